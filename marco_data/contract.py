@@ -1,0 +1,68 @@
+"""The record contract of the MARCO data set: one `tf.train.Example` an image.
+
+Source: the data set's shards as written by ubccr/terf; see docs/data.md. `institution` and `imager` are ours and are added
+by ExampleGen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ENCODED = "image/encoded"
+FORMAT = "image/format"
+COLORSPACE = "image/colorspace"
+CHANNELS = "image/channels"
+HEIGHT = "image/height"
+WIDTH = "image/width"
+FILENAME = "image/filename"
+IMAGE_ID = "image/id"
+LABEL = "image/class/label"
+LABEL_TEXT = "image/class/text"
+LABEL_RAW = "image/class/raw"
+SOURCE = "image/class/source"
+
+BYTES_FEATURES: tuple[str, ...] = (ENCODED, FORMAT, COLORSPACE, FILENAME, LABEL_TEXT)
+INT_FEATURES: tuple[str, ...] = (CHANNELS, HEIGHT, WIDTH, IMAGE_ID, LABEL, LABEL_RAW, SOURCE)
+
+INSTITUTION = "institution"
+IMAGER = "imager"
+
+
+def build_example(
+    *,
+    encoded: bytes,
+    image_format: str,
+    height: int,
+    width: int,
+    filename: str,
+    image_id: int,
+    label: int,
+    label_text: str,
+    label_raw: int,
+    source: int,
+) -> Any:
+    """Returns one image as a `tf.train.Example` in the MARCO contract.
+
+    `image_format` is `JPEG` or `PNG`; `height` and `width` are pixels; `source` is a row of `sources.csv`.
+    """
+    import tensorflow as tf
+
+    texts = {ENCODED: encoded, FORMAT: image_format, COLORSPACE: "RGB", FILENAME: filename, LABEL_TEXT: label_text}
+    numbers = {
+        CHANNELS: 3,
+        HEIGHT: height,
+        WIDTH: width,
+        IMAGE_ID: image_id,
+        LABEL: label,
+        LABEL_RAW: label_raw,
+        SOURCE: source,
+    }
+    feature = {
+        name: tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=[value.encode() if isinstance(value, str) else value])
+        )
+        for name, value in texts.items()
+    }
+    for name, number in numbers.items():
+        feature[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=[number]))
+    return tf.train.Example(features=tf.train.Features(feature=feature))

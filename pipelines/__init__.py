@@ -1,0 +1,1 @@
+"""Configuration, the one graph, thin runners and the command line."""

@@ -1,0 +1,31 @@
+"""The `marco` command. Each subcommand lives in `pipelines/commands/` and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from marco_model.errors import InputError
+
+app = typer.Typer(
+    help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Runs `marco`; an `InputError` becomes one line on stderr and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
