@@ -1,1 +1,1 @@
-"""Data sets of drop images outside the pipeline: the record contract, TFRecord framing, import, synthesis, inspection."""
+"""Data sets of drop images outside the pipeline: record contract, framing, import, synthesis, inspection."""

@@ -1,7 +1,7 @@
 """The record contract of the MARCO data set: one `tf.train.Example` an image.
 
-Source: the data set's shards as written by ubccr/terf; see docs/data.md. `institution` and `imager` are ours and are added
-by ExampleGen.
+Source: the data set's shards as written by ubccr/terf; see docs/data.md. `institution` and `imager` are ours and are
+added by ExampleGen.
 """
 
 from __future__ import annotations

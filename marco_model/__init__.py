@@ -1,1 +1,1 @@
-"""The MARCO classifier: labels, network, preprocessing, augmentation, training and export. Imports no TFX, kfp or MLflow."""
+"""The MARCO classifier: labels, network, preprocessing, training, export. Imports no TFX, kfp or MLflow."""

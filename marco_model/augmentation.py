@@ -1,9 +1,9 @@
 """The paper's image distortions, batched, for the accelerator.
 
-Bruno et al. 2018 distort brightness, saturation, hue and contrast "as in TF-Slim's Inception preprocessing" and flip both
-ways. The host sends uint8 windows; here every image of the batch gets its own draw, from a seed alone, so that a step can
-be replayed. Order of the operations: TF-Slim's first (`color_ordering == 0`); TF-Slim varies it by input thread, and the
-paper does not say how many threads it had.
+Bruno et al. 2018 distort brightness, saturation, hue and contrast "as in TF-Slim's Inception preprocessing" and flip
+both ways. The host sends uint8 windows; here every image of the batch gets its own draw, from a seed alone, so that a
+step can be replayed. Order of the operations: TF-Slim's first (`color_ordering == 0`); TF-Slim varies it by input
+thread, and the paper does not say how many threads it had.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _per_image(values: tf.Tensor) -> tf.Tensor:
 def adjust_saturation(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
     """Scales the HSV saturation of float [batch, h, w, 3] by [batch] factors, as `tf.image.adjust_saturation` does.
 
-    With hue and value kept, each channel's distance from the largest scales with the saturation, so that no conversion to
-    HSV is needed. Saturation is capped at 1.
+    With hue and value kept, each channel's distance from the largest scales with the saturation, so that no conversion
+    to HSV is needed. Saturation is capped at 1.
     """
     value = tf.reduce_max(images, axis=-1, keepdims=True)
     spread = value - tf.reduce_min(images, axis=-1, keepdims=True)
@@ -68,7 +68,7 @@ def adjust_saturation(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 
 
 def adjust_hue(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """Turns the hue of float [batch, h, w, 3] by [batch] turns (1 is the whole circle), as `tf.image.adjust_hue` does."""
+    """Turns the hue of float [batch, h, w, 3] by [batch] whole circles, as `tf.image.adjust_hue` does."""
     red, green, blue = tf.unstack(images, axis=-1)
     high = tf.reduce_max(images, axis=-1)
     low = tf.reduce_min(images, axis=-1)
