@@ -26,7 +26,7 @@ class Network:
     batch_norm_momentum: float = 0.9997
     initial: Literal["random", "released"] = "random"
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Recipe:
     shuffle: int = 4_096
     seed: int = 0
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         """Checks what no type can say."""

@@ -1,0 +1,144 @@
+"""The configuration of a pipeline run: frozen, checked, read from a short YAML preset and `key=value` overrides."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from marco_data.institutions import IMAGER_RULES, ImagerRule
+from marco_model.errors import InputError
+from marco_model.recipe import Network, Recipe
+
+PRESETS = pathlib.Path(__file__).parent / "presets"
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Synthetic(_Section):
+    """A synthetic set, drawn before the run where no data are given."""
+
+    images: int = pydantic.Field(1_000, ge=8)
+    seed: int = 0
+    eval_share: float = pydantic.Field(0.25, gt=0, lt=1)
+    # Pixels of the drawn image's shorter side; null draws each imager's own size.
+    shorter_side: int | None = None
+    label_noise: float = pydantic.Field(0.0, ge=0, lt=1)
+
+
+class Data(_Section):
+    """Where scored images come from and what is refused (docs/data.md)."""
+
+    # A folder, a glob or a gs:// URI of MARCO shards; `--data` of `marco run` sets it.
+    source: str | None = None
+    synthetic: Synthetic | None = None
+    split_by: Literal["shard", "hash"] = "shard"
+    eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
+    max_quarantined: float = pydantic.Field(0.01, ge=0, le=1)
+    max_pixels: int = 50_000_000
+    imagers: tuple[ImagerRule, ...] = IMAGER_RULES
+
+
+class Transform(_Section):
+    """What is done to an image once, before training and before serving alike."""
+
+    # Pixels of the shorter side after shrinking; 0 leaves the image as it is.
+    shorter_side: int = pydantic.Field(0, ge=0)
+    # JPEG quality of the shrunk image.
+    quality: int = pydantic.Field(95, ge=50, le=100)
+
+
+class Thresholds(_Section):
+    """What a model must reach on the evaluation split to be blessed."""
+
+    accuracy: float = pydantic.Field(0.9, ge=0, le=1)
+    crystals_recall: float = pydantic.Field(0.85, ge=0, le=1)
+
+
+class Tracking(_Section):
+    """Where runs are compared: an MLflow tracking server, by default a SQLite store in the output folder."""
+
+    uri: str | None = None
+    experiment: str = "marco"
+
+
+class Configuration(_Section):
+    """A whole run. Paths that are null lie in the run's output folder."""
+
+    name: str = pydantic.Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
+    data: Data = Data()
+    transform: Transform = Transform()
+    network: Network = Network()
+    recipe: Recipe = Recipe()
+    thresholds: Thresholds = Thresholds()
+    tracking: Tracking = Tracking()
+    # The registered model's name in MLflow.
+    model_name: str = "marco"
+    # Where blessed models are published, a version a folder.
+    destination: str | None = None
+    # Beam's options for every step that runs on it, such as --runner=DataflowRunner.
+    beam: tuple[str, ...] = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+
+    @pydantic.model_validator(mode="after")
+    def _shrinks_no_further_than_the_network_needs(self) -> Configuration:
+        shorter, size = self.transform.shorter_side, self.network.input_size
+        if shorter and shorter < size:
+            raise ValueError(f"transform.shorter_side {shorter} is less than network.input_size {size}; raise it")
+        return self
+
+
+def preset_names() -> list[str]:
+    """Returns the names of the presets that come with the project."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load(preset: str, overrides: list[str] | None = None) -> Configuration:
+    """Returns the configuration of a preset, or of a YAML file of one's own, with `section.key=value` overrides.
+
+    Raises `InputError` for an unknown preset, a file that is no mapping, or an unknown key or value out of range.
+    """
+    path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file():
+        raise InputError(f"there is no preset {preset!r}; take one of {', '.join(preset_names())}, or a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
+    for override in overrides or []:
+        _override(values, override)
+    return check(values, str(path.name))
+
+
+def check(values: dict[str, Any], origin: str) -> Configuration:
+    """Returns `values` as a configuration; raises `InputError`, in one line that names each wrong key and its value."""
+    try:
+        return Configuration.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise InputError(f"{origin}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _sentence(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {key!r}; remove it or mend its name"
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {problem['msg']}, received {problem['input']!r}"
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override!r} has no '='; write it as section.key=value")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {override!r}: {section!r} holds a value, not a section")
+    values[last] = yaml.safe_load(text)

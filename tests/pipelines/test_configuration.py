@@ -1,0 +1,50 @@
+import pydantic
+import pytest
+
+from marco_model.errors import InputError
+from pipelines import configuration
+
+
+@pytest.mark.parametrize("name", configuration.preset_names())
+def test_every_preset_loads_and_opens_with_its_command(name):
+    assert configuration.load(name).name == f"marco-{name}"
+    assert f"--preset {name}" in (configuration.PRESETS / f"{name}.yaml").read_text().split("\nname:")[0]
+
+
+def test_the_paper_preset_holds_the_published_recipe():
+    recipe = configuration.load("paper").recipe
+    assert recipe.steps * recipe.batch_size == pytest.approx(100e6, rel=0.1)
+    assert (recipe.learning_rate, recipe.momentum, recipe.rho, recipe.epsilon) == (0.045, 0.9, 0.9, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("recipe.stepz=1", "unknown key 'recipe.stepz'"),
+        ("stepz=1", "unknown key 'stepz'"),
+        ("data.synthetic.imags=9", "unknown key 'data.synthetic.imags'"),
+        ("recipe.steps=-1", "recipe.steps is -1"),
+        ("network.variant=stock", "received 'stock'"),
+        ("transform.shorter_side=10", "transform.shorter_side 10 is less than network.input_size 599"),
+        ("recipe.steps", "has no '='"),
+        ("name.x=1", "'name' holds a value"),
+    ],
+)
+def test_what_cannot_be_meant_is_named_in_one_line(override, told):
+    with pytest.raises(InputError) as error:
+        configuration.load("paper", [override])
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    with pytest.raises(InputError, match="paper"):
+        configuration.load("papr")
+
+
+def test_overrides_are_typed_and_the_result_is_frozen():
+    changed = configuration.load("paper", ["recipe.learning_rate=1e-3", "data.source=some/folder"])
+    assert changed.recipe.learning_rate == 1e-3
+    assert changed.data.source == "some/folder"
+    with pytest.raises(pydantic.ValidationError):
+        changed.name = "other"
