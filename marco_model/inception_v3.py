@@ -1,0 +1,145 @@
+"""Inception-v3 for MARCO in Keras 3, built from the table in `depths.py` (Bruno et al. 2018; TF-Slim's `inception_v3`).
+
+A pure function under `Model.stateless_call`, and free of TensorFlow, so that any Keras backend runs it. Layers carry
+TF-Slim's names with `-` for `/`, which Keras does not allow: `slim_name` gives a variable's name in the published
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from marco_model import depths
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+SMALLEST_INPUT = 151
+"""Pixels; with fewer the last grid reduction, `Mixed_7a`, has no 3x3 window left."""
+
+BATCH_NORM_EPSILON = 0.001
+
+
+class _Builder:
+    """Adds layers to a graph under TF-Slim's names; `prefix` ends in `-` or is empty."""
+
+    def __init__(self, variant: str, depth_multiplier: float, batch_norm_momentum: float) -> None:
+        self.variant = variant
+        self.depth_multiplier = depth_multiplier
+        self.batch_norm_momentum = batch_norm_momentum
+
+    def conv(self, x: Any, conv: depths.Conv, prefix: str = "", stddev: float = 0.1) -> Any:
+        """Convolution without bias, batch norm with beta only, ReLU."""
+        name = prefix + conv.name
+        filters = depths.depth(name.replace("-", "/"), conv.depth, self.variant, self.depth_multiplier)
+        x = layers.Conv2D(
+            filters,
+            conv.kernel,
+            strides=conv.stride,
+            padding=conv.padding,
+            use_bias=False,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=stddev),
+            name=name,
+        )(x)
+        x = layers.BatchNormalization(
+            scale=False, epsilon=BATCH_NORM_EPSILON, momentum=self.batch_norm_momentum, name=f"{name}-BatchNorm"
+        )(x)
+        return layers.ReLU(name=f"{name}-Relu")(x)
+
+    def branch(self, x: Any, branch: depths.Branch, prefix: str = "") -> Any:
+        """Layers one after another; a pair of convolutions side by side is concatenated."""
+        for layer in branch:
+            if isinstance(layer, depths.Conv):
+                x = self.conv(x, layer, prefix)
+            elif isinstance(layer, depths.Pool):
+                x = _pool(x, layer, prefix)
+            else:
+                x = layers.Concatenate(name=f"{prefix}concat")([self.conv(x, conv, prefix) for conv in layer])
+        return x
+
+    def block(self, x: Any, name: str) -> Any:
+        """A `Mixed` block: all branches from one input, concatenated."""
+        branches = [
+            self.branch(x, branch, f"{name}-Branch_{index}-") for index, branch in enumerate(depths.BLOCKS[name])
+        ]
+        return layers.Concatenate(name=name)(branches)
+
+    def auxiliary_logits(self, x: Any, num_classes: int) -> Any:
+        """The head on `Mixed_6e` that only training uses. Kernels shrink with small inputs, as TF-Slim's do."""
+        pool = min(5, x.shape[1])
+        x = layers.AveragePooling2D(pool, strides=3, padding="valid", name="AuxLogits-AvgPool_1a_5x5")(x)
+        x = self.conv(x, depths.Conv("Conv2d_1b_1x1", (1, 1), 128), "AuxLogits-")
+        size = min(5, x.shape[1])
+        whole = depths.Conv(f"Conv2d_2a_{size}x{size}", (size, size), 768, padding="valid")
+        x = self.conv(x, whole, "AuxLogits-", stddev=0.01)
+        return _logits(x, num_classes, "AuxLogits-Conv2d_2b_1x1", "auxiliary_logits", stddev=0.001)
+
+
+def _pool(x: Any, pool: depths.Pool, prefix: str) -> Any:
+    name = prefix + pool.name
+    if pool.kind == "max":
+        return layers.MaxPooling2D(3, strides=2, padding="valid", name=name)(x)
+    return layers.AveragePooling2D(3, strides=1, padding="same", name=name)(x)
+
+
+def _logits(x: Any, num_classes: int, name: str, output: str, stddev: float) -> Any:
+    """Averages what is left of the grid (8x8 at 599 pixels), then a 1x1 convolution with bias, in float32."""
+    x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{output}-AvgPool")(x)
+    x = layers.Conv2D(
+        num_classes,
+        1,
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=stddev),
+        dtype="float32",
+        name=name,
+    )(x)
+    return layers.Reshape((num_classes,), dtype="float32", name=output)(x)
+
+
+def inception_v3(
+    *,
+    variant: str,
+    input_size: int = 599,
+    num_classes: int = len(CLASSES),
+    depth_multiplier: float = 1.0,
+    auxiliary: bool = False,
+    batch_norm_momentum: float = 0.9997,
+) -> keras.Model:
+    """Returns the untrained network.
+
+    Input `images`: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes]; with
+    `auxiliary` a dict of `logits` and `auxiliary_logits`, both of that shape.
+
+    `variant` is `paper` (Table III to the letter) or `released` (the published weights fit it). `depth_multiplier` scales
+    every depth but the last as TF-Slim does, never below 16 filters. There is no dropout, as in the paper.
+
+    Raises InputError for an unknown variant, an input below 151 pixels, or numbers that are not positive.
+    """
+    if variant not in depths.VARIANTS:
+        raise InputError(f"unknown network variant {variant!r}; use one of {', '.join(depths.VARIANTS)}")
+    if input_size < SMALLEST_INPUT:
+        raise InputError(f"input size {input_size} is too small for Inception-v3; use at least {SMALLEST_INPUT} pixels")
+    if depth_multiplier <= 0:
+        raise InputError(f"depth_multiplier is {depth_multiplier}; it must be above 0")
+    if num_classes < 2:
+        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
+    builder = _Builder(variant, depth_multiplier, batch_norm_momentum)
+    images = keras.Input((input_size, input_size, 3), name="images")
+    x = builder.branch(images, depths.STEM)
+    outputs = {}
+    for name in depths.BLOCKS:
+        x = builder.block(x, name)
+        if auxiliary and name == "Mixed_6e":
+            outputs["auxiliary_logits"] = builder.auxiliary_logits(x, num_classes)
+    outputs["logits"] = _logits(x, num_classes, "Logits-Conv2d_1c_1x1", "logits", stddev=0.1)
+    return keras.Model(images, outputs if auxiliary else outputs["logits"], name=f"marco_{variant}")
+
+
+_SLIM_WEIGHTS = {"kernel": "weights", "bias": "biases"}
+
+
+def slim_name(variable: keras.Variable) -> str:
+    """Returns the name that a variable of `inception_v3` has in the published TF-Slim checkpoint."""
+    layer, _, weight = variable.path.rpartition("/")
+    return f"Inception/{layer.replace('-', '/')}/{_SLIM_WEIGHTS.get(weight, weight)}"

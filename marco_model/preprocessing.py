@@ -1,0 +1,122 @@
+"""What an image is to the network, defined once for training, evaluation and the served model.
+
+The evaluation path is the published graph's, read from its `saved_model.pb`: `DecodeJpeg` to three channels, centre crop to
+the shorter side, `ResizeBilinear` with `align_corners=False` and without half-pixel centres, then to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a scalar string, JPEG or PNG, to uint8 [height, width, 3]; 16-bit samples keep their upper byte.
+
+    The kernel of `decode_jpeg` tells PNG by its first bytes.
+    """
+    return tf.io.decode_jpeg(encoded, channels=3)
+
+
+def centre_square(image: tf.Tensor) -> tf.Tensor:
+    """Crops [height, width, 3] to the shorter side, an odd pixel left over going to the bottom or right."""
+    shape = tf.shape(image)
+    side = tf.minimum(shape[0], shape[1])
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+    """Resizes uint8 [h, w, 3] as TensorFlow 1 did by default; returns float32 in [0, 255]."""
+    resized = tf.raw_ops.ResizeBilinear(
+        images=image[None], size=[height, width], align_corners=False, half_pixel_centers=False
+    )
+    return resized[0]
+
+
+def to_network_range(pixels: tf.Tensor) -> tf.Tensor:
+    """Maps [0, 255] to float32 in [-1, 1]."""
+    return (tf.cast(pixels, tf.float32) * (1.0 / 255.0) - 0.5) * 2.0
+
+
+def evaluation_image(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes a scalar string to the network's input: float32 [size, size, 3] in [-1, 1].
+
+    The published graph scales to [0, 1] before it resizes; resizing is linear, so that resizing the bytes gives the same
+    numbers to within float32 rounding, without a float copy of the whole image.
+    """
+    return tf.ensure_shape(to_network_range(resize(centre_square(decode(encoded)), size, size)), [size, size, 3])
+
+
+def evaluation_batch(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """`evaluation_image` of a string [batch]: float32 [batch, size, size, 3], images decoded in parallel."""
+    return tf.map_fn(
+        lambda one: evaluation_image(one, size),
+        encoded,
+        fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32),
+        parallel_iterations=16,
+    )
+
+
+def _scaled(shape: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width of an image of int32 `shape` scaled so that its shorter side has `shorter_side` pixels."""
+    sides = tf.cast(shape[:2], tf.float64)
+    factor = tf.cast(shorter_side, tf.float64) / tf.reduce_min(sides)
+    scaled = tf.cast(tf.round(sides * factor), tf.int32)
+    return scaled[0], scaled[1]
+
+
+def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tensor:
+    """Re-encodes a scalar string as a JPEG whose shorter side is `shorter_side`; smaller images come back as they were.
+
+    Pixels are averaged over the area they come from, so that no detail turns into noise; `quality` is JPEG's, in 1 to 100.
+    """
+    image = decode(encoded)
+    shape = tf.shape(image)
+
+    def smaller() -> tf.Tensor:
+        height, width = _scaled(shape, shorter_side)
+        pixels = tf.image.resize(image, [height, width], method="area")
+        return tf.io.encode_jpeg(tf.cast(tf.round(pixels), tf.uint8), quality=quality, chroma_downsampling=False)
+
+    return tf.cond(tf.reduce_min(shape[:2]) > shorter_side, smaller, lambda: encoded)
+
+
+def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
+
+
+def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """A random window of an image for training: uint8 [size, size, 3], its place uniform by the int [2] `seed`.
+
+    Of a JPEG only the window is decoded. An image whose shorter side is under `size` is scaled up to it first, as the
+    evaluation path would do.
+    """
+    is_jpeg = _is_jpeg(encoded)
+    shape = tf.cond(
+        is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded), lambda: tf.shape(decode(encoded), out_type=tf.int32)
+    )
+
+    def corner(height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        room = tf.stack([height, width]) - size + 1
+        place = tf.random.stateless_uniform([2], seed, 0, 1)
+        offset = tf.minimum(tf.cast(place * tf.cast(room, tf.float32), tf.int32), room - 1)
+        return offset[0], offset[1]
+
+    def partial() -> tf.Tensor:
+        top, left = corner(shape[0], shape[1])
+        return tf.io.decode_and_crop_jpeg(encoded, tf.stack([top, left, size, size]), channels=3)
+
+    def whole() -> tf.Tensor:
+        image = decode(encoded)
+        height, width = shape[0], shape[1]
+        if_small = tf.reduce_min(shape[:2]) < size
+        scaled_height, scaled_width = _scaled(shape, size)
+        height, width = tf.where(if_small, scaled_height, height), tf.where(if_small, scaled_width, width)
+        image = tf.cond(
+            if_small, lambda: tf.cast(tf.round(resize(image, height, width)), tf.uint8), lambda: tf.identity(image)
+        )
+        top, left = corner(height, width)
+        return image[top : top + size, left : left + size]
+
+    window = tf.cond(is_jpeg & (tf.reduce_min(shape[:2]) >= size), partial, whole)
+    return tf.ensure_shape(window, [size, size, 3])
