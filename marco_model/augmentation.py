@@ -102,9 +102,4 @@ def distort(images: tf.Tensor, draws: Draws) -> tf.Tensor:
     floats = adjust_saturation(floats, draws.saturation)
     floats = adjust_hue(floats, draws.hue)
     floats = adjust_contrast(floats, draws.contrast)
-    return to_network_range(tf.clip_by_value(floats, 0.0, 1.0))
-
-
-def to_network_range(floats: tf.Tensor) -> tf.Tensor:
-    """Maps [0, 1] to [-1, 1]."""
-    return (floats - 0.5) * 2.0
+    return (tf.clip_by_value(floats, 0.0, 1.0) - 0.5) * 2.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from marco_model import augmentation
+from marco_model import augmentation, preprocessing
 from marco_model.loss import training_loss
 from marco_model.recipe import Recipe
 from marco_model.rmsprop import RMSProp
@@ -72,7 +72,7 @@ class TrainingState(tf.Module):
 
     def _distort(self, images: tf.Tensor) -> tf.Tensor:
         if not self._recipe.augment:
-            return augmentation.to_network_range(tf.cast(images, tf.float32) * (1.0 / 255.0))
+            return preprocessing.to_network_range(images)
         seed = tf.stack([tf.constant(self._recipe.seed, tf.int64), self.step.read_value()])
         return augmentation.distort(images, augmentation.draw(seed, tf.shape(images)[0]))
 

@@ -1,0 +1,139 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from marco_model import training, training_input
+from marco_model.errors import InputError
+from marco_model.recipe import Recipe
+
+SIZE = 16
+RECIPE = Recipe(
+    steps=24,
+    batch_size=8,
+    learning_rate=0.02,
+    average_decay=0.9,
+    evaluate_every=4,
+    checkpoint_every=4,
+    patience=20,
+    shuffle=64,
+)
+
+
+def write_examples(path, count, seed):
+    """Two classes that survive distortion: 0 is even, 1 has a fine checkerboard."""
+    rng = np.random.default_rng(seed)
+    board = np.indices((24, 24)).sum(axis=0)[..., None] % 2 * 120
+    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
+        for index in range(count):
+            image = np.clip(rng.integers(60, 120) + board * (index % 2) + rng.normal(0, 5, (24, 24, 3)), 0, 255)
+            feature = {
+                "image/encoded": tf.io.encode_jpeg(image.astype(np.uint8), quality=95).numpy(),
+                "image/class/label": index % 2,
+            }
+            writer.write(
+                tf.train.Example(
+                    features=tf.train.Features(
+                        feature={
+                            name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+                            if isinstance(value, bytes)
+                            else tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+                            for name, value in feature.items()
+                        }
+                    )
+                ).SerializeToString()
+            )
+    return [str(path)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    return {
+        "train_files": write_examples(folder / "train.gz", 60, 0),
+        "eval_files": write_examples(folder / "eval.gz", 20, 1),
+    }
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            keras.layers.Conv2D(8, 3, strides=2, use_bias=False),
+            keras.layers.BatchNormalization(scale=False, momentum=0.5),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def train(files, folder, recipe=RECIPE, **options):
+    model = network()
+    result = training.train(model, recipe, input_size=SIZE, checkpoint_directory=str(folder), **files, **options)
+    return model, result
+
+
+def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(files, tmp_path):
+    curves = {}
+    model, result = train(
+        files, tmp_path, on_metrics=lambda step, metrics: curves.update({(step, k): v for k, v in metrics.items()})
+    )
+    images, labels = next(iter(training_input.evaluation_batches(files["eval_files"], size=SIZE, batch_size=20)))
+    accuracy = np.mean(np.argmax(model(images, training=False), axis=-1) == labels)
+    assert result.accuracy == pytest.approx(accuracy)
+    assert result.accuracy == max(v for (_, name), v in curves.items() if name == "validation/accuracy")
+    assert accuracy >= 0.9
+    assert result.steps == 24
+
+
+def test_resumed_training_equals_uninterrupted_training(files, tmp_path):
+    whole, _ = train(files, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(step):
+        if step == 14:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(files, tmp_path / "parts", on_step=kill)
+    resumed, result = train(files, tmp_path / "parts")
+    assert result.resumed_from == 12
+    for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_early_stopping_waits_for_patience_and_keeps_the_best(files, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=400, patience=2, learning_rate=0.0, average_decay=0.0)
+    _, result = train(files, tmp_path, recipe)
+    assert result.steps == 4 + 2 * 4
+    assert result.best_step == 4
+
+
+def test_every_epoch_shows_every_image_once_in_a_new_order(files):
+    encoded = training_input.encoded_images(files["train_files"])
+    options = {"skip": 0, "batches": 15, "size": SIZE, "batch_size": 4, "shuffle": 64, "seed": 3}
+    epochs = [
+        np.concatenate([i.numpy() for i, _ in training_input.epoch_batches(encoded, epoch=e, **options)])
+        for e in (0, 0, 1)
+    ]
+    assert len(epochs[0]) == 60
+    np.testing.assert_array_equal(epochs[0], epochs[1])
+    assert (epochs[0] != epochs[2]).any()
+    late = [i.numpy() for i, _ in training_input.epoch_batches(encoded, epoch=0, **{**options, "skip": 13})]
+    np.testing.assert_array_equal(np.concatenate(late), epochs[0][52:])
+
+
+def test_too_few_images_are_named(files, tmp_path):
+    with pytest.raises(InputError, match=r"60 images, less than recipe\.batch_size 64"):
+        train(files, tmp_path, dataclasses.replace(RECIPE, batch_size=64))
+
+
+def test_a_loss_that_explodes_stops_the_run(files, tmp_path):
+    with pytest.raises(InputError, match=r"lower recipe\.learning_rate"):
+        train(files, tmp_path, dataclasses.replace(RECIPE, learning_rate=1e30))
