@@ -1,8 +1,8 @@
 """Every convolution of the MARCO network: its name, kernel, stride and number of filters, in one table.
 
-Names and stock depths are those of TF-Slim's `inception_v3` (Szegedy et al. 2015), oddities included, so that a layer here
-is found in the published checkpoint under the same name. `Conv2d_0a_3x3` is MARCO's own: it halves 599x599 to 299x299,
-the input TF-Slim expects. `CAPS` are the limits of Bruno et al. 2018, Table III.
+Names and stock depths are those of TF-Slim's `inception_v3` (Szegedy et al. 2015), oddities included, so that a layer
+here is found in the published checkpoint under the same name. `Conv2d_0a_3x3` is MARCO's own: it halves 599x599 to
+299x299, the input TF-Slim expects. `CAPS` are the limits of Bruno et al. 2018, Table III.
 """
 
 from __future__ import annotations

@@ -108,11 +108,11 @@ def inception_v3(
 ) -> keras.Model:
     """Returns the untrained network.
 
-    Input `images`: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes]; with
-    `auxiliary` a dict of `logits` and `auxiliary_logits`, both of that shape.
+    Input `images`: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes];
+    with `auxiliary` a dict of `logits` and `auxiliary_logits`, both of that shape.
 
-    `variant` is `paper` (Table III to the letter) or `released` (the published weights fit it). `depth_multiplier` scales
-    every depth but the last as TF-Slim does, never below 16 filters. There is no dropout, as in the paper.
+    `variant` is `paper` (Table III to the letter) or `released` (the published weights fit it). `depth_multiplier`
+    scales every depth but the logits' as TF-Slim does, never below 16 filters. There is no dropout, as in the paper.
 
     Raises InputError for an unknown variant, an input below 151 pixels, or numbers that are not positive.
     """

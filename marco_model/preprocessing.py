@@ -1,7 +1,7 @@
 """What an image is to the network, defined once for training, evaluation and the served model.
 
-The evaluation path is the published graph's, read from its `saved_model.pb`: `DecodeJpeg` to three channels, centre crop to
-the shorter side, `ResizeBilinear` with `align_corners=False` and without half-pixel centres, then to [-1, 1].
+The evaluation path is the published graph's, read from its `saved_model.pb`: `DecodeJpeg` to three channels, centre
+crop to the shorter side, `ResizeBilinear` with `align_corners=False` and without half-pixel centres, then to [-1, 1].
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def to_network_range(pixels: tf.Tensor) -> tf.Tensor:
 def evaluation_image(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """Decodes a scalar string to the network's input: float32 [size, size, 3] in [-1, 1].
 
-    The published graph scales to [0, 1] before it resizes; resizing is linear, so that resizing the bytes gives the same
-    numbers to within float32 rounding, without a float copy of the whole image.
+    The published graph scales to [0, 1] before it resizes; resizing is linear, so that resizing the bytes gives the
+    same numbers to within float32 rounding, without a float copy of the whole image.
     """
     return tf.ensure_shape(to_network_range(resize(centre_square(decode(encoded)), size, size)), [size, size, 3])
 
@@ -68,7 +68,7 @@ def _scaled(shape: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
 def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tensor:
     """Re-encodes a scalar string as a JPEG whose shorter side is `shorter_side`; smaller images come back as they were.
 
-    Pixels are averaged over the area they come from, so that no detail turns into noise; `quality` is JPEG's, in 1 to 100.
+    Pixels are averaged over the area they come from, so that no detail turns into noise; `quality` is JPEG's, 1 to 100.
     """
     image = decode(encoded)
     shape = tf.shape(image)

@@ -1,0 +1,84 @@
+"""Opens a classifier on disk: a SavedModel that `export` wrote, or the published one of 2018."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from marco_model.errors import InputError
+from marco_model.export import METADATA
+from marco_model.labels import CLASSES
+
+PUBLISHED_NAME = "marco-2018"
+
+
+class LoadedClassifier:
+    """A classifier ready to score.
+
+    `classes`: names in the order of the scores. `name`: what to call it in results. `metadata`: what `export` was told.
+    """
+
+    def __init__(self, saved: Any, name: str, classes: Sequence[str], metadata: dict[str, Any]) -> None:
+        self._saved = saved
+        self._signature = saved.signatures["serving_default"]
+        self._in_order = bool(metadata)
+        self.name = name
+        self.classes = tuple(classes)
+        self.metadata = metadata
+
+    def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Scores encoded images, JPEG or PNG; returns float32 [images, classes], in the order of `classes`.
+
+        Raises tf.errors.InvalidArgumentError if one of them does not decode.
+        """
+        if not image_bytes:
+            return np.zeros((0, len(self.classes)), np.float32)
+        outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
+        scores = outputs["scores"].numpy()
+        return scores if self._in_order else _reordered(scores, outputs["classes"].numpy(), self.classes)
+
+
+def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Puts scores [n, classes], each row sorted in its own way, into the order of `classes`."""
+    wanted = np.array([name.encode() for name in classes], dtype=object)
+    columns = np.argmax(names[:, None, :] == wanted[None, :, None], axis=2)
+    return np.take_along_axis(scores, columns, axis=1)
+
+
+def load(directory: str | Path) -> LoadedClassifier:
+    """Opens the SavedModel in `directory`, or the newest in a folder of numbered versions.
+
+    Raises InputError if there is none, or if it takes something other than encoded images.
+    """
+    found = _saved_model_directory(Path(directory))
+    saved = tf.saved_model.load(str(found))
+    signature = saved.signatures.get("serving_default")
+    if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
+        raise InputError(f"the model in {found} does not take image_bytes; use one exported by marco")
+    metadata_file = found / METADATA
+    if metadata_file.exists():
+        metadata = json.loads(metadata_file.read_text())
+        return LoadedClassifier(saved, metadata.get("name", found.name), metadata["classes"], metadata)
+    if signature.structured_outputs["scores"].shape[-1] != len(CLASSES):
+        raise InputError(
+            f"the model in {found} has no {METADATA} and not MARCO's four classes; use one exported by marco"
+        )
+    return LoadedClassifier(saved, PUBLISHED_NAME, CLASSES, {})
+
+
+def _saved_model_directory(directory: Path) -> Path:
+    if (directory / "saved_model.pb").is_file():
+        return directory
+    versions = [
+        child
+        for child in (directory.iterdir() if directory.is_dir() else ())
+        if child.name.isdigit() and (child / "saved_model.pb").is_file()
+    ]
+    if not versions:
+        raise InputError(f"no model in {directory}: a folder with saved_model.pb, or of numbered versions, is expected")
+    return max(versions, key=lambda version: int(version.name))
