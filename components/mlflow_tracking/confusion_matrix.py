@@ -9,7 +9,7 @@ import numpy as np
 
 
 def confusion_matrix_figure(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Any:
-    """Returns a matplotlib figure of `counts` [true class, predicted class]: each cell its count and its row's per cent.
+    """Returns a matplotlib figure of `counts` [true class, predicted class]: in each cell count and share of the row.
 
     The colour is the row's share, in `cividis`, which reads the same with and without colour blindness.
     """

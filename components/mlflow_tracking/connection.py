@@ -29,7 +29,7 @@ def local_store(directory: str | Path) -> str:
 
 
 def artifact_location(tracking_uri: str) -> str | None:
-    """Returns where a new experiment keeps its artifacts: `mlartifacts` beside a SQLite file; a server decides itself."""
+    """Returns where a new experiment keeps its artifacts: `mlartifacts` beside a SQLite file; a server decides."""
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return (Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()

@@ -1,8 +1,8 @@
 """One MLflow run a training, found again by its key, and what is written to it.
 
 Trainer, Evaluator and Pusher are separate processes, perhaps on separate machines: the Trainer opens the run and leaves
-its id in `training.json` of the model artifact; the others read it there. A training that is resumed has the same key and
-so finds the run it began.
+its id in `training.json` of the model artifact; the others read it there. A training that is resumed has the same key
+and so finds the run it began.
 """
 
 from __future__ import annotations
