@@ -1,0 +1,10 @@
+"""Synthetic photographs of crystallization drops in the MARCO contract; see docs/synthetic.md.
+
+`synthesize` writes a set, `draw` makes one image, `plan` says what an image will show without drawing it.
+"""
+
+from marco_data.synthetic.plan import Plan, Settings, plan
+from marco_data.synthetic.render import Drop, draw
+from marco_data.synthetic.writer import synthesize
+
+__all__ = ["Drop", "Plan", "Settings", "draw", "plan", "synthesize"]

@@ -1,0 +1,109 @@
+"""What image `index` of a set shows, without drawing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from marco_data.institutions import INSTITUTIONS
+from marco_data.synthetic.imagers import IMAGERS, Imager, file_name
+from marco_data.synthetic.kinds import KINDS
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+# Shares of institutions unless told otherwise: CSIRO counts twice because it has two imagers.
+INSTITUTION_SHARES: dict[str, float] = {name: 2.0 if name == "CSIRO" else 1.0 for name in INSTITUTIONS}
+
+# Steps of the additive recurrence with the least discrepancy in three dimensions (Roberts 2018, "R3" sequence):
+# powers of 1 / 1.2207…, the real root of x**4 = x + 1.
+_STEPS = tuple(1.2207440846057596**-power for power in (1, 2, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides what is drawn.
+
+    seed: any non-negative integer.
+    eval_share: share of images in the `test` shards, 0 … 1.
+    shorter_side: pixels; 0 keeps each imager's full size.
+    label_noise: share of images filed under a class that they don't show, 0 … 1.
+    institutions, classes: name → weight, normalized to shares; a missing name has none.
+    """
+
+    seed: int = 0
+    eval_share: float = 0.2
+    shorter_side: int = 0
+    label_noise: float = 0.0
+    institutions: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(INSTITUTION_SHARES))
+    classes: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(CLASSES, 1.0))
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; give 0 or more")
+        for name in ("eval_share", "label_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
+        if self.shorter_side and self.shorter_side < 32:
+            raise InputError(f"shorter side is {self.shorter_side} pixels; give at least 32, or 0 for full size")
+        for what, shares, known in (("institution", self.institutions, INSTITUTIONS), ("class", self.classes, CLASSES)):
+            for name, share in shares.items():
+                if name not in known:
+                    raise InputError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+                if not share >= 0:
+                    raise InputError(f"the share of {what} {name!r} is {share}; give 0 or more")
+            if not sum(shares.values()) > 0:
+                raise InputError(f"the shares of {what} add up to nothing; give at least one above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One image to draw: `shown` is the class index of what it shows, `label` the one it is filed under."""
+
+    index: int
+    imager: Imager
+    kind: int
+    shown: int
+    label: int
+    split: str
+    filename: str
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the image is filed under a class that it doesn't show."""
+        return self.label != self.shown
+
+
+def generator(seed: int, index: int, purpose: str) -> np.random.Generator:
+    """Returns the random generator of one image for one purpose; independent of every other."""
+    return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
+
+
+def plan(settings: Settings, index: int) -> Plan:
+    """Returns what image `index` (0, 1, …) shows; depends on `settings` and `index` alone.
+
+    Institution, class and split follow a low-discrepancy sequence, so that even a small set has every slice.
+    """
+    offsets = generator(settings.seed, 0, "offsets").random(3)
+    at = [(offset + (index + 1) * step) % 1.0 for offset, step in zip(offsets, _STEPS, strict=True)]
+    rng = generator(settings.seed, index, "plan")
+    number = _pick([settings.institutions.get(imager.institution, 0.0) * imager.share for imager in IMAGERS], at[0])
+    imager = IMAGERS[number]
+    shown = _pick([settings.classes.get(name, 0.0) for name in CLASSES], at[1])
+    kinds = [number for number, kind in enumerate(KINDS) if kind.label == CLASSES[shown]]
+    weights = np.array([KINDS[number].weight for number in kinds])
+    kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+    noisy = rng.random() < settings.label_noise
+    label = int((shown + rng.integers(1, len(CLASSES))) % len(CLASSES)) if noisy else shown
+    plate = int(generator(settings.seed, 0, "plates").integers(2**15)) + index // 96 * len(IMAGERS) + number
+    filename = file_name(imager, plate, index % 96, int(rng.integers(1000)))
+    split = "test" if at[2] < settings.eval_share else "train"
+    return Plan(index, imager, kind, shown, label, split, filename)
+
+
+def _pick(shares: Sequence[float], at: float) -> int:
+    """Returns the number of the share in whose part of 0 … 1 `at` falls."""
+    bounds = np.cumsum(shares)
+    return int(np.searchsorted(bounds / bounds[-1], at, side="right"))

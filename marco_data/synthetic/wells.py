@@ -1,0 +1,124 @@
+"""Wells and drops: sitting drops in moulded wells, and microbatch drops under oil."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from marco_data.synthetic import fields
+from marco_data.synthetic.imagers import Imager
+from marco_data.synthetic.scene import Scene
+
+
+def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]) -> Scene:
+    """Returns a scene of `shape` (height, width) with the bottom of the well and the outlines of well and drop."""
+    side = min(shape)
+    tight = rng.random() < imager.tight
+    magnification = float(rng.uniform(1.7, 2.6)) if tight else 1.0
+    centre = (shape[1] * float(rng.uniform(0.46, 0.54)), shape[0] * float(rng.uniform(0.46, 0.54)))
+    oil = imager.setup == "oil"
+    roundness = float(rng.uniform(3.0, 6.0)) if oil else float(rng.choice([2.0, 2.2, 4.0], p=[0.6, 0.2, 0.2]))
+    size = side * magnification * float(rng.uniform(0.5, 0.6) if oil else rng.uniform(0.43, 0.5))
+    well = fields.distance_to_outline(shape, centre, size, fields.wobble(rng, 0.008), roundness)
+    reach = side * magnification * float(rng.uniform(0.3, 0.42) if oil else rng.uniform(0.24, 0.42))
+    spread = max(0.0, size - reach) * (0.15 if tight or oil else 0.75)
+    angle = float(rng.uniform(0, 2 * np.pi))
+    drop_centre = (centre[0] + spread * np.cos(angle), centre[1] + spread * np.sin(angle))
+    drop = fields.distance_to_outline(shape, drop_centre, reach, fields.wobble(rng, 0.04 if oil else 0.1))
+    gap = float(rng.uniform(0.0, 6.0)) * side / 960
+    drop = np.minimum(drop, well - gap)
+    direction = float(rng.uniform(0, 2 * np.pi))
+    scene = Scene(
+        rng=rng,
+        shape=shape,
+        unit=side / 960 * magnification**0.6,
+        light=np.ones(shape, np.float32),
+        well=well,
+        drop=drop,
+        lamp=(np.cos(direction), np.sin(direction)),
+    )
+    _bottom(scene)
+    return scene
+
+
+def _bottom(scene: Scene) -> None:
+    """Grain, machining marks and scratches of the plastic."""
+    rng, unit = scene.rng, scene.unit
+    scene.light += scene.uniform(0.003, 0.015) * fields.fractal(rng, scene.shape, 40 * unit, 2.5 * unit, 0.85)
+    if scene.chance(0.6):
+        scene.light += scene.uniform(0.004, 0.02) * _streaks(scene)
+    if scene.chance(0.7):
+        _scratches(scene)
+
+
+def _streaks(scene: Scene) -> np.ndarray:
+    """Radial machining marks of a turned mould, float32 [height, width], mean about 0."""
+    rows, columns = (side // 2 for side in scene.shape)
+    marks = scene.rng.standard_normal((512, 24), dtype=np.float32)
+    marks = cv2.GaussianBlur(marks, (0, 0), sigmaX=4, sigmaY=0.7) * 3
+    y, x = np.unravel_index(int(scene.drop[::8, ::8].argmax()), scene.drop[::8, ::8].shape)
+    polar = cv2.resize(marks, (256, 1024), interpolation=cv2.INTER_LINEAR)
+    flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS
+    flat = cv2.warpPolar(polar, (columns, rows), (x * 4.0, y * 4.0), float(np.hypot(rows, columns)), flags)
+    return fields.enlarge(flat, scene.shape)
+
+
+def _scratches(scene: Scene) -> None:
+    """Fine scratches anywhere on the plastic."""
+    ink = scene.blank_ink()
+    for _ in range(int(scene.rng.integers(1, 8))):
+        start = scene.rng.random(2) * scene.shape[::-1]
+        angle, bend = scene.uniform(0, 2 * np.pi), scene.uniform(-0.4, 0.4)
+        length = scene.log_uniform(40, 400) * scene.unit
+        steps = np.linspace(0, 1, 12)
+        turned = angle + bend * steps
+        points = start + length * np.stack([steps * np.cos(turned), steps * np.sin(turned)], axis=1)
+        shade = int(128 * (1 + scene.uniform(-0.14, 0.08)))
+        cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, shade, 1, cv2.LINE_AA, 4)
+    scene.apply_ink(ink, 0.5)
+
+
+def drop_body(scene: Scene) -> None:
+    """The drop as a lens: a little brighter or darker than its surroundings, brightest in the middle."""
+    depth = float(max(scene.drop.max(), 1.0))
+    dome = np.sqrt(np.clip(scene.drop * np.float32(1 / depth), 0, 1))
+    scene.light *= 1 + np.float32(scene.uniform(-0.05, 0.08)) * dome
+    scene.light *= 1 - np.float32(scene.uniform(0.0, 0.06)) * scene.inside()
+
+
+def meniscus(scene: Scene) -> None:
+    """The drop's edge: a dark crescent where it is steep, tapering into a fine dark and bright line."""
+    rng, unit = scene.rng, scene.unit
+    steep = fields.smooth(rng, scene.shape, 0.5 * min(scene.shape))
+    width = scene.log_uniform(8, 60) * unit * np.clip(steep * 1.3 + np.float32(scene.uniform(-0.6, 0.5)), 0, 1.5)
+    dark = (1 - fields.step(scene.drop - width, 1.5 * unit + 0.8 * width)) * (scene.drop > 0)
+    dark = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), 0.8 * unit) * np.clip(width / (3 * unit), 0, 1)
+    scene.light *= 1 - np.float32(scene.uniform(0.3, 0.95)) * dark
+    scene.light *= 1 - np.float32(scene.uniform(0.08, 0.5)) * fields.bump(scene.drop, 0, 1.1 * unit)
+    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.15)) * fields.bump(scene.drop, -3 * unit, 1.8 * unit)
+
+
+def rim(scene: Scene, imager: Imager) -> None:
+    """The well's edge and what lies beyond it: an opaque ring, clear plastic, or the wall under oil."""
+    rng, unit, well = scene.rng, scene.unit, scene.well
+    if float(well.min()) > 0:
+        return
+    opaque = rng.random() < imager.dark_ring
+    beyond = scene.uniform(0.02, 0.1) if opaque else scene.uniform(0.45, 0.95)
+    texture = fields.fractal(rng, scene.shape, 12 * unit, 2 * unit, 0.9) * np.float32(scene.uniform(0.05, 0.35))
+    ring = np.float32(beyond) * np.clip(1 + texture, 0, 3)
+    if not opaque:
+        ring = ring * (1 + np.float32(0.15) * fields.smooth(rng, scene.shape, 150 * unit))
+    width = scene.uniform(80, 200) * unit
+    outer = fields.step(-well - width, scene.uniform(4, 30) * unit)
+    surround = np.float32(scene.uniform(0.7, 1.05))
+    ring = ring * (1 - outer) + surround * outer
+    edge = fields.step(well, scene.uniform(1.5, 5) * unit)
+    scene.light = scene.light * edge + ring * (1 - edge)
+    slope = np.clip(fields.smooth(rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.3), 0, 1)
+    wall = (1 - fields.step(well - 25 * unit * slope, 4 * unit + 20 * unit * slope)) * (well > 0)
+    scene.light *= 1 - np.float32(scene.uniform(0.2, 0.7)) * wall.astype(np.float32) * slope
+    for _ in range(int(rng.integers(1, 4))):
+        line = fields.bump(well, scene.uniform(-9, 6) * unit, scene.uniform(1, 2.5) * unit)
+        scene.light += np.float32(scene.uniform(-0.35, 0.35)) * line * scene.light.mean()
+    np.clip(scene.light, 0.0, None, out=scene.light)
