@@ -1,0 +1,101 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from marco_data import image_files
+from marco_model.errors import InputError
+
+
+def drop(height=24, width=32):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, pixels, mode=None, **options):
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def decoded(path):
+    return tf.io.decode_jpeg(image_files.encoded_image(path), channels=3).numpy()
+
+
+def test_folders_are_searched_through_in_order_and_each_file_comes_once(tmp_path):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    names = ["a.JPG", "b/d.jpeg", "b/deep/c.TIFF", "b/e.Png", "f.bmp", "g.tif"]
+    for name in [*names, "notes.txt", ".hidden.jpg", "image.gif"]:
+        (tmp_path / name).touch()
+    wanted = [tmp_path / name for name in names]
+    assert image_files.find_images([tmp_path]) == wanted
+    assert image_files.find_images([tmp_path / "f.bmp", tmp_path]) == [wanted[4], *wanted[:4], wanted[5]]
+    assert image_files.find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+    with pytest.raises(InputError, match="nowhere"):
+        image_files.find_images([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("name", ["drop.JPEG", "drop.png"])
+def test_jpeg_and_png_come_as_they_are(tmp_path, name):
+    path = save(tmp_path / name, drop())
+    assert image_files.encoded_image(path) == path.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "CMYK"])
+@pytest.mark.parametrize("ending", ["tif", "bmp"])
+def test_tiff_and_bmp_keep_every_pixel(tmp_path, mode, ending):
+    if mode == "CMYK" and ending == "bmp":
+        pytest.skip("BMP holds no CMYK")
+    path = save(tmp_path / f"drop.{ending}", drop(), mode)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(decoded(path), np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bits_keep_their_upper_byte_in_tiff_and_png_alike(tmp_path):
+    deep = (np.arange(24 * 32).reshape(24, 32) * 85).astype(np.uint16)
+    for name in ("deep.tif", "deep.png"):
+        expected = np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+        np.testing.assert_array_equal(decoded(save(tmp_path / name, deep)), expected)
+
+
+def test_cmyk_jpeg_decodes_to_its_colours(tmp_path):
+    smooth = np.stack(np.meshgrid(np.arange(64), np.arange(64)), -1).astype(np.uint8)
+    smooth = np.concatenate([smooth * 4, np.full((64, 64, 1), 90, np.uint8)], -1)
+    path = save(tmp_path / "cmyk.jpg", smooth, "CMYK", quality=98)
+    assert np.abs(decoded(path).astype(int) - smooth).mean() < 3
+
+
+def png_header(width, height):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [8_000, 9_900, 60_000])
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(side, side))
+    with pytest.raises(InputError, match="50,000,000"):
+        image_files.encoded_image(path)
+
+
+def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
+    cases = {
+        "empty.jpg": (b"", "empty"),
+        "text.png": (b"not a picture", "not a JPEG"),
+        "random.jpg": (np.random.default_rng(1).bytes(4096), "not a JPEG"),
+        "half.tif": (save(tmp_path / "whole.tif", drop()).read_bytes()[:400], "header is damaged|does not decode"),
+    }
+    for name, (body, reason) in cases.items():
+        (tmp_path / name).write_bytes(body)
+        with pytest.raises(InputError, match=reason):
+            image_files.encoded_image(tmp_path / name)
+    with pytest.raises(InputError, match="cannot be read"):
+        image_files.encoded_image(tmp_path / "missing.jpg")
+    save(tmp_path / "float.tif", drop()[..., 0].astype(np.float32))
+    with pytest.raises(InputError, match="32-bit"):
+        image_files.encoded_image(tmp_path / "float.tif")
