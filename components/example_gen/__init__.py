@@ -1,0 +1,1 @@
+"""Reads MARCO shards, checks every record, and writes TFX Examples and a quarantine."""

@@ -1,0 +1,176 @@
+"""One record of the MARCO contract: is it whole, consistent and decodable?
+
+The checks run from cheap to dear, and an image is decoded only once its header was found sane. The decoder is
+training's own, so that whatever training could not read is found here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from components.example_gen.image_header import JPEG, PNG, image_header
+from components.example_gen.options import BY_HASH, IngestOptions
+from components.example_gen.splits import hashed_split
+from marco_data import contract, reasons
+from marco_data.institutions import imager_of
+from marco_model.labels import CLASSES
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """A sound record. `suffix` appended to its bytes adds `institution` and `imager`; `split` is empty if by shard.
+
+    Serialized protocol buffers that are joined are merged when parsed, so that the record itself need not be written
+    anew, and its original bytes are still at hand should it prove a duplicate.
+    """
+
+    image_id: int
+    digest: bytes
+    split: str
+    suffix: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """A record for the quarantine; `image_id` is empty where it could not be read."""
+
+    image_id: str
+    reason: str
+    detail: str
+
+
+class _Flaw(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def check_record(data: bytes, sources: Mapping[int, str] | None, options: IngestOptions) -> Accepted | Rejected:
+    """Checks one serialized `tf.train.Example`.
+
+    `sources` gives institutions by number; None, where a set has no sources.csv, takes every number and calls the
+    institution `source N`. Never raises for what is in `data`.
+    """
+    features: dict[str, Any] = {}
+    try:
+        features.update(_features(data))
+        _check_label(features)
+        _check_image(features, options.max_pixels)
+        institution = _institution(features[contract.SOURCE], sources)
+    except _Flaw as flaw:
+        return Rejected(_image_id(data), flaw.reason, flaw.detail)
+    image_id, filename = features[contract.IMAGE_ID], features[contract.FILENAME].decode("utf-8", "replace")
+    return Accepted(
+        image_id=image_id,
+        digest=hashlib.blake2b(features[contract.ENCODED], digest_size=16).digest(),
+        split=hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
+        suffix=_suffix(institution, imager_of(institution, filename, options.imager_rules)),
+    )
+
+
+def _features(data: bytes) -> dict[str, Any]:
+    """Returns the contract's features: bytes and ints."""
+    feature = _parse(data).features.feature
+    values = {}
+    for names, kind in ((contract.BYTES_FEATURES, "bytes_list"), (contract.INT_FEATURES, "int64_list")):
+        for name in names:
+            if name not in feature:
+                raise _Flaw(reasons.MISSING_FEATURE, f"{name} is absent")
+            found = feature[name].WhichOneof("kind")
+            held = getattr(feature[name], found).value if found else ()
+            if not held:
+                raise _Flaw(reasons.MISSING_FEATURE, f"{name} is empty")
+            if found != kind or len(held) != 1:
+                raise _Flaw(reasons.MALFORMED_FEATURE, f"{name} is a {found} of {len(held)}, expected one in a {kind}")
+            values[name] = held[0]
+    return values
+
+
+def _parse(data: bytes) -> Any:
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        return tf.train.Example.FromString(data)
+    except DecodeError as error:
+        raise _Flaw(reasons.NOT_AN_EXAMPLE, _one_line(error)) from error
+
+
+def _image_id(data: bytes) -> str:
+    """The record's image id as text, or nothing where there is not exactly one."""
+    try:
+        feature = _parse(data).features.feature
+    except _Flaw:
+        return ""
+    held = feature[contract.IMAGE_ID].int64_list.value
+    return str(held[0]) if len(held) == 1 else ""
+
+
+def _check_label(features: Mapping[str, Any]) -> None:
+    label = features[contract.LABEL]
+    if not 0 <= label < len(CLASSES):
+        raise _Flaw(reasons.UNKNOWN_LABEL, f"label {label}, expected 0 to {len(CLASSES) - 1}")
+    text = features[contract.LABEL_TEXT].decode("utf-8", "replace")
+    if text.casefold() != CLASSES[label].casefold():
+        raise _Flaw(reasons.LABEL_TEXT_MISMATCH, f"label {label} is {CLASSES[label]}, the text says {text!r}")
+
+
+def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
+    stated = features[contract.FORMAT].decode("utf-8", "replace").upper().replace("JPG", JPEG)
+    colorspace, channels = features[contract.COLORSPACE].decode("utf-8", "replace"), features[contract.CHANNELS]
+    if stated not in (JPEG, PNG) or colorspace.upper() != "RGB" or channels != 3:
+        raise _Flaw(reasons.UNSUPPORTED_FORMAT, f"format {stated!r}, colorspace {colorspace!r}, channels {channels}")
+    encoded = features[contract.ENCODED]
+    try:
+        header = image_header(encoded)
+    except ValueError as error:
+        raise _Flaw(reasons.BAD_IMAGE_HEADER, str(error)) from error
+    if header.format != stated:
+        raise _Flaw(reasons.FORMAT_MISMATCH, f"stated {stated}, found {header.format}")
+    size = f"{header.width}x{header.height}"
+    if header.width * header.height > max_pixels:
+        raise _Flaw(reasons.TOO_MANY_PIXELS, f"{size} in the header, at most {max_pixels} pixels allowed")
+    if (header.height, header.width) != (features[contract.HEIGHT], features[contract.WIDTH]):
+        stated_size = f"{features[contract.WIDTH]}x{features[contract.HEIGHT]}"
+        raise _Flaw(reasons.SIZE_MISMATCH, f"stated {stated_size}, found {size}")
+    shape = _decoded_shape(encoded)
+    if shape != (header.height, header.width, 3):
+        raise _Flaw(reasons.SIZE_MISMATCH, f"stated {size}, decodes to {shape}")
+
+
+def _decoded_shape(encoded: bytes) -> tuple[int, ...]:
+    import tensorflow as tf
+
+    from marco_model.preprocessing import decode
+
+    try:
+        return tuple(decode(encoded).shape)
+    except tf.errors.OpError as error:
+        raise _Flaw(reasons.UNDECODABLE_IMAGE, _one_line(error.message)) from error
+
+
+def _institution(source: int, sources: Mapping[int, str] | None) -> str:
+    if sources is None:
+        return f"source {source}"
+    if source not in sources:
+        raise _Flaw(reasons.UNKNOWN_SOURCE, f"source {source} is not in sources.csv")
+    return sources[source]
+
+
+@functools.cache
+def _suffix(institution: str, imager: str) -> bytes:
+    import tensorflow as tf
+
+    example = tf.train.Example()
+    example.features.feature[contract.INSTITUTION].bytes_list.value.append(institution.encode())
+    example.features.feature[contract.IMAGER].bytes_list.value.append(imager.encode())
+    return example.SerializeToString(deterministic=True)
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,111 @@
+"""Files of an ingest, on any file system that Beam knows, written aside and renamed."""
+
+from __future__ import annotations
+
+import uuid
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from marco_data.tfrecord import GZIP_WBITS, frame
+
+_BUFFER_BYTES = 1 << 22
+
+
+def open_raw(path: str) -> Any:
+    """Opens a file for reading its bytes as they are, whatever its name ends in."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns a whole file."""
+    with open_raw(path) as file:
+        return file.read()
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a whole file."""
+    writer = Writer(path)
+    writer.write(data)
+    writer.close()
+
+
+def join(*parts: str) -> str:
+    """Joins path parts as the file system of the first wants it."""
+    return FileSystems.join(*parts)
+
+
+def exists(path: str) -> bool:
+    """Tells whether a file or folder is there."""
+    return FileSystems.exists(path)
+
+
+def rename(pairs: Sequence[tuple[str, str]]) -> None:
+    """Renames files, replacing what is there."""
+    if pairs:
+        FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
+
+
+def delete_tree(path: str) -> None:
+    """Deletes a folder and all in it; none there is fine."""
+    if exists(path):
+        FileSystems.delete([path])
+
+
+def copy_folder(source: str, target: str) -> None:
+    """Copies the files of a folder that has no folders; none there is fine."""
+    found = [entry.path for result in FileSystems.match([join(source, "*")]) for entry in result.metadata_list]
+    if found:
+        make_folder(target)
+        FileSystems.copy(found, [join(target, path.rsplit("/", 1)[1]) for path in found])
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder, where the file system has such a thing."""
+    if not exists(path):
+        FileSystems.mkdirs(path)
+
+
+class Writer:
+    """A file that appears under its name only when closed; a second attempt at it replaces the first."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._aside = f"{path}.{uuid.uuid4().hex}.part"
+        self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
+        self.bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Appends `data`."""
+        self._file.write(data)
+        self.bytes += len(data)
+
+    def close(self) -> None:
+        """Ends the file and gives it its name."""
+        self._file.close()
+        rename([(self._aside, self._path)])
+
+
+class RecordWriter(Writer):
+    """A gzip TFRecord file.
+
+    Level 0, since JPEG and PNG don't get smaller: it costs a copy, where level 6 costs as much time as decoding.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._deflater = zlib.compressobj(0, zlib.DEFLATED, GZIP_WBITS)
+        self.records = 0
+
+    def write_record(self, data: bytes) -> None:
+        """Appends one record."""
+        self.write(self._deflater.compress(frame(data)))
+        self.records += 1
+
+    def close(self) -> None:
+        """Ends the file and gives it its name."""
+        self.write(self._deflater.flush())
+        super().close()

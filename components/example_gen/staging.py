@@ -1,0 +1,249 @@
+"""The one pass over the images: each unit of shards is read, checked and staged.
+
+A unit writes, below its staging folder, its sound records by split, its rejected records and one line about each of
+those. What it hands on are rows of a few bytes: where each sound record lies, its id and its digest. Duplicates are
+found from these, so that no image is read again but those of units that have some.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from components.example_gen import files
+from components.example_gen.checks import Accepted, Rejected, check_record
+from components.example_gen.options import BY_SHARD, IngestOptions
+from components.example_gen.splits import SPLITS
+from marco_data import reasons
+from marco_data.shards import File, split_of
+from marco_data.tfrecord import Record, Rest, read_records
+
+# Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
+_AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One input shard: its place in the order of all, where it is, its name in reports, its split or nothing."""
+
+    number: int
+    path: str
+    name: str
+    split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Shards that one worker handles in turn; together they make about one output shard."""
+
+    number: int
+    shards: tuple[Shard, ...]
+
+
+class Place(NamedTuple):
+    """Where a sound record came from and where it is staged."""
+
+    shard: int
+    index: int
+    offset: int
+    unit: int
+    split: str
+    piece: int
+    position: int
+    suffix_bytes: int
+
+
+class Staged(NamedTuple):
+    """A sound record as the search for duplicates sees it."""
+
+    image_id: int
+    digest: bytes
+    place: Place
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the quarantine; `offset` is that in the uncompressed shard."""
+
+    shard: str
+    number: int
+    offset: int
+    index: int
+    image_id: str
+    reason: str
+    detail: str
+
+    @property
+    def has_record(self) -> bool:
+        """Tells whether the bytes are a record, rather than a shard's unreadable rest."""
+        return self.reason not in (reasons.BAD_LENGTH, reasons.TRUNCATED_SHARD, reasons.BAD_COMPRESSION)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitReport:
+    """What became of a unit: frames read, records staged in each piece by split, entries, shards without a record."""
+
+    unit: int
+    read: int
+    pieces: Mapping[str, Sequence[int]]
+    entries: Sequence[Entry]
+    empty_shards: Sequence[str]
+
+
+def plan_units(shards: Sequence[File], options: IngestOptions) -> list[Unit]:
+    """Joins consecutive shards of one split to units of about `shard_bytes`; raises `InputError` on an unknown split."""
+    units: list[Unit] = []
+    taken: list[Shard] = []
+    size = 0
+    for number, file in enumerate(shards):
+        split = split_of(file.name) if options.split_by == BY_SHARD else ""
+        if taken and (size + file.size > options.shard_bytes or taken[-1].split != split):
+            units.append(Unit(len(units), tuple(taken)))
+            taken, size = [], 0
+        taken.append(Shard(number, file.path, file.name, split))
+        size += file.size
+    return [*units, Unit(len(units), tuple(taken))] if taken else units
+
+
+def unit_folder(staging: str, unit: int) -> str:
+    """The staging folder of a unit."""
+    return files.join(staging, f"unit-{unit:05d}")
+
+
+def piece_path(staging: str, unit: int, split: str, piece: int) -> str:
+    """Where a unit stages its sound records of a split, in pieces of about `shard_bytes`."""
+    return files.join(unit_folder(staging, unit), f"{split}-{piece:03d}.gz")
+
+
+def rejected_path(staging: str, unit: int) -> str:
+    """Where a unit stages its rejected records."""
+    return files.join(unit_folder(staging, unit), "rejected.gz")
+
+
+def rest_path(staging: str, unit: int, shard: int, offset: int) -> str:
+    """Where a unit stages the unreadable rest of a shard."""
+    return files.join(unit_folder(staging, unit), f"rest-of-{shard:05d}-from-{offset}.bin")
+
+
+def report_path(staging: str, unit: int) -> str:
+    """Where a unit's report lies."""
+    return files.join(unit_folder(staging, unit), "report.json")
+
+
+def write_report(staging: str, report: UnitReport) -> None:
+    """Writes a unit's report."""
+    files.write_bytes(report_path(staging, report.unit), json.dumps(dataclasses.asdict(report)).encode())
+
+
+def read_report(staging: str, unit: int) -> UnitReport:
+    """Reads a unit's report."""
+    held = json.loads(files.read_bytes(report_path(staging, unit)))
+    return UnitReport(**{**held, "entries": [Entry(**entry) for entry in held["entries"]]})
+
+
+def stage(
+    unit: Unit, staging: str, sources: Mapping[int, str] | None, options: IngestOptions, pool: ThreadPoolExecutor
+) -> Iterator[Staged]:
+    """Reads, checks and writes a unit's records; yields where the sound ones lie."""
+    outputs = {split: _Pieces(staging, unit.number, split, options.shard_bytes) for split in SPLITS}
+    rejected = files.RecordWriter(rejected_path(staging, unit.number))
+    entries: list[Entry] = []
+    empty: list[str] = []
+    read = 0
+    for shard in unit.shards:
+        seen = 0
+        with files.open_raw(shard.path) as stream:
+            for record, checked in _checked(read_records(stream), sources, options, pool):
+                seen += 1
+                if isinstance(checked, Accepted):
+                    output = outputs[shard.split or checked.split]
+                    piece, position = output.write(record.data + checked.suffix)
+                    place = Place(
+                        shard.number, record.index, record.offset,
+                        unit.number, output.split, piece, position, len(checked.suffix),
+                    )  # fmt: skip
+                    yield Staged(checked.image_id, checked.digest, place)
+                    continue
+                entry = Entry(
+                    shard.name, shard.number, record.offset, record.index,
+                    checked.image_id, checked.reason, checked.detail,
+                )  # fmt: skip
+                entries.append(entry)
+                if isinstance(record, Record):
+                    rejected.write_record(record.data)
+                else:
+                    _write_rest(rest_path(staging, unit.number, shard.number, record.offset), record)
+        read += seen
+        if not seen:
+            empty.append(shard.name)
+    rejected.close()
+    pieces = {split: output.close() for split, output in outputs.items()}
+    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty))
+
+
+def _checked(
+    found: Iterable[Record | Rest], sources: Mapping[int, str] | None, options: IngestOptions, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Record | Rest, Accepted | Rejected]]:
+    """Yields all that was found with its verdict, in order; records are checked in `pool`, a few ahead."""
+    waiting: collections.deque[tuple[Record | Rest, Future[Accepted | Rejected] | Rejected]] = collections.deque()
+    for record in found:
+        if isinstance(record, Rest):
+            # Its bytes are the stream's: they must be taken before anything else is read, and nothing else is.
+            waiting.append((record, Rejected("", record.reason, record.detail)))
+        elif not record.intact:
+            waiting.append((record, Rejected("", reasons.BAD_CHECKSUM, f"a record of {len(record.data)} bytes")))
+        else:
+            waiting.append((record, pool.submit(check_record, record.data, sources, options)))
+        if len(waiting) > _AHEAD * options.threads:
+            yield _settled(waiting.popleft())
+    while waiting:
+        yield _settled(waiting.popleft())
+
+
+def _settled(
+    pair: tuple[Record | Rest, Future[Accepted | Rejected] | Rejected],
+) -> tuple[Record | Rest, Accepted | Rejected]:
+    record, verdict = pair
+    return record, verdict.result() if isinstance(verdict, Future) else verdict
+
+
+def _write_rest(path: str, rest: Rest) -> None:
+    writer = files.Writer(path)
+    for chunk in rest.chunks:
+        writer.write(chunk)
+    writer.close()
+
+
+class _Pieces:
+    """The sound records of one split, written in pieces of about `limit` bytes."""
+
+    def __init__(self, staging: str, unit: int, split: str, limit: int) -> None:
+        self.split = split
+        self._staging = staging
+        self._unit = unit
+        self._limit = limit
+        self._writer: files.RecordWriter | None = None
+        self._counts: list[int] = []
+
+    def write(self, data: bytes) -> tuple[int, int]:
+        """Writes a record; returns its piece and its position in that."""
+        if self._writer is None:
+            self._writer = files.RecordWriter(piece_path(self._staging, self._unit, self.split, len(self._counts)))
+            self._counts.append(0)
+        place = len(self._counts) - 1, self._counts[-1]
+        self._writer.write_record(data)
+        self._counts[-1] += 1
+        if self._writer.bytes >= self._limit:
+            self._writer.close()
+            self._writer = None
+        return place
+
+    def close(self) -> list[int]:
+        """Ends the last piece; returns the records in each."""
+        if self._writer is not None:
+            self._writer.close()
+        return self._counts

@@ -1,0 +1,136 @@
+"""Finding the TFRecord shards of a set, on disk or in a bucket, and what their names tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from marco_model.errors import InputError
+
+TRAIN = "train"
+EVAL = "eval"
+
+_SHARD = re.compile(r".+-\d+-of-\d+(\.[A-Za-z]+)*|.+\.tfrecords?(\.(gz|zlib))?", re.IGNORECASE)
+_SPLITS = (
+    (re.compile(r"(split-)?train", re.IGNORECASE), TRAIN),
+    (re.compile(r"(split-)?(test|eval|val)", re.IGNORECASE), EVAL),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file found: where, its name below the folder asked for, bytes, and when it last changed (seconds)."""
+
+    path: str
+    name: str
+    size: int
+    modified: float
+
+
+def is_remote(path: str) -> bool:
+    """Tells whether `path` is a URI such as `gs://bucket/folder`."""
+    return "://" in path
+
+
+def find_shards(paths: Iterable[str]) -> list[File]:
+    """Returns the shards of files, folders (searched through) and globs, local or `gs://`, in the order of their names.
+
+    A name is that below the folder given, or the whole path where two would be alike. Raises `InputError` where a path
+    does not exist or has no shard.
+    """
+    found: dict[str, File] = {}
+    for path in paths:
+        files = [file for file in list_files(path) if _SHARD.fullmatch(PurePosixPath(file.name).name)]
+        if not files:
+            raise InputError(
+                f"no TFRecord shards at {path!r}; expected files named like train-00001-of-00010, in it or below it"
+            )
+        found.update((file.path, file) for file in files)
+    names = [file.name for file in found.values()]
+    shards = [
+        dataclasses.replace(file, name=file.path) if names.count(file.name) > 1 else file for file in found.values()
+    ]
+    return sorted(shards, key=lambda file: (file.name, file.path))
+
+
+def list_files(path: str) -> list[File]:
+    """Returns every file that a file, folder or glob stands for; raises `InputError` if there is none."""
+    files = _remote_files(path) if is_remote(path) else _local_files(path)
+    if not files:
+        raise InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
+    return files
+
+
+def split_of(name: str) -> str:
+    """Returns `train` or `eval`, told by a shard's name, else by the nearest folder's; raises `InputError` if by none."""
+    for part in reversed(PurePosixPath(name.replace("://", "/")).parts):
+        for pattern, split in _SPLITS:
+            if pattern.match(part):
+                return split
+    raise InputError(
+        f"the name of shard {name!r} tells no split; name it train*, test*, eval* or val*, or split by hash"
+    )
+
+
+def fingerprint(paths: Sequence[str]) -> str:
+    """Returns a short hash of the names, sizes and change times of all files at `paths`, sources.csv among them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted((file for path in paths for file in list_files(path)), key=lambda file: (file.name, file.path)):
+        digest.update(f"{file.name}\0{file.size}\0{file.modified:.6f}\n".encode())
+    return digest.hexdigest()
+
+
+def _local_files(path: str) -> list[File]:
+    root = Path(path)
+    if root.is_dir():
+        found = [file for file in root.rglob("*") if file.is_file()]
+    elif root.is_file():
+        root, found = root.parent, [root]
+    else:
+        found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]
+        root = Path(glob.escape(path) if not glob.has_magic(path) else _fixed_part(path))
+    files = []
+    for file in found:
+        status = file.stat()
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        files.append(File(str(file), name, status.st_size, status.st_mtime))
+    return files
+
+
+def _fixed_part(pattern: str) -> str:
+    """Returns the folders of a glob before its first wildcard."""
+    parts = Path(pattern).parts
+    magic = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return str(Path(*parts[:magic])) if magic else "."
+
+
+def _remote_files(path: str) -> list[File]:
+    from apache_beam.io.filesystem import BeamIOError
+    from apache_beam.io.filesystems import FileSystems
+
+    root = path.rstrip("/")
+    try:
+        matches = [entry for result in FileSystems.match([root]) for entry in result.metadata_list]
+        if not matches and not glob.has_magic(root):
+            matches = [entry for result in FileSystems.match([f"{root}/**"]) for entry in result.metadata_list]
+    except BeamIOError as error:
+        raise InputError(f"{path!r} cannot be listed: {str(error).splitlines()[0]}") from error
+    prefix = root if not glob.has_magic(root) else _magic_prefix(root)
+    return [
+        File(
+            entry.path,
+            entry.path.removeprefix(prefix).lstrip("/") or PurePosixPath(entry.path).name,
+            entry.size_in_bytes,
+            float(entry.last_updated_in_seconds or 0),
+        )
+        for entry in matches
+        if not entry.path.endswith("/")
+    ]
+
+
+def _magic_prefix(pattern: str) -> str:
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0].rsplit("/", 1)[0]

@@ -1,0 +1,182 @@
+"""TFRecord framing that survives damage: a bad record costs that record, a bad length the rest of its shard.
+
+A frame is a length (uint64), its masked CRC-32C (uint32), the data, and the data's masked CRC-32C, all little-endian
+(TensorFlow, `tensorflow/core/lib/io/record_writer.h`). A shard may be compressed as a whole, with zlib or gzip; this is
+told from its first bytes, never from its name. Offsets are those of the uncompressed stream.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+import google_crc32c
+
+LENGTH_BYTES = 12
+FRAME_BYTES = 16
+MAX_RECORD_BYTES = 1 << 28
+CHUNK_BYTES = 1 << 20
+GZIP_WBITS = 31
+ZLIB_WBITS = 15
+
+BAD_LENGTH = "bad_length"
+TRUNCATED_SHARD = "truncated_shard"
+BAD_COMPRESSION = "bad_compression"
+
+
+class Readable(Protocol):
+    """What the reader needs of a stream: up to `size` bytes, fewer only at its end."""
+
+    def read(self, size: int) -> bytes:
+        """Returns the next bytes, none at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The data of one frame; `intact` is False where its checksum does not fit."""
+
+    index: int
+    offset: int
+    data: bytes
+    intact: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Rest:
+    """What could not be read as frames, from `offset` to the end of the shard; `chunks` yields those bytes once."""
+
+    index: int
+    offset: int
+    reason: str
+    detail: str
+    chunks: Iterator[bytes]
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Returns the CRC-32C of `data`, rotated and offset as TFRecord wants it."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """Returns `data` as one TFRecord frame."""
+    length = struct.pack("<Q", len(data))
+    checksums = struct.pack("<I", masked_crc32c(length)), struct.pack("<I", masked_crc32c(data))
+    return b"".join((length, checksums[0], data, checksums[1]))
+
+
+def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
+    """Yields every record of a shard in order and, where the framing breaks, one `Rest` last.
+
+    `shard` is a seekable binary file, uncompressed, zlib or gzip. Damage never raises. Memory is bounded by the longest
+    record; a record over 256 MiB counts as a bad length.
+    """
+    stream = open_stream(shard)
+    offset = index = 0
+    while True:
+        header = stream.read(LENGTH_BYTES)
+        problem = stream.problem if isinstance(stream, Inflated) else ""
+        if len(header) < LENGTH_BYTES:
+            if problem:
+                yield Rest(index, offset, BAD_COMPRESSION, problem, _rest(header, stream))
+            elif header:
+                detail = f"the shard ends {len(header)} bytes into a length"
+                yield Rest(index, offset, TRUNCATED_SHARD, detail, _rest(header, stream))
+            return
+        length = _length(header)
+        if length is None or length > MAX_RECORD_BYTES:
+            detail = "the checksum of a length is wrong" if length is None else f"a record of {length} bytes"
+            yield Rest(index, offset, BAD_LENGTH, f"{detail}; the rest of the shard is lost", _rest(header, stream))
+            return
+        body = stream.read(length + 4)
+        if len(body) < length + 4:
+            problem = stream.problem if isinstance(stream, Inflated) else ""
+            detail = problem or f"the shard ends {len(body)} bytes into a record of {length}"
+            reason = BAD_COMPRESSION if problem else TRUNCATED_SHARD
+            yield Rest(index, offset, reason, detail, _rest(header + body, stream))
+            return
+        data = body[:length]
+        yield Record(index, offset, data, struct.unpack_from("<I", body, length)[0] == masked_crc32c(data))
+        offset += length + FRAME_BYTES
+        index += 1
+
+
+def open_stream(shard: BinaryIO) -> Readable:
+    """Returns the shard's uncompressed bytes as a stream.
+
+    A length's low bytes may look like a zlib header, so a valid first length settles it before the magic bytes do.
+    """
+    head = shard.read(LENGTH_BYTES)
+    shard.seek(0)
+    if len(head) == LENGTH_BYTES and _length(head) is not None:
+        return shard
+    if head[:2] == b"\x1f\x8b":
+        return Inflated(shard, GZIP_WBITS)
+    if len(head) >= 2 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0:
+        return Inflated(shard, ZLIB_WBITS)
+    return shard
+
+
+class Inflated:
+    """A zlib or gzip file as an uncompressed stream; `problem` says why it ended early, and is empty if it did not."""
+
+    def __init__(self, shard: BinaryIO, wbits: int) -> None:
+        self._shard = shard
+        self._wbits = wbits
+        self._inflater = zlib.decompressobj(wbits)
+        self._input = b""
+        self._ready = bytearray()
+        self._done = False
+        self.problem = ""
+
+    def read(self, size: int) -> bytes:
+        """Returns the next `size` bytes, fewer only at the end."""
+        while len(self._ready) < size and not self._done:
+            self._ready += self._inflate(max(size - len(self._ready), CHUNK_BYTES))
+        data = bytes(self._ready[:size])
+        del self._ready[:size]
+        return data
+
+    def _inflate(self, size: int) -> bytes:
+        self._input = self._input or self._shard.read(CHUNK_BYTES)
+        if not self._input:
+            self._done = True
+            self.problem = "" if self._inflater.eof else "the compressed stream ends early"
+            return b""
+        if self._inflater.eof:
+            if not self._next_member():
+                return b""
+        try:
+            data = self._inflater.decompress(self._input, size)
+        except zlib.error as error:
+            self._done = True
+            self.problem = f"the compressed stream is damaged: {error}"
+            return b""
+        self._input = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
+        return data
+
+    def _next_member(self) -> bool:
+        """Goes on with the next gzip member; padding of zeros is skipped, anything else is a problem."""
+        self._input = self._input.lstrip(b"\0")
+        if not self._input:
+            return False
+        if self._wbits == GZIP_WBITS and self._input.startswith(b"\x1f"):
+            self._inflater = zlib.decompressobj(self._wbits)
+            return True
+        self._done = True
+        self.problem = "bytes follow the end of the compressed stream"
+        return False
+
+
+def _length(header: bytes) -> int | None:
+    length, checksum = struct.unpack("<QI", header)
+    return length if checksum == masked_crc32c(header[:8]) else None
+
+
+def _rest(begun: bytes, stream: Readable) -> Iterator[bytes]:
+    yield begun
+    while chunk := stream.read(CHUNK_BYTES):
+        yield chunk
