@@ -1,0 +1,30 @@
+.DEFAULT_GOAL := help
+.PHONY: help env run test test-fast test-debian13 lint lock
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: ## make .venv/, or leave it as it is where it is up to date
+	@scripts/make_env.sh
+
+run: env ## run the whole pipeline on this machine, into runs/local
+	.venv/bin/marco run --preset local --output runs/local
+
+test: env ## run every test
+	.venv/bin/python -m pytest -m ""
+
+test-fast: env ## run the tests that take seconds
+	.venv/bin/python -m pytest
+
+test-debian13: ## run every test in a clean Debian 13 root (needs root and debootstrap)
+	@scripts/test_debian13.sh
+
+lint: env ## check style, rooms and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+	.venv/bin/mypy
+
+lock: env ## resolve pyproject.toml into requirements.lock, for both runtimes; UPGRADE=1 takes newer versions
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
