@@ -1,7 +1,7 @@
 """TFX components, one folder each; every one rests on a plain function that can be tested without a pipeline.
 
-Artifact types of our own are found here by name: on Kubeflow TFX takes a type's name for the path to import it from, and
-allows but one dot in it.
+Artifact types of our own are found here by name: on Kubeflow TFX takes a type's name for the path to import it from,
+and allows but one dot in it.
 """
 
 from __future__ import annotations

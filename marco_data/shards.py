@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import glob
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -50,10 +52,8 @@ def find_shards(paths: Iterable[str]) -> list[File]:
                 f"no TFRecord shards at {path!r}; expected files named like train-00001-of-00010, in it or below it"
             )
         found.update((file.path, file) for file in files)
-    names = [file.name for file in found.values()]
-    shards = [
-        dataclasses.replace(file, name=file.path) if names.count(file.name) > 1 else file for file in found.values()
-    ]
+    times = collections.Counter(file.name for file in found.values())
+    shards = [dataclasses.replace(file, name=file.path) if times[file.name] > 1 else file for file in found.values()]
     return sorted(shards, key=lambda file: (file.name, file.path))
 
 
@@ -66,7 +66,7 @@ def list_files(path: str) -> list[File]:
 
 
 def split_of(name: str) -> str:
-    """Returns `train` or `eval`, told by a shard's name, else by the nearest folder's; raises `InputError` if by none."""
+    """Returns `train` or `eval`, told by a shard's name, else by the nearest folder's; `InputError` if by none."""
     for part in reversed(PurePosixPath(name.replace("://", "/")).parts):
         for pattern, split in _SPLITS:
             if pattern.match(part):
@@ -91,8 +91,9 @@ def _local_files(path: str) -> list[File]:
     elif root.is_file():
         root, found = root.parent, [root]
     else:
-        found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]
-        root = Path(glob.escape(path) if not glob.has_magic(path) else _fixed_part(path))
+        root = Path(_fixed_part(path))
+        pattern = str(Path(path).relative_to(root))
+        found = [file for file in root.glob(pattern) if file.is_file()] if glob.has_magic(path) else []
     files = []
     for file in found:
         status = file.stat()
@@ -103,9 +104,7 @@ def _local_files(path: str) -> list[File]:
 
 def _fixed_part(pattern: str) -> str:
     """Returns the folders of a glob before its first wildcard."""
-    parts = Path(pattern).parts
-    magic = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return str(Path(*parts[:magic])) if magic else "."
+    return str(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)))
 
 
 def _remote_files(path: str) -> list[File]:

@@ -11,7 +11,7 @@ from marco_data.institutions import INSTITUTIONS
 from marco_model.errors import InputError
 
 FILE_NAME = "sources.csv"
-HEADER = ("source", "institution")
+HEADER = ("id", "name")
 TABLE_I: dict[int, str] = dict(enumerate(INSTITUTIONS))
 
 
@@ -23,7 +23,11 @@ def parse_sources(text: str, origin: str = FILE_NAME) -> dict[int, str]:
     rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(io.StringIO(text.lstrip("\ufeff")))]
     rows = [row for row in rows if row]
     numbered = any(cell.isdigit() for row in rows for cell in row)
-    if rows and not any(cell.isdigit() for cell in rows[0]) and (numbered or rows[0][0].lower() in (*HEADER, "name")):
+    if (
+        rows
+        and not any(cell.isdigit() for cell in rows[0])
+        and (numbered or rows[0][0].lower() in (*HEADER, "institution"))
+    ):
         rows = rows[1:]
     if not numbered:
         return {number: row[0] for number, row in enumerate(rows)}
@@ -34,9 +38,7 @@ def parse_sources(text: str, origin: str = FILE_NAME) -> dict[int, str]:
         if len(numbers) != 1 or not names:
             raise InputError(f"{origin}: expected a number and a name in each line, found {','.join(row)!r}")
         if int(numbers[0]) in sources:
-            raise InputError(
-                f"{origin}: source {numbers[0]} is listed twice; give each institution a number of its own"
-            )
+            raise InputError(f"{origin}: source {numbers[0]} is listed twice; give each its own number")
         sources[int(numbers[0])] = names[0]
     return sources
 

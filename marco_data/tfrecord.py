@@ -25,6 +25,7 @@ ZLIB_WBITS = 15
 BAD_LENGTH = "bad_length"
 TRUNCATED_SHARD = "truncated_shard"
 BAD_COMPRESSION = "bad_compression"
+REST_REASONS = (BAD_LENGTH, TRUNCATED_SHARD, BAD_COMPRESSION)
 
 
 class Readable(Protocol):
@@ -146,9 +147,8 @@ class Inflated:
             self._done = True
             self.problem = "" if self._inflater.eof else "the compressed stream ends early"
             return b""
-        if self._inflater.eof:
-            if not self._next_member():
-                return b""
+        if self._inflater.eof and not self._next_member():
+            return b""
         try:
             data = self._inflater.decompress(self._input, size)
         except zlib.error as error:

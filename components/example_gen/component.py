@@ -29,7 +29,7 @@ class MarcoExampleGenSpec(component_spec.ComponentSpec):
         "shard_bytes": component_spec.ExecutionParameter(type=int),
         "decode_workers": component_spec.ExecutionParameter(type=int),
     }
-    INPUTS = {}  # noqa: RUF012
+    INPUTS: dict[str, component_spec.ChannelParameter] = {}  # noqa: RUF012
     OUTPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "quarantine": component_spec.ChannelParameter(type=Quarantine),

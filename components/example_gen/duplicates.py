@@ -46,7 +46,7 @@ def losers(key: bytes, alike: Iterable[Staged], shard_names: Sequence[str]) -> I
         else:
             reason = reasons.DUPLICATE_ID if key.startswith(b"id ") else reasons.DUPLICATE_CONTENT
         place = winner.place
-        detail = f"kept: image {winner.image_id}, record {place.index} of {shard_names[place.shard]} ({place.split})"
+        detail = f"kept: image {winner.image_id}, record {place.record} of {shard_names[place.shard]} ({place.split})"
         yield Loser(record.place, record.image_id, reason, detail)
 
 
@@ -61,4 +61,4 @@ def foremost(found: Iterable[Loser]) -> list[Loser]:
 
 
 def _precedence(staged: Staged) -> tuple[bool, int, int]:
-    return staged.place.split != EVAL, staged.place.shard, staged.place.index
+    return staged.place.split != EVAL, staged.place.shard, staged.place.record

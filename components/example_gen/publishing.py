@@ -1,4 +1,4 @@
-"""The end of an ingest, in one place: counts, the limit, the quarantine's tables, and the examples under their names."""
+"""The end of an ingest: counts, the limit, the quarantine's tables, and the examples under their names."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def settled_rejected_path(staging: str, unit: int) -> str:
 def _entry(loser: Loser, shard_names: Sequence[str]) -> Entry:
     place = loser.place
     name = shard_names[place.shard]
-    return Entry(name, place.shard, place.offset, place.index, str(loser.image_id), loser.reason, loser.detail)
+    return Entry(name, place.shard, place.offset, place.record, str(loser.image_id), loser.reason, loser.detail)
 
 
 def _rejected(staging: str, report: UnitReport) -> Iterator[tuple[tuple[int, int], bytes]]:
@@ -81,7 +81,7 @@ def _parted(path: str, losing: dict[int, Place], writer: files.RecordWriter) -> 
             if place is None:
                 writer.write_record(record.data)
             else:
-                yield (place.shard, place.index), record.data[: len(record.data) - place.suffix_bytes]
+                yield (place.shard, place.record), record.data[: len(record.data) - place.suffix_bytes]
 
 
 def _whole(found: object) -> Record:

@@ -18,7 +18,7 @@ from components.example_gen import files
 from components.example_gen.checks import Accepted, Rejected, check_record
 from components.example_gen.options import BY_SHARD, IngestOptions
 from components.example_gen.splits import SPLITS
-from marco_data import reasons
+from marco_data import reasons, tfrecord
 from marco_data.shards import File, split_of
 from marco_data.tfrecord import Record, Rest, read_records
 
@@ -48,7 +48,7 @@ class Place(NamedTuple):
     """Where a sound record came from and where it is staged."""
 
     shard: int
-    index: int
+    record: int
     offset: int
     unit: int
     split: str
@@ -80,7 +80,7 @@ class Entry:
     @property
     def has_record(self) -> bool:
         """Tells whether the bytes are a record, rather than a shard's unreadable rest."""
-        return self.reason not in (reasons.BAD_LENGTH, reasons.TRUNCATED_SHARD, reasons.BAD_COMPRESSION)
+        return self.reason not in tfrecord.REST_REASONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class UnitReport:
 
 
 def plan_units(shards: Sequence[File], options: IngestOptions) -> list[Unit]:
-    """Joins consecutive shards of one split to units of about `shard_bytes`; raises `InputError` on an unknown split."""
+    """Joins consecutive shards of one split to units of about `shard_bytes`; `InputError` where a name has no split."""
     units: list[Unit] = []
     taken: list[Shard] = []
     size = 0
@@ -159,7 +159,7 @@ def stage(
         with files.open_raw(shard.path) as stream:
             for record, checked in _checked(read_records(stream), sources, options, pool):
                 seen += 1
-                if isinstance(checked, Accepted):
+                if isinstance(record, Record) and isinstance(checked, Accepted):
                     output = outputs[shard.split or checked.split]
                     piece, position = output.write(record.data + checked.suffix)
                     place = Place(
@@ -168,6 +168,7 @@ def stage(
                     )  # fmt: skip
                     yield Staged(checked.image_id, checked.digest, place)
                     continue
+                assert isinstance(checked, Rejected)
                 entry = Entry(
                     shard.name, shard.number, record.offset, record.index,
                     checked.image_id, checked.reason, checked.detail,
