@@ -22,7 +22,7 @@ def runtime_versions() -> dict[str, str]:
 
 
 def commit(folder: str | Path | None = None) -> tuple[str, bool] | None:
-    """Returns (commit, whether tracked files were changed) of the checkout around `folder`, or None if there is none."""
+    """Returns (commit, whether tracked files differ) of the checkout around `folder`, or None if there is none."""
     where = str(folder or Path(__file__).parent)
 
     def git(*arguments: str) -> str:

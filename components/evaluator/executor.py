@@ -1,0 +1,101 @@
+"""Judges the served model by TFMA, blesses it or not, and writes the verdict to MLflow."""
+
+import json
+from typing import Any
+
+import apache_beam as beam
+import tensorflow_model_analysis as tfma
+from absl import logging
+from tfx import types
+from tfx.components.evaluator import constants
+from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from components.evaluator import predictions, results
+from components.evaluator.eval_config import eval_config
+from components.evaluator.names import ALL, OVERALL
+from components.mlflow_tracking import tracking
+from components.mlflow_tracking.confusion_matrix import confusion_matrix_figure
+from marco_model.errors import InputError
+
+Artifacts = dict[str, list[types.Artifact]]
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Judges by one split of ExampleGen's output, images as they came: what is judged is what is served."""
+
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+        """Writes the evaluation, the blessing and the MLflow run.
+
+        Raises:
+            InputError: the split has no examples, or MLflow cannot be reached.
+        """
+        classes, auc_classes = json.loads(exec_properties["classes"]), json.loads(exec_properties["auc_classes"])
+        thresholds = json.loads(exec_properties["thresholds"])
+        config = eval_config(thresholds, classes, auc_classes)
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_uri(output_dict["evaluation"])
+        split = exec_properties["split"]
+        files = _files(input_dict["examples"], split)
+        self._evaluate(files, path_utils.serving_model_path(model.uri), config, output, exec_properties["batch_size"])
+
+        slices = results.read_tfma(output, classes)
+        if not slices[OVERALL]:
+            raise InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
+        validation = tfma.load_validation_result(output)
+        missed = list(results.failures(validation))
+        if not thresholds:
+            missed = ["no threshold is set, so nothing can be blessed"]
+        evaluation = {
+            "classes": classes,
+            "blessed": validation.validation_ok and not missed,
+            "thresholds": thresholds,
+            "failures": missed,
+            "slices": slices,
+        }
+        io_utils.write_string_file(f"{output}/{results.METRICS_FILE}", json.dumps(evaluation, indent=1) + "\n")
+        _bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, evaluation["blessed"])
+        if missed:
+            logging.warning("The model is not blessed: %s.", "; ".join(missed))
+        _track(model.uri, evaluation)
+
+    def _evaluate(self, files: list[str], model_path: str, config: Any, output: str, batch_size: int) -> None:
+        with self._make_beam_pipeline() as pipeline:
+            extracts = (
+                pipeline
+                | "Files" >> beam.Create(files)
+                | "Spread" >> beam.Reshuffle()
+                | "Predict" >> beam.ParDo(predictions.Predict(model_path, batch_size))
+            )
+            extracts | "Evaluate" >> tfma.ExtractEvaluateAndWriteResults(
+                eval_config=config, extractors=predictions.extractors(), output_path=output
+            )
+
+
+def _files(examples: list[types.Artifact], split: str) -> list[str]:
+    folders = artifact_utils.get_split_uris(examples, split)
+    return sorted(file for folder in folders for file in fileio.glob(io_utils.all_files_pattern(folder)))
+
+
+def _bless(blessing: types.Artifact, model: types.Artifact, blessed: bool) -> None:
+    """Marks the artifact as TFX's own Evaluator does, so that TFX's other components understand it."""
+    name = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
+    io_utils.write_string_file(f"{blessing.uri}/{name}", "")
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(blessed))
+    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+
+
+def _track(model_uri: str, evaluation: dict[str, Any]) -> None:
+    run = tracking.run_of_model(model_uri)
+    if run is None:
+        logging.info("The model was trained without MLflow; the evaluation is in its artifact alone.")
+        return
+    run.log_slices(results.flat_metrics(evaluation))
+    run.set_tags({"blessed": str(evaluation["blessed"]).lower(), "failures": "; ".join(evaluation["failures"])})
+    overall = evaluation["slices"][OVERALL][ALL]
+    title = f"All {overall['count']:,} examples, accuracy {overall['accuracy']:.1%}"
+    figure = confusion_matrix_figure(overall["confusion_matrix"], evaluation["classes"], title)
+    run.log_figure(figure, "confusion_matrix.png")

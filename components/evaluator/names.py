@@ -1,0 +1,21 @@
+"""Names of the metrics and slices of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marco_data import contract
+
+SLICES = (contract.INSTITUTION, contract.IMAGER)
+"""The features by whose values examples are sliced, besides all of them together."""
+
+OVERALL, ALL = "overall", "all"
+COUNT = "example_count"
+AUC_CLASSES = ("Crystals", "Precipitate")
+"""The classes whose ROC Bruno et al. 2018 report."""
+
+
+def metric_names(classes: Sequence[str], auc_classes: Sequence[str]) -> list[str]:
+    """Returns the names of the metrics that are shares, such as `accuracy`, `recall/Crystals`, `auc/Crystals`."""
+    by_class = [f"{kind}/{name}" for kind in ("precision", "recall") for name in classes]
+    return ["accuracy", *by_class, *(f"auc/{name}" for name in auc_classes)]

@@ -1,0 +1,1 @@
+"""How TFX's StatisticsGen is set up for drop images."""

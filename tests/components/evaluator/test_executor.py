@@ -1,0 +1,142 @@
+"""The Evaluator's executor on real artifacts, against scikit-learn on the same predictions."""
+
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from components.evaluator import results
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+pytestmark = pytest.mark.slow
+
+PLACES = [("CSIRO", "Minstrel"), ("CSIRO", "Rock"), ("Merck", "Rock")]
+
+
+def drops(record, count=90):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 255, [count, 3])
+    labels = rng.integers(0, 4, count)
+    labels[::2] = np.where(colours[::2, 0] > 130, 1, np.where(colours[::2, 1] > 130, 2, 3))
+    made = []
+    for index in range(count):
+        institution, imager = PLACES[index % 3]
+        made.append(record(index, int(labels[index]), institution=institution, imager=imager, colour=colours[index]))
+    return made
+
+
+def judge(folder, examples, model, thresholds, beam_args=()):
+    from tfx.types import standard_artifacts
+
+    from components.evaluator.executor import Executor
+
+    def made(kind, name):
+        artifact = kind()
+        artifact.uri = str(folder / name)
+        return artifact
+
+    evaluation = made(standard_artifacts.ModelEvaluation, "evaluation")
+    blessing = made(standard_artifacts.ModelBlessing, "blessing")
+    trained = standard_artifacts.Model()
+    trained.uri = str(model)
+    context = Executor.Context(beam_pipeline_args=list(beam_args), tmp_dir=str(folder / "tmp"), unique_id="1")
+    Executor(context).Do(
+        {"examples": [examples], "model": [trained]},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        {
+            "thresholds": json.dumps(thresholds),
+            "classes": json.dumps(CLASSES),
+            "auc_classes": json.dumps(["Crystals", "Precipitate"]),
+            "split": "eval",
+            "batch_size": 16,
+        },
+    )
+    return evaluation, blessing
+
+
+def predictions(model, examples):
+    import tensorflow as tf
+
+    score = tf.saved_model.load(str(model / "Format-Serving")).signatures["serving_examples"]
+    serialized = tf.constant([example.SerializeToString() for example in examples])
+    labels = [example.features.feature["image/class/label"].int64_list.value[0] for example in examples]
+    return np.array(labels), score(examples=serialized)["scores"].numpy()
+
+
+def check_against_sklearn(found, labels, scores):
+    guesses = scores.argmax(axis=1)
+    every = range(len(CLASSES))
+    matrix = sklearn.metrics.confusion_matrix(labels, guesses, labels=every)
+    assert found["confusion_matrix"] == matrix.tolist()
+    assert found["count"] == len(labels)
+    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, guesses))
+    precision, recall, _, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, guesses, labels=every, zero_division=np.nan
+    )
+    for index, name in enumerate(CLASSES):
+        for kind, values in (("precision", precision), ("recall", recall)):
+            got = found[f"{kind}/{name}"]
+            assert np.isnan(values[index]) if got is None else got == pytest.approx(values[index])
+    for name in ("Crystals", "Precipitate"):
+        index = CLASSES.index(name)
+        auc = sklearn.metrics.roc_auc_score(labels == index, scores[:, index])
+        assert found[f"auc/{name}"] == pytest.approx(auc, abs=1e-9)
+
+
+def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, write_examples, record, colour_model):
+    made = drops(record)
+    artifact = write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=3)
+    evaluation, blessing = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3, "recall/Crystals": 0.3})
+    found = results.slice_metrics(evaluation.uri)
+    labels, scores = predictions(colour_model, made)
+    places = np.array([PLACES[index % 3] for index in range(len(made))])
+    assert set(found["slices"]["institution"]) == {"CSIRO", "Merck"}
+    assert set(found["slices"]["imager"]) == {"Minstrel", "Rock"}
+    check_against_sklearn(found["slices"]["overall"]["all"], labels, scores)
+    for column, kind in enumerate(("institution", "imager")):
+        for value, slice_found in found["slices"][kind].items():
+            chosen = places[:, column] == value
+            check_against_sklearn(slice_found, labels[chosen], scores[chosen])
+    assert found["blessed"] is True and found["failures"] == []
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_a_missed_threshold_is_named_with_its_value(tmp_path, write_examples, record, colour_model, caplog):
+    made = drops(record, 30)
+    artifact = write_examples(tmp_path / "examples", {"eval": made})
+    evaluation, blessing = judge(tmp_path, artifact, colour_model, {"accuracy": 0.99, "recall/Crystals": 0.0})
+    labels, scores = predictions(colour_model, made)
+    accuracy = sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1))
+    found = results.slice_metrics(evaluation.uri)
+    assert found["failures"] == [f"accuracy is {accuracy:.4f}, and at least 0.99 is wanted"]
+    assert found["blessed"] is False
+    assert found["failures"][0] in caplog.text
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert not (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_without_thresholds_nothing_is_blessed(tmp_path, write_examples, record, colour_model):
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 6)})
+    evaluation, blessing = judge(tmp_path, artifact, colour_model, {})
+    assert results.slice_metrics(evaluation.uri)["blessed"] is False
+    assert blessing.get_int_custom_property("blessed") == 0
+
+
+def test_an_empty_split_cannot_judge(tmp_path, write_examples, colour_model):
+    artifact = write_examples(tmp_path / "examples", {"eval": []})
+    with pytest.raises(InputError, match="no examples"):
+        judge(tmp_path, artifact, colour_model, {"accuracy": 0.1})
+
+
+def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, colour_model):
+    """Serialized as a distributed runner would."""
+    made = drops(record, 40)
+    artifact = write_examples(tmp_path / "examples", {"eval": made}, shards=4)
+    arguments = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.1}, arguments)
+    check_against_sklearn(
+        results.slice_metrics(evaluation.uri)["slices"]["overall"]["all"], *predictions(colour_model, made)
+    )
