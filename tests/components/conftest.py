@@ -108,3 +108,9 @@ def colour_model(tmp_path_factory):
     signatures = {"serving_default": model.images, "serving_examples": model.examples}
     tf.saved_model.save(model, str(folder / "Format-Serving"), signatures=signatures)
     return folder
+
+
+@pytest.fixture(name="jpeg")
+def jpeg_fixture():
+    """Returns `jpeg(colour) -> bytes`."""
+    return jpeg

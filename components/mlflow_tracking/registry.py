@@ -1,0 +1,117 @@
+"""Registered models: every trained model is a version; aliases say which one serves.
+
+`champion`: the newest version that was blessed and published; its tag `previous_champion` names the one before.
+`challenger`: the newest version that was not, with the reasons in its run. A version is found again by the hash of its
+files, so that a step that runs twice registers once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.mlflow_tracking import connection
+from components.mlflow_tracking.tracking import Run
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+FINGERPRINT, PREVIOUS_CHAMPION, PUBLISHED_AT = "model.fingerprint", "previous_champion", "published_at"
+
+
+def register(
+    run: Run, name: str, saved_model: Path, *, classes: Sequence[str], fingerprint: str, published_at: str | None
+) -> str:
+    """Registers a SavedModel under `name`, as a product of `run`, and returns the version.
+
+    `fingerprint`: hash of its files. `published_at`: where it serves from, which makes it champion; None if it was not
+    blessed, which makes it challenger.
+
+    Raises:
+        InputError: MLflow cannot be reached.
+    """
+    client = connection.client(run.tracking_uri)
+    with connection.reaching(run.tracking_uri):
+        version = _registered(client, name, fingerprint)
+        if version is None:
+            version = _log_model(run, name, saved_model, classes)
+            client.set_model_version_tag(name, version, FINGERPRINT, fingerprint)
+        client.set_model_version_tag(name, version, "blessed", str(published_at is not None).lower())
+        if published_at is None:
+            client.set_registered_model_alias(name, CHALLENGER, version)
+        else:
+            client.set_model_version_tag(name, version, PUBLISHED_AT, published_at)
+            _crown(client, name, version)
+    return version
+
+
+def _registered(client: Any, name: str, fingerprint: str) -> str | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return str(max(int(version.version) for version in found)) if found else None
+
+
+def _crown(client: Any, name: str, version: str) -> None:
+    """Moves the alias `champion`; what was one is named by a tag, so that there is a way back."""
+    aliases = client.get_registered_model(name).aliases
+    before = aliases.get(CHAMPION)
+    if before is not None and str(before) != version:
+        client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, str(before))
+    client.set_registered_model_alias(name, CHAMPION, version)
+    if str(aliases.get(CHALLENGER)) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def _log_model(run: Run, name: str, saved_model: Path, classes: Sequence[str]) -> str:
+    import mlflow
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image_bytes")]),
+        outputs=Schema([ColSpec(DataType.float, one) for one in classes]),
+    )
+    with tempfile.TemporaryDirectory() as folder, _active(run):
+        names = Path(folder) / "classes.json"
+        names.write_text(json.dumps(list(classes)))
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("scoring_model.py")),
+            artifacts={"model": str(saved_model), "classes": str(names)},
+            signature=signature,
+            input_example=pd.DataFrame({"image_bytes": [example_image()]}),
+            pip_requirements=[f"{one}=={importlib.metadata.version(one)}" for one in ("mlflow", "tensorflow", "numpy")],
+            registered_model_name=name,
+        )
+    return str(logged.registered_model_version)
+
+
+def example_image() -> bytes:
+    """Returns a JPEG for people to try a model with: a grey disc on a lighter ground, 640×480."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (640, 480), (200, 200, 200))
+    ImageDraw.Draw(image).ellipse((140, 60, 500, 420), fill=(150, 150, 150))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _active(run: Run) -> Iterator[None]:
+    """Makes `run` MLflow's active run, as its model logging wants it, and puts everything back."""
+    import mlflow
+
+    tracking_uri, registry_uri = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(run.tracking_uri)
+    mlflow.set_registry_uri(run.tracking_uri)
+    try:
+        with mlflow.start_run(run_id=run.run_id):
+            yield
+    finally:
+        mlflow.set_tracking_uri(tracking_uri)
+        mlflow.set_registry_uri(registry_uri)

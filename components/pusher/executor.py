@@ -1,0 +1,74 @@
+"""Publishes a blessed model and registers it; an unblessed one is registered as challenger only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from components.mlflow_tracking import registry, tracking
+from components.pusher import storage
+from components.pusher.record import RECORD_FILE
+from marco_model.labels import CLASSES
+
+METADATA = "assets.extra/marco.json"
+
+
+class Executor(base_executor.BaseExecutor):
+    """Folder first, registry second: what is registered as champion can be served."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Pushes if blessed; running it again changes nothing.
+
+        Raises:
+            InputError: the destination cannot be used, or MLflow cannot be reached.
+        """
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        saved_model = Path(path_utils.serving_model_path(model.uri))
+        run = tracking.run_of_model(model.uri)
+        version = None
+        if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
+            note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
+            version = storage.publish(saved_model, exec_properties["destination"], note)
+            logging.info("Published as %s%s.", version.path, ", where it was already" if version.unchanged else "")
+        else:
+            logging.warning("The model is not blessed and so is not published.")
+        name = exec_properties["registered_model"]
+        registered = None
+        if run and name:
+            registered = registry.register(
+                run,
+                name,
+                saved_model,
+                classes=_classes(saved_model),
+                fingerprint=storage.fingerprint(saved_model),
+                published_at=str(version.path) if version else None,
+            )
+        output.set_int_custom_property("pushed", int(version is not None))
+        if version:
+            output.set_string_custom_property("pushed_destination", str(version.path))
+            output.set_string_custom_property("pushed_version", str(version.number))
+        record = {
+            "pushed": version is not None,
+            "path": str(version.path) if version else None,
+            "version": version.number if version else None,
+            "registered_model": name if registered else None,
+            "registered_version": registered,
+        }
+        io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
+
+
+def _classes(saved_model: Path) -> list[str]:
+    metadata = saved_model / METADATA
+    return list(json.loads(metadata.read_text())["classes"]) if metadata.exists() else list(CLASSES)
