@@ -1,0 +1,44 @@
+"""`marco compile`: the pipeline as a package for a cluster."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+class Target(str, Enum):
+    """Where the package runs."""
+
+    kubeflow = "kubeflow"
+
+
+def compile_(
+    output: Annotated[Path, typer.Option(help="The package to write, a .yaml file.")],
+    root: Annotated[str, typer.Option(help="Where the steps keep their artifacts: a URI or a mounted path.")],
+    image: Annotated[str, typer.Option(help="Container image with this project, best by digest.")],
+    preset: Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")] = "paper",
+    target: Annotated[Target, typer.Option(help="Where the package runs.")] = Target.kubeflow,
+    data: Annotated[Optional[str], typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,  # noqa: UP045
+    fingerprint: Annotated[str, typer.Option(help="Stands for the data in cache keys; change it with the data.")] = "1",
+    change: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
+    ] = None,
+) -> None:
+    """Compile the pipeline of `marco run`, unchanged, into a Kubeflow Pipelines package (schema 2.1).
+
+    Example: marco compile --preset paper --data gs://BUCKET/marco --root gs://BUCKET/runs --image
+    REGISTRY/marco@sha256:… --set tracking.uri=http://mlflow:5000 --output marco.yaml
+    """
+    from pipelines import configuration, kubeflow_runner, places
+    from pipelines.pipeline import create_pipeline
+
+    overrides = [*(change or []), *([f"data.source={data}"] if data else [])]
+    loaded = configuration.load(preset, overrides)
+    source = configuration.remote_source(loaded)
+    pipeline = create_pipeline(loaded, places.remote(loaded, root), source, fingerprint)
+    kubeflow_runner.compile_package(pipeline, output, image)
+    typer.echo(f"{len(pipeline.components)} steps in {output}")

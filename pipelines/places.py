@@ -1,0 +1,47 @@
+"""Where a run keeps what: everything below one output folder unless the configuration says otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from pipelines.configuration import Configuration
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Absolute paths or URIs.
+
+    `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
+    models, a version a folder. `tracking`: MLflow's URI. `metadata`: the local SQLite store of ML Metadata; None on a
+    cluster.
+    """
+
+    root: str
+    checkpoints: str
+    destination: str
+    tracking: str
+    metadata: pathlib.Path | None = None
+
+
+def local(configuration: Configuration, output: pathlib.Path) -> Places:
+    """Returns the places of a run on this machine."""
+    folder = output.resolve()
+    return Places(
+        root=str(folder / "pipeline"),
+        checkpoints=str(folder / "checkpoints"),
+        destination=configuration.destination or str(folder / "models"),
+        tracking=configuration.tracking.uri or f"sqlite:///{folder / 'mlflow.db'}",
+        metadata=folder / "metadata.db",
+    )
+
+
+def remote(configuration: Configuration, root: str) -> Places:
+    """Returns the places of a run on a cluster below `root`, a URI or a mounted path."""
+    root = root.rstrip("/")
+    return Places(
+        root=f"{root}/pipeline",
+        checkpoints=f"{root}/checkpoints",
+        destination=configuration.destination or f"{root}/models",
+        tracking=configuration.tracking.uri or f"sqlite:///{root}/mlflow.db",
+    )

@@ -1,0 +1,91 @@
+"""`summary.json` and the table by institution and imager: what a run came to."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from components.evaluator.names import ALL, OVERALL, SLICES
+from components.evaluator.results import slice_metrics
+from pipelines.lineage import Step
+
+
+def of(steps: dict[str, Step]) -> dict[str, Any]:
+    """Returns the summary of a finished local run from its steps' outputs.
+
+    `blessed`, `accuracy`, `examples` (split → count), `quarantined`, `reasons`, `slices.institution` and
+    `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published), `mlflow_run_id`,
+    `seconds` (step → seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
+    """
+    ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
+    evaluation = slice_metrics(steps["Evaluator"].outputs["evaluation"])
+    training = _json(steps["Trainer"].outputs["model"], "training.json")
+    slices = {
+        kind: {name: {"accuracy": found["accuracy"], "count": found["count"]} for name, found in by_name.items()}
+        for kind, by_name in evaluation["slices"].items()
+        if kind in SLICES
+    }
+    return {
+        "blessed": evaluation["blessed"],
+        "failures": evaluation["failures"],
+        "accuracy": evaluation["slices"][OVERALL][ALL]["accuracy"],
+        "examples": ingested["splits"],
+        "quarantined": ingested["quarantined"],
+        "reasons": ingested["reasons"],
+        "slices": slices,
+        "model_path": published(steps["Pusher"].outputs["pushed_model"]) if evaluation["blessed"] else None,
+        "mlflow_run_id": training["mlflow_run_id"],
+        "tracking_uri": training["tracking_uri"],
+        "seconds": {step.name: round(step.seconds, 1) for step in steps.values()},
+        "reused": [step.name for step in steps.values() if step.reused],
+        "resumed_from": training["resumed_from"],
+    }
+
+
+def _json(folder: str, name: str) -> dict[str, Any]:
+    return dict(json.loads((pathlib.Path(folder) / name).read_text()))
+
+
+def write_aside(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes JSON so that a reader never sees half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2) + "\n")
+    aside.replace(path)
+
+
+def table(summary: dict[str, Any]) -> Any:
+    """Returns a rich table: a row overall and one a slice, with accuracy and number of evaluation images."""
+    from rich.table import Table
+
+    shown = Table(title="Accuracy on the evaluation split", title_justify="left")
+    shown.add_column("slice")
+    shown.add_column("")
+    shown.add_column("accuracy", justify="right")
+    shown.add_column("images", justify="right")
+    shown.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
+    for kind, slices in summary["slices"].items():
+        for name, values in sorted(slices.items()):
+            shown.add_row(kind, name, f"{values['accuracy']:.1%}", f"{values['count']:,}")
+        shown.add_section()
+    return shown
+
+
+def lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
+    """Returns what a person wants to know after the table, and what to do next."""
+    told = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
+    if summary["reused"]:
+        told.append(f"unchanged and reused: {', '.join(summary['reused'])}")
+    if summary["blessed"]:
+        told += [
+            f"blessed and published: {summary['model_path']}",
+            f"score images:  marco predict --model {summary['model_path']} --output scores.csv FOLDER",
+        ]
+    else:
+        told.append(f"not blessed, nothing published: {'; '.join(summary['failures'])}")
+    return [
+        *told,
+        f"compare runs:  mlflow ui --backend-store-uri {summary['tracking_uri']}",
+        f"everything:    {output / 'summary.json'}",
+    ]
