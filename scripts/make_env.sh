@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 stamp=.venv/made-from       # written last: what the environment was made from
 unfinished=.venv/unfinished # there while it is being changed, so that a killed set-up is made anew
 
+# The place is part of it: the project's sources and the scripts' Python are named by absolute path.
 inputs() {
     sha256sum requirements.lock pyproject.toml scripts/make_env.sh
-    pwd # the project is installed editable, and scripts name their Python, by absolute path
+    pwd
 }
 
 up_to_date() {
@@ -22,7 +23,11 @@ version() {
     "$1" -I -S -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
 }
 
-# The lock's own lines for uv, hashes included: pip, which cannot choose by its markers as fast, installs only this.
+moved() {
+    [ -f "$stamp" ] && [ "$(tail -n 1 "$stamp")" != "$(pwd)" ]
+}
+
+# The lock's own lines for uv, hashes included: all that pip installs.
 uv_lines() {
     awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock
 }
@@ -41,12 +46,14 @@ choice=$(scripts/find_python.sh)
 read -r runtime minor python <<<"$choice"
 step "the $runtime runtime, Python $minor from $python; the first time takes minutes and about 4 GB"
 
-if [ -e "$unfinished" ] || [ "$(version .venv/bin/python)" != "$minor" ]; then
+if [ -e "$unfinished" ] || moved || [ "$(version .venv/bin/python)" != "$minor" ]; then
     rm -rf .venv
+    mkdir .venv
+    touch "$unfinished"
     "$python" -m venv .venv
 fi
-rm -f "$stamp"
 touch "$unfinished"
+rm -f "$stamp"
 
 if [ "$(.venv/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != "$(uv_lines | sed -n '1s/uv==\([^ ]*\).*/\1/p')" ]; then
     step "installing uv"

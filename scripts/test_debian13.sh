@@ -43,10 +43,11 @@ mirror() {
         echo "$DEBIAN_MIRROR"
         return
     fi
-    # shellcheck disable=SC2016 # apt's own placeholders
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
-        awk -v host="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" \
-            '$3 == "main" && ($2 == host || $2 ~ /^(stable|testing|unstable|sid|trixie)$/) { print $1; exit }'
+    local codename uris
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    uris=$(apt-get update --print-uris 2>/dev/null || true) # prints only
+    sed -nE "s#^'(.*)/dists/(${codename:-stable}|stable|testing|unstable|trixie)/main/binary-amd64/Packages.*#\\1#p" \
+        <<<"$uris" | sed -n 1p
 }
 
 make_root() {

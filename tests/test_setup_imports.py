@@ -1,0 +1,31 @@
+"""Nothing heavy is imported for `marco --help`, nor by the modules that everything else starts from."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import commands
+
+HEAVY = {"apache_beam", "cv2", "keras", "kfp", "matplotlib", "mlflow", "pandas", "sklearn", "tensorflow", "tfx"}
+LIGHT = [
+    "marco_data.contract",
+    "marco_data.file_names",
+    "marco_data.institutions",
+    "marco_data.progress",
+    "marco_model.errors",
+    "marco_model.labels",
+    "pipelines.cli",
+    *(f"pipelines.commands.{module.name}" for module in pkgutil.iter_modules(commands.__path__)),
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_import_brings_nothing_heavy(module: str) -> None:
+    code = f"import json, sys, {module}; print(json.dumps([name for name in sys.modules if '.' not in name]))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert HEAVY.isdisjoint(json.loads(result.stdout))
