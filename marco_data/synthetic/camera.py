@@ -25,7 +25,7 @@ def expose(scene: Scene, imager: Imager, brightness: float, blur: float) -> np.n
     else:
         image = cv2.merge(_colour_channels(scene, light))
         cv2.multiply(image, lamp, dst=image)
-    grain = fields.white(rng, shape) * np.float32(scene.log_uniform(0.8, 3.5))
+    grain = fields.white(rng, shape) * np.float32(scene.log_uniform(0.6, 2.0))
     if grey:
         pixels = cv2.add(image, grain, dtype=cv2.CV_8U)
         return cv2.merge([pixels] * 3)
@@ -36,14 +36,16 @@ def _lamp(scene: Scene, imager: Imager, grey: bool) -> np.ndarray:
     """Returns the light's colour over the image, float32 [height, width, 3], about 1 (one channel if `grey`)."""
     rng = scene.rng
     channels = 1 if grey else 3
-    uneven = scene.uniform(0.02, 0.12)
-    tint = 1 + rng.normal(0, 0.09 * imager.saturation, channels)
-    coarse = rng.standard_normal((4, 5, 1)) * uneven + tint
-    coarse = coarse + rng.standard_normal((4, 5, channels)) * 0.03 * imager.saturation
-    y, x = np.mgrid[-1:1:4j, -1:1:5j]
-    coarse = coarse * (1 - scene.uniform(0, 0.12) * (x * x + y * y))[..., None]
-    lamp = cv2.resize(coarse.astype(np.float32), (64, 48), interpolation=cv2.INTER_CUBIC).reshape(48, 64, channels)
-    lamp = cv2.resize(lamp, scene.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
+    slope = rng.normal(0, 0.05, 2)
+    light = 1 + slope[0] * x + slope[1] * y - scene.uniform(0, 0.12) * (x * x + y * y)
+    tint = rng.normal(0, 0.08 * imager.saturation, channels)
+    stain = cv2.resize(
+        rng.normal(0, 0.045 * imager.saturation, (2, 3, channels)), (32, 24), interpolation=cv2.INTER_CUBIC
+    )
+    stain = stain.reshape(24, 32, channels)
+    coarse = light[..., None] * (1 + tint + (0 if grey else stain))
+    lamp = cv2.resize(coarse.astype(np.float32), scene.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return lamp.reshape(*scene.shape, channels)
 
 

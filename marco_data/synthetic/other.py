@@ -10,32 +10,38 @@ from marco_data.synthetic.scene import Scene
 
 
 def phase_separation(scene: Scene) -> None:
-    """Droplets of a second liquid phase, small and many or large and merging."""
-    rng, unit = scene.rng, scene.unit
+    """Droplets of a second liquid phase, small and many or large and merging, or one large body of it."""
+    unit = scene.unit
+    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.5, 0.2, 0.3]))
+    if style != "droplets":
+        for _ in range(int(scene.rng.integers(1, 4))):
+            _inner_phase(scene)
+    if style == "body":
+        return
     ink = scene.blank_ink()
-    typical = scene.log_uniform(4, 40) * unit
-    count = int(np.clip(scene.log_uniform(20, 400), 5, (400 * unit / typical) ** 2))
-    for place in scene.places(count, typical):
-        _droplet(scene, ink, place, typical * float(np.clip(rng.lognormal(0, 0.5), 0.3, 3)))
+    typical = scene.log_uniform(3, 22) * unit
+    count = int(np.clip(scene.log_uniform(60, 1200), 10, (500 * unit / typical) ** 2))
+    density = cv2.exp(fields.fractal(scene.rng, scene.shape, 250 * unit, 40 * unit, 0.6))
+    contrast = scene.uniform(0.25, 0.75)
+    sizes = typical * np.clip(scene.rng.lognormal(0, 0.6, count), 0.3, 5)
+    for place, radius in zip(scene.places(count, typical, density), sizes, strict=True):
+        _droplet(scene, ink, place, float(radius), contrast)
     ink[scene.drop < 2 * unit] = 128
-    scene.apply_ink(ink, 0.7)
-    if scene.chance(0.5):
-        _inner_phase(scene)
+    scene.apply_ink(ink, 0.8)
 
 
-def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float) -> None:
-    """Draws a droplet: a dark rim that is thicker away from the lamp, around a bright middle."""
-    middle = (round(float(place[0]) * 16), round(float(place[1]) * 16))
+def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
+    """Draws a droplet as the small lens that it is: a dark rim, thicker away from the lamp, around a bright middle."""
     lamp = np.asarray(scene.lamp)
-    cv2.circle(ink, middle, max(8, round(radius * 16)), 60, -1, cv2.LINE_AA, 4)
-    inner = place + lamp * radius * 0.08
-    centre = (round(float(inner[0]) * 16), round(float(inner[1]) * 16))
-    cv2.circle(ink, centre, max(4, round(radius * 0.8 * 16)), 132, -1, cv2.LINE_AA, 4)
-    if radius > 4 * scene.unit:
-        glint = place - lamp * radius * 0.2
-        cv2.circle(
-            ink, (round(float(glint[0]) * 16), round(float(glint[1]) * 16)), round(radius * 4), 160, -1, cv2.LINE_AA, 4
-        )
+    rim = float(np.clip(3.0 * scene.unit / radius, 0.12, 0.35))
+    for share, shift, shade in (
+        (1.0, 0.0, 1 - contrast),
+        (1 - rim, 0.5 * rim, 1 - 0.3 * contrast),
+        (0.75 - rim, 0.3, 1.06),
+    ):
+        at = place + lamp * radius * shift
+        middle = (round(float(at[0]) * 16), round(float(at[1]) * 16))
+        cv2.circle(ink, middle, max(6, round(radius * share * 16)), int(128 * shade), -1, cv2.LINE_AA, 4)
 
 
 def _inner_phase(scene: Scene) -> None:

@@ -11,53 +11,66 @@ from marco_data.synthetic.scene import Scene
 
 
 def light_precipitate(scene: Scene) -> None:
-    """A fine sandy haze, denser in places."""
+    """A fine sandy haze over the drop, a little denser in places."""
     unit = scene.unit
-    spread = _spread(scene, 200, 0.7)
-    _grains(scene, spread, int(scene.log_uniform(1500, 6000)), scene.uniform(0.8, 1.4) * unit, scene.uniform(0.15, 0.5))
-    grain = fields.fractal(scene.rng, scene.shape, 10 * unit, 2 * unit, 0.9)
-    scene.light *= np.clip(1 + scene.uniform(0.03, 0.09) * grain * spread, 0.2, 2)
+    spread = _spread(scene, scene.uniform(0.2, 0.7))
+    _sand(scene, spread, scene.uniform(0.05, 0.12), scene.uniform(0.7, 1.2))
+    _grains(scene, spread, int(scene.log_uniform(800, 4000)), scene.uniform(0.7, 1.1) * unit, scene.uniform(0.15, 0.4))
     _absorb(scene, spread * np.float32(scene.uniform(0.03, 0.15)))
 
 
 def heavy_precipitate(scene: Scene) -> None:
-    """Dark clumped matter through most of the drop."""
+    """Dark matter through the whole drop, mottled and clumped."""
     unit = scene.unit
-    spread = _spread(scene, 250, 0.9)
-    clumps = fields.fractal(scene.rng, scene.shape, scene.uniform(20, 90) * unit, 2 * unit, scene.uniform(0.65, 0.9))
-    matter = np.clip(clumps * 0.7 + np.float32(scene.uniform(0.2, 1.0)), 0, 2.5) * spread
-    _absorb(scene, matter * np.float32(scene.uniform(0.25, 0.8)))
-    _grains(scene, spread, int(scene.log_uniform(1000, 5000)), scene.uniform(1.0, 2.0) * unit, scene.uniform(0.2, 0.6))
+    spread = _spread(scene, scene.uniform(0.1, 0.5))
+    clumps = fields.fractal(scene.rng, scene.shape, scene.uniform(12, 60) * unit, 2 * unit, scene.uniform(0.7, 0.95))
+    matter = np.clip(clumps * np.float32(0.5) + np.float32(scene.uniform(0.6, 1.4)), 0, 3) * spread
+    _absorb(scene, matter * np.float32(scene.uniform(0.3, 0.8)))
+    _sand(scene, spread, scene.uniform(0.1, 0.22), scene.uniform(0.7, 1.3))
 
 
 def granular_precipitate(scene: Scene) -> None:
     """Thousands of separate dark grains."""
     unit = scene.unit
-    spread = _spread(scene, 160, 0.6)
-    count, size = scene.log_uniform(2000, 9000), scene.uniform(1.0, 2.2)
-    for share, factor in ((0.7, 1.0), (0.25, 1.6), (0.05, 2.8)):
-        _grains(scene, spread, int(count * share), size * factor * unit, scene.uniform(0.3, 0.8))
-    _absorb(scene, spread * np.float32(scene.uniform(0.02, 0.2)))
+    spread = _spread(scene, scene.uniform(0.3, 0.9))
+    uneven = spread * cv2.exp(0.7 * fields.fractal(scene.rng, scene.shape, 120 * unit, 8 * unit, 0.7))
+    count, size = scene.log_uniform(6000, 20000), scene.uniform(0.7, 1.1)
+    for share, factor in ((0.8, 1.0), (0.18, 1.5), (0.02, 2.0)):
+        _grains(scene, uneven, int(count * share), size * factor * unit, scene.uniform(0.3, 0.7))
+    _sand(scene, spread, scene.uniform(0.06, 0.14), scene.uniform(0.7, 1.2))
+    _absorb(scene, spread * np.float32(scene.uniform(0.05, 0.3)))
 
 
 def film(scene: Scene) -> None:
     """A skin over the drop, wrinkled and torn, with fine grain in it."""
     rng, unit = scene.rng, scene.unit
-    spread = _spread(scene, 300, 1.0)
+    spread = _spread(scene, scene.uniform(0.0, 0.3))
     folds = fields.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
     ridges = cv2.exp(-np.abs(folds) * np.float32(scene.uniform(5, 12)))
     relief = _relief(folds, 2.5 * unit)
-    scene.light *= np.clip(1 + (scene.uniform(0.2, 0.6) * relief - scene.uniform(0.1, 0.35) * ridges) * spread, 0.1, 2)
-    grain = fields.fractal(rng, scene.shape, 8 * unit, 2 * unit, 0.9)
-    scene.light *= np.clip(1 + scene.uniform(0.03, 0.1) * grain * spread, 0.2, 2)
+    scene.light *= np.clip(1 + (scene.uniform(0.1, 0.4) * relief - scene.uniform(0.1, 0.3) * ridges) * spread, 0.1, 2)
+    _sand(scene, spread, scene.uniform(0.06, 0.15), scene.uniform(0.7, 1.3))
     _absorb(scene, spread * np.float32(scene.uniform(0.05, 0.3)))
 
 
-def _spread(scene: Scene, cell: float, fill: float) -> Field:
-    """Where the matter lies, 0 … 1, float32 [height, width]; `fill` is about the share of the drop that it takes."""
-    patches = fields.smooth(scene.rng, scene.shape, cell * scene.unit)
-    soft = np.clip(patches * np.float32(1.2) + np.float32(fill), 0, 1)
-    return soft * scene.inside(12)
+def _spread(scene: Scene, uneven: float) -> Field:
+    """Where the matter lies, 0 … 1, float32 [height, width]: the whole drop, thinner in parts by up to `uneven`."""
+    depth = np.float32(max(float(scene.drop.max()), 1.0))
+    inward = np.clip(scene.drop / depth, 0, 1)
+    middle = scene.uniform(-0.8, 0.8)
+    patches = fields.fractal(scene.rng, scene.shape, 250 * scene.unit, 30 * scene.unit, 0.5) * np.float32(0.5)
+    thin = np.clip(np.float32(0.5) + patches + np.float32(middle) * (inward - np.float32(0.4)), 0, 1)
+    return (1 - np.float32(uneven) * thin) * scene.inside(10)
+
+
+def _sand(scene: Scene, spread: Field, contrast: float, size: float) -> None:
+    """Fine grain of about `size` units, dark specks stronger than bright ones."""
+    grain = cv2.GaussianBlur(fields.white(scene.rng, scene.shape), (0, 0), max(0.6, size * scene.unit))
+    coarse = fields.fractal(scene.rng, scene.shape, 16 * scene.unit, 3 * scene.unit, 0.9)
+    deviation = float(cv2.meanStdDev(grain)[1][0, 0])
+    mixed = grain * np.float32(1 / max(deviation, 1e-6)) + np.float32(0.6) * coarse
+    skewed = np.minimum(mixed, np.float32(0.7))
+    scene.light *= np.clip(1 + np.float32(contrast) * skewed * spread, 0.1, 2)
 
 
 def _absorb(scene: Scene, depth: Field) -> None:
@@ -67,7 +80,7 @@ def _absorb(scene: Scene, depth: Field) -> None:
 
 
 def _grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: float) -> None:
-    """Scatters `count` grains of radius about `sigma` pixels: dark, with a bright middle where large enough."""
+    """Scatters `count` grains of radius about `sigma` pixels."""
     dots = np.zeros(scene.shape, np.float32)
     places = scene.places(count, 3 * scene.unit, spread).astype(np.int32)
     x = np.clip(places[:, 0], 0, scene.shape[1] - 1)
@@ -75,9 +88,6 @@ def _grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: flo
     dots[y, x] = scene.rng.uniform(0.3, 1.0, count).astype(np.float32)
     sigma = max(sigma, 0.6)
     blurred = cv2.GaussianBlur(dots, (0, 0), sigma) * np.float32(2 * np.pi * sigma**2)
-    if sigma > 1.3:
-        wide = cv2.GaussianBlur(dots, (0, 0), 1.5 * sigma) * np.float32(2 * np.pi * (1.5 * sigma) ** 2)
-        blurred = np.float32(1.5) * wide - blurred
     scene.light *= cv2.exp(-np.float32(contrast) * blurred)
 
 

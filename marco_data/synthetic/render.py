@@ -26,8 +26,8 @@ _CONTENTS: dict[str, Callable[[Scene], None]] = {
     "granular precipitate": precipitate.granular_precipitate,
     "film": precipitate.film,
 }
-# What is in a drop that nobody can judge.
-_ANY = tuple(_CONTENTS)
+# What may be in a drop that nobody can judge.
+_UNJUDGED = ("phase separation", "phase separation", "clear drop", "light precipitate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +81,16 @@ def _photograph(rng: np.random.Generator, what: Plan, shape: tuple[int, int]) ->
     scene = wells.empty_scene(rng, what.imager, shape)
     if kind != "dropless":
         wells.drop_body(scene)
-        contents = kind if kind in _CONTENTS else str(rng.choice(_ANY))
+        contents = kind if kind in _CONTENTS else str(rng.choice(_UNJUDGED))
         _CONTENTS[contents](scene)
         wells.meniscus(scene)
     wells.rim(scene, what.imager)
     brightness = scene.uniform(110, 220)
     blur = scene.uniform(0.5, 1.0)
     if kind == "out of focus":
-        blur = scene.uniform(8, 20)
+        blur = scene.uniform(3.5, 9)
     elif kind == "dark":
-        brightness = scene.uniform(8, 30)
+        brightness = scene.uniform(8, 40)
     elif kind == "overexposed":
         brightness = scene.uniform(330, 600)
     return camera.expose(scene, what.imager, brightness, blur)

@@ -14,14 +14,14 @@ def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]
     """Returns a scene of `shape` (height, width) with the bottom of the well and the outlines of well and drop."""
     side = min(shape)
     tight = rng.random() < imager.tight
-    magnification = float(rng.uniform(1.7, 2.6)) if tight else 1.0
+    magnification = float(rng.uniform(1.3, 2.2)) if tight else 1.0
     centre = (shape[1] * float(rng.uniform(0.46, 0.54)), shape[0] * float(rng.uniform(0.46, 0.54)))
     oil = imager.setup == "oil"
     roundness = float(rng.uniform(3.0, 6.0)) if oil else float(rng.choice([2.0, 2.2, 4.0], p=[0.6, 0.2, 0.2]))
     size = side * magnification * float(rng.uniform(0.5, 0.6) if oil else rng.uniform(0.43, 0.5))
     well = fields.distance_to_outline(shape, centre, size, fields.wobble(rng, 0.008), roundness)
     reach = side * magnification * float(rng.uniform(0.3, 0.42) if oil else rng.uniform(0.24, 0.42))
-    spread = max(0.0, size - reach) * (0.15 if tight or oil else 0.75)
+    spread = max(0.0, size - reach) * (0.2 if oil else 0.75)
     angle = float(rng.uniform(0, 2 * np.pi))
     drop_centre = (centre[0] + spread * np.cos(angle), centre[1] + spread * np.sin(angle))
     drop = fields.distance_to_outline(shape, drop_centre, reach, fields.wobble(rng, 0.04 if oil else 0.1))
@@ -44,9 +44,10 @@ def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]
 def _bottom(scene: Scene) -> None:
     """Grain, machining marks and scratches of the plastic."""
     rng, unit = scene.rng, scene.unit
-    scene.light += scene.uniform(0.003, 0.015) * fields.fractal(rng, scene.shape, 40 * unit, 2.5 * unit, 0.85)
-    if scene.chance(0.6):
-        scene.light += scene.uniform(0.004, 0.02) * _streaks(scene)
+    scene.light += scene.uniform(0.003, 0.01) * fields.fractal(rng, scene.shape, 10 * unit, 2.5 * unit, 0.9)
+    if scene.chance(0.75):
+        marks = np.float32(scene.uniform(0.006, 0.02)) * _streaks(scene)
+        scene.light += marks * (np.float32(scene.uniform(0.05, 0.5)) + scene.inside(20))
     if scene.chance(0.7):
         _scratches(scene)
 
@@ -87,38 +88,69 @@ def drop_body(scene: Scene) -> None:
 
 
 def meniscus(scene: Scene) -> None:
-    """The drop's edge: a dark crescent where it is steep, tapering into a fine dark and bright line."""
+    """The drop's edge: a fine dark line all around, widening into a soft dark crescent where the drop is steep."""
     rng, unit = scene.rng, scene.unit
-    steep = fields.smooth(rng, scene.shape, 0.5 * min(scene.shape))
-    width = scene.log_uniform(8, 60) * unit * np.clip(steep * 1.3 + np.float32(scene.uniform(-0.6, 0.5)), 0, 1.5)
-    dark = (1 - fields.step(scene.drop - width, 1.5 * unit + 0.8 * width)) * (scene.drop > 0)
-    dark = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), 0.8 * unit) * np.clip(width / (3 * unit), 0, 1)
-    scene.light *= 1 - np.float32(scene.uniform(0.3, 0.95)) * dark
-    scene.light *= 1 - np.float32(scene.uniform(0.08, 0.5)) * fields.bump(scene.drop, 0, 1.1 * unit)
-    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.15)) * fields.bump(scene.drop, -3 * unit, 1.8 * unit)
+    steep = fields.smooth(rng, scene.shape, 0.45 * min(scene.shape))
+    steep = np.clip(steep * 0.9 + np.float32(scene.uniform(-0.6, 0.3)), 0, 1.2)
+    width = scene.log_uniform(10, 50) * unit * steep * steep
+    dark = (1 - fields.step(scene.drop - width * np.float32(0.7), 1.5 * unit + 1.2 * width)) * (scene.drop > 0)
+    dark = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), 0.8 * unit) * np.clip(width / (4 * unit), 0, 1)
+    scene.light *= 1 - np.float32(scene.uniform(0.6, 0.97)) * dark
+    strength = np.clip(0.7 + 0.5 * fields.smooth(rng, scene.shape, 0.3 * min(scene.shape)), 0.2, 1.2)
+    line = fields.bump(scene.drop, 0, scene.uniform(0.9, 1.8) * unit)
+    scene.light *= 1 - np.float32(scene.uniform(0.15, 0.6)) * strength * line
+    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * strength * fields.bump(scene.drop, -3 * unit, 1.8 * unit)
 
 
 def rim(scene: Scene, imager: Imager) -> None:
-    """The well's edge and what lies beyond it: an opaque ring, clear plastic, or the wall under oil."""
-    rng, unit, well = scene.rng, scene.unit, scene.well
-    if float(well.min()) > 0:
+    """The well's edge and what lies beyond it: an opaque ring, or walls of clear plastic."""
+    if float(scene.well.min()) > 0:
         return
-    opaque = rng.random() < imager.dark_ring
-    beyond = scene.uniform(0.02, 0.1) if opaque else scene.uniform(0.45, 0.95)
-    texture = fields.fractal(rng, scene.shape, 12 * unit, 2 * unit, 0.9) * np.float32(scene.uniform(0.05, 0.35))
-    ring = np.float32(beyond) * np.clip(1 + texture, 0, 3)
-    if not opaque:
-        ring = ring * (1 + np.float32(0.15) * fields.smooth(rng, scene.shape, 150 * unit))
-    width = scene.uniform(80, 200) * unit
-    outer = fields.step(-well - width, scene.uniform(4, 30) * unit)
-    surround = np.float32(scene.uniform(0.7, 1.05))
-    ring = ring * (1 - outer) + surround * outer
-    edge = fields.step(well, scene.uniform(1.5, 5) * unit)
-    scene.light = scene.light * edge + ring * (1 - edge)
-    slope = np.clip(fields.smooth(rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.3), 0, 1)
-    wall = (1 - fields.step(well - 25 * unit * slope, 4 * unit + 20 * unit * slope)) * (well > 0)
-    scene.light *= 1 - np.float32(scene.uniform(0.2, 0.7)) * wall.astype(np.float32) * slope
-    for _ in range(int(rng.integers(1, 4))):
-        line = fields.bump(well, scene.uniform(-9, 6) * unit, scene.uniform(1, 2.5) * unit)
-        scene.light += np.float32(scene.uniform(-0.35, 0.35)) * line * scene.light.mean()
+    opaque = scene.chance(imager.dark_ring)
+    beyond = _opaque_ring(scene) if opaque else _clear_wall(scene)
+    edge = fields.step(scene.well, scene.uniform(1.5, 4) * scene.unit)
+    scene.light = scene.light * edge + beyond * (1 - edge)
+    _inner_wall(scene, scene.uniform(0.2, 0.7) if opaque else scene.uniform(0.1, 0.4))
+    for _ in range(int(scene.rng.integers(2, 5))):
+        line = fields.bump(scene.well, scene.uniform(-9, 6) * scene.unit, scene.uniform(0.8, 2.0) * scene.unit)
+        scene.light += np.float32(scene.uniform(-0.3, 0.3)) * line
     np.clip(scene.light, 0.0, None, out=scene.light)
+
+
+def _opaque_ring(scene: Scene) -> np.ndarray:
+    """A black ring, smooth or sparkling, and the bright plate beyond it out of focus."""
+    rng, unit = scene.rng, scene.unit
+    roughness = np.float32(scene.log_uniform(0.05, 0.6))
+    grain = fields.fractal(rng, scene.shape, 12 * unit, 2 * unit, 0.9)
+    ring = np.float32(scene.uniform(0.02, 0.1)) * np.clip(1 + roughness * grain, 0, 3)
+    outer = fields.step(-scene.well - scene.uniform(90, 200) * unit, scene.uniform(4, 30) * unit)
+    return ring * (1 - outer) + np.float32(scene.uniform(0.7, 1.05)) * outer
+
+
+def _clear_wall(scene: Scene) -> np.ndarray:
+    """Slanted transparent walls: bands along the outline, each a little brighter or darker than the bottom."""
+    band = np.full(scene.shape, scene.uniform(0.6, 1.0), np.float32)
+    at = 0.0
+    for _ in range(int(scene.rng.integers(2, 5))):
+        at -= scene.log_uniform(15, 120) * scene.unit
+        outside = 1 - fields.step(scene.well - at, scene.log_uniform(3, 40) * scene.unit)
+        band += np.float32(scene.uniform(-0.2, 0.2)) * outside
+        if scene.chance(0.6):
+            line = fields.bump(scene.well, at, scene.uniform(1.5, 5) * scene.unit)
+            band += np.float32(scene.uniform(-0.3, 0.15)) * line
+    side = fields.distance_to_outline(scene.shape, _beside(scene), 2.0 * min(scene.shape))
+    band += np.float32(scene.uniform(0, 0.25)) * np.clip(side / min(scene.shape), -1, 1)
+    return np.clip(band, 0.25, 1.15)
+
+
+def _beside(scene: Scene) -> tuple[float, float]:
+    """Returns a point far outside the image on the lamp's side."""
+    side = min(scene.shape)
+    return scene.shape[1] / 2 + 2 * side * scene.lamp[0], scene.shape[0] / 2 + 2 * side * scene.lamp[1]
+
+
+def _inner_wall(scene: Scene, strength: float) -> None:
+    """The foot of the wall, seen on one side as a dark crescent within the well."""
+    slope = np.clip(fields.smooth(scene.rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.2), 0, 1)
+    wall = (1 - fields.step(scene.well - 25 * scene.unit * slope, (4 + 20 * slope) * scene.unit)) * (scene.well > 0)
+    scene.light *= 1 - np.float32(strength) * wall * slope
