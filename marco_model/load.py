@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,24 @@ class LoadedClassifier:
     def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Scores encoded images, JPEG or PNG; returns float32 [images, classes], in the order of `classes`.
 
-        Raises tf.errors.InvalidArgumentError if one of them does not decode.
+        Raises InputError if one of them does not decode; which one, only scoring it alone can tell.
         """
         if not image_bytes:
             return np.zeros((0, len(self.classes)), np.float32)
-        outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
+        try:
+            outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
+        except tf.errors.InvalidArgumentError as error:
+            raise InputError(f"does not decode: {_reason(error)}") from None
         scores = outputs["scores"].numpy()
         return scores if self._in_order else _reordered(scores, outputs["classes"].numpy(), self.classes)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's message without what tells of its graph."""
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message)
+    lines = (line.strip() for line in text.splitlines())
+    about_the_graph = ("Graph execution error", "Detected at node", "<stack traces")
+    return next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
 
 
 def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from marco_model.errors import InputError
-from pipelines.commands import data_ingest, data_synthesize, released
+from pipelines.commands import compile, data_ingest, data_synthesize, predict, released, run
 
 app = typer.Typer(
     help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
@@ -17,7 +17,10 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.command("run")(run.run)
+app.command("predict")(predict.predict)
 app.command("released")(released.released)
+app.command("compile")(compile.compile_)
 data.command("ingest")(data_ingest.ingest)
 data.command("synthesize")(data_synthesize.synthesize)
 

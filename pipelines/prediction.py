@@ -1,0 +1,122 @@
+"""Scores image files into a CSV, a row an image; what can't be scored goes into a second one with its reason."""
+
+from __future__ import annotations
+
+import collections
+import csv
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from marco_data.file_names import drop_place
+from marco_data.image_files import encoded_image
+from marco_data.progress import progress
+from marco_model.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from marco_model.load import LoadedClassifier
+
+LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
+LAST_COLUMN = "model"
+BATCH_SIZE = 8
+"""On two cores larger batches gain nothing: their activations leave the cache."""
+
+
+class Outcome(NamedTuple):
+    """How many images were given each class, and how many files could not be scored."""
+
+    by_class: dict[str, int]
+    failed: int
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Returns the header of the scores: one column for each class, in lower case, between the fixed ones."""
+    taken = {*LEADING_COLUMNS, LAST_COLUMN}
+    names = [name.lower() for name in classes]
+    return [*LEADING_COLUMNS, *(f"{name}_score" if name in taken else name for name in names), LAST_COLUMN]
+
+
+def errors_path(output: Path) -> Path:
+    """Returns where the files that could not be scored are listed: `scores.errors.csv` beside `scores.csv`."""
+    return output.with_suffix(".errors.csv")
+
+
+def predict(classifier: LoadedClassifier, files: Sequence[Path], output: Path, batch_size: int = BATCH_SIZE) -> Outcome:
+    """Scores `files` into `output`, in their order; both CSVs appear under their names only when all is done.
+
+    The columns are those of `columns`: scores in [0, 1], `class` the one with the highest. Files that could not be
+    scored are in `errors_path(output)` (`path,reason`); where there are none, that file does not exist afterwards.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    errors = errors_path(output)
+    aside, errors_aside = (path.with_name(f".{path.name}.partial") for path in (output, errors))
+    by_class: collections.Counter[str] = collections.Counter(dict.fromkeys(classifier.classes, 0))
+    failed = 0
+    with (
+        aside.open("w", newline="") as scored_file,
+        errors_aside.open("w", newline="") as errors_file,
+        progress("scoring", len(files)) as advance,
+    ):
+        scored, unscored = csv.writer(scored_file), csv.writer(errors_file)
+        scored.writerow(columns(classifier.classes))
+        unscored.writerow(("path", "reason"))
+        for path, result in _results(classifier, files, batch_size):
+            if isinstance(result, str):
+                unscored.writerow((path, result))
+                failed += 1
+            else:
+                name = classifier.classes[int(result.argmax())]
+                by_class[name] += 1
+                scores = (f"{score:.7f}" for score in result)
+                scored.writerow((path, *drop_place(path.name), name, *scores, classifier.name))
+            advance(1)
+    aside.replace(output)
+    if failed:
+        errors_aside.replace(errors)
+    else:
+        errors_aside.unlink()
+        errors.unlink(missing_ok=True)
+    return Outcome(dict(by_class), failed)
+
+
+def _results(
+    classifier: LoadedClassifier, files: Sequence[Path], batch_size: int
+) -> Iterator[tuple[Path, np.ndarray | str]]:
+    """Yields each file with its scores, float32 [classes], or the reason why there are none.
+
+    While one batch is scored the next is read.
+    """
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = [reader.submit(_read, batches[0])] if batches else []
+        for index, batch in enumerate(batches):
+            read = upcoming.pop().result()
+            if index + 1 < len(batches):
+                upcoming.append(reader.submit(_read, batches[index + 1]))
+            scores = iter(_scores(classifier, [image for image in read if isinstance(image, bytes)]))
+            for path, image in zip(batch, read, strict=True):
+                yield path, next(scores) if isinstance(image, bytes) else image
+
+
+def _read(files: Sequence[Path]) -> list[bytes | str]:
+    """Returns each file's encoded image, or the reason why there is none."""
+    images: list[bytes | str] = []
+    for path in files:
+        try:
+            images.append(encoded_image(path))
+        except InputError as error:
+            images.append(str(error))
+    return images
+
+
+def _scores(classifier: LoadedClassifier, images: Sequence[bytes]) -> list[np.ndarray | str]:
+    """Scores a batch; one that fails is scored image by image, so that an image at fault costs only itself."""
+    try:
+        return list(classifier.score(images))
+    except InputError as error:
+        if len(images) == 1:
+            return [str(error)]
+        return [result for image in images for result in _scores(classifier, [image])]
