@@ -21,9 +21,9 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     Steps whose inputs and settings have not changed are not run again. Raises `InputError` where there are no data, or
     where a step refuses them.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     output.mkdir(parents=True, exist_ok=True)
     source = _source(configuration, output)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
     from marco_data.shards import fingerprint
@@ -33,8 +33,8 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     pipeline = create_pipeline(configuration, where, source, fingerprint([source]))
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
-    steps = lineage.last_run(where.metadata, configuration.name)
-    told = summary.of(steps, where)
+        steps = lineage.last_run(where.metadata, configuration.name)
+    told = summary.of(steps)
     summary.write_aside(output / "summary.json", told)
     return told
 

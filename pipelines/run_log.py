@@ -16,6 +16,9 @@ _CACHED = re.compile(r"A cached execution \d+ is used\.")
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
 
+# Loggers that would print past the root's handlers.
+_WITH_HANDLERS = ("absl", "tensorflow", "mlflow")
+
 
 class _StepLines(logging.Handler):
     """Turns TFX's log records, and our own, into lines on stderr."""
@@ -51,6 +54,8 @@ def step_lines(steps: int, log_file: pathlib.Path) -> Iterator[None]:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.INFO)
+    for name in _WITH_HANDLERS:
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
     log_file.parent.mkdir(parents=True, exist_ok=True)
     whole = logging.FileHandler(log_file)
     whole.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from components.evaluator.names import ALL, OVERALL, SLICES
 from components.evaluator.results import slice_metrics
+from components.pusher.record import published
 from pipelines.lineage import Step
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +29,11 @@ def ingest(
 
     Example: marco data ingest --output runs/checked drops
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from marco_data.shards import find_shards
+    from pipelines.quiet import quiet_libraries
+
+    find_shards(paths)
+    quiet_libraries()
     from components.example_gen.options import IngestOptions
     from components.example_gen.standalone import ingest_to_folder
 
