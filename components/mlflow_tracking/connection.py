@@ -17,7 +17,7 @@ from marco_model.errors import InputError
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_CHATTER = ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.utils.environment", "mlflow.models.model")
+_CHATTER = ("alembic", "mlflow")
 _PROBE_SECONDS = 5.0
 
 
@@ -43,12 +43,13 @@ def client(tracking_uri: str) -> MlflowClient:
         InputError: the server does not answer.
     """
     _probe(tracking_uri)
-    for name in _CHATTER:
-        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with reaching(tracking_uri):
         from mlflow.tracking import MlflowClient
 
+        for name in _CHATTER:
+            logging.getLogger(name).setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 

@@ -38,8 +38,14 @@ def register(
     with connection.reaching(run.tracking_uri):
         version = _registered(client, name, fingerprint)
         if version is None:
-            version = _log_model(run, name, saved_model, classes)
-            client.set_model_version_tag(name, version, FINGERPRINT, fingerprint)
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            with _active(run):
+                logged = _log_model(saved_model, classes)
+                created = client.create_model_version(
+                    name, logged.model_uri, run.run_id, tags={FINGERPRINT: fingerprint}, model_id=logged.model_id
+                )
+            version = str(created.version)
         client.set_model_version_tag(name, version, "blessed", str(published_at is not None).lower())
         if published_at is None:
             client.set_registered_model_alias(name, CHALLENGER, version)
@@ -65,7 +71,7 @@ def _crown(client: Any, name: str, version: str) -> None:
         client.delete_registered_model_alias(name, CHALLENGER)
 
 
-def _log_model(run: Run, name: str, saved_model: Path, classes: Sequence[str]) -> str:
+def _log_model(saved_model: Path, classes: Sequence[str]) -> Any:
     import mlflow
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -75,19 +81,17 @@ def _log_model(run: Run, name: str, saved_model: Path, classes: Sequence[str]) -
         inputs=Schema([ColSpec(DataType.binary, "image_bytes")]),
         outputs=Schema([ColSpec(DataType.float, one) for one in classes]),
     )
-    with tempfile.TemporaryDirectory() as folder, _active(run):
+    with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "classes.json"
         names.write_text(json.dumps(list(classes)))
-        logged = mlflow.pyfunc.log_model(
+        return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("scoring_model.py")),
             artifacts={"model": str(saved_model), "classes": str(names)},
             signature=signature,
             input_example=pd.DataFrame({"image_bytes": [example_image()]}),
             pip_requirements=[f"{one}=={importlib.metadata.version(one)}" for one in ("mlflow", "tensorflow", "numpy")],
-            registered_model_name=name,
         )
-    return str(logged.registered_model_version)
 
 
 def example_image() -> bytes:

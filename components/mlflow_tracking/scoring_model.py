@@ -18,7 +18,7 @@ class ScoringModel(mlflow.pyfunc.PythonModel):
         self._score = tf.saved_model.load(str(directory)).signatures["serving_default"]
         self._classes = json.loads(Path(context.artifacts["classes"]).read_text())
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Returns float32 scores, one row for each `image_bytes` (a JPEG or PNG), one column a class."""
         images = [bytes(encoded) for encoded in model_input["image_bytes"]]
         if not images:

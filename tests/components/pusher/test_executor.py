@@ -67,7 +67,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     output = push(tmp_path / "pushed1", first, models, True, "drops")
     assert output.get_int_custom_property("pushed") == 1
     assert published(output.uri) == str(models / "1")
-    assert client.get_model_version_by_alias("drops", "champion").version == "1"
+    assert str(client.get_model_version_by_alias("drops", "champion").version) == "1"
 
     again = push(tmp_path / "pushed2", first, models, True, "drops")
     assert pushed(again.uri) == pushed(output.uri)
@@ -76,7 +76,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     second = trained(tmp_path / "second", colour_model, store, "second", extra=b"other")
     push(tmp_path / "pushed3", second, models, True, "drops")
     champion = client.get_model_version_by_alias("drops", "champion")
-    assert champion.version == "2"
+    assert str(champion.version) == "2"
     assert champion.tags["previous_champion"] == "1"
     assert champion.tags["published_at"] == str(models / "2")
 
@@ -84,8 +84,8 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     output = push(tmp_path / "pushed4", third, models, False, "drops")
     assert published(output.uri) is None
     assert sorted(child.name for child in models.iterdir()) == ["1", "2"]
-    assert client.get_model_version_by_alias("drops", "champion").version == "2"
-    assert client.get_model_version_by_alias("drops", "challenger").version == "3"
+    assert str(client.get_model_version_by_alias("drops", "champion").version) == "2"
+    assert str(client.get_model_version_by_alias("drops", "challenger").version) == "3"
 
     images = [jpeg((200, 30, 30)), jpeg((20, 220, 40)), jpeg((5, 5, 250))]
     mlflow.set_registry_uri(store)
