@@ -76,12 +76,10 @@ class Writer:
         self._path = path
         self._aside = f"{path}.{uuid.uuid4().hex}.part"
         self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
-        self.bytes = 0
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
         self._file.write(data)
-        self.bytes += len(data)
 
     def close(self) -> None:
         """Ends the file and gives it its name."""
@@ -99,11 +97,13 @@ class RecordWriter(Writer):
         super().__init__(path)
         self._deflater = zlib.compressobj(0, zlib.DEFLATED, GZIP_WBITS)
         self.records = 0
+        self.record_bytes = 0
 
     def write_record(self, data: bytes) -> None:
         """Appends one record."""
         self.write(self._deflater.compress(frame(data)))
         self.records += 1
+        self.record_bytes += len(data)
 
     def close(self) -> None:
         """Ends the file and gives it its name."""

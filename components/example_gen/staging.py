@@ -238,7 +238,7 @@ class _Pieces:
         place = len(self._counts) - 1, self._counts[-1]
         self._writer.write_record(data)
         self._counts[-1] += 1
-        if self._writer.bytes >= self._limit:
+        if self._writer.record_bytes >= self._limit:
             self._writer.close()
             self._writer = None
         return place

@@ -1,0 +1,45 @@
+import itertools
+
+import pytest
+
+from components.example_gen.duplicates import foremost, keys, losers
+from components.example_gen.staging import Place, Staged
+from marco_data import reasons
+
+NAMES = ("train-1", "train-2", "test-1")
+
+
+def staged(image_id, digest, shard, record=0):
+    split = "eval" if NAMES[shard].startswith("test") else "train"
+    return Staged(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9))
+
+
+def outcome(*records):
+    """What is lost, by all keys, as a distributed runner would find it."""
+    groups = {}
+    for record in records:
+        for key, _ in keys(record):
+            groups.setdefault(key, []).append(record)
+    found = [loser for key, alike in groups.items() for loser in losers(key, alike, NAMES)]
+    return [(loser.place.shard, loser.place.record, loser.reason) for loser in foremost(found)]
+
+
+CASES = [
+    ([staged(1, b"a", 0), staged(1, b"b", 1)], [(1, 0, reasons.DUPLICATE_ID)]),
+    ([staged(1, b"a", 0), staged(2, b"a", 1)], [(1, 0, reasons.DUPLICATE_CONTENT)]),
+    ([staged(1, b"a", 0), staged(1, b"a", 1)], [(1, 0, reasons.DUPLICATE_ID)]),
+    ([staged(1, b"a", 0), staged(1, b"a", 2)], [(0, 0, reasons.TRAIN_AND_EVAL)]),
+    ([staged(1, b"a", 0), staged(2, b"a", 2)], [(0, 0, reasons.TRAIN_AND_EVAL)]),
+    ([staged(1, b"a", 0), staged(1, b"b", 2)], [(0, 0, reasons.DUPLICATE_ID)]),
+    (
+        [staged(1, b"a", 0, 0), staged(2, b"a", 0, 1), staged(3, b"a", 1), staged(4, b"a", 2)],
+        [(0, 0, reasons.TRAIN_AND_EVAL), (0, 1, reasons.TRAIN_AND_EVAL), (1, 0, reasons.TRAIN_AND_EVAL)],
+    ),
+    ([staged(1, b"a", 0), staged(2, b"b", 1), staged(3, b"c", 2)], []),
+]
+
+
+@pytest.mark.parametrize(("records", "lost"), CASES)
+def test_one_of_each_is_kept_whatever_the_order(records, lost):
+    for order in itertools.permutations(records):
+        assert outcome(*order) == lost

@@ -1,0 +1,200 @@
+"""The real ingest on a real Beam runner, on a set with every kind of damage."""
+
+import collections
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+import tensorflow as tf
+
+from components.example_gen.ingest import ingest
+from components.example_gen.options import BY_HASH, IngestOptions
+from components.example_gen.standalone import ingest_to_folder
+from marco_data import contract, tfrecord
+from marco_model.errors import InputError
+
+
+def read_split(folder, split):
+    files = sorted(str(path) for path in (Path(folder) / f"Split-{split}").iterdir())
+    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files, "GZIP")]
+
+
+def value(example, name):
+    feature = example.features.feature[name]
+    return (feature.bytes_list.value or feature.int64_list.value)[0]
+
+
+def entries(quarantine):
+    with (Path(quarantine) / "quarantine.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def all_bytes(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(damaged_set, tmp_path_factory):
+    """The damaged set, ingested: (folder, summary)."""
+    folder = tmp_path_factory.mktemp("ingested")
+    return folder, ingest([damaged_set.folder], str(folder / "examples"), str(folder / "quarantine"))
+
+
+def test_each_damaged_record_is_quarantined_with_its_reason_and_place(done, damaged_set):
+    assert len(damaged_set.damage) == 20
+    found = [
+        (entry["shard"], int(entry["offset"]), int(entry["index"]), entry["image_id"], entry["reason"])
+        for entry in entries(done[0] / "quarantine")
+    ]
+    assert sorted(found) == sorted(entry[:5] for entry in damaged_set.damage)
+    assert all(entry["detail"] for entry in entries(done[0] / "quarantine"))
+
+
+def test_counts_add_up_to_the_record(done, damaged_set):
+    folder, summary = done
+    sound = sum(map(len, damaged_set.sound.values()))
+    assert summary["read"] == sound + 20
+    assert summary["written"] == sound
+    assert summary["quarantined"] == 20
+    assert summary["reasons"] == dict(sorted(collections.Counter(entry.reason for entry in damaged_set.damage).items()))
+    assert summary["splits"] == {split: len(ids) for split, ids in damaged_set.sound.items()}
+    assert summary["empty_shards"] == ["train-00005-of-00005"]
+    assert json.loads((folder / "quarantine" / "summary.json").read_text())["read"] == sound + 20
+    with (folder / "quarantine" / "counts.csv").open() as file:
+        assert {row["reason"]: int(row["count"]) for row in csv.DictReader(file)} == summary["reasons"]
+
+
+def test_every_sound_record_is_written_as_it_was_with_institution_and_imager(done, damaged_set, make_example):
+    institutions = ["Bristol-Myers Squibb", "CSIRO", "HWMRI", "GlaxoSmithKline", "Merck"]
+    for split, ids in damaged_set.sound.items():
+        written = {value(example, contract.IMAGE_ID): example for example in read_split(done[0] / "examples", split)}
+        assert set(written) == ids
+        for number, example in written.items():
+            assert value(example, contract.INSTITUTION).decode() == institutions[number % 5]
+            imager = "HWMRI home system" if number % 5 == 2 else "Formulatrix Rock Imager"
+            assert value(example, contract.IMAGER).decode() == imager
+            del example.features.feature[contract.INSTITUTION], example.features.feature[contract.IMAGER]
+            image_format = "PNG" if number in (20, 21) else "JPEG"
+            assert example == make_example(number, image_format=image_format)
+
+
+def test_the_original_bytes_of_what_failed_are_kept_in_the_order_of_the_table(done, damaged_set):
+    quarantine = done[0] / "quarantine"
+    files = sorted(str(path) for path in quarantine.glob("records-*.gz"))
+    kept = [data.numpy() for data in tf.data.TFRecordDataset(files, "GZIP")]
+    by_place = {(entry.shard, entry.index): entry for entry in damaged_set.damage}
+    listed = [by_place[entry["shard"], int(entry["index"])] for entry in entries(quarantine)]
+    assert kept == [entry.data for entry in listed if entry.reason not in tfrecord.REST_REASONS]
+    rests = {path.name.rsplit("-", 1)[1]: path.read_bytes() for path in quarantine.glob("rest-of-*.bin")}
+    for entry in damaged_set.damage:
+        if entry.reason in (tfrecord.BAD_LENGTH, tfrecord.TRUNCATED_SHARD):
+            assert rests[f"{entry.offset}.bin"] == entry.data
+        elif entry.reason == tfrecord.BAD_COMPRESSION:
+            assert entry.data.startswith(rests[f"{entry.offset}.bin"])
+            assert len(rests[f"{entry.offset}.bin"]) > 10_000
+
+
+def test_nothing_is_left_behind(done):
+    assert sorted(path.name for path in done[0].rglob("*") if "staging" in path.name or "part" in path.name) == []
+
+
+def test_outputs_do_not_depend_on_how_the_work_is_divided(done, damaged_set, tmp_path):
+    """Many small units, each with its pieces: the same records, whatever the runner does with them."""
+    options = IngestOptions(shard_bytes=5_000, decode_workers=1)
+    for attempt in ("one", "two"):
+        folder = tmp_path / attempt
+        summary = ingest([damaged_set.folder], str(folder / "examples"), str(folder / "quarantine"), options)
+        assert summary == done[1]
+        assert entries(folder / "quarantine") == entries(done[0] / "quarantine")
+        assert len(list((folder / "examples" / "Split-train").iterdir())) > 10
+        for split in damaged_set.sound:
+            assert read_split(folder / "examples", split) == read_split(done[0] / "examples", split)
+    assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
+
+
+def test_a_folder_that_holds_something_is_left_alone(damaged_set, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        ingest_to_folder([damaged_set.folder], tmp_path, IngestOptions())
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path):
+    options = IngestOptions(shard_bytes=5_000)
+    arguments = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    ingest([damaged_set.folder], str(alone / "examples"), str(alone / "quarantine"), options)
+    ingest(
+        [damaged_set.folder],
+        str(together / "examples"),
+        str(together / "quarantine"),
+        options,
+        lambda: beam.Pipeline(argv=arguments),
+    )
+    assert all_bytes(together) == all_bytes(alone)
+
+
+def test_a_set_over_the_limit_gives_up_with_the_reasons_and_leaves_the_quarantine(damaged_set, tmp_path):
+    examples, quarantine = tmp_path / "examples", tmp_path / "quarantine"
+    with pytest.raises(
+        InputError, match=r"20 of \d+ records .* over the limit of 10.00%: .*undecodable_image 2"
+    ) as error:
+        ingest([damaged_set.folder], str(examples), str(quarantine), IngestOptions(max_quarantined=0.1))
+    assert "\n" not in str(error.value)
+    assert len(entries(quarantine)) == 20
+    assert not [path for path in examples.rglob("*") if path.is_file()]
+
+
+def test_a_hashed_split_keeps_plates_together_and_finds_the_same_image_under_two_ids(
+    make_example, write_shard, tmp_path
+):
+    examples = [make_example(number) for number in range(60)]
+    twin = make_example(99, encoded=value(examples[5], contract.ENCODED), filename="other_A1_ImagerDefaults_1.jpg")
+    write_shard(tmp_path / "in" / "part-00001-of-00001", [*examples, twin])
+    options = IngestOptions(split_by=BY_HASH, eval_share=0.4)
+    summary = ingest([str(tmp_path / "in")], str(tmp_path / "out"), str(tmp_path / "bad"), options)
+    assert (summary["read"], summary["written"]) == (61, 60)
+    plates = {
+        split: {value(example, contract.FILENAME).split(b"_")[0] for example in read_split(tmp_path / "out", split)}
+        for split in ("train", "eval")
+    }
+    assert not plates["train"] & plates["eval"]
+    assert plates["train"] and plates["eval"]
+
+
+def test_without_sources_csv_institutions_go_by_number(make_example, write_shard, tmp_path):
+    write_shard(tmp_path / "in" / "train-00001-of-00001", [make_example(1, source=12)])
+    summary = ingest([str(tmp_path / "in")], str(tmp_path / "out"), str(tmp_path / "bad"))
+    assert summary["sources"] is False
+    (example,) = read_split(tmp_path / "out", "train")
+    assert value(example, contract.INSTITUTION) == b"source 12"
+    assert value(example, contract.IMAGER) == b"unknown"
+    assert read_split(tmp_path / "out", "eval") == []
+
+
+def test_a_shard_whose_name_tells_no_split_is_named(make_example, write_shard, tmp_path):
+    write_shard(tmp_path / "part-00001-of-00001", [make_example(1)])
+    with pytest.raises(InputError, match="part-00001-of-00001"):
+        ingest([str(tmp_path)], str(tmp_path / "out"), str(tmp_path / "bad"))
+
+
+def test_the_command_writes_the_layout_that_the_design_names(damaged_set, tmp_path):
+    def run(output, path):
+        command = [sys.executable, "-m", "pipelines.cli", "data", "ingest", "--output", str(tmp_path / output), path]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run("out", damaged_set.folder)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["quarantined"] == 20 == len(entries(tmp_path / "out" / "quarantine"))
+    assert f"{summary['read']} records read" in done.stdout
+    assert all(f"{reason} {count}" in done.stdout for reason, count in summary["reasons"].items())
+    missing = run("new", str(tmp_path / "none"))
+    assert missing.returncode == 2
+    assert len(missing.stderr.splitlines()) == 1
+    assert missing.stderr.startswith("error: ") and "does not exist" in missing.stderr

@@ -1,0 +1,73 @@
+import os
+
+import pytest
+
+from marco_data.shards import find_shards, fingerprint, split_of
+from marco_model.errors import InputError
+
+
+def fill(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def names(*paths):
+    return [file.name for file in find_shards([str(path) for path in paths])]
+
+
+def test_shards_are_found_in_folders_files_and_globs_and_other_files_are_not(tmp_path):
+    fill(tmp_path, "set/train-00002-of-00002", "set/train-00001-of-00002", "set/sources.csv", "set/deep/a.tfrecord.gz")
+    found = ["deep/a.tfrecord.gz", "train-00001-of-00002", "train-00002-of-00002"]
+    assert names(tmp_path / "set") == found
+    assert names(tmp_path / "set" / "train-00001-of-00002") == ["train-00001-of-00002"]
+    assert names(tmp_path / "set" / "train-*") == found[1:]
+    assert names(tmp_path / "*" / "train-*-of-*") == ["set/train-00001-of-00002", "set/train-00002-of-00002"]
+
+
+def test_shards_of_one_name_go_by_their_paths(tmp_path):
+    fill(tmp_path, "a/train-00001-of-00001", "b/train-00001-of-00001")
+    assert names(tmp_path / "a", tmp_path / "b") == [str(tmp_path / part / "train-00001-of-00001") for part in "ab"]
+    assert len(names(tmp_path / "a", tmp_path / "a" / "train-00001-of-00001")) == 1
+
+
+@pytest.mark.parametrize("path", ["none", "none-*", "empty", "other"])
+def test_a_path_without_shards_is_named(tmp_path, path):
+    (tmp_path / "empty").mkdir()
+    fill(tmp_path, "other/readme.txt")
+    with pytest.raises(InputError, match=path.replace("*", r"\*")):
+        find_shards([str(tmp_path / path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00001-of-00407", "train"),
+        ("test-00001-of-00046", "eval"),
+        ("eval-00001-of-00001.gz", "eval"),
+        ("validation-00001-of-00002", "eval"),
+        ("test-jpg/part-00001-of-00002", "eval"),
+        ("Split-train/data_tfrecord-00000-of-00001.gz", "train"),
+        ("gs://bucket/test/train-00001-of-00002", "train"),
+    ],
+)
+def test_splits_are_told_by_names(name, split):
+    assert split_of(name) == split
+
+
+def test_a_fingerprint_changes_with_names_sizes_and_times_alone(tmp_path):
+    fill(tmp_path, "a/train-00001-of-00001", "a/sources.csv")
+    seen = {fingerprint([str(tmp_path / "a")])}
+    assert fingerprint([str(tmp_path / "a")]) in seen
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert fingerprint([str(tmp_path / "b")]) in seen
+    shard = tmp_path / "b" / "train-00001-of-00001"
+    status = shard.stat()
+    shard.write_bytes(b"longer than it was before")
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    seen.add(fingerprint([str(tmp_path / "b")]))
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+    seen.add(fingerprint([str(tmp_path / "b")]))
+    (tmp_path / "b" / "sources.csv").rename(tmp_path / "b" / "other.csv")
+    seen.add(fingerprint([str(tmp_path / "b")]))
+    assert len(seen) == 4

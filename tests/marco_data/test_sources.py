@@ -1,0 +1,33 @@
+import pytest
+
+from marco_data.sources import TABLE_I, parse_sources, write_sources
+from marco_model.errors import InputError
+
+TWO = {0: "CSIRO", 3: "Bristol-Myers Squibb, NJ"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '0,CSIRO\n3,"Bristol-Myers Squibb, NJ"\n',
+        'id,name\n0,CSIRO\n3,"Bristol-Myers Squibb, NJ"\n',
+        '\ufeffname,id\r\nCSIRO,0\r\n"Bristol-Myers Squibb, NJ",3\r\n\r\n',
+    ],
+)
+def test_number_and_name_are_read_in_either_order_with_or_without_header(text):
+    assert parse_sources(text) == TWO
+
+
+def test_names_alone_are_numbered():
+    assert parse_sources("CSIRO\nMerck\n") == {0: "CSIRO", 1: "Merck"} == parse_sources("name\nCSIRO\nMerck\n")
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_sources(tmp_path)
+    assert parse_sources((tmp_path / "sources.csv").read_text()) == TABLE_I
+
+
+@pytest.mark.parametrize("text", ["0,CSIRO\n0,Merck\n", "0,CSIRO\nMerck\n", "0,CSIRO\n1,2\n"])
+def test_a_broken_table_is_one_clear_error(text):
+    with pytest.raises(InputError, match=r"^sources.csv: [^\n]+$"):
+        parse_sources(text)
