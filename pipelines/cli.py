@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 
 import typer
 
@@ -27,6 +29,9 @@ data.command("synthesize")(data_synthesize.synthesize)
 
 def main() -> None:
     """Runs `marco`; an `InputError` becomes one line on stderr and exit status 2."""
+    # What TensorFlow and Google's libraries say about CUDA and Python versions at every start helps nobody here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore", FutureWarning)
     try:
         app()
     except InputError as error:
