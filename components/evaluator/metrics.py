@@ -1,7 +1,7 @@
 """The metrics of a four-way classifier as one TFMA metric that adds whole batches at a time.
 
-TFMA's own metrics take an example at a time in Python, about a millisecond for each example and slice: as long as a small
-network needs for its images. Here TFMA slices, combines, checks thresholds and writes; the arithmetic is NumPy's.
+TFMA's own metrics take an example at a time in Python, about a millisecond for each example and slice: as long as a
+small network needs for its images. Here TFMA slices, combines, checks thresholds and writes; the arithmetic is NumPy's.
 """
 
 from __future__ import annotations
