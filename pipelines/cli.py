@@ -9,7 +9,7 @@ import warnings
 import typer
 
 from marco_model.errors import InputError
-from pipelines.commands import compile, data_ingest, data_synthesize, predict, released, run
+from pipelines.commands import compile, data_import, data_ingest, data_synthesize, predict, released, run
 
 app = typer.Typer(
     help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("released")(released.released)
 app.command("compile")(compile.compile_)
+data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)
 data.command("synthesize")(data_synthesize.synthesize)
 

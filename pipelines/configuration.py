@@ -137,10 +137,3 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise InputError(f"--set {override!r}: {section!r} holds a value, not a section")
     values[last] = yaml.safe_load(text)
-
-
-def remote_source(configuration: Configuration) -> str:
-    """Returns where a cluster reads its shards; raises `InputError` where they would be drawn here."""
-    if not configuration.data.source:
-        raise InputError(f"{configuration.name} names no data that a cluster can read; give --data URI")
-    return configuration.data.source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pathlib
 from typing import Any
 
@@ -21,7 +20,6 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     Steps whose inputs and settings have not changed are not run again. Raises `InputError` where there are no data, or
     where a step refuses them.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     output.mkdir(parents=True, exist_ok=True)
     source = _source(configuration, output)
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner

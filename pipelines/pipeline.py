@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from components.pusher.component import Pusher
 from tfx.components import StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -12,6 +11,7 @@ from components.evaluator.component import Evaluator
 from components.example_gen.component import MarcoExampleGen
 from components.example_gen.options import IngestOptions
 from components.example_validator.component import ExampleValidator
+from components.pusher.component import Pusher
 from components.schema.component import CuratedSchema
 from components.statistics_gen.options import stats_options
 from pipelines.configuration import Configuration, Data

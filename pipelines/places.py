@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from marco_model.errors import InputError
 from pipelines.configuration import Configuration
 
 
@@ -37,8 +38,13 @@ def local(configuration: Configuration, output: pathlib.Path) -> Places:
 
 
 def remote(configuration: Configuration, root: str) -> Places:
-    """Returns the places of a run on a cluster below `root`, a URI or a mounted path."""
+    """Returns the places of a run on a cluster below `root`, a URI or a mounted path.
+
+    Raises `InputError` where runs would be tracked in a SQLite file that no object store can hold.
+    """
     root = root.rstrip("/")
+    if "://" in root and not configuration.tracking.uri:
+        raise InputError(f"root {root} cannot hold MLflow's SQLite file; --set tracking.uri=http://HOST of a server")
     return Places(
         root=f"{root}/pipeline",
         checkpoints=f"{root}/checkpoints",

@@ -17,11 +17,13 @@ class Target(str, Enum):
 
 def compile_(
     output: Annotated[Path, typer.Option(help="The package to write, a .yaml file.")],
-    root: Annotated[str, typer.Option(help="Where the steps keep their artifacts: a URI or a mounted path.")],
-    image: Annotated[str, typer.Option(help="Container image with this project, best by digest.")],
     preset: Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")] = "paper",
     target: Annotated[Target, typer.Option(help="Where the package runs.")] = Target.kubeflow,
-    data: Annotated[Optional[str], typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,  # noqa: UP045
+    root: Annotated[str, typer.Option(help="Where artifacts are kept: a URI or a mounted path.")] = "/marco",
+    image: Annotated[
+        str, typer.Option(help="Container image with this project, best by digest.")
+    ] = "localhost/marco-pipeline:latest",
+    data: Annotated[Optional[str], typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,  # noqa: UP045
     fingerprint: Annotated[str, typer.Option(help="Stands for the data in cache keys; change it with the data.")] = "1",
     change: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -38,7 +40,7 @@ def compile_(
 
     overrides = [*(change or []), *([f"data.source={data}"] if data else [])]
     loaded = configuration.load(preset, overrides)
-    source = configuration.remote_source(loaded)
-    pipeline = create_pipeline(loaded, places.remote(loaded, root), source, fingerprint)
+    where = places.remote(loaded, root)
+    pipeline = create_pipeline(loaded, where, loaded.data.source or f"{root.rstrip('/')}/data", fingerprint)
     kubeflow_runner.compile_package(pipeline, output, image)
-    typer.echo(f"{len(pipeline.components)} steps in {output}")
+    typer.echo(f"{len(pipeline.components)} steps in {output}; artifacts below {root}, image {image}")
