@@ -14,9 +14,9 @@ from typing import Any
 
 from components.example_gen.image_header import JPEG, PNG, image_header
 from components.example_gen.options import BY_HASH, IngestOptions
-from components.example_gen.splits import hashed_split
 from marco_data import contract, reasons
 from marco_data.institutions import imager_of
+from marco_data.splits import hashed_split
 from marco_model.labels import CLASSES
 
 

@@ -14,7 +14,7 @@ from tfx.types import artifact_utils
 from components.example_gen import files
 from components.example_gen.ingest import LOCAL_BEAM_ARGS, ingest
 from components.example_gen.options import IngestOptions, rules_from_json
-from components.example_gen.splits import SPLITS
+from marco_data.splits import SPLITS
 from marco_model.errors import InputError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from components.example_gen import files
 from components.example_gen.settling import settled_path, settled_rejected_path
-from components.example_gen.splits import SPLITS
 from components.example_gen.staging import Entry, UnitReport, piece_path, read_report, rejected_path, rest_path
+from marco_data.splits import SPLITS
 from marco_model.errors import InputError
 
 ENTRY_HEADER = ("shard", "offset", "index", "image_id", "reason", "detail")

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from components.example_gen import files
 from components.example_gen.checks import Accepted, Rejected, check_record
 from components.example_gen.options import BY_SHARD, IngestOptions
-from components.example_gen.splits import SPLITS
 from marco_data import reasons, tfrecord
 from marco_data.shards import File, split_of
+from marco_data.splits import SPLITS
 from marco_data.tfrecord import Record, Rest, read_records
 
 # Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.

@@ -29,9 +29,6 @@ def import_(
 
     Example: marco data import --output drops --csv labels.csv --institution CSIRO
     """
-    from pipelines.quiet import quiet_libraries
-
-    quiet_libraries()
     from marco_data.importing import ERRORS_FILE, import_images
     from marco_data.label_table import from_csv, from_folder
 

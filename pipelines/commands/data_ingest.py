@@ -30,10 +30,9 @@ def ingest(
     Example: marco data ingest --output runs/checked drops
     """
     from marco_data.shards import find_shards
-    from pipelines.quiet import quiet_libraries
 
+    # Found before Beam and TensorFlow are imported, so that a mistyped path is told at once.
     find_shards(paths)
-    quiet_libraries()
     from components.example_gen.options import IngestOptions
     from components.example_gen.standalone import ingest_to_folder
 

@@ -161,7 +161,7 @@ def test_gzip_files_joined_are_one_stream():
 
 
 def test_a_compression_bomb_is_read_in_bounded_memory():
-    """A hundred megabytes of zeros in a hundred kilobytes: the frame that breaks is reported without inflating the rest first."""
+    """A hundred megabytes of zeros in a hundred kilobytes: the broken frame is reported before the rest is inflated."""
     compressor = zlib.compressobj(9)
     zeros = bytes(1 << 20)
     content = b"".join(compressor.compress(zeros) for _ in range(100)) + compressor.flush()

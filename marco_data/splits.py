@@ -17,6 +17,9 @@ def hashed_split(filename: str, image_id: int, eval_share: float) -> str:
     later do not move those already placed.
     """
     plate = drop_place(filename).plate
-    key = f"plate {plate}" if plate else f"image {image_id}"
-    drawn = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-    return EVAL if drawn < eval_share * 2**64 else TRAIN
+    return EVAL if hashed_draw(f"plate {plate}" if plate else f"image {image_id}") < eval_share else TRAIN
+
+
+def hashed_draw(key: str) -> float:
+    """Returns a number in [0, 1), uniform over keys, always the same for the same key."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64

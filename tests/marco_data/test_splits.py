@@ -1,4 +1,4 @@
-from components.example_gen.splits import hashed_split
+from marco_data.splits import hashed_split
 
 
 def share(names_and_ids, eval_share):

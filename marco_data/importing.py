@@ -1,0 +1,171 @@
+"""Own images as a set of MARCO shards."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from marco_data import contract
+from marco_data.image_files import encoded_image
+from marco_data.label_table import LabelledImage, LabelTable
+from marco_data.progress import progress
+from marco_data.shards import EVAL, TRAIN
+from marco_data.sources import HEADER, write_sources
+from marco_data.splits import hashed_draw, hashed_split
+from marco_data.tfrecord import frame
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+ERRORS_FILE = "import.errors.csv"
+_SHARD_STEMS = {TRAIN: "train", EVAL: "test"}
+_AT_ONCE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What an import did: images by split, files left out with the reason, whether plates were kept together."""
+
+    written: Mapping[str, int]
+    errors: Sequence[tuple[str, str]]
+    plates_kept: bool
+
+
+def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, shard_images: int = 1024) -> Imported:
+    """Writes the images of a table as `train-…` and `test-…` shards with `sources.csv` and `labels-*.csv` in `output`.
+
+    The evaluation set is drawn by a stable hash of the plate, or of the image id where the file name tells no plate; if
+    that leaves one of the two sets empty it is drawn by image. Files that cannot be read are listed in
+    `import.errors.csv`. `output` must be new or empty; it appears when all is written.
+
+    Raises `InputError` where no image can be read or `output` holds something.
+    """
+    if not 0 < eval_share < 1:
+        raise InputError(f"eval_share is {eval_share}; expected a share between 0 and 1")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{str(output)!r} is not empty; give a new folder")
+    aside = output.with_name(f".{output.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    splits, plates_kept = _draw(table.images, eval_share)
+    errors: list[tuple[str, str]] = []
+    with contextlib.ExitStack() as stack:
+        writers = {split: _ShardWriter(aside, stem, shard_images) for split, stem in _SHARD_STEMS.items()}
+        for writer in writers.values():
+            stack.callback(writer.close)
+        advance = stack.enter_context(progress("importing", len(table.images)))
+        for image, read in _read(table.images):
+            if isinstance(read, str):
+                errors.append((str(image.path), read))
+            else:
+                writers[splits[image.image_id]].write(read)
+            advance(1)
+    written = {split: writer.finish() for split, writer in writers.items()}
+    if not any(written.values()):
+        shutil.rmtree(aside)
+        path, reason = errors[0]
+        raise InputError(f"none of {len(errors)} images could be read; the first, {path!r}: {reason}")
+    _write_tables(aside, table, errors)
+    if output.exists():
+        output.rmdir()
+    aside.rename(output)
+    return Imported(written, errors, plates_kept)
+
+
+def _draw(images: Sequence[LabelledImage], eval_share: float) -> tuple[dict[int, str], bool]:
+    """Returns the split by image id, and whether plates stayed together."""
+    splits = {image.image_id: hashed_split(image.path.name, image.image_id, eval_share) for image in images}
+    if len(set(splits.values())) == 2 or len(images) < 2:
+        return splits, True
+    by_draw = sorted(splits, key=lambda image_id: hashed_draw(f"image {image_id}"))
+    held_out = set(by_draw[: min(max(round(eval_share * len(images)), 1), len(images) - 1)])
+    return {image_id: EVAL if image_id in held_out else TRAIN for image_id in splits}, False
+
+
+def _read(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, bytes | str]]:
+    """Yields each image's serialized example, or why there is none; decodes on all cores, a few images at once."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for first in range(0, len(images), _AT_ONCE):
+            batch = images[first : first + _AT_ONCE]
+            yield from zip(batch, pool.map(_example, batch), strict=True)
+
+
+def _example(image: LabelledImage) -> bytes | str:
+    import tensorflow as tf
+
+    from marco_model.preprocessing import decode
+
+    try:
+        encoded = encoded_image(image.path)
+        height, width, _ = decode(encoded).shape
+    except InputError as error:
+        return str(error)
+    except tf.errors.OpError as error:
+        return f"does not decode: {' '.join(error.message.split())[:200]}"
+    example = contract.build_example(
+        encoded=encoded,
+        image_format="PNG" if encoded.startswith(b"\x89PNG") else "JPEG",
+        height=height,
+        width=width,
+        filename=image.path.name,
+        image_id=image.image_id,
+        label=image.label,
+        label_text=CLASSES[image.label],
+        label_raw=image.label_raw,
+        source=image.source,
+    )
+    return bytes(example.SerializeToString(deterministic=True))
+
+
+class _ShardWriter:
+    """Shards of a split; their names need their number, and get it when all are written."""
+
+    def __init__(self, folder: Path, stem: str, shard_images: int) -> None:
+        self._folder = folder
+        self._stem = stem
+        self._shard_images = shard_images
+        self._images = 0
+        self._shards: list[Path] = []
+        self._file: BinaryIO | None = None
+
+    def write(self, record: bytes) -> None:
+        """Appends a record."""
+        if self._images % self._shard_images == 0:
+            self.close()
+            self._shards.append(self._folder / f"{self._stem}.{len(self._shards)}.part")
+            self._file = self._shards[-1].open("wb")
+        assert self._file is not None
+        self._file.write(frame(record))
+        self._images += 1
+
+    def close(self) -> None:
+        """Closes the file that is open."""
+        if self._file is not None:
+            self._file.close()
+
+    def finish(self) -> int:
+        """Gives the shards their names; returns the number of images."""
+        self.close()
+        for number, shard in enumerate(self._shards, 1):
+            shard.rename(self._folder / f"{self._stem}-{number:05d}-of-{len(self._shards):05d}")
+        return self._images
+
+
+def _write_tables(folder: Path, table: LabelTable, errors: Sequence[tuple[str, str]]) -> None:
+    write_sources(folder, table.sources)
+    tables = {"labels-norm.csv": dict(enumerate(CLASSES)), "labels-raw.csv": table.raw_labels}
+    for name, names in tables.items():
+        _write_rows(folder / name, HEADER, sorted(names.items()))
+    if errors:
+        _write_rows(folder / ERRORS_FILE, ("path", "reason"), errors)
+
+
+def _write_rows(path: Path, header: Sequence[str], rows: Sequence[tuple[object, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

@@ -1,0 +1,177 @@
+"""Which image has which label: from a CSV file, or from a folder a class."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from marco_data.image_files import find_images
+from marco_data.institutions import INSTITUTIONS, UNKNOWN
+from marco_data.sources import FILE_NAME, TABLE_I, parse_sources
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
+SIMPLE_HEADER = ("filename", "label")
+
+_CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(CLASSES)}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImage:
+    """One image to import: where it is, its id, its class, the source's own label and the institution, by number."""
+
+    path: Path
+    image_id: int
+    label: int
+    label_raw: int
+    source: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """The images of a set, and the names behind their raw labels and sources."""
+
+    images: tuple[LabelledImage, ...]
+    raw_labels: Mapping[int, str]
+    sources: Mapping[int, str]
+
+
+def from_folder(folder: Path, institution: str = "") -> LabelTable:
+    """Reads a folder that has one folder a class; raises `InputError` where a folder's name is no class."""
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is no folder; give one that has a folder for each class, or --csv")
+    sources, source = _with_institution(institution)
+    images = []
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        label = _class_number(child.name, f"folder {str(child)!r}")
+        images += [
+            LabelledImage(path, _stable_id(institution, path.relative_to(folder)), label, label, source)
+            for path in find_images([child])
+        ]
+    if not images:
+        raise InputError(f"{str(folder)!r} holds no folder named {', '.join(CLASSES)} with images in it")
+    return LabelTable(tuple(images), dict(enumerate(CLASSES)), sources)
+
+
+def from_csv(path: Path, root: Path | None = None, institution: str = "") -> LabelTable:
+    """Reads a CSV with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
+
+    Files are looked for below `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
+    Raises `InputError` with the number of the line for what cannot be understood.
+    """
+    root = root or path.parent
+    rows = list(_rows(path))
+    if TERF_HEADER[0] in rows[0][1]:
+        table = _from_terf(path, rows, root, institution)
+    else:
+        sources, source = _with_institution(institution)
+        images = []
+        for line, row in rows:
+            label = _class_number(row["label"], f"{path.name}, line {line}")
+            file = root / row["filename"]
+            images.append(LabelledImage(file, _stable_id(institution, Path(row["filename"])), label, label, source))
+        table = LabelTable(tuple(images), dict(enumerate(CLASSES)), sources)
+    _refuse_repeats(path, [line for line, _ in rows], table)
+    return table
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields line numbers and cells; the header is checked, cells are stripped, empty lines passed over."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
+    header = [cell.strip().lower() for cell in next(reader, [])]
+    if not any(set(wanted) <= set(header) for wanted in (TERF_HEADER, SIMPLE_HEADER)):
+        wanted = " or ".join(",".join(header) for header in (SIMPLE_HEADER, TERF_HEADER))
+        raise InputError(f"{path.name} has the header {first.strip()!r}; expected {wanted}")
+    found = False
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise InputError(f"{path.name}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
+        found = True
+        yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    if not found:
+        raise InputError(f"{path.name} lists no images")
+
+
+def _from_terf(path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, institution: str) -> LabelTable:
+    raw_labels = _numbered({row["label_raw"] for _, row in rows}, {})
+    sources, source = _with_institution(institution)
+    by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
+    if not institution:
+        beside = path.parent / FILE_NAME
+        known = parse_sources(beside.read_text(encoding="utf-8"), str(beside)) if beside.exists() else {}
+        by_text = _numbered(set(by_text), {name: number for number, name in (known or TABLE_I).items()})
+        sources = {number: known.get(number, f"source {text}" if text.isdigit() else text)
+                   for text, number in by_text.items()}  # fmt: skip
+    images = []
+    for line, row in rows:
+        where = f"{path.name}, line {line}"
+        label = _class_number(row["label_text"] or row["label_id"], where)
+        if row["label_id"] and _class_number(row["label_id"], where) != label:
+            raise InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
+        if not row["image_id"].isdigit():
+            raise InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
+        images.append(
+            LabelledImage(
+                root / row["image_path"],
+                int(row["image_id"]),
+                label,
+                raw_labels[row["label_raw"]],
+                by_text[row["source"]],
+            )
+        )
+    return LabelTable(tuple(images), {number: text for text, number in raw_labels.items()}, sources)
+
+
+def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Numbers texts: as they say where all are whole numbers, else known ones as known and the others after these."""
+    if all(text.isdigit() for text in texts):
+        return {text: int(text) for text in texts}
+    new = sorted(texts - set(known))
+    first = max(known.values(), default=-1) + 1
+    numbers = {text: first + place for place, text in enumerate(new)}
+    return {text: known[text] if text in known else numbers[text] for text in texts}
+
+
+def _with_institution(institution: str) -> tuple[dict[int, str], int]:
+    """Returns Table I's sources with `institution` among them, and its number."""
+    name = institution or UNKNOWN
+    if name in INSTITUTIONS:
+        return dict(TABLE_I), INSTITUTIONS.index(name)
+    return {**TABLE_I, len(INSTITUTIONS): name}, len(INSTITUTIONS)
+
+
+def _class_number(text: str, where: str) -> int:
+    if text.isdigit() and int(text) < len(CLASSES):
+        return int(text)
+    try:
+        return _CLASS_BY_NAME[text.casefold()]
+    except KeyError:
+        raise InputError(f"{where}: class {text!r} is unknown; expected one of {', '.join(CLASSES)}") from None
+
+
+def _stable_id(institution: str, name: Path) -> int:
+    """An id of 52 bits (exact in a double) by institution and name alone, so that sets can be joined."""
+    digest = hashlib.blake2b(f"{institution}\0{name.as_posix()}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 12
+
+
+def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
+    seen: dict[object, int] = {}
+    for line, image in zip(lines, table.images, strict=True):
+        for key in (image.path, image.image_id):
+            if key in seen:
+                raise InputError(
+                    f"{path.name}, line {line}: {image.path.name!r} or its id is on line {seen[key]} already"
+                )
+            seen[key] = line

@@ -1,0 +1,192 @@
+"""Own images become shards; what is in them is read back with TensorFlow's own reader."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from marco_data import contract
+from marco_data.importing import import_images
+from marco_data.label_table import from_csv, from_folder
+from marco_data.sources import parse_sources
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+PLATES = [f"{plate:04x}_{well}_ImagerDefaults_1" for plate in range(6) for well in ("A1", "B12")]
+ENDINGS = (".jpg", ".PNG", ".tif", ".bmp")
+
+
+def draw(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+@pytest.fixture
+def plates(tmp_path):
+    """Twelve images of six plates in a folder a class: name → (pixels, class)."""
+    made = {}
+    for number, stem in enumerate(PLATES):
+        name = stem + ENDINGS[number % 4]
+        folder = CLASSES[number % 4].upper() if number % 2 else CLASSES[number % 4]
+        made[name] = draw(tmp_path / "drops" / folder / name, number), number % 4
+    return made
+
+
+def read(folder):
+    """Returns the examples by shard name."""
+    shards = sorted(path for path in folder.iterdir() if "-of-" in path.name)
+    return {
+        shard.name: [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(str(shard))]
+        for shard in shards
+    }
+
+
+def value(example, name):
+    feature = example.features.feature[name]
+    return (feature.bytes_list.value or feature.int64_list.value)[0]
+
+
+def test_a_folder_a_class_becomes_shards_that_keep_plates_together(tmp_path, plates):
+    out = tmp_path / "set"
+    done = import_images(from_folder(tmp_path / "drops", "CSIRO"), out, eval_share=0.4, shard_images=3)
+    assert done.plates_kept and not done.errors
+    shards = read(out)
+    examples = [example for each in shards.values() for example in each]
+    assert {value(example, contract.FILENAME).decode() for example in examples} == set(plates)
+    for example in examples:
+        pixels, label = plates[value(example, contract.FILENAME).decode()]
+        assert value(example, contract.LABEL) == label
+        assert value(example, contract.LABEL_TEXT).decode() == CLASSES[label]
+        assert (value(example, contract.HEIGHT), value(example, contract.WIDTH)) == (20, 30)
+        assert parse_sources((out / "sources.csv").read_text())[value(example, contract.SOURCE)] == "CSIRO"
+        if value(example, contract.FORMAT) == b"PNG":
+            np.testing.assert_array_equal(tf.io.decode_png(value(example, contract.ENCODED)), pixels)
+    assert len({value(example, contract.IMAGE_ID) for example in examples}) == 12
+    plate_of = {
+        split: {
+            value(e, contract.FILENAME)[:4] for name, each in shards.items() if name.startswith(split) for e in each
+        }
+        for split in ("train", "test")
+    }
+    assert not plate_of["train"] & plate_of["test"]
+    for split in ("train", "test"):
+        names = [name for name in shards if name.startswith(split)]
+        total = len(names)
+        assert names == [f"{split}-{number:05d}-of-{total:05d}" for number in range(1, total + 1)]
+        assert all(len(shards[name]) == 3 for name in names[:-1])
+    assert (out / "labels-norm.csv").read_text() == "id,name\n0,Clear\n1,Crystals\n2,Other\n3,Precipitate\n"
+
+
+def test_the_same_images_get_the_same_shards_again(tmp_path, plates):
+    for name in ("one", "two"):
+        import_images(from_folder(tmp_path / "drops"), tmp_path / name)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()
+    }
+
+
+def test_a_simple_csv_names_files_and_classes(tmp_path, plates):
+    lines = [f"drops/{folder.name}/{path.name},{folder.name.lower()}"
+             for folder in sorted((tmp_path / "drops").iterdir()) for path in sorted(folder.iterdir())]  # fmt: skip
+    (tmp_path / "labels.csv").write_text("\ufeffFilename,Label\r\n" + "\r\n".join(lines) + "\r\n\r\n")
+    import_images(from_csv(tmp_path / "labels.csv"), tmp_path / "set", eval_share=0.4)
+    found = [example for each in read(tmp_path / "set").values() for example in each]
+    assert {value(example, contract.FILENAME).decode(): value(example, contract.LABEL) for example in found} == {
+        name: label for name, (_, label) in plates.items()
+    }
+
+
+def test_terfs_csv_keeps_ids_raw_labels_and_sources(tmp_path):
+    for number in range(4):
+        draw(tmp_path / f"{number}.jpg", number)
+    (tmp_path / "labels.csv").write_text(
+        "image_path,image_id,label_id,label_text,label_raw,source\n"
+        "0.jpg,70,0,Clear,clear drop,Merck\n1.jpg,71,1,Crystals,needles,CSIRO\n"
+        "2.jpg,72,2,Other,clear drop,Elsewhere\n3.jpg,73,3,Precipitate,skin,Merck\n"
+    )
+    import_images(from_csv(tmp_path / "labels.csv"), tmp_path / "set")
+    found = {value(e, contract.IMAGE_ID): e for each in read(tmp_path / "set").values() for e in each}
+    assert sorted(found) == [70, 71, 72, 73]
+    sources = parse_sources((tmp_path / "set" / "sources.csv").read_text())
+    assert [sources[value(found[number], contract.SOURCE)] for number in range(70, 74)] == [
+        "Merck", "CSIRO", "Elsewhere", "Merck"
+    ]  # fmt: skip
+    raw = parse_sources((tmp_path / "set" / "labels-raw.csv").read_text())
+    assert [raw[value(found[number], contract.LABEL_RAW)] for number in range(70, 74)] == [
+        "clear drop", "needles", "clear drop", "skin"
+    ]  # fmt: skip
+
+
+def test_numbered_sources_take_their_names_from_sources_csv(tmp_path):
+    draw(tmp_path / "0.jpg", 0)
+    draw(tmp_path / "1.jpg", 1)
+    header = "image_path,image_id,label_id,label_text,label_raw,source\n"
+    (tmp_path / "labels.csv").write_text(header + "0.jpg,1,0,Clear,12,2\n1.jpg,2,1,Crystals,30,9\n")
+    (tmp_path / "sources.csv").write_text("id,name\n2,Here\n")
+    table = from_csv(tmp_path / "labels.csv")
+    assert table.sources == {2: "Here", 9: "source 9"}
+    assert [image.label_raw for image in table.images] == [12, 30]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_images_of_one_plate_still_make_both_splits(tmp_path, count):
+    for number in range(count):
+        draw(tmp_path / "drops" / "Clear" / f"03c3_A{number + 1}_ImagerDefaults_1.jpg", number)
+    done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.1)
+    assert done.written == {"train": count - 1, "eval": 1}
+    assert not done.plates_kept
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("filename,label\na.jpg,Clear\nb.jpg,Crystal\n", "line 3: class 'Crystal' is unknown; expected one of Clear"),
+        ("filename,label\na.jpg,Clear\nb.jpg\n", "line 3: 1 cells, the header has 2"),
+        ("filename,label\na.jpg,Clear\na.jpg,Other\n", "line 3: 'a.jpg' or its id is on line 2 already"),
+        ("name,class\na.jpg,Clear\n", "header 'name,class'; expected filename,label or image_path"),
+        ("filename,label\n", "lists no images"),
+        ("image_path,image_id,label_id,label_text,label_raw,source\na.jpg,1,0,Crystals,0,0\n", "line 2: label_id 0"),
+        ("image_path,image_id,label_id,label_text,label_raw,source\na.jpg,x,0,Clear,0,0\n", "line 2: image_id is 'x'"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_is_one_clear_line(tmp_path, text, problem):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(InputError) as error:
+        from_csv(tmp_path / "labels.csv")
+    assert problem in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_class_folder_is_named(tmp_path):
+    draw(tmp_path / "drops" / "Crystal" / "a.jpg", 0)
+    with pytest.raises(InputError, match=r"drops/Crystal.*class 'Crystal' is unknown"):
+        from_folder(tmp_path / "drops")
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path, plates):
+    with pytest.raises(InputError, match="not empty"):
+        import_images(from_folder(tmp_path / "drops"), tmp_path / "drops")
+
+
+def test_the_command_lists_unreadable_files_and_imports_the_rest(tmp_path, plates):
+    jpeg = next((tmp_path / "drops").rglob("*.jpg"))
+    cut = jpeg.parent / "cut.jpg"
+    cut.write_bytes(jpeg.read_bytes()[: jpeg.stat().st_size // 2])
+    (jpeg.parent / "text.png").write_text("no image")
+    command = [sys.executable, "-m", "pipelines.cli", "data", "import", "--output", str(tmp_path / "set")]
+    done = subprocess.run([*command, str(tmp_path / "drops")], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "12 images in" in done.stdout
+    with (tmp_path / "set" / "import.errors.csv").open() as file:
+        errors = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    assert set(errors) == {str(cut), str(jpeg.parent / "text.png")}
+    assert all(errors.values())
+    assert sum(map(len, read(tmp_path / "set").values())) == 12
+    missing = subprocess.run([*command[:-1], str(tmp_path / "new")], capture_output=True, text=True)
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
+    assert missing.stderr.startswith("error: nothing to import")
