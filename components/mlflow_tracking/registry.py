@@ -12,7 +12,7 @@ import importlib.metadata
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,12 @@ def register(
                 )
             version = str(created.version)
         client.set_model_version_tag(name, version, "blessed", str(published_at is not None).lower())
-        if published_at is None:
-            client.set_registered_model_alias(name, CHALLENGER, version)
-        else:
+        aliases = {alias: str(holder) for alias, holder in client.get_registered_model(name).aliases.items()}
+        if published_at is not None:
             client.set_model_version_tag(name, version, PUBLISHED_AT, published_at)
-            _crown(client, name, version)
+            _crown(client, name, version, aliases)
+        elif aliases.get(CHAMPION) != version:  # It still serves, whatever a later, stricter judge says of it.
+            client.set_registered_model_alias(name, CHALLENGER, version)
     return version
 
 
@@ -60,14 +61,13 @@ def _registered(client: Any, name: str, fingerprint: str) -> str | None:
     return str(max(int(version.version) for version in found)) if found else None
 
 
-def _crown(client: Any, name: str, version: str) -> None:
+def _crown(client: Any, name: str, version: str, aliases: Mapping[str, str]) -> None:
     """Moves the alias `champion`; what was one is named by a tag, so that there is a way back."""
-    aliases = client.get_registered_model(name).aliases
     before = aliases.get(CHAMPION)
-    if before is not None and str(before) != version:
-        client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, str(before))
+    if before is not None and before != version:
+        client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, before)
     client.set_registered_model_alias(name, CHAMPION, version)
-    if str(aliases.get(CHALLENGER)) == version:
+    if aliases.get(CHALLENGER) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
 
 
