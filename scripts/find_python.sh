@@ -57,9 +57,6 @@ find_complete() {
         while read -r path; do
             read -r version lacks <<<"$(describe "$path")"
             [ "${version:-}" = "$minor" ] || continue
-            # Only the modern runtime compiles anything against the headers (pyfarmhash).
-            if [ "$runtime" = compatible ]; then lacks=${lacks/headers/}; fi
-            lacks=${lacks%% }
             if [ -z "$lacks" ]; then
                 found="$runtime $version $path"
                 return 0
@@ -97,7 +94,7 @@ case "$lacks" in
 *venv*) fail "$path has no venv module, which the environment is made with: apt-get install python$version-venv." ;;
 *headers*) fail "$path has no headers (Python.h), which pyfarmhash is compiled with: apt-get install python$version-dev." ;;
 esac
-if [ "$runtime" = modern ] && ! command -v "${CXX:-c++}" >/dev/null && ! command -v g++ >/dev/null; then
+if ! command -v "${CXX:-c++}" >/dev/null && ! command -v g++ >/dev/null; then
     fail "there is no C++ compiler, which pyfarmhash is compiled with: apt-get install g++."
 fi
 echo "$found"

@@ -64,7 +64,7 @@ def python(version: str, lacks: str = "") -> str:
             {"bin/python3.10": python("3.10"), "bin/python3": python("3.11")},
             "compatible 3.10 bin/python3.10",
         ),
-        ("glibc 2.17", {"bin/python3.10": python("3.10", "headers")}, "compatible 3.10 bin/python3.10"),
+        ("glibc 2.17", {"bin/python3.10": python("3.10")}, "compatible 3.10 bin/python3.10"),
         # A version that lacks something gives way to one that has all.
         (
             "glibc 2.41",
@@ -99,6 +99,7 @@ def test_runtime_follows_from_c_library_and_pythons(
         ({"libc": "glibc 2.36", "describes": {"bin/python3": python("3.11")}}, ["Python 3.10", "pyenv install 3.10"]),
         ({"describes": {"bin/python3": python("3.13", "venv")}}, ["no venv module", "install python3.13-venv"]),
         ({"describes": {"bin/python3": python("3.13", "headers")}}, ["no headers", "install python3.13-dev"]),
+        ({"libc": "glibc 2.35", "describes": {"bin/python3": python("3.10", "headers")}}, ["install python3.10-dev"]),
         ({"describes": {"bin/python3": python("3.13")}, "compiler": False}, ["no C++ compiler", "install g++"]),
         ({"libc": "glibc 2.12"}, ["glibc 2.17 or newer", "2.12"]),
         ({"libc": ""}, ["the GNU C library"]),
