@@ -40,10 +40,8 @@ def _lamp(scene: Scene, imager: Imager, grey: bool) -> np.ndarray:
     slope = rng.normal(0, 0.05, 2)
     light = 1 + slope[0] * x + slope[1] * y - scene.uniform(0, 0.12) * (x * x + y * y)
     tint = rng.normal(0, 0.08 * imager.saturation, channels)
-    stain = cv2.resize(
-        rng.normal(0, 0.045 * imager.saturation, (2, 3, channels)), (32, 24), interpolation=cv2.INTER_CUBIC
-    )
-    stain = stain.reshape(24, 32, channels)
+    curves = np.stack([x, y, x * y, x * x - y * y], axis=-1)
+    stain = curves @ rng.normal(0, 0.035 * imager.saturation, (4, channels))
     coarse = light[..., None] * (1 + tint + (0 if grey else stain))
     lamp = cv2.resize(coarse.astype(np.float32), scene.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return lamp.reshape(*scene.shape, channels)

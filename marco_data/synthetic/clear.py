@@ -16,7 +16,7 @@ def clear_drop(scene: Scene) -> None:
 
 def clear_drop_with_dust(scene: Scene) -> None:
     """A clear drop with specks and fibres in or under it."""
-    dust(scene, int(scene.rng.integers(2, 12)))
+    dust(scene, int(scene.rng.integers(2, 8)))
     if scene.chance(0.15):
         fibre(scene)
 
@@ -25,7 +25,7 @@ def dust(scene: Scene, count: int) -> None:
     """Draws `count` dark specks of irregular shape anywhere in the well."""
     ink = scene.blank_ink()
     for place in scene.rng.random((count, 2)) * scene.shape[::-1]:
-        size = scene.log_uniform(1.2, 5) * scene.unit
+        size = scene.log_uniform(1.0, 3.5) * scene.unit
         for _ in range(int(scene.rng.integers(1, 4))):
             at = place + scene.rng.normal(0, 0.7 * size, 2)
             axes = tuple(max(8, round(size * 16 * scene.uniform(0.4, 1.0))) for _ in range(2))

@@ -48,13 +48,13 @@ def _needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: float, c
 
 def plates(scene: Scene) -> None:
     """Thin plates lying at all angles."""
-    size = scene.log_uniform(30, 130) * scene.unit
+    size = scene.log_uniform(40, 140) * scene.unit
     _solids(scene, int(scene.rng.integers(3, 25)), size, _plate)
 
 
 def facetted_blocks(scene: Scene) -> None:
     """Single crystals with clear facets: cubes, prisms, bipyramids."""
-    size = scene.log_uniform(20, 90) * scene.unit
+    size = scene.log_uniform(28, 110) * scene.unit
     count = int(np.clip(scene.log_uniform(2, 60), 1, (500 * scene.unit / size) ** 2 * 0.5 + 1))
     sides = int(scene.rng.choice([4, 4, 6, 6, 3, 8]))
     cap = float(scene.rng.choice([0.0, 0.0, 0.5, 1.0]))
@@ -70,8 +70,8 @@ def clusters(scene: Scene) -> None:
     """Crystals grown out of common points: overlapping plates, rods or blades."""
     rng, unit = scene.rng, scene.unit
     ink = scene.blank_ink()
-    contrast = scene.uniform(0.4, 1.0)
-    size = scene.log_uniform(30, 110) * unit
+    contrast = scene.uniform(0.5, 1.0)
+    size = scene.log_uniform(45, 150) * unit
     slender = scene.log_uniform(0.1, 0.5)
     for centre in scene.places(int(rng.integers(1, 9)), 40 * unit):
         scale = size * rng.uniform(0.6, 1.3)
@@ -93,7 +93,7 @@ def _solids(scene: Scene, count: int, size: float, shape: object) -> None:
     """Draws `count` solids of about `size` pixels from the factory `shape` all over the drop."""
     rng = scene.rng
     ink = scene.blank_ink()
-    contrast = scene.uniform(0.4, 1.0)
+    contrast = scene.uniform(0.5, 1.0)
     for place in scene.places(count, 0.6 * size):
         scale = size * float(np.clip(rng.lognormal(0, 0.35), 0.4, 2.0))
         draw_solid(ink, shape(rng), random_rotation(rng), place, scale, contrast, scene.lamp, scene.unit)

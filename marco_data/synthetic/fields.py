@@ -103,10 +103,17 @@ def wobble(rng: np.random.Generator, amount: float, highest: int = 5) -> list[tu
 
 def step(distance: Field, width: float | Field) -> Field:
     """Returns 0 outside and 1 inside, passing over `width` pixels (one number, or one for each pixel)."""
-    return np.clip(distance / np.maximum(width, 1e-3).astype(np.float32) + np.float32(0.5), 0, 1)
+    ramp = np.divide(distance, np.maximum(width, 1e-3).astype(np.float32))
+    ramp += np.float32(0.5)
+    return np.clip(ramp, 0, 1, out=ramp)
 
 
 def bump(distance: Field, at: float, width: float) -> Field:
-    """Returns a line of height 1 along the outline, `at` pixels inside it, with a Gaussian profile of sigma `width`."""
-    scaled = (distance - np.float32(at)) * np.float32(1 / width)
-    return cv2.exp(scaled * scaled * np.float32(-0.5))
+    """Returns a line of height 1 along the outline, `at` pixels inside it, nearly Gaussian with sigma `width`."""
+    # (1 − x²/9)⁴ ≈ exp(−0.44 x²): the exponential would take most of an image's time.
+    line = cv2.subtract(distance, float(at))
+    cv2.multiply(line, line, dst=line, scale=-1 / (9 * width * width))
+    cv2.add(line, 1.0, dst=line)
+    cv2.max(line, 0.0, dst=line)
+    cv2.multiply(line, line, dst=line)
+    return cv2.multiply(line, line, dst=line)

@@ -12,7 +12,7 @@ from marco_data.synthetic.scene import Scene
 def phase_separation(scene: Scene) -> None:
     """Droplets of a second liquid phase, small and many or large and merging, or one large body of it."""
     unit = scene.unit
-    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.5, 0.2, 0.3]))
+    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.6, 0.12, 0.28]))
     if style != "droplets":
         for _ in range(int(scene.rng.integers(1, 4))):
             _inner_phase(scene)
@@ -45,11 +45,17 @@ def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, co
 
 
 def _inner_phase(scene: Scene) -> None:
-    """A large body of the second phase with a soft curved border inside the drop."""
-    rng = scene.rng
-    place = scene.places(1, 0.5 * float(scene.drop.max()))[0]
-    radius = float(scene.drop.max()) * scene.uniform(0.4, 0.8)
+    """A large body of the second phase: a brownish fold of changing width, shaded softly on its inside."""
+    rng, unit = scene.rng, scene.unit
+    depth = float(scene.drop.max())
+    place = scene.places(1, 0.4 * depth)[0]
+    radius = depth * scene.uniform(0.35, 0.8)
     body = fields.distance_to_outline(scene.shape, (place[0], place[1]), radius, fields.wobble(rng, 0.25))
-    body = np.minimum(body, scene.drop - 5 * scene.unit)
-    scene.light *= 1 - np.float32(scene.uniform(0.1, 0.4)) * fields.bump(body, 0, 2 * scene.unit)
-    scene.light *= 1 - np.float32(scene.uniform(0.02, 0.1)) * fields.step(body, 3 * scene.unit)
+    body = np.minimum(body, scene.drop - 6 * unit)
+    thick = np.clip(0.5 + 0.8 * fields.smooth(rng, scene.shape, 0.25 * min(scene.shape)), 0, 1.3)
+    fold = fields.bump(body, 0, scene.uniform(1.5, 3.5) * unit) * thick
+    shade = np.clip(1 - body / np.float32(scene.uniform(20, 90) * unit), 0, 1) * (body > 0) * thick
+    matter = np.float32(scene.uniform(0.3, 1.2)) * fold + np.float32(scene.uniform(0.05, 0.5)) * shade * shade
+    scene.light *= cv2.exp(-matter)
+    scene.extinction = matter if scene.extinction is None else scene.extinction + matter
+    scene.light *= 1 + np.float32(scene.uniform(0.02, 0.12)) * fields.bump(body, -4 * unit, 2 * unit)

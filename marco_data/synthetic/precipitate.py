@@ -24,9 +24,9 @@ def heavy_precipitate(scene: Scene) -> None:
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.1, 0.5))
     clumps = fields.fractal(scene.rng, scene.shape, scene.uniform(12, 60) * unit, 2 * unit, scene.uniform(0.7, 0.95))
-    matter = np.clip(clumps * np.float32(0.5) + np.float32(scene.uniform(0.6, 1.4)), 0, 3) * spread
-    _absorb(scene, matter * np.float32(scene.uniform(0.3, 0.8)))
-    _sand(scene, spread, scene.uniform(0.1, 0.22), scene.uniform(0.7, 1.3))
+    matter = np.clip(clumps * np.float32(0.35) + np.float32(scene.uniform(0.9, 1.5)), 0, 3) * spread
+    _absorb(scene, matter * np.float32(scene.uniform(0.25, 0.75)))
+    _sand(scene, spread, scene.uniform(0.06, 0.16), scene.uniform(0.7, 1.3))
 
 
 def granular_precipitate(scene: Scene) -> None:
@@ -48,7 +48,9 @@ def film(scene: Scene) -> None:
     folds = fields.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
     ridges = cv2.exp(-np.abs(folds) * np.float32(scene.uniform(5, 12)))
     relief = _relief(folds, 2.5 * unit)
-    scene.light *= np.clip(1 + (scene.uniform(0.1, 0.4) * relief - scene.uniform(0.1, 0.3) * ridges) * spread, 0.1, 2)
+    scene.light *= np.clip(
+        1 + (scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges) * spread, 0.1, 2
+    )
     _sand(scene, spread, scene.uniform(0.06, 0.15), scene.uniform(0.7, 1.3))
     _absorb(scene, spread * np.float32(scene.uniform(0.05, 0.3)))
 

@@ -44,11 +44,11 @@ def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]
 def _bottom(scene: Scene) -> None:
     """Grain, machining marks and scratches of the plastic."""
     rng, unit = scene.rng, scene.unit
-    scene.light += scene.uniform(0.003, 0.01) * fields.fractal(rng, scene.shape, 10 * unit, 2.5 * unit, 0.9)
+    scene.light += scene.uniform(0.0005, 0.004) * fields.fractal(rng, scene.shape, 8 * unit, 2 * unit, 0.9)
     if scene.chance(0.75):
         marks = np.float32(scene.uniform(0.006, 0.02)) * _streaks(scene)
         scene.light += marks * (np.float32(scene.uniform(0.05, 0.5)) + scene.inside(20))
-    if scene.chance(0.7):
+    if scene.chance(0.5):
         _scratches(scene)
 
 
@@ -70,21 +70,21 @@ def _scratches(scene: Scene) -> None:
     for _ in range(int(scene.rng.integers(1, 8))):
         start = scene.rng.random(2) * scene.shape[::-1]
         angle, bend = scene.uniform(0, 2 * np.pi), scene.uniform(-0.4, 0.4)
-        length = scene.log_uniform(40, 400) * scene.unit
+        length = scene.log_uniform(100, 600) * scene.unit
         steps = np.linspace(0, 1, 12)
         turned = angle + bend * steps
         points = start + length * np.stack([steps * np.cos(turned), steps * np.sin(turned)], axis=1)
-        shade = int(128 * (1 + scene.uniform(-0.14, 0.08)))
+        shade = round(128 * (1 + scene.uniform(-0.08, 0.05)))
         cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, shade, 1, cv2.LINE_AA, 4)
     scene.apply_ink(ink, 0.5)
 
 
 def drop_body(scene: Scene) -> None:
-    """The drop as a lens: a little brighter or darker than its surroundings, brightest in the middle."""
+    """The drop as a lens: a little brighter or darker than its surroundings, and darkening towards its edge."""
     depth = float(max(scene.drop.max(), 1.0))
     dome = np.sqrt(np.clip(scene.drop * np.float32(1 / depth), 0, 1))
-    scene.light *= 1 + np.float32(scene.uniform(-0.05, 0.08)) * dome
-    scene.light *= 1 - np.float32(scene.uniform(0.0, 0.06)) * scene.inside()
+    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * dome
+    scene.light *= 1 - np.float32(scene.uniform(0.04, 0.16)) * scene.inside()
 
 
 def meniscus(scene: Scene) -> None:

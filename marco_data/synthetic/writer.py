@@ -108,7 +108,7 @@ def _write_shards(directory: Path, plans: list[Plan], settings: Settings, shard_
         for split in ("train", "test"):
             chosen = [what.index for what in plans if what.split == split]
             shards = -(-len(chosen) // shard_images)
-            drawn = _drawn(chosen, settings, processes)
+            drawn = jpegs(chosen, settings, processes)
             for shard in range(shards):
                 path = directory / f"{split}-{shard + 1:05d}-of-{shards:05d}"
                 with tf.io.TFRecordWriter(str(path)) as writer:
@@ -118,8 +118,8 @@ def _write_shards(directory: Path, plans: list[Plan], settings: Settings, shard_
                         advance(1)
 
 
-def _drawn(indices: list[int], settings: Settings, processes: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yields JPEG, height and width of the images `indices` in their order, a bounded number of them ahead."""
+def jpegs(indices: list[int], settings: Settings, processes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yields (JPEG, height, width) of the images `indices` in their order; draws a bounded number of them ahead."""
     chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
     if processes == 1:
         for chunk in chunks:
