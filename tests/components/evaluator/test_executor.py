@@ -1,6 +1,7 @@
 """The Evaluator's executor on real artifacts, against scikit-learn on the same predictions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -140,3 +141,23 @@ def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, co
     check_against_sklearn(
         results.slice_metrics(evaluation.uri)["slices"]["overall"]["all"], *predictions(colour_model, made)
     )
+
+
+def test_the_training_run_gets_every_slice_the_verdict_and_the_figure(tmp_path, write_examples, record, colour_model):
+    from components.mlflow_tracking import connection, tracking
+
+    store = connection.local_store(tmp_path / "mlflow")
+    run = tracking.open_run(store, "marco", "judged", "judged")
+    shutil.copytree(colour_model, tmp_path / "model")
+    content = {"mlflow_run_id": run.run_id, "tracking_uri": store}
+    (tmp_path / "model" / tracking.TRAINING_FILE).write_text(json.dumps(content))
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 30)})
+    evaluation, _ = judge(tmp_path, artifact, tmp_path / "model", {"accuracy": 0.99})
+    found = connection.client(store).get_run(run.run_id)
+    slices = results.slice_metrics(evaluation.uri)["slices"]
+    assert found.data.metrics["eval/accuracy"] == slices["overall"]["all"]["accuracy"]
+    assert found.data.metrics["eval/imager/Rock/accuracy"] == slices["imager"]["Rock"]["accuracy"]
+    assert found.data.metrics["eval/institution/Merck/recall/Other"] == slices["institution"]["Merck"]["recall/Other"]
+    assert found.data.tags["blessed"] == "false"
+    assert "accuracy is" in found.data.tags["failures"]
+    assert [file.path for file in connection.client(store).list_artifacts(run.run_id)] == ["confusion_matrix.png"]

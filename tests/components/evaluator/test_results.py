@@ -1,0 +1,23 @@
+import json
+
+import pytest
+
+from components.evaluator import results
+from marco_model.errors import InputError
+
+
+def test_metrics_are_named_for_mlflow_and_the_undefined_left_out(tmp_path):
+    one = {"count": 3, "accuracy": 0.5, "auc/Crystals": None, "confusion_matrix": [[1, 0], [0, 2]]}
+    evaluation = {"slices": {"overall": {"all": one}, "institution": {"CSIRO": one}}}
+    (tmp_path / "metrics.json").write_text(json.dumps(evaluation))
+    assert results.flat_metrics(results.slice_metrics(str(tmp_path))) == {
+        "eval/count": 3.0,
+        "eval/accuracy": 0.5,
+        "eval/institution/CSIRO/count": 3.0,
+        "eval/institution/CSIRO/accuracy": 0.5,
+    }
+
+
+def test_a_missing_evaluation_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        results.slice_metrics(str(tmp_path))

@@ -1,0 +1,16 @@
+from components.mlflow_tracking.confusion_matrix import confusion_matrix_figure
+
+
+def test_every_cell_tells_its_count_and_its_share_of_the_true_class(tmp_path):
+    figure = confusion_matrix_figure([[3, 1], [0, 1200]], ["Clear", "Crystals"], "All")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["3\n75.0%", "1\n25.0%", "0\n0.0%", "1,200\n100.0%"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Clear", "Crystals"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_class_without_examples_is_no_division_by_zero():
+    figure = confusion_matrix_figure([[0, 0], [0, 2]], ["a", "b"], "All")
+    assert figure.axes[0].texts[0].get_text() == "0\n0.0%"
