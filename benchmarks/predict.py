@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.report import report
 
-IMAGES = Path(__file__).parents[2] / "shared" / "images"
-"""Six real images of 1280x960 pixels, kept beside the repository."""
+IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
+"""Six real images of 1280x960 pixels."""
 
 
 def write_variants(sources: Sequence[Path], directory: Path, count: int) -> list[Path]:

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+SCORES = {  # by the published graph itself, TensorFlow 2.16.2 on a CPU: Clear, Crystals, Other, Precipitate
+    "clear_220.jpeg": (0.9133686, 0.0247527, 0.0256348, 0.0362439),
+    "clear_236.jpeg": (0.8747374, 0.0492821, 0.0432823, 0.0326982),
+    "crystals_10.jpeg": (0.0260091, 0.9156436, 0.0293832, 0.0289640),
+    "crystals_6488.jpeg": (0.0213155, 0.9211900, 0.0303601, 0.0271345),
+    "other_1254.jpeg": (0.0214522, 0.0260105, 0.9198745, 0.0326627),
+    "precipitate_216.jpeg": (0.4092869, 0.4465934, 0.0921923, 0.0519273),
+}
+
+
+@pytest.fixture(scope="session")
+def encoded(real_images):
+    return [path.read_bytes() for path in real_images.values()]
+
+
+@pytest.fixture(scope="session")
+def published_scores(real_images):
+    return np.array([SCORES[name] for name in real_images])
+
+
+@pytest.fixture(scope="session")
+def published():
+    """The published SavedModel itself."""
+    import tensorflow as tf
+
+    from marco_model.released import published_directory
+
+    return tf.saved_model.load(str(published_directory()))
+
+
+@pytest.fixture(scope="session")
+def released_model():
+    """The published network as ours, auxiliary head and all."""
+    from marco_model.released import released
+
+    return released(auxiliary=True)
+
+
+@pytest.fixture(scope="session")
+def released_directory(released_model, tmp_path_factory):
+    """`released_model` exported."""
+    from marco_model.export import export
+    from marco_model.labels import CLASSES
+
+    directory = tmp_path_factory.mktemp("released") / "model"
+    export(released_model, directory, classes=CLASSES, input_size=599, metadata={"name": "released"})
+    return directory

@@ -1,0 +1,118 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from marco_model import preprocessing
+
+
+def png(pixels):
+    return tf.io.encode_png(pixels).numpy()
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def legacy_bilinear(image, size):
+    """TensorFlow 1's default by its definition: output pixel i reads from input coordinate i * in / out."""
+
+    def weights(length):
+        position = np.arange(size) * length / size
+        low = np.floor(position).astype(int)
+        matrix = np.zeros((size, length))
+        matrix[np.arange(size), low] += 1 - (position - low)
+        matrix[np.arange(size), np.minimum(low + 1, length - 1)] += position - low
+        return matrix
+
+    return np.einsum("ih,hwc,jw->ijc", weights(image.shape[0]), image.astype(float), weights(image.shape[1]))
+
+
+@pytest.mark.parametrize(("height", "width", "top", "left"), [(31, 40, 0, 4), (41, 30, 5, 0), (20, 20, 0, 0)])
+@pytest.mark.parametrize("size", [17, 52])
+def test_evaluation_is_centre_crop_then_legacy_bilinear_to_minus_one_to_one(height, width, top, left, size):
+    image = noise(height, width)
+    side = min(height, width)
+    square = image[top : top + side, left : left + side]
+    expected = (legacy_bilinear(square, size) / 255 - 0.5) * 2
+    np.testing.assert_allclose(preprocessing.evaluation_image(png(image), size), expected, atol=1e-5)
+
+
+def test_evaluation_is_the_published_graphs(published, encoded):
+    tall = Image.open(io.BytesIO(encoded[0])).rotate(90, expand=True).crop((0, 0, 701, 951))
+    images = tf.constant([*encoded[1:3], png(np.asarray(tall))])
+    placeholder = published.signatures["serving_default"].inputs[0].name
+    expected = published.prune(placeholder, "map/TensorArrayStack/TensorArrayGatherV3:0")(images)
+    np.testing.assert_allclose(preprocessing.evaluation_batch(images, 599), expected, atol=1e-5)
+
+
+def test_an_empty_batch_stays_empty():
+    assert preprocessing.evaluation_batch(tf.zeros([0], tf.string), 33).shape == (0, 33, 33, 3)
+
+
+def test_shrinking_keeps_the_aspect_and_averages_areas():
+    image = np.kron(noise(12, 20)[..., 0], np.ones((16, 16))).astype(np.uint8)
+    smaller = tf.io.decode_jpeg(preprocessing.shrink(png(np.repeat(image[..., None], 3, -1)), 12, 100)).numpy()
+    assert smaller.shape == (12, 20, 3)
+    assert np.abs(smaller[..., 0].astype(int) - image[::16, ::16]).max() <= 3
+
+
+@pytest.mark.parametrize("quality", [50, 95])
+def test_shrinking_a_real_image_follows_pillows_box_filter(encoded, quality):
+    shrunk = preprocessing.shrink(tf.constant(encoded[3]), 256, quality).numpy()
+    with Image.open(io.BytesIO(encoded[3])) as original:
+        expected = np.asarray(original.resize((341, 256), Image.Resampling.BOX)).astype(int)
+    with Image.open(io.BytesIO(shrunk)) as image:
+        assert image.format == "JPEG"
+        assert np.abs(np.asarray(image).astype(int) - expected).mean() < 4
+    assert len(shrunk) < len(encoded[3])
+
+
+def test_small_images_are_not_touched_by_shrinking():
+    encoded = png(noise(20, 30))
+    assert preprocessing.shrink(tf.constant(encoded), 20, 90).numpy() == encoded
+
+
+def place_of(window, image):
+    """Top and left of the one place in `image` that equals `window`."""
+    found = np.argwhere((image[:, :, 0] == window[0, 0, 0]) & (image[:, :, 1] == window[0, 0, 1]))
+    size = len(window)
+    places = [p for p in found if np.array_equal(image[p[0] : p[0] + size, p[1] : p[1] + size], window)]
+    assert len(places) == 1
+    return tuple(places[0])
+
+
+def test_windows_lie_everywhere_and_follow_their_seed():
+    image = noise(12, 10)
+    encoded = tf.constant(png(image))
+    windows = [preprocessing.random_window(encoded, 9, tf.constant([7, i])).numpy() for i in range(80)]
+    assert {place_of(window, image) for window in windows} == {(top, left) for top in range(4) for left in range(2)}
+    np.testing.assert_array_equal(windows[5], preprocessing.random_window(encoded, 9, tf.constant([7, 5])))
+
+
+def test_a_jpegs_window_is_that_of_the_whole_image(encoded):
+    whole = tf.io.decode_jpeg(encoded[2]).numpy().astype(int)
+    place = tf.random.stateless_uniform([2], [1, 2]).numpy()
+    top, left = (place * (np.array(whole.shape[:2]) - 598)).astype(int)
+    window = preprocessing.random_window(tf.constant(encoded[2]), 599, tf.constant([1, 2])).numpy()
+    # Chroma at the window's rim is interpolated from fewer neighbours.
+    inner = np.abs(window - whole[top : top + 599, left : left + 599])[8:-8, 8:-8]
+    assert inner.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_images_smaller_than_the_window_are_scaled_up(kind):
+    image = noise(20, 30)
+    encoded = png(image) if kind == "png" else tf.io.encode_jpeg(image, quality=100).numpy()
+    window = preprocessing.random_window(tf.constant(encoded), 40, tf.constant([0, 0]))
+    assert window.shape == (40, 40, 3)
+    assert window.dtype == tf.uint8
+    assert abs(float(tf.reduce_mean(tf.cast(window, tf.float32))) - image.mean()) < 8
+
+
+def test_windows_come_out_of_a_data_set(encoded):
+    images = tf.data.Dataset.from_tensor_slices((encoded, tf.range(len(encoded))))
+    windows = images.map(lambda one, i: preprocessing.random_window(one, 64, tf.stack([0, i])))
+    assert [window.shape for window in windows] == [(64, 64, 3)] * len(encoded)
