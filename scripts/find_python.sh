@@ -68,11 +68,14 @@ find_complete() {
 }
 
 system=$(uname -sm)
-[ "$system" = "Linux x86_64" ] || fail "TFX is built for Linux on x86_64 only and this is $system: use such a machine, or a container of one."
+[ "$system" = "Linux x86_64" ] ||
+    fail "TFX is built for Linux on x86_64 only and this is $system: use such a machine, or a container of one."
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || true)
-[ -n "$libc" ] || fail "TFX needs the GNU C library and this system has another: use Debian 12 or 13, Ubuntu 22.04 or 24.04, or RHEL 8 or 9."
+[ -n "$libc" ] ||
+    fail "TFX needs the GNU C library and this system has another: use Debian 12 or 13, Ubuntu 22.04 or 24.04, or RHEL 8 or 9."
 glibc=${libc#glibc }
-at_least "$glibc" 2.17 || fail "TFX needs glibc 2.17 or newer and this system has $glibc: use Debian 12 or 13, Ubuntu 22.04 or 24.04, or RHEL 8 or 9."
+at_least "$glibc" 2.17 ||
+    fail "TFX needs glibc 2.17 or newer and this system has $glibc: use Debian 12 or 13, Ubuntu 22.04 or 24.04, or RHEL 8 or 9."
 
 found=""
 if at_least "$glibc" 2.39; then

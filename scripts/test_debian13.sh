@@ -34,7 +34,8 @@ step() {
 check() {
     [ "$(id -u)" = 0 ] || fail "the Debian 13 root needs root: run make test-debian13 as root."
     command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap."
-    unshare --mount --pid --fork true 2>/dev/null || fail "mounting is not allowed here: run it on a machine or in a privileged container."
+    unshare --mount --pid --fork true 2>/dev/null ||
+        fail "mounting is not allowed here: run it on a machine or in a privileged container."
 }
 
 # The host's own mirror, from whatever format its apt is configured in.
