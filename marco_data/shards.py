@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from marco_data.files import is_remote
 from marco_model.errors import InputError
 
 TRAIN = "train"
@@ -31,11 +32,6 @@ class File:
     name: str
     size: int
     modified: float
-
-
-def is_remote(path: str) -> bool:
-    """Tells whether `path` is a URI such as `gs://bucket/folder`."""
-    return "://" in path
 
 
 def find_shards(paths: Iterable[str]) -> list[File]:

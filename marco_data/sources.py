@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from marco_data.files import exists, read_bytes
 from marco_data.institutions import INSTITUTIONS
 from marco_model.errors import InputError
 
@@ -41,6 +42,23 @@ def parse_sources(text: str, origin: str = FILE_NAME) -> dict[int, str]:
             raise InputError(f"{origin}: source {numbers[0]} is listed twice; give each its own number")
         sources[int(numbers[0])] = names[0]
     return sources
+
+
+def find_sources(paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
+    """Returns the institutions of the nearest `sources.csv`, or None.
+
+    It is looked for in the folders among `paths`, then beside the files `shards`, then in the folders above these.
+    """
+    beside = list(dict.fromkeys(_parent(shard) for shard in shards))
+    for folder in dict.fromkeys([*paths, *beside, *(_parent(folder) for folder in beside)]):
+        path = f"{folder.rstrip('/')}/{FILE_NAME}"
+        if exists(path):
+            return parse_sources(read_bytes(path).decode("utf-8"), path)
+    return None
+
+
+def _parent(path: str) -> str:
+    return path.rsplit("/", 1)[0] if "/" in path else "."
 
 
 def write_sources(folder: Path, sources: Mapping[int, str] = TABLE_I) -> None:

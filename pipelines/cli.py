@@ -9,7 +9,7 @@ import warnings
 import typer
 
 from marco_model.errors import InputError
-from pipelines.commands import compile, data_import, data_ingest, data_synthesize, predict, released, run
+from pipelines.commands import compile, data_import, data_ingest, data_inspect, data_synthesize, predict, released, run
 
 app = typer.Typer(
     help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
@@ -25,6 +25,7 @@ app.command("released")(released.released)
 app.command("compile")(compile.compile_)
 data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)
+data.command("inspect")(data_inspect.inspect)
 data.command("synthesize")(data_synthesize.synthesize)
 
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from marco_data.files import exists, open_raw, read_bytes
 from marco_data.tfrecord import GZIP_WBITS, frame
 
+__all__ = (
+    "RecordWriter",
+    "Writer",
+    "copy_folder",
+    "delete_tree",
+    "exists",
+    "join",
+    "make_folder",
+    "open_raw",
+    "read_bytes",
+    "rename",
+    "write_bytes",
+)
+
 _BUFFER_BYTES = 1 << 22
-
-
-def open_raw(path: str) -> Any:
-    """Opens a file for reading its bytes as they are, whatever its name ends in."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-
-
-def read_bytes(path: str) -> bytes:
-    """Returns a whole file."""
-    with open_raw(path) as file:
-        return file.read()
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -36,11 +39,6 @@ def write_bytes(path: str, data: bytes) -> None:
 def join(*parts: str) -> str:
     """Joins path parts as the file system of the first wants it."""
     return FileSystems.join(*parts)
-
-
-def exists(path: str) -> bool:
-    """Tells whether a file or folder is there."""
-    return FileSystems.exists(path)
 
 
 def rename(pairs: Sequence[tuple[str, str]]) -> None:

@@ -17,8 +17,8 @@ from components.example_gen.options import IngestOptions
 from components.example_gen.publishing import publish
 from components.example_gen.settling import settle
 from components.example_gen.staging import Staged, Unit, plan_units, stage
-from marco_data.shards import File, find_shards
-from marco_data.sources import FILE_NAME, parse_sources
+from marco_data.shards import find_shards
+from marco_data.sources import find_sources
 
 # One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
 LOCAL_BEAM_ARGS: tuple[str, ...] = (
@@ -56,7 +56,7 @@ def ingest(
     options = options or IngestOptions()
     shards = find_shards(paths)
     units = plan_units(shards, options)
-    sources = find_sources(paths, shards)
+    sources = find_sources(paths, (file.path for file in shards))
     staging = files.join(examples, "staging")
     files.delete_tree(staging)
     names = tuple(file.name for file in shards)
@@ -75,23 +75,6 @@ def ingest(
         )
     summary = publish(staging, [unit.number for unit in units], examples, quarantine, options.max_quarantined)
     return {**summary, "shards": len(shards), "sources": sources is not None}
-
-
-def find_sources(paths: Sequence[str], shards: Sequence[File]) -> Mapping[int, str] | None:
-    """Returns the institutions of the nearest `sources.csv` in the folders of the shards or above, or None."""
-    seen = set()
-    for folder in [*paths, *(_parent(file.path) for file in shards), *(_parent(_parent(file.path)) for file in shards)]:
-        if folder in seen:
-            continue
-        seen.add(folder)
-        path = f"{folder.rstrip('/')}/{FILE_NAME}"
-        if files.exists(path):
-            return parse_sources(files.read_bytes(path).decode("utf-8"), path)
-    return None
-
-
-def _parent(path: str) -> str:
-    return path.rsplit("/", 1)[0] if "/" in path else "."
 
 
 class _Stage(beam.DoFn):

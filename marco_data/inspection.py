@@ -1,0 +1,171 @@
+"""What is in a set of shards: counts, and a few images of each class."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marco_data import contract
+from marco_data.files import open_raw
+from marco_data.institutions import UNKNOWN, imager_of
+from marco_data.progress import progress
+from marco_data.shards import File, find_shards, split_of
+from marco_data.sources import find_sources
+from marco_data.splits import hashed_draw
+from marco_data.tfrecord import Record, read_records
+from marco_model.errors import InputError
+
+QUARANTINE_FILE = "quarantine.csv"
+
+Counts = collections.Counter[tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One image for the contact sheet."""
+
+    encoded: bytes
+    class_name: str
+    institution: str
+    filename: str
+
+
+@dataclasses.dataclass
+class Inspection:
+    """Counts over a set; each by split (`train`, `eval` or `unknown`) and a name, `samples` by class."""
+
+    classes: Counts = dataclasses.field(default_factory=collections.Counter)
+    imagers: Counts = dataclasses.field(default_factory=collections.Counter)
+    sizes: Counts = dataclasses.field(default_factory=collections.Counter)
+    shards: int = 0
+    unreadable: int = 0
+    samples: dict[str, list[Sample]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        """The number of records that could be read."""
+        return self.classes.total()
+
+
+def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
+    """Reads every record of raw shards or of ExampleGen's output, and decodes none.
+
+    `samples` images of each class are kept, drawn by a stable hash of their ids. Records that cannot be read are
+    counted; `marco data ingest` says what is wrong with them. Raises `InputError` where there are no shards.
+    """
+    shards = find_shards(paths)
+    sources = find_sources(paths, (shard.path for shard in shards))
+    found = Inspection(shards=len(shards))
+    drawn: dict[str, list[tuple[float, int, Sample]]] = {}
+    with progress("reading", len(shards), unit="shards") as advance:
+        for shard in shards:
+            split = _split(shard)
+            for features in _features(shard.path):
+                if features is None:
+                    found.unreadable += 1
+                    continue
+                _count(found, split, features, sources)
+                if samples:
+                    _draw(drawn, features, sources, samples)
+            advance(1)
+    found.samples = {name: [sample for *_, sample in sorted(held, reverse=True)] for name, held in drawn.items()}
+    return found
+
+
+def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
+    """Returns a quarantine's entries by reason, most frequent first, or None where `path` holds none.
+
+    `path` is the output of `marco data ingest` or the quarantine itself.
+    """
+    for place in (Path(path) / "quarantine" / QUARANTINE_FILE, Path(path) / QUARANTINE_FILE):
+        if place.is_file():
+            by_reason: dict[str, list[dict[str, str]]] = {}
+            with place.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    by_reason.setdefault(row["reason"], []).append(row)
+            return dict(sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])))
+    return None
+
+
+def _split(shard: File) -> str:
+    try:
+        return split_of(shard.path)
+    except InputError:
+        return UNKNOWN
+
+
+def _features(path: str) -> Iterator[dict[str, Any] | None]:
+    """Yields each record's features, each its first value, or None for a record or rest that cannot be read."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    with open_raw(path) as file:
+        for found in read_records(file):
+            if not isinstance(found, Record) or not found.intact:
+                yield None
+                continue
+            try:
+                feature = tf.train.Example.FromString(found.data).features.feature
+            except DecodeError:
+                yield None
+                continue
+            values = {name: _first(feature[name]) for name in feature}
+            yield values if {contract.LABEL, contract.ENCODED} <= values.keys() else None
+
+
+def _first(feature: Any) -> Any:
+    kind = feature.WhichOneof("kind")
+    held = getattr(feature, kind).value if kind else ()
+    return held[0] if held else None
+
+
+def _text(features: Mapping[str, Any], name: str) -> str:
+    value = features.get(name, b"")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _count(found: Inspection, split: str, features: Mapping[str, Any], sources: Mapping[int, str] | None) -> None:
+    institution = _institution(features, sources)
+    imager = _text(features, contract.IMAGER) or imager_of(institution, _text(features, contract.FILENAME))
+    found.classes[split, _class_name(features)] += 1
+    found.imagers[split, institution, imager] += 1
+    found.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
+
+
+def _institution(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> str:
+    number = int(features.get(contract.SOURCE) or 0)
+    return _text(features, contract.INSTITUTION) or (sources or {}).get(number, f"source {number}")
+
+
+def _class_name(features: Mapping[str, Any]) -> str:
+    return _text(features, contract.LABEL_TEXT) or f"label {features[contract.LABEL]}"
+
+
+def _draw(
+    drawn: dict[str, list[tuple[float, int, Sample]]],
+    features: Mapping[str, Any],
+    sources: Mapping[int, str] | None,
+    samples: int,
+) -> None:
+    """Keeps the image if its draw is among the lowest of its class; a heap holds the highest of those on top."""
+    held = drawn.setdefault(_class_name(features), [])
+    number = features.get(contract.IMAGE_ID)
+    rank = -hashed_draw(f"sample {number}")
+    if len(held) == samples and rank <= held[0][0]:
+        return
+    sample = Sample(
+        features[contract.ENCODED],
+        _class_name(features),
+        _institution(features, sources),
+        _text(features, contract.FILENAME),
+    )
+    entry = (rank, sum(map(len, drawn.values())) if number is None else number, sample)
+    if len(held) < samples:
+        heapq.heappush(held, entry)
+    else:
+        heapq.heapreplace(held, entry)

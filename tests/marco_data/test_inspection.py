@@ -1,0 +1,130 @@
+"""Counts of raw shards, checked against how they were made; the sheet is looked at pixel by pixel."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marco_data import contract
+from marco_data.contact_sheet import CELL, contact_sheet
+from marco_data.inspection import Sample, inspect_shards, read_quarantine
+from marco_data.reasons import REASONS
+from marco_data.sources import write_sources
+from marco_data.tfrecord import frame
+from marco_model.labels import CLASSES
+
+
+def jpeg(shade, width=30):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 20), (shade, shade, shade)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def example(number, source=1):
+    width = 30 + 10 * (number % 2)
+    return contract.build_example(
+        encoded=jpeg(number, width),
+        image_format="JPEG",
+        height=20,
+        width=width,
+        filename=f"03c3_A1_ImagerDefaults_{number}.jpg" if number % 3 else f"{number}.png",
+        image_id=number,
+        label=number % 4,
+        label_text=CLASSES[number % 4],
+        label_raw=0,
+        source=source,
+    )
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Twelve training and four test images of CSIRO, six of the former from the Minstrel; two damaged records."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_sources(folder)
+    train = [frame(example(number).SerializeToString()) for number in range(12)]
+    hurt = train[0][:40] + bytes([train[0][40] ^ 1]) + train[0][41:]
+    (folder / "train-00001-of-00001").write_bytes(b"".join([*train, hurt, frame(b"\xff no example")]))
+    test = [frame(example(number).SerializeToString()) for number in range(100, 104)]
+    (folder / "test-00001-of-00001").write_bytes(b"".join(test))
+    return folder
+
+
+def test_counts_by_class_institution_imager_and_size(shards):
+    found = inspect_shards([str(shards)])
+    assert (found.records, found.shards, found.unreadable) == (16, 2, 2)
+    assert found.classes == {(split, name): {"train": 3, "eval": 1}[split] for split in ("train", "eval")
+                             for name in CLASSES}  # fmt: skip
+    assert found.imagers == {
+        ("train", "CSIRO", "Formulatrix Rock Imager"): 8,
+        ("train", "CSIRO", "Rigaku Minstrel"): 4,
+        ("eval", "CSIRO", "Formulatrix Rock Imager"): 3,
+        ("eval", "CSIRO", "Rigaku Minstrel"): 1,
+    }
+    assert found.sizes == {("train", "30×20"): 6, ("train", "40×20"): 6, ("eval", "30×20"): 2, ("eval", "40×20"): 2}
+
+
+def test_institution_and_imager_of_an_ingested_record_win(shards):
+    ingested = example(1)
+    ingested.features.feature[contract.INSTITUTION].bytes_list.value.append(b"Merck")
+    ingested.features.feature[contract.IMAGER].bytes_list.value.append(b"a new one")
+    for shard in shards.glob("*-of-*"):
+        shard.unlink()
+    (shards / "Split-eval").mkdir()
+    (shards / "Split-eval" / "data_tfrecord-00000-of-00001").write_bytes(frame(ingested.SerializeToString()))
+    assert inspect_shards([str(shards)]).imagers == {("eval", "Merck", "a new one"): 1}
+
+
+def test_samples_are_drawn_alike_whatever_the_order(shards):
+    drawn = inspect_shards([str(shards)], samples=2).samples
+    assert {name: len(held) for name, held in drawn.items()} == dict.fromkeys(CLASSES, 2)
+    (shards / "train-00001-of-00001").rename(shards / "validation-00001-of-00001")
+    again = inspect_shards([str(shards)], samples=2).samples
+    assert drawn == again
+
+
+def test_the_sheet_has_a_row_a_class_in_class_order():
+    shades = {"Other": 200, "Clear": 30, "Crystals": 90}
+    sheet = contact_sheet({name: [Sample(jpeg(shade), name, "CSIRO", "a.jpg")] for name, shade in shades.items()})
+    pixels = np.asarray(sheet)
+    rows = (pixels.shape[0] - 8) // 3
+    for row, name in enumerate(("Clear", "Crystals", "Other")):
+        cell = pixels[8 + row * rows :][:CELL, 8 : 8 + CELL]
+        assert (np.abs(cell.astype(int) - shades[name]) < 3).all(-1).sum() == 30 * 20
+
+
+def test_an_image_that_does_not_decode_leaves_a_cell_that_says_so():
+    empty = contact_sheet({"Clear": [Sample(b"no image", "Clear", "CSIRO", "a.jpg")]})
+    assert len(empty.getcolors(100_000)) > 2
+
+
+def test_a_quarantine_is_grouped_by_reason(tmp_path):
+    (tmp_path / "quarantine").mkdir()
+    lines = ["shard,offset,index,image_id,reason,detail", "a,0,0,,bad_checksum,x", "a,9,1,,duplicate_id,y"]
+    (tmp_path / "quarantine" / "quarantine.csv").write_text("\n".join([*lines, "a,12,2,7,duplicate_id,z"]) + "\n")
+    held = read_quarantine(str(tmp_path))
+    assert [(reason, [row["index"] for row in rows]) for reason, rows in held.items()] == [
+        ("duplicate_id", ["1", "2"]),
+        ("bad_checksum", ["0"]),
+    ]
+    assert read_quarantine(str(tmp_path / "quarantine")) == held
+    assert read_quarantine(str(tmp_path.parent / "none")) is None
+
+
+def test_every_reason_has_one_line():
+    assert all(text and "\n" not in text for text in REASONS.values())
+
+
+def test_the_command_prints_tables_writes_the_sheet_and_explains_the_quarantine(shards, tmp_path):
+    quarantine = "shard,offset,index,image_id,reason,detail\ntrain-1,0,3,,too_many_pixels,60000x60000 in the header\n"
+    (shards / "quarantine.csv").write_text(quarantine)
+    command = [sys.executable, "-m", "pipelines.cli", "data", "inspect", "--contact-sheet", str(tmp_path / "s.png")]
+    done = subprocess.run([*command, str(shards)], capture_output=True, text=True, env={"COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    assert "16 images in 2 shards" in done.stdout
+    assert "2 records cannot be read" in done.stdout
+    assert REASONS["too_many_pixels"] in done.stdout and "60000x60000" in done.stdout
+    assert Image.open(tmp_path / "s.png").width > 3 * CELL
