@@ -41,4 +41,4 @@ def test_shrinking_keeps_the_picture(encoded):
         reference = np.asarray(Image.open(io.BytesIO(original)).resize((320, 240), Image.Resampling.BOX), np.float32)
         ours = tf.io.decode_jpeg(shrunk).numpy().astype(np.float32)
         assert np.abs(ours - reference).mean() < 4.0
-        assert abs((ours - reference).mean()) < 0.5
+        assert abs((ours - reference).mean()) < 2.0

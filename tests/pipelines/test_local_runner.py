@@ -1,0 +1,119 @@
+"""The whole pipeline as a user runs it: killed in training, resumed, then reused."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "data.synthetic.images": 96,
+    "recipe.steps": 40,
+    "recipe.batch_size": 8,
+    "recipe.evaluate_every": 20,
+    "recipe.checkpoint_every": 4,
+    "transform.shorter_side": 160,
+    "network.input_size": 151,
+    "network.auxiliary": "false",
+    "thresholds.accuracy": 0.05,
+    "thresholds.recall/Crystals": 0.0,
+}
+
+
+def command(output, **changes):
+    settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
+    return [sys.executable, "-m", "pipelines.cli", "run", "--preset", "local", "--output", str(output), *settings]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs three times into one folder; the first is killed with SIGKILL once training has saved a checkpoint."""
+    output = tmp_path_factory.mktemp("run")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    with subprocess.Popen(command(output), cwd=elsewhere, start_new_session=True, **options) as first:
+        deadline = time.monotonic() + 400
+        while not list(output.glob("checkpoints/*/ckpt-*.index")) and first.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(first.pid, signal.SIGKILL)
+        killed = first.communicate()[0]
+    assert first.returncode == -signal.SIGKILL, killed
+    second = subprocess.run(command(output), cwd=elsewhere, timeout=500, check=False, **options)
+    summary = json.loads((output / "summary.json").read_text()) if second.returncode == 0 else None
+    third = subprocess.run(command(output), cwd=elsewhere, timeout=300, check=False, **options)
+    return {"output": output, "elsewhere": elsewhere, "second": second, "summary": summary, "third": third}
+
+
+def test_a_killed_training_is_resumed_and_says_from_which_step(runs):
+    assert runs["second"].returncode == 0, runs["second"].stdout
+    step = runs["summary"]["resumed_from"]
+    assert step >= 4
+    assert step % 4 == 0
+    assert f"Resuming training from step {step} of 40" in runs["second"].stdout
+    assert "Transform" in runs["summary"]["reused"]
+
+
+def test_the_summary_says_what_the_run_came_to(runs):
+    summary = runs["summary"]
+    assert summary["blessed"] is True
+    assert sum(summary["examples"].values()) + summary["quarantined"] == 96
+    for kind in ("institution", "imager"):
+        slices = summary["slices"][kind].values()
+        assert sum(one["count"] for one in slices) == summary["examples"]["eval"]
+        right = sum(one["accuracy"] * one["count"] for one in slices)
+        assert right == pytest.approx(summary["accuracy"] * summary["examples"]["eval"])
+    assert (pathlib.Path(summary["model_path"]) / "saved_model.pb").is_file()
+    assert set(summary["seconds"]) >= {"MarcoExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"}
+    assert "CSIRO" in runs["second"].stdout
+
+
+def test_nothing_is_run_again_when_nothing_has_changed(runs):
+    assert runs["third"].returncode == 0, runs["third"].stdout
+    told = json.loads((runs["output"] / "summary.json").read_text())
+    assert set(told["reused"]) == set(told["seconds"])
+    assert runs["third"].stdout.count("unchanged, reused") == len(told["seconds"])
+    assert told["model_path"] == runs["summary"]["model_path"]
+
+
+def test_mlflow_holds_one_run_with_recipe_curves_slices_data_and_versions(runs):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(runs["summary"]["tracking_uri"])
+    (experiment,) = [one for one in client.search_experiments() if one.name == "marco"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == runs["summary"]["mlflow_run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe.steps"] == "40"
+    assert run.data.metrics["eval/accuracy"] == pytest.approx(runs["summary"]["accuracy"])
+    for name, one in runs["summary"]["slices"]["institution"].items():
+        assert run.data.metrics[f"eval/institution/{name}/accuracy"] == pytest.approx(one["accuracy"])
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "validation/accuracy")] == [20, 40]
+    assert run.data.tags["data.fingerprint"]
+    assert run.data.tags["runtime.tensorflow"]
+    assert any(one.path == "confusion_matrix.png" for one in client.list_artifacts(run.info.run_id))
+    assert str(client.get_model_version_by_alias("marco", "champion").version) == "1"
+
+
+def test_the_published_model_scores_an_image_through_marco_predict(runs, real_images):
+    scores = runs["elsewhere"] / "scores.csv"
+    images = [str(path) for path in real_images.values()]
+    arguments = ["predict", "--model", runs["summary"]["model_path"], "--output", str(scores), *images]
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], check=True, env=environment)
+    header, *rows = scores.read_text().splitlines()
+    assert header == "path,plate,well,drop,class,clear,crystals,other,precipitate,model"
+    assert len(rows) == 6
+    for row in rows:
+        assert sum(float(score) for score in row.split(",")[5:9]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_run_writes_nothing_outside_its_output(runs):
+    assert {path.name for path in runs["elsewhere"].iterdir()} <= {"scores.csv"}
