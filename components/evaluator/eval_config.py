@@ -11,7 +11,7 @@ from marco_model.errors import InputError
 
 
 def eval_config(thresholds: Mapping[str, float], classes: Sequence[str], auc_classes: Sequence[str]) -> Any:
-    """Returns the `tfma.EvalConfig`.
+    """Returns the TFMA `EvalConfig`.
 
     `thresholds`: metric name → smallest value that is good enough over all examples, such as
     `{"accuracy": 0.8, "recall/Crystals": 0.9}`; without any, no model is ever blessed. `auc_classes`: the classes of
@@ -20,24 +20,27 @@ def eval_config(thresholds: Mapping[str, float], classes: Sequence[str], auc_cla
     Raises:
         InputError: a threshold names no metric, or is not between 0 and 1.
     """
-    import tensorflow_model_analysis as tfma
+    # TFMA 0.52 (TFX 1.21) no longer offers these at its top.
+    from tensorflow_model_analysis.proto import config_pb2
 
     check_thresholds(thresholds, classes, auc_classes)
-    metric = tfma.MetricConfig(
+    metric = config_pb2.MetricConfig(
         class_name="ClassificationMetrics",
         module="components.evaluator.metrics",
         config=json.dumps({"classes": list(classes), "auc_classes": list(auc_classes)}),
     )
-    spec = tfma.MetricsSpec(metrics=[metric])
+    spec = config_pb2.MetricsSpec(metrics=[metric])
     for name, bound in thresholds.items():
         # TFMA applies a threshold without slices to every slice; this one is for all examples together.
-        threshold = tfma.PerSliceMetricThreshold(
-            slicing_specs=[tfma.SlicingSpec()],
-            threshold=tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": bound})),
+        threshold = config_pb2.PerSliceMetricThreshold(
+            slicing_specs=[config_pb2.SlicingSpec()],
+            threshold=config_pb2.MetricThreshold(
+                value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": bound})
+            ),
         )
         spec.per_slice_thresholds[name].thresholds.append(threshold)
-    slices = [tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[feature]) for feature in SLICES)]
-    return tfma.EvalConfig(model_specs=[tfma.ModelSpec()], metrics_specs=[spec], slicing_specs=slices)
+    slices = [config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=[feature]) for feature in SLICES)]
+    return config_pb2.EvalConfig(model_specs=[config_pb2.ModelSpec()], metrics_specs=[spec], slicing_specs=slices)
 
 
 def check_thresholds(thresholds: Mapping[str, float], classes: Sequence[str], auc_classes: Sequence[str]) -> None:

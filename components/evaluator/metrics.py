@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
-import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
@@ -132,7 +131,7 @@ def _computations(classes: Sequence[str], auc_classes: Sequence[str], **_: Any) 
     return [metric_types.MetricComputation(keys=keys, preprocessors=[], combiner=_Combiner(classes, auc_classes))]
 
 
-class ClassificationMetrics(tfma.metrics.Metric):
+class ClassificationMetrics(metric_types.Metric):
     """Count, accuracy, precision and recall of each class, AUC of some classes against the rest, confusion matrix.
 
     Takes extracts whose `labels` are int [n] and `predictions` float [n, classes]: a batch of one slice.

@@ -7,7 +7,8 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis import constants
+from tensorflow_model_analysis.extractors import extractor, slice_key_extractor
 
 from components.evaluator.names import SLICES
 from marco_data import contract
@@ -29,10 +30,10 @@ def _extract(labels: np.ndarray, scores: np.ndarray, slice_key: tuple[tuple[str,
     keys = np.empty([1], object)
     keys[0] = slice_key
     return {
-        tfma.INPUT_KEY: b"",  # TFMA counts its bytes, and warns about every extract that has none.
-        tfma.LABELS_KEY: labels,
-        tfma.PREDICTIONS_KEY: scores,
-        tfma.SLICE_KEY_TYPES_KEY: keys,
+        constants.INPUT_KEY: b"",  # TFMA counts its bytes, and warns about every extract that has none.
+        constants.LABELS_KEY: labels,
+        constants.PREDICTIONS_KEY: scores,
+        constants.SLICE_KEY_TYPES_KEY: keys,
     }
 
 
@@ -71,7 +72,7 @@ class Predict(beam.DoFn):
 def extractors() -> list[Any]:
     """Returns what TFMA needs between these extracts and its evaluators: a stage by the name they wait for."""
     return [
-        tfma.extractors.Extractor(
-            stage_name=tfma.extractors.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.Map(lambda extract: extract)
+        extractor.Extractor(
+            stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.Map(lambda extract: extract)
         )
     ]
