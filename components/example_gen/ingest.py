@@ -21,6 +21,7 @@ from marco_data.shards import find_shards
 from marco_data.sources import find_sources
 
 # One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
+# The runner is named since `DirectRunner` would first try to download another one.
 LOCAL_BEAM_ARGS: tuple[str, ...] = (
     "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
     "--direct_running_mode=in_memory",

@@ -3,6 +3,7 @@
 import collections
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import apache_beam as beam
 import pytest
 import tensorflow as tf
 
-from components.example_gen.ingest import ingest
+from components.example_gen.ingest import LOCAL_BEAM_ARGS, ingest
 from components.example_gen.options import BY_HASH, IngestOptions
 from components.example_gen.standalone import ingest_to_folder
 from marco_data import contract, tfrecord
@@ -124,9 +125,16 @@ def test_a_folder_that_holds_something_is_left_alone(damaged_set, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path):
+def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path, monkeypatch):
+    # Workers inherit the environment: each says who it is when Python starts it.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'sdk_worker_main' in ' '.join(sys.orig_argv):\n"
+        f"    print(os.getpid(), file=open({str(tmp_path / 'workers')!r}, 'a'))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     options = IngestOptions(shard_bytes=5_000)
-    arguments = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    arguments = [LOCAL_BEAM_ARGS[0], "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     ingest([damaged_set.folder], str(alone / "examples"), str(alone / "quarantine"), options)
     ingest(
@@ -136,6 +144,8 @@ def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path):
         options,
         lambda: beam.Pipeline(argv=arguments),
     )
+    workers = {int(line) for line in (tmp_path / "workers").read_text().split()}
+    assert len(workers) == 2 and os.getpid() not in workers
     assert all_bytes(together) == all_bytes(alone)
 
 
