@@ -47,7 +47,7 @@ def fold(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         if layer.name in norms:
             folded.get_layer(layer.name).set_weights(_folded_weights(layer, norms[layer.name]))
-        elif layer.name not in folded_norms:
+        elif layer.weights and layer.name not in folded_norms:
             folded.get_layer(layer.name).set_weights(layer.get_weights())
     return folded
 
