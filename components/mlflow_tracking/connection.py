@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CHATTER = ("alembic", "mlflow")
 _PROBE_SECONDS = 5.0
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
 
 
 def local_store(directory: str | Path) -> str:
@@ -43,6 +44,7 @@ def client(tracking_uri: str) -> MlflowClient:
         InputError: the server does not answer.
     """
     _probe(tracking_uri)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Read when MLflow is imported.
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with reaching(tracking_uri):
@@ -67,8 +69,11 @@ def _probe(tracking_uri: str) -> None:
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return InputError(f"MLflow at {tracking_uri} failed: {reason[0]}; start that server or set another tracking URI")
+    return InputError(f"MLflow at {tracking_uri} failed: {_first_line(error)}; start it or set another tracking URI")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 @contextlib.contextmanager
@@ -79,6 +84,8 @@ def reaching(tracking_uri: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        if getattr(error, "error_code", None) in _REFUSALS:
+            raise InputError(f"MLflow at {tracking_uri} refuses: {_first_line(error)}; mend what it names") from error
         root = type(error).__module__.partition(".")[0]
         if isinstance(error, OSError) or root in {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}:
             raise _unreachable(tracking_uri, error) from error

@@ -80,6 +80,15 @@ def test_the_run_of_a_model_is_read_from_its_artifact(tmp_path, store):
     assert tracking.run_of_model(str(tmp_path)) == tracking.Run(store, "r")
 
 
+def test_a_recipe_cannot_change_under_one_key(store):
+    run = tracking.open_run(store, "marco", "changed", "changed")
+    run.log_recipe({"rate": 0.1})
+    run.log_recipe({"rate": 0.1, "seed": 1})
+    with pytest.raises(InputError, match=r"refuses.*rate"):
+        run.log_recipe({"rate": 0.2})
+    assert read(run).data.params == {"rate": "0.1", "seed": "1"}
+
+
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/none/mlflow.db"])
 def test_a_store_that_fails_is_one_line(uri):
     with pytest.raises(InputError) as raised:
