@@ -12,17 +12,19 @@ from marco_data.synthetic.scene import Scene
 def phase_separation(scene: Scene) -> None:
     """Droplets of a second liquid phase, small and many or large and merging, or one large body of it."""
     unit = scene.unit
-    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.6, 0.12, 0.28]))
+    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.65, 0.08, 0.27]))
     if style != "droplets":
         for _ in range(int(scene.rng.integers(1, 4))):
             _inner_phase(scene)
     if style == "body":
         return
     ink = scene.blank_ink()
-    typical = scene.log_uniform(3, 22) * unit
-    count = int(np.clip(scene.log_uniform(60, 1200), 10, (500 * unit / typical) ** 2))
+    typical = scene.log_uniform(4, 20) * unit
+    room = float(np.count_nonzero(scene.drop > 0))
+    # A log-normal spread of 0.6 doubles the mean area.
+    count = int(np.clip(scene.log_uniform(0.2, 0.8) * room / (2 * np.pi * typical**2), 20, 1800))
     density = cv2.exp(fields.fractal(scene.rng, scene.shape, 250 * unit, 40 * unit, 0.6))
-    contrast = scene.uniform(0.25, 0.75)
+    contrast = scene.uniform(0.3, 0.7)
     sizes = typical * np.clip(scene.rng.lognormal(0, 0.6, count), 0.3, 5)
     for place, radius in zip(scene.places(count, typical, density), sizes, strict=True):
         _droplet(scene, ink, place, float(radius), contrast)
@@ -33,15 +35,12 @@ def phase_separation(scene: Scene) -> None:
 def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
     """Draws a droplet as the small lens that it is: a dark rim, thicker away from the lamp, around a bright middle."""
     lamp = np.asarray(scene.lamp)
-    rim = float(np.clip(3.0 * scene.unit / radius, 0.12, 0.35))
-    for share, shift, shade in (
-        (1.0, 0.0, 1 - contrast),
-        (1 - rim, 0.5 * rim, 1 - 0.3 * contrast),
-        (0.75 - rim, 0.3, 1.06),
-    ):
-        at = place + lamp * radius * shift
+    rim = float(np.clip(0.28 * radius, 1.2 * scene.unit, 4.5 * scene.unit))
+    rings = ((radius, 0.0, 1 - contrast), (radius - rim, 0.45 * rim, 1.0), (0.45 * radius, 0.3 * rim, 1.07))
+    for size, shift, shade in rings:
+        at = place + lamp * shift
         middle = (round(float(at[0]) * 16), round(float(at[1]) * 16))
-        cv2.circle(ink, middle, max(6, round(radius * share * 16)), int(128 * shade), -1, cv2.LINE_AA, 4)
+        cv2.circle(ink, middle, max(6, round(size * 16)), round(128 * shade), -1, cv2.LINE_AA, 4)
 
 
 def _inner_phase(scene: Scene) -> None:

@@ -13,10 +13,10 @@ from marco_data.synthetic.scene import Scene
 def light_precipitate(scene: Scene) -> None:
     """A fine sandy haze over the drop, a little denser in places."""
     unit = scene.unit
-    spread = _spread(scene, scene.uniform(0.2, 0.7))
-    _sand(scene, spread, scene.uniform(0.05, 0.12), scene.uniform(0.7, 1.2))
-    _grains(scene, spread, int(scene.log_uniform(800, 4000)), scene.uniform(0.7, 1.1) * unit, scene.uniform(0.15, 0.4))
-    _absorb(scene, spread * np.float32(scene.uniform(0.03, 0.15)))
+    spread = _spread(scene, scene.uniform(0.3, 0.8))
+    _sand(scene, spread, scene.uniform(0.03, 0.09), scene.uniform(0.7, 1.1))
+    _grains(scene, spread, int(scene.log_uniform(2000, 9000)), scene.uniform(0.7, 1.0) * unit, scene.uniform(0.1, 0.3))
+    _absorb(scene, spread * np.float32(scene.uniform(0.08, 0.3)))
 
 
 def heavy_precipitate(scene: Scene) -> None:
@@ -34,25 +34,25 @@ def granular_precipitate(scene: Scene) -> None:
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.3, 0.9))
     uneven = spread * cv2.exp(0.7 * fields.fractal(scene.rng, scene.shape, 120 * unit, 8 * unit, 0.7))
-    count, size = scene.log_uniform(6000, 20000), scene.uniform(0.7, 1.1)
+    count, size = scene.log_uniform(10000, 30000), scene.uniform(0.7, 1.0)
     for share, factor in ((0.8, 1.0), (0.18, 1.5), (0.02, 2.0)):
-        _grains(scene, uneven, int(count * share), size * factor * unit, scene.uniform(0.3, 0.7))
-    _sand(scene, spread, scene.uniform(0.06, 0.14), scene.uniform(0.7, 1.2))
-    _absorb(scene, spread * np.float32(scene.uniform(0.05, 0.3)))
+        _grains(scene, uneven, int(count * share), size * factor * unit, scene.uniform(0.2, 0.5))
+    _sand(scene, spread, scene.uniform(0.04, 0.1), scene.uniform(0.7, 1.1))
+    _absorb(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
 
 
 def film(scene: Scene) -> None:
     """A skin over the drop, wrinkled and torn, with fine grain in it."""
     rng, unit = scene.rng, scene.unit
-    spread = _spread(scene, scene.uniform(0.0, 0.3))
+    spread = _spread(scene, scene.uniform(0.1, 0.5))
     folds = fields.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
     ridges = cv2.exp(-np.abs(folds) * np.float32(scene.uniform(5, 12)))
     relief = _relief(folds, 2.5 * unit)
     scene.light *= np.clip(
         1 + (scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges) * spread, 0.1, 2
     )
-    _sand(scene, spread, scene.uniform(0.06, 0.15), scene.uniform(0.7, 1.3))
-    _absorb(scene, spread * np.float32(scene.uniform(0.05, 0.3)))
+    _sand(scene, spread, scene.uniform(0.03, 0.08), scene.uniform(0.7, 1.1))
+    _absorb(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
 
 
 def _spread(scene: Scene, uneven: float) -> Field:

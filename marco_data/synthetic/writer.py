@@ -15,6 +15,7 @@ from typing import Any
 from marco_data.contract import build_example
 from marco_data.institutions import INSTITUTIONS
 from marco_data.progress import progress
+from marco_data.sources import write_sources
 from marco_data.synthetic.kinds import KINDS
 from marco_data.synthetic.plan import Plan, Settings, plan
 from marco_data.synthetic.render import draw
@@ -23,7 +24,7 @@ from marco_model.labels import CLASSES
 
 MANIFEST = "synthetic.json"
 # Raised whenever the same settings draw other images than before, so that sets of old are not taken for new ones.
-DRAWING = 1
+DRAWING = 2
 _CHUNK = 8
 
 
@@ -56,8 +57,10 @@ def synthesize(
         held = _held(directory)
         if held == manifest:
             return manifest
-        if held is None or not overwrite:
-            raise InputError(f"{directory} holds something else; give an empty or new folder")
+        if held is None:
+            raise InputError(f"{directory} holds something else than a synthetic set; give an empty or new folder")
+        if not overwrite:
+            raise InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
     aside = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -165,10 +168,7 @@ def _record(what: Plan, encoded: bytes, height: int, width: int) -> bytes:
 
 def _write_tables(directory: Path) -> None:
     """Writes the names behind the numbers: institutions, classes, and the kinds as the raw labels."""
-    for name, values in (
-        ("sources.csv", INSTITUTIONS),
-        ("labels-norm.csv", CLASSES),
-        ("labels-raw.csv", [kind.name for kind in KINDS]),
-    ):
+    write_sources(directory)
+    for name, values in (("labels-norm.csv", CLASSES), ("labels-raw.csv", [kind.name for kind in KINDS])):
         lines = ["id,name", *(f"{number},{value}" for number, value in enumerate(values))]
         (directory / name).write_text("\n".join(lines) + "\n")
