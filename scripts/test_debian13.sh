@@ -115,4 +115,4 @@ if [ -n "${clean:-}" ] || [ "$(cat "$cache/made-from" 2>/dev/null)" != "$suite $
 lay_out
 if [ $# = 0 ]; then set -- make --no-print-directory test; fi
 step "running: $*"
-unshare --mount --pid --fork --kill-child scripts/test_debian13.sh --enter "$@"
+exec unshare --mount --pid --fork --kill-child scripts/test_debian13.sh --enter "$@"
