@@ -1,0 +1,23 @@
+import json
+
+from PIL import Image
+
+from benchmarks.predict import write_variants
+from benchmarks.report import report
+
+
+def test_the_report_is_one_line_with_the_ratio_of_ours_to_the_peer(capsys):
+    report(3, 4, "seconds")
+    assert json.loads(capsys.readouterr().out) == {"ours": 3, "peer": 4, "ratio": 0.75, "unit": "seconds"}
+
+
+def test_variants_are_different_files_of_full_size_and_the_same_each_time(real_images, tmp_path):
+    sources = list(real_images.values())[:2]
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        made.append([path.read_bytes() for path in write_variants(sources, tmp_path / name, 5)])
+    assert made[0] == made[1]
+    assert len(set(made[0])) == 5
+    with Image.open(tmp_path / "first" / "drop_0004.jpg") as image:
+        assert image.size == (1280, 960)
