@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from marco_data import contract
+from marco_data.decoding import decoded_shape
 from marco_data.image_files import encoded_image
 from marco_data.label_table import LabelledImage, LabelTable
 from marco_data.progress import progress
@@ -97,17 +98,11 @@ def _read(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, byte
 
 
 def _example(image: LabelledImage) -> bytes | str:
-    import tensorflow as tf
-
-    from marco_model.preprocessing import decode
-
     try:
         encoded = encoded_image(image.path)
-        height, width, _ = decode(encoded).shape
+        height, width, _ = decoded_shape(encoded)
     except InputError as error:
         return str(error)
-    except tf.errors.OpError as error:
-        return f"does not decode: {' '.join(error.message.split())[:200]}"
     example = contract.build_example(
         encoded=encoded,
         image_format="PNG" if encoded.startswith(b"\x89PNG") else "JPEG",

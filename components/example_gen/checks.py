@@ -15,8 +15,10 @@ from typing import Any
 from components.example_gen.image_header import JPEG, PNG, image_header
 from components.example_gen.options import BY_HASH, IngestOptions
 from marco_data import contract, reasons
+from marco_data.decoding import decoded_shape
 from marco_data.institutions import imager_of
 from marco_data.splits import hashed_split
+from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 
@@ -60,8 +62,8 @@ def check_record(data: bytes, sources: Mapping[int, str] | None, options: Ingest
     try:
         features.update(_features(data))
         _check_label(features)
-        _check_image(features, options.max_pixels)
         institution = _institution(features[contract.SOURCE], sources)
+        _check_image(features, options.max_pixels)
     except _Flaw as flaw:
         return Rejected(_image_id(data), flaw.reason, flaw.detail)
     image_id, filename = features[contract.IMAGE_ID], features[contract.FILENAME].decode("utf-8", "replace")
@@ -86,7 +88,7 @@ def _features(data: bytes) -> dict[str, Any]:
             if not held:
                 raise _Flaw(reasons.MISSING_FEATURE, f"{name} is empty")
             if found != kind or len(held) != 1:
-                raise _Flaw(reasons.MALFORMED_FEATURE, f"{name} is a {found} of {len(held)}, expected one in a {kind}")
+                raise _Flaw(reasons.MALFORMED_FEATURE, f"{name} has {len(held)} in {found}, expected one in {kind}")
             values[name] = held[0]
     return values
 
@@ -138,20 +140,12 @@ def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
     if (header.height, header.width) != (features[contract.HEIGHT], features[contract.WIDTH]):
         stated_size = f"{features[contract.WIDTH]}x{features[contract.HEIGHT]}"
         raise _Flaw(reasons.SIZE_MISMATCH, f"stated {stated_size}, found {size}")
-    shape = _decoded_shape(encoded)
+    try:
+        shape = decoded_shape(encoded)
+    except InputError as error:
+        raise _Flaw(reasons.UNDECODABLE_IMAGE, str(error)) from error
     if shape != (header.height, header.width, 3):
         raise _Flaw(reasons.SIZE_MISMATCH, f"stated {size}, decodes to {shape}")
-
-
-def _decoded_shape(encoded: bytes) -> tuple[int, ...]:
-    import tensorflow as tf
-
-    from marco_model.preprocessing import decode
-
-    try:
-        return tuple(decode(encoded).shape)
-    except tf.errors.OpError as error:
-        raise _Flaw(reasons.UNDECODABLE_IMAGE, _one_line(error.message)) from error
 
 
 def _institution(source: int, sources: Mapping[int, str] | None) -> str:

@@ -48,5 +48,5 @@ def import_(
     if done.errors:
         for path, reason in done.errors[:5]:
             typer.echo(f"left out: {path}: {reason}", err=True)
-        typer.echo(f"{len(done.errors)} files left out, listed in {output / ERRORS_FILE}", err=True)
+        typer.echo(f"{len(done.errors)} left out in all, listed in {output / ERRORS_FILE}", err=True)
         raise typer.Exit(1)

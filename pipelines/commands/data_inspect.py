@@ -65,9 +65,8 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(
-            column, justify="right" if column in ("train", "eval", "unknown", "all", "records") else "left"
-        )
+        counts = column in ("train", "eval", "unknown", "all", "records")
+        table.add_column(column, justify="right" if counts else "left", overflow="fold")
     return table
 
 

@@ -1,6 +1,7 @@
 """Counts of raw shards, checked against how they were made; the sheet is looked at pixel by pixel."""
 
 import io
+import pathlib
 import subprocess
 import sys
 
@@ -128,3 +129,8 @@ def test_the_command_prints_tables_writes_the_sheet_and_explains_the_quarantine(
     assert "2 records cannot be read" in done.stdout
     assert REASONS["too_many_pixels"] in done.stdout and "60000x60000" in done.stdout
     assert Image.open(tmp_path / "s.png").width > 3 * CELL
+
+
+def test_the_documentation_lists_the_reasons_as_they_are():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert "".join(f"| `{reason}` | {meaning} |\n" for reason, meaning in REASONS.items()) in text
