@@ -28,10 +28,11 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     from pipelines.pipeline import create_pipeline
 
     where = places.local(configuration, output)
-    pipeline = create_pipeline(configuration, where, source, fingerprint([source]))
+    metadata_file = output.resolve() / "metadata.db"
+    pipeline = create_pipeline(configuration, where, source, fingerprint([source]), metadata_file)
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
-        steps = lineage.last_run(where.metadata, configuration.name)
+        steps = lineage.last_run(metadata_file, configuration.name)
     told = summary.of(steps)
     summary.write_aside(output / "summary.json", told)
     return told

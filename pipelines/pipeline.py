@@ -1,6 +1,7 @@
 """The one graph: here components are wired, and nowhere else. Runners only choose how it is executed."""
 
 import dataclasses
+import pathlib
 
 from tfx.components import StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata
@@ -18,8 +19,17 @@ from pipelines.configuration import Configuration, Data
 from pipelines.places import Places
 
 
-def create_pipeline(configuration: Configuration, places: Places, source: str, fingerprint: str) -> Pipeline:
-    """Returns the whole pipeline over the shards at `source`, whose content `fingerprint` stands for in cache keys."""
+def create_pipeline(
+    configuration: Configuration,
+    places: Places,
+    source: str,
+    fingerprint: str,
+    metadata_file: pathlib.Path | None = None,
+) -> Pipeline:
+    """Returns the whole pipeline over the shards at `source`, whose content `fingerprint` stands for in cache keys.
+
+    `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own.
+    """
     example_gen = MarcoExampleGen(source, fingerprint, _ingest(configuration.data))
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
@@ -69,7 +79,7 @@ def create_pipeline(configuration: Configuration, places: Places, source: str, f
         ],
         enable_cache=True,
         metadata_connection_config=(
-            metadata.sqlite_metadata_connection_config(str(places.metadata)) if places.metadata else None
+            metadata.sqlite_metadata_connection_config(str(metadata_file)) if metadata_file else None
         ),
         beam_pipeline_args=list(configuration.beam),
     )

@@ -14,15 +14,13 @@ class Places:
     """Absolute paths or URIs.
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
-    models, a version a folder. `tracking`: MLflow's URI. `metadata`: the local SQLite store of ML Metadata; None on a
-    cluster.
+    models, a version a folder. `tracking`: MLflow's URI.
     """
 
     root: str
     checkpoints: str
     destination: str
     tracking: str
-    metadata: pathlib.Path | None = None
 
 
 def local(configuration: Configuration, output: pathlib.Path) -> Places:
@@ -33,7 +31,6 @@ def local(configuration: Configuration, output: pathlib.Path) -> Places:
         checkpoints=str(folder / "checkpoints"),
         destination=configuration.destination or str(folder / "models"),
         tracking=configuration.tracking.uri or f"sqlite:///{folder / 'mlflow.db'}",
-        metadata=folder / "metadata.db",
     )
 
 

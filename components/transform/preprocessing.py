@@ -9,10 +9,10 @@ from marco_model import preprocessing
 def preprocessing_fn(inputs, custom_config):
     """Returns `image/encoded` (string [batch]) and `image/class/label` (int64 [batch]) for training.
 
-    `custom_config["shorter_side"]` is 0, which leaves the encoded image as it is, or the pixels to which the shorter side
-    is shrunk and re-encoded, so that the epochs of a small network don't pay for large images. The exported model does
-    the same before scoring (`marco_model.preprocessing.shrink`). Decoded pixels are never written: half a million windows
-    of 599×599×3 floats would be 2 TB.
+    `custom_config["shorter_side"]` is 0, which leaves the encoded image as it is, or the pixels to which the shorter
+    side is shrunk and re-encoded, so that the epochs of a small network don't pay for large images. The exported model
+    does the same before scoring (`marco_model.preprocessing.shrink`). Decoded pixels are never written: half a million
+    windows of 599×599×3 floats would be 2 TB.
     """
     encoded = tf.reshape(inputs[ENCODED], [-1])
     shorter_side = custom_config["shorter_side"]
