@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
-from marco_data.synthetic.polyhedra import Solid, draw_solid, prism, random_rotation
+from marco_data.synthetic.polyhedra import Solid, draw_solid, irregular, prism, random_rotation
 from marco_data.synthetic.scene import Scene
 
 
@@ -89,14 +91,15 @@ def _plate(rng: np.random.Generator) -> Solid:
     return prism(int(rng.choice([4, 4, 6])), 0.5, rng.uniform(0.02, 0.08), 0.0, rng.uniform(0.5, 1.8))
 
 
-def _solids(scene: Scene, count: int, size: float, shape: object) -> None:
+def _solids(scene: Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
     """Draws `count` solids of about `size` pixels from the factory `shape` all over the drop."""
     rng = scene.rng
     ink = scene.blank_ink()
     contrast = scene.uniform(0.5, 1.0)
     for place in scene.places(count, 0.6 * size):
         scale = size * float(np.clip(rng.lognormal(0, 0.35), 0.4, 2.0))
-        draw_solid(ink, shape(rng), random_rotation(rng), place, scale, contrast, scene.lamp, scene.unit)
+        solid = irregular(shape(rng), rng, 0.02)
+        draw_solid(ink, solid, random_rotation(rng), place, scale, contrast, scene.lamp, scene.unit)
     scene.apply_ink(_within_drop(scene, ink), 0.6)
 
 

@@ -12,14 +12,14 @@ from marco_data.synthetic.scene import Scene
 def phase_separation(scene: Scene) -> None:
     """Droplets of a second liquid phase, small and many or large and merging, or one large body of it."""
     unit = scene.unit
-    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.65, 0.08, 0.27]))
+    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.7, 0.08, 0.22]))
     if style != "droplets":
         for _ in range(int(scene.rng.integers(1, 4))):
             _inner_phase(scene)
     if style == "body":
         return
     ink = scene.blank_ink()
-    typical = scene.log_uniform(4, 20) * unit
+    typical = scene.log_uniform(2.8, 13) * unit
     room = float(np.count_nonzero(scene.drop > 0))
     # A log-normal spread of 0.6 doubles the mean area.
     count = int(np.clip(scene.log_uniform(0.2, 0.8) * room / (2 * np.pi * typical**2), 20, 1800))
@@ -35,8 +35,9 @@ def phase_separation(scene: Scene) -> None:
 def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
     """Draws a droplet as the small lens that it is: a dark rim, thicker away from the lamp, around a bright middle."""
     lamp = np.asarray(scene.lamp)
-    rim = float(np.clip(0.28 * radius, 1.2 * scene.unit, 4.5 * scene.unit))
-    rings = ((radius, 0.0, 1 - contrast), (radius - rim, 0.45 * rim, 1.0), (0.45 * radius, 0.3 * rim, 1.07))
+    rim = float(np.clip(0.32 * radius, 1.5 * scene.unit, 7 * scene.unit))
+    middle_shade = 1 - 0.2 * contrast
+    rings = ((radius, 0.0, 1 - contrast), (radius - rim, 0.45 * rim, middle_shade), (0.45 * radius, 0.3 * rim, 1.07))
     for size, shift, shade in rings:
         at = place + lamp * shift
         middle = (round(float(at[0]) * 16), round(float(at[1]) * 16))

@@ -36,6 +36,11 @@ def prism(sides: int, radius: float, half_height: float, cap: float, aspect: flo
     return Solid(np.concatenate(vertices), faces)
 
 
+def irregular(solid: Solid, rng: np.random.Generator, amount: float) -> Solid:
+    """Returns the solid with its vertices moved by about `amount`, as crystals grow unevenly."""
+    return solid._replace(vertices=solid.vertices + rng.normal(0, amount, solid.vertices.shape))
+
+
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
     """Returns a random rotation, float [3, 3]."""
     turn, upper = np.linalg.qr(rng.standard_normal((3, 3)))
@@ -70,7 +75,7 @@ def draw_solid(
         shade = 1 + contrast * (0.16 * float(normal @ direction) - 0.06)
         cv2.fillConvexPoly(ink, fixed[face], int(np.clip(128 * shade, 10, 250)), cv2.LINE_AA, 4)
     for face, _ in front:
-        cv2.polylines(ink, [fixed[face]], True, int(128 * (1 - 0.28 * contrast)), fine, cv2.LINE_AA, 4)
+        cv2.polylines(ink, [fixed[face]], True, round(128 * (1 - 0.2 * contrast)), fine, cv2.LINE_AA, 4)
     hull = cv2.convexHull(points.astype(np.float32))[:, 0]
     for start, end in zip(hull, np.roll(hull, -1, axis=0), strict=True):
         outward = (start + end) / 2 - np.asarray(centre)

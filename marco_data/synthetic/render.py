@@ -66,9 +66,9 @@ def draw(index: int, settings: Settings | None = None) -> Drop:
     rng = generator(settings.seed, index, "draw")
     full = (what.imager.height, what.imager.width)
     shrink = min(1.0, settings.shorter_side / min(full)) if settings.shorter_side else 1.0
-    final = tuple(round(side * shrink) for side in full)
+    final = (round(full[0] * shrink), round(full[1] * shrink))
     # Small images are drawn twice as large and then shrunk, which keeps fine lines from breaking up.
-    canvas = final if shrink > 0.5 else tuple(2 * side for side in final)
+    canvas = final if shrink > 0.5 else (2 * final[0], 2 * final[1])
     image = _photograph(rng, what, canvas)
     if canvas != final:
         image = cv2.resize(image, final[::-1], interpolation=cv2.INTER_AREA)

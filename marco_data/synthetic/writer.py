@@ -146,7 +146,7 @@ def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int
 
     cv2.setNumThreads(1)
     drops = (draw(index, settings) for index in indices)
-    return [(drop.jpeg(), *drop.image.shape[:2]) for drop in drops]
+    return [(drop.jpeg(), drop.image.shape[0], drop.image.shape[1]) for drop in drops]
 
 
 def _record(what: Plan, encoded: bytes, height: int, width: int) -> bytes:
