@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -65,7 +66,7 @@ def logits_only(model: keras.Model) -> keras.Model:
 
 def export(
     model: keras.Model,
-    directory: str,
+    directory: str | Path,
     *,
     classes: Sequence[str],
     input_size: int,
@@ -83,24 +84,24 @@ def export(
     `marco predict` puts into its last column. Raises InputError if the directory holds something or the classes don't
     fit the network.
     """
-    directory = str(directory).rstrip("/")
+    target = str(directory).rstrip("/")
     network = logits_only(model)
     if network.output_shape[-1] != len(classes):
         raise InputError(f"{len(classes)} class names for a network with {network.output_shape[-1]} outputs")
-    if tf.io.gfile.exists(directory) and tf.io.gfile.listdir(directory):
-        raise InputError(f"{directory} is not empty; export to a new folder")
+    if tf.io.gfile.exists(target) and tf.io.gfile.listdir(target):
+        raise InputError(f"{target} is not empty; export to a new folder")
     classifier = Classifier(fold(network), classes, input_size, preprocess)
     signatures = {
         tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: classifier.from_bytes,
         "serving_examples": classifier.from_examples,
     }
-    aside = f"{directory}.partial"
+    aside = f"{target}.partial"
     if tf.io.gfile.exists(aside):
         tf.io.gfile.rmtree(aside)
     tf.saved_model.save(classifier, aside, signatures=signatures)
     tf.io.gfile.makedirs(f"{aside}/assets.extra")
     with tf.io.gfile.GFile(f"{aside}/{METADATA}", "w") as file:
         json.dump({**metadata, "classes": list(classes), "input_size": input_size}, file, indent=2)
-    if tf.io.gfile.exists(directory):
-        tf.io.gfile.rmtree(directory)
-    tf.io.gfile.rename(aside, directory)
+    if tf.io.gfile.exists(target):
+        tf.io.gfile.rmtree(target)
+    tf.io.gfile.rename(aside, target)
