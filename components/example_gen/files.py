@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from components.example_gen import bucket
 from marco_data.files import exists, open_raw, read_bytes
 from marco_data.tfrecord import GZIP_WBITS, frame
 
@@ -43,18 +44,27 @@ def join(*parts: str) -> str:
 
 def rename(pairs: Sequence[tuple[str, str]]) -> None:
     """Renames files, replacing what is there."""
-    if pairs:
+    if pairs and pairs[0][0].startswith(bucket.SCHEME):
+        bucket.copy_objects(pairs)
+        bucket.delete_objects([source for source, _ in pairs])
+    elif pairs:
         FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
 
 
 def delete_tree(path: str) -> None:
     """Deletes a folder and all in it; none there is fine."""
-    if exists(path):
+    if path.startswith(bucket.SCHEME):
+        bucket.delete_objects(bucket.objects_below(path))
+    elif exists(path):
         FileSystems.delete([path])
 
 
 def copy_folder(source: str, target: str) -> None:
     """Copies the files of a folder that has no folders; none there is fine."""
+    if source.startswith(bucket.SCHEME):
+        found = bucket.objects_below(source)
+        bucket.copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in found])
+        return
     found = [entry.path for result in FileSystems.match([join(source, "*")]) for entry in result.metadata_list]
     if found:
         make_folder(target)
@@ -63,16 +73,19 @@ def copy_folder(source: str, target: str) -> None:
 
 def make_folder(path: str) -> None:
     """Makes a folder, where the file system has such a thing."""
-    if not exists(path):
+    if not path.startswith(bucket.SCHEME) and not exists(path):
         FileSystems.mkdirs(path)
 
 
 class Writer:
-    """A file that appears under its name only when closed; a second attempt at it replaces the first."""
+    """A file that appears under its name only when closed; a second attempt at it replaces the first.
+
+    An object of a bucket does so by itself, other files are written aside and renamed.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._aside = f"{path}.{uuid.uuid4().hex}.part"
+        self._aside = path if path.startswith(bucket.SCHEME) else f"{path}.{uuid.uuid4().hex}.part"
         self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
 
     def write(self, data: bytes) -> None:
@@ -82,7 +95,8 @@ class Writer:
     def close(self) -> None:
         """Ends the file and gives it its name."""
         self._file.close()
-        rename([(self._aside, self._path)])
+        if self._aside != self._path:
+            rename([(self._aside, self._path)])
 
 
 class RecordWriter(Writer):
