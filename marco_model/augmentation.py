@@ -50,56 +50,64 @@ def draw(seed: tf.Tensor, batch: tf.Tensor | int) -> Draws:
     )
 
 
+Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Red, green and blue of a batch, float32 [batch, h, w] each.
+
+Three channels in the last place would keep the operations from the processor's vectors: on planes `distort` takes
+about a fifth of the time on a CPU.
+"""
+
+
 def _per_image(values: tf.Tensor) -> tf.Tensor:
-    return values[:, None, None, None]
+    return values[:, None, None]
 
 
-def adjust_saturation(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Scales the HSV saturation of float [batch, h, w, 3] by [batch] factors, as `tf.image.adjust_saturation` does.
+def adjust_saturation_and_hue(planes: Planes, factors: tf.Tensor, turns: tf.Tensor) -> Planes:
+    """Scales HSV saturation by [batch] factors, capped at 1, then turns the hue by [batch] whole circles.
 
-    With hue and value kept, each channel's distance from the largest scales with the saturation, so that no conversion
-    to HSV is needed. Saturation is capped at 1.
+    The same as `tf.image.adjust_saturation` and then `adjust_hue`. In HSV both leave the largest channel as it is, and
+    scaling saturation leaves the hue, so that one pass does both.
     """
-    value = tf.reduce_max(images, axis=-1, keepdims=True)
-    spread = value - tf.reduce_min(images, axis=-1, keepdims=True)
-    capped = tf.minimum(_per_image(factors), tf.math.divide_no_nan(value, spread))
-    ratio = tf.where(value > 0, tf.where(spread > 0, capped, 0.0), 0.0)
-    return value - (value - images) * ratio
-
-
-def adjust_hue(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """Turns the hue of float [batch, h, w, 3] by [batch] whole circles, as `tf.image.adjust_hue` does."""
-    red, green, blue = tf.unstack(images, axis=-1)
-    high = tf.reduce_max(images, axis=-1)
-    low = tf.reduce_min(images, axis=-1)
-    spread = high - low
+    red, green, blue = planes
+    high = tf.maximum(red, tf.maximum(green, blue))
+    spread = high - tf.minimum(red, tf.minimum(green, blue))
+    coloured = tf.logical_and(high > 0, spread > 0)
+    inverse = tf.where(coloured, 1.0 / spread, 0.0)
     sixth = tf.where(
-        high == red,
-        tf.math.divide_no_nan(green - blue, spread),
-        tf.where(
-            high == green,
-            2.0 + tf.math.divide_no_nan(blue - red, spread),
-            4.0 + tf.math.divide_no_nan(red - green, spread),
-        ),
+        tf.equal(high, red),
+        (green - blue) * inverse,
+        tf.where(tf.equal(high, green), 2.0 + (blue - red) * inverse, 4.0 + (red - green) * inverse),
     )
-    hue = (sixth + 6.0 * turns[:, None, None])[..., None]
-    distance = tf.abs(tf.math.floormod(hue - tf.constant([3.0, 5.0, 1.0]), 6.0) - 3.0)
-    return low[..., None] + spread[..., None] * tf.clip_by_value(2.0 - distance, 0.0, 1.0)
+    spread *= tf.minimum(_per_image(factors), high * inverse)
+    low = high - spread
+    hue = sixth + 6.0 * _per_image(turns)
+    hue -= 6.0 * tf.floor(hue * (1.0 / 6.0))
+    return (
+        low + spread * tf.clip_by_value(tf.abs(hue - 3.0) - 1.0, 0.0, 1.0),
+        low + spread * tf.clip_by_value(2.0 - tf.abs(hue - 2.0), 0.0, 1.0),
+        low + spread * tf.clip_by_value(2.0 - tf.abs(hue - 4.0), 0.0, 1.0),
+    )
 
 
-def adjust_contrast(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Scales the distance of float [batch, h, w, 3] from each channel's mean by [batch] factors."""
-    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
-    return (images - mean) * _per_image(factors) + mean
+def adjust_contrast(planes: Planes, factors: tf.Tensor) -> Planes:
+    """Scales the distance from each channel's mean by [batch] factors."""
+
+    def adjust(plane: tf.Tensor) -> tf.Tensor:
+        mean = tf.reduce_mean(plane, axis=(1, 2), keepdims=True)
+        return plane * _per_image(factors) + mean * (1.0 - _per_image(factors))
+
+    red, green, blue = planes
+    return adjust(red), adjust(green), adjust(blue)
 
 
 def distort(images: tf.Tensor, draws: Draws) -> tf.Tensor:
     """Distorts uint8 [batch, h, w, 3] windows by `draws`; returns float32 in [-1, 1], the network's input."""
-    floats = tf.cast(images, tf.float32) * (1.0 / 255.0)
-    floats = tf.where(_per_image(draws.left_right), tf.reverse(floats, [2]), floats)
-    floats = tf.where(_per_image(draws.up_down), tf.reverse(floats, [1]), floats)
-    floats = floats + _per_image(draws.brightness)
-    floats = adjust_saturation(floats, draws.saturation)
-    floats = adjust_hue(floats, draws.hue)
-    floats = adjust_contrast(floats, draws.contrast)
-    return (tf.clip_by_value(floats, 0.0, 1.0) - 0.5) * 2.0
+    images = tf.where(draws.left_right[:, None, None, None], tf.reverse(images, [2]), images)
+    images = tf.where(draws.up_down[:, None, None, None], tf.reverse(images, [1]), images)
+    brightness = _per_image(draws.brightness)
+    red, green, blue = (
+        tf.cast(plane, tf.float32) * (1.0 / 255.0) + brightness for plane in tf.unstack(images, axis=-1)
+    )
+    planes = adjust_saturation_and_hue((red, green, blue), draws.saturation, draws.hue)
+    planes = adjust_contrast(planes, draws.contrast)
+    return tf.stack([tf.clip_by_value(plane, 0.0, 1.0) * 2.0 - 1.0 for plane in planes], axis=-1)
