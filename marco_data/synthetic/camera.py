@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from marco_data.synthetic import fields
+from marco_data.synthetic.fields import Field
 from marco_data.synthetic.imagers import Imager
 from marco_data.synthetic.scene import Scene
 
@@ -16,24 +17,20 @@ def expose(scene: Scene, imager: Imager, brightness: float, blur: float) -> np.n
     brightness: grey value (0 … 255) that unhindered light would have on average; more than 255 overexposes.
     blur: sigma of the lens in units; about 0.7 is sharp.
     """
-    rng, shape = scene.rng, scene.shape
     light = cv2.GaussianBlur(scene.light, (0, 0), max(0.4, blur * scene.unit))
-    grey = rng.random() < imager.grey
-    lamp = _lamp(scene, imager, grey) * np.float32(brightness)
-    if grey:
-        image = light * lamp[..., 0]
-    else:
-        image = cv2.merge(_colour_channels(scene, light))
-        cv2.multiply(image, lamp, dst=image)
-    grain = fields.white(rng, shape) * np.float32(scene.log_uniform(0.6, 2.0))
-    if grey:
-        pixels = cv2.add(image, grain, dtype=cv2.CV_8U)
-        return cv2.merge([pixels] * 3)
-    return cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+    grey = scene.chance(imager.grey)
+    lamps = _lamps(scene, imager, grey)
+    lights = [light] if grey else _absorbed(scene, light)
+    grain = fields.white(scene.rng, scene.shape) * np.float32(scene.log_uniform(0.6, 2.0))
+    pixels = []
+    for lamp, colour in zip(lamps, lights, strict=True):
+        cv2.multiply(lamp, colour, dst=lamp, scale=brightness)
+        pixels.append(cv2.add(lamp, grain, dtype=cv2.CV_8U))
+    return cv2.merge(pixels * 3 if grey else _fringed(scene, pixels))
 
 
-def _lamp(scene: Scene, imager: Imager, grey: bool) -> np.ndarray:
-    """Returns the light's colour over the image, float32 [height, width, 3], about 1 (one channel if `grey`)."""
+def _lamps(scene: Scene, imager: Imager, grey: bool) -> list[Field]:
+    """Returns the light of the lamp over the image, about 1: red, green and blue, or one field if `grey`."""
     rng = scene.rng
     channels = 1 if grey else 3
     y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
@@ -43,23 +40,22 @@ def _lamp(scene: Scene, imager: Imager, grey: bool) -> np.ndarray:
     curves = np.stack([x, y, x * y, x * x - y * y], axis=-1)
     stain = curves @ rng.normal(0, 0.035 * imager.saturation, (4, channels))
     coarse = light[..., None] * (1 + tint + (0 if grey else stain))
-    lamp = cv2.resize(coarse.astype(np.float32), scene.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return lamp.reshape(*scene.shape, channels)
+    return [fields.enlarge(coarse[..., channel].astype(np.float32), scene.shape) for channel in range(channels)]
 
 
-def _colour_channels(scene: Scene, light: np.ndarray) -> list[np.ndarray]:
-    """Returns red, green and blue light: the lens magnifies them unequally, and matter absorbs blue most."""
+def _absorbed(scene: Scene, light: Field) -> list[Field]:
+    """Returns red, green and blue light: what matter there is absorbs blue most, which makes it brown."""
+    if scene.extinction is None:
+        return [light] * 3
+    brown = scene.uniform(0, 0.6)
+    return [cv2.multiply(light, cv2.exp(scene.extinction * np.float32(part * brown))) for part in (0.5, 0.0, -0.5)]
+
+
+def _fringed(scene: Scene, pixels: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns the channels with red and blue magnified a little unequally, as simple lenses do."""
     height, width = scene.shape
-    channels = []
     fringe = scene.uniform(-0.0012, 0.0012)
-    for scale in (1 + fringe, 1.0, 1 - fringe):
-        if scale == 1.0:
-            channels.append(light)
-            continue
-        move = np.float32([[scale, 0, (1 - scale) * width / 2], [0, scale, (1 - scale) * height / 2]])
-        channels.append(cv2.warpAffine(light, move, (width, height), borderMode=cv2.BORDER_REPLICATE))
-    if scene.extinction is not None:
-        brown = scene.uniform(0, 0.6)
-        channels[0] = channels[0] * cv2.exp(scene.extinction * np.float32(0.5 * brown))
-        channels[2] = channels[2] * cv2.exp(scene.extinction * np.float32(-0.5 * brown))
-    return channels
+    for channel, scale in ((0, 1 + fringe), (2, 1 - fringe)):
+        move = np.array([[scale, 0, (1 - scale) * width / 2], [0, scale, (1 - scale) * height / 2]])
+        pixels[channel] = cv2.warpAffine(pixels[channel], move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return pixels

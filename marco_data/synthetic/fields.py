@@ -103,9 +103,18 @@ def wobble(rng: np.random.Generator, amount: float, highest: int = 5) -> list[tu
 
 def step(distance: Field, width: float | Field) -> Field:
     """Returns 0 outside and 1 inside, passing over `width` pixels (one number, or one for each pixel)."""
-    ramp = np.divide(distance, np.maximum(width, 1e-3).astype(np.float32))
-    ramp += np.float32(0.5)
-    return np.clip(ramp, 0, 1, out=ramp)
+    if isinstance(width, float):
+        ramp = cv2.multiply(distance, 1 / max(width, 1e-3))
+    else:
+        ramp = cv2.divide(distance, cv2.max(width, 1e-3))
+    cv2.add(ramp, 0.5, dst=ramp)
+    return unit_interval(ramp)
+
+
+def unit_interval(field: Field) -> Field:
+    """Clips a field to 0 … 1, in place, and returns it; several times faster than numpy's clip."""
+    cv2.max(field, 0.0, dst=field)
+    return cv2.min(field, 1.0, dst=field)
 
 
 def bump(distance: Field, at: float, width: float) -> Field:

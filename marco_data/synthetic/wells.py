@@ -82,7 +82,7 @@ def _scratches(scene: Scene) -> None:
 def drop_body(scene: Scene) -> None:
     """The drop as a lens: a little brighter or darker than its surroundings, and darkening towards its edge."""
     depth = float(max(scene.drop.max(), 1.0))
-    dome = np.sqrt(np.clip(scene.drop * np.float32(1 / depth), 0, 1))
+    dome = cv2.sqrt(fields.unit_interval(cv2.multiply(scene.drop, 1 / depth)))
     scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * dome
     scene.light *= 1 - np.float32(scene.uniform(0.04, 0.16)) * scene.inside()
 
@@ -138,15 +138,9 @@ def _clear_wall(scene: Scene) -> np.ndarray:
         if scene.chance(0.6):
             line = fields.bump(scene.well, at, scene.uniform(1.5, 5) * scene.unit)
             band += np.float32(scene.uniform(-0.3, 0.15)) * line
-    side = fields.distance_to_outline(scene.shape, _beside(scene), 2.0 * min(scene.shape))
-    band += np.float32(scene.uniform(0, 0.25)) * np.clip(side / min(scene.shape), -1, 1)
-    return np.clip(band, 0.25, 1.15)
-
-
-def _beside(scene: Scene) -> tuple[float, float]:
-    """Returns a point far outside the image on the lamp's side."""
-    side = min(scene.shape)
-    return scene.shape[1] / 2 + 2 * side * scene.lamp[0], scene.shape[0] / 2 + 2 * side * scene.lamp[1]
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in scene.shape)
+    band += np.float32(scene.uniform(0, 0.2)) * (np.float32(scene.lamp[0]) * x + np.float32(scene.lamp[1]) * y[:, None])
+    return np.clip(band, 0.25, 1.15, out=band)
 
 
 def _inner_wall(scene: Scene, strength: float) -> None:
