@@ -78,7 +78,7 @@ def main() -> None:
     """Measures and reports, in images a second on all cores."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images-from", type=Path, default=IMAGES, help="folder of JPEGs to make records of")
-    options.add_argument("--count", type=int, default=2000, help="records in the set")
+    options.add_argument("--count", type=int, default=3000, help="records in the set")
     options.add_argument("--rounds", type=int, default=3, help="turns for each side")
     options.add_argument("--beam", nargs="*", help="Beam options; by default those of local runs")
     chosen = options.parse_args()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from marco_model.errors import InputError
+
 ENCODED = "image/encoded"
 FORMAT = "image/format"
 COLORSPACE = "image/colorspace"
@@ -66,3 +68,15 @@ def build_example(
     for name, number in numbers.items():
         feature[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=[number]))
     return tf.train.Example(features=tf.train.Features(feature=feature))
+
+
+def parse_example(data: bytes) -> Any:
+    """Returns serialized bytes as a `tf.train.Example`; raises `InputError`, in one line, where they are none."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        return tf.train.Example.FromString(data)
+    # Some versions of protobuf raise SystemError or UnicodeDecodeError where a feature's name is no UTF-8.
+    except (DecodeError, SystemError, ValueError) as error:
+        raise InputError(" ".join(str(error.__cause__ or error).split())[:200]) from error

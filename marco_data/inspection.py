@@ -101,17 +101,14 @@ def _split(shard: File) -> str:
 
 def _features(path: str) -> Iterator[dict[str, Any] | None]:
     """Yields each record's features, each its first value, or None for a record or rest that cannot be read."""
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
     with open_raw(path) as file:
         for found in read_records(file):
             if not isinstance(found, Record) or not found.intact:
                 yield None
                 continue
             try:
-                feature = tf.train.Example.FromString(found.data).features.feature
-            except DecodeError:
+                feature = contract.parse_example(found.data).features.feature
+            except InputError:
                 yield None
                 continue
             values = {name: _first(feature[name]) for name in feature}

@@ -69,7 +69,7 @@ def check_record(data: bytes, sources: Mapping[int, str] | None, options: Ingest
     image_id, filename = features[contract.IMAGE_ID], features[contract.FILENAME].decode("utf-8", "replace")
     return Accepted(
         image_id=image_id,
-        digest=hashlib.blake2b(features[contract.ENCODED], digest_size=16).digest(),
+        digest=hashlib.sha256(features[contract.ENCODED]).digest()[:16],
         split=hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
         suffix=_suffix(institution, imager_of(institution, filename, options.imager_rules)),
     )
@@ -83,24 +83,22 @@ def _features(data: bytes) -> dict[str, Any]:
         for name in names:
             if name not in feature:
                 raise _Flaw(reasons.MISSING_FEATURE, f"{name} is absent")
-            found = feature[name].WhichOneof("kind")
-            held = getattr(feature[name], found).value if found else ()
-            if not held:
+            held = feature[name]
+            found = held.WhichOneof("kind")
+            entries = getattr(held, found).value if found else ()
+            if not entries:
                 raise _Flaw(reasons.MISSING_FEATURE, f"{name} is empty")
-            if found != kind or len(held) != 1:
-                raise _Flaw(reasons.MALFORMED_FEATURE, f"{name} has {len(held)} in {found}, expected one in {kind}")
-            values[name] = held[0]
+            if found != kind or len(entries) != 1:
+                raise _Flaw(reasons.MALFORMED_FEATURE, f"{name} has {len(entries)} in {found}, expected one in {kind}")
+            values[name] = entries[0]
     return values
 
 
 def _parse(data: bytes) -> Any:
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
     try:
-        return tf.train.Example.FromString(data)
-    except DecodeError as error:
-        raise _Flaw(reasons.NOT_AN_EXAMPLE, _one_line(error)) from error
+        return contract.parse_example(data)
+    except InputError as error:
+        raise _Flaw(reasons.NOT_AN_EXAMPLE, str(error)) from error
 
 
 def _image_id(data: bytes) -> str:
@@ -164,7 +162,3 @@ def _suffix(institution: str, imager: str) -> bytes:
     example.features.feature[contract.INSTITUTION].bytes_list.value.append(institution.encode())
     example.features.feature[contract.IMAGER].bytes_list.value.append(imager.encode())
     return example.SerializeToString(deterministic=True)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

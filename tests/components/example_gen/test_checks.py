@@ -1,0 +1,116 @@
+"""Whatever stands in a record, the check gives a verdict, and what it accepts TensorFlow reads as training does."""
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import tensorflow as tf
+
+from components.example_gen.checks import Accepted, Rejected, check_record
+from components.example_gen.options import BY_HASH, IngestOptions, rules_from_json, rules_to_json
+from marco_data import contract, reasons
+from marco_data.institutions import IMAGER_RULES
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+SOURCES = {number: f"institution {number}" for number in range(5)}
+OPTIONS = IngestOptions()
+SCHEMA = {
+    **{name: tf.io.FixedLenFeature([], tf.string) for name in contract.BYTES_FEATURES},
+    **{name: tf.io.FixedLenFeature([], tf.int64) for name in contract.INT_FEATURES},
+    contract.INSTITUTION: tf.io.FixedLenFeature([], tf.string),
+    contract.IMAGER: tf.io.FixedLenFeature([], tf.string),
+}
+
+
+def verdict_holds(data):
+    """The verdict is one of the two, and an accepted record is sound by TensorFlow's own reading."""
+    verdict = check_record(data, SOURCES, OPTIONS)
+    if isinstance(verdict, Rejected):
+        assert verdict.reason in reasons.REASONS and verdict.detail and "\n" not in verdict.detail
+        return verdict
+    assert isinstance(verdict, Accepted)
+    read = tf.io.parse_single_example(data + verdict.suffix, SCHEMA)
+    assert read[contract.IMAGE_ID] == verdict.image_id
+    assert read[contract.LABEL_TEXT].numpy().decode().casefold() == CLASSES[read[contract.LABEL]].casefold()
+    image = tf.io.decode_image(read[contract.ENCODED], 3, expand_animations=False)
+    assert image.shape == (read[contract.HEIGHT], read[contract.WIDTH], 3)
+    assert read[contract.INSTITUTION].numpy().decode() == SOURCES[int(read[contract.SOURCE])]
+    return verdict
+
+
+@hypothesis.settings(deadline=None, max_examples=200, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(data=st.data(), image_format=st.sampled_from(["JPEG", "PNG"]))
+def test_bytes_changed_anywhere_get_a_verdict(make_example, data, image_format):
+    record = bytearray(make_example(3, image_format=image_format).SerializeToString(deterministic=True))
+    for _ in range(data.draw(st.integers(0, 3))):
+        position = data.draw(st.integers(0, len(record) - 1))
+        if data.draw(st.booleans()):
+            record[position] = data.draw(st.integers(0, 255))
+        else:
+            del record[position : position + data.draw(st.integers(1, 400))]
+        hypothesis.assume(record)
+    verdict_holds(bytes(record))
+
+
+VALUES = st.one_of(
+    st.builds(
+        lambda held: tf.train.Feature(bytes_list=tf.train.BytesList(value=held)), st.lists(st.binary(), max_size=2)
+    ),
+    st.builds(
+        lambda held: tf.train.Feature(int64_list=tf.train.Int64List(value=held)),
+        st.lists(st.integers(-(2**63), 2**63 - 1), max_size=2),
+    ),
+    st.builds(
+        lambda held: tf.train.Feature(float_list=tf.train.FloatList(value=held)),
+        st.lists(st.floats(width=32), max_size=2),
+    ),
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=150, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(
+    changes=st.dictionaries(
+        st.sampled_from((*contract.BYTES_FEATURES, *contract.INT_FEATURES, contract.INSTITUTION, "another")), VALUES
+    )
+)
+def test_features_of_any_kind_get_a_verdict(make_example, changes):
+    example = make_example(3)
+    for name, feature in changes.items():
+        example.features.feature[name].CopyFrom(feature)
+    verdict_holds(example.SerializeToString())
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_an_image_cut_anywhere_inside_is_rejected(make_example, image_format):
+    encoded = make_example(3, image_format=image_format).features.feature[contract.ENCODED].bytes_list.value[0]
+    for share in (0.3, 0.5, 0.7, 0.9):
+        cut = make_example(3, image_format=image_format, encoded=encoded[: int(len(encoded) * share)])
+        verdict = verdict_holds(cut.SerializeToString())
+        assert isinstance(verdict, Rejected), share
+
+
+def test_a_record_ingested_before_takes_the_new_institution(make_example):
+    data = make_example(3).SerializeToString()
+    once = data + check_record(data, SOURCES, OPTIONS).suffix
+    twice = once + check_record(once, {3: "Renamed"}, OPTIONS).suffix
+    read = tf.io.parse_single_example(twice, SCHEMA)
+    assert read[contract.INSTITUTION] == b"Renamed"
+
+
+def test_the_imager_table_survives_its_way_through_a_parameter():
+    assert rules_from_json(rules_to_json(IMAGER_RULES)) == IMAGER_RULES
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"institution": "CSIRO"}]', '[{"camera": "x"}]'])
+def test_a_broken_imager_table_is_one_clear_line(text):
+    with pytest.raises(InputError, match=r"^imager_rules [^\n]+$"):
+        rules_from_json(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"split_by": "name"}, {"split_by": BY_HASH, "eval_share": 1.0}, {"max_quarantined": -0.1}, {"max_pixels": 0}],
+)
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(InputError, match=str(next(reversed(wrong.values())))):
+        IngestOptions(**wrong)
