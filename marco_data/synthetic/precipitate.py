@@ -22,11 +22,11 @@ def light_precipitate(scene: Scene) -> None:
 def heavy_precipitate(scene: Scene) -> None:
     """Dark matter through the whole drop, mottled and clumped."""
     unit = scene.unit
-    spread = _spread(scene, scene.uniform(0.1, 0.5))
-    clumps = fields.fractal(scene.rng, scene.shape, scene.uniform(12, 60) * unit, 2 * unit, scene.uniform(0.7, 0.95))
-    matter = np.clip(clumps * np.float32(0.35) + np.float32(scene.uniform(0.9, 1.5)), 0, 3) * spread
-    _absorb(scene, matter * np.float32(scene.uniform(0.25, 0.75)))
-    _sand(scene, spread, scene.uniform(0.06, 0.16), scene.uniform(0.7, 1.3))
+    spread = _spread(scene, scene.uniform(0.2, 0.6))
+    clumps = fields.fractal(scene.rng, scene.shape, scene.log_uniform(8, 40) * unit, 2 * unit, scene.uniform(0.6, 0.9))
+    matter = np.clip(clumps * np.float32(0.35) + np.float32(scene.uniform(0.9, 1.6)), 0, 3) * spread
+    _absorb(scene, matter * np.float32(scene.log_uniform(0.35, 0.9)))
+    _sand(scene, spread, scene.uniform(0.02, 0.08), scene.uniform(0.7, 1.3))
 
 
 def granular_precipitate(scene: Scene) -> None:

@@ -25,7 +25,7 @@ from marco_model.labels import CLASSES
 
 MANIFEST = "synthetic.json"
 # Raised whenever the same settings draw other images than before, so that sets of old are not taken for new ones.
-DRAWING = 3
+DRAWING = 4
 _CHUNK = 8
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
