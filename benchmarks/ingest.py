@@ -88,7 +88,8 @@ def main() -> None:
 
     import apache_beam as beam
 
-    from components.example_gen.ingest import LOCAL_BEAM_ARGS, ingest
+    from components.example_gen.ingest import ingest
+    from components.example_gen.options import LOCAL_BEAM_ARGS
     from marco_model.preprocessing import decode
 
     threads = len(os.sched_getaffinity(0))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
+from components.example_gen.options import LOCAL_BEAM_ARGS
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.errors import InputError
 from marco_model.recipe import Network, Recipe
@@ -76,7 +77,7 @@ class Configuration(_Section):
     # Where blessed models are published, a version a folder.
     destination: str | None = None
     # Beam's options for every step that runs on it, such as --runner=DataflowRunner.
-    beam: tuple[str, ...] = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+    beam: tuple[str, ...] = LOCAL_BEAM_ARGS
 
     @pydantic.model_validator(mode="after")
     def _shrinks_no_further_than_the_network_needs(self) -> Configuration:

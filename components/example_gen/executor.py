@@ -12,8 +12,8 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
 from components.example_gen import files
-from components.example_gen.ingest import LOCAL_BEAM_ARGS, ingest
-from components.example_gen.options import IngestOptions, rules_from_json
+from components.example_gen.ingest import ingest
+from components.example_gen.options import LOCAL_BEAM_ARGS, IngestOptions, rules_from_json
 from marco_data.splits import SPLITS
 from marco_model.errors import InputError
 

@@ -13,20 +13,12 @@ import apache_beam as beam
 
 from components.example_gen import files
 from components.example_gen.duplicates import Loser, foremost, keys, losers
-from components.example_gen.options import IngestOptions
+from components.example_gen.options import LOCAL_BEAM_ARGS, IngestOptions
 from components.example_gen.publishing import publish
 from components.example_gen.settling import settle
 from components.example_gen.staging import Staged, Unit, plan_units, stage
 from marco_data.shards import find_shards
 from marco_data.sources import find_sources
-
-# One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
-# The runner is named since `DirectRunner` would first try to download another one.
-LOCAL_BEAM_ARGS: tuple[str, ...] = (
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    "--direct_running_mode=in_memory",
-    "--direct_num_workers=1",
-)
 
 
 def ingest(

@@ -13,6 +13,14 @@ from marco_model.errors import InputError
 BY_SHARD = "shard"
 BY_HASH = "hash"
 
+# One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
+# The runner is named since `DirectRunner` would first try to download another one.
+LOCAL_BEAM_ARGS: tuple[str, ...] = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--direct_running_mode=in_memory",
+    "--direct_num_workers=1",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class IngestOptions:

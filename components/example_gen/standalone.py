@@ -12,8 +12,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from components.example_gen.ingest import LOCAL_BEAM_ARGS, ingest
-from components.example_gen.options import IngestOptions
+from components.example_gen.ingest import ingest
+from components.example_gen.options import LOCAL_BEAM_ARGS, IngestOptions
 from components.example_gen.publishing import SUMMARY_FILE
 from marco_data.progress import progress
 from marco_data.shards import find_shards
