@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def load(directory: str | Path) -> LoadedClassifier:
     Raises InputError if there is none, or if it takes something other than encoded images.
     """
     found = _saved_model_directory(Path(directory))
-    saved = tf.saved_model.load(str(found))
+    with _without_warnings():
+        saved = tf.saved_model.load(str(found))
     signature = saved.signatures.get("serving_default")
     if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
         raise InputError(f"the model in {found} does not take image_bytes; use one exported by marco")
@@ -81,6 +83,18 @@ def load(directory: str | Path) -> LoadedClassifier:
             f"the model in {found} has no {METADATA} and not MARCO's four classes; use one exported by marco"
         )
     return LoadedClassifier(saved, PUBLISHED_NAME, CLASSES, {})
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps TensorFlow from warning that the published model's variables, of TensorFlow 1, cannot be trained."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _saved_model_directory(directory: Path) -> Path:
