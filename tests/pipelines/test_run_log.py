@@ -1,0 +1,37 @@
+import logging
+
+from pipelines.run_log import step_lines
+
+
+def test_a_step_is_a_line_and_everything_goes_to_the_file(tmp_path, capsys):
+    absl = logging.getLogger("absl")
+    with step_lines(2, tmp_path / "run.log"):
+        absl.info("Component Transform is running.")
+        absl.info("Going to run a new execution 7")
+        logging.getLogger("marco_model.training").info("Step 10: accuracy 0.5")
+        absl.info("Component Transform is finished.")
+        absl.info("Component Trainer is running.")
+        absl.info("A cached execution 3 is used.")
+        absl.info("Component Trainer is finished.")
+        logging.getLogger("apache_beam").error("it broke\nwith details")
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == [
+        "[1/2] Transform",
+        "      Step 10: accuracy 0.5",
+        "      done in 0 s",
+        "[2/2] Trainer",
+        "      unchanged, reused",
+        "      it broke",
+    ]
+    kept = (tmp_path / "run.log").read_text()
+    assert "Going to run a new execution 7" in kept
+    assert "with details" in kept
+
+
+def test_logging_is_as_before_afterwards(tmp_path):
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    with step_lines(1, tmp_path / "run.log"):
+        assert root.handlers != before
+    assert root.handlers == before
+    assert root.level == level

@@ -1,0 +1,59 @@
+import io
+import json
+import pathlib
+
+import pytest
+from rich.console import Console
+
+from pipelines import summary
+
+SUMMARY = {
+    "blessed": True,
+    "failures": [],
+    "accuracy": 0.75,
+    "examples": {"train": 12, "eval": 4},
+    "quarantined": 2,
+    "slices": {"institution": {"CSIRO": {"accuracy": 0.5, "count": 2}, "HWMRI": {"accuracy": 1.0, "count": 2}}},
+    "model_path": "runs/x/models/3",
+    "tracking_uri": "sqlite:///runs/x/mlflow.db",
+    "reused": ["Transform"],
+}
+
+
+def shown(table):
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+def test_the_table_has_a_row_a_slice():
+    text = shown(summary.table(SUMMARY))
+    for expected in ("overall", "75.0%", "CSIRO", "50.0%", "HWMRI", "100.0%"):
+        assert expected in text
+
+
+def test_the_lines_say_what_was_published_and_what_to_do_next():
+    text = "\n".join(summary.lines(SUMMARY, pathlib.Path("runs/x")))
+    assert "16 images used, 2 quarantined" in text
+    assert "marco predict --model runs/x/models/3" in text
+    assert "unchanged and reused: Transform" in text
+
+
+def test_a_model_that_failed_says_why():
+    failed = {**SUMMARY, "blessed": False, "failures": ["accuracy is 0.5, and at least 0.9 is wanted"]}
+    text = "\n".join(summary.lines(failed, pathlib.Path("runs/x")))
+    assert "not blessed, nothing published: accuracy is 0.5" in text
+    assert "marco predict" not in text
+
+
+def test_a_killed_write_leaves_the_old_summary(tmp_path, monkeypatch):
+    path = tmp_path / "summary.json"
+    summary.write_aside(path, {"old": True})
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        summary.write_aside(path, {"new": True})
+    assert json.loads(path.read_text()) == {"old": True}
