@@ -110,12 +110,10 @@ def _active(run: Run) -> Iterator[None]:
     """Makes `run` MLflow's active run, as its model logging wants it, and puts everything back."""
     import mlflow
 
-    tracking_uri, registry_uri = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    tracking_uri = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(run.tracking_uri)
-    mlflow.set_registry_uri(run.tracking_uri)
     try:
         with mlflow.start_run(run_id=run.run_id):
             yield
     finally:
         mlflow.set_tracking_uri(tracking_uri)
-        mlflow.set_registry_uri(registry_uri)

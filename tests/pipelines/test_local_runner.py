@@ -86,7 +86,8 @@ def test_nothing_is_run_again_when_nothing_has_changed(runs):
 def test_mlflow_holds_one_run_with_recipe_curves_slices_data_and_versions(runs):
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(runs["summary"]["tracking_uri"])
+    store = runs["summary"]["tracking_uri"]
+    client = MlflowClient(store, registry_uri=store)
     (experiment,) = [one for one in client.search_experiments() if one.name == "marco"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_id == runs["summary"]["mlflow_run_id"]
