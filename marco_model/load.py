@@ -15,6 +15,7 @@ import tensorflow as tf
 from marco_model.errors import InputError
 from marco_model.export import METADATA
 from marco_model.labels import CLASSES
+from marco_model.model_directory import saved_model_directory
 
 PUBLISHED_NAME = "marco-2018"
 
@@ -68,7 +69,7 @@ def load(directory: str | Path) -> LoadedClassifier:
 
     Raises InputError if there is none, or if it takes something other than encoded images.
     """
-    found = _saved_model_directory(Path(directory))
+    found = saved_model_directory(directory)
     with _without_warnings():
         saved = tf.saved_model.load(str(found))
     signature = saved.signatures.get("serving_default")
@@ -95,16 +96,3 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _saved_model_directory(directory: Path) -> Path:
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    versions = [
-        child
-        for child in (directory.iterdir() if directory.is_dir() else ())
-        if child.name.isdigit() and (child / "saved_model.pb").is_file()
-    ]
-    if not versions:
-        raise InputError(f"no model in {directory}: a folder with saved_model.pb, or of numbered versions, is expected")
-    return max(versions, key=lambda version: int(version.name))

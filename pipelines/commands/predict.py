@@ -28,20 +28,22 @@ def predict(
     """
     from marco_data.image_files import ENDINGS, find_images
     from marco_model.errors import InputError
+    from marco_model.model_directory import saved_model_directory
     from pipelines.prediction import errors_path
     from pipelines.prediction import predict as predict_files
 
     files = find_images(paths)
     if not files:
         raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {' '.join(ENDINGS)}")
-    from marco_model.load import load
-
     if model is None:
         from marco_model.released import published_directory
 
         model = published_directory()
         typer.echo("no --model given: scoring with the classifier published in 2018", err=True)
-    outcome = predict_files(load(model), files, output, batch_size)
+    found = saved_model_directory(model)
+    from marco_model.load import load
+
+    outcome = predict_files(load(found), files, output, batch_size)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     typer.echo(f"{output}: {sum(outcome.by_class.values())} images scored: {counts}")
     if outcome.failed:
