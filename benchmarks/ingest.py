@@ -15,12 +15,11 @@ import os
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.report import report
+from benchmarks.report import report, seconds
 
 IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 """Six real images of 1280x960 pixels."""
@@ -65,13 +64,6 @@ def write_set(sources: Sequence[Path], folder: Path, count: int) -> list[bytes]:
                 )
                 shard.write(frame(example.SerializeToString()))
     return images
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Returns how long `work` takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def main() -> None:

@@ -13,13 +13,12 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import report
+from benchmarks.report import report, seconds
 
 IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 """Six real images of 1280x960 pixels."""
@@ -38,13 +37,6 @@ def write_variants(sources: Sequence[Path], directory: Path, count: int) -> list
         files.append(directory / f"drop_{index:04d}.jpg")
         Image.fromarray(pixels).save(files[-1], quality=90)
     return files
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Returns how long `work` takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def main() -> None:
