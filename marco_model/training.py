@@ -40,7 +40,8 @@ def train(
     train_files: list[str],
     eval_files: list[str],
     checkpoint_directory: str,
-    on_step: Callable[[int], None] = lambda step: None,
+    on_resume: Callable[[int], None] = lambda step: None,
+    on_step: Callable[[], None] = lambda: None,
     on_metrics: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
 ) -> Trained:
     """Trains `model` in place and leaves the best averaged weights in it.
@@ -52,7 +53,8 @@ def train(
         train_files: gzip TFRecords of `tf.train.Example` with `image/encoded` and `image/class/label`.
         eval_files: the same, for early stopping.
         checkpoint_directory: where to save, and from where to resume if it holds a checkpoint.
-        on_step: told the number of each finished step.
+        on_resume: told the step from which training goes on, if it was begun before.
+        on_step: called after each step.
         on_metrics: told metrics by name as they come, with their step.
 
     Raises:
@@ -69,7 +71,7 @@ def train(
     first = step = int(state.step)
     if first:
         log.info("Resuming training from step %d of %d, checkpoint %s", first, recipe.steps, manager.latest_checkpoint)
-        on_step(first)
+        on_resume(first)
     stopped = False
     while step < recipe.steps and not stopped:
         epoch, within = divmod(step, steps_per_epoch)
@@ -86,7 +88,7 @@ def train(
         for images, labels in batches:
             _train_step(state, images, labels, step, steps_per_epoch, recipe, on_metrics)
             step += 1
-            on_step(step)
+            on_step()
             if step % recipe.evaluate_every == 0 or step == recipe.steps:
                 stopped = _evaluate(state, evaluation, recipe, on_metrics)
             if step % recipe.checkpoint_every == 0 or step == recipe.steps or stopped:

@@ -70,19 +70,13 @@ def _train(
     checkpoints: str,
 ) -> training.Trained:
     with progress("Training", recipe.steps, "steps") as advance:
-        done = 0
-
-        def on_step(step: int) -> None:
-            nonlocal done
-            advance(step - done)
-            done = step
-
         return training.train(
             model,
             recipe,
             input_size=network.input_size,
             checkpoint_directory=checkpoints,
-            on_step=on_step,
+            on_resume=lambda step: advance(step, earlier=True),
+            on_step=advance,
             on_metrics=run.log_curves,
             **files,
         )
