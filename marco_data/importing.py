@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -14,12 +15,13 @@ from typing import BinaryIO
 
 from marco_data import contract
 from marco_data.decoding import decoded_shape
+from marco_data.file_names import drop_place
 from marco_data.image_files import encoded_image
 from marco_data.label_table import LabelledImage, LabelTable
 from marco_data.progress import progress
 from marco_data.shards import EVAL, TRAIN
 from marco_data.sources import HEADER, write_sources
-from marco_data.splits import hashed_draw, hashed_split
+from marco_data.splits import hashed_draw
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -41,9 +43,9 @@ class Imported:
 def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, shard_images: int = 1024) -> Imported:
     """Writes the images of a table as `train-…` and `test-…` shards with `sources.csv` and `labels-*.csv` in `output`.
 
-    The evaluation set is drawn by a stable hash of the plate, or of the image id where the file name tells no plate; if
-    that leaves one of the two sets empty it is drawn by image. Files that cannot be read are listed in
-    `import.errors.csv`. `output` must be new or empty; it appears when all is written.
+    About `eval_share` of the images are held out for evaluation, whole plates where the file names tell them and single
+    images where too few plates would do. Files that cannot be read are listed in `import.errors.csv`. `output` must be
+    new or empty; it appears when all is written.
 
     Raises `InputError` where no image can be read or `output` holds something.
     """
@@ -80,13 +82,29 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
 
 
 def _draw(images: Sequence[LabelledImage], eval_share: float) -> tuple[dict[int, str], bool]:
-    """Returns the split by image id, and whether plates stayed together."""
-    splits = {image.image_id: hashed_split(image.path.name, image.image_id, eval_share) for image in images}
-    if len(set(splits.values())) == 2 or len(images) < 2:
-        return splits, True
-    by_draw = sorted(splits, key=lambda image_id: hashed_draw(f"image {image_id}"))
-    held_out = set(by_draw[: min(max(round(eval_share * len(images)), 1), len(images) - 1)])
-    return {image_id: EVAL if image_id in held_out else TRAIN for image_id in splits}, False
+    """Returns the split by image id, and whether plates stayed together.
+
+    Plates, and images of no known plate, are held out in the order of a hash, each if that brings the share closer to
+    what was asked. Where no plate does, or nothing would be left to train on, single images are held out.
+    """
+    plates = collections.defaultdict(list)
+    for image in images:
+        plates[drop_place(image.path.name).plate or str(image.image_id)].append(image.image_id)
+    target = min(max(eval_share * len(images), 1), len(images) - 1)
+    for groups in (list(plates.values()), [[image.image_id] for image in images]):
+        held_out = _held_out(groups, target)
+        if 0 < len(held_out) < len(images):
+            break
+    splits = {image.image_id: EVAL if image.image_id in held_out else TRAIN for image in images}
+    return splits, all(len({splits[one] for one in plate}) == 1 for plate in plates.values())
+
+
+def _held_out(groups: Sequence[Sequence[int]], target: float) -> set[int]:
+    held_out: set[int] = set()
+    for group in sorted(groups, key=lambda ids: hashed_draw(f"group {min(ids)}")):
+        if abs(len(held_out) + len(group) - target) < abs(len(held_out) - target):
+            held_out.update(group)
+    return held_out
 
 
 def _read(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, bytes | str]]:

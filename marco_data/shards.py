@@ -45,7 +45,8 @@ def find_shards(paths: Iterable[str]) -> list[File]:
         files = [file for file in list_files(path) if _SHARD.fullmatch(PurePosixPath(file.name).name)]
         if not files:
             raise InputError(
-                f"no TFRecord shards at {path!r}; expected files named like train-00001-of-00010, in it or below it"
+                f"no TFRecord shards at {path!r}; expected files named like train-00001-of-00010, in it or below it: "
+                "make them of images with marco data import"
             )
         found.update((file.path, file) for file in files)
     times = collections.Counter(file.name for file in found.values())

@@ -53,7 +53,7 @@ def _reason(error: tf.errors.OpError) -> str:
     """TensorFlow's message without what tells of its graph."""
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message)
     lines = (line.strip() for line in text.splitlines())
-    about_the_graph = ("Graph execution error", "Detected at node", "<stack traces")
+    about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "File ")
     return next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
 
 

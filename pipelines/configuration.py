@@ -98,6 +98,8 @@ def load(preset: str, overrides: list[str] | None = None) -> Configuration:
     Raises `InputError` for an unknown preset, a file that is no mapping, or an unknown key or value out of range.
     """
     path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file() and path.parent != PRESETS:
+        raise InputError(f"there is no file {preset!r}; copy one of {PRESETS.name}/*.yaml to begin with")
     if not path.is_file():
         raise InputError(f"there is no preset {preset!r}; take one of {', '.join(preset_names())}, or a .yaml file")
     try:
@@ -108,7 +110,7 @@ def load(preset: str, overrides: list[str] | None = None) -> Configuration:
         raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
     for override in overrides or []:
         _override(values, override)
-    return check(values, str(path.name))
+    return check(values, f"{path.name} with --set {' '.join(overrides)}" if overrides else path.name)
 
 
 def check(values: dict[str, Any], origin: str) -> Configuration:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 _RUNNING = re.compile(r"Component (\S+) is running\.")
 _FINISHED = re.compile(r"Component (\S+) is finished\.")
+_FAILED = re.compile(r"Execution \d+ failed\.")
 _CACHED = re.compile(r"A cached execution \d+ is used\.")
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
@@ -32,6 +33,8 @@ class _StepLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
+        if _FAILED.fullmatch(message):
+            return  # The exception that follows says why.
         if record.name.startswith(_OURS) or record.levelno >= logging.ERROR:
             self._print(f"      {message.splitlines()[0]}")
         elif match := _RUNNING.fullmatch(message):

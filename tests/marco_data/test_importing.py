@@ -134,6 +134,15 @@ def test_numbered_sources_take_their_names_from_sources_csv(tmp_path):
     assert [image.label_raw for image in table.images] == [12, 30]
 
 
+def test_few_plates_come_close_to_the_share_that_was_asked(tmp_path):
+    for number in range(60):
+        plate, well = divmod(number, 10)
+        draw(tmp_path / "drops" / "Clear" / f"{plate:04x}_A{well + 1}_ImagerDefaults_1.jpg", number)
+    done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.2)
+    assert done.written == {"train": 50, "eval": 10}
+    assert done.plates_kept
+
+
 @pytest.mark.parametrize("count", [2, 5])
 def test_few_images_of_one_plate_still_make_both_splits(tmp_path, count):
     for number in range(count):
