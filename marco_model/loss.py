@@ -19,14 +19,19 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
 
+def heads(outputs: Any) -> dict[str, tf.Tensor]:
+    """Returns the network's outputs by head: `logits`, and `auxiliary_logits` where it has that head."""
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
 def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: Recipe) -> tf.Tensor:
     """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and `auxiliary_logits`.
 
     `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
     """
-    heads = outputs if isinstance(outputs, dict) else {"logits": outputs}
-    loss = cross_entropy(heads["logits"], labels, recipe.label_smoothing)
-    if "auxiliary_logits" in heads:
-        auxiliary = cross_entropy(heads["auxiliary_logits"], labels, recipe.label_smoothing)
+    by_head = heads(outputs)
+    loss = cross_entropy(by_head["logits"], labels, recipe.label_smoothing)
+    if "auxiliary_logits" in by_head:
+        auxiliary = cross_entropy(by_head["auxiliary_logits"], labels, recipe.label_smoothing)
         loss += recipe.auxiliary_weight * auxiliary
     return loss + recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])

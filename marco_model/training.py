@@ -39,6 +39,8 @@ def train(
     input_size: int,
     train_files: list[str],
     eval_files: list[str],
+    train_images: int,
+    eval_images: int,
     checkpoint_directory: str,
     on_resume: Callable[[int], None] = lambda step: None,
     on_step: Callable[[], None] = lambda: None,
@@ -52,6 +54,7 @@ def train(
         input_size: side of the windows in pixels.
         train_files: gzip TFRecords of `tf.train.Example` with `image/encoded` and `image/class/label`.
         eval_files: the same, for early stopping.
+        train_images, eval_images: how many records the files hold (`training_input.count`).
         checkpoint_directory: where to save, and from where to resume if it holds a checkpoint.
         on_resume: told the step from which training goes on, if it was begun before.
         on_step: called after each step.
@@ -60,7 +63,7 @@ def train(
     Raises:
         InputError: the training split fills no batch, the evaluation split is empty, or the loss is no longer finite.
     """
-    steps_per_epoch = _steps_per_epoch(train_files, eval_files, recipe)
+    steps_per_epoch = _steps_per_epoch(train_images, eval_images, recipe)
     encoded = training_input.encoded_images(train_files)
     if sum(tf.io.gfile.stat(file).length for file in train_files) < CACHE_BELOW_BYTES:
         encoded = encoded.cache()
@@ -99,16 +102,15 @@ def train(
     return Trained(step, int(state.best_step), float(state.best_accuracy), first)
 
 
-def _steps_per_epoch(train_files: list[str], eval_files: list[str], recipe: Recipe) -> int:
-    images = training_input.count(train_files)
-    if images < recipe.batch_size:
+def _steps_per_epoch(train_images: int, eval_images: int, recipe: Recipe) -> int:
+    if train_images < recipe.batch_size:
         raise InputError(
-            f"the training split has {images} images, less than recipe.batch_size {recipe.batch_size}; "
+            f"the training split has {train_images} images, less than recipe.batch_size {recipe.batch_size}; "
             "lower the batch size or add images"
         )
-    if not training_input.count(eval_files):
+    if not eval_images:
         raise InputError("the evaluation split has no images; raise the evaluation share or add test shards")
-    return images // recipe.batch_size
+    return train_images // recipe.batch_size
 
 
 def _train_step(

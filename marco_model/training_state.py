@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from marco_model import augmentation, preprocessing
-from marco_model.loss import training_loss
+from marco_model.loss import heads, training_loss
 from marco_model.recipe import Recipe
 from marco_model.rmsprop import RMSProp
 
@@ -67,8 +67,7 @@ class TrainingState(tf.Module):
         for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
             average.assign_sub((1.0 - average_decay) * (average - variable))
         self.step.assign_add(1)
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
-        return loss, _accuracy(logits, labels)
+        return loss, _accuracy(heads(outputs)["logits"], labels)
 
     def _distort(self, images: tf.Tensor) -> tf.Tensor:
         if not self._recipe.augment:
@@ -92,7 +91,7 @@ class TrainingState(tf.Module):
     def _averaged_logits(self, images: tf.Tensor) -> tf.Tensor:
         values = [tf.convert_to_tensor(variable) for variable in self.averages]
         outputs, _ = self._model.stateless_call(values[: len(self.trained)], values[len(self.trained) :], images)
-        return outputs["logits"] if isinstance(outputs, dict) else outputs
+        return heads(outputs)["logits"]
 
     def keep_best(self, accuracy: float) -> bool:
         """Keeps the running average as the best so far if `accuracy` beats it; returns whether it did."""

@@ -92,8 +92,10 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load(preset: str, overrides: list[str] | None = None) -> Configuration:
+def load(preset: str, overrides: list[str] | None = None, source: str | None = None) -> Configuration:
     """Returns the configuration of a preset, or of a YAML file of one's own, with `section.key=value` overrides.
+
+    `source`, where given, is `data.source`.
 
     Raises `InputError` for an unknown preset, a file that is no mapping, or an unknown key or value out of range.
     """
@@ -110,6 +112,8 @@ def load(preset: str, overrides: list[str] | None = None) -> Configuration:
         raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
     for override in overrides or []:
         _override(values, override)
+    if source:
+        _section(values, ["data"], f"--data {source!r}")["source"] = source
     return check(values, f"{path.name} with --set {' '.join(overrides)}" if overrides else path.name)
 
 
@@ -135,8 +139,12 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not equals:
         raise InputError(f"--set {override!r} has no '='; write it as section.key=value")
     *sections, last = key.strip().split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
+    _section(values, sections, f"--set {override!r}")[last] = yaml.safe_load(text)
+
+
+def _section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
+    for name in names:
+        values = values.setdefault(name, {})
         if not isinstance(values, dict):
-            raise InputError(f"--set {override!r}: {section!r} holds a value, not a section")
-    values[last] = yaml.safe_load(text)
+            raise InputError(f"{option}: {name!r} holds a value, not a section")
+    return values

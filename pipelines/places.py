@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from components.mlflow_tracking.connection import local_store
 from marco_model.errors import InputError
 from pipelines.configuration import Configuration
 
@@ -30,7 +31,7 @@ def local(configuration: Configuration, output: pathlib.Path) -> Places:
         root=str(folder / "pipeline"),
         checkpoints=str(folder / "checkpoints"),
         destination=configuration.destination or str(folder / "models"),
-        tracking=configuration.tracking.uri or f"sqlite:///{folder / 'mlflow.db'}",
+        tracking=configuration.tracking.uri or local_store(folder),
     )
 
 

@@ -25,12 +25,13 @@ def run_fn(fn_args: Any) -> None:
     """
     config = fn_args.custom_config
     network, recipe = Network(**config["network"]), Recipe(**config["recipe"])
-    files = {"train_files": _files(fn_args.train_files), "eval_files": _files(fn_args.eval_files)}
+    files = {"train": _files(fn_args.train_files), "eval": _files(fn_args.eval_files)}
+    counts = {split: training_input.count(paths) for split, paths in files.items()}
     key = training_key(config, fn_args.transform_graph_path)
-    run = _open_run(config, key, files)
+    run = _open_run(config, key, counts)
     try:
         model = build(network, recipe.seed)
-        trained = _train(model, network, recipe, run, files, f"{config['checkpoints']}/{key}")
+        trained = _train(model, network, recipe, run, files, counts, f"{config['checkpoints']}/{key}")
         write_model(model, network, config["transform"], f"{config['model_name']}-{key[:8]}", fn_args.serving_model_dir)
     except BaseException:
         run.close("FAILED")
@@ -52,11 +53,10 @@ def _files(patterns: list[str]) -> list[str]:
     return sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
 
 
-def _open_run(config: dict[str, Any], key: str, files: dict[str, list[str]]) -> tracking.Run:
+def _open_run(config: dict[str, Any], key: str, counts: dict[str, int]) -> tracking.Run:
     name = f"{config['model_name']}-{key[:8]}"
     run = tracking.open_run(config["tracking"]["uri"], config["tracking"]["experiment"], key, name)
     run.log_recipe({section: config[section] for section in ("network", "recipe", "transform")})
-    counts = {split.removesuffix("_files"): training_input.count(paths) for split, paths in files.items()}
     run.log_data(name="marco", counts=counts, **config["data"])
     return run
 
@@ -67,6 +67,7 @@ def _train(
     recipe: Recipe,
     run: tracking.Run,
     files: dict[str, list[str]],
+    counts: dict[str, int],
     checkpoints: str,
 ) -> training.Trained:
     with progress("Training", recipe.steps, "steps") as advance:
@@ -74,9 +75,12 @@ def _train(
             model,
             recipe,
             input_size=network.input_size,
+            train_files=files["train"],
+            eval_files=files["eval"],
+            train_images=counts["train"],
+            eval_images=counts["eval"],
             checkpoint_directory=checkpoints,
             on_resume=lambda step: advance(step, earlier=True),
             on_step=advance,
             on_metrics=run.log_curves,
-            **files,
         )

@@ -38,8 +38,7 @@ def compile_(
     from pipelines import configuration, kubeflow_runner, places
     from pipelines.pipeline import create_pipeline
 
-    overrides = [*(change or []), *([f"data.source={data}"] if data else [])]
-    loaded = configuration.load(preset, overrides)
+    loaded = configuration.load(preset, change, data)
     where = places.remote(loaded, root)
     pipeline = create_pipeline(loaded, where, loaded.data.source or f"{root.rstrip('/')}/data", fingerprint)
     kubeflow_runner.compile_package(pipeline, output, image)

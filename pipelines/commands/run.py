@@ -30,8 +30,7 @@ def run(
 
     from pipelines import configuration, local_runner, summary
 
-    overrides = [*(change or []), *([f"data.source={data}"] if data else [])]
-    told = local_runner.run(configuration.load(preset, overrides), output)
+    told = local_runner.run(configuration.load(preset, change, data), output)
     console = Console()
     console.print(summary.table(told))
     console.print("\n".join(summary.lines(told, output)), soft_wrap=True, highlight=False)

@@ -73,7 +73,13 @@ def network():
 
 def train(files, folder, recipe=RECIPE, **options):
     model = network()
-    result = training.train(model, recipe, input_size=SIZE, checkpoint_directory=str(folder), **files, **options)
+    images = {
+        "train_images": training_input.count(files["train_files"]),
+        "eval_images": training_input.count(files["eval_files"]),
+    }
+    result = training.train(
+        model, recipe, input_size=SIZE, checkpoint_directory=str(folder), **files, **images, **options
+    )
     return model, result
 
 
