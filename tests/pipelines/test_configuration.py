@@ -42,6 +42,10 @@ def test_an_unknown_preset_names_the_known_ones():
         configuration.load("papr")
 
 
+def test_the_source_is_taken_as_it_is():
+    assert configuration.load("local", source="2024").data.source == "2024"
+
+
 def test_overrides_are_typed_and_the_result_is_frozen():
     changed = configuration.load("paper", ["recipe.learning_rate=1e-3", "data.source=some/folder"])
     assert changed.recipe.learning_rate == 1e-3
