@@ -7,26 +7,9 @@ silent.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from marco_model.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """What is trained. `initial` names where the weights start: `random`, or `released`, the published classifier's."""
-
-    # `paper` is Table III to the letter; `released` fits the published weights.
-    variant: Literal["paper", "released"] = "paper"
-    input_size: int = 599
-    depth_multiplier: float = 1.0
-    # TF-Slim trains Inception-v3 with its auxiliary head; the published weights have one.
-    auxiliary: bool = True
-    # TF-Slim's inception_arg_scope. A run of a few hundred steps needs a shorter memory, such as 0.9.
-    batch_norm_momentum: float = 0.9997
-    initial: Literal["random", "released"] = "random"
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ import yaml
 from components.example_gen.options import LOCAL_BEAM_ARGS
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.errors import InputError
-from marco_model.recipe import Network, Recipe
+from marco_model.network import Network
+from marco_model.recipe import Recipe
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 

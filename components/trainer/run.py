@@ -10,10 +10,13 @@ from typing import Any
 import tensorflow as tf
 
 from components.mlflow_tracking import tracking
-from components.trainer.build import build, write_model
+from components.trainer.build import write_model
 from marco_data.progress import progress
 from marco_model import training, training_input
-from marco_model.recipe import Network, Recipe
+from marco_model.initial import initialise
+from marco_model.labels import CLASSES
+from marco_model.network import Network, build
+from marco_model.recipe import Recipe
 
 
 def run_fn(fn_args: Any) -> None:
@@ -30,7 +33,8 @@ def run_fn(fn_args: Any) -> None:
     key = training_key(config, fn_args.transform_graph_path)
     run = _open_run(config, key, counts)
     try:
-        model = build(network, recipe.seed)
+        model = build(network, num_classes=len(CLASSES), seed=recipe.seed)
+        initialise(model, network, CLASSES)
         trained = _train(model, network, recipe, run, files, counts, f"{config['checkpoints']}/{key}")
         write_model(model, network, config["transform"], f"{config['model_name']}-{key[:8]}", fn_args.serving_model_dir)
     except BaseException:
