@@ -13,6 +13,7 @@ import keras
 from keras import layers
 
 from marco_model import depths
+from marco_model.batch_norm import BatchNormalization
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -43,7 +44,7 @@ class _Builder:
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=stddev),
             name=name,
         )(x)
-        x = layers.BatchNormalization(
+        x = BatchNormalization(
             scale=False, epsilon=BATCH_NORM_EPSILON, momentum=self.batch_norm_momentum, name=f"{name}-BatchNorm"
         )(x)
         return layers.ReLU(name=f"{name}-Relu")(x)
