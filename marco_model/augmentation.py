@@ -2,8 +2,22 @@
 
 Bruno et al. 2018 distort brightness, saturation, hue and contrast "as in TF-Slim's Inception preprocessing" and flip
 both ways. The host sends uint8 windows; here every image of the batch gets its own draw, from a seed alone, so that a
-step can be replayed. Order of the operations: TF-Slim's first (`color_ordering == 0`); TF-Slim varies it by input
-thread, and the paper does not say how many threads it had.
+step can be replayed.
+
+TF-Slim's `inception_preprocessing.py` draws for each image, beside the four amounts, one of four orders of the
+operations (`distort_color` with `fast_mode=False`; `fast_mode` would leave out hue and contrast, which the paper has):
+
+| order | first | second | third | fourth | slots here |
+|---|---|---|---|---|---|
+| 0 | brightness | saturation | hue | contrast | L K L |
+| 1 | saturation | brightness | contrast | hue | K L K |
+| 2 | contrast | hue | brightness | saturation | L K L K |
+| 3 | hue | saturation | contrast | brightness | K L |
+
+Brightness, a shift, and contrast, a scaling about the mean, commute; so do saturation and hue, which both keep the
+largest channel. Hence one pass L does either or both of the first pair, one pass K either or both of the second, and
+the passes L K L K do every order, an image taking no part in those that its order has no use for. So all images go
+through the same operations on static shapes.
 """
 
 from __future__ import annotations
@@ -16,13 +30,14 @@ BRIGHTNESS = 32.0 / 255.0
 SATURATION = (0.5, 1.5)
 HUE = 0.2
 CONTRAST = (0.5, 1.5)
+ORDERS = 4
 
 
 class Draws(NamedTuple):
     """One random draw for each image of a batch; every member has shape [batch].
 
     `brightness`: added, in ±32/255. `saturation`, `contrast`: factors in [0.5, 1.5). `hue`: turn in ±0.2.
-    `left_right`, `up_down`: bool.
+    `left_right`, `up_down`: bool. `order`: int32, 0 to 3, of the operations.
     """
 
     brightness: tf.Tensor
@@ -31,11 +46,12 @@ class Draws(NamedTuple):
     contrast: tf.Tensor
     left_right: tf.Tensor
     up_down: tf.Tensor
+    order: tf.Tensor
 
 
 def draw(seed: tf.Tensor, batch: tf.Tensor | int) -> Draws:
-    """Returns the draws for `batch` images from an int [2] seed: the same seed, the same draws."""
-    seeds = tf.unstack(tf.random.split(seed, 6))
+    """Returns the draws for `batch` images from an int [2] seed: the same seed, the same draws, outside of XLA."""
+    seeds = tf.unstack(tf.random.split(seed, len(Draws._fields)))
 
     def uniform(index: int, low: float, high: float) -> tf.Tensor:
         return tf.random.stateless_uniform([batch], seeds[index], low, high)
@@ -47,6 +63,7 @@ def draw(seed: tf.Tensor, batch: tf.Tensor | int) -> Draws:
         contrast=uniform(3, *CONTRAST),
         left_right=uniform(4, 0.0, 1.0) < 0.5,
         up_down=uniform(5, 0.0, 1.0) < 0.5,
+        order=tf.random.stateless_uniform([batch], seeds[6], 0, ORDERS, tf.int32),
     )
 
 
@@ -62,23 +79,37 @@ def _per_image(values: tf.Tensor) -> tf.Tensor:
     return values[:, None, None]
 
 
-def adjust_saturation_and_hue(planes: Planes, factors: tf.Tensor, turns: tf.Tensor) -> Planes:
-    """Scales HSV saturation by [batch] factors, capped at 1, then turns the hue by [batch] whole circles.
+def adjust_brightness_and_contrast(planes: Planes, shifts: tf.Tensor, factors: tf.Tensor) -> Planes:
+    """Adds [batch] shifts and scales the distance from each channel's mean by [batch] factors.
 
-    The same as `tf.image.adjust_saturation` and then `adjust_hue`. In HSV both leave the largest channel as it is, and
-    scaling saturation leaves the hue, so that one pass does both.
+    The same as `tf.image.adjust_brightness` and `adjust_contrast`, in either order; 0 and 1 leave an image as it is.
+    """
+
+    def adjust(plane: tf.Tensor) -> tf.Tensor:
+        mean = tf.reduce_mean(plane, axis=(1, 2), keepdims=True)
+        return plane * _per_image(factors) + (mean * (1.0 - _per_image(factors)) + _per_image(shifts))
+
+    red, green, blue = planes
+    return adjust(red), adjust(green), adjust(blue)
+
+
+def adjust_saturation_and_hue(planes: Planes, saturates: tf.Tensor, factors: tf.Tensor, turns: tf.Tensor) -> Planes:
+    """Scales HSV saturation by [batch] factors where bool [batch] `saturates`, and turns the hue by [batch] circles.
+
+    The same as `tf.image.adjust_saturation` and `adjust_hue`, in either order. Saturation ends at 1, so that where it
+    is scaled, be it by 1, no channel stays below 0; turning the hue alone, by 0 as well, keeps such values.
     """
     red, green, blue = planes
     high = tf.maximum(red, tf.maximum(green, blue))
     spread = high - tf.minimum(red, tf.minimum(green, blue))
-    coloured = tf.logical_and(high > 0, spread > 0)
-    inverse = tf.where(coloured, 1.0 / spread, 0.0)
+    inverse = tf.math.divide_no_nan(1.0, spread)
     sixth = tf.where(
         tf.equal(high, red),
         (green - blue) * inverse,
         tf.where(tf.equal(high, green), 2.0 + (blue - red) * inverse, 4.0 + (red - green) * inverse),
     )
-    spread *= tf.minimum(_per_image(factors), high * inverse)
+    scale = tf.minimum(_per_image(factors), tf.maximum(high, 0.0) * inverse)
+    spread *= tf.where(_per_image(saturates), scale, 1.0)
     low = high - spread
     hue = sixth + 6.0 * _per_image(turns)
     hue -= 6.0 * tf.floor(hue * (1.0 / 6.0))
@@ -89,25 +120,29 @@ def adjust_saturation_and_hue(planes: Planes, factors: tf.Tensor, turns: tf.Tens
     )
 
 
-def adjust_contrast(planes: Planes, factors: tf.Tensor) -> Planes:
-    """Scales the distance from each channel's mean by [batch] factors."""
+def _distort_colours(planes: Planes, draws: Draws) -> Planes:
+    """Does the four operations in each image's order, as the table at the top of this file places them."""
 
-    def adjust(plane: tf.Tensor) -> tf.Tensor:
-        mean = tf.reduce_mean(plane, axis=(1, 2), keepdims=True)
-        return plane * _per_image(factors) + mean * (1.0 - _per_image(factors))
+    def in_orders(*orders: int) -> tf.Tensor:
+        return tf.reduce_any(tf.equal(draws.order[:, None], orders), axis=1)
 
-    red, green, blue = planes
-    return adjust(red), adjust(green), adjust(blue)
+    def light(planes: Planes, brightness: tf.Tensor, contrast: tf.Tensor) -> Planes:
+        shifts, factors = tf.where(brightness, draws.brightness, 0.0), tf.where(contrast, draws.contrast, 1.0)
+        return adjust_brightness_and_contrast(planes, shifts, factors)
+
+    def colour(planes: Planes, saturation: tf.Tensor, hue: tf.Tensor) -> Planes:
+        return adjust_saturation_and_hue(planes, saturation, draws.saturation, tf.where(hue, draws.hue, 0.0))
+
+    planes = light(planes, brightness=in_orders(0), contrast=in_orders(2))
+    planes = colour(planes, saturation=in_orders(0, 1, 3), hue=in_orders(0, 2, 3))
+    planes = light(planes, brightness=in_orders(1, 2, 3), contrast=in_orders(0, 1, 3))
+    return colour(planes, saturation=in_orders(2), hue=in_orders(1))
 
 
 def distort(images: tf.Tensor, draws: Draws) -> tf.Tensor:
     """Distorts uint8 [batch, h, w, 3] windows by `draws`; returns float32 in [-1, 1], the network's input."""
     images = tf.where(draws.left_right[:, None, None, None], tf.reverse(images, [2]), images)
     images = tf.where(draws.up_down[:, None, None, None], tf.reverse(images, [1]), images)
-    brightness = _per_image(draws.brightness)
-    red, green, blue = (
-        tf.cast(plane, tf.float32) * (1.0 / 255.0) + brightness for plane in tf.unstack(images, axis=-1)
-    )
-    planes = adjust_saturation_and_hue((red, green, blue), draws.saturation, draws.hue)
-    planes = adjust_contrast(planes, draws.contrast)
+    red, green, blue = (tf.cast(plane, tf.float32) * (1.0 / 255.0) for plane in tf.unstack(images, axis=-1))
+    planes = _distort_colours((red, green, blue), draws)
     return tf.stack([tf.clip_by_value(plane, 0.0, 1.0) * 2.0 - 1.0 for plane in planes], axis=-1)

@@ -1,66 +1,199 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from marco_model import augmentation
+
+SLIMS_ORDERS = (
+    ("brightness", "saturation", "hue", "contrast"),
+    ("saturation", "brightness", "contrast", "hue"),
+    ("contrast", "hue", "brightness", "saturation"),
+    ("hue", "saturation", "contrast", "brightness"),
+)
+"""`distort_color` of TF-Slim's inception_preprocessing.py with `fast_mode=False`."""
+OPERATIONS = {
+    "brightness": tf.image.adjust_brightness,
+    "saturation": tf.image.adjust_saturation,
+    "hue": tf.image.adjust_hue,
+    "contrast": tf.image.adjust_contrast,
+}
+
+
+def reference(image, draws, index):
+    """One uint8 image distorted by `tf.image`, operation by operation."""
+    image = tf.image.convert_image_dtype(image, tf.float32)
+    image = tf.image.flip_left_right(image) if draws.left_right[index] else image
+    image = tf.image.flip_up_down(image) if draws.up_down[index] else image
+    for name in SLIMS_ORDERS[int(draws.order[index])]:
+        image = OPERATIONS[name](image, float(getattr(draws, name)[index]))
+    return tf.clip_by_value(image, 0, 1) * 2 - 1
+
+
+def draws_of(brightness, saturation, hue, contrast, order, left_right=(False,), up_down=(False,)):
+    """Draws from sequences, the short ones repeated."""
+    count = max(len(brightness), len(order))
+    kinds = (np.float32, np.float32, np.float32, np.float32, bool, bool, np.int32)
+    given_ = (brightness, saturation, hue, contrast, left_right, up_down, order)
+    return augmentation.Draws(
+        *(tf.constant(np.resize(values, count).astype(kind)) for values, kind in zip(given_, kinds, strict=True))
+    )
 
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).uniform(-0.1, 1.1, (8, 24, 31, 3)).astype(np.float32)
+    """Values as they occur between operations, also outside [0, 1], some images without any positive one."""
+    images = np.random.default_rng(0).uniform(-0.6, 1.4, (8, 24, 31, 3)).astype(np.float32)
+    images[-1] -= 1.4
+    return images
 
 
 def planes(images):
     return tuple(np.moveaxis(images, -1, 0))
 
 
-def test_saturation_and_hue_match_tf_image(images):
-    factors, turns = np.linspace(0.5, 1.5, 8, dtype=np.float32), np.linspace(0.2, -0.2, 8, dtype=np.float32)
-    ours = np.stack(augmentation.adjust_saturation_and_hue(planes(images), factors, turns), axis=-1)
-    for image, factor, turn, adjusted in zip(images, factors, turns, ours, strict=True):
-        expected = tf.image.adjust_hue(tf.image.adjust_saturation(image, factor), turn)
-        np.testing.assert_allclose(adjusted, expected, atol=1e-4)
+YES, NO = np.ones(8, bool), np.zeros(8, bool)
+FACTORS, TURNS = np.linspace(0.5, 1.5, 8, dtype=np.float32), np.linspace(0.2, -0.2, 8, dtype=np.float32)
+SHIFTS = np.linspace(-32 / 255, 32 / 255, 8, dtype=np.float32)
+ONES, ZEROS = np.ones(8, np.float32), np.zeros(8, np.float32)
 
 
-def test_contrast_matches_tf_image(images):
-    factors = np.linspace(0.5, 1.5, 8, dtype=np.float32)
-    ours = np.stack(augmentation.adjust_contrast(planes(images), factors), axis=-1)
-    for image, factor, adjusted in zip(images, factors, ours, strict=True):
-        np.testing.assert_allclose(adjusted, tf.image.adjust_contrast(image, factor), atol=1e-4)
+@pytest.mark.parametrize(
+    ("adjust", "parameters", "names"),
+    [
+        (augmentation.adjust_brightness_and_contrast, (SHIFTS, ONES), [("brightness", SHIFTS)]),
+        (augmentation.adjust_brightness_and_contrast, (ZEROS, FACTORS), [("contrast", FACTORS)]),
+        (
+            augmentation.adjust_brightness_and_contrast,
+            (SHIFTS, FACTORS),
+            [("brightness", SHIFTS), ("contrast", FACTORS)],
+        ),
+        (augmentation.adjust_saturation_and_hue, (YES, FACTORS, ZEROS), [("saturation", FACTORS)]),
+        (augmentation.adjust_saturation_and_hue, (YES, ONES, ZEROS), [("saturation", ONES)]),
+        (augmentation.adjust_saturation_and_hue, (NO, FACTORS, TURNS), [("hue", TURNS)]),
+        (augmentation.adjust_saturation_and_hue, (NO, FACTORS, ZEROS), []),
+        (augmentation.adjust_saturation_and_hue, (YES, FACTORS, TURNS), [("saturation", FACTORS), ("hue", TURNS)]),
+    ],
+    ids=lambda value: "+".join(name for name, _ in value) or "nothing" if isinstance(value, list) else "",
+)
+def test_each_operation_matches_tf_image_in_either_order(images, adjust, parameters, names):
+    ours = np.stack(adjust(planes(images), *parameters), axis=-1)
+    for order in (names, names[::-1]):
+        for index, adjusted in enumerate(ours):
+            expected = images[index]
+            for name, values in order:
+                expected = OPERATIONS[name](expected, float(values[index]))
+            np.testing.assert_allclose(adjusted, expected, atol=1e-4)
 
 
-def test_grey_images_keep_their_hue_and_saturation():
-    grey = (np.linspace(0, 1, 20, dtype=np.float32).reshape(1, 4, 5),) * 3
-    ours = augmentation.adjust_saturation_and_hue(grey, np.float32([1.5]), np.float32([0.2]))
-    np.testing.assert_allclose(ours, grey, atol=1e-6)
+@pytest.mark.parametrize("order", range(4))
+def test_each_of_slims_orders_matches_tf_image(order):
+    images = np.random.default_rng(order).integers(0, 256, (8, 40, 33, 3), dtype=np.uint8)
+    images[:2] = images[:2] // 16 + 235
+    images[2:4] = images[2:4] // 16
+    drawn = augmentation.draw(tf.constant([3, order]), 8)._replace(order=tf.fill([8], order))
+    ours = augmentation.distort(images, drawn)
+    # On the scale of [0, 1], on which the operations work.
+    expected = np.stack([reference(image, drawn, index) for index, image in enumerate(images)])
+    np.testing.assert_allclose(ours / 2, expected / 2, atol=1e-4)
+    assert ours.dtype == tf.float32
 
 
-def test_distort_matches_tf_image_in_slims_order():
-    images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
-    draws = augmentation.draw(tf.constant([3, 4]), 4)
-    for index, distorted in enumerate(augmentation.distort(images, draws)):
-        expected = tf.image.convert_image_dtype(images[index], tf.float32)
-        expected = tf.image.flip_left_right(expected) if draws.left_right[index] else expected
-        expected = tf.image.flip_up_down(expected) if draws.up_down[index] else expected
-        expected = tf.image.adjust_brightness(expected, draws.brightness[index])
-        expected = tf.image.adjust_saturation(expected, draws.saturation[index])
-        expected = tf.image.adjust_hue(expected, draws.hue[index])
-        expected = tf.image.adjust_contrast(expected, draws.contrast[index])
-        np.testing.assert_allclose(distorted, tf.clip_by_value(expected, 0, 1) * 2 - 1, atol=2e-4)
+def test_the_orders_differ_and_an_images_neighbours_do_not_matter():
+    image = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    together = augmentation.distort(np.repeat(image, 4, 0), draws_of([0.1] * 4, [1.4], [0.15], [1.4], range(4))).numpy()
+    for order in range(4):
+        alone = augmentation.distort(image, draws_of([0.1], [1.4], [0.15], [1.4], [order]))
+        np.testing.assert_allclose(together[order], alone[0], atol=1e-6)
+        for other in range(order):
+            assert np.abs(together[order] - together[other]).max() > 0.01
 
 
-def test_draws_follow_the_stated_distributions_and_replay():
-    draws = augmentation.draw(tf.constant([1, 2]), 10_000)
-    again = augmentation.draw(tf.constant([1, 2]), 10_000)
-    ranges = {"brightness": (-32 / 255, 32 / 255), "saturation": (0.5, 1.5), "hue": (-0.2, 0.2), "contrast": (0.5, 1.5)}
-    for name, (low, high) in ranges.items():
-        values = getattr(draws, name).numpy()
-        assert low <= values.min() < low + 0.01 * (high - low)
-        assert high - 0.01 * (high - low) < values.max() <= high
-        assert values.mean() == pytest.approx((low + high) / 2, abs=0.02 * (high - low))
-        assert values.std() == pytest.approx((high - low) / np.sqrt(12), rel=0.03)
-    for name in ("left_right", "up_down"):
-        assert getattr(draws, name).numpy().mean() == pytest.approx(0.5, abs=0.02)
-    stacked = np.stack([np.asarray(values, np.float32) for values in draws])
-    np.testing.assert_array_equal(stacked, np.stack([np.asarray(values, np.float32) for values in again]))
-    assert np.abs(np.corrcoef(stacked) - np.eye(6)).max() < 0.05
+PIXELS = st.one_of(
+    st.integers(0, 255).map(lambda grey: (grey, grey, grey)),
+    st.sampled_from([(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (1, 0, 0)]),
+    st.tuples(*[st.integers(0, 255)] * 3),
+)
+CONTENT = st.one_of(
+    PIXELS.map(lambda pixel: np.broadcast_to(np.uint8(pixel), (3, 4, 3)).copy()),
+    st.lists(PIXELS, min_size=12, max_size=12).map(lambda pixels: np.reshape(pixels, (3, 4, 3)).astype(np.uint8)),
+    hnp.arrays(np.uint8, (3, 4, 3)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    content=CONTENT,
+    brightness=st.floats(-32 / 255, 32 / 255),
+    saturation=st.floats(0.5, 1.5),
+    hue=st.floats(-0.2, 0.2),
+    contrast=st.floats(0.5, 1.5),
+    flips=st.tuples(st.booleans(), st.booleans()),
+)
+def test_any_content_matches_tf_image_in_all_orders(content, brightness, saturation, hue, contrast, flips):
+    drawn = draws_of([brightness], [saturation], [hue], [contrast], range(4), [flips[0]], [flips[1]])
+    ours = augmentation.distort(np.stack([content] * 4), drawn).numpy()
+    assert np.isfinite(ours).all()
+    assert np.abs(ours).max() <= 1
+    for order in range(4):
+        np.testing.assert_allclose(ours[order] / 2, reference(content, drawn, order) / 2, atol=1e-4)
+
+
+def test_neutral_draws_change_nothing():
+    images = np.random.default_rng(2).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    ours = augmentation.distort(images, draws_of([0.0], [1.0], [0.0], [1.0], range(4)))
+    np.testing.assert_allclose(ours, images / 127.5 - 1, atol=1e-5)
+
+
+def test_it_compiles_under_xla_to_the_same_numbers():
+    images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    drawn = augmentation.draw(tf.constant([5, 6]), 8)
+    compiled = tf.function(augmentation.distort, jit_compile=True)
+    np.testing.assert_allclose(compiled(tf.constant(images), drawn), augmentation.distort(images, drawn), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return augmentation.draw(tf.constant([1, 2]), 10_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("brightness", -32 / 255, 32 / 255), ("saturation", 0.5, 1.5), ("hue", -0.2, 0.2), ("contrast", 0.5, 1.5)],
+)
+def test_amounts_are_uniform_over_the_stated_ranges(drawn, name, low, high):
+    values = getattr(drawn, name).numpy()
+    assert low <= values.min()
+    assert values.max() <= np.float32(high)
+    assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("name", "choices"), [("left_right", 2), ("up_down", 2), ("order", 4)])
+def test_flips_and_orders_are_equally_likely(drawn, name, choices):
+    counts = np.bincount(getattr(drawn, name).numpy().astype(int), minlength=choices)
+    assert len(counts) == choices
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_draws_are_independent_of_each_other(drawn):
+    stacked = np.stack([np.asarray(values, np.float32) for values in drawn])
+    assert np.abs(np.corrcoef(stacked) - np.eye(len(drawn))).max() < 0.04
+    # And of the draws of the next step.
+    following = augmentation.draw(tf.constant([1, 3]), 10_000)
+    for values, later in zip(stacked, following, strict=True):
+        assert abs(np.corrcoef(values, np.asarray(later, np.float32))[0, 1]) < 0.04
+
+
+def test_one_seed_gives_one_result():
+    images = np.random.default_rng(4).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+
+    @tf.function
+    def run(seed):
+        return augmentation.distort(images, augmentation.draw(seed, 8))
+
+    first, again, other = (run(tf.constant(seed, tf.int64)).numpy() for seed in ([7, 8], [7, 8], [7, 9]))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any(axis=(1, 2, 3)).all()
