@@ -1,7 +1,8 @@
 """The record contract of the MARCO data set: one `tf.train.Example` an image.
 
 Source: the data set's shards as written by ubccr/terf; see docs/data.md. `institution` and `imager` are ours and are
-added by ExampleGen.
+added by ExampleGen; so are `image/given/label` and `image/given/text`, the class that a record came with, where a label
+scheme gives it another.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ INT_FEATURES: tuple[str, ...] = (CHANNELS, HEIGHT, WIDTH, IMAGE_ID, LABEL, LABEL
 
 INSTITUTION = "institution"
 IMAGER = "imager"
+GIVEN_LABEL = "image/given/label"
+GIVEN_TEXT = "image/given/text"
 
 
 def build_example(

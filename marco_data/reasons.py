@@ -10,6 +10,7 @@ MISSING_FEATURE = "missing_feature"
 MALFORMED_FEATURE = "malformed_feature"
 UNKNOWN_LABEL = "unknown_label"
 LABEL_TEXT_MISMATCH = "label_text_mismatch"
+UNMAPPED_LABEL = "unmapped_label"
 UNKNOWN_SOURCE = "unknown_source"
 UNSUPPORTED_FORMAT = "unsupported_format"
 BAD_IMAGE_HEADER = "bad_image_header"
@@ -31,6 +32,7 @@ REASONS: dict[str, str] = {
     MALFORMED_FEATURE: "a feature has another type than the contract's, or more than one value",
     UNKNOWN_LABEL: "image/class/label is none of the four classes",
     LABEL_TEXT_MISMATCH: "image/class/text does not name the class of image/class/label",
+    UNMAPPED_LABEL: "the configuration's table of labels has no entry for image/class/raw, or for the record's class",
     UNKNOWN_SOURCE: "image/class/source is not listed in sources.csv",
     UNSUPPORTED_FORMAT: "image/format, colorspace or channels is not that of a JPEG or PNG in RGB",
     BAD_IMAGE_HEADER: "the image's first bytes are not those of a JPEG or PNG",

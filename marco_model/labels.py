@@ -1,6 +1,184 @@
-"""The four classes of MARCO and their order.
+"""Classes and their order, and label schemes: which classes are trained, and what of a record each is taken from."""
 
-The order is that of `image/class/label` in the data set and of the published classifier's outputs (Bruno et al. 2018).
-"""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from marco_model.errors import InputError
 
 CLASSES: tuple[str, ...] = ("Clear", "Crystals", "Other", "Precipitate")
+"""MARCO's, in the order of `image/class/label` and of the published classifier's outputs (Bruno et al. 2018)."""
+
+TEN_CLASSES: dict[str, tuple[str, ...]] = {
+    "Clear": ("clear",),
+    "Crystals": ("crystals",),
+    "Garbage": ("garbage",),
+    "Phase separation": ("phase",),
+    "Phase separation and crystals": ("phase", "crystals"),
+    "Phase separation and precipitate": ("phase", "precipitate"),
+    "Precipitate": ("precipitate",),
+    "Precipitate and crystals": ("precipitate", "crystals"),
+    "Precipitate and skin": ("precipitate", "skin"),
+    "Skin": ("skin",),
+}
+"""HWMRI's ten classes (Snell et al. 2008; Cumbaa and Jurisica 2010), each with what is seen in the drop."""
+
+# What each of those is called in the two papers and in the scores of HWMRI's own classifier (docs/labels.md).
+_SPELLINGS: dict[str, tuple[str, ...]] = {
+    "clear": ("clear", "clear drop"),
+    "crystals": ("crystals", "crystal"),
+    "garbage": ("garbage", "junk"),
+    "phase": ("phase separation", "phase"),
+    "precipitate": ("precipitate", "precipitation", "precip"),
+    "skin": ("skin", "skin effect"),
+}
+
+Label = Mapping[str, "str | None"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelScheme:
+    """Which classes are trained, and which class each label of a record stands for.
+
+    Attributes:
+        name: for messages.
+        classes: in the order of their indices, at least two.
+        source: what is looked up: a record's `class`, one of MARCO's four, or its `raw` label.
+        table: label → class, or None to leave such records out. A raw label is listed by its name or its number; the
+            number is looked up first. A label that is named like a class needs no entry.
+        others: what becomes of a record whose label has no entry: `quarantine` or `leave_out`.
+
+    Names are the same if they differ in case, in punctuation or in an `and` alone. Raises `InputError` for a table that
+    contradicts itself or names an unknown class, and for classes that are fewer than two, alike or empty.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    source: Literal["class", "raw"] = "raw"
+    table: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    others: Literal["quarantine", "leave_out"] = "quarantine"
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise InputError(f"labels.classes is {list(self.classes)}; name at least two")
+        for name in self.classes:
+            if not name.strip() or name != name.strip() or not name.isprintable():
+                raise InputError(f"labels.classes has {name!r}; give a name on one line, without spaces around it")
+        _require_unlike("labels.classes", self.classes)
+        _ = self._indices
+
+    @functools.cached_property
+    def _indices(self) -> dict[str, int | None]:
+        """Class index by the key of a label; None for labels that are left out."""
+        by_class = {key(name): index for index, name in enumerate(self.classes)}
+        _require_unlike(f"the table of labels.{self.name}", self.table)
+        if self.source == "class":
+            unknown = [label for label in self.table if key(label) not in map(key, CLASSES)]
+            if unknown:
+                raise InputError(f"labels.from_class has {unknown[0]!r}; MARCO's classes are {', '.join(CLASSES)}")
+        indices: dict[str, int | None] = dict(by_class)
+        for label, name in self.table.items():
+            if name is not None and key(name) not in by_class:
+                raise InputError(f"labels: {label!r} stands for {name!r}; the classes are {', '.join(self.classes)}")
+            indices[key(label)] = None if name is None else by_class[key(name)]
+        return indices
+
+    def index_of(self, name: str | None, number: int | None = None) -> int | None:
+        """Returns the class index of a label, or None if records with it are left out.
+
+        Raises `KeyError` where the scheme says nothing of it.
+        """
+        for label in (number, name):
+            if label is not None and _as_key(label) in self._indices:
+                return self._indices[_as_key(label)]
+        if self.others == "leave_out":
+            return None
+        raise KeyError(name if name is not None else number)
+
+    @property
+    def goes_by_names(self) -> bool:
+        """Whether raw labels must have names for the table to be of use."""
+        return self.source == "raw" and not any(_NUMBER.fullmatch(label) for label in self.table)
+
+    def to_json(self) -> str:
+        """Returns the scheme as a component's parameter."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> LabelScheme:
+        """Reads what `to_json` wrote."""
+        held = json.loads(text)
+        return LabelScheme(**{**held, "classes": tuple(held["classes"])})
+
+
+_NUMBER = re.compile(r"-?\d+")
+
+
+def key(label: str) -> str:
+    """Returns what counts of a label when labels are compared: its number, or its words but for case and `and`."""
+    if _NUMBER.fullmatch(label.strip()):
+        return f"#{int(label)}"
+    words = [word for word in re.findall(r"[^\W_]+", label.casefold()) if word != "and"]
+    return " ".join(words) or label.strip().casefold()
+
+
+def _as_key(label: str | int) -> str:
+    return f"#{label}" if isinstance(label, int) else key(label)
+
+
+def _require_unlike(what: str, labels: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for label in labels:
+        if key(label) in seen:
+            raise InputError(f"{what} has {seen[key(label)]!r} and {label!r}, which count as one; give one of them")
+        seen[key(label)] = label
+
+
+def _ten_way_table() -> dict[str, str | None]:
+    """Returns every spelling of the ten classes, their parts in either order."""
+    return {
+        " ".join(words): name
+        for name, parts in TEN_CLASSES.items()
+        for order in itertools.permutations(parts)
+        for words in itertools.product(*(_SPELLINGS[part] for part in order))
+    }
+
+
+FOUR = LabelScheme("four", CLASSES, source="class")
+HWMRI_TEN = LabelScheme("hwmri10", tuple(TEN_CLASSES), table=_ten_way_table())
+
+
+def with_entries(scheme: LabelScheme, table: Label, others: Literal["quarantine", "leave_out"]) -> LabelScheme:
+    """Returns the scheme with entries added to its table, or put in the place of its own."""
+    added = set(map(key, table))
+    kept = {label: name for label, name in scheme.table.items() if key(label) not in added}
+    return dataclasses.replace(scheme, table={**kept, **table}, others=others)
+
+
+def raw_scheme(
+    raw_labels: Mapping[int, str], table: Label, others: Literal["quarantine", "leave_out"] = "quarantine"
+) -> LabelScheme:
+    """Returns the scheme that trains raw labels as they are named (number → name), in the order of their numbers.
+
+    Labels of one name are one class. `table` renames, merges (two labels, one name) or leaves out (None) some of them.
+    Raises `InputError` for an entry that is no raw label.
+    """
+    entries = {key(label): name for label, name in table.items()}
+    known = {name_key for number, name in raw_labels.items() for name_key in (f"#{number}", key(name))}
+    for label in table:
+        if key(label) not in known:
+            raise InputError(f"labels.from_raw has {label!r}, which is no raw label of labels-raw.csv")
+    resolved: dict[str, str | None] = {}
+    classes: dict[str, str] = {}
+    for number, name in sorted(raw_labels.items()):
+        stands_for = entries.get(f"#{number}", entries.get(key(name), name))
+        if stands_for is not None:
+            stands_for = classes.setdefault(key(stands_for), stands_for)
+        resolved[str(number)] = stands_for
+    return LabelScheme("raw", tuple(classes.values()), table=resolved, others=others)

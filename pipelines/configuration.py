@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
+from components.evaluator.eval_config import check_thresholds
+from components.evaluator.names import auc_classes
 from components.example_gen.options import LOCAL_BEAM_ARGS
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.errors import InputError
+from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme, raw_scheme, with_entries
 from marco_model.network import Network
 from marco_model.recipe import Recipe
 
@@ -45,6 +49,53 @@ class Data(_Section):
     imagers: tuple[ImagerRule, ...] = IMAGER_RULES
 
 
+class Labels(_Section):
+    """Which classes are trained, and what of a record each is taken from (docs/labels.md)."""
+
+    # four: MARCO's classes, which is meant where nothing is said; hwmri10: HWMRI's ten; raw: the raw labels themselves.
+    scheme: Literal["four", "hwmri10", "raw"] | None = None
+    # Own classes in the place of a scheme, in the order of their indices.
+    classes: tuple[str, ...] = ()
+    # A raw label, by name or number -> the class it stands for; null leaves such records out.
+    from_raw: dict[str | int, str | None] = {}
+    # One of MARCO's four classes -> the own class that it becomes; null leaves such records out.
+    from_class: dict[str, str | None] = {}
+    # What becomes of a record whose label no entry names.
+    others: Literal["quarantine", "leave_out"] = "quarantine"
+
+    @pydantic.model_validator(mode="after")
+    def _says_one_thing(self) -> Labels:
+        scheme = self.scheme or ("four" if not self.classes else None)
+        if self.scheme and self.classes:
+            raise ValueError(f"labels has both scheme {self.scheme!r} and classes; give one of them")
+        if self.from_raw and self.from_class:
+            raise ValueError("labels has both from_raw and from_class; a class is taken from one of them")
+        if self.from_class and scheme:
+            raise ValueError("labels.from_class needs labels.classes, which it maps to")
+        if self.from_raw and scheme == "four":
+            raise ValueError(
+                "labels.from_raw needs labels.classes, or another scheme than four, which ignores raw labels"
+            )
+        self.label_scheme()
+        return self
+
+    def label_scheme(self, raw_labels: Mapping[int, str] | None = None) -> LabelScheme | None:
+        """Returns the scheme; None for `raw` where the names of the raw labels, number -> name, are not given.
+
+        Raises `InputError` where the table contradicts itself.
+        """
+        table = {str(label): name for label, name in self.from_raw.items()}
+        if self.classes and self.from_class:
+            return LabelScheme("classes", self.classes, "class", self.from_class, self.others)
+        if self.classes:
+            return LabelScheme("classes", self.classes, "raw", table, self.others)
+        if self.scheme == "hwmri10":
+            return with_entries(HWMRI_TEN, table, self.others)
+        if self.scheme == "raw":
+            return raw_scheme(raw_labels, table, self.others) if raw_labels is not None else None
+        return FOUR
+
+
 class Transform(_Section):
     """What is done to an image once, before training and before serving alike."""
 
@@ -66,6 +117,7 @@ class Configuration(_Section):
 
     name: str = pydantic.Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
     data: Data = Data()
+    labels: Labels = Labels()
     transform: Transform = Transform()
     network: Network = Network()
     recipe: Recipe = Recipe()
@@ -85,6 +137,13 @@ class Configuration(_Section):
         shorter, size = self.transform.shorter_side, self.network.input_size
         if shorter and shorter < size:
             raise ValueError(f"transform.shorter_side {shorter} is less than network.input_size {size}; raise it")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _thresholds_are_of_the_trained_classes(self) -> Configuration:
+        scheme = self.labels.label_scheme()
+        if scheme:  # Of raw labels the pipeline checks it, once it has read their names.
+            check_thresholds(self.thresholds, scheme.classes, auc_classes(scheme.classes))
         return self
 
 

@@ -15,7 +15,9 @@ from components.example_validator.component import ExampleValidator
 from components.pusher.component import Pusher
 from components.schema.component import CuratedSchema
 from components.statistics_gen.options import stats_options
+from marco_model.labels import LabelScheme
 from pipelines.configuration import Configuration, Data
+from pipelines.labelling import label_scheme
 from pipelines.places import Places
 
 
@@ -30,10 +32,11 @@ def create_pipeline(
 
     `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own.
     """
-    example_gen = MarcoExampleGen(source, fingerprint, _ingest(configuration.data))
+    scheme = label_scheme(configuration.labels, source)
+    example_gen = MarcoExampleGen(source, fingerprint, _ingest(configuration.data, scheme))
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
-    schema = CuratedSchema()
+    schema = CuratedSchema(classes=scheme.classes)
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
     )
@@ -51,12 +54,13 @@ def create_pipeline(
         transform_graph=transform.outputs["transform_graph"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config=_training(configuration, places, source, fingerprint),
+        custom_config=_training(configuration, scheme.classes, places, source, fingerprint),
     )
     evaluator = Evaluator(
         examples=examples,
         model=trainer.outputs["model"],
         thresholds=configuration.thresholds,
+        classes=scheme.classes,
     )
     pusher = Pusher(
         model=trainer.outputs["model"],
@@ -85,18 +89,22 @@ def create_pipeline(
     )
 
 
-def _ingest(data: Data) -> IngestOptions:
+def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:
     return IngestOptions(
         split_by=data.split_by,
         eval_share=data.eval_share,
         max_quarantined=data.max_quarantined,
         max_pixels=data.max_pixels,
         imager_rules=data.imagers,
+        label_scheme=scheme,
     )
 
 
-def _training(configuration: Configuration, places: Places, source: str, fingerprint: str) -> dict:
+def _training(
+    configuration: Configuration, classes: tuple[str, ...], places: Places, source: str, fingerprint: str
+) -> dict:
     return {
+        "classes": list(classes),
         "network": dataclasses.asdict(configuration.network),
         "recipe": dataclasses.asdict(configuration.recipe),
         "transform": configuration.transform.model_dump(),

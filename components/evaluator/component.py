@@ -10,7 +10,7 @@ from tfx.types import component_spec, standard_artifacts
 
 from components.evaluator.eval_config import check_thresholds
 from components.evaluator.executor import Executor
-from components.evaluator.names import AUC_CLASSES
+from components.evaluator.names import auc_classes
 from marco_model.labels import CLASSES
 
 
@@ -46,7 +46,6 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         model: types.BaseChannel,
         thresholds: Mapping[str, float],
         classes: Sequence[str] = CLASSES,
-        auc_classes: Sequence[str] = AUC_CLASSES,
         split: str = "eval",
         batch_size: int = 64,
     ):
@@ -54,16 +53,16 @@ class Evaluator(base_beam_component.BaseBeamComponent):
 
         `thresholds`: metric → smallest good value over all examples, such as `{"accuracy": 0.8, "recall/Crystals":
         0.9}` (names: `components.evaluator.names.metric_names`); without any nothing is blessed. `classes` in index
-        order. `auc_classes`: those of which AUC against the rest is taken. `batch_size`: images in one call.
+        order; AUC is taken of `components.evaluator.names.auc_classes`. `batch_size`: images in one call.
 
         Raises:
             InputError: a threshold names no metric, or is not between 0 and 1.
         """
-        check_thresholds(thresholds, classes, auc_classes)
+        check_thresholds(thresholds, classes, auc_classes(classes))
         spec = EvaluatorSpec(
             thresholds=json.dumps(dict(thresholds), sort_keys=True),
             classes=json.dumps(list(classes)),
-            auc_classes=json.dumps(list(auc_classes)),
+            auc_classes=json.dumps(list(auc_classes(classes))),
             split=split,
             batch_size=batch_size,
             examples=examples,

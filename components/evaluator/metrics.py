@@ -23,8 +23,8 @@ CONFUSION_MATRIX = "multi_class_confusion_matrix_plot"
 class Tally(NamedTuple):
     """What is added up for a slice.
 
-    `confusion`: int64 [true class, predicted class]. `labels`: a list of int8 [n], `scores`: a list of
-    float32 [n, AUC classes], kept because the AUC needs their order; 9 bytes an example and slice.
+    `confusion`: int64 [true class, predicted class]. `labels`: a list of int16 [n], `scores`: a list of
+    float32 [n, AUC classes], kept because the AUC needs their order; 10 bytes an example and slice with two of them.
     """
 
     confusion: np.ndarray
@@ -60,7 +60,7 @@ def metrics_of(tally: Tally, classes: Sequence[str], auc_classes: Sequence[str])
     def share(part: float, whole: float) -> float:
         return float(part / whole) if whole else float("nan")
 
-    labels = np.concatenate(tally.labels) if tally.labels else np.zeros([0], np.int8)
+    labels = np.concatenate(tally.labels) if tally.labels else np.zeros([0], np.int16)
     scores = np.concatenate(tally.scores) if tally.scores else np.zeros([0, len(auc_classes)], np.float32)
     hits = confusion.diagonal()
     values = [share(hits.sum(), confusion.sum())]
@@ -87,7 +87,7 @@ class _Combiner(beam.CombineFn):
     def add_input(self, accumulator: Tally, element: Any) -> Tally:
         labels = np.asarray(element.labels).reshape(-1)
         scores = np.asarray(element.predictions).reshape(len(labels), len(self._classes))
-        accumulator.labels.append(labels.astype(np.int8))
+        accumulator.labels.append(labels.astype(np.int16))
         accumulator.scores.append(scores[:, self._columns].astype(np.float32))
         return accumulator._replace(confusion=accumulator.confusion + confusion_matrix(labels, scores))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marco_data import contract
+from marco_model.labels import CLASSES
 
 SLICES = (contract.INSTITUTION, contract.IMAGER)
 """The features by whose values examples are sliced, besides all of them together."""
@@ -12,7 +13,12 @@ SLICES = (contract.INSTITUTION, contract.IMAGER)
 OVERALL, ALL = "overall", "all"
 COUNT = "example_count"
 AUC_CLASSES = ("Crystals", "Precipitate")
-"""The classes whose ROC Bruno et al. 2018 report."""
+"""The classes of the four whose ROC Bruno et al. 2018 report."""
+
+
+def auc_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the classes of which AUC is taken: the paper's two of MARCO's four, all of any other scheme."""
+    return AUC_CLASSES if tuple(classes) == CLASSES else tuple(classes)
 
 
 def metric_names(classes: Sequence[str], auc_classes: Sequence[str]) -> list[str]:

@@ -10,30 +10,45 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.example_gen.image_header import JPEG, PNG, image_header
 from components.example_gen.options import BY_HASH, IngestOptions
+from components.example_gen.relabelling import relabelled
 from marco_data import contract, reasons
 from marco_data.decoding import decoded_shape
 from marco_data.institutions import imager_of
 from marco_data.splits import hashed_split
 from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model.labels import CLASSES, LabelScheme
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The tables beside the shards: institutions and raw labels by number; None where the set has none.
+
+    Without `sources` every number is fine and the institution is called `source N`.
+    """
+
+    sources: Mapping[int, str] | None = None
+    raw_labels: Mapping[int, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """A sound record. `suffix` appended to its bytes adds `institution` and `imager`; `split` is empty if by shard.
+    """A sound record. `suffix` appended to `data` adds `institution` and `imager`; `split` is empty if by shard.
 
     Serialized protocol buffers that are joined are merged when parsed, so that the record itself need not be written
-    anew, and its original bytes are still at hand should it prove a duplicate.
+    anew, and its original bytes are still at hand should it prove a duplicate. Only a record to which the label scheme
+    gives another class is written anew: it is `relabelled`.
     """
 
     image_id: int
     digest: bytes
     split: str
+    data: bytes
     suffix: bytes
+    relabelled: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +60,13 @@ class Rejected:
     detail: str
 
 
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A record that the label scheme leaves out on purpose, because of `label`; it is not looked at any further."""
+
+    label: str
+
+
 class _Flaw(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
@@ -52,25 +74,32 @@ class _Flaw(Exception):
         self.detail = detail
 
 
-def check_record(data: bytes, sources: Mapping[int, str] | None, options: IngestOptions) -> Accepted | Rejected:
-    """Checks one serialized `tf.train.Example`.
+def check_record(data: bytes, names: Names, options: IngestOptions) -> Accepted | Rejected | LeftOut:
+    """Checks one serialized `tf.train.Example` and gives it the class of the label scheme.
 
-    `sources` gives institutions by number; None, where a set has no sources.csv, takes every number and calls the
-    institution `source N`. Never raises for what is in `data`.
+    Never raises for what is in `data`.
     """
+    scheme = options.label_scheme
     features: dict[str, Any] = {}
     try:
         features.update(_features(data))
-        _check_label(features)
-        institution = _institution(features[contract.SOURCE], sources)
+        label = _given_label(features, scheme, names.raw_labels)
+        index = _class_index(scheme, label)
+        if index is None:
+            return LeftOut(label.told)
+        institution = _institution(features[contract.SOURCE], names.sources)
         _check_image(features, options.max_pixels)
     except _Flaw as flaw:
         return Rejected(_image_id(data), flaw.reason, flaw.detail)
     image_id, filename = features[contract.IMAGE_ID], features[contract.FILENAME].decode("utf-8", "replace")
+    wanted = index, scheme.classes[index]
+    changed = wanted != (features[contract.LABEL], features[contract.LABEL_TEXT].decode("utf-8", "replace"))
     return Accepted(
         image_id=image_id,
         digest=hashlib.sha256(features[contract.ENCODED]).digest()[:16],
         split=hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
+        data=relabelled(data, *wanted) if changed else data,
+        relabelled=changed,
         suffix=_suffix(institution, imager_of(institution, filename, options.imager_rules)),
     )
 
@@ -111,13 +140,34 @@ def _image_id(data: bytes) -> str:
     return str(held[0]) if len(held) == 1 else ""
 
 
-def _check_label(features: Mapping[str, Any]) -> None:
+class _Label(NamedTuple):
+    """A label as a scheme looks it up, and as people are told of it."""
+
+    name: str | None
+    number: int | None
+    told: str
+
+
+def _given_label(features: Mapping[str, Any], scheme: LabelScheme, raw_labels: Mapping[int, str] | None) -> _Label:
+    """Returns the label that the scheme takes the class from; the record's own class is checked only if it is that."""
+    if scheme.source == "raw":
+        number = features[contract.LABEL_RAW]
+        name = (raw_labels or {}).get(number)
+        return _Label(name, number, f"raw label {number}" + (f" ({name})" if name else ""))
     label = features[contract.LABEL]
     if not 0 <= label < len(CLASSES):
         raise _Flaw(reasons.UNKNOWN_LABEL, f"label {label}, expected 0 to {len(CLASSES) - 1}")
     text = features[contract.LABEL_TEXT].decode("utf-8", "replace")
     if text.casefold() != CLASSES[label].casefold():
         raise _Flaw(reasons.LABEL_TEXT_MISMATCH, f"label {label} is {CLASSES[label]}, the text says {text!r}")
+    return _Label(CLASSES[label], None, CLASSES[label])
+
+
+def _class_index(scheme: LabelScheme, label: _Label) -> int | None:
+    try:
+        return scheme.index_of(label.name, label.number)
+    except KeyError:
+        raise _Flaw(reasons.UNMAPPED_LABEL, f"{label.told} has no entry") from None
 
 
 def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:

@@ -28,6 +28,7 @@ class MarcoExampleGenSpec(component_spec.ComponentSpec):
         "imager_rules": component_spec.ExecutionParameter(type=str),
         "shard_bytes": component_spec.ExecutionParameter(type=int),
         "decode_workers": component_spec.ExecutionParameter(type=int),
+        "label_scheme": component_spec.ExecutionParameter(type=str),
     }
     INPUTS: dict[str, component_spec.ChannelParameter] = {}  # noqa: RUF012
     OUTPUTS = {  # noqa: RUF012
@@ -69,6 +70,7 @@ class MarcoExampleGen(base_beam_component.BaseBeamComponent):
                 imager_rules=rules_to_json(options.imager_rules),
                 shard_bytes=options.shard_bytes,
                 decode_workers=options.decode_workers,
+                label_scheme=options.label_scheme.to_json(),
                 examples=examples,
                 quarantine=quarantine,
             )

@@ -16,6 +16,7 @@ from components.example_gen.ingest import ingest
 from components.example_gen.options import LOCAL_BEAM_ARGS, IngestOptions, rules_from_json
 from marco_data.splits import SPLITS
 from marco_model.errors import InputError
+from marco_model.labels import LabelScheme
 
 
 class Executor(BaseBeamExecutor):
@@ -43,6 +44,7 @@ class Executor(BaseBeamExecutor):
             imager_rules=rules_from_json(exec_properties["imager_rules"]),
             shard_bytes=exec_properties["shard_bytes"],
             decode_workers=exec_properties["decode_workers"],
+            label_scheme=LabelScheme.from_json(exec_properties["label_scheme"]),
         )
         input_uri = exec_properties["input_uri"]
         try:
@@ -54,7 +56,7 @@ class Executor(BaseBeamExecutor):
             raise InputError(str(error).replace(quarantine.uri, kept)) from error
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
-        for name in ("read", "written", "quarantined"):
+        for name in ("read", "written", "quarantined", "left_out"):
             quarantine.set_int_custom_property(name, summary[name])
 
     def _pipeline(self) -> beam.Pipeline:
@@ -68,5 +70,6 @@ def _require_splits(summary: dict[str, Any], input_uri: str) -> None:
         if not summary["splits"][split]:
             raise InputError(
                 f"the {split} split of {input_uri!r} is empty: {summary['read']} records read, "
-                f"{summary['quarantined']} quarantined; add {split} shards, or split by hash"
+                f"{summary['quarantined']} quarantined, {summary['left_out']} left out; add {split} shards, or split "
+                "by hash"
             )

@@ -5,20 +5,24 @@ Nothing here knows TFX: `marco data ingest` runs it alone, the pipeline's execut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 
 from components.example_gen import files
+from components.example_gen.checks import Names
 from components.example_gen.duplicates import Loser, foremost, keys, losers
 from components.example_gen.options import LOCAL_BEAM_ARGS, IngestOptions
 from components.example_gen.publishing import publish
 from components.example_gen.settling import settle
 from components.example_gen.staging import Staged, Unit, plan_units, stage
-from marco_data.shards import find_shards
+from marco_data.raw_labels import FILE_NAME as LABELS_RAW
+from marco_data.raw_labels import find_raw_labels
+from marco_data.shards import File, find_shards
 from marco_data.sources import find_sources
+from marco_model.errors import InputError
 
 
 def ingest(
@@ -31,51 +35,65 @@ def ingest(
     """Reads shards, writes `Split-train`, `Split-eval` below `examples` and what failed below `quarantine`.
 
     Args:
-        paths: files, folders or globs of shards, local or `gs://`; a `sources.csv` is looked for in the folders given,
-            the shards' own and those above them.
+        paths: files, folders or globs of shards, local or `gs://`; `sources.csv` and `labels-raw.csv` are looked for
+            in the folders given, the shards' own and those above them.
         examples: folder of the output, without files; it holds nothing until all is done.
         quarantine: folder of what failed.
         options: see `IngestOptions`.
         make_pipeline: returns the Beam pipeline to run on; the local runner by default.
 
     Returns:
-        The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `splits` (split → count),
-        `shards`, `empty_shards`, `sources` (whether a sources.csv was found).
+        The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
+        `left_out_labels` (label → count), `splits` (split → count), `shards`, `empty_shards`, `sources` (whether a
+        sources.csv was found).
 
     Raises:
-        InputError: no shards, an unknown split, a broken sources.csv, or more quarantined than `max_quarantined`; in
-            that case the quarantine is there and the examples are not.
+        InputError: no shards, an unknown split, a broken sources.csv, no labels-raw.csv where the label scheme needs
+            it, or more quarantined than `max_quarantined`; in that case the quarantine is there and the examples are
+            not.
     """
     options = options or IngestOptions()
     shards = find_shards(paths)
     units = plan_units(shards, options)
-    sources = find_sources(paths, (file.path for file in shards))
+    names = _names(paths, shards, options)
     staging = files.join(examples, "staging")
     files.delete_tree(staging)
-    names = tuple(file.name for file in shards)
+    shard_names = tuple(file.name for file in shards)
     pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
     with pipeline:
         (
             pipeline
             | "Units" >> beam.Create(units)
             | "Spread" >> beam.Reshuffle()
-            | "Stage" >> beam.ParDo(_Stage(staging, sources, options))
+            | "Stage" >> beam.ParDo(_Stage(staging, names, options))
             | "Keys" >> beam.FlatMap(keys)
             | "ByKey" >> beam.GroupByKey()
-            | "Losers" >> beam.FlatMap(_losers_by_unit, names)
+            | "Losers" >> beam.FlatMap(_losers_by_unit, shard_names)
             | "ByUnit" >> beam.GroupByKey()
-            | "Settle" >> beam.Map(_settle_unit, staging, names)
+            | "Settle" >> beam.Map(_settle_unit, staging, shard_names)
         )
     summary = publish(staging, [unit.number for unit in units], examples, quarantine, options.max_quarantined)
-    return {**summary, "shards": len(shards), "sources": sources is not None}
+    return {**summary, "shards": len(shards), "sources": names.sources is not None}
+
+
+def _names(paths: Sequence[str], shards: Sequence[File], options: IngestOptions) -> Names:
+    """Finds the tables beside the shards; that of the raw labels only where the label scheme asks for them."""
+    files = [file.path for file in shards]
+    raw_labels = find_raw_labels(paths, files) if options.label_scheme.source == "raw" else None
+    if raw_labels is None and options.label_scheme.goes_by_names:
+        raise InputError(
+            f"the label scheme {options.label_scheme.name!r} goes by the names of raw labels, and there is no "
+            f"{LABELS_RAW} at {paths[0]!r} or beside the shards; put it there, or map the labels by their numbers"
+        )
+    return Names(find_sources(paths, files), raw_labels)
 
 
 class _Stage(beam.DoFn):
     """`stage` in a Beam worker."""
 
-    def __init__(self, staging: str, sources: Mapping[int, str] | None, options: IngestOptions) -> None:
+    def __init__(self, staging: str, names: Names, options: IngestOptions) -> None:
         self._staging = staging
-        self._sources = sources
+        self._names = names
         self._options = options
 
     def setup(self) -> None:
@@ -83,7 +101,7 @@ class _Stage(beam.DoFn):
 
     def process(self, unit: Unit) -> Iterator[Staged]:
         """Stages a unit."""
-        yield from stage(unit, self._staging, self._sources, self._options, self._pool)
+        yield from stage(unit, self._staging, self._names, self._options, self._pool)
 
     def teardown(self) -> None:
         self._pool.shutdown()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.errors import InputError
+from marco_model.labels import FOUR, LabelScheme
 
 BY_SHARD = "shard"
 BY_HASH = "hash"
@@ -35,6 +36,7 @@ class IngestOptions:
         imager_rules: which imager took an image, by institution and file name; the first that fits.
         shard_bytes: an output shard is closed once it is longer.
         decode_workers: threads that check and decode; 0 takes one a core.
+        label_scheme: the classes to write, and what of a record each is taken from.
     """
 
     split_by: str = BY_SHARD
@@ -44,6 +46,7 @@ class IngestOptions:
     imager_rules: tuple[ImagerRule, ...] = IMAGER_RULES
     shard_bytes: int = 100_000_000
     decode_workers: int = 0
+    label_scheme: LabelScheme = FOUR
 
     def __post_init__(self) -> None:
         if self.split_by not in (BY_SHARD, BY_HASH):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Iterator, Sequence
 
 from components.example_gen import files
 from components.example_gen.duplicates import Loser
+from components.example_gen.relabelling import as_given
 from components.example_gen.staging import (
     Entry,
     Place,
@@ -46,7 +48,7 @@ def settle(staging: str, unit: int, losing: Sequence[Loser], shard_names: Sequen
         writer.close()
         pieces[split][piece] = writer.records
     merged = sorted([*report.entries, *entries], key=lambda entry: (entry.number, entry.index))
-    write_report(staging, UnitReport(unit, report.read, pieces, merged, report.empty_shards))
+    write_report(staging, dataclasses.replace(report, pieces=pieces, entries=merged))
 
 
 def settled_path(staging: str, unit: int, split: str, piece: int) -> str:
@@ -73,7 +75,10 @@ def _rejected(staging: str, report: UnitReport) -> Iterator[tuple[tuple[int, int
 
 
 def _parted(path: str, losing: dict[int, Place], writer: files.RecordWriter) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """Copies a piece to `writer` but for the losing positions, which it yields as they were read from the input."""
+    """Copies a piece to `writer` but for the losing positions, which it yields as they were read from the input.
+
+    Of those that were given another class the features are as they were, in an order of their own.
+    """
     with files.open_raw(path) as stream:
         for found in read_records(stream):
             record = _whole(found)
@@ -81,7 +86,8 @@ def _parted(path: str, losing: dict[int, Place], writer: files.RecordWriter) -> 
             if place is None:
                 writer.write_record(record.data)
             else:
-                yield (place.shard, place.record), record.data[: len(record.data) - place.suffix_bytes]
+                data = record.data[: len(record.data) - place.suffix_bytes]
+                yield (place.shard, place.record), as_given(data) if place.relabelled else data
 
 
 def _whole(found: object) -> Record:

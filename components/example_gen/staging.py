@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from components.example_gen import files
-from components.example_gen.checks import Accepted, Rejected, check_record
+from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, check_record
 from components.example_gen.options import BY_SHARD, IngestOptions
 from marco_data import reasons, tfrecord
 from marco_data.shards import File, split_of
@@ -24,6 +24,8 @@ from marco_data.tfrecord import Record, Rest, read_records
 
 # Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
 _AHEAD = 4
+
+Verdict = Accepted | Rejected | LeftOut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Place(NamedTuple):
     piece: int
     position: int
     suffix_bytes: int
+    relabelled: bool
 
 
 class Staged(NamedTuple):
@@ -85,13 +88,17 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class UnitReport:
-    """What became of a unit: frames read, records staged in each piece by split, entries, shards without a record."""
+    """What became of a unit: frames read, records staged in each piece by split, entries, shards without a record.
+
+    `left_out`: label → records that the label scheme leaves out.
+    """
 
     unit: int
     read: int
     pieces: Mapping[str, Sequence[int]]
     entries: Sequence[Entry]
     empty_shards: Sequence[str]
+    left_out: Mapping[str, int]
 
 
 def plan_units(shards: Sequence[File], options: IngestOptions) -> list[Unit]:
@@ -145,28 +152,30 @@ def read_report(staging: str, unit: int) -> UnitReport:
     return UnitReport(**{**held, "entries": [Entry(**entry) for entry in held["entries"]]})
 
 
-def stage(
-    unit: Unit, staging: str, sources: Mapping[int, str] | None, options: IngestOptions, pool: ThreadPoolExecutor
-) -> Iterator[Staged]:
+def stage(unit: Unit, staging: str, names: Names, options: IngestOptions, pool: ThreadPoolExecutor) -> Iterator[Staged]:
     """Reads, checks and writes a unit's records; yields where the sound ones lie."""
     outputs = {split: _Pieces(staging, unit.number, split, options.shard_bytes) for split in SPLITS}
     rejected = files.RecordWriter(rejected_path(staging, unit.number))
     entries: list[Entry] = []
     empty: list[str] = []
+    left_out: collections.Counter[str] = collections.Counter()
     read = 0
     for shard in unit.shards:
         seen = 0
         with files.open_raw(shard.path) as stream:
-            for record, checked in _checked(read_records(stream), sources, options, pool):
+            for record, checked in _checked(read_records(stream), names, options, pool):
                 seen += 1
                 if isinstance(record, Record) and isinstance(checked, Accepted):
                     output = outputs[shard.split or checked.split]
-                    piece, position = output.write(record.data + checked.suffix)
+                    piece, position = output.write(checked.data + checked.suffix)
                     place = Place(
                         shard.number, record.index, record.offset,
-                        unit.number, output.split, piece, position, len(checked.suffix),
+                        unit.number, output.split, piece, position, len(checked.suffix), checked.relabelled,
                     )  # fmt: skip
                     yield Staged(checked.image_id, checked.digest, place)
+                    continue
+                if isinstance(checked, LeftOut):
+                    left_out[checked.label] += 1
                     continue
                 assert isinstance(checked, Rejected)
                 entry = Entry(
@@ -183,14 +192,14 @@ def stage(
             empty.append(shard.name)
     rejected.close()
     pieces = {split: output.close() for split, output in outputs.items()}
-    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty))
+    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty, left_out))
 
 
 def _checked(
-    found: Iterable[Record | Rest], sources: Mapping[int, str] | None, options: IngestOptions, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Record | Rest, Accepted | Rejected]]:
+    found: Iterable[Record | Rest], names: Names, options: IngestOptions, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Record | Rest, Verdict]]:
     """Yields all that was found with its verdict, in order; records are checked in `pool`, a few ahead."""
-    waiting: collections.deque[tuple[Record | Rest, Future[Accepted | Rejected] | Rejected]] = collections.deque()
+    waiting: collections.deque[tuple[Record | Rest, Future[Verdict] | Rejected]] = collections.deque()
     for record in found:
         if isinstance(record, Rest):
             # Its bytes are the stream's: they must be taken before anything else is read, and nothing else is.
@@ -198,16 +207,14 @@ def _checked(
         elif not record.intact:
             waiting.append((record, Rejected("", reasons.BAD_CHECKSUM, f"a record of {len(record.data)} bytes")))
         else:
-            waiting.append((record, pool.submit(check_record, record.data, sources, options)))
+            waiting.append((record, pool.submit(check_record, record.data, names, options)))
         if len(waiting) > _AHEAD * options.threads:
             yield _settled(waiting.popleft())
     while waiting:
         yield _settled(waiting.popleft())
 
 
-def _settled(
-    pair: tuple[Record | Rest, Future[Accepted | Rejected] | Rejected],
-) -> tuple[Record | Rest, Accepted | Rejected]:
+def _settled(pair: tuple[Record | Rest, Future[Verdict] | Rejected]) -> tuple[Record | Rest, Verdict]:
     record, verdict = pair
     return record, verdict.result() if isinstance(verdict, Future) else verdict
 

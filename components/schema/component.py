@@ -16,6 +16,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
 from components.schema import curated
+from marco_model.labels import CLASSES
 
 SCHEMA_FILE = "schema.pbtxt"
 
@@ -33,7 +34,7 @@ class Executor(base_executor.BaseExecutor):
         if exec_properties["fingerprint"] != curated.fingerprint():
             logging.warning("The pipeline was compiled with another curated schema than the one installed here.")
         schema = curated.curated_schema(
-            json.loads(exec_properties["institutions"]), json.loads(exec_properties["imagers"])
+            *(json.loads(exec_properties[name]) for name in ("institutions", "imagers", "classes"))
         )
         uri = artifact_utils.get_single_uri(output_dict["schema"])
         io_utils.write_string_file(f"{uri}/{SCHEMA_FILE}", text_format.MessageToString(schema))
@@ -46,6 +47,7 @@ class CuratedSchemaSpec(component_spec.ComponentSpec):
         "fingerprint": component_spec.ExecutionParameter(type=str),
         "institutions": component_spec.ExecutionParameter(type=str),
         "imagers": component_spec.ExecutionParameter(type=str),
+        "classes": component_spec.ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {}
     OUTPUTS: ClassVar = {"schema": component_spec.ChannelParameter(type=standard_artifacts.Schema)}
@@ -57,12 +59,13 @@ class CuratedSchema(base_component.BaseComponent):
     SPEC_CLASS = CuratedSchemaSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, institutions: Sequence[str] = (), imagers: Sequence[str] = ()):
-        """Takes the names that institution and imager may have; none given means any."""
+    def __init__(self, institutions: Sequence[str] = (), imagers: Sequence[str] = (), classes: Sequence[str] = CLASSES):
+        """Takes the names that institution and imager may have, none given meaning any, and the classes in order."""
         spec = CuratedSchemaSpec(
             fingerprint=curated.fingerprint(),
             institutions=json.dumps(sorted(institutions)),
             imagers=json.dumps(sorted(imagers)),
+            classes=json.dumps(list(classes)),
             schema=types.Channel(type=standard_artifacts.Schema),
         )
         super().__init__(spec=spec)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from marco_data import contract
+from marco_model.labels import CLASSES
 
 STATISTICS_ENVIRONMENT = "STATISTICS"
 
@@ -22,8 +23,13 @@ def fingerprint() -> str:
     return hashlib.sha256(schema_text().encode()).hexdigest()
 
 
-def curated_schema(institutions: Sequence[str] = (), imagers: Sequence[str] = ()) -> Any:
-    """Returns the `tensorflow_metadata` Schema; names given become domains, no names mean that any are fine."""
+def curated_schema(
+    institutions: Sequence[str] = (), imagers: Sequence[str] = (), classes: Sequence[str] = CLASSES
+) -> Any:
+    """Returns the `tensorflow_metadata` Schema; names given become domains, no names mean that any are fine.
+
+    `classes`, in the order of their indices, are the domains of `image/class/label` and `image/class/text`.
+    """
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -32,6 +38,10 @@ def curated_schema(institutions: Sequence[str] = (), imagers: Sequence[str] = ()
     for feature in schema.feature:
         if domains.get(feature.name):
             feature.string_domain.value.extend(sorted(set(domains[feature.name])))
+        elif feature.name == contract.LABEL:
+            feature.int_domain.max = len(classes) - 1
+        elif feature.name == contract.LABEL_TEXT:
+            feature.string_domain.value[:] = classes
     return schema
 
 

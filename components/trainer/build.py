@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from marco_model import export, preprocessing
-from marco_model.labels import CLASSES
 from marco_model.network import Network
 
 
-def write_model(model: keras.Model, network: Network, transform: dict[str, Any], name: str, directory: str) -> None:
+def write_model(
+    model: keras.Model,
+    network: Network,
+    transform: dict[str, Any],
+    name: str,
+    directory: str,
+    classes: Sequence[str],
+) -> None:
     """Exports the trained network for serving, with the Transform step's shrink in front."""
     shorter_side = transform["shorter_side"]
     shrink = functools.partial(preprocessing.shrink, shorter_side=shorter_side, quality=transform["quality"])
     export.export(
         model,
         directory,
-        classes=CLASSES,
+        classes=classes,
         input_size=network.input_size,
         preprocess=shrink if shorter_side else None,
         metadata={"name": name, "variant": network.variant, "depth_multiplier": network.depth_multiplier},

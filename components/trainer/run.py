@@ -14,7 +14,6 @@ from components.trainer.build import write_model
 from marco_data.progress import progress
 from marco_model import training, training_input
 from marco_model.initial import initialise
-from marco_model.labels import CLASSES
 from marco_model.network import Network, build
 from marco_model.recipe import Recipe
 
@@ -22,9 +21,9 @@ from marco_model.recipe import Recipe
 def run_fn(fn_args: Any) -> None:
     """Trains by `fn_args.custom_config` and writes the model to `fn_args.serving_model_dir`.
 
-    `custom_config`: `network` and `recipe` (fields of `marco_model.recipe`), `transform` (`shorter_side`, `quality`),
-    `tracking` (`uri`, `experiment`), `data` (`source`, `fingerprint`), `model_name`, and `checkpoints`, a folder that
-    outlives the step, so that a killed training is resumed.
+    `custom_config`: `classes` (names in index order), `network` and `recipe` (their fields), `transform`
+    (`shorter_side`, `quality`), `tracking` (`uri`, `experiment`), `data` (`source`, `fingerprint`), `model_name`, and
+    `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
     """
     config = fn_args.custom_config
     network, recipe = Network(**config["network"]), Recipe(**config["recipe"])
@@ -33,10 +32,11 @@ def run_fn(fn_args: Any) -> None:
     key = training_key(config, fn_args.transform_graph_path)
     run = _open_run(config, key, counts)
     try:
-        model = build(network, num_classes=len(CLASSES), seed=recipe.seed)
-        initialise(model, network, CLASSES)
+        model = build(network, num_classes=len(config["classes"]), seed=recipe.seed)
+        initialise(model, network, config["classes"])
         trained = _train(model, network, recipe, run, files, counts, f"{config['checkpoints']}/{key}")
-        write_model(model, network, config["transform"], f"{config['model_name']}-{key[:8]}", fn_args.serving_model_dir)
+        name = f"{config['model_name']}-{key[:8]}"
+        write_model(model, network, config["transform"], name, fn_args.serving_model_dir, config["classes"])
     except BaseException:
         run.close("FAILED")
         raise
@@ -49,7 +49,7 @@ def run_fn(fn_args: Any) -> None:
 
 def training_key(config: dict[str, Any], transform_graph: str) -> str:
     """Returns a name for this training: the same recipe on the same transformed data, the same name."""
-    told = {name: config[name] for name in ("network", "recipe", "transform", "data")}
+    told = {name: config[name] for name in ("classes", "network", "recipe", "transform", "data")}
     return hashlib.sha256(json.dumps([told, transform_graph], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -60,7 +60,8 @@ def _files(patterns: list[str]) -> list[str]:
 def _open_run(config: dict[str, Any], key: str, counts: dict[str, int]) -> tracking.Run:
     name = f"{config['model_name']}-{key[:8]}"
     run = tracking.open_run(config["tracking"]["uri"], config["tracking"]["experiment"], key, name)
-    run.log_recipe({section: config[section] for section in ("network", "recipe", "transform")})
+    told = {section: config[section] for section in ("network", "recipe", "transform")}
+    run.log_recipe({**told, "classes": ", ".join(config["classes"])})
     run.log_data(name="marco", counts=counts, **config["data"])
     return run
 

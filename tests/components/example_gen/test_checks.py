@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import Accepted, Rejected, check_record
+from components.example_gen.checks import Accepted, Names, Rejected, check_record
 from components.example_gen.options import BY_HASH, IngestOptions, rules_from_json, rules_to_json
 from marco_data import contract, reasons
 from marco_data.institutions import IMAGER_RULES
@@ -24,7 +24,7 @@ SCHEMA = {
 
 def verdict_holds(data):
     """The verdict is one of the two, and an accepted record is sound by TensorFlow's own reading."""
-    verdict = check_record(data, SOURCES, OPTIONS)
+    verdict = check_record(data, Names(SOURCES), OPTIONS)
     if isinstance(verdict, Rejected):
         assert verdict.reason in reasons.REASONS and verdict.detail and "\n" not in verdict.detail
         return verdict
@@ -91,8 +91,8 @@ def test_an_image_cut_anywhere_inside_is_rejected(make_example, image_format):
 
 def test_a_record_ingested_before_takes_the_new_institution(make_example):
     data = make_example(3).SerializeToString()
-    once = data + check_record(data, SOURCES, OPTIONS).suffix
-    twice = once + check_record(once, {3: "Renamed"}, OPTIONS).suffix
+    once = data + check_record(data, Names(SOURCES), OPTIONS).suffix
+    twice = once + check_record(once, Names({3: "Renamed"}), OPTIONS).suffix
     read = tf.io.parse_single_example(twice, SCHEMA)
     assert read[contract.INSTITUTION] == b"Renamed"
 

@@ -11,7 +11,7 @@ NAMES = ("train-1", "train-2", "test-1")
 
 def staged(image_id, digest, shard, record=0):
     split = "eval" if NAMES[shard].startswith("test") else "train"
-    return Staged(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9))
+    return Staged(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9, False))
 
 
 def outcome(*records):

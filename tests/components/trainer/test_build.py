@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from components.trainer.build import write_model
+from marco_model.labels import CLASSES
 from marco_model.load import load
 from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_image, shrink
@@ -15,7 +16,7 @@ SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=True, batch_norm
 @pytest.mark.slow
 def test_the_exported_model_scores_as_the_network_does_on_the_shrunk_image(tmp_path, real_images):
     model = build(dataclasses.replace(SMALL, auxiliary=False), num_classes=4, seed=0)
-    write_model(model, SMALL, {"shorter_side": 170, "quality": 95}, "tried", str(tmp_path / "model"))
+    write_model(model, SMALL, {"shorter_side": 170, "quality": 95}, "tried", str(tmp_path / "model"), CLASSES)
     loaded = load(tmp_path / "model")
     encoded = next(iter(real_images.values())).read_bytes()
     image = evaluation_image(shrink(tf.constant(encoded), 170, 95), 151)

@@ -1,0 +1,54 @@
+"""The small CSV tables beside a set's shards: which number stands for which name."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from marco_data.files import exists, read_bytes
+from marco_model.errors import InputError
+
+HEADER = ("id", "name")
+_HEADS = (*HEADER, "institution", "label")
+
+
+def parse_table(text: str, origin: str) -> dict[int, str]:
+    """Returns name by number, from lines of a number and a name in either order; a header is optional.
+
+    Lines of a name alone are numbered from 0. Raises `InputError` where a line is neither, or a number comes twice.
+    """
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(io.StringIO(text.lstrip("\ufeff")))]
+    rows = [row for row in rows if row]
+    numbered = any(cell.isdigit() for row in rows for cell in row)
+    if rows and not any(cell.isdigit() for cell in rows[0]) and (numbered or rows[0][0].lower() in _HEADS):
+        rows = rows[1:]
+    if not numbered:
+        return {number: row[0] for number, row in enumerate(rows)}
+    table: dict[int, str] = {}
+    for row in rows:
+        numbers = [cell for cell in row if cell.isdigit()]
+        names = [cell for cell in row if not cell.isdigit()]
+        if len(numbers) != 1 or not names:
+            raise InputError(f"{origin}: expected a number and a name in each line, found {','.join(row)!r}")
+        if int(numbers[0]) in table:
+            raise InputError(f"{origin}: number {numbers[0]} is listed twice; give each name its own number")
+        table[int(numbers[0])] = names[0]
+    return table
+
+
+def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
+    """Returns the nearest table of that name, or None.
+
+    It is looked for in the folders among `paths`, then beside the files `shards`, then in the folders above these.
+    """
+    beside = list(dict.fromkeys(_parent(shard) for shard in shards))
+    for folder in dict.fromkeys([*paths, *beside, *(_parent(folder) for folder in beside)]):
+        path = f"{folder.rstrip('/')}/{file_name}"
+        if exists(path):
+            return parse_table(read_bytes(path).decode("utf-8"), path)
+    return None
+
+
+def _parent(path: str) -> str:
+    return path.rsplit("/", 1)[0] if "/" in path else "."
