@@ -8,27 +8,94 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from marco_model.architectures import ARCHITECTURES, Architecture
+from marco_model.errors import InputError
 
 if TYPE_CHECKING:
     import keras
 
+RANDOM = "random"
+RELEASED = "released"
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What is trained. `initial` names where the weights start: `random`, or `released`, the published classifier's."""
+    """What is trained, from where, and which part of it.
 
-    # `paper` is Table III to the letter; `released` fits the published weights.
-    variant: Literal["paper", "released"] = "paper"
-    input_size: int = 599
+    What is left out is the architecture's own and reads so once made: `Network().input_size` is 599. Raises
+    `InputError` for what the architecture does not have.
+    """
+
+    # The paper's network, or one that it tried without gain.
+    architecture: Literal["inception_v3", "inception_resnet_v2", "nasnet_mobile", "nasnet_large"] = "inception_v3"
+    # Of inception_v3: `paper` is Table III to the letter; `released`, which the published weights fit.
+    variant: Literal["paper", "released"] | None = None
+    # Pixels; 0 is the architecture's own.
+    input_size: int = 0
+    # Of inception_v3.
     depth_multiplier: float = 1.0
-    # TF-Slim trains Inception-v3 with its auxiliary head; the published weights have one.
-    auxiliary: bool = True
+    # TF-Slim trains Inception-v3 with its auxiliary head; the published weights have one. Of no use where only what
+    # stands above it is trained.
+    auxiliary: bool | None = None
     # TF-Slim's inception_arg_scope. A run of a few hundred steps needs a shorter memory, such as 0.9.
     batch_norm_momentum: float = 0.9997
-    initial: Literal["random", "released"] = "random"
+    # Where the weights start: `random`; `released`, the published classifier's; or a model of ours: its folder, or one
+    # of numbered versions, local or gs://.
+    initial: str = RANDOM
+    # What is trained: `all`, `head`, or everything from a block on, such as `Mixed_7a`.
+    trainable: str = "all"
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Fills in what was left out; checks what no type can say."""
+        own = self._own()
+        if self.trainable not in ("all", "head", *own.blocks):
+            raise InputError(
+                f"network.trainable is {self.trainable!r}; give all, head, or the first block of {self.architecture} "
+                f"to train: {', '.join(own.blocks)}"
+            )
+        if self.architecture != "inception_v3":
+            self._refuse_what_inception_v3_alone_has()
+        self._set("input_size", self.input_size or own.input_size)
+        if self.input_size < own.smallest_input:
+            raise InputError(
+                f"network.input_size is {self.input_size}; {self.architecture} takes at least {own.smallest_input}"
+            )
+        if self.architecture == "inception_v3":
+            self._set("variant", self.variant or (RELEASED if self.initial == RELEASED else "paper"))
+        if self.auxiliary is None:
+            self._set("auxiliary", self._an_auxiliary_head_helps())
+        if self.initial == RELEASED and (self.variant != RELEASED or self.depth_multiplier != 1.0):
+            raise InputError(
+                f"network.initial is released, with {self.architecture}, variant {self.variant} and depth_multiplier "
+                f"{self.depth_multiplier}; the published weights fit inception_v3, variant released, at 1.0 alone"
+            )
+
+    def _own(self) -> Architecture:
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(f"network.architecture is {self.architecture!r}; give one of {', '.join(ARCHITECTURES)}")
+        return ARCHITECTURES[self.architecture]
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _refuse_what_inception_v3_alone_has(self) -> None:
+        for name, default in (("variant", None), ("depth_multiplier", 1.0), ("auxiliary", None)):
+            value = getattr(self, name)
+            if value != default and value is not False:
+                raise InputError(
+                    f"network.{name} is {value!r}, which inception_v3 alone has; remove it for {self.architecture}"
+                )
+
+    def _an_auxiliary_head_helps(self) -> bool:
+        """Whether something below the auxiliary head, which stands on `Mixed_6e`, is trained."""
+        if self.architecture != "inception_v3" or self.trainable == "head":
+            return False
+        blocks = list(self._own().blocks)
+        return self.trainable == "all" or blocks.index(self.trainable) <= blocks.index("Mixed_6e")
 
 
 def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = "float32") -> keras.Model:
@@ -36,22 +103,51 @@ def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = 
 
     Input: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes], or a
     dict of `logits` and `auxiliary_logits`. `dtype_policy` is Keras's, such as `mixed_bfloat16`: layers then compute in
-    bfloat16, variables and logits stay float32. `initial.initialise` puts other first weights in.
+    bfloat16, variables and logits stay float32. What `network.trainable` leaves out is frozen: its variables are not
+    among `trainable_variables`, its batch norms use their moving statistics and don't move them.
+    `initial.initialise` puts other first weights in.
     """
     import keras
 
-    from marco_model.inception_v3 import inception_v3
-
     keras.utils.set_random_seed(seed)
     with _policy(dtype_policy):
-        return inception_v3(
-            variant=network.variant,
+        model = _untrained(network, num_classes)
+    _freeze(model, network)
+    return model
+
+
+def _untrained(network: Network, num_classes: int) -> keras.Model:
+    if network.architecture != "inception_v3":
+        from marco_model.applications import application
+
+        return application(
+            network.architecture,
             input_size=network.input_size,
             num_classes=num_classes,
-            depth_multiplier=network.depth_multiplier,
-            auxiliary=network.auxiliary,
             batch_norm_momentum=network.batch_norm_momentum,
         )
+    from marco_model.inception_v3 import inception_v3
+
+    return inception_v3(
+        variant=str(network.variant),
+        input_size=network.input_size,
+        num_classes=num_classes,
+        depth_multiplier=network.depth_multiplier,
+        auxiliary=bool(network.auxiliary),
+        batch_norm_momentum=network.batch_norm_momentum,
+    )
+
+
+def _freeze(model: keras.Model, network: Network) -> None:
+    """Freezes the layers below what `network.trainable` names; the heads are always trained."""
+    import keras
+
+    if network.trainable == "all":
+        return
+    architecture = ARCHITECTURES[network.architecture]
+    last = architecture.features if network.trainable == "head" else architecture.blocks[network.trainable]
+    for layer in keras.Model(model.inputs, model.get_layer(last).output).layers:
+        layer.trainable = False
 
 
 @contextlib.contextmanager
