@@ -6,3 +6,15 @@ class InputError(ValueError):
 
     The message names the problem, the value received and the mend, in one line.
     """
+
+
+class ClusterError(RuntimeError):
+    """Another process of a distributed training is gone; the message, in one line, says how to go on."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, has saved its state and can be resumed; `signal` is the number of what asked."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -5,31 +5,41 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from marco_model import training_input
-from marco_model.errors import InputError
-from marco_model.recipe import Recipe, average_decay_at, learning_rate_at
+from marco_model import checkpoint, preemption
+from marco_model.engine import ONE_DEVICE, Engine
+from marco_model.engines.start import Running, prepare, start
+from marco_model.engines.work import StepResult, Work
+from marco_model.errors import ClusterError, InputError, Interrupted
+from marco_model.recipe import Recipe, learning_rate_at
 from marco_model.training_state import TrainingState
 
 log = logging.getLogger(__name__)
 
 REPORT_EVERY = 10
-CACHE_BELOW_BYTES = 1 << 30
+
+# What TensorFlow raises in a synchronous process when another one is gone.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.DeadlineExceededError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """How training ended; `accuracy` is the best on the evaluation split, of the weights that the model now holds."""
+    """How training ended; `accuracy` is the best on the evaluation split, of the weights that the model now holds.
+
+    `streams`: steps by the asynchronous worker's stream that took them; empty with other engines.
+    """
 
     steps: int
     best_step: int
     accuracy: float
     resumed_from: int
+    streams: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -42,6 +52,8 @@ def train(
     train_images: int,
     eval_images: int,
     checkpoint_directory: str,
+    engine: Engine = ONE_DEVICE,
+    running: Running | None = None,
     on_resume: Callable[[int], None] = lambda step: None,
     on_step: Callable[[], None] = lambda: None,
     on_metrics: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
@@ -55,109 +67,159 @@ def train(
         train_files: gzip TFRecords of `tf.train.Example` with `image/encoded` and `image/class/label`.
         eval_files: the same, for early stopping.
         train_images, eval_images: how many records the files hold (`training_input.count`).
-        checkpoint_directory: where to save, and from where to resume if it holds a checkpoint.
+        checkpoint_directory: where to save, and from where to resume if it holds a checkpoint; with several processes
+            all must see it.
+        engine: where to train.
+        running: the engine, if it was started before, as clusters must be before TensorFlow is used.
         on_resume: told the step from which training goes on, if it was begun before.
         on_step: called after each step.
         on_metrics: told metrics by name as they come, with their step.
 
     Raises:
-        InputError: the training split fills no batch, the evaluation split is empty, or the loss is no longer finite.
+        InputError: the training split fills no batch, the evaluation split is empty, the loss is no longer finite, or
+            the engine does not fit.
+        Interrupted: SIGTERM or SIGINT came; the last step is saved.
+        ClusterError: another process of a synchronous cluster is gone.
     """
-    steps_per_epoch = _steps_per_epoch(train_images, eval_images, recipe)
-    encoded = training_input.encoded_images(train_files)
-    if sum(tf.io.gfile.stat(file).length for file in train_files) < CACHE_BELOW_BYTES:
-        encoded = encoded.cache()
-    evaluation = training_input.evaluation_batches(eval_files, size=input_size, batch_size=recipe.batch_size)
-    state = TrainingState(model, recipe)
-    manager = tf.train.CheckpointManager(tf.train.Checkpoint(state=state), checkpoint_directory, max_to_keep=2)
-    manager.restore_or_initialize()
-    first = step = int(state.step)
-    if first:
-        log.info("Resuming training from step %d of %d, checkpoint %s", first, recipe.steps, manager.latest_checkpoint)
-        on_resume(first)
-    stopped = False
-    while step < recipe.steps and not stopped:
-        epoch, within = divmod(step, steps_per_epoch)
-        batches = training_input.epoch_batches(
-            encoded,
-            epoch=epoch,
-            skip=within,
-            batches=steps_per_epoch,
-            size=input_size,
-            batch_size=recipe.batch_size,
-            shuffle=recipe.shuffle,
-            seed=recipe.seed,
-        )
-        for images, labels in batches:
-            _train_step(state, images, labels, step, steps_per_epoch, recipe, on_metrics)
-            step += 1
-            on_step()
-            if step % recipe.evaluate_every == 0 or step == recipe.steps:
-                stopped = _evaluate(state, evaluation, recipe, on_metrics)
-            if step % recipe.checkpoint_every == 0 or step == recipe.steps or stopped:
-                manager.save(checkpoint_number=step)
-            if stopped or step == recipe.steps:
-                break
+    running = running or start(engine)
+    work = Work(recipe, input_size, train_files, eval_files, train_images, eval_images)
+    _check(work, running.replicas)
+    prepare(model, engine, running.replicas)
+    with running.strategy.scope():
+        state = TrainingState(model, recipe, xla=engine.xla)
+    run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)
+    if run.step:
+        on_resume(run.step)
+    try:
+        with preemption.noticed() as notice:
+            run.to_the_end(notice)
+    except _LOST as error:
+        if running.replicas == 1 or engine.kind != "multi_worker":
+            raise
+        saved = checkpoint.steps(checkpoint_directory)
+        raise ClusterError(
+            f"another worker is gone at step {run.step} ({' '.join(str(error.message).split())[:200]}); start all "
+            f"workers again to go on from step {saved[-1] if saved else 0}"
+        ) from error
     state.put_best_into_model()
-    return Trained(step, int(state.best_step), float(state.best_accuracy), first)
+    return Trained(run.step, run.best_step, run.best_accuracy, run.first, run.streams)
 
 
-def _steps_per_epoch(train_images: int, eval_images: int, recipe: Recipe) -> int:
-    if train_images < recipe.batch_size:
+def _check(work: Work, replicas: int) -> None:
+    recipe = work.recipe
+    if work.train_images < recipe.batch_size:
         raise InputError(
-            f"the training split has {train_images} images, less than recipe.batch_size {recipe.batch_size}; "
+            f"the training split has {work.train_images} images, less than recipe.batch_size {recipe.batch_size}; "
             "lower the batch size or add images"
         )
-    if not eval_images:
+    if not work.eval_images:
         raise InputError("the evaluation split has no images; raise the evaluation share or add test shards")
-    return train_images // recipe.batch_size
-
-
-def _train_step(
-    state: TrainingState,
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    step: int,
-    steps_per_epoch: int,
-    recipe: Recipe,
-    on_metrics: Callable[[int, dict[str, float]], None],
-) -> None:
-    begun = time.monotonic()
-    rate = learning_rate_at(recipe, step, steps_per_epoch)
-    loss, accuracy = state.train_step(
-        images, labels, tf.constant(rate, tf.float32), tf.constant(average_decay_at(recipe, step), tf.float32)
-    )
-    if (step + 1) % REPORT_EVERY and step + 1 != recipe.steps:
-        return
-    if not math.isfinite(float(loss)):
+    if recipe.batch_size % replicas:
         raise InputError(
-            f"the training loss is {float(loss)} at step {step + 1}; lower recipe.learning_rate, {rate} now"
+            f"recipe.batch_size {recipe.batch_size} cannot be shared by {replicas} replicas; give a multiple of it"
         )
-    on_metrics(
-        step + 1,
-        {
-            "train/loss": float(loss),
-            "train/accuracy": float(accuracy),
-            "train/learning_rate": rate,
-            "train/images_per_second": recipe.batch_size / (time.monotonic() - begun),
-        },
-    )
 
 
-def _evaluate(
-    state: TrainingState,
-    evaluation: tf.data.Dataset,
-    recipe: Recipe,
-    on_metrics: Callable[[int, dict[str, float]], None],
-) -> bool:
-    """Evaluates the running average, keeps it if it is the best, and returns whether patience has run out."""
-    loss, accuracy = state.evaluate(evaluation)
-    step = int(state.step)
-    state.keep_best(accuracy)
-    on_metrics(step, {"validation/loss": loss, "validation/accuracy": accuracy})
-    waited = step - int(state.best_step)
-    log.info("Step %d: evaluation accuracy %.3f, best %.3f", step, accuracy, float(state.best_accuracy))
-    if waited < recipe.patience * recipe.evaluate_every:
-        return False
-    log.info("Stopping early: no gain in %d steps", waited)
-    return True
+class _Run:
+    """A training run as it goes; made from the newest checkpoint, if there is one."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        work: Work,
+        running: Running,
+        directory: str,
+        on_step: Callable[[], None],
+        on_metrics: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        self._state, self._work, self._running, self._directory = state, work, running, directory
+        self._on_step, self._on_metrics = on_step, on_metrics
+        self.streams: dict[int, int] = {}
+        saved = checkpoint.newest(directory) or checkpoint.Checkpoint(0, 0, -1.0, {})
+        self.first = self.step = self._saved = saved.step
+        self.best_step, self.best_accuracy = saved.best_step, saved.best_accuracy
+        if saved.step:
+            log.info("Resuming training from step %d of %d, in %s", self.step, work.recipe.steps, directory)
+            state.restore(saved.values)
+        running.begin(state, work)
+        self._reported = (self.step, time.monotonic())
+
+    def to_the_end(self, notice: preemption.Notice) -> None:
+        """Trains until the last step, until patience runs out, or until there is a signal."""
+        recipe = self._work.recipe
+        while self.step < recipe.steps and not self._waited_enough():
+            until = min(_next(self.step, recipe.evaluate_every), _next(self.step, recipe.checkpoint_every))
+            self._advance(min(until, recipe.steps), notice)
+            ended = self.step == recipe.steps
+            if self.step % recipe.evaluate_every == 0 or ended:
+                self._evaluate()
+            if self.step % recipe.checkpoint_every == 0 or ended or self._waited_enough():
+                self._save()
+
+    def _advance(self, until: int, notice: preemption.Notice) -> None:
+        results = self._running.steps(self.step, until)
+        for result in results:
+            self.step += 1
+            if result.stream:
+                self.streams[result.stream] = self.streams.get(result.stream, 0) + 1
+            self._report(result)
+            self._on_step()
+            if self._running.anyone(bool(notice.signal)):
+                results.close()
+                self._save()
+                raise Interrupted(
+                    f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
+                    "command goes on from there",
+                    notice.signal or signal.SIGTERM,
+                )
+
+    def _report(self, result: StepResult) -> None:
+        """Reads the step's numbers now and then only, since reading waits for the accelerator."""
+        recipe = self._work.recipe
+        if self.step % REPORT_EVERY and self.step != recipe.steps:
+            return
+        loss, rate = float(result.loss), learning_rate_at(recipe, self.step - 1, self._work.steps_per_epoch)
+        if not math.isfinite(loss):
+            raise InputError(f"the training loss is {loss} at step {self.step}; lower recipe.learning_rate, {rate} now")
+        step, begun = self._reported
+        self._reported = (self.step, time.monotonic())
+        self._on_metrics(
+            self.step,
+            {
+                "train/loss": loss,
+                "train/accuracy": float(result.accuracy),
+                "train/learning_rate": rate,
+                "train/images_per_second": (self.step - step) * recipe.batch_size / (self._reported[1] - begun),
+            },
+        )
+
+    def _evaluate(self) -> None:
+        """Evaluates the running average and keeps it if it is the best."""
+        loss, accuracy = self._running.evaluate()
+        if accuracy > self.best_accuracy:
+            self._state.keep_best()
+            self.best_step, self.best_accuracy = self.step, accuracy
+        self._on_metrics(self.step, {"validation/loss": loss, "validation/accuracy": accuracy})
+        log.info("Step %d: evaluation accuracy %.3f, best %.3f", self.step, accuracy, self.best_accuracy)
+        if self._waited_enough():
+            log.info("Stopping early: no gain in %d steps", self.step - self.best_step)
+        self._reported = (self.step, time.monotonic())
+
+    def _waited_enough(self) -> bool:
+        return self.step - self.best_step >= self._work.recipe.patience * self._work.recipe.evaluate_every
+
+    def _save(self) -> None:
+        if self.step == self._saved:
+            return
+        if self._running.leads:
+            values = self._state.values()
+            checkpoint.save(
+                self._directory, checkpoint.Checkpoint(self.step, self.best_step, self.best_accuracy, values)
+            )
+        self._saved = self.step
+        self._reported = (self.step, time.monotonic())
+
+
+def _next(step: int, every: int) -> int:
+    """Returns the first multiple of `every` after `step`."""
+    return (step // every + 1) * every

@@ -1,114 +1,188 @@
-"""What a training run is made of: weights, optimizer slots, running average, best-so-far and step; and its one step.
+"""What a training run is made of: weights, optimizer slots, running average and best-so-far; and its one step.
 
-The Keras model is used as a pure function (`stateless_call`); the variables are ours, so that the same state can be
-made under any `tf.distribute` strategy (DESIGN.md, decision 3).
+The Keras model is used as a pure function (`stateless_call`); the variables are ours, so that the same state is made
+under any `tf.distribute` strategy and the same step runs under it (DESIGN.md, decision 3).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from marco_model import augmentation, preprocessing
+from marco_model.errors import InputError
 from marco_model.loss import heads, training_loss
 from marco_model.recipe import Recipe
 from marco_model.rmsprop import RMSProp
 
 
-def _variables(values: list) -> list[tf.Variable]:
-    return [tf.Variable(value, trainable=False) for value in values]
-
-
-class TrainingState(tf.Module):
+class TrainingState:
     """The state of a training run of `model`, a Keras model from float32 images in [-1, 1] to logits.
 
-    Averages run over all the model's variables, moving statistics included, as TF-Slim's do.
+    Made under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
+    TF-Slim's do. `xla` compiles the forward and the backward pass.
     """
 
-    def __init__(self, model: keras.Model, recipe: Recipe) -> None:
-        super().__init__()
+    def __init__(self, model: keras.Model, recipe: Recipe, *, xla: bool = False) -> None:
         self._model = model
         self._recipe = recipe
-        self.trained = [tf.Variable(variable.value) for variable in model.trainable_variables]
-        self.statistics = _variables([variable.value for variable in model.non_trainable_variables])
+        self._paths = [variable.path for variable in model.trainable_variables + model.non_trainable_variables]
+        self.trained = [tf.Variable(v.value) for v in model.trainable_variables]
+        self.statistics = [tf.Variable(v.value, trainable=False) for v in model.non_trainable_variables]
         self.optimizer = RMSProp(self.trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
-        self.averages = _variables(self.trained + self.statistics)
-        self.best = _variables(self.trained + self.statistics)
-        self.best_accuracy = tf.Variable(-1.0, trainable=False)
-        self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.averages = _copies(self.trained + self.statistics)
+        self.best = _copies(self.trained + self.statistics)
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("/kernel")]
+        self._gradients = tf.function(self._forward_and_backward, jit_compile=True) if xla else None
 
-    @tf.function
-    def train_step(
-        self, images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor, average_decay: tf.Tensor
+    def step(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seed: tf.Tensor,
+        learning_rate: tf.Tensor,
+        average_decay: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Takes one step; returns its loss and its accuracy on the distorted images, both float32 scalars.
+        """Takes one step in the replica context of `Strategy.run`.
 
         Args:
-            images: uint8 [batch, size, size, 3].
-            labels: int64 [batch].
+            images: this replica's part of the batch, uint8 [batch / replicas, size, size, 3].
+            labels: int64 [batch / replicas].
+            seed: int64 [2]; the batch's distortions follow from it, whatever the number of replicas.
             learning_rate: float32 scalar.
             average_decay: float32 scalar in [0, 1).
-        """
-        inputs = self._distort(images)
-        with tf.GradientTape() as tape:
-            outputs, statistics = self._model.stateless_call(
-                [tf.convert_to_tensor(variable) for variable in self.trained],
-                [tf.convert_to_tensor(variable) for variable in self.statistics],
-                inputs,
-                training=True,
-            )
-            kernels = [tf.convert_to_tensor(self.trained[index]) for index in self._kernels]
-            loss = training_loss(outputs, labels, kernels, self._recipe)
-        self.optimizer.apply(tape.gradient(loss, self.trained), learning_rate)
-        for variable, value in zip(self.statistics, statistics, strict=True):
-            variable.assign(value)
-        for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
-            average.assign_sub((1.0 - average_decay) * (average - variable))
-        self.step.assign_add(1)
-        return loss, _accuracy(heads(outputs)["logits"], labels)
 
-    def _distort(self, images: tf.Tensor) -> tf.Tensor:
+        Returns:
+            The batch's loss and its accuracy on the distorted images, float32 scalars.
+        """
+        replica = tf.distribute.get_replica_context()
+        inputs = self._distort(images, seed, replica)
+        compute = self._gradients or self._forward_and_backward
+        outcome = compute(
+            [tf.convert_to_tensor(variable) for variable in self.trained],
+            [tf.convert_to_tensor(variable) for variable in self.statistics],
+            inputs,
+            labels,
+        )
+        if replica.num_replicas_in_sync > 1:
+            outcome = replica.all_reduce(tf.distribute.ReduceOp.MEAN, outcome)
+        gradients, changes, loss, accuracy = outcome
+        replica.merge_call(self._update, args=(gradients, changes, learning_rate, average_decay))
+        return loss, accuracy
+
+    def _distort(self, images: tf.Tensor, seed: tf.Tensor, replica: tf.distribute.ReplicaContext) -> tf.Tensor:
         if not self._recipe.augment:
             return preprocessing.to_network_range(images)
-        seed = tf.stack([tf.constant(self._recipe.seed, tf.int64), self.step.read_value()])
-        return augmentation.distort(images, augmentation.draw(seed, tf.shape(images)[0]))
+        share = tf.shape(images)[0]
+        draws = augmentation.draw(seed, share * replica.num_replicas_in_sync)
+        first = replica.replica_id_in_sync_group * share
+        return augmentation.distort(images, augmentation.Draws(*(part[first : first + share] for part in draws)))
 
-    def evaluate(self, batches: tf.data.Dataset) -> tuple[float, float]:
-        """Returns mean cross-entropy and accuracy of the running average over (float32 images, int64 labels)."""
-        total = loss = right = 0.0
-        for images, labels in batches:
-            logits = self._averaged_logits(images)
-            entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            count = float(len(labels))
-            total += count
-            loss += float(tf.reduce_sum(entropies))
-            right += count * float(_accuracy(logits, labels))
-        return loss / total, right / total
+    def _forward_and_backward(
+        self, trained: list[tf.Tensor], statistics: list[tf.Tensor], inputs: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Returns gradients, changes of the moving statistics, loss and accuracy; pure, hence compilable."""
+        with tf.GradientTape() as tape:
+            tape.watch(trained)
+            outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)
+            loss = training_loss(outputs, labels, [trained[index] for index in self._kernels], self._recipe)
+        changes = [new - old for new, old in zip(moved, statistics, strict=True)]
+        return tape.gradient(loss, trained), changes, loss, _accuracy(heads(outputs)["logits"], labels)
 
-    @tf.function
-    def _averaged_logits(self, images: tf.Tensor) -> tf.Tensor:
+    def _update(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: list[tf.Tensor],
+        changes: list[tf.Tensor],
+        learning_rate: tf.Tensor,
+        average_decay: tf.Tensor,
+    ) -> None:
+        self.optimizer.apply(strategy, gradients, learning_rate)
+        # Changes are added rather than values assigned, so that asynchronous workers don't undo each other's.
+        for variable, change in zip(self.statistics, changes, strict=True):
+            strategy.extended.update(variable, _add, args=(change,))
+        for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
+            strategy.extended.update(average, _approach, args=(variable, average_decay))
+
+    def evaluation_sums(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [3] of the running average: summed cross-entropy, right answers, examples.
+
+        `images`: float32 [batch, size, size, 3] in [-1, 1]. `labels`: int64 [batch]; −1 marks padding.
+        """
         values = [tf.convert_to_tensor(variable) for variable in self.averages]
         outputs, _ = self._model.stateless_call(values[: len(self.trained)], values[len(self.trained) :], images)
-        return heads(outputs)["logits"]
+        logits = tf.cast(heads(outputs)["logits"], tf.float32)
+        real = tf.cast(labels >= 0, tf.float32)
+        entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+        right = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32)
+        return tf.stack([tf.reduce_sum(entropies * real), tf.reduce_sum(right * real), tf.reduce_sum(real)])
 
-    def keep_best(self, accuracy: float) -> bool:
-        """Keeps the running average as the best so far if `accuracy` beats it; returns whether it did."""
-        if accuracy <= float(self.best_accuracy):
-            return False
+    def keep_best(self) -> None:
+        """Keeps the running average as the best weights so far."""
         for best, average in zip(self.best, self.averages, strict=True):
             best.assign(average)
-        self.best_accuracy.assign(accuracy)
-        self.best_step.assign(self.step)
-        return True
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Returns every number of the state by name, such as `momentum/Mixed_5b-Branch_0-Conv2d_0a_1x1/kernel`."""
+        return {name: variable.numpy() for name, variable in self._by_name().items()}
+
+    def restore(self, values: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `values` returned, under this or another strategy.
+
+        Raises `InputError` where the values are of another network.
+        """
+        variables = self._by_name()
+        for name, variable in variables.items():
+            found = values[name].shape if name in values else None
+            if found != tuple(variable.shape):
+                raise InputError(
+                    f"the checkpoint has {name} of shape {found}, the network {tuple(variable.shape)}; "
+                    "it was made by another network: give another folder"
+                )
+        for name, variable in variables.items():
+            variable.assign(values[name])
+
+    def _by_name(self) -> dict[str, tf.Variable]:
+        groups = {
+            "weight": self.trained + self.statistics,
+            "mean_square": self.optimizer.mean_squares,
+            "momentum": self.optimizer.momenta,
+            "average": self.averages,
+            "best": self.best,
+        }
+        return {
+            f"{group}/{path}": variable
+            for group, variables in groups.items()
+            # Slots are the trained variables' alone, which come first.
+            for path, variable in zip(self._paths, variables, strict=False)
+        }
 
     def put_best_into_model(self) -> None:
         """Gives the model the best weights, for export."""
-        for variable, value in zip(
-            self._model.trainable_variables + self._model.non_trainable_variables, self.best, strict=True
-        ):
-            variable.assign(value)
+        variables = self._model.trainable_variables + self._model.non_trainable_variables
+        for variable, value in zip(variables, self.best, strict=True):
+            variable.assign(value.numpy())
+
+
+def _copies(variables: list[tf.Variable]) -> list[tf.Variable]:
+    """Returns variables that start with the same values, each where its original lies."""
+    extended = tf.distribute.get_strategy().extended
+    copies = []
+    for variable in variables:
+        with extended.colocate_vars_with(variable):
+            copies.append(tf.Variable(variable, trainable=False))
+    return copies
+
+
+def _add(variable: tf.Variable, change: tf.Tensor) -> None:
+    variable.assign_add(change)
+
+
+def _approach(average: tf.Variable, variable: tf.Variable, decay: tf.Tensor) -> None:
+    average.assign_sub((1.0 - decay) * (average - variable))
 
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -1,22 +1,57 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from marco_model.rmsprop import RMSProp
 
+TARGET = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+STEPS = 1_000
 
-def test_a_thousand_steps_match_tf1s_rule():
+
+def gradients_and_rates():
+    """Noise that every side adds to the gradient of a fixed quadratic, and a staircase of rates."""
+    rng = np.random.default_rng(1)
+    for step in range(STEPS):
+        yield rng.normal(scale=0.1, size=TARGET.shape).astype(np.float32), np.float32(0.045 * 0.94 ** (step // 50))
+
+
+def by_tf1s_rule():
     """The rule as TensorFlow 1's documentation of RMSPropOptimizer states it, in NumPy, float32."""
-    rng = np.random.default_rng(0)
-    target = rng.normal(size=(5, 3)).astype(np.float32)
-    ours = tf.Variable(np.zeros_like(target))
-    optimizer = RMSProp([ours], rho=0.9, momentum=0.9, epsilon=0.1)
-    weights, mean_square, momentum = np.zeros_like(target), np.ones_like(target), np.zeros_like(target)
-    for step in range(1_000):
-        rate = np.float32(0.045 * 0.94 ** (step // 50))
-        noise = rng.normal(scale=0.1, size=target.shape).astype(np.float32)
-        optimizer.apply([tf.convert_to_tensor(ours) - target + noise], tf.constant(rate))
-        gradient = weights - target + noise
+    weights, mean_square, momentum = np.zeros_like(TARGET), np.ones_like(TARGET), np.zeros_like(TARGET)
+    for noise, rate in gradients_and_rates():
+        gradient = weights - TARGET + noise
         mean_square = mean_square * np.float32(0.9) + gradient * gradient * np.float32(0.1)
         momentum = momentum * np.float32(0.9) + rate * gradient / np.sqrt(mean_square + np.float32(0.1))
         weights = weights - momentum
-    np.testing.assert_allclose(ours.numpy(), weights, atol=1e-5)
+    return weights
+
+
+def ours(strategy):
+    """The same steps by `RMSProp` under a strategy, replicas seeing gradients that average to the same."""
+    with strategy.scope():
+        weights = tf.Variable(np.zeros_like(TARGET))
+        optimizer = RMSProp([weights], rho=0.9, momentum=0.9, epsilon=0.1)
+
+    @tf.function
+    def step(noise, rate):
+        def replica():
+            context = tf.distribute.get_replica_context()
+            apart = tf.cast(context.replica_id_in_sync_group, tf.float32) * 2.0 - (context.num_replicas_in_sync - 1)
+            gradient = tf.convert_to_tensor(weights) - TARGET + noise + apart
+            gradient = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradient)
+            context.merge_call(optimizer.apply, args=([gradient], rate))
+
+        strategy.run(replica)
+
+    for noise, rate in gradients_and_rates():
+        step(tf.constant(noise), tf.constant(rate))
+    return [value.numpy() for value in strategy.experimental_local_results(weights)]
+
+
+@pytest.mark.parametrize("kind", ["one_device", "mirrored"])
+def test_a_thousand_steps_match_tf1s_rule(kind):
+    strategy = (
+        tf.distribute.get_strategy() if kind == "one_device" else tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    )
+    for weights in ours(strategy):
+        np.testing.assert_allclose(weights, by_tf1s_rule(), atol=1e-5)

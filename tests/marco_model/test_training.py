@@ -62,12 +62,13 @@ def network():
     return keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3)),
-            keras.layers.Conv2D(8, 3, strides=2, use_bias=False),
-            keras.layers.BatchNormalization(scale=False, momentum=0.5),
+            keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv"),
+            keras.layers.BatchNormalization(scale=False, momentum=0.5, name="norm"),
             keras.layers.ReLU(),
             keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(2),
-        ]
+            keras.layers.Dense(2, name="logits"),
+        ],
+        name="small",
     )
 
 
@@ -88,7 +89,9 @@ def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(files
     model, result = train(
         files, tmp_path, on_metrics=lambda step, metrics: curves.update({(step, k): v for k, v in metrics.items()})
     )
-    images, labels = next(iter(training_input.evaluation_batches(files["eval_files"], size=SIZE, batch_size=20)))
+    images, labels = next(
+        iter(training_input.evaluation_batches(files["eval_files"], images=20, size=SIZE, batch_size=20))
+    )
     accuracy = np.mean(np.argmax(model(images, training=False), axis=-1) == labels)
     assert result.accuracy == pytest.approx(accuracy)
     assert result.accuracy == max(v for (_, name), v in curves.items() if name == "validation/accuracy")
