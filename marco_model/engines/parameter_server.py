@@ -50,6 +50,8 @@ class ParameterServers:
             return strategy.run(state.step, args=(images, labels, seed, rate, decay)), seed[0]
 
         self._step = step
+        # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor cannot stand.
+        tf.random.set_seed(work.recipe.seed + 1)
         self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
         self._sums = tf.function(state.evaluation_sums)
 

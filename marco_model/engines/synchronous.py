@@ -48,10 +48,12 @@ class Synchronous:
 
         @tf.function
         def any_of(flag: tf.Tensor) -> tf.Tensor:
-            def replica() -> tf.Tensor:
-                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flag)
+            def replica(flag: tf.Tensor) -> tf.Tensor:
+                # A copy, since what is reduced must lie on the replica's device.
+                here = tf.identity(flag)
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
-            return strategy.experimental_local_results(strategy.run(replica))[0]
+            return strategy.experimental_local_results(strategy.run(replica, args=(flag,)))[0]
 
         self._step, self._evaluate, self._any_of = step, evaluate, any_of
 
