@@ -8,8 +8,18 @@ import warnings
 
 import typer
 
-from marco_model.errors import InputError
-from pipelines.commands import compile, data_import, data_ingest, data_inspect, data_synthesize, predict, released, run
+from marco_model.errors import ClusterError, InputError, Interrupted
+from pipelines.commands import (
+    compile,
+    data_import,
+    data_ingest,
+    data_inspect,
+    data_synthesize,
+    predict,
+    released,
+    run,
+    train,
+)
 
 app = typer.Typer(
     help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
@@ -23,6 +33,7 @@ app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("released")(released.released)
 app.command("compile")(compile.compile_)
+app.command("train")(train.train)
 data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)
 data.command("inspect")(data_inspect.inspect)
@@ -30,7 +41,11 @@ data.command("synthesize")(data_synthesize.synthesize)
 
 
 def main() -> None:
-    """Runs `marco`; an `InputError` becomes one line on stderr and exit status 2."""
+    """Runs `marco`; an expected error becomes one line on stderr.
+
+    Exit status: 2 for an `InputError`, 1 for a `ClusterError`; 128 + the signal's number, as shells have it, where
+    training was asked to stop and has saved its state.
+    """
     # What TensorFlow and Google's libraries say about CUDA and Python versions at every start helps nobody here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
@@ -39,6 +54,12 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)
 
 
 if __name__ == "__main__":

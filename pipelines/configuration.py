@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -13,12 +12,14 @@ from components.evaluator.eval_config import check_thresholds
 from components.evaluator.names import auc_classes
 from components.example_gen.options import LOCAL_BEAM_ARGS
 from marco_data.institutions import IMAGER_RULES, ImagerRule
+from marco_model.engine import Engine
 from marco_model.errors import InputError
-from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme, raw_scheme, with_entries
 from marco_model.network import Network
 from marco_model.recipe import Recipe
+from pipelines.labelling import Labels
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
+_Kind = TypeVar("_Kind", bound=pydantic.BaseModel)
 
 
 class _Section(pydantic.BaseModel):
@@ -49,53 +50,6 @@ class Data(_Section):
     imagers: tuple[ImagerRule, ...] = IMAGER_RULES
 
 
-class Labels(_Section):
-    """Which classes are trained, and what of a record each is taken from (docs/labels.md)."""
-
-    # four: MARCO's classes, which is meant where nothing is said; hwmri10: HWMRI's ten; raw: the raw labels themselves.
-    scheme: Literal["four", "hwmri10", "raw"] | None = None
-    # Own classes in the place of a scheme, in the order of their indices.
-    classes: tuple[str, ...] = ()
-    # A raw label, by name or number -> the class it stands for; null leaves such records out.
-    from_raw: dict[str | int, str | None] = {}
-    # One of MARCO's four classes -> the own class that it becomes; null leaves such records out.
-    from_class: dict[str, str | None] = {}
-    # What becomes of a record whose label no entry names.
-    others: Literal["quarantine", "leave_out"] = "quarantine"
-
-    @pydantic.model_validator(mode="after")
-    def _says_one_thing(self) -> Labels:
-        scheme = self.scheme or ("four" if not self.classes else None)
-        if self.scheme and self.classes:
-            raise ValueError(f"labels has both scheme {self.scheme!r} and classes; give one of them")
-        if self.from_raw and self.from_class:
-            raise ValueError("labels has both from_raw and from_class; a class is taken from one of them")
-        if self.from_class and scheme:
-            raise ValueError("labels.from_class needs labels.classes, which it maps to")
-        if self.from_raw and scheme == "four":
-            raise ValueError(
-                "labels.from_raw needs labels.classes, or another scheme than four, which ignores raw labels"
-            )
-        self.label_scheme()
-        return self
-
-    def label_scheme(self, raw_labels: Mapping[int, str] | None = None) -> LabelScheme | None:
-        """Returns the scheme; None for `raw` where the names of the raw labels, number -> name, are not given.
-
-        Raises `InputError` where the table contradicts itself.
-        """
-        table = {str(label): name for label, name in self.from_raw.items()}
-        if self.classes and self.from_class:
-            return LabelScheme("classes", self.classes, "class", self.from_class, self.others)
-        if self.classes:
-            return LabelScheme("classes", self.classes, "raw", table, self.others)
-        if self.scheme == "hwmri10":
-            return with_entries(HWMRI_TEN, table, self.others)
-        if self.scheme == "raw":
-            return raw_scheme(raw_labels, table, self.others) if raw_labels is not None else None
-        return FOUR
-
-
 class Transform(_Section):
     """What is done to an image once, before training and before serving alike."""
 
@@ -121,6 +75,7 @@ class Configuration(_Section):
     transform: Transform = Transform()
     network: Network = Network()
     recipe: Recipe = Recipe()
+    engine: Engine = Engine()
     # What a model must reach over the evaluation split to be blessed: metric -> smallest good value. The metrics are
     # accuracy, and precision, recall and auc of a class, such as recall/Crystals.
     thresholds: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = pydantic.Field(min_length=1)
@@ -160,16 +115,7 @@ def load(preset: str, overrides: list[str] | None = None, source: str | None = N
     Raises `InputError` for an unknown preset, a file that is no mapping, or an unknown key or value out of range.
     """
     path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
-    if not path.is_file() and path.parent != PRESETS:
-        raise InputError(f"there is no file {preset!r}; copy one of {PRESETS.name}/*.yaml to begin with")
-    if not path.is_file():
-        raise InputError(f"there is no preset {preset!r}; take one of {', '.join(preset_names())}, or a .yaml file")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
+    values = _mapping(path)
     for override in overrides or []:
         _override(values, override)
     if source:
@@ -177,12 +123,42 @@ def load(preset: str, overrides: list[str] | None = None, source: str | None = N
     return check(values, f"{path.name} with --set {' '.join(overrides)}" if overrides else path.name)
 
 
+def load_labels(scheme: str) -> Labels:
+    """Returns the labels of a scheme's name, or of the section `labels` of a YAML file, such as a preset of one's own.
+
+    Raises `InputError` as `load` does.
+    """
+    if not scheme.endswith((".yaml", ".yml")):
+        return _checked(Labels, {"scheme": scheme}, f"labels {scheme!r}")
+    values = _mapping(pathlib.Path(scheme))
+    return _checked(Labels, values.get("labels") or {}, f"labels in {scheme}")
+
+
 def check(values: dict[str, Any], origin: str) -> Configuration:
     """Returns `values` as a configuration; raises `InputError`, in one line that names each wrong key and its value."""
+    return _checked(Configuration, values, origin)
+
+
+def _checked(kind: type[_Kind], values: dict[str, Any], origin: str) -> _Kind:
     try:
-        return Configuration.model_validate(values)
+        return kind.model_validate(values)
     except pydantic.ValidationError as error:
         raise InputError(f"{origin}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _mapping(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what a YAML file holds."""
+    if not path.is_file() and path.parent != PRESETS:
+        raise InputError(f"there is no file {str(path)!r}; copy one of {PRESETS.name}/*.yaml to begin with")
+    if not path.is_file():
+        raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
+    return values
 
 
 def _sentence(problem: Any) -> str:

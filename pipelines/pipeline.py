@@ -107,6 +107,7 @@ def _training(
         "classes": list(classes),
         "network": dataclasses.asdict(configuration.network),
         "recipe": dataclasses.asdict(configuration.recipe),
+        "engine": dataclasses.asdict(configuration.engine),
         "transform": configuration.transform.model_dump(),
         "tracking": {"uri": places.tracking, "experiment": configuration.tracking.experiment},
         "data": {"source": source, "fingerprint": fingerprint},
