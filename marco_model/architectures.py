@@ -12,6 +12,9 @@ from collections.abc import Mapping
 
 from marco_model import depths
 
+AUXILIARY = "AuxLogits-"
+"""What the names of the auxiliary head's layers begin with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -41,7 +44,7 @@ def _inception_v3() -> Architecture:
         smallest_input=151,
         blocks=_chain(names, ["MaxPool_5a_3x3", *names]),
         features=names[-1],
-        logits=("Logits-Conv2d_1c_1x1", "AuxLogits-Conv2d_2b_1x1"),
+        logits=("Logits-Conv2d_1c_1x1", f"{AUXILIARY}Conv2d_2b_1x1"),
     )
 
 

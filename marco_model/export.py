@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from marco_model.errors import InputError
@@ -15,6 +17,8 @@ from marco_model.folding import fold
 from marco_model.preprocessing import evaluation_image
 
 METADATA = "assets.extra/marco.json"
+WEIGHTS = "assets.extra/weights.npz"
+"""The weights as trained, batch norms not folded in and auxiliary head included: what training can begin from."""
 EXAMPLE_IMAGE = "image/encoded"
 """The feature of a MARCO record that holds the encoded image (docs/data.md)."""
 
@@ -77,7 +81,8 @@ def export(
 
     Signatures: `serving_default` (`image_bytes`: string [batch], each a JPEG or PNG) and `serving_examples`
     (`examples`: string [batch], serialized MARCO records), both to `scores`, float32 [batch, classes], and `classes`,
-    string [batch, classes], in the order of `classes`. Batch norm is folded into the convolutions.
+    string [batch, classes], in the order of `classes`. Batch norm is folded into the convolutions. The weights as they
+    were, by their paths, lie beside it in `assets.extra/weights.npz`.
 
     `preprocess` maps an encoded image (scalar string) to the one that the network was trained on, such as a shrunk
     one. `metadata` is kept as JSON in `assets.extra/marco.json` with `classes` and `input_size`; `name` is what
@@ -102,6 +107,15 @@ def export(
     tf.io.gfile.makedirs(f"{aside}/assets.extra")
     with tf.io.gfile.GFile(f"{aside}/{METADATA}", "w") as file:
         json.dump({**metadata, "classes": list(classes), "input_size": input_size}, file, indent=2)
+    _write_weights(model, f"{aside}/{WEIGHTS}")
     if tf.io.gfile.exists(target):
         tf.io.gfile.rmtree(target)
     tf.io.gfile.rename(aside, target)
+
+
+def _write_weights(model: keras.Model, path: str) -> None:
+    """Writes every variable by its path, such as `Conv2d_0a_3x3/kernel`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{variable.path: np.array(variable) for variable in model.variables})
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(buffer.getvalue())

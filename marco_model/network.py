@@ -74,6 +74,10 @@ class Network:
                 f"{self.depth_multiplier}; the published weights fit inception_v3, variant released, at 1.0 alone"
             )
 
+    def facts(self) -> dict[str, Any]:
+        """Returns what decides the shapes of the weights below the heads, as an exported model keeps it."""
+        return {name: getattr(self, name) for name in ("architecture", "variant", "depth_multiplier")}
+
     def _own(self) -> Architecture:
         if self.architecture not in ARCHITECTURES:
             raise InputError(f"network.architecture is {self.architecture!r}; give one of {', '.join(ARCHITECTURES)}")

@@ -10,9 +10,11 @@ import importlib.metadata
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3, slim_name
+from marco_model.network import Network
 
 PACKAGE = "dls-marco-score-ispyb"
 SHA256 = "d2fdbb72a05634a26d3811149c098b1767e405e7edf0b2ea24d6e72676bddb03"
@@ -62,6 +64,18 @@ def load_published_weights(model: keras.Model, directory: Path | None = None) ->
         variable.assign(checkpoint.get_tensor(slim_name(variable)))
 
 
+def published_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the published values of the variables of `model`, an `inception_v3`, by their paths, where it has them.
+
+    Raises InputError if the package is not installed.
+    """
+    import tensorflow as tf
+
+    checkpoint = tf.train.load_checkpoint(str(published_directory() / "variables" / "variables"))
+    names = {variable.path: slim_name(variable) for variable in model.variables}
+    return {path: checkpoint.get_tensor(name) for path, name in names.items() if checkpoint.has_tensor(name)}
+
+
 def released(*, auxiliary: bool = False) -> keras.Model:
     """Returns the published network at 599 pixels with its weights, for scoring or to train on from there."""
     model = inception_v3(variant="released", auxiliary=auxiliary)
@@ -74,5 +88,6 @@ def export_released(directory: str | Path) -> None:
     from marco_model.export import export
     from marco_model.labels import CLASSES
 
-    metadata = {"name": NAME, "variant": "released", "source": f"{PACKAGE} 1.0.1", "saved_model_sha256": SHA256}
+    facts = Network(initial="released").facts()
+    metadata = {"name": NAME, **facts, "source": f"{PACKAGE} 1.0.1", "saved_model_sha256": SHA256}
     export(released(), str(directory), classes=CLASSES, input_size=599, metadata=metadata)

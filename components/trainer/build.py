@@ -29,5 +29,5 @@ def write_model(
         classes=classes,
         input_size=network.input_size,
         preprocess=shrink if shorter_side else None,
-        metadata={"name": name, "variant": network.variant, "depth_multiplier": network.depth_multiplier},
+        metadata={"name": name, **network.facts()},
     )
