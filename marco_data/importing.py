@@ -20,12 +20,12 @@ from marco_data.image_files import encoded_image
 from marco_data.label_table import LabelledImage, LabelTable
 from marco_data.name_tables import HEADER
 from marco_data.progress import progress
+from marco_data.raw_labels import FILE_NAME as RAW_LABELS_FILE
 from marco_data.shards import EVAL, TRAIN
 from marco_data.sources import write_sources
 from marco_data.splits import hashed_draw
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError
-from marco_model.labels import CLASSES
 
 ERRORS_FILE = "import.errors.csv"
 _SHARD_STEMS = {TRAIN: "train", EVAL: "test"}
@@ -64,7 +64,7 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
         for writer in writers.values():
             stack.callback(writer.close)
         advance = stack.enter_context(progress("importing", len(table.images)))
-        for image, read in _read(table.images):
+        for image, read in _read(table.images, table.classes):
             if isinstance(read, str):
                 errors.append((str(image.path), read))
             else:
@@ -108,15 +108,16 @@ def _held_out(groups: Sequence[Sequence[int]], target: float) -> set[int]:
     return held_out
 
 
-def _read(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, bytes | str]]:
+def _read(images: Sequence[LabelledImage], classes: Mapping[int, str]) -> Iterator[tuple[LabelledImage, bytes | str]]:
     """Yields each image's serialized example, or why there is none; decodes on all cores, a few images at once."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for first in range(0, len(images), _AT_ONCE):
             batch = images[first : first + _AT_ONCE]
-            yield from zip(batch, pool.map(_example, batch), strict=True)
+            made = pool.map(lambda image: _example(image, classes[image.label]), batch)
+            yield from zip(batch, made, strict=True)
 
 
-def _example(image: LabelledImage) -> bytes | str:
+def _example(image: LabelledImage, class_name: str) -> bytes | str:
     try:
         encoded = encoded_image(image.path)
         height, width, _ = decoded_shape(encoded)
@@ -130,7 +131,7 @@ def _example(image: LabelledImage) -> bytes | str:
         filename=image.path.name,
         image_id=image.image_id,
         label=image.label,
-        label_text=CLASSES[image.label],
+        label_text=class_name,
         label_raw=image.label_raw,
         source=image.source,
     )
@@ -173,7 +174,7 @@ class _ShardWriter:
 
 def _write_tables(folder: Path, table: LabelTable, errors: Sequence[tuple[str, str]]) -> None:
     write_sources(folder, table.sources)
-    tables = {"labels-norm.csv": dict(enumerate(CLASSES)), "labels-raw.csv": table.raw_labels}
+    tables = {"labels-norm.csv": table.classes, RAW_LABELS_FILE: table.raw_labels}
     for name, names in tables.items():
         _write_rows(folder / name, HEADER, sorted(names.items()))
     if errors:

@@ -14,6 +14,7 @@ from marco_data import contract
 from marco_data.files import open_raw
 from marco_data.institutions import UNKNOWN, imager_of
 from marco_data.progress import progress
+from marco_data.raw_labels import find_raw_labels
 from marco_data.shards import File, find_shards, split_of
 from marco_data.sources import find_sources
 from marco_data.splits import hashed_draw
@@ -37,11 +38,15 @@ class Sample:
 
 @dataclasses.dataclass
 class Inspection:
-    """Counts over a set; each by split (`train`, `eval` or `unknown`) and a name, `samples` by class."""
+    """Counts over a set; each by split (`train`, `eval` or `unknown`) and a name, `samples` by class.
+
+    A raw label goes by number, name (empty where the set has no labels-raw.csv) and class.
+    """
 
     classes: Counts = dataclasses.field(default_factory=collections.Counter)
     imagers: Counts = dataclasses.field(default_factory=collections.Counter)
     sizes: Counts = dataclasses.field(default_factory=collections.Counter)
+    raw_labels: Counts = dataclasses.field(default_factory=collections.Counter)
     shards: int = 0
     unreadable: int = 0
     samples: dict[str, list[Sample]] = dataclasses.field(default_factory=dict)
@@ -60,6 +65,7 @@ def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
     """
     shards = find_shards(paths)
     sources = find_sources(paths, (shard.path for shard in shards))
+    raw_names = find_raw_labels(paths, (shard.path for shard in shards)) or {}
     found = Inspection(shards=len(shards))
     drawn: dict[str, list[tuple[float, int, Sample]]] = {}
     with progress("reading", len(shards), unit="shards") as advance:
@@ -70,6 +76,7 @@ def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
                     found.unreadable += 1
                     continue
                 _count(found, split, features, sources)
+                _count_raw_label(found, split, features, raw_names)
                 if samples:
                     _draw(drawn, features, sources, samples)
             advance(1)
@@ -132,6 +139,12 @@ def _count(found: Inspection, split: str, features: Mapping[str, Any], sources: 
     found.classes[split, _class_name(features)] += 1
     found.imagers[split, institution, imager] += 1
     found.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
+
+
+def _count_raw_label(found: Inspection, split: str, features: Mapping[str, Any], raw_names: Mapping[int, str]) -> None:
+    number = features.get(contract.LABEL_RAW)
+    if isinstance(number, int):
+        found.raw_labels[split, str(number), raw_names.get(number, ""), _class_name(features)] += 1
 
 
 def _institution(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> str:

@@ -1,11 +1,14 @@
-"""Which image has which label: from a CSV file, or from a folder a class."""
+"""Which image has which label: from a CSV file, or from a folder a label.
+
+Labels are MARCO's classes, or raw labels of any names, of which a label scheme makes classes later (docs/labels.md).
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from marco_data.image_files import find_images
@@ -22,7 +25,10 @@ _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(CLASSES)
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """One image to import: where it is, its id, its class, the source's own label and the institution, by number."""
+    """One image to import: where it is, its id, its class, the source's own label and the institution, by number.
+
+    Where labels are raw labels, the class is the raw label.
+    """
 
     path: Path
     image_id: int
@@ -33,48 +39,57 @@ class LabelledImage:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """The images of a set, and the names behind their raw labels and sources."""
+    """The images of a set, and the names behind their classes, raw labels and sources."""
 
     images: tuple[LabelledImage, ...]
+    classes: Mapping[int, str]
     raw_labels: Mapping[int, str]
     sources: Mapping[int, str]
 
 
-def from_folder(folder: Path, institution: str = "") -> LabelTable:
-    """Reads a folder that has one folder a class; raises `InputError` where a folder's name is no class."""
+def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -> LabelTable:
+    """Reads a folder that has one folder a class, or a raw label.
+
+    Raises `InputError` where a folder's name is no class, unless they are `raw_labels`.
+    """
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is no folder; give one that has a folder for each class, or --csv")
     sources, source = _with_institution(institution)
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes, numbers = _label_numbers((child.name for child in children), raw_labels)
     images = []
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        label = _class_number(child.name, f"folder {str(child)!r}")
+    for child in children:
+        label = numbers(child.name, f"folder {str(child)!r}")
         images += [
             LabelledImage(path, _stable_id(institution, path.relative_to(folder)), label, label, source)
             for path in find_images([child])
         ]
     if not images:
-        raise InputError(f"{str(folder)!r} holds no folder named {', '.join(CLASSES)} with images in it")
-    return LabelTable(tuple(images), dict(enumerate(CLASSES)), sources)
+        named = "" if raw_labels else f" named {', '.join(CLASSES)}"
+        raise InputError(f"{str(folder)!r} holds no folder{named} with images in it")
+    return LabelTable(tuple(images), classes, classes, sources)
 
 
-def from_csv(path: Path, root: Path | None = None, institution: str = "") -> LabelTable:
+def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_labels: bool = False) -> LabelTable:
     """Reads a CSV with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
 
     Files are looked for below `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
-    Raises `InputError` with the number of the line for what cannot be understood.
+    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are not looked at. Raises
+    `InputError` with the number of the line for what cannot be understood.
     """
     root = root or path.parent
     rows = list(_rows(path))
     if TERF_HEADER[0] in rows[0][1]:
-        table = _from_terf(path, rows, root, institution)
+        table = _from_terf(path, rows, root, institution, raw_labels)
     else:
         sources, source = _with_institution(institution)
+        classes, numbers = _label_numbers((row["label"] for _, row in rows), raw_labels)
         images = []
         for line, row in rows:
-            label = _class_number(row["label"], f"{path.name}, line {line}")
+            label = numbers(row["label"], f"{path.name}, line {line}")
             file = root / row["filename"]
             images.append(LabelledImage(file, _stable_id(institution, Path(row["filename"])), label, label, source))
-        table = LabelTable(tuple(images), dict(enumerate(CLASSES)), sources)
+        table = LabelTable(tuple(images), classes, classes, sources)
     _refuse_repeats(path, [line for line, _ in rows], table)
     return table
 
@@ -103,8 +118,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise InputError(f"{path.name} lists no images")
 
 
-def _from_terf(path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, institution: str) -> LabelTable:
-    raw_labels = _numbered({row["label_raw"] for _, row in rows}, {})
+def _from_terf(
+    path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, institution: str, only_raw: bool
+) -> LabelTable:
+    if not only_raw:
+        rows = [(line, {**row, "label_raw": row["label_raw"] or UNKNOWN}) for line, row in rows]
+    raw_labels, raw_numbers = _label_numbers((row["label_raw"] for _, row in rows), True)
     sources, source = _with_institution(institution)
     by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
     if not institution:
@@ -116,9 +135,8 @@ def _from_terf(path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, i
     images = []
     for line, row in rows:
         where = f"{path.name}, line {line}"
-        label = _class_number(row["label_text"] or row["label_id"], where)
-        if row["label_id"] and _class_number(row["label_id"], where) != label:
-            raise InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
+        raw = raw_numbers(row["label_raw"], where)
+        label = raw if only_raw else _terf_class(row, where)
         if not row["image_id"].isdigit():
             raise InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
         images.append(
@@ -126,11 +144,34 @@ def _from_terf(path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, i
                 root / row["image_path"],
                 int(row["image_id"]),
                 label,
-                raw_labels[row["label_raw"]],
+                raw,
                 by_text[row["source"]],
             )
         )
-    return LabelTable(tuple(images), {number: text for text, number in raw_labels.items()}, sources)
+    return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(CLASSES)), raw_labels, sources)
+
+
+def _terf_class(row: Mapping[str, str], where: str) -> int:
+    label = _class_number(row["label_text"] or row["label_id"], where)
+    if row["label_id"] and _class_number(row["label_id"], where) != label:
+        raise InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
+    return label
+
+
+def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, str], Callable[[str, str], int]]:
+    """Returns the names by number, and what gives a text's number, told where it stands."""
+    if not raw_labels:
+        return dict(enumerate(CLASSES)), _class_number
+    numbers = _numbered(set(texts), {})
+    # A name of digits alone would be taken for the number in labels-raw.csv.
+    names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
+
+    def number(text: str, where: str) -> int:
+        if not text:
+            raise InputError(f"{where}: the label is empty; give each image one")
+        return numbers[text]
+
+    return dict(sorted(names.items())), number
 
 
 def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
@@ -157,7 +198,10 @@ def _class_number(text: str, where: str) -> int:
     try:
         return _CLASS_BY_NAME[text.casefold()]
     except KeyError:
-        raise InputError(f"{where}: class {text!r} is unknown; expected one of {', '.join(CLASSES)}") from None
+        raise InputError(
+            f"{where}: class {text!r} is unknown; expected one of {', '.join(CLASSES)}, or labels of your own with "
+            "--raw-labels"
+        ) from None
 
 
 def _stable_id(institution: str, name: Path) -> int:

@@ -16,9 +16,11 @@ from pipelines.lineage import Step
 def of(steps: dict[str, Step]) -> dict[str, Any]:
     """Returns the summary of a finished local run from its steps' outputs.
 
-    `blessed`, `accuracy`, `examples` (split → count), `quarantined`, `reasons`, `slices.institution` and
-    `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published), `mlflow_run_id`,
-    `seconds` (step → seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
+    `blessed`, `accuracy`, `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme),
+    `left_out_labels`, `classes` (name, in index order → `precision`, `recall`, null where no image tells them, and
+    `count`), `slices.institution` and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing
+    was published), `mlflow_run_id`, `seconds` (step → seconds), `reused` (steps that were not run again),
+    `resumed_from` (training's first step).
     """
     ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
     evaluation = slice_metrics(steps["Evaluator"].outputs["evaluation"])
@@ -28,13 +30,24 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
         for kind, by_name in evaluation["slices"].items()
         if kind in SLICES
     }
+    overall = evaluation["slices"][OVERALL][ALL]
     return {
         "blessed": evaluation["blessed"],
         "failures": evaluation["failures"],
-        "accuracy": evaluation["slices"][OVERALL][ALL]["accuracy"],
+        "accuracy": overall["accuracy"],
         "examples": ingested["splits"],
         "quarantined": ingested["quarantined"],
         "reasons": ingested["reasons"],
+        "left_out": ingested["left_out"],
+        "left_out_labels": ingested["left_out_labels"],
+        "classes": {
+            name: {
+                "precision": overall[f"precision/{name}"],
+                "recall": overall[f"recall/{name}"],
+                "count": sum(overall["confusion_matrix"][index]),
+            }
+            for index, name in enumerate(evaluation["classes"])
+        },
         "slices": slices,
         "model_path": published(steps["Pusher"].outputs["pushed_model"]) if evaluation["blessed"] else None,
         "mlflow_run_id": training["mlflow_run_id"],
@@ -57,7 +70,7 @@ def write_aside(path: pathlib.Path, content: dict[str, Any]) -> None:
 
 
 def table(summary: dict[str, Any]) -> Any:
-    """Returns a rich table: a row overall and one a slice, with accuracy and number of evaluation images."""
+    """Returns a rich table: a row overall, one a class and one a slice, with the share scored right and the images."""
     from rich.table import Table
 
     shown = Table(title="Accuracy on the evaluation split", title_justify="left")
@@ -66,6 +79,10 @@ def table(summary: dict[str, Any]) -> Any:
     shown.add_column("accuracy", justify="right")
     shown.add_column("images", justify="right")
     shown.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
+    for name, values in summary["classes"].items():
+        recall = "–" if values["recall"] is None else f"{values['recall']:.1%}"
+        shown.add_row("class", name, recall, f"{values['count']:,}")
+    shown.add_section()
     for kind, slices in summary["slices"].items():
         for name, values in sorted(slices.items()):
             shown.add_row(kind, name, f"{values['accuracy']:.1%}", f"{values['count']:,}")
@@ -76,6 +93,9 @@ def table(summary: dict[str, Any]) -> Any:
 def lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
     """Returns what a person wants to know after the table, and what to do next."""
     told = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
+    if summary["left_out"]:
+        labels = ", ".join(f"{label} {count:,}" for label, count in summary["left_out_labels"].items())
+        told.append(f"{summary['left_out']:,} left out: {labels}")
     if summary["reused"]:
         told.append(f"unchanged and reused: {', '.join(summary['reused'])}")
     if summary["blessed"]:

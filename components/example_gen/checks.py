@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from components.example_gen.image_header import JPEG, PNG, image_header
 from components.example_gen.options import BY_HASH, IngestOptions
 from components.example_gen.relabelling import relabelled
+from components.example_gen.verdicts import Accepted, LeftOut, Rejected, Verdict
 from marco_data import contract, reasons
 from marco_data.decoding import decoded_shape
 from marco_data.institutions import imager_of
@@ -34,39 +35,6 @@ class Names:
     raw_labels: Mapping[int, str] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Accepted:
-    """A sound record. `suffix` appended to `data` adds `institution` and `imager`; `split` is empty if by shard.
-
-    Serialized protocol buffers that are joined are merged when parsed, so that the record itself need not be written
-    anew, and its original bytes are still at hand should it prove a duplicate. Only a record to which the label scheme
-    gives another class is written anew: it is `relabelled`.
-    """
-
-    image_id: int
-    digest: bytes
-    split: str
-    data: bytes
-    suffix: bytes
-    relabelled: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Rejected:
-    """A record for the quarantine; `image_id` is empty where it could not be read."""
-
-    image_id: str
-    reason: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class LeftOut:
-    """A record that the label scheme leaves out on purpose, because of `label`; it is not looked at any further."""
-
-    label: str
-
-
 class _Flaw(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
@@ -74,7 +42,7 @@ class _Flaw(Exception):
         self.detail = detail
 
 
-def check_record(data: bytes, names: Names, options: IngestOptions) -> Accepted | Rejected | LeftOut:
+def check_record(data: bytes, names: Names, options: IngestOptions) -> Verdict:
     """Checks one serialized `tf.train.Example` and gives it the class of the label scheme.
 
     Never raises for what is in `data`.

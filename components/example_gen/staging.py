@@ -15,8 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from components.example_gen import files
-from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, check_record
+from components.example_gen.checks import Names, check_record
 from components.example_gen.options import BY_SHARD, IngestOptions
+from components.example_gen.verdicts import Accepted, LeftOut, Rejected, Verdict
 from marco_data import reasons, tfrecord
 from marco_data.shards import File, split_of
 from marco_data.splits import SPLITS
@@ -24,8 +25,6 @@ from marco_data.tfrecord import Record, Rest, read_records
 
 # Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
 _AHEAD = 4
-
-Verdict = Accepted | Rejected | LeftOut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +191,7 @@ def stage(unit: Unit, staging: str, names: Names, options: IngestOptions, pool: 
             empty.append(shard.name)
     rejected.close()
     pieces = {split: output.close() for split, output in outputs.items()}
-    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty, left_out))
+    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty, dict(left_out)))
 
 
 def _checked(

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from marco_model.labels import CLASSES
+
 
 def confusion_matrix_figure(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Any:
     """Returns a matplotlib figure of `counts` [true class, predicted class]: in each cell count and share of the row.
@@ -19,11 +21,14 @@ def confusion_matrix_figure(counts: Sequence[Sequence[int]], classes: Sequence[s
     matrix = np.asarray(counts, dtype=np.float64)
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    # An inch a class, no less than four and no more than what a page can show.
+    across = min(max(len(classes), 4), 24)
+    figure = Figure(figsize=(2.4 + across, 1.6 + across), layout="constrained")
     FigureCanvasAgg(figure)  # A canvas of its own: pyplot would keep global state and look for a display.
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="cividis", vmin=0.0, vmax=1.0)
-    axes.set_xticks(range(len(classes)), classes)
+    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(classes) > len(CLASSES) else {}
+    axes.set_xticks(range(len(classes)), classes, **slanted)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")

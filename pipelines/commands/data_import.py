@@ -21,10 +21,15 @@ def import_(
     institution: Annotated[str, typer.Option(help="Where the images come from; metrics are given by it.")] = "",
     eval_share: Annotated[float, typer.Option(help="Share of plates, or images, held out as test shards.")] = 0.2,
     shard_images: Annotated[int, typer.Option(min=1, help="Images a shard at most.")] = 1024,
+    raw_labels: Annotated[
+        bool,
+        typer.Option("--raw-labels", help="Labels are your own, of any names; a label scheme makes classes of them."),
+    ] = False,
 ) -> None:
     """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from a folder a class.
 
-    Classes are Clear, Crystals, Other and Precipitate. Files that cannot be read are listed in import.errors.csv, the
+    Classes are Clear, Crystals, Other and Precipitate, unless --raw-labels takes labels of your own (docs/labels.md).
+    Files that cannot be read are listed in import.errors.csv, the
     rest is imported, and the exit status is 1.
 
     Example: marco data import --output drops --csv labels.csv --institution CSIRO
@@ -35,9 +40,9 @@ def import_(
     if csv is None and folder is not None and folder.suffix.lower() == ".csv":
         csv, folder = folder, None
     if csv is not None:
-        table = from_csv(csv, folder, institution)
+        table = from_csv(csv, folder, institution, raw_labels)
     elif folder is not None:
-        table = from_folder(folder, institution)
+        table = from_folder(folder, institution, raw_labels)
     else:
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
     done = import_images(table, output, eval_share=eval_share, shard_images=shard_images)

@@ -21,6 +21,9 @@ def ingest(
     ] = "shard",
     eval_share: Annotated[float, typer.Option(help="Share of the evaluation set when split by hash.")] = 0.1,
     max_pixels: Annotated[int, typer.Option(min=1, help="Do not decode images of more pixels.")] = 50_000_000,
+    labels: Annotated[
+        str, typer.Option(help="Classes to write: four, hwmri10, raw, or a .yaml file with a section `labels`.")
+    ] = "four",
 ) -> None:
     """Check every record of MARCO shards and write TFX Examples, setting aside what fails.
 
@@ -33,15 +36,27 @@ def ingest(
 
     # Found before Beam and TensorFlow are imported, so that a mistyped path is told at once.
     find_shards(paths)
+    from pipelines.configuration import load_labels
+    from pipelines.labelling import label_scheme
+
+    scheme = label_scheme(load_labels(labels), paths[0])
     from components.example_gen.options import IngestOptions
     from components.example_gen.standalone import ingest_to_folder
 
     options = IngestOptions(
-        split_by=split_by, eval_share=eval_share, max_quarantined=max_quarantined, max_pixels=max_pixels
+        split_by=split_by,
+        eval_share=eval_share,
+        max_quarantined=max_quarantined,
+        max_pixels=max_pixels,
+        label_scheme=scheme,
     )
     summary = ingest_to_folder(paths, output, options)
     splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
     typer.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")
+    if summary["left_out"]:
+        typer.echo(f"{summary['left_out']} left out:")
+    for label, count in summary["left_out_labels"].items():
+        typer.echo(f"  {label} {count}")
     typer.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
     for reason, count in summary["reasons"].items():
         typer.echo(f"  {reason} {count}")

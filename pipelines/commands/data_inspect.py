@@ -21,6 +21,9 @@ def inspect(
     ],
     contact_sheet: Annotated[Path | None, typer.Option(help="Write examples of each class to this PNG.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Images of each class on the sheet.")] = 6,
+    raw_labels: Annotated[
+        bool, typer.Option("--raw-labels", help="List the raw labels too, with the classes that they are in.")
+    ] = False,
 ) -> None:
     """Count a set's images by class, institution, imager and size, and explain the quarantine of an ingest.
 
@@ -39,6 +42,8 @@ def inspect(
             console.print(f"{found.unreadable} records cannot be read; `marco data ingest` says why")
         for table in (_classes(found), _imagers(found), _sizes(found)):
             console.print(table)
+        if raw_labels:
+            console.print(_by_split("Raw labels", ("number", "raw label", "class"), found.raw_labels))
         if contact_sheet:
             from marco_data.contact_sheet import write_contact_sheet
 

@@ -123,6 +123,51 @@ def test_terfs_csv_keeps_ids_raw_labels_and_sources(tmp_path):
     ]  # fmt: skip
 
 
+def test_labels_of_ones_own_become_raw_labels(tmp_path):
+    for number, folder in enumerate(("Light precipitate", "needles", "needles", "7")):
+        draw(tmp_path / "drops" / folder / f"{number}.jpg", number)
+    names = ["Light precipitate", "needles", "needles", "7"]
+    lines = [f"drops/{name}/{number}.jpg,{name}" for number, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("filename,label\n" + "\n".join(lines) + "\n")
+    tables = {
+        "folder": from_folder(tmp_path / "drops", raw_labels=True),
+        "csv": from_csv(tmp_path / "labels.csv", raw_labels=True),
+    }
+    for way, table in tables.items():
+        import_images(table, tmp_path / way)
+        named = parse_sources((tmp_path / way / "labels-raw.csv").read_text())
+        assert sorted(named.values()) == ["Light precipitate", "label 7", "needles"]
+        assert named == parse_sources((tmp_path / way / "labels-norm.csv").read_text())
+        for example in (example for each in read(tmp_path / way).values() for example in each):
+            number = int(value(example, contract.FILENAME).decode().split(".")[0])
+            raw = value(example, contract.LABEL_RAW)
+            assert named[raw] == names[number].replace("7", "label 7")
+            assert (value(example, contract.LABEL), value(example, contract.LABEL_TEXT).decode()) == (raw, named[raw])
+
+
+def test_raw_labels_that_are_numbers_keep_them(tmp_path):
+    for number in range(2):
+        draw(tmp_path / f"{number}.jpg", number)
+    (tmp_path / "labels.csv").write_text("filename,label\n0.jpg,12\n1.jpg,30\n")
+    table = from_csv(tmp_path / "labels.csv", raw_labels=True)
+    assert [image.label_raw for image in table.images] == [12, 30]
+    assert table.raw_labels == {12: "label 12", 30: "label 30"}
+
+
+def test_terfs_raw_labels_are_taken_without_its_classes(tmp_path):
+    draw(tmp_path / "0.jpg", 0)
+    header = "image_path,image_id,label_id,label_text,label_raw,source\n"
+    (tmp_path / "labels.csv").write_text(header + "0.jpg,70,9,Whatever,needles,Merck\n")
+    (image,) = from_csv(tmp_path / "labels.csv", raw_labels=True).images
+    assert (image.label, image.label_raw) == (0, 0)
+    with pytest.raises(InputError, match="class 'Whatever' is unknown"):
+        from_csv(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text(header + "0.jpg,70,1,Crystals,,Merck\n")
+    assert from_csv(tmp_path / "labels.csv").raw_labels == {0: "unknown"}
+    with pytest.raises(InputError, match="line 2: the label is empty"):
+        from_csv(tmp_path / "labels.csv", raw_labels=True)
+
+
 def test_numbered_sources_take_their_names_from_sources_csv(tmp_path):
     draw(tmp_path / "0.jpg", 0)
     draw(tmp_path / "1.jpg", 1)

@@ -68,6 +68,13 @@ def test_counts_by_class_institution_imager_and_size(shards):
     assert found.sizes == {("train", "30×20"): 6, ("train", "40×20"): 6, ("eval", "30×20"): 2, ("eval", "40×20"): 2}
 
 
+def test_raw_labels_are_counted_by_number_name_and_class(shards):
+    (shards / "labels-raw.csv").write_text("id,name\n0,seen\n")
+    assert inspect_shards([str(shards)]).raw_labels == {
+        (split, "0", "seen", name): {"train": 3, "eval": 1}[split] for split in ("train", "eval") for name in CLASSES
+    }
+
+
 def test_institution_and_imager_of_an_ingested_record_win(shards):
     ingested = example(1)
     ingested.features.feature[contract.INSTITUTION].bytes_list.value.append(b"Merck")

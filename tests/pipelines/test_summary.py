@@ -13,6 +13,12 @@ SUMMARY = {
     "accuracy": 0.75,
     "examples": {"train": 12, "eval": 4},
     "quarantined": 2,
+    "left_out": 3,
+    "left_out_labels": {"raw label 8 (out of focus)": 3},
+    "classes": {
+        "Hit": {"precision": 1.0, "recall": 0.3, "count": 3},
+        "Miss": {"precision": None, "recall": None, "count": 0},
+    },
     "slices": {"institution": {"CSIRO": {"accuracy": 0.5, "count": 2}, "HWMRI": {"accuracy": 1.0, "count": 2}}},
     "model_path": "runs/x/models/3",
     "tracking_uri": "sqlite:///runs/x/mlflow.db",
@@ -28,13 +34,14 @@ def shown(table):
 
 def test_the_table_has_a_row_a_slice():
     text = shown(summary.table(SUMMARY))
-    for expected in ("overall", "75.0%", "CSIRO", "50.0%", "HWMRI", "100.0%"):
+    for expected in ("overall", "75.0%", "Hit", "30.0%", "Miss", "–", "CSIRO", "50.0%", "HWMRI", "100.0%"):
         assert expected in text
 
 
 def test_the_lines_say_what_was_published_and_what_to_do_next():
     text = "\n".join(summary.lines(SUMMARY, pathlib.Path("runs/x")))
     assert "16 images used, 2 quarantined" in text
+    assert "3 left out: raw label 8 (out of focus) 3" in text
     assert "marco predict --model runs/x/models/3" in text
     assert "unchanged and reused: Transform" in text
 

@@ -1,7 +1,7 @@
 import pytest
 
 from components.evaluator.eval_config import check_thresholds
-from components.evaluator.names import AUC_CLASSES, metric_names
+from components.evaluator.names import AUC_CLASSES, auc_classes, metric_names
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -18,3 +18,8 @@ def test_a_threshold_that_can_not_be_met_is_refused(thresholds, message):
 def test_every_metric_takes_a_threshold():
     check_thresholds(dict.fromkeys(metric_names(CLASSES, AUC_CLASSES), 0.5), CLASSES, AUC_CLASSES)
     assert len(metric_names(CLASSES, AUC_CLASSES)) == 11
+
+
+def test_auc_is_taken_of_the_papers_two_classes_or_of_all_others():
+    assert auc_classes(list(CLASSES)) == ("Crystals", "Precipitate")
+    assert auc_classes(["Hit", "Miss"]) == ("Hit", "Miss")

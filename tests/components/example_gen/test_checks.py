@@ -5,8 +5,9 @@ import hypothesis.strategies as st
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import Accepted, Names, Rejected, check_record
+from components.example_gen.checks import Names, check_record
 from components.example_gen.options import BY_HASH, IngestOptions, rules_from_json, rules_to_json
+from components.example_gen.verdicts import Accepted, Rejected
 from marco_data import contract, reasons
 from marco_data.institutions import IMAGER_RULES
 from marco_model.errors import InputError

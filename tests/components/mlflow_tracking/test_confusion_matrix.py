@@ -14,3 +14,10 @@ def test_every_cell_tells_its_count_and_its_share_of_the_true_class(tmp_path):
 def test_a_class_without_examples_is_no_division_by_zero():
     figure = confusion_matrix_figure([[0, 0], [0, 2]], ["a", "b"], "All")
     assert figure.axes[0].texts[0].get_text() == "0\n0.0%"
+
+
+def test_many_classes_get_a_larger_figure_with_slanted_names():
+    names = [f"a long name of class {number}" for number in range(10)]
+    figure = confusion_matrix_figure([[number == other for other in range(10)] for number in range(10)], names, "All")
+    assert tuple(figure.get_size_inches()) > (10, 10)
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {35}

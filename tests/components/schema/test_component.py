@@ -25,7 +25,7 @@ def test_the_component_writes_a_schema_that_tfx_reads(tmp_path):
 
     from components.schema.component import CuratedSchema, Executor
 
-    component = CuratedSchema(institutions=["Merck", "CSIRO"])
+    component = CuratedSchema(institutions=["Merck", "CSIRO"], classes=["Hit", "Miss", "Unsure"])
     artifact = standard_artifacts.Schema()
     artifact.uri = str(tmp_path)
     Executor().Do({}, {"schema": [artifact]}, dict(component.exec_properties))
@@ -33,6 +33,8 @@ def test_the_component_writes_a_schema_that_tfx_reads(tmp_path):
     domains = {feature.name: list(feature.string_domain.value) for feature in schema.feature}
     assert domains["institution"] == ["CSIRO", "Merck"]
     assert domains["imager"] == []
+    assert domains["image/class/text"] == ["Hit", "Miss", "Unsure"]
+    assert next(feature for feature in schema.feature if feature.name == "image/class/label").int_domain.max == 2
 
 
 @pytest.mark.slow
@@ -43,3 +45,12 @@ def test_transform_parses_examples_by_the_schema():
     spec = schema_utils.schema_as_feature_spec(curated.curated_schema()).feature_spec
     assert {name: feature.shape for name, feature in spec.items()} == {name: [] for name in spec}
     assert "image/encoded" in spec
+
+
+def test_the_schemas_own_classes_are_the_four():
+    from marco_model.labels import CLASSES
+
+    features = {feature.name: feature for feature in curated.curated_schema().feature}
+    assert features["image/class/text"].string_domain.value == list(CLASSES)
+    assert features["image/class/label"].int_domain.max == len(CLASSES) - 1
+    assert curated.curated_schema(classes=CLASSES) == curated.curated_schema()

@@ -1,0 +1,127 @@
+"""ExampleGen under a label scheme: classes by the table, counts that add up, and nothing lost."""
+
+import csv
+
+import pytest
+import tensorflow as tf
+
+from components.example_gen.checks import Names, check_record
+from components.example_gen.ingest import ingest
+from components.example_gen.options import IngestOptions
+from components.example_gen.relabelling import as_given, relabelled
+from components.example_gen.verdicts import Accepted, LeftOut, Rejected
+from marco_data import contract, reasons
+from marco_model.errors import InputError
+from marco_model.labels import LabelScheme
+
+# The raw labels of the examples are their numbers.
+RAW = {0: "clear drop", 1: "needles", 2: "Film", 3: "dark", 4: "plates"}
+SCHEME = LabelScheme(
+    "classes", ("Nothing", "Crystal"), table={"0": "Nothing", "needles": "Crystal", "film": None, "dark": "Nothing"}
+)
+
+
+def value(example, name):
+    feature = example.features.feature[name]
+    return (feature.bytes_list.value or feature.int64_list.value)[0]
+
+
+def records(folder, split):
+    files = sorted(str(path) for path in (folder / f"Split-{split}").iterdir())
+    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files, "GZIP")]
+
+
+@pytest.fixture
+def drops(make_example, write_shard, tmp_path):
+    """Twenty training images of five raw labels, one a copy of another's image, and five evaluation images."""
+    train = [make_example(number, label_raw=number % 5) for number in range(20)]
+    copied = value(train[0], contract.ENCODED)
+    twin = make_example(99, label_raw=3, encoded=copied)
+    write_shard(tmp_path / "in" / "train-00001-of-00001", [*train, twin])
+    write_shard(tmp_path / "in" / "test-00001-of-00001", [make_example(n, label_raw=n % 5) for n in range(50, 55)])
+    lines = [f"{number},{name}" for number, name in RAW.items()]
+    (tmp_path / "in" / "labels-raw.csv").write_text("id,name\n" + "\n".join(lines) + "\n")
+    return tmp_path, twin
+
+
+def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(drops, make_example):
+    folder, twin = drops
+    options = IngestOptions(label_scheme=SCHEME)
+    summary = ingest([str(folder / "in")], str(folder / "out"), str(folder / "bad"), options)
+    assert summary["read"] == 26 == summary["written"] + summary["quarantined"] + summary["left_out"]
+    assert summary["left_out_labels"] == {"raw label 2 (Film)": 5}
+    assert summary["reasons"] == {reasons.DUPLICATE_CONTENT: 1, reasons.UNMAPPED_LABEL: 5}
+    written = [*records(folder / "out", "train"), *records(folder / "out", "eval")]
+    assert len(written) == 15
+    for example in written:
+        number, raw = value(example, contract.IMAGE_ID), value(example, contract.LABEL_RAW)
+        assert value(example, contract.LABEL) == (1 if raw == 1 else 0)
+        assert value(example, contract.LABEL_TEXT).decode() == ("Crystal" if raw == 1 else "Nothing")
+        assert value(example, contract.GIVEN_LABEL) == number % 4
+        for name in (contract.INSTITUTION, contract.IMAGER):
+            del example.features.feature[name]
+        original = make_example(number, label_raw=raw)
+        assert tf.train.Example.FromString(as_given(example.SerializeToString())) == original
+    with (folder / "bad" / "quarantine.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["detail"] for row in rows if row["reason"] == reasons.UNMAPPED_LABEL} == {
+        "raw label 4 (plates) has no entry"
+    }
+    kept = tf.data.TFRecordDataset([str(path) for path in (folder / "bad").glob("records-*.gz")], "GZIP")
+    kept = {
+        value(example, contract.IMAGE_ID): example
+        for example in map(tf.train.Example.FromString, kept.as_numpy_iterator())
+    }
+    assert kept[99] == twin
+
+
+def test_the_limit_counts_what_is_wanted_and_names_labels_without_an_entry(drops):
+    folder, _ = drops
+    options = IngestOptions(label_scheme=SCHEME, max_quarantined=0.25)
+    with pytest.raises(InputError, match=r"6 of 21 records .*; raw label 4 \(plates\) has no entry: 5; see") as error:
+        ingest([str(folder / "in")], str(folder / "out"), str(folder / "bad"), options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_scheme_that_goes_by_names_needs_them(drops):
+    folder, _ = drops
+    (folder / "in" / "labels-raw.csv").unlink()
+    named = LabelScheme("mine", ("Hit", "Miss"), table={"needles": "Hit"})
+    with pytest.raises(InputError, match=r"'mine' goes by the names of raw labels, and there is no labels-raw\.csv"):
+        ingest([str(folder / "in")], str(folder / "out"), str(folder / "bad"), IngestOptions(label_scheme=named))
+    numbered = LabelScheme("mine", ("Hit", "Miss"), table={"1": "Hit"}, others="leave_out")
+    options = IngestOptions(label_scheme=numbered)
+    summary = ingest([str(folder / "in")], str(folder / "out"), str(folder / "bad"), options)
+    assert (summary["written"], summary["left_out"]) == (5, 21)
+
+
+def test_classes_may_be_made_of_marcos_own(make_example):
+    scheme = LabelScheme("classes", ("Crystals", "Rest"), source="class", table={"Clear": "Rest", "Other": None})
+    verdicts = [
+        check_record(make_example(number).SerializeToString(), Names(), IngestOptions(label_scheme=scheme))
+        for number in range(4)
+    ]
+    assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, LeftOut, Rejected]
+    assert value(tf.train.Example.FromString(verdicts[0].data), contract.LABEL) == 1
+    assert value(tf.train.Example.FromString(verdicts[1].data), contract.LABEL) == 0
+    assert (verdicts[2].label, verdicts[3].reason) == ("Other", reasons.UNMAPPED_LABEL)
+    wrong = make_example(0, label_text="Crystals").SerializeToString()
+    assert check_record(wrong, Names(), IngestOptions(label_scheme=scheme)).reason == reasons.LABEL_TEXT_MISMATCH
+
+
+def test_a_record_that_has_its_class_already_keeps_its_bytes(make_example):
+    data = make_example(1).SerializeToString()
+    verdict = check_record(data, Names(), IngestOptions())
+    assert verdict.data == data and not verdict.relabelled
+    shouted = make_example(1, label_text="CRYSTALS").SerializeToString()
+    verdict = check_record(shouted, Names(), IngestOptions())
+    assert value(tf.train.Example.FromString(verdict.data), contract.LABEL_TEXT) == b"Crystals"
+
+
+def test_what_is_relabelled_is_read_once_and_can_be_put_back(make_example):
+    example = make_example(7)
+    changed = relabelled(example.SerializeToString(), 9, "Skin")
+    features = tf.train.Example.FromString(changed).features.feature
+    assert list(features[contract.LABEL].int64_list.value) == [9]
+    assert list(features[contract.LABEL_TEXT].bytes_list.value) == [b"Skin"]
+    assert tf.train.Example.FromString(as_given(changed)) == example
