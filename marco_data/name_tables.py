@@ -38,7 +38,13 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
 
 
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
-    """Returns the nearest table of that name, or None.
+    """Returns the nearest table of that name, or None; see `table_path`."""
+    path = table_path(file_name, paths, shards)
+    return None if path is None else parse_table(read_bytes(path).decode("utf-8"), path)
+
+
+def table_path(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> str | None:
+    """Returns where the nearest table of that name lies, or None.
 
     It is looked for in the folders among `paths`, then beside the files `shards`, then in the folders above these.
     """
@@ -46,7 +52,7 @@ def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> d
     for folder in dict.fromkeys([*paths, *beside, *(_parent(folder) for folder in beside)]):
         path = f"{folder.rstrip('/')}/{file_name}"
         if exists(path):
-            return parse_table(read_bytes(path).decode("utf-8"), path)
+            return path
     return None
 
 

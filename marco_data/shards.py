@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data.files import is_remote
+from marco_data.files import is_remote, read_bytes
+from marco_data.name_tables import table_path
+from marco_data.raw_labels import FILE_NAME as RAW_LABELS
+from marco_data.sources import FILE_NAME as SOURCES
 from marco_model.errors import InputError
 
 TRAIN = "train"
@@ -74,9 +77,17 @@ def split_of(name: str) -> str:
 
 
 def fingerprint(paths: Sequence[str]) -> str:
-    """Returns a short hash of the names, sizes and change times of all files at `paths`, sources.csv among them."""
+    """Returns a short hash of the names, sizes and change times of all files at `paths`.
+
+    The tables that name institutions and raw labels are told by their content, wherever they are found.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted((file for path in paths for file in list_files(path)), key=lambda file: (file.name, file.path)):
+    files = sorted((file for path in paths for file in list_files(path)), key=lambda file: (file.name, file.path))
+    for name in (SOURCES, RAW_LABELS):
+        found = table_path(name, paths, [file.path for file in files])
+        content = b"" if found is None else read_bytes(found)
+        digest.update(f"{name}\0{len(content)}\n".encode() + content)
+    for file in files:
         digest.update(f"{file.name}\0{file.size}\0{file.modified:.6f}\n".encode())
     return digest.hexdigest()
 

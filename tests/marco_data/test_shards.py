@@ -71,3 +71,14 @@ def test_a_fingerprint_changes_with_names_sizes_and_times_alone(tmp_path):
     (tmp_path / "b" / "sources.csv").rename(tmp_path / "b" / "other.csv")
     seen.add(fingerprint([str(tmp_path / "b")]))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("table", ["sources.csv", "labels-raw.csv"])
+def test_a_fingerprint_changes_with_the_tables_above_the_shards(tmp_path, table):
+    fill(tmp_path, "set/train-jpg/train-00001-of-00001")
+    source = [str(tmp_path / "set" / "train-jpg" / "train-*")]
+    seen = {fingerprint(source)}
+    for text in ("id,name\n0,one\n", "id,name\n0,two\n"):
+        (tmp_path / "set" / table).write_text(text)
+        seen.add(fingerprint(source))
+    assert len(seen) == 3
