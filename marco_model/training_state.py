@@ -35,7 +35,7 @@ class TrainingState:
         self.optimizer = RMSProp(self.trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
         self.averages = _copies(self.trained + self.statistics)
         self.best = _copies(self.trained + self.statistics)
-        self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("/kernel")]
+        self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
         self._gradients = tf.function(self._forward_and_backward, jit_compile=True) if xla else None
 
     def step(

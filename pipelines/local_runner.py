@@ -25,11 +25,13 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
     from marco_data.shards import fingerprint
+    from marco_model.initial import fingerprint as initial_fingerprint
     from pipelines.pipeline import create_pipeline
 
     where = places.local(configuration, output)
     metadata_file = output.resolve() / "metadata.db"
-    pipeline = create_pipeline(configuration, where, source, fingerprint([source]), metadata_file)
+    initial = initial_fingerprint(configuration.network.initial)
+    pipeline = create_pipeline(configuration, where, source, fingerprint([source]), metadata_file, initial)
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
         steps = lineage.last_run(metadata_file, configuration.name)

@@ -27,10 +27,12 @@ def create_pipeline(
     source: str,
     fingerprint: str,
     metadata_file: pathlib.Path | None = None,
+    initial: str = "",
 ) -> Pipeline:
     """Returns the whole pipeline over the shards at `source`, whose content `fingerprint` stands for in cache keys.
 
-    `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own.
+    `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own. `initial` stands for the
+    content of the model that training begins from, where that can be read before the run.
     """
     scheme = label_scheme(configuration.labels, source)
     example_gen = MarcoExampleGen(source, fingerprint, _ingest(configuration.data, scheme))
@@ -54,7 +56,10 @@ def create_pipeline(
         transform_graph=transform.outputs["transform_graph"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config=_training(configuration, scheme.classes, places, source, fingerprint),
+        custom_config={
+            **_training(configuration, scheme.classes, places, source, fingerprint),
+            "initial": initial,
+        },
     )
     evaluator = Evaluator(
         examples=examples,

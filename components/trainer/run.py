@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from components.trainer import job
 from marco_model.engine import Engine
+from marco_model.errors import InputError
+from marco_model.initial import fingerprint
 from marco_model.network import Network
 from marco_model.recipe import Recipe
 
@@ -18,11 +20,17 @@ def run_fn(fn_args: Any) -> None:
     """Trains by `fn_args.custom_config` and writes the model to `fn_args.serving_model_dir`.
 
     `custom_config`: `classes` (names in index order), `network`, `recipe` and `engine` (their fields), `transform`
-    (`shorter_side`, `quality`), `tracking` (`uri`, `experiment`), `data` (`source`, `fingerprint`), `model_name`, and
+    (`shorter_side`, `quality`), `tracking` (`uri`, `experiment`), `data` (`source`, `fingerprint`), `model_name`,
+    `initial`, the fingerprint of the weights that training begins from, empty where it was not known, and
     `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
+
+    Raises `InputError` where the model that training begins from is not the one that it was, or is not there.
     """
     config = fn_args.custom_config
-    key = training_key(config, fn_args.transform_graph_path)
+    initial = fingerprint(config["network"]["initial"])
+    if config["initial"] not in ("", initial):
+        raise InputError(f"the model in {config['network']['initial']} has changed since this run began; run again")
+    key = training_key(config, fn_args.transform_graph_path, initial)
     training = job.Job(
         key=key,
         name=f"{config['model_name']}-{key[:8]}",
@@ -42,12 +50,14 @@ def run_fn(fn_args: Any) -> None:
     job.run(training)
 
 
-def training_key(config: dict[str, Any], transform_graph: str) -> str:
-    """Returns a name for this training: the same recipe on the same transformed data, the same name.
+def training_key(config: dict[str, Any], transform_graph: str, initial: str) -> str:
+    """Returns a name for this training: the same recipe on the same transformed data from the same weights.
 
-    The engine is no part of it: a training begun on one is resumed on another.
+    `initial` is their fingerprint; where they lie does not matter. The engine is no part of it: a training begun on one
+    is resumed on another.
     """
     told = {name: config[name] for name in ("classes", "network", "recipe", "transform", "data")}
+    told["network"] = {**told["network"], "initial": initial}
     return hashlib.sha256(json.dumps([told, transform_graph], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -181,4 +181,5 @@ def test_an_application_is_exported_scores_the_same_and_can_be_begun_from(name, 
     assert np.ptp(expected[:, 0]) > 1e-4
     again = build(dataclasses.replace(network, initial=folder), num_classes=2, seed=1)
     initialise(again, dataclasses.replace(network, initial=folder), ["Clear", "Crystals"])
-    assert all(np.array_equal(value, values(model)[path]) for path, value in values(again).items())
+    before = values(model)
+    assert all(np.array_equal(value, before[path]) for path, value in values(again).items())
