@@ -1,0 +1,29 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import decode_bound, host_input, input
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options"), [(input, ["--records"]), (decode_bound, []), (decode_bound, ["--records"])]
+)
+def test_it_measures_both_sides_and_reports_their_ratio(benchmark, options, capsys):
+    benchmark.main(["--count", "64", "--rounds", "1", *options])
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["ours"] > 0
+    assert answer["peer"] > 0
+    assert answer["ratio"] == pytest.approx(answer["ours"] / answer["peer"], rel=1e-3)
+
+
+def test_both_sides_make_what_training_needs():
+    examples = host_input.examples(host_input.IMAGES, 32)
+    windows, labels = next(iter(host_input.training_windows(examples, 32)))
+    assert (windows.shape, windows.dtype) == ((32, 599, 599, 3), "uint8")
+    distorted, _ = next(iter(host_input.reference_windows(examples)))
+    assert (distorted.shape, distorted.dtype) == (windows.shape, "float32")
+    assert labels.shape == (32,)
+    bare = next(iter(host_input.bare_windows(host_input.real_images(), 32)))
+    # The same images, cropped elsewhere.
+    assert np.mean(bare) == pytest.approx(np.mean(windows), rel=0.1)
