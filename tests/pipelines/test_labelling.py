@@ -1,0 +1,114 @@
+import pathlib
+import re
+
+import pytest
+import yaml
+
+from marco_data.sources import write_sources
+from marco_model.errors import InputError
+from marco_model.labels import FOUR, TEN_CLASSES
+from pipelines import configuration
+from pipelines.labelling import Labels, label_scheme
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "labels.md"
+RAW = "id,name\n0,clear drop\n3,needles\n4,Needles\n9,dark\n"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """A folder that looks like a set whose raw labels are named; no shard is opened here."""
+    (tmp_path / "train-00001-of-00001").write_bytes(b"")
+    (tmp_path / "labels-raw.csv").write_text(RAW)
+    write_sources(tmp_path)
+    return tmp_path
+
+
+def test_nothing_said_means_marcos_four_classes():
+    assert label_scheme(Labels(), "nowhere") == FOUR
+    assert label_scheme(Labels(scheme="four"), "nowhere") == FOUR
+
+
+def test_the_ten_classes_need_no_file_while_the_pipeline_is_made():
+    scheme = label_scheme(Labels(scheme="hwmri10", from_raw={"needles": "crystals", 12: None}), "gs://nowhere")
+    assert scheme.classes == tuple(TEN_CLASSES)
+    assert scheme.classes[scheme.index_of("Needles", 1)] == "Crystals"
+    assert scheme.index_of("whatever", 12) is None
+
+
+def test_raw_labels_are_read_where_the_shards_are(shards):
+    for source in (shards, shards / "train-*"):
+        assert label_scheme(Labels(scheme="raw"), str(source)).classes == ("clear drop", "needles", "dark")
+    merged = label_scheme(Labels(scheme="raw", from_raw={9: "clear drop"}), str(shards))
+    assert merged.classes == ("clear drop", "needles")
+
+
+def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
+    with pytest.raises(InputError, match=r"labels-raw\.csv: .*nowhere.* does not exist.*; or list labels\.classes"):
+        label_scheme(Labels(scheme="raw"), str(shards / "nowhere"))
+    (shards / "labels-raw.csv").unlink()
+    with pytest.raises(InputError, match=r"finds no labels-raw\.csv at .*list labels\.classes"):
+        label_scheme(Labels(scheme="raw"), str(shards))
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{scheme: ten}", "labels.scheme: Input should be 'four', 'hwmri10' or 'raw', received 'ten'"),
+        ("{scheme: raw, classes: [a, b]}", "both scheme 'raw' and classes"),
+        ("{from_raw: {a: b}}", "labels.from_raw needs labels.classes"),
+        ("{scheme: hwmri10, from_class: {Clear: Clear}}", "labels.from_class needs labels.classes"),
+        ("{classes: [a, b], from_raw: {c: a}, from_class: {Clear: a}}", "both from_raw and from_class"),
+        ("{classes: [a]}", "labels.classes is ['a']; name at least two"),
+        ("{classes: [a, b], from_raw: {x: c}}", "'x' stands for 'c'; the classes are a, b"),
+        ("{scheme: hwmri10, from_raw: {x: Sand}}", "'x' stands for 'Sand'; the classes are Clear, Crystals, Garbage"),
+        ("{classes: [a, b], other: 1}", "unknown key 'labels.other'"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_one_clear_line(section, told):
+    with pytest.raises(InputError) as error:
+        configuration.load("local", [f"labels={section}", "thresholds={accuracy: 0}"])
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_thresholds_are_held_against_the_trained_classes():
+    with pytest.raises(InputError, match=r"'recall/Crystals' names no metric; choose from accuracy, precision/Hit"):
+        configuration.load("local", ["labels.classes=[Hit, Miss]"])
+    assert configuration.load("local", ["labels.scheme=hwmri10"]).labels.scheme == "hwmri10"
+    held = configuration.load("local", ["labels.classes=[Hit, Miss]", "thresholds={auc/Hit: 0.9, recall/Hit: 0.5}"])
+    assert set(held.thresholds) == {"auc/Hit", "recall/Hit"}
+
+
+def test_the_labels_of_a_file_of_ones_own_are_read_alone(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: mine\nlabels: {classes: [Hit, Miss]}\n")
+    assert configuration.load_labels(str(tmp_path / "mine.yaml")).classes == ("Hit", "Miss")
+    assert configuration.load_labels("raw").scheme == "raw"
+    with pytest.raises(InputError, match="received 'ten'"):
+        configuration.load_labels("ten")
+    with pytest.raises(InputError, match="there is no file"):
+        configuration.load_labels(str(tmp_path / "yours.yaml"))
+
+
+def test_every_example_in_the_documentation_is_a_section_that_loads():
+    found = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert len(found) >= 4
+    for text in found:
+        values = yaml.safe_load(text)
+        Labels.model_validate(values["labels"])
+
+
+@pytest.mark.slow
+def test_a_package_for_a_cluster_says_the_classes_to_every_step(tmp_path):
+    from pipelines import kubeflow_runner, places
+    from pipelines.pipeline import create_pipeline
+
+    loaded = configuration.load("local", ["labels.scheme=hwmri10", "tracking.uri=http://mlflow:5000"])
+    pipeline = create_pipeline(loaded, places.remote(loaded, "gs://bucket/runs"), "gs://bucket/marco", "v1")
+    kubeflow_runner.compile_package(pipeline, tmp_path / "marco.yaml", "image")
+    package = yaml.safe_load((tmp_path / "marco.yaml").read_text())
+    for step, parameter in (
+        ("MarcoExampleGen", "label_scheme"), ("CuratedSchema", "classes"), ("Evaluator", "classes"),
+        ("Trainer", "custom_config"),
+    ):  # fmt: skip
+        parameters = package["root"]["dag"]["tasks"][step]["inputs"]["parameters"]
+        assert "Phase separation and precipitate" in str(parameters[parameter])
