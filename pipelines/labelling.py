@@ -23,7 +23,8 @@ class Labels(pydantic.BaseModel):
     # Own classes in the place of a scheme, in the order of their indices.
     classes: tuple[str, ...] = ()
     # A raw label, by name or number -> the class it stands for; null leaves such records out.
-    from_raw: dict[str | int, str | None] = {}
+    # Strictly a number: YAML reads the label `yes` as true, which would else count as 1.
+    from_raw: dict[str | pydantic.StrictInt, str | None] = {}
     # One of MARCO's four classes -> the own class that it becomes; null leaves such records out.
     from_class: dict[str, str | None] = {}
     # What becomes of a record whose label no entry names.

@@ -61,6 +61,7 @@ def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
         ("{classes: [a]}", "labels.classes is ['a']; name at least two"),
         ("{classes: [a, b], from_raw: {x: c}}", "'x' stands for 'c'; the classes are a, b"),
         ("{scheme: hwmri10, from_raw: {x: Sand}}", "'x' stands for 'Sand'; the classes are Clear, Crystals, Garbage"),
+        ("{classes: [a, b], from_raw: {yes: a}}", "received True"),
         ("{classes: [a, b], other: 1}", "unknown key 'labels.other'"),
     ],
 )

@@ -7,14 +7,16 @@ import tensorflow as tf
 
 from components.example_gen.checks import Names, check_record
 from components.example_gen.options import BY_HASH, IngestOptions, rules_from_json, rules_to_json
-from components.example_gen.verdicts import Accepted, Rejected
+from components.example_gen.verdicts import Accepted, LeftOut, Rejected
 from marco_data import contract, reasons
 from marco_data.institutions import IMAGER_RULES
 from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model.labels import LabelScheme
 
 SOURCES = {number: f"institution {number}" for number in range(5)}
 OPTIONS = IngestOptions()
+RAW_LABELS = {3: "needles", 4: "dark"}
+RAW_OPTIONS = IngestOptions(label_scheme=LabelScheme("mine", ("Hit", "Miss"), table={"3": "Hit", "dark": None}))
 SCHEMA = {
     **{name: tf.io.FixedLenFeature([], tf.string) for name in contract.BYTES_FEATURES},
     **{name: tf.io.FixedLenFeature([], tf.int64) for name in contract.INT_FEATURES},
@@ -23,16 +25,19 @@ SCHEMA = {
 }
 
 
-def verdict_holds(data):
-    """The verdict is one of the two, and an accepted record is sound by TensorFlow's own reading."""
-    verdict = check_record(data, Names(SOURCES), OPTIONS)
+def verdict_holds(data, options=OPTIONS):
+    """The verdict is one of the three, and an accepted record is sound by TensorFlow's own reading."""
+    verdict = check_record(data, Names(SOURCES, RAW_LABELS), options)
+    if isinstance(verdict, LeftOut):
+        assert options is RAW_OPTIONS and verdict.label
+        return verdict
     if isinstance(verdict, Rejected):
         assert verdict.reason in reasons.REASONS and verdict.detail and "\n" not in verdict.detail
         return verdict
     assert isinstance(verdict, Accepted)
-    read = tf.io.parse_single_example(data + verdict.suffix, SCHEMA)
+    read = tf.io.parse_single_example(verdict.data + verdict.suffix, SCHEMA)
     assert read[contract.IMAGE_ID] == verdict.image_id
-    assert read[contract.LABEL_TEXT].numpy().decode().casefold() == CLASSES[read[contract.LABEL]].casefold()
+    assert read[contract.LABEL_TEXT].numpy().decode() == options.label_scheme.classes[read[contract.LABEL]]
     image = tf.io.decode_image(read[contract.ENCODED], 3, expand_animations=False)
     assert image.shape == (read[contract.HEIGHT], read[contract.WIDTH], 3)
     assert read[contract.INSTITUTION].numpy().decode() == SOURCES[int(read[contract.SOURCE])]
@@ -70,15 +75,16 @@ VALUES = st.one_of(
 
 @hypothesis.settings(deadline=None, max_examples=150, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(
+    options=st.sampled_from([OPTIONS, RAW_OPTIONS]),
     changes=st.dictionaries(
         st.sampled_from((*contract.BYTES_FEATURES, *contract.INT_FEATURES, contract.INSTITUTION, "another")), VALUES
-    )
+    ),
 )
-def test_features_of_any_kind_get_a_verdict(make_example, changes):
+def test_features_of_any_kind_get_a_verdict(make_example, options, changes):
     example = make_example(3)
     for name, feature in changes.items():
         example.features.feature[name].CopyFrom(feature)
-    verdict_holds(example.SerializeToString())
+    verdict_holds(example.SerializeToString(), options)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
