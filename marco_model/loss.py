@@ -16,7 +16,7 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.
     """
     classes = logits.shape[-1]
     target = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
-    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(logits, tf.float32)))
 
 
 def heads(outputs: Any) -> dict[str, tf.Tensor]:

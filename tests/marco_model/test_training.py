@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from marco_model import training, training_input
+from marco_model.engine import Engine
 from marco_model.errors import InputError
 from marco_model.recipe import Recipe
 
@@ -148,3 +149,62 @@ def test_too_few_images_are_named(files, tmp_path):
 def test_a_loss_that_explodes_stops_the_run(files, tmp_path):
     with pytest.raises(InputError, match=r"lower recipe\.learning_rate"):
         train(files, tmp_path, dataclasses.replace(RECIPE, learning_rate=1e30))
+
+
+def test_the_shares_of_several_processes_make_up_the_batches_of_one(files):
+    encoded = training_input.encoded_images(files["train_files"])
+    options = {"epoch": 2, "skip": 1, "batches": 5, "size": SIZE, "batch_size": 12, "shuffle": 64, "seed": 3}
+    whole = [images.numpy() for images, _ in training_input.epoch_batches(encoded, **options)]
+    parts = [
+        [
+            images.numpy()
+            for images, _ in training_input.epoch_batches(encoded, **options, share=training_input.Share(index, 3))
+        ]
+        for index in range(3)
+    ]
+    assert len(whole) == 4
+    for number, batch in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([part[number] for part in parts]), batch)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_every_share_of_the_evaluation_has_as_many_batches_and_no_image_is_lost(files, processes):
+    seen = []
+    for index in range(processes):
+        batches = training_input.evaluation_batches(
+            files["eval_files"], images=20, size=SIZE, batch_size=8, share=training_input.Share(index, processes)
+        )
+        labels = [labels.numpy() for _, labels in batches]
+        assert [len(part) for part in labels] == [8 // processes] * 3
+        seen += list(np.concatenate(labels))
+    assert sorted(seen) == [training_input.PADDING] * 4 + [0] * 10 + [1] * 10
+
+
+def test_a_training_that_stopped_early_does_not_go_on(files, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=400, patience=2, learning_rate=0.0, average_decay=0.0)
+    train(files, tmp_path, recipe)
+    _, again = train(files, tmp_path, recipe)
+    assert (again.steps, again.resumed_from) == (12, 12)
+
+
+def test_a_checkpoint_of_another_network_is_refused(files, tmp_path):
+    train(files, tmp_path, dataclasses.replace(RECIPE, steps=4))
+    other = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    with pytest.raises(InputError, match="made by another network"):
+        training.train(
+            other, RECIPE, input_size=SIZE, checkpoint_directory=str(tmp_path), train_images=60, eval_images=20, **files
+        )
+
+
+def test_bfloat16_and_xla_learn_as_well(files, tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = network()
+    finally:
+        keras.config.set_dtype_policy(before)
+    engine = Engine(precision="bfloat16", xla=True)
+    options = {"input_size": SIZE, "train_images": 60, "eval_images": 20, **files}
+    result = training.train(model, RECIPE, checkpoint_directory=str(tmp_path), engine=engine, **options)
+    assert result.accuracy >= 0.9
+    assert all(weights.dtype == np.float32 for weights in model.get_weights())

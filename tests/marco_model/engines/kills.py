@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-import keras  # noqa: F401 - imported before the forks
+import keras
 import tensorflow as tf  # noqa: F401
 from program import module
 
