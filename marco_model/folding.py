@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import keras
@@ -17,14 +18,21 @@ class _Folded(layers.Layer):
 
 
 def _followers(model: keras.Model) -> dict[str, layers.BatchNormalization]:
-    """Maps a convolution's name to the batch norm that alone consumes it."""
+    """Maps a convolution's name to the batch norm that alone consumes it, with nothing between."""
+    consumed = [layer.input for layer in model.layers if not isinstance(layer, layers.InputLayer)]
+    consumers = Counter(_source(tensor).name for tensor in keras.tree.flatten([consumed, model.output]))
     pairs = {}
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            source = layer.input._keras_history.operation
-            if isinstance(source, layers.Conv2D):
+            source = _source(layer.input)
+            linear = isinstance(source, layers.Conv2D) and source.activation is keras.activations.linear
+            if linear and consumers[source.name] == 1:
                 pairs[source.name] = layer
     return pairs
+
+
+def _source(tensor: Any) -> layers.Layer:
+    return tensor._keras_history.operation
 
 
 def fold(model: keras.Model) -> keras.Model:

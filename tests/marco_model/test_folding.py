@@ -34,6 +34,21 @@ def test_scale_and_bias_are_folded_in_as_well():
     np.testing.assert_allclose(fold(model)(inputs), model(inputs, training=False), atol=1e-5)
 
 
+def test_what_cannot_be_folded_stays_and_the_scores_are_the_same():
+    images = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(4, 3)(images)
+    twice = layers.Add()([layers.BatchNormalization(name="shared")(shared), shared])
+    bent = layers.BatchNormalization(name="bent")(layers.Conv2D(4, 1, activation="relu")(twice))
+    separable = layers.BatchNormalization(name="separable")(layers.SeparableConv2D(4, 3)(bent))
+    model = keras.Model(images, layers.BatchNormalization(name="folded")(layers.Conv2D(2, 1)(separable)))
+    shake(model)
+    inputs = np.random.default_rng(1).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+    folded = fold(model)
+    np.testing.assert_allclose(folded(inputs), model(inputs, training=False), atol=1e-5)
+    left = {layer.name for layer in folded.layers if isinstance(layer, layers.BatchNormalization)}
+    assert left == {"shared", "bent", "separable"}
+
+
 def test_a_network_trained_in_half_precision_serves_in_full():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
