@@ -18,7 +18,9 @@ def train(
     """
     import logging
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for ours in ("marco_model", "components"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     from components.trainer import job as jobs
 
     jobs.run(jobs.read(job))

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.mlflow_tracking.tracking import TRAINING_FILE
+from components.trainer import job
+from marco_data import contract
+from marco_model.engine import Engine
+from marco_model.errors import InputError
+from marco_model.load import load
+from marco_model.network import Network
+from marco_model.recipe import Recipe
+
+CLASSES = ["Clear", "Crystals"]
+
+
+def write_examples(path, count):
+    """Grey drops, and brighter ones with a checkerboard."""
+    rng = np.random.default_rng(count)
+    board = np.indices((160, 170)).sum(axis=0)[..., None] // 8 % 2 * 120
+    images = []
+    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
+        for index in range(count):
+            pixels = np.clip(70 + board * (index % 2) + rng.normal(0, 5, (160, 170, 3)), 0, 255).astype(np.uint8)
+            images.append(tf.io.encode_jpeg(pixels).numpy())
+            example = contract.build_example(
+                encoded=images[-1],
+                image_format="JPEG",
+                height=160,
+                width=170,
+                filename=f"{index}.jpg",
+                image_id=index,
+                label=index % 2,
+                label_text=CLASSES[index % 2],
+                label_raw=index % 2,
+                source=0,
+            )
+            writer.write(example.SerializeToString())
+    return images
+
+
+@pytest.fixture
+def small_job(tmp_path):
+    write_examples(tmp_path / "train.gz", 24)
+    write_examples(tmp_path / "eval.gz", 8)
+    recipe = Recipe(steps=8, batch_size=4, learning_rate=0.01, evaluate_every=4, checkpoint_every=4, average_decay=0.5)
+    return job.Job(
+        key="key",
+        name="small",
+        classes=CLASSES,
+        network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
+        recipe=recipe,
+        engine=Engine(kind="parameter_server"),
+        transform={"shorter_side": 0, "quality": 95},
+        tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "tests"},
+        data={"source": str(tmp_path), "fingerprint": "0"},
+        train_files=[str(tmp_path / "train.gz")],
+        eval_files=[str(tmp_path / "eval.gz")],
+        checkpoints=str(tmp_path / "checkpoints"),
+        model_directory=str(tmp_path / "artifact" / "Format-Serving"),
+    )
+
+
+def test_what_is_read_is_what_was_written(small_job):
+    small_job.write()
+    assert job.read(f"{small_job.checkpoints}/job.json") == small_job
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"network": {"depth": 3}}'])
+def test_a_file_that_is_no_job_is_named(tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(InputError, match=r"other\.json is no training job .* give the job\.json"):
+        job.read(str(tmp_path / "other.json"))
+    with pytest.raises(InputError, match=r"missing\.json is no training job"):
+        job.read(str(tmp_path / "missing.json"))
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def marco_train(path, environment):
+    command = [str(pathlib.Path(sys.executable).parent / "marco"), "train", path]
+    return subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
+    small_job.write()
+    path = f"{small_job.checkpoints}/job.json"
+    counts = {"chief": 1, "worker": 2, "ps": 1}
+    cluster = {name: [f"127.0.0.1:{free_port()}" for _ in range(count)] for name, count in counts.items()}
+    processes = {
+        (name, index): marco_train(
+            path, {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": name, "index": index}})}
+        )
+        for name, hosts in cluster.items()
+        for index in range(len(hosts))
+    }
+    try:
+        told, _ = processes["chief", 0].communicate(timeout=180)
+        assert processes["chief", 0].returncode == 0, told[-2000:]
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+    trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
+    assert (trained["steps"], trained["resumed_from"]) == (8, 0)
+    assert sum(trained["streams"].values()) == 8
+    assert accuracy(small_job, tmp_path) == trained["accuracy"]
+
+    longer = dataclasses.replace(
+        small_job,
+        engine=Engine(),
+        recipe=dataclasses.replace(small_job.recipe, steps=10),
+        key="longer",
+        model_directory=str(tmp_path / "longer" / "Format-Serving"),
+    )
+    job.run(longer)
+    assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
+
+
+def accuracy(a_job, folder):
+    scores = load(a_job.model_directory).score(write_examples(folder / "again.gz", 8))
+    return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)
+
+
+def weights(folder):
+    with np.load(f"{folder}/assets.extra/weights.npz") as held:
+        return {path: held[path] for path in held.files}
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_an_exported_model_with_other_classes_and_its_head_alone(small_job, tmp_path):
+    first = dataclasses.replace(small_job, engine=Engine(), model_directory=str(tmp_path / "models" / "1"))
+    job.run(first)
+    network = dataclasses.replace(first.network, initial=str(tmp_path / "models"), trainable="head", auxiliary=None)
+    second = dataclasses.replace(
+        first,
+        network=network,
+        classes=["Crystals", "Clear", "Skin"],
+        checkpoints=str(tmp_path / "second"),
+        model_directory=str(tmp_path / "models" / "2"),
+        key="second",
+    )
+    job.run(second)
+    before, after = weights(first.model_directory), weights(second.model_directory)
+    changed = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert changed == {"Logits-Conv2d_1c_1x1/kernel", "Logits-Conv2d_1c_1x1/bias"}
+    assert load(tmp_path / "models").classes == ("Crystals", "Clear", "Skin")
+
+
+@pytest.mark.slow
+def test_another_architecture_goes_the_same_way_from_recipe_to_scores(small_job):
+    network = Network(architecture="nasnet_mobile", input_size=32, batch_norm_momentum=0.5)
+    recipe = dataclasses.replace(small_job.recipe, steps=2, evaluate_every=2)
+    job.run(dataclasses.replace(small_job, network=network, recipe=recipe, engine=Engine()))
+    classifier = load(small_job.model_directory)
+    assert classifier.metadata["architecture"] == "nasnet_mobile"
+    scores = classifier.score([tf.io.encode_jpeg(np.full((50, 60, 3), 90, np.uint8)).numpy()])
+    np.testing.assert_allclose(scores.sum(), 1, atol=1e-5)
