@@ -5,7 +5,7 @@ The host decodes just the window and leaves it uint8; the accelerator distorts (
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import tensorflow as tf
 
@@ -42,7 +42,8 @@ def count(files: list[str]) -> int:
     return int(records.reduce(tf.constant(0, tf.int64), lambda total, batch: total + tf.size(batch, tf.int64)))
 
 
-class Share(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Share:
     """The part of every batch that one of several processes takes: a run of examples, the same length for each."""
 
     index: int = 0

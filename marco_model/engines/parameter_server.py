@@ -10,7 +10,7 @@ import collections
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import tensorflow as tf
 
@@ -55,7 +55,7 @@ class ParameterServers:
         self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
         self._sums = tf.function(state.evaluation_sums)
 
-    def steps(self, first: int, last: int) -> Iterator[StepResult]:
+    def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes `last` − `first` steps; all are done, on whichever worker, when the iteration ends."""
         waiting: collections.deque = collections.deque()
         try:

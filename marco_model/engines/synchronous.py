@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import tensorflow as tf
 
@@ -57,7 +57,7 @@ class Synchronous:
 
         self._step, self._evaluate, self._any_of = step, evaluate, any_of
 
-    def steps(self, first: int, last: int) -> Iterator[StepResult]:
+    def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
         work = self._work
         step = first
