@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import keras
 import tensorflow as tf
 
@@ -11,6 +13,8 @@ from marco_model.engines.parameter_server import ParameterServers
 from marco_model.engines.synchronous import Synchronous
 from marco_model.errors import InputError
 from marco_model.training_input import ALONE, Share
+
+log = logging.getLogger(__name__)
 
 Running = Synchronous | ParameterServers
 
@@ -28,6 +32,7 @@ def start(engine: Engine) -> Running:
         cluster = clusters.from_environment(engine.kind, ["worker"])
         processes = [*cluster.processes.get("chief", []), *cluster.processes["worker"]]
         position = cluster.index + (len(cluster.processes.get("chief", [])) if cluster.job == "worker" else 0)
+        log.info("Waiting for all %d workers", len(processes))
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         return Synchronous(strategy, share=Share(position, len(processes)), leads=cluster.leads)
     return ParameterServers(clusters.from_environment(engine.kind, ["chief", "worker", "ps"]))
