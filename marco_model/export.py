@@ -116,6 +116,6 @@ def export(
 def _write_weights(model: keras.Model, path: str) -> None:
     """Writes every variable by its path, such as `Conv2d_0a_3x3/kernel`."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{variable.path: np.array(variable) for variable in model.variables})
+    np.savez(buffer, **{variable.path: variable.numpy() for variable in model.variables})
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(buffer.getvalue())
