@@ -88,35 +88,26 @@ def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     """A random window of an image for training: uint8 [size, size, 3], its place uniform by the int [2] `seed`.
 
-    Of a JPEG only the window is decoded. An image whose shorter side is under `size` is scaled up to it first, as the
-    evaluation path would do.
+    Of a JPEG only the window is decoded. Of an image whose shorter side is under `size`, a square of that side is
+    scaled up to `size`, as the evaluation path does with the square in the middle.
     """
     is_jpeg = _is_jpeg(encoded)
     shape = tf.cond(
         is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded), lambda: tf.shape(decode(encoded), out_type=tf.int32)
     )
-
-    def corner(height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        room = tf.stack([height, width]) - size + 1
-        place = tf.random.stateless_uniform([2], seed, 0, 1)
-        offset = tf.minimum(tf.cast(place * tf.cast(room, tf.float32), tf.int32), room - 1)
-        return offset[0], offset[1]
+    side = tf.minimum(tf.reduce_min(shape[:2]), size)
+    room = shape[:2] - side + 1
+    place = tf.random.stateless_uniform([2], seed, 0, 1)
+    corner = tf.minimum(tf.cast(place * tf.cast(room, tf.float32), tf.int32), room - 1)
 
     def partial() -> tf.Tensor:
-        top, left = corner(shape[0], shape[1])
-        return tf.io.decode_and_crop_jpeg(encoded, tf.stack([top, left, size, size]), channels=3)
+        return tf.io.decode_and_crop_jpeg(encoded, tf.concat([corner, [size, size]], 0), channels=3)
 
     def whole() -> tf.Tensor:
-        image = decode(encoded)
-        height, width = shape[0], shape[1]
-        if_small = tf.reduce_min(shape[:2]) < size
-        scaled_height, scaled_width = _scaled(shape, size)
-        height, width = tf.where(if_small, scaled_height, height), tf.where(if_small, scaled_width, width)
-        image = tf.cond(
-            if_small, lambda: tf.cast(tf.round(resize(image, height, width)), tf.uint8), lambda: tf.identity(image)
+        square = tf.slice(decode(encoded), tf.concat([corner, [0]], 0), tf.stack([side, side, 3]))
+        return tf.cond(
+            side < size, lambda: tf.cast(tf.round(resize(square, size, size)), tf.uint8), lambda: tf.identity(square)
         )
-        top, left = corner(height, width)
-        return image[top : top + size, left : left + size]
 
-    window = tf.cond(is_jpeg & (tf.reduce_min(shape[:2]) >= size), partial, whole)
+    window = tf.cond(is_jpeg & tf.equal(side, size), partial, whole)
     return tf.ensure_shape(window, [size, size, 3])

@@ -114,6 +114,67 @@ def test_images_smaller_than_the_window_are_scaled_up(kind):
     assert abs(float(tf.reduce_mean(tf.cast(window, tf.float32))) - image.mean()) < 8
 
 
+def corner_of(room, seed):
+    """Where a window lies that has `room` places along height and width."""
+    return (tf.random.stateless_uniform([2], seed).numpy() * np.array(room)).astype(int)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1280), (1280, 1), (1, 1), (30, 41), (39, 400), (40, 41), (599, 40)])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_any_shape_gives_a_window_of_its_own_pixels(height, width, kind):
+    image = noise(height, width)
+    encoded = png(image) if kind == "png" else tf.io.encode_jpeg(image, quality=100, chroma_downsampling=False).numpy()
+    image = tf.io.decode_jpeg(encoded).numpy()
+    window = preprocessing.random_window(tf.constant(encoded), 40, tf.constant([3, 4])).numpy()
+    side = min(height, width, 40)
+    top, left = corner_of((height - side + 1, width - side + 1), [3, 4])
+    square = image[top : top + side, left : left + side]
+    expected = np.clip(np.round(legacy_bilinear(square, 40)), 0, 255) if side < 40 else square
+    # Halves may round either way; a JPEG's edge is decoded from fewer neighbours.
+    assert np.abs(window - expected.astype(int)).max() <= (1 if kind == "png" or side < 40 else 4)
+    assert preprocessing.evaluation_image(tf.constant(encoded), 40).shape == (40, 40, 3)
+
+
+def test_windows_of_small_images_lie_everywhere():
+    image = np.repeat(np.arange(0, 250, 10, dtype=np.uint8)[None, :, None], 5, 0).repeat(3, 2)
+    lefts = {
+        int(preprocessing.random_window(tf.constant(png(image)), 10, tf.constant([7, i]))[0, 0, 0]) for i in range(200)
+    }
+    assert lefts == set(range(0, 210, 10))
+
+
+def written(image, form, **options):
+    """The bytes of a Pillow image."""
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+SMOOTH = np.clip(np.add.outer(np.arange(48) * 3, np.arange(64) * 1.5), 0, 255).astype(np.uint8)
+COLOURED = np.stack([SMOOTH, SMOOTH[::-1], 255 - SMOOTH], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        (written(Image.fromarray(SMOOTH), "PNG"), SMOOTH[..., None].repeat(3, -1)),
+        (written(Image.fromarray(SMOOTH), "JPEG", quality=100), SMOOTH[..., None].repeat(3, -1)),
+        (written(Image.fromarray(SMOOTH.astype(np.uint16) * 256 + 7), "PNG"), SMOOTH[..., None].repeat(3, -1)),
+        (written(Image.fromarray(COLOURED).convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), COLOURED),
+        (written(Image.fromarray(np.dstack([COLOURED, SMOOTH])), "PNG"), COLOURED),
+        (written(Image.fromarray(COLOURED).convert("CMYK"), "JPEG", quality=100), COLOURED),
+        (written(Image.fromarray(COLOURED), "JPEG", quality=95, progressive=True), COLOURED),
+    ],
+    ids=["grey PNG", "grey JPEG", "16-bit PNG", "palette", "alpha", "CMYK JPEG", "progressive JPEG"],
+)
+def test_every_kind_of_pixel_becomes_rgb_in_training_and_evaluation_alike(encoded, expected):
+    # A palette of 256 colours is off by a few units.
+    np.testing.assert_allclose(preprocessing.decode(tf.constant(encoded)), expected.astype(int), atol=12)
+    window = preprocessing.random_window(tf.constant(encoded), 40, tf.constant([3, 4])).numpy()
+    top, left = corner_of((9, 25), [3, 4])
+    np.testing.assert_allclose(window, expected[top : top + 40, left : left + 40].astype(int), atol=12)
+
+
 def test_windows_come_out_of_a_data_set(encoded):
     images = tf.data.Dataset.from_tensor_slices((encoded, tf.range(len(encoded))))
     windows = images.map(lambda one, i: preprocessing.random_window(one, 64, tf.stack([0, i])))
