@@ -164,7 +164,7 @@ def _fill(
     both = [(index, places[key(name)]) for index, name in enumerate(classes) if key(name) in places]
     for variable in kept:
         value = weights[variable.path]
-        variable.assign(_with_columns(np.array(variable), value, both) if _layer(variable) in logits else value)
+        variable.assign(_with_columns(variable.numpy(), value, both) if _layer(variable) in logits else value)
     return Kept(
         classes=tuple(name for name in classes if key(name) in places),
         fresh=tuple(name for name in classes if key(name) not in places),

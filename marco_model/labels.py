@@ -39,7 +39,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "skin": ("skin", "skin effect"),
 }
 
-Label = Mapping[str, "str | None"]
+Table = Mapping[str, "str | None"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ FOUR = LabelScheme("four", CLASSES, source="class")
 HWMRI_TEN = LabelScheme("hwmri10", tuple(TEN_CLASSES), table=_ten_way_table())
 
 
-def with_entries(scheme: LabelScheme, table: Label, others: Literal["quarantine", "leave_out"]) -> LabelScheme:
+def with_entries(scheme: LabelScheme, table: Table, others: Literal["quarantine", "leave_out"]) -> LabelScheme:
     """Returns the scheme with entries added to its table, or put in the place of its own."""
     added = set(map(key, table))
     kept = {label: name for label, name in scheme.table.items() if key(label) not in added}
@@ -162,13 +162,14 @@ def with_entries(scheme: LabelScheme, table: Label, others: Literal["quarantine"
 
 
 def raw_scheme(
-    raw_labels: Mapping[int, str], table: Label, others: Literal["quarantine", "leave_out"] = "quarantine"
+    raw_labels: Mapping[int, str], table: Table, others: Literal["quarantine", "leave_out"] = "quarantine"
 ) -> LabelScheme:
     """Returns the scheme that trains raw labels as they are named (number → name), in the order of their numbers.
 
     Labels of one name are one class. `table` renames, merges (two labels, one name) or leaves out (None) some of them.
-    Raises `InputError` for an entry that is no raw label.
+    Raises `InputError` for an entry that is no raw label, and for two that count as one.
     """
+    _require_unlike("labels.from_raw", table)
     entries = {key(label): name for label, name in table.items()}
     known = {name_key for number, name in raw_labels.items() for name_key in (f"#{number}", key(name))}
     for label in table:

@@ -113,6 +113,8 @@ def test_raw_labels_train_as_they_are_named_but_for_what_is_merged_renamed_or_le
         scheme.index_of(None, 40)
     with pytest.raises(InputError, match="'plates', which is no raw label"):
         raw_scheme(raw, {"plates": None})
+    with pytest.raises(InputError, match="'dark' and 'Dark', which count as one"):
+        raw_scheme(raw, {"dark": None, "Dark": "clear"})
 
 
 @hypothesis.given(
