@@ -110,7 +110,7 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
         for index in range(len(hosts))
     }
     try:
-        told, _ = processes["chief", 0].communicate(timeout=180)
+        told, _ = processes["chief", 0].communicate(timeout=500)
         assert processes["chief", 0].returncode == 0, told[-2000:]
     finally:
         for process in processes.values():
@@ -135,39 +135,3 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
 def accuracy(a_job, folder):
     scores = load(a_job.model_directory).score(write_examples(folder / "again.gz", 8))
     return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)
-
-
-def weights(folder):
-    with np.load(f"{folder}/assets.extra/weights.npz") as held:
-        return {path: held[path] for path in held.files}
-
-
-@pytest.mark.slow
-def test_a_training_goes_on_from_an_exported_model_with_other_classes_and_its_head_alone(small_job, tmp_path):
-    first = dataclasses.replace(small_job, engine=Engine(), model_directory=str(tmp_path / "models" / "1"))
-    job.run(first)
-    network = dataclasses.replace(first.network, initial=str(tmp_path / "models"), trainable="head", auxiliary=None)
-    second = dataclasses.replace(
-        first,
-        network=network,
-        classes=["Crystals", "Clear", "Skin"],
-        checkpoints=str(tmp_path / "second"),
-        model_directory=str(tmp_path / "models" / "2"),
-        key="second",
-    )
-    job.run(second)
-    before, after = weights(first.model_directory), weights(second.model_directory)
-    changed = {path for path in before if not np.array_equal(before[path], after[path])}
-    assert changed == {"Logits-Conv2d_1c_1x1/kernel", "Logits-Conv2d_1c_1x1/bias"}
-    assert load(tmp_path / "models").classes == ("Crystals", "Clear", "Skin")
-
-
-@pytest.mark.slow
-def test_another_architecture_goes_the_same_way_from_recipe_to_scores(small_job):
-    network = Network(architecture="nasnet_mobile", input_size=32, batch_norm_momentum=0.5)
-    recipe = dataclasses.replace(small_job.recipe, steps=2, evaluate_every=2)
-    job.run(dataclasses.replace(small_job, network=network, recipe=recipe, engine=Engine()))
-    classifier = load(small_job.model_directory)
-    assert classifier.metadata["architecture"] == "nasnet_mobile"
-    scores = classifier.score([tf.io.encode_jpeg(np.full((50, 60, 3), 90, np.uint8)).numpy()])
-    np.testing.assert_allclose(scores.sum(), 1, atol=1e-5)
