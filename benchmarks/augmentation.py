@@ -25,9 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     import tensorflow as tf
 
     windows, labels = (tf.constant(part) for part in steps.batch_of(chosen.size, chosen.batch_size))
-    with_, without = (
-        steps.paper_step(chosen.batch_size, augment=augment, input_size=chosen.size) for augment in (True, False)
-    )
+    with_, without = (steps.paper_step(augment=augment, input_size=chosen.size) for augment in (True, False))
     taken = steps.in_turns(
         {"ours": lambda: float(with_(windows, labels)), "peer": lambda: float(without(windows, labels))},
         chosen.rounds,

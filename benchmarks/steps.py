@@ -22,7 +22,12 @@ def batch_of(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paper_step(
-    batch: int, *, augment: bool = True, precision: str = "float32", xla: bool = False, input_size: int = 599
+    *,
+    augment: bool = True,
+    precision: str = "float32",
+    xla: bool = False,
+    input_size: int = 599,
+    depth_multiplier: float = 1.0,
 ) -> Callable[[Any, Any], Any]:
     """Returns our whole training step of the `paper` network on (uint8 windows, labels), as one device runs it.
 
@@ -37,8 +42,13 @@ def paper_step(
     from marco_model.training_state import TrainingState
 
     policy = Engine(precision=precision).dtype_policy  # type: ignore[arg-type]
-    model = build(Network(input_size=input_size), num_classes=CLASSES, seed=0, dtype_policy=policy)
-    recipe = Recipe(batch_size=batch, augment=augment)
+    model = build(
+        Network(input_size=input_size, depth_multiplier=depth_multiplier),
+        num_classes=CLASSES,
+        seed=0,
+        dtype_policy=policy,
+    )
+    recipe = Recipe(augment=augment)
     state = TrainingState(model, recipe, xla=xla)
     strategy = tf.distribute.get_strategy()
     rate, decay = tf.constant(recipe.learning_rate), tf.constant(recipe.average_decay)
@@ -52,7 +62,7 @@ def paper_step(
     return step
 
 
-def stock_step(batch: int, input_size: int = 299) -> Callable[[Any, Any], Any]:
+def stock_step(input_size: int = 299) -> Callable[[Any, Any], Any]:
     """Returns a plain training step of `keras.applications.InceptionV3` on (float32 images, labels).
 
     Forward and backward pass, cross-entropy, our RMSProp and the moving statistics; no auxiliary head, no L2, no
@@ -67,7 +77,7 @@ def stock_step(batch: int, input_size: int = 299) -> Callable[[Any, Any], Any]:
     model = keras.applications.InceptionV3(
         weights=None, input_shape=(input_size, input_size, 3), classes=CLASSES, classifier_activation=None
     )
-    recipe = Recipe(batch_size=batch)
+    recipe = Recipe()
     trained = [tf.Variable(variable.value) for variable in model.trainable_variables]
     statistics_ = [tf.Variable(variable.value, trainable=False) for variable in model.non_trainable_variables]
     optimizer = RMSProp(trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)

@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     our_size, peer_size = chosen.sizes
     windows, labels = (tf.constant(part) for part in steps.batch_of(our_size, chosen.batch_size))
     images = tf.constant(steps.batch_of(peer_size, chosen.batch_size)[0], tf.float32) / 127.5 - 1.0
-    ours = steps.paper_step(chosen.batch_size, input_size=our_size)
-    peer = steps.stock_step(chosen.batch_size, peer_size)
+    ours = steps.paper_step(input_size=our_size)
+    peer = steps.stock_step(peer_size)
     taken = steps.in_turns(
         {"ours": lambda: float(ours(windows, labels)), "peer": lambda: float(peer(images, labels))}, chosen.rounds
     )
