@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
 def save(directory: str, checkpoint: Checkpoint) -> str:
     """Writes a checkpoint below `directory`, local or in an object store, and returns its path; keeps the last two."""
     tf.io.gfile.makedirs(directory)
-    path = f"{directory.rstrip('/')}/step-{checkpoint.step:09d}.npz"
+    path = _path(directory, checkpoint.step)
     content = io.BytesIO()
     numbers = {
         _STEP: np.int64(checkpoint.step),
@@ -55,8 +55,14 @@ def save(directory: str, checkpoint: Checkpoint) -> str:
     else:
         _write_synced(path, content.getbuffer())
     for step in steps(directory)[:-KEPT]:
-        tf.io.gfile.remove(f"{directory.rstrip('/')}/step-{step:09d}.npz")
+        tf.io.gfile.remove(_path(directory, step))
+    for half in tf.io.gfile.glob(f"{directory.rstrip('/')}/step-*.npz.partial"):
+        tf.io.gfile.remove(half)
     return path
+
+
+def _path(directory: str, step: int) -> str:
+    return f"{directory.rstrip('/')}/step-{step:09d}.npz"
 
 
 def _write_synced(path: str, content: memoryview) -> None:
@@ -85,7 +91,7 @@ def steps(directory: str) -> list[int]:
 def newest(directory: str) -> Checkpoint | None:
     """Returns the newest checkpoint that can be read, or None; one that can't is named in a warning."""
     for step in reversed(steps(directory)):
-        path = f"{directory.rstrip('/')}/step-{step:09d}.npz"
+        path = _path(directory, step)
         try:
             return _read(path)
         except (zipfile.BadZipFile, ValueError, KeyError, EOFError, tf.errors.OpError) as error:

@@ -5,6 +5,7 @@ The processes are forks of one that has imported TensorFlow and not used it, so 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -80,32 +81,40 @@ def taken(pipe):
     return first, first + told.count(".")
 
 
-def wait_for(checkpoints, name, limit):
-    """Waits until a file whose name has `name` is there."""
-    until = time.monotonic() + limit
+def files(checkpoints, ending):
+    """Returns the files of that ending with the time of their last change."""
+    return {(entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(checkpoints) if entry.name.endswith(ending)}
+
+
+def wait_for_another(checkpoints, ending):
+    """Waits until there is a file of that ending that was not there before."""
+    before, until = files(checkpoints, ending), time.monotonic() + 60.0
     while time.monotonic() < until:
-        try:
-            if any(name in entry.name for entry in os.scandir(checkpoints)):
+        with contextlib.suppress(FileNotFoundError):  # renamed between two calls
+            if files(checkpoints, ending) - before:
                 return
-        except FileNotFoundError:
-            time.sleep(0.01)
+        time.sleep(0.0002)
 
 
 def main():
     folder, kills = pathlib.Path(sys.argv[1]), int(sys.argv[2])
     steps, rng = 20 * kills, random.Random(0)
     checkpoints, lost, during_a_write = folder / "killed", [], 0
+    checkpoints.mkdir()
     for number in range(kills):
         saved = max(checkpoint.steps(str(checkpoints)), default=0)
         child, pipe = start(folder, checkpoints, steps)
-        if number % 3 == 2:
-            wait_for(checkpoints, ".partial", 10.0)
-        else:
-            wait_for(checkpoints, f"step-{saved + EVERY:09d}.npz", rng.uniform(1.0, 8.0))
+        before = files(checkpoints, ".partial")
+        if number % 3 == 0:
+            time.sleep(rng.uniform(1.0, 6.0))
+        elif number % 3 == 1:
+            wait_for_another(checkpoints, ".npz")
             time.sleep(rng.uniform(0.0, 0.4))
+        else:
+            wait_for_another(checkpoints, ".partial")
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        during_a_write += any(entry.name.endswith(".partial") for entry in os.scandir(checkpoints))
+        during_a_write += bool(files(checkpoints, ".partial") - before)
         first, last = taken(pipe)
         assert first in (0, saved), (first, saved)
         lost.append(max(last, saved) - max(checkpoint.steps(str(checkpoints)), default=0))

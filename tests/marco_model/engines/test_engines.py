@@ -17,6 +17,8 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
 pytestmark = pytest.mark.slow
 ALONE = "alone"
+# Thirty take two minutes more: `kills.py FOLDER 30`.
+KILLS = 12
 
 
 def load(path):
@@ -192,13 +194,13 @@ def test_a_signal_saves_the_current_step_and_ends_apart_from_failure(folder, kin
     assert f"Interrupted: training stopped at step {saved} of 100000" in told
 
 
-def test_thirty_kills_lose_at_most_one_interval_and_change_nothing(folder):
-    command = [sys.executable, str(HERE / "kills.py"), str(folder), "30"]
+def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
+    command = [sys.executable, str(HERE / "kills.py"), str(folder), str(KILLS)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found["lost"]) == 30
+    assert len(found["lost"]) == KILLS
     assert max(found["lost"]) <= 10, "checkpoints are ten steps apart"
-    assert found["during_a_write"] >= 5
+    assert found["during_a_write"] >= 2
     assert found["same"], "the weights equal an uninterrupted run's bit for bit"
