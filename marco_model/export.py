@@ -36,6 +36,8 @@ class Classifier(tf.Module):
         self._classes = tuple(classes)
         self._input_size = input_size
         self._preprocess = preprocess
+        pixels = tf.TensorSpec([None, input_size, input_size, 3], tf.float32, name="images")
+        self.logits = tf.function(self._logits, input_signature=[pixels])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def images(self, image_bytes: tf.Tensor) -> tf.Tensor:
@@ -47,10 +49,17 @@ class Classifier(tf.Module):
         spec = tf.TensorSpec([self._input_size, self._input_size, 3], tf.float32)
         return tf.map_fn(one, image_bytes, fn_output_signature=spec, parallel_iterations=16)
 
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Float32 [batch, size, size, 3] in [-1, 1], as `images` returns, to logits, float32 [batch, classes].
+
+        Differentiable, from a loaded SavedModel too.
+        """
+        return tf.cast(self._network(images, training=False), tf.float32)
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `scores`, float32 [batch, classes], rows summing to 1, and `classes`, string [batch, classes]."""
-        scores = tf.nn.softmax(tf.cast(self._network(self.images(image_bytes), training=False), tf.float32))
+        scores = tf.nn.softmax(self.logits(self.images(image_bytes)))
         names = tf.tile(tf.constant(self._classes)[None], [tf.shape(image_bytes)[0], 1])
         return {"scores": scores, "classes": names}
 
@@ -81,8 +90,9 @@ def export(
 
     Signatures: `serving_default` (`image_bytes`: string [batch], each a JPEG or PNG) and `serving_examples`
     (`examples`: string [batch], serialized MARCO records), both to `scores`, float32 [batch, classes], and `classes`,
-    string [batch, classes], in the order of `classes`. Batch norm is folded into the convolutions. The weights as they
-    were, by their paths, lie beside it in `assets.extra/weights.npz`.
+    string [batch, classes], in the order of `classes`. Batch norm is folded into the convolutions. The functions
+    `images` and `logits` of `Classifier` are kept too, with gradients. The weights as they were, by their paths, lie
+    beside it in `assets.extra/weights.npz`.
 
     `preprocess` maps an encoded image (scalar string) to the one that the network was trained on, such as a shrunk
     one. `metadata` is kept as JSON in `assets.extra/marco.json` with `classes` and `input_size`; `name` is what

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from marco_model.errors import InputError
-from marco_model.export import METADATA
+from marco_model.export import METADATA, Classifier
+from marco_model.folding import fold
+from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.model_directory import saved_model_directory
+from marco_model.released import load_published_weights
 
 PUBLISHED_NAME = "marco-2018"
 
@@ -26,8 +30,11 @@ class LoadedClassifier:
     `classes`: names in the order of the scores. `name`: what to call it in results. `metadata`: what `export` was told.
     """
 
-    def __init__(self, saved: Any, name: str, classes: Sequence[str], metadata: dict[str, Any]) -> None:
+    def __init__(
+        self, saved: Any, name: str, classes: Sequence[str], metadata: dict[str, Any], directory: Path
+    ) -> None:
         self._saved = saved
+        self._directory = directory
         self._signature = saved.signatures["serving_default"]
         self._in_order = bool(metadata)
         self.name = name
@@ -47,6 +54,35 @@ class LoadedClassifier:
             raise InputError(f"does not decode: {_reason(error)}") from None
         scores = outputs["scores"].numpy()
         return scores if self._in_order else _reordered(scores, outputs["classes"].numpy(), self.classes)
+
+    def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Returns what the network sees of encoded images: float32 [images, size, size, 3] in [-1, 1].
+
+        Raises InputError as `score` does, or where the model was exported without its network's own functions.
+        """
+        try:
+            return self._network.images(tf.constant(list(image_bytes))).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            raise InputError(f"does not decode: {_reason(error)}") from None
+
+    @property
+    def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From what `images` returns to logits, float32 [images, classes], differentiable.
+
+        Raises InputError where the model was exported without its network's own functions.
+        """
+        return self._network.logits
+
+    @functools.cached_property
+    def _network(self) -> Any:
+        """A module with `images` and `logits`; the published graph has none, so its weights are put into ours."""
+        if not self.metadata:
+            network = inception_v3(variant="released")
+            load_published_weights(network, self._directory)
+            return Classifier(fold(network), self.classes, network.input_shape[1])
+        if not hasattr(self._saved, "logits"):
+            raise InputError(f"the model in {self._directory} was exported without gradients; export it again")
+        return self._saved
 
 
 def _reason(error: tf.errors.OpError) -> str:
@@ -78,12 +114,12 @@ def load(directory: str | Path) -> LoadedClassifier:
     metadata_file = found / METADATA
     if metadata_file.exists():
         metadata = json.loads(metadata_file.read_text())
-        return LoadedClassifier(saved, metadata.get("name", found.name), metadata["classes"], metadata)
+        return LoadedClassifier(saved, metadata.get("name", found.name), metadata["classes"], metadata, found)
     if signature.structured_outputs["scores"].shape[-1] != len(CLASSES):
         raise InputError(
             f"the model in {found} has no {METADATA} and not MARCO's four classes; use one exported by marco"
         )
-    return LoadedClassifier(saved, PUBLISHED_NAME, CLASSES, {})
+    return LoadedClassifier(saved, PUBLISHED_NAME, CLASSES, {}, found)
 
 
 @contextlib.contextmanager

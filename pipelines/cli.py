@@ -15,6 +15,7 @@ from pipelines.commands import (
     data_ingest,
     data_inspect,
     data_synthesize,
+    explain,
     predict,
     released,
     run,
@@ -31,6 +32,7 @@ data = typer.Typer(help="Make, import, check and describe sets of scored images.
 app.add_typer(data, name="data")
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("released")(released.released)
 app.command("compile")(compile.compile_)
 app.command("train")(train.train)

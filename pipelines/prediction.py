@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from marco_data.file_names import drop_place
 from marco_data.image_files import encoded_image
 from marco_data.progress import progress
 from marco_model.errors import InputError
+from pipelines.result_tables import result_tables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,46 +39,28 @@ def columns(classes: Sequence[str]) -> list[str]:
     return [*LEADING_COLUMNS, *(f"{name}_score" if name in taken else name for name in names), LAST_COLUMN]
 
 
-def errors_path(output: Path) -> Path:
-    """Returns where the files that could not be scored are listed: `scores.errors.csv` beside `scores.csv`."""
-    return output.with_suffix(".errors.csv")
-
-
 def predict(classifier: LoadedClassifier, files: Sequence[Path], output: Path, batch_size: int = BATCH_SIZE) -> Outcome:
     """Scores `files` into `output`, in their order; both CSVs appear under their names only when all is done.
 
     The columns are those of `columns`: scores in [0, 1], `class` the one with the highest. Files that could not be
     scored are in `errors_path(output)` (`path,reason`); where there are none, that file does not exist afterwards.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    errors = errors_path(output)
-    aside, errors_aside = (path.with_name(f".{path.name}.partial") for path in (output, errors))
     by_class: collections.Counter[str] = collections.Counter(dict.fromkeys(classifier.classes, 0))
     failed = 0
     with (
-        aside.open("w", newline="") as scored_file,
-        errors_aside.open("w", newline="") as errors_file,
+        result_tables(output, columns(classifier.classes)) as (write, write_failure),
         progress("scoring", len(files)) as advance,
     ):
-        scored, unscored = csv.writer(scored_file), csv.writer(errors_file)
-        scored.writerow(columns(classifier.classes))
-        unscored.writerow(("path", "reason"))
         for path, result in _results(classifier, files, batch_size):
             if isinstance(result, str):
-                unscored.writerow((path, result))
+                write_failure((path, result))
                 failed += 1
             else:
                 name = classifier.classes[int(result.argmax())]
                 by_class[name] += 1
                 scores = (f"{score:.7f}" for score in result)
-                scored.writerow((path, *drop_place(path.name), name, *scores, classifier.name))
+                write((path, *drop_place(path.name), name, *scores, classifier.name))
             advance(1)
-    aside.replace(output)
-    if failed:
-        errors_aside.replace(errors)
-    else:
-        errors_aside.unlink()
-        errors.unlink(missing_ok=True)
     return Outcome(dict(by_class), failed)
 
 

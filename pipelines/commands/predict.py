@@ -29,8 +29,8 @@ def predict(
     from marco_data.image_files import ENDINGS, find_images
     from marco_model.errors import InputError
     from marco_model.model_directory import saved_model_directory
-    from pipelines.prediction import errors_path
     from pipelines.prediction import predict as predict_files
+    from pipelines.result_tables import errors_path
 
     files = find_images(paths)
     if not files:

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from marco_data.synthetic.one_crystal import one_crystal
+from marco_model.attribution import class_gradient, smoothgrad
+from marco_model.errors import InputError
+from marco_model.export import export
+from marco_model.inception_v3 import inception_v3
+from marco_model.labels import CLASSES
+from marco_model.load import load
+from marco_model.preprocessing import evaluation_batch, shrink
+from marco_model.released import published_directory
+
+SIZE = 12
+IMAGE = np.random.default_rng(1).uniform(-1, 1, (SIZE, SIZE, 3)).astype(np.float32)
+WEIGHTS = np.random.default_rng(2).normal(size=(SIZE, SIZE, 3, 4)).astype(np.float32)
+
+
+def linear(images):
+    return tf.einsum("nhwc,hwck->nk", images, WEIGHTS)
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_of_a_linear_score_it_is_the_size_of_the_weights(index):
+    found = smoothgrad(class_gradient(linear), IMAGE, index, samples=7, noise=0.5, batch_size=3)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.abs(WEIGHTS[..., index]).sum(-1), rtol=1e-5)
+
+
+def test_of_a_squared_score_it_is_the_mean_noisy_image():
+    def square(images):
+        return tf.reduce_sum(images**2, [1, 2, 3])[:, None] / 2
+
+    noise = np.random.default_rng(5).standard_normal((9, SIZE, SIZE, 3), dtype=np.float32)
+    expected = np.abs((IMAGE + 0.2 * np.ptp(IMAGE) * noise).mean(0)).sum(-1)
+    for batch_size in (1, 4, 100):
+        found = smoothgrad(class_gradient(square), IMAGE, 0, samples=9, noise=0.2, batch_size=batch_size, seed=5)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_smooths_a_kink_as_its_closed_form_says():
+    # The mean of relu's slope at x + sigma z is the normal distribution function at x / sigma.
+    from scipy.stats import norm
+
+    sigma = 0.3 * float(np.ptp(IMAGE))
+    found = smoothgrad(
+        class_gradient(lambda images: tf.reduce_sum(tf.nn.relu(images), [1, 2, 3])[:, None]),
+        IMAGE,
+        0,
+        samples=4_000,
+        noise=0.3,
+        batch_size=500,
+    )
+    np.testing.assert_allclose(found, norm.cdf(IMAGE / sigma).sum(-1), atol=0.07)
+
+
+@pytest.mark.parametrize("wrong", [{"samples": 0}, {"batch_size": 0}, {"noise": -0.1}, {"noise": float("nan")}])
+def test_what_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(InputError, match="give"):
+        smoothgrad(class_gradient(linear), IMAGE, 0, **wrong)
+
+
+@pytest.mark.slow
+def test_a_model_from_disk_has_the_gradients_of_the_network_and_shows_what_it_sees(tmp_path, encoded):
+    network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1, num_classes=3)
+    export(
+        network,
+        tmp_path / "m",
+        classes="abc",
+        input_size=151,
+        preprocess=lambda image: shrink(image, 160, 50),
+        metadata={},
+    )
+    loaded = load(tmp_path / "m")
+    images = loaded.images(encoded[:2])
+    np.testing.assert_allclose(tf.nn.softmax(loaded.logits(images)), loaded.score(encoded[:2]), atol=1e-6)
+    shrunk = [shrink(tf.constant(image), 160, 50) for image in encoded[:2]]
+    np.testing.assert_allclose(images, evaluation_batch(tf.stack(shrunk), 151), atol=1e-6)
+    expected = class_gradient(lambda pixels: network(pixels, training=False))(images, 2)
+    found = class_gradient(loaded.logits)(images, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_the_published_graph_is_explained_by_its_weights(encoded, published_scores):
+    loaded = load(published_directory())
+    images = loaded.images(encoded[:2])
+    np.testing.assert_allclose(tf.nn.softmax(loaded.logits(images)), published_scores[:2], atol=1e-5)
+    with pytest.raises(InputError, match="does not decode"):
+        loaded.images([b"not an image"])
+
+
+def test_an_export_without_gradients_is_told(tmp_path):
+    older = tf.Module()
+    older.scores = tf.function(
+        lambda image_bytes: {"scores": tf.zeros([tf.shape(image_bytes)[0], 2])},
+        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+    )
+    tf.saved_model.save(older, str(tmp_path), signatures=older.scores)
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"]}')
+    with pytest.raises(InputError, match="export it again"):
+        _ = load(tmp_path).logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_the_strongest_hundredth_falls_on_the_one_crystal_ten_times_more_often_than_chance(released_classifier, seed):
+    picture, covered = one_crystal(seed)
+    image = released_classifier.images([tf.io.encode_png(picture).numpy()])[0]
+    # The network sees the centre square, 960 pixels wide, at 599.
+    places = np.minimum((np.arange(599) + 0.5) * 960 / 599, 959).astype(int)
+    crystal = covered[:, 160:1120][np.ix_(places, places)]
+    found = smoothgrad(
+        class_gradient(released_classifier.logits), image, CLASSES.index("Crystals"), samples=16, batch_size=4
+    )
+    strongest = found >= np.quantile(found, 0.99)
+    factor = crystal[strongest].mean() / crystal.mean()
+    print(f"seed {seed}: the crystal is {crystal.mean():.2%} of the image, factor {factor:.1f}")
+    assert 0.001 < crystal.mean() < 0.01
+    assert factor >= 10
+
+
+@pytest.fixture(scope="module")
+def released_classifier():
+    return load(published_directory())
