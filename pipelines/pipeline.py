@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from tfx.components import StatisticsGen, Trainer, Transform
+from tfx.components import StatisticsGen, Trainer, Transform, Tuner
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
@@ -50,16 +50,22 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
+    training = {**_training(configuration, scheme.classes, places, source, fingerprint), "initial": initial}
+    inputs = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "train_args": trainer_pb2.TrainArgs(splits=["train"]),
+        "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
+    }
+    tuners = []
+    if configuration.tuning:
+        tuning = {"tuning": dataclasses.asdict(configuration.tuning)}
+        tuners = [Tuner(tuner_fn="components.tuner.run.tuner_fn", custom_config=training | tuning, **inputs)]
     trainer = Trainer(
         run_fn="components.trainer.run.run_fn",
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        train_args=trainer_pb2.TrainArgs(splits=["train"]),
-        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config={
-            **_training(configuration, scheme.classes, places, source, fingerprint),
-            "initial": initial,
-        },
+        hyperparameters=tuners[0].outputs["best_hyperparameters"] if tuners else None,
+        custom_config=training,
+        **inputs,
     )
     evaluator = Evaluator(
         examples=examples,
@@ -82,6 +88,7 @@ def create_pipeline(
             schema,
             example_validator,
             transform,
+            *tuners,
             trainer,
             evaluator,
             pusher,
@@ -114,6 +121,7 @@ def _training(
         "recipe": dataclasses.asdict(configuration.recipe),
         "engine": dataclasses.asdict(configuration.engine),
         "transform": configuration.transform.model_dump(),
+        "export": configuration.export.model_dump(),
         "tracking": {"uri": places.tracking, "experiment": configuration.tracking.experiment},
         "data": {"source": source, "fingerprint": fingerprint},
         "model_name": configuration.model_name,
