@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class DivergedError(InputError):
+    """The training loss is no longer finite."""
+
+
 class ClusterError(RuntimeError):
     """Another process of a distributed training is gone; the message, in one line, says how to go on."""
 

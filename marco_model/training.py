@@ -16,7 +16,7 @@ from marco_model import checkpoint, preemption
 from marco_model.engine import ONE_DEVICE, Engine
 from marco_model.engines.start import Running, prepare, start
 from marco_model.engines.work import StepResult, Work
-from marco_model.errors import ClusterError, InputError, Interrupted
+from marco_model.errors import ClusterError, DivergedError, InputError, Interrupted
 from marco_model.recipe import Recipe, learning_rate_at
 from marco_model.training_state import TrainingState
 
@@ -52,6 +52,7 @@ def train(
     train_images: int,
     eval_images: int,
     checkpoint_directory: str,
+    evaluate_first: bool = False,
     engine: Engine = ONE_DEVICE,
     running: Running | None = None,
     on_resume: Callable[[int], None] = lambda step: None,
@@ -69,6 +70,7 @@ def train(
         train_images, eval_images: how many records the files hold (`training_input.count`).
         checkpoint_directory: where to save, and from where to resume if it holds a checkpoint; with several processes
             all must see it.
+        evaluate_first: whether the first weights count as the best so far, as those of a trained model should.
         engine: where to train.
         running: the engine, if it was started before, as clusters must be before TensorFlow is used.
         on_resume: told the step from which training goes on, if it was begun before.
@@ -92,6 +94,8 @@ def train(
         on_resume(run.step)
     try:
         with preemption.noticed() as notice:
+            if evaluate_first and not run.step:
+                run.evaluate()
             run.to_the_end(notice)
     except _LOST as error:
         if running.replicas == 1 or engine.kind != "multi_worker":
@@ -152,7 +156,7 @@ class _Run:
             self._advance(min(until, recipe.steps), notice)
             ended = self.step == recipe.steps
             if self.step % recipe.evaluate_every == 0 or ended:
-                self._evaluate()
+                self.evaluate()
             if self.step % recipe.checkpoint_every == 0 or ended or self._waited_enough():
                 self._save()
 
@@ -180,7 +184,9 @@ class _Run:
             return
         loss, rate = float(result.loss), learning_rate_at(recipe, self.step - 1, self._work.steps_per_epoch)
         if not math.isfinite(loss):
-            raise InputError(f"the training loss is {loss} at step {self.step}; lower recipe.learning_rate, {rate} now")
+            raise DivergedError(
+                f"the training loss is {loss} at step {self.step}; lower recipe.learning_rate, {rate} now"
+            )
         step, begun = self._reported
         self._reported = (self.step, time.monotonic())
         self._on_metrics(
@@ -193,7 +199,7 @@ class _Run:
             },
         )
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
         """Evaluates the running average and keeps it if it is the best."""
         loss, accuracy = self._running.evaluate()
         if accuracy > self.best_accuracy:

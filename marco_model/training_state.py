@@ -59,12 +59,12 @@ class TrainingState:
             The batch's loss and its accuracy on the distorted images, float32 scalars.
         """
         replica = tf.distribute.get_replica_context()
-        inputs = self._distort(images, seed, replica)
         compute = self._gradients or self._forward_and_backward
         outcome = compute(
             [tf.convert_to_tensor(variable) for variable in self.trained],
             [tf.convert_to_tensor(variable) for variable in self.statistics],
-            inputs,
+            images,
+            self._draws(tf.shape(images)[0], seed, replica),
             labels,
         )
         if replica.num_replicas_in_sync > 1:
@@ -73,18 +73,26 @@ class TrainingState:
         replica.merge_call(self._update, args=(gradients, changes, learning_rate, average_decay))
         return loss, accuracy
 
-    def _distort(self, images: tf.Tensor, seed: tf.Tensor, replica: tf.distribute.ReplicaContext) -> tf.Tensor:
+    def _draws(
+        self, share: tf.Tensor, seed: tf.Tensor, replica: tf.distribute.ReplicaContext
+    ) -> augmentation.Draws | None:
+        """Draws for the whole batch, so that its distortions don't depend on the replicas, and returns this one's."""
         if not self._recipe.augment:
-            return preprocessing.to_network_range(images)
-        share = tf.shape(images)[0]
+            return None
         draws = augmentation.draw(seed, share * replica.num_replicas_in_sync)
         first = replica.replica_id_in_sync_group * share
-        return augmentation.distort(images, augmentation.Draws(*(part[first : first + share] for part in draws)))
+        return augmentation.Draws(*(part[first : first + share] for part in draws))
 
     def _forward_and_backward(
-        self, trained: list[tf.Tensor], statistics: list[tf.Tensor], inputs: tf.Tensor, labels: tf.Tensor
+        self,
+        trained: list[tf.Tensor],
+        statistics: list[tf.Tensor],
+        images: tf.Tensor,
+        draws: augmentation.Draws | None,
+        labels: tf.Tensor,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns gradients, changes of the moving statistics, loss and accuracy; pure, hence compilable."""
+        inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)
             outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)

@@ -208,3 +208,13 @@ def test_bfloat16_and_xla_learn_as_well(files, tmp_path):
     result = training.train(model, RECIPE, checkpoint_directory=str(tmp_path), engine=engine, **options)
     assert result.accuracy >= 0.9
     assert all(weights.dtype == np.float32 for weights in model.get_weights())
+
+
+def test_the_first_weights_win_where_training_does_not_better_them(files, tmp_path):
+    model, _ = train(files, tmp_path / "first")
+    before = model.get_weights()
+    recipe = dataclasses.replace(RECIPE, steps=8, learning_rate=1.0)
+    options = {"train_images": 60, "eval_images": 20, "checkpoint_directory": str(tmp_path / "second"), **files}
+    result = training.train(model, recipe, input_size=SIZE, evaluate_first=True, **options)
+    assert (result.best_step, result.accuracy) == (0, 1.0)
+    assert all((left == right).all() for left, right in zip(before, model.get_weights(), strict=True))

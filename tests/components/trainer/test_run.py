@@ -42,7 +42,9 @@ def test_other_weights_to_begin_from_are_another_training_wherever_they_lie():
 
 def test_a_model_that_changed_since_the_run_began_is_not_begun_from():
     arguments = types.SimpleNamespace(
-        custom_config={**CONFIG, "network": {"initial": "released"}, "initial": "0a"}, transform_graph_path="graph/1"
+        custom_config={**CONFIG, "network": {"initial": "released"}, "initial": "0a"},
+        transform_graph_path="graph/1",
+        hyperparameters=None,
     )
     with pytest.raises(InputError, match="the model in released has changed since this run began"):
         run_fn(arguments)
