@@ -19,6 +19,7 @@ from pipelines.commands import (
     predict,
     released,
     run,
+    tflite,
     train,
 )
 
@@ -35,6 +36,7 @@ app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
 app.command("released")(released.released)
 app.command("compile")(compile.compile_)
+app.command("tflite")(tflite.tflite)
 app.command("train")(train.train)
 data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)

@@ -11,6 +11,7 @@ import yaml
 from components.evaluator.eval_config import check_thresholds
 from components.evaluator.names import auc_classes
 from components.example_gen.options import LOCAL_BEAM_ARGS
+from components.tuner.options import Tuning
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.engine import Engine
 from marco_model.errors import InputError
@@ -66,6 +67,13 @@ class Tracking(_Section):
     experiment: str = "marco"
 
 
+class Export(_Section):
+    """What is written beside the SavedModel."""
+
+    # assets.extra/model.tflite, checked on every evaluation image (docs/model.md).
+    tflite: bool = False
+
+
 class Configuration(_Section):
     """A whole run. Paths that are null lie in the run's output folder."""
 
@@ -76,9 +84,12 @@ class Configuration(_Section):
     network: Network = Network()
     recipe: Recipe = Recipe()
     engine: Engine = Engine()
+    # A search for better values before the training; none by default.
+    tuning: Tuning | None = None
     # What a model must reach over the evaluation split to be blessed: metric -> smallest good value. The metrics are
     # accuracy, and precision, recall and auc of a class, such as recall/Crystals.
     thresholds: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = pydantic.Field(min_length=1)
+    export: Export = Export()
     tracking: Tracking = Tracking()
     # The registered model's name in MLflow.
     model_name: str = "marco"

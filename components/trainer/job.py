@@ -17,13 +17,13 @@ import tensorflow as tf
 from components.mlflow_tracking import tracking
 from components.trainer.build import write_model
 from marco_data.progress import progress
-from marco_model import training, training_input
+from marco_model import tflite, training, training_input
 from marco_model.engine import Engine
 from marco_model.engines import parameter_server
 from marco_model.engines.start import Running, serves_only, start
 from marco_model.errors import InputError, Interrupted
 from marco_model.initial import initialise
-from marco_model.network import Network, build
+from marco_model.network import RANDOM, Network, build
 from marco_model.recipe import Recipe
 
 FILE = "job.json"
@@ -35,7 +35,7 @@ class Job:
 
     `key` names the training, `name` the model. `classes`: names in index order. `transform`: `shorter_side` and
     `quality`. `tracking`: `uri` and `experiment`. `data`: `source` and `fingerprint`. `checkpoints`: a folder of this
-    training's own. `model_directory`: where the SavedModel goes.
+    training's own. `model_directory`: where the SavedModel goes, with `tflite` a TFLite model in it.
     """
 
     key: str
@@ -51,6 +51,7 @@ class Job:
     eval_files: list[str]
     checkpoints: str
     model_directory: str
+    tflite: bool = False
 
     def write(self) -> None:
         """Writes the job as `job.json` into its folder of checkpoints."""
@@ -83,23 +84,28 @@ def run(job: Job) -> None:
         parameter_server.serve(serving)
         return
     running = start(job.engine)
-    counts = {"train": training_input.count(job.train_files), "eval": training_input.count(job.eval_files)}
-    model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
-    initialise(model, job.network, job.classes)
+    counts = count(job)
     if not running.leads:
-        _train(job, model, running, counts)
+        train(job, running, counts)
         return
-    with _tracked(job, counts) as tracked:
-        trained = _train(job, model, running, counts, tracked)
+    with tracked(job, counts) as run:
+        model, trained = train(job, running, counts, run)
         write_model(model, job.network, job.transform, job.name, job.model_directory, job.classes)
-        record = {"mlflow_run_id": tracked.run_id, "tracking_uri": tracked.tracking_uri, **dataclasses.asdict(trained)}
+        if job.tflite:
+            tflite.add(job.model_directory, job.classes, job.eval_files)
+        record = {"mlflow_run_id": run.run_id, "tracking_uri": run.tracking_uri, **dataclasses.asdict(trained)}
         model_artifact = job.model_directory.rstrip("/").rpartition("/")[0]
         with tf.io.gfile.GFile(f"{model_artifact}/{tracking.TRAINING_FILE}", "w") as file:
             json.dump(record, file, indent=2)
 
 
+def count(job: Job) -> dict[str, int]:
+    """Returns how many examples each split has."""
+    return {"train": training_input.count(job.train_files), "eval": training_input.count(job.eval_files)}
+
+
 @contextlib.contextmanager
-def _tracked(job: Job, counts: dict[str, int]) -> Iterator[tracking.Run]:
+def tracked(job: Job, counts: dict[str, int]) -> Iterator[tracking.Run]:
     """Opens the job's MLflow run and closes it with how the training ended."""
     run = tracking.open_run(job.tracking["uri"], job.tracking["experiment"], job.key, job.name)
     sections = {"network": dataclasses.asdict(job.network), "recipe": dataclasses.asdict(job.recipe)}
@@ -118,21 +124,23 @@ def _tracked(job: Job, counts: dict[str, int]) -> Iterator[tracking.Run]:
     run.close()
 
 
-def _train(
-    job: Job, model: Any, running: Running, counts: dict[str, int], tracked: tracking.Run | None = None
-) -> training.Trained:
-    shown = progress("Training", job.recipe.steps, "steps") if tracked else contextlib.nullcontext()
-    with shown as advance:
+def train(
+    job: Job, running: Running, counts: dict[str, int], run: tracking.Run | None = None
+) -> tuple[Any, training.Trained]:
+    """Returns the trained network and how training ended; curves go to `run`, and a progress bar is shown with it."""
+    model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
+    initialise(model, job.network, job.classes)
+    with progress("Training", job.recipe.steps, "steps") if run else contextlib.nullcontext() as advance:
         listeners = (
             {
                 "on_resume": lambda step: advance(step, earlier=True),
                 "on_step": advance,
-                "on_metrics": tracked.log_curves,
+                "on_metrics": run.log_curves,
             }
-            if tracked
+            if run
             else {}
         )
-        return training.train(
+        return model, training.train(
             model,
             job.recipe,
             input_size=job.network.input_size,
@@ -141,6 +149,7 @@ def _train(
             train_images=counts["train"],
             eval_images=counts["eval"],
             checkpoint_directory=job.checkpoints,
+            evaluate_first=job.network.initial != RANDOM,
             engine=job.engine,
             running=running,
             **listeners,

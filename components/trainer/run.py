@@ -20,18 +20,25 @@ def run_fn(fn_args: Any) -> None:
     """Trains by `fn_args.custom_config` and writes the model to `fn_args.serving_model_dir`.
 
     `custom_config`: `classes` (names in index order), `network`, `recipe` and `engine` (their fields), `transform`
-    (`shorter_side`, `quality`), `tracking` (`uri`, `experiment`), `data` (`source`, `fingerprint`), `model_name`,
-    `initial`, the fingerprint of the weights that training begins from, empty where it was not known, and
-    `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
+    (`shorter_side`, `quality`), `export` (`tflite`), `tracking` (`uri`, `experiment`), `data` (`source`,
+    `fingerprint`), `model_name`, `initial`, the fingerprint of the weights that training begins from, empty where it
+    was not known, and `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
 
     Raises `InputError` where the model that training begins from is not the one that it was, or is not there.
     """
-    config = fn_args.custom_config
+    config = with_best(fn_args.custom_config, fn_args.hyperparameters)
+    training = job_of(fn_args, config)
+    training.write()
+    job.run(training)
+
+
+def job_of(fn_args: Any, config: dict[str, Any]) -> job.Job:
+    """Returns the job that TFX's arguments and a `custom_config` make; raises as `run_fn` does."""
     initial = fingerprint(config["network"]["initial"])
     if config["initial"] not in ("", initial):
         raise InputError(f"the model in {config['network']['initial']} has changed since this run began; run again")
     key = training_key(config, fn_args.transform_graph_path, initial)
-    training = job.Job(
+    return job.Job(
         key=key,
         name=f"{config['model_name']}-{key[:8]}",
         classes=list(config["classes"]),
@@ -39,6 +46,7 @@ def run_fn(fn_args: Any) -> None:
         recipe=Recipe(**config["recipe"]),
         engine=Engine(**config["engine"]),
         transform=config["transform"],
+        tflite=config["export"]["tflite"],
         tracking=config["tracking"],
         data=config["data"],
         train_files=_files(fn_args.train_files),
@@ -46,8 +54,16 @@ def run_fn(fn_args: Any) -> None:
         checkpoints=f"{config['checkpoints']}/{key}",
         model_directory=fn_args.serving_model_dir,
     )
-    training.write()
-    job.run(training)
+
+
+def with_best(config: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns `config` with the values that a Tuner found best, KerasTuner's `{"values": {"recipe.momentum": 0.9}}`."""
+    changed = dict(config)
+    for name, value in (found or {}).get("values", {}).items():
+        section, _, field = name.partition(".")
+        if section in ("recipe", "network"):  # the others are the search's own, such as tuner/epochs
+            changed[section] = {**changed[section], field: value}
+    return changed
 
 
 def training_key(config: dict[str, Any], transform_graph: str, initial: str) -> str:

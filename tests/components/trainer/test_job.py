@@ -126,10 +126,13 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
         engine=Engine(),
         recipe=dataclasses.replace(small_job.recipe, steps=10),
         key="longer",
+        tflite=True,
         model_directory=str(tmp_path / "longer" / "Format-Serving"),
     )
     job.run(longer)
     assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
+    checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
+    assert (checked["images"], checked["other_class"]) == (8, 0)
 
 
 def accuracy(a_job, folder):

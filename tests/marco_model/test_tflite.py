@@ -1,0 +1,91 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from marco_data.synthetic import Settings, draw
+from marco_model import tflite
+from marco_model.errors import InputError
+from marco_model.export import export
+from marco_model.inception_v3 import inception_v3
+from marco_model.labels import CLASSES
+from marco_model.load import load
+from marco_model.preprocessing import evaluation_batch
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def drops():
+    return [draw(index, Settings(shorter_side=160)).jpeg() for index in range(120)]
+
+
+@pytest.fixture(scope="module")
+def directory(drops, tmp_path_factory):
+    """A small network whose last layer is scaled so that untrained features still tell the drops apart."""
+    network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1)
+    logits = np.concatenate(
+        [network(evaluation_batch(tf.constant(drops[i : i + 20]), 151), training=False) for i in range(0, 120, 20)]
+    )
+    head = network.get_layer("Logits-Conv2d_1c_1x1")
+    kernel, bias = head.get_weights()
+    scale = 3 / logits.std(0)
+    head.set_weights([kernel * scale, (bias - logits.mean(0)) * scale])
+    path = tmp_path_factory.mktemp("model") / "m"
+    export(network, path, classes=CLASSES, input_size=151, metadata={"name": "tried"})
+    return path
+
+
+def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
+    classifier = load(directory)
+    model, found = tflite.checked(classifier, drops)
+    assert (found.images, found.other_class) == (120, 0)
+    assert found.largest_difference < 1e-4
+    classes = classifier.score(drops).argmax(1)
+    assert np.bincount(classes, minlength=4).min() > 5
+    interpreter = tf.lite.Interpreter(model_content=model)
+    (given,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (given["shape"].tolist(), given["dtype"]) == ([1, 151, 151, 3], np.float32)
+    assert (told["shape"].tolist(), told["dtype"]) == ([1, 4], np.float32)
+
+
+def test_another_models_classes_are_counted(directory, drops):
+    classifier = load(directory)
+    scores = classifier.score(drops[:40])
+    reversed_model = _reversed(classifier)
+    found = tflite.agreement(classifier, tflite.convert(reversed_model), drops[:40])
+    assert found.other_class == (scores.argmax(1) != scores[:, ::-1].argmax(1)).sum() > 20
+    assert found.largest_difference == pytest.approx(np.abs(scores - scores[:, ::-1]).max(), abs=1e-4)
+    with pytest.raises(InputError, match=rf"gives {found.other_class} of 40 images another class"):
+        tflite.checked(reversed_model, drops[:40])
+
+
+def test_it_is_put_into_a_models_folder_with_its_check(directory, drops, tmp_path):
+    examples = tmp_path / "eval.gz"
+    with tf.io.TFRecordWriter(str(examples), "GZIP") as writer:
+        for encoded in drops[:10]:
+            feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    found = tflite.add(str(directory), CLASSES, [str(examples)])
+    assert (found.images, found.other_class) == (10, 0)
+    assert json.loads((directory / tflite.CHECK).read_text()) == dataclasses.asdict(found)
+    classifier = load(directory)
+    scores = tflite.scorer((directory / tflite.MODEL).read_bytes())(classifier.images(drops[:3]))
+    np.testing.assert_allclose(scores, classifier.score(drops[:3]), atol=1e-4)
+    assert not list((directory / "assets.extra").glob("*.partial"))
+
+
+def _reversed(classifier):
+    """A loaded classifier whose logits come in the wrong order, as a faulty conversion would give them."""
+
+    class Wrong(type(classifier)):
+        @property
+        def logits(self):
+            right = super().logits
+            return lambda images: right(images)[:, ::-1]
+
+    classifier = load(classifier._directory)
+    classifier.__class__ = Wrong
+    return classifier
