@@ -190,6 +190,7 @@ def test_two_workers_get_two_trials(client, tmp_path):
     shared = oracle(client)
     shared._set_project_dir(str(tmp_path), "search")
     one, other = shared.create_trial("tuner0"), shared.create_trial("tuner1")
+    assert (one.status, other.status) == ("RUNNING", "RUNNING")
     assert one.hyperparameters.values != other.hyperparameters.values
     assert shared.create_trial("tuner0") is one
 
