@@ -31,8 +31,13 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
 
 
 def search_job(job: Job, tuning: Tuning) -> Job:
-    """Returns the job with the name and the folder of a search: another space is another search."""
-    told = json.dumps([job.key, dataclasses.asdict(tuning)], sort_keys=True)
+    """Returns the job with the name and the folder of a search.
+
+    Another space is another search; more trials go on with the same one.
+    """
+    named = dataclasses.asdict(tuning)
+    del named["trials"]
+    told = json.dumps([job.key, named], sort_keys=True)
     key = hashlib.sha256(told.encode()).hexdigest()[:16]
     parent = job.checkpoints.rpartition("/")[0]
     return dataclasses.replace(job, key=key, name=f"search-{key[:8]}", checkpoints=f"{parent}/{key}")

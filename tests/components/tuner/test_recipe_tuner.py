@@ -48,10 +48,14 @@ def test_a_trial_is_the_job_with_other_values_and_a_place_of_its_own(small_job):
     assert job.key != small_job.key
 
 
-def test_another_space_is_another_search(small_job):
-    one, other = (search_job(small_job, Tuning(space=SPACE, trials=trials)) for trials in (4, 5))
-    assert one == search_job(small_job, Tuning(space=SPACE, trials=4))
-    assert len({one.key, other.key, small_job.key}) == len({one.checkpoints, other.checkpoints}) + 1 == 3
+def test_another_space_is_another_search_and_more_trials_are_the_same(small_job):
+    one, more, other = (
+        search_job(small_job, Tuning(space=SPACE, trials=trials, steps=steps))
+        for trials, steps in ((4, 10), (5, 10), (4, 20))
+    )
+    assert one == more
+    assert len({one.key, other.key, small_job.key}) == 3
+    assert one.checkpoints != other.checkpoints
 
 
 def test_the_trainer_takes_the_best_values_and_leaves_the_searchs_own():
