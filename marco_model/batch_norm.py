@@ -37,3 +37,14 @@ class BatchNormalization(layers.BatchNormalization):
         for moving, moment in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + moment * (1.0 - self.momentum))
         return outputs
+
+
+def batch_norms(model: keras.Model) -> list[layers.BatchNormalization]:
+    """Returns all batch norms of a model, those of models within it too."""
+    found: list[layers.BatchNormalization] = []
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            found.append(layer)
+        elif hasattr(layer, "layers"):
+            found += batch_norms(layer)
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from marco_model import augmentation, preprocessing
+from marco_model.batch_norm import batch_norms
 from marco_model.errors import InputError
 from marco_model.loss import heads, training_loss
 from marco_model.recipe import Recipe
@@ -35,6 +36,13 @@ class TrainingState:
         self.optimizer = RMSProp(self.trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
         self.averages = _copies(self.trained + self.statistics)
         self.best = _copies(self.trained + self.statistics)
+        momenta = {
+            statistic.path: layer.momentum
+            for layer in batch_norms(model)
+            for statistic in (layer.moving_mean, layer.moving_variance)
+        }
+        # The share of each statistic that a step keeps.
+        self._kept = [momenta.get(variable.path, 1.0) for variable in model.non_trainable_variables]
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
         self._gradients = tf.function(self._forward_and_backward, jit_compile=True) if xla else None
 
@@ -69,8 +77,8 @@ class TrainingState:
         )
         if replica.num_replicas_in_sync > 1:
             outcome = replica.all_reduce(tf.distribute.ReduceOp.MEAN, outcome)
-        gradients, changes, loss, accuracy = outcome
-        replica.merge_call(self._update, args=(gradients, changes, learning_rate, average_decay))
+        gradients, added, loss, accuracy = outcome
+        replica.merge_call(self._update, args=(gradients, added, learning_rate, average_decay))
         return loss, accuracy
 
     def _draws(
@@ -91,27 +99,28 @@ class TrainingState:
         draws: augmentation.Draws | None,
         labels: tf.Tensor,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns gradients, changes of the moving statistics, loss and accuracy; pure, hence compilable."""
+        """Returns gradients, what is added to the moving statistics, loss and accuracy; pure, hence compilable."""
         inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)
             outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)
             loss = training_loss(outputs, labels, [trained[index] for index in self._kernels], self._recipe)
-        changes = [new - old for new, old in zip(moved, statistics, strict=True)]
-        return tape.gradient(loss, trained), changes, loss, _accuracy(heads(outputs)["logits"], labels)
+        added = [new - kept * old for new, kept, old in zip(moved, self._kept, statistics, strict=True)]
+        return tape.gradient(loss, trained), added, loss, _accuracy(heads(outputs)["logits"], labels)
 
     def _update(
         self,
         strategy: tf.distribute.Strategy,
         gradients: list[tf.Tensor],
-        changes: list[tf.Tensor],
+        added: list[tf.Tensor],
         learning_rate: tf.Tensor,
         average_decay: tf.Tensor,
     ) -> None:
         self.optimizer.apply(strategy, gradients, learning_rate)
-        # Changes are added rather than values assigned, so that asynchronous workers don't undo each other's.
-        for variable, change in zip(self.statistics, changes, strict=True):
-            strategy.extended.update(variable, _add, args=(change,))
+        # What is kept is kept of the value at hand: asynchronous workers that add to stale values, or put others in
+        # their place, would undo each other's steps and could make a variance negative.
+        for variable, kept, addend in zip(self.statistics, self._kept, added, strict=True):
+            strategy.extended.update(variable, _move, args=(kept, addend))
         for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
             strategy.extended.update(average, _approach, args=(variable, average_decay))
 
@@ -185,8 +194,8 @@ def _copies(variables: list[tf.Variable]) -> list[tf.Variable]:
     return copies
 
 
-def _add(variable: tf.Variable, change: tf.Tensor) -> None:
-    variable.assign_add(change)
+def _move(statistic: tf.Variable, kept: float, addend: tf.Tensor) -> None:
+    statistic.assign(kept * statistic + addend)
 
 
 def _approach(average: tf.Variable, variable: tf.Variable, decay: tf.Tensor) -> None:

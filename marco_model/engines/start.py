@@ -7,6 +7,7 @@ import logging
 import keras
 import tensorflow as tf
 
+from marco_model.batch_norm import batch_norms
 from marco_model.engine import Engine
 from marco_model.engines import cluster as clusters
 from marco_model.engines.parameter_server import ParameterServers
@@ -57,10 +58,5 @@ def prepare(model: keras.Model, engine: Engine, replicas: int) -> None:
         raise InputError(
             f"engine.xla is true with {replicas} replicas and synchronized_batch_norm; set one of the two to false"
         )
-    for layer in _layers(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
-
-
-def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    return [inner for layer in model.layers for inner in (_layers(layer) if hasattr(layer, "layers") else [layer])]
+    for layer in batch_norms(model):
+        layer.synchronized = True
