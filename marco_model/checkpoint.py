@@ -12,7 +12,6 @@ import io
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 KEPT = 2
 _NAME = re.compile(r"^step-(\d{9})\.npz$")
-_STEP, _BEST_STEP, _BEST_ACCURACY = "step", "best_step", "best_accuracy"
+_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS = "step", "best_step", "best_accuracy", "arrays"
 
 
 class Checkpoint(NamedTuple):
@@ -47,6 +46,8 @@ def save(directory: str, checkpoint: Checkpoint) -> str:
         _STEP: np.int64(checkpoint.step),
         _BEST_STEP: np.int64(checkpoint.best_step),
         _BEST_ACCURACY: np.float64(checkpoint.best_accuracy),
+        # A zip's checksums are those of its members; this notices that one is missing from its directory.
+        _ARRAYS: np.int64(len(checkpoint.values)),
     }
     np.savez(content, **numbers, **checkpoint.values)
     if "://" in path:
@@ -94,7 +95,7 @@ def newest(directory: str) -> Checkpoint | None:
         path = _path(directory, step)
         try:
             return _read(path)
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, tf.errors.OpError) as error:
+        except Exception as error:  # damage has many faces in zipfile and NumPy
             log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
     return None
 
@@ -102,4 +103,7 @@ def newest(directory: str) -> Checkpoint | None:
 def _read(path: str) -> Checkpoint:
     with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
         values = {name: arrays[name] for name in arrays.files}
-    return Checkpoint(int(values.pop(_STEP)), int(values.pop(_BEST_STEP)), float(values.pop(_BEST_ACCURACY)), values)
+    told = {name: values.pop(name) for name in (_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS)}
+    if len(values) != int(told[_ARRAYS]):
+        raise ValueError(f"{len(values)} of {told[_ARRAYS]} arrays are there")
+    return Checkpoint(int(told[_STEP]), int(told[_BEST_STEP]), float(told[_BEST_ACCURACY]), values)

@@ -40,7 +40,7 @@ def runs(tmp_path_factory):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
     with subprocess.Popen(command(output), cwd=elsewhere, start_new_session=True, **options) as first:
         deadline = time.monotonic() + 400
-        while not list(output.glob("checkpoints/*/ckpt-*.index")) and first.poll() is None:
+        while not list(output.glob("checkpoints/*/step-*.npz")) and first.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         os.killpg(first.pid, signal.SIGKILL)
