@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.trainer import job
+from components.tuner.options import by_section
 from marco_model.engine import Engine
 from marco_model.errors import InputError
 from marco_model.initial import fingerprint
@@ -58,12 +59,8 @@ def job_of(fn_args: Any, config: dict[str, Any]) -> job.Job:
 
 def with_best(config: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
     """Returns `config` with the values that a Tuner found best, KerasTuner's `{"values": {"recipe.momentum": 0.9}}`."""
-    changed = dict(config)
-    for name, value in (found or {}).get("values", {}).items():
-        section, _, field = name.partition(".")
-        if section in ("recipe", "network"):  # the others are the search's own, such as tuner/epochs
-            changed[section] = {**changed[section], field: value}
-    return changed
+    best = by_section((found or {}).get("values", {}))
+    return {**config, **{section: {**config[section], **values} for section, values in best.items()}}
 
 
 def training_key(config: dict[str, Any], transform_graph: str, initial: str) -> str:

@@ -89,6 +89,16 @@ def kind_of(name: str) -> type:
     return type(fields[field])
 
 
+def by_section(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns values such as `{"recipe.momentum": 0.9}` by section and field; the search's own are left out."""
+    sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    for name, value in values.items():
+        section, _, field = name.partition(".")
+        if section in sections:
+            sections[section][field] = value
+    return sections
+
+
 def _check(name: str, parameter: Parameter) -> None:
     kind = kind_of(name)
     if not parameter.choices and kind not in (int, float):

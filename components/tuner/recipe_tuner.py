@@ -11,6 +11,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.oracle import Oracle
 
 from components.trainer import job as jobs
+from components.tuner.options import by_section
 from components.tuner.oracles import HYPERBAND_ROUNDS
 from marco_model.engines.start import start
 from marco_model.errors import DivergedError, InputError, Interrupted
@@ -80,11 +81,7 @@ def trial_job(job: jobs.Job, values: dict[str, Any], steps: int, trial: str) -> 
 
     Raises `InputError` where the values don't go together.
     """
-    sections: dict[str, dict[str, Any]] = {"recipe": {}, "network": {}}
-    for name, value in values.items():
-        section, _, field = name.partition(".")
-        if section in sections:
-            sections[section][field] = value
+    sections = by_section(values)
     every = max(1, steps // 10)
     recipe = dataclasses.replace(
         job.recipe, **{"steps": steps, "evaluate_every": every, "checkpoint_every": every, **sections["recipe"]}

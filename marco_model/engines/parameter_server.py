@@ -41,7 +41,7 @@ class ParameterServers:
 
     def begin(self, state: TrainingState, work: Work) -> None:
         """Takes the state, made under `strategy`, and what to train it on."""
-        self._state, self._work = state, work
+        self._work = work
         strategy = self.strategy
 
         @tf.function

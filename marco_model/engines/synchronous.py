@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 
 import tensorflow as tf
@@ -10,8 +9,6 @@ import tensorflow as tf
 from marco_model import training_input
 from marco_model.engines.work import Scalars, StepResult, Work
 from marco_model.training_state import TrainingState
-
-log = logging.getLogger(__name__)
 
 
 class Synchronous:

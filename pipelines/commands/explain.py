@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from pipelines.commands import inputs
+
 
 def explain(
     paths: Annotated[
@@ -36,22 +38,12 @@ def explain(
 
     Example: marco explain --model models/released --output explained --class Crystals plates/03c3
     """
-    from marco_data.image_files import ENDINGS, find_images
-    from marco_model.errors import InputError
-    from marco_model.model_directory import saved_model_directory
     from pipelines.explanation import TABLE, Options
     from pipelines.explanation import explain as explain_files
     from pipelines.result_tables import errors_path
 
-    files = find_images(paths)
-    if not files:
-        raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {' '.join(ENDINGS)}")
-    if model is None:
-        from marco_model.released import published_directory
-
-        model = published_directory()
-        typer.echo("no --model given: explaining the classifier published in 2018", err=True)
-    found = saved_model_directory(model)
+    files = inputs.images(paths)
+    found = inputs.model_directory(model, "explaining")
     from marco_model.load import load
 
     options = Options(samples, noise, batch_size, seed, class_name, raw)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands import inputs
+
 
 def predict(
     paths: Annotated[
@@ -26,21 +28,11 @@ def predict(
 
     Example: marco predict --model models/released --output scores.csv plates/03c3
     """
-    from marco_data.image_files import ENDINGS, find_images
-    from marco_model.errors import InputError
-    from marco_model.model_directory import saved_model_directory
     from pipelines.prediction import predict as predict_files
     from pipelines.result_tables import errors_path
 
-    files = find_images(paths)
-    if not files:
-        raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {' '.join(ENDINGS)}")
-    if model is None:
-        from marco_model.released import published_directory
-
-        model = published_directory()
-        typer.echo("no --model given: scoring with the classifier published in 2018", err=True)
-    found = saved_model_directory(model)
+    files = inputs.images(paths)
+    found = inputs.model_directory(model, "scoring with")
     from marco_model.load import load
 
     outcome = predict_files(load(found), files, output, batch_size)

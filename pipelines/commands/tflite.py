@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from pipelines.commands import inputs
+
 
 def tflite(
     paths: Annotated[
@@ -25,20 +27,12 @@ def tflite(
 
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
-    from marco_data.image_files import ENDINGS, encoded_image, find_images
+    from marco_data.image_files import encoded_image
     from marco_data.progress import progress
     from marco_model.errors import InputError
-    from marco_model.model_directory import saved_model_directory
 
-    files = find_images(paths)
-    if not files:
-        raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {' '.join(ENDINGS)}")
-    if model is None:
-        from marco_model.released import published_directory
-
-        model = published_directory()
-        typer.echo("no --model given: converting the classifier published in 2018", err=True)
-    found = saved_model_directory(model)
+    files = inputs.images(paths)
+    found = inputs.model_directory(model, "converting")
     from marco_model.load import load
     from marco_model.tflite import checked
 
