@@ -1,0 +1,1 @@
+"""What a Kubernetes cluster gives a step or a training: resources, volumes, secrets."""
