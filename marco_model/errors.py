@@ -1,5 +1,11 @@
 """Errors that are the caller's to mend, shown by the command line as one line without a traceback."""
 
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Input, configuration or environment is not as expected.
@@ -22,3 +28,20 @@ class Interrupted(Exception):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+@contextlib.contextmanager
+def exit_status() -> Iterator[None]:
+    """Ends the process on an expected error, with one line on stderr.
+
+    Exit status: 2 for an `InputError`, 1 for a `ClusterError`; 128 + the signal's number, as shells have it, where
+    training was asked to stop and has saved its state.
+    """
+    try:
+        yield
+    except (InputError, ClusterError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 
 import typer
 
-from marco_model.errors import ClusterError, InputError, Interrupted
+from marco_model.errors import exit_status
 from pipelines.commands import (
     compile,
     data_import,
@@ -45,25 +44,12 @@ data.command("synthesize")(data_synthesize.synthesize)
 
 
 def main() -> None:
-    """Runs `marco`; an expected error becomes one line on stderr.
-
-    Exit status: 2 for an `InputError`, 1 for a `ClusterError`; 128 + the signal's number, as shells have it, where
-    training was asked to stop and has saved its state.
-    """
+    """Runs `marco`; an expected error becomes one line on stderr and an exit status."""
     # What TensorFlow and Google's libraries say about CUDA and Python versions at every start helps nobody here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
-    try:
+    with exit_status():
         app()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(128 + stopped.signal)
 
 
 if __name__ == "__main__":

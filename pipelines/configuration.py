@@ -17,6 +17,7 @@ from marco_model.engine import Engine
 from marco_model.errors import InputError
 from marco_model.network import Network
 from marco_model.recipe import Recipe
+from pipelines.cluster import Cluster
 from pipelines.labelling import Labels
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
@@ -95,6 +96,8 @@ class Configuration(_Section):
     model_name: str = "marco"
     # Where blessed models are published, a version a folder.
     destination: str | None = None
+    # What the steps are given on Kubernetes (docs/kubeflow.md); a run on this machine does not look at it.
+    cluster: Cluster = Cluster()
     # Beam's options for every step that runs on it, such as --runner=DataflowRunner.
     beam: tuple[str, ...] = LOCAL_BEAM_ARGS
 

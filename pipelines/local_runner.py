@@ -24,14 +24,17 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     source = _source(configuration, output)
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
+    from components.trainer.parameters import TrainingParameters
     from marco_data.shards import fingerprint
     from marco_model.initial import fingerprint as initial_fingerprint
+    from pipelines.labelling import label_scheme
     from pipelines.pipeline import create_pipeline
 
     where = places.local(configuration, output)
     metadata_file = output.resolve() / "metadata.db"
-    initial = initial_fingerprint(configuration.network.initial)
-    pipeline = create_pipeline(configuration, where, source, fingerprint([source]), metadata_file, initial)
+    scheme = label_scheme(configuration.labels, source)
+    parameters = TrainingParameters(source, fingerprint([source]), initial_fingerprint(configuration.network.initial))
+    pipeline = create_pipeline(configuration, where, scheme, parameters, metadata_file=metadata_file)
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
         steps = lineage.last_run(metadata_file, configuration.name)

@@ -3,10 +3,10 @@
 import dataclasses
 import pathlib
 
-from tfx.components import StatisticsGen, Trainer, Transform, Tuner
+from tfx.components import StatisticsGen, Transform
 from tfx.orchestration import metadata
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import trainer_pb2
 
 from components.evaluator.component import Evaluator
 from components.example_gen.component import MarcoExampleGen
@@ -15,27 +15,28 @@ from components.example_validator.component import ExampleValidator
 from components.pusher.component import Pusher
 from components.schema.component import CuratedSchema
 from components.statistics_gen.options import stats_options
+from components.trainer.component import Trainer
+from components.trainer.parameters import TrainingParameters
+from components.tuner.component import Tuner
 from marco_model.labels import LabelScheme
 from pipelines.configuration import Configuration, Data
-from pipelines.labelling import label_scheme
 from pipelines.places import Places
 
 
 def create_pipeline(
     configuration: Configuration,
     places: Places,
-    source: str,
-    fingerprint: str,
+    scheme: LabelScheme,
+    parameters: TrainingParameters,
+    run_label: str | RuntimeParameter = "",
     metadata_file: pathlib.Path | None = None,
-    initial: str = "",
 ) -> Pipeline:
-    """Returns the whole pipeline over the shards at `source`, whose content `fingerprint` stands for in cache keys.
+    """Returns the whole pipeline over the shards at `parameters.source`, labelled by `scheme`.
 
-    `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own. `initial` stands for the
-    content of the model that training begins from, where that can be read before the run.
+    `parameters` and `run_label`, a tag of the run in MLflow, are what changes from run to run: values, or parameters of
+    a compiled package. `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own.
     """
-    scheme = label_scheme(configuration.labels, source)
-    example_gen = MarcoExampleGen(source, fingerprint, _ingest(configuration.data, scheme))
+    example_gen = MarcoExampleGen(parameters.source, parameters.fingerprint, _ingest(configuration.data, scheme))
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
     schema = CuratedSchema(classes=scheme.classes)
@@ -50,19 +51,16 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
-    training = {**_training(configuration, scheme.classes, places, source, fingerprint), "initial": initial}
+    training = _training(configuration, scheme.classes, places)
     inputs = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
-        "train_args": trainer_pb2.TrainArgs(splits=["train"]),
-        "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
+        "training": parameters,
     }
     tuners = []
     if configuration.tuning:
-        tuning = {"tuning": dataclasses.asdict(configuration.tuning)}
-        tuners = [Tuner(tuner_fn="components.tuner.run.tuner_fn", custom_config=training | tuning, **inputs)]
+        tuners = [Tuner(custom_config=training | {"tuning": dataclasses.asdict(configuration.tuning)}, **inputs)]
     trainer = Trainer(
-        run_fn="components.trainer.run.run_fn",
         hyperparameters=tuners[0].outputs["best_hyperparameters"] if tuners else None,
         custom_config=training,
         **inputs,
@@ -78,6 +76,7 @@ def create_pipeline(
         model_blessing=evaluator.outputs["blessing"],
         destination=places.destination,
         registered_model=configuration.model_name,
+        run_label=run_label,
     )
     return Pipeline(
         pipeline_name=configuration.name,
@@ -112,9 +111,7 @@ def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:
     )
 
 
-def _training(
-    configuration: Configuration, classes: tuple[str, ...], places: Places, source: str, fingerprint: str
-) -> dict:
+def _training(configuration: Configuration, classes: tuple[str, ...], places: Places) -> dict:
     return {
         "classes": list(classes),
         "network": dataclasses.asdict(configuration.network),
@@ -123,7 +120,7 @@ def _training(
         "transform": configuration.transform.model_dump(),
         "export": configuration.export.model_dump(),
         "tracking": {"uri": places.tracking, "experiment": configuration.tracking.experiment},
-        "data": {"source": source, "fingerprint": fingerprint},
         "model_name": configuration.model_name,
         "checkpoints": places.checkpoints,
+        **({"cluster": places.placement} if places.placement else {}),
     }

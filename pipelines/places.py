@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
 from components.mlflow_tracking.connection import local_store
 from marco_model.errors import InputError
@@ -15,13 +16,15 @@ class Places:
     """Absolute paths or URIs.
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
-    models, a version a folder. `tracking`: MLflow's URI.
+    models, a version a folder. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes, what
+    its containers share (`components.cluster.options.Placement`).
     """
 
     root: str
     checkpoints: str
     destination: str
     tracking: str
+    placement: dict[str, Any] | None = None
 
 
 def local(configuration: Configuration, output: pathlib.Path) -> Places:
@@ -38,14 +41,27 @@ def local(configuration: Configuration, output: pathlib.Path) -> Places:
 def remote(configuration: Configuration, root: str) -> Places:
     """Returns the places of a run on a cluster below `root`, a URI or a mounted path.
 
-    Raises `InputError` where runs would be tracked in a SQLite file that no object store can hold.
+    What outlives a step lies in `cluster.shared` where that is set, otherwise below `root`. Raises `InputError` where
+    it would lie in an object store that can't hold it.
     """
-    root = root.rstrip("/")
-    if "://" in root and not configuration.tracking.uri:
+    root, shared = root.rstrip("/"), _lasting(configuration, root)
+    if "://" in shared and not shared.startswith("gs://"):
+        raise InputError(f"root {root} cannot hold checkpoints; set cluster.volumes and cluster.shared, a path in one")
+    if "://" in shared and not configuration.tracking.uri:
         raise InputError(f"root {root} cannot hold MLflow's SQLite file; --set tracking.uri=http://HOST of a server")
     return Places(
         root=f"{root}/pipeline",
-        checkpoints=f"{root}/checkpoints",
-        destination=configuration.destination or f"{root}/models",
-        tracking=configuration.tracking.uri or f"sqlite:///{root}/mlflow.db",
+        checkpoints=f"{shared}/checkpoints",
+        destination=configuration.destination or f"{shared}/models",
+        tracking=configuration.tracking.uri or f"sqlite:///{shared}/mlflow.db",
+        placement=configuration.cluster.placement() if configuration.cluster.replicas else None,
     )
+
+
+def data(configuration: Configuration, root: str) -> str:
+    """Returns where a run on a cluster finds its data if it is not told of any."""
+    return f"{_lasting(configuration, root)}/data"
+
+
+def _lasting(configuration: Configuration, root: str) -> str:
+    return configuration.cluster.shared.rstrip("/") or root.rstrip("/")

@@ -16,6 +16,7 @@ class PusherSpec(component_spec.ComponentSpec):
     PARAMETERS: ClassVar = {
         "destination": component_spec.ExecutionParameter(type=str),
         "registered_model": component_spec.ExecutionParameter(type=str),
+        "run_label": component_spec.ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -39,11 +40,13 @@ class Pusher(base_component.BaseComponent):
         model_blessing: types.BaseChannel,
         destination: "str | data_types.RuntimeParameter",
         registered_model: "str | data_types.RuntimeParameter" = "",
+        run_label: "str | data_types.RuntimeParameter" = "",
     ):
-        """Takes a folder for versions, and a name in MLflow's registry, empty for none."""
+        """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none."""
         spec = PusherSpec(
             destination=destination,
             registered_model=registered_model,
+            run_label=run_label,
             model=model,
             model_blessing=model_blessing,
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),

@@ -37,6 +37,8 @@ class Executor(base_executor.BaseExecutor):
         output = artifact_utils.get_single_instance(output_dict["pushed_model"])
         saved_model = Path(path_utils.serving_model_path(model.uri))
         run = tracking.run_of_model(model.uri)
+        if run and exec_properties["run_label"]:
+            run.set_tags({"run_label": exec_properties["run_label"]})
         version = None
         if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
             note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}

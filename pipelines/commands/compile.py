@@ -21,10 +21,10 @@ def compile_(
     target: Annotated[Target, typer.Option(help="Where the package runs.")] = Target.kubeflow,
     root: Annotated[str, typer.Option(help="Where artifacts are kept: a URI or a mounted path.")] = "/marco",
     image: Annotated[
-        str, typer.Option(help="Container image with this project, best by digest.")
-    ] = "localhost/marco-pipeline:latest",
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Container image with this project, best by digest; by default cluster.image."),
+    ] = None,
     data: Annotated[Optional[str], typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,  # noqa: UP045
-    fingerprint: Annotated[str, typer.Option(help="Stands for the data in cache keys; change it with the data.")] = "1",
     change: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
@@ -32,14 +32,14 @@ def compile_(
 ) -> None:
     """Compile the pipeline of `marco run`, unchanged, into a Kubeflow Pipelines package (schema 2.1).
 
+    Data, steps of training and a run's label are parameters of the package, with the preset's as defaults.
+
     Example: marco compile --preset paper --data gs://BUCKET/marco --root gs://BUCKET/runs --image
     REGISTRY/marco@sha256:… --set tracking.uri=http://mlflow:5000 --output marco.yaml
     """
-    from pipelines import configuration, kubeflow_runner, places
-    from pipelines.pipeline import create_pipeline
+    from pipelines import configuration, kubeflow_runner
 
-    loaded = configuration.load(preset, change, data)
-    where = places.remote(loaded, root)
-    pipeline = create_pipeline(loaded, where, loaded.data.source or f"{root.rstrip('/')}/data", fingerprint)
-    kubeflow_runner.compile_package(pipeline, output, image)
-    typer.echo(f"{len(pipeline.components)} steps in {output}; artifacts below {root}, image {image}")
+    changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
+    loaded = configuration.load(preset, changes, data)
+    steps = kubeflow_runner.compile_package(loaded, root, output)
+    typer.echo(f"{steps} steps in {output}; artifacts below {root}, image {loaded.cluster.image}")

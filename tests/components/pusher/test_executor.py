@@ -48,7 +48,7 @@ def push(folder, model, destination, blessed, name):
     Executor().Do(
         {"model": [model], "model_blessing": [blessing]},
         {"pushed_model": [output]},
-        {"destination": str(destination), "registered_model": name},
+        {"destination": str(destination), "registered_model": name, "run_label": ""},
     )
     return output
 

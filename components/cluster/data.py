@@ -1,0 +1,61 @@
+"""The first step on a cluster: looks at the data of this very run, which a schedule started, and says what they are.
+
+It is never cached. Its outputs are parameters of the steps that follow, and so of their cache keys: unchanged data are
+not ingested again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+from components.trainer import parameters
+from marco_data.shards import fingerprint
+from marco_data.synthetic import Settings, synthesize
+from marco_model.errors import InputError, exit_status
+from marco_model.initial import fingerprint as initial_fingerprint
+
+OUTPUTS = ("source", "fingerprint", "initial")
+
+
+def describe(source: str, initial: str, synthetic: dict | None, place: str) -> dict[str, str]:
+    """Returns where the shards are, what stands for their content, and what stands for the weights `initial` names.
+
+    Where `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
+    `place`, a folder on a volume, unless it lies there already.
+
+    Raises `InputError` where there are no data, or no model to begin from.
+    """
+    if not source and synthetic:
+        if "://" in place:
+            raise InputError(f"synthetic data can't be drawn into {place}; give the parameter data, or cluster.shared")
+        settings = dict(synthetic)
+        synthesize(pathlib.Path(place), settings.pop("images"), Settings(**settings), overwrite=True)
+    source = source or place
+    return {"source": source, "fingerprint": fingerprint([source]), "initial": initial_fingerprint(initial)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes each output into the file that the launcher named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", required=True, help="shards; empty: those in --place")
+    parser.add_argument("--place", required=True, help="where data lie that the run was not told of")
+    parser.add_argument("--synthetic", required=True, help="JSON: the set to draw into --place, or null")
+    parser.add_argument("--initial", required=True, help="the weights that training begins from")
+    parser.add_argument("--steps", required=True, help="steps of training; empty: the recipe's")
+    for name in OUTPUTS:
+        parser.add_argument(f"--{name}-file", required=True, help=f"where {name} is written")
+    told = parser.parse_args(arguments)
+    parameters.steps(told.steps)
+    outputs = describe(told.source, told.initial, json.loads(told.synthetic), told.place)
+    for name, value in outputs.items():
+        file = pathlib.Path(getattr(told, f"{name}_file"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(value)
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    with exit_status():
+        main()

@@ -1,0 +1,89 @@
+"""What a container of a compiled TFX step runs on open-source Kubeflow Pipelines, around TFX's own entrypoint.
+
+The launcher of Kubeflow Pipelines 2 differs from that of Vertex AI, for which TFX compiles, in three ways (facts:
+docs/kubeflow.md). It hands over input artifacts without their types, which stand in the specification that TFX passes
+beside them. It names artifacts on `gs://`, `s3://` and `minio://`, but has fetched inputs, and fetches outputs, below
+`/gcs`, `/s3` and `/minio`. And it waits for processes that TFX's libraries may crash while they end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+_STAGED = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
+
+
+def staged(uri: str) -> str:
+    """Returns the local path of what the launcher keeps at `uri`; any other path or URI as it is."""
+    for scheme, folder in _STAGED.items():
+        if uri.startswith(scheme):
+            return folder + uri.removeprefix(scheme)
+    return uri
+
+
+def localize(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dict[str, str]:
+    """Fills in types and local paths of all artifacts, in place; returns the URI of each output by its local path.
+
+    `executor_input`, `inputs_spec`: the messages ExecutorInput and ComponentInputsSpec of KFP's pipeline_spec, as JSON.
+    """
+    specs = inputs_spec.get("artifacts", {})
+    for name, listed in executor_input.get("inputs", {}).get("artifacts", {}).items():
+        for artifact in listed.get("artifacts", []):
+            if not artifact.get("type") and name in specs:
+                artifact["type"] = specs[name]["artifactType"]
+            artifact["uri"] = staged(artifact["uri"])
+    remote = {}
+    for listed in executor_input.get("outputs", {}).get("artifacts", {}).values():
+        for artifact in listed.get("artifacts", []):
+            uri = artifact["uri"]
+            artifact["uri"] = staged(uri)
+            remote[artifact["uri"]] = uri
+    return remote
+
+
+def restore(executor_output: dict[str, Any], remote: dict[str, str]) -> None:
+    """Puts the URIs of outputs back, in place: the launcher uploads from where they lead and records them."""
+    for listed in executor_output.get("artifacts", {}).values():
+        for artifact in listed.get("artifacts", []):
+            artifact["uri"] = remote.get(artifact["uri"], artifact["uri"])
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the executor that `arguments`, those of TFX's `kubeflow_v2_run_executor`, name."""
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--executor_class_path", required=True)
+    parser.add_argument("--json_serialized_invocation_args", required=True)
+    parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
+    given, beam_arguments = parser.parse_known_args(arguments)
+    executor_input = json.loads(given.json_serialized_invocation_args)
+    remote = localize(executor_input, json.loads(given.json_serialized_inputs_spec_args))
+    for path in remote:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    given.json_serialized_invocation_args = json.dumps(executor_input)
+    kubeflow_v2_run_executor._run_executor(given, beam_arguments)
+    output_file = pathlib.Path(executor_input["outputs"]["outputFile"])
+    executor_output = json.loads(output_file.read_text())
+    restore(executor_output, remote)
+    output_file.write_text(json.dumps(executor_output))
+
+
+def run() -> None:
+    """Runs `main` and ends at once: some libraries of TFX crash in the destructors of an orderly end."""
+    from marco_model.errors import exit_status
+
+    with exit_status():
+        main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    run()

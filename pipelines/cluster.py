@@ -1,0 +1,61 @@
+"""The section `cluster` of a configuration: what the steps of a run on Kubernetes are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from components.cluster.options import Placement, Resources
+
+DATA_STEP = "Data"
+STEPS = (
+    DATA_STEP,
+    "MarcoExampleGen",
+    "StatisticsGen",
+    "CuratedSchema",
+    "ExampleValidator",
+    "Transform",
+    "Tuner",
+    "Trainer",
+    "Evaluator",
+    "Pusher",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster(Placement):
+    """`Placement`, and the resources of each step: those of `steps` by its name, otherwise `default`.
+
+    `retries`: how often a step that fails is run again; training goes on from its last checkpoint.
+    """
+
+    default: Resources = Resources()
+    steps: dict[str, Resources] = dataclasses.field(default_factory=dict)
+    retries: int = 2
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.steps) - set(STEPS))
+        if unknown:
+            raise ValueError(f"cluster.steps names {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
+        if self.retries < 0:
+            raise ValueError(f"cluster.retries is {self.retries}; give 0 or more")
+        if self.shared and not any(_within(self.shared, volume.path) for volume in self.volumes):
+            raise ValueError(f"cluster.shared {self.shared} lies in none of cluster.volumes; mount one there")
+        if self.replicas and not self.shared:
+            raise ValueError("cluster.replicas need cluster.shared, a folder on a volume that all of them mount")
+
+    def resources(self, step: str) -> Resources:
+        """Returns what a step is given."""
+        return self.steps.get(step, self.default)
+
+    def placement(self) -> dict[str, Any]:
+        """Returns the fields of `Placement`, ready for JSON."""
+        return dataclasses.asdict(
+            Placement(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Placement)})
+        )
+
+
+def _within(path: str, folder: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
