@@ -29,7 +29,7 @@ class Cluster(Placement):
     `retries`: how often a step that fails is run again; training goes on from its last checkpoint.
     """
 
-    default: Resources = Resources()
+    default: Resources = dataclasses.field(default_factory=Resources)
     steps: dict[str, Resources] = dataclasses.field(default_factory=dict)
     retries: int = 2
 

@@ -42,7 +42,10 @@ SPEC = {name: component_spec.ExecutionParameter(type=str) for name in NAMES}
 
 
 def steps(text: str) -> int | None:
-    """Returns the steps that a parameter asks for, None for the recipe's; raises `InputError` for no positive number."""
+    """Returns the steps that a parameter asks for, None for the recipe's.
+
+    Raises `InputError` for what is no whole number above 0.
+    """
     if not text:
         return None
     if not text.isdecimal() or not int(text):

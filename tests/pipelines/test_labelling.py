@@ -100,13 +100,11 @@ def test_every_example_in_the_documentation_is_a_section_that_loads():
 
 @pytest.mark.slow
 def test_a_package_for_a_cluster_says_the_classes_to_every_step(tmp_path):
-    from pipelines import kubeflow_runner, places
-    from pipelines.pipeline import create_pipeline
+    from pipelines import kubeflow_runner
 
     loaded = configuration.load("local", ["labels.scheme=hwmri10", "tracking.uri=http://mlflow:5000"])
-    pipeline = create_pipeline(loaded, places.remote(loaded, "gs://bucket/runs"), "gs://bucket/marco", "v1")
-    kubeflow_runner.compile_package(pipeline, tmp_path / "marco.yaml", "image")
-    package = yaml.safe_load((tmp_path / "marco.yaml").read_text())
+    kubeflow_runner.compile_package(loaded, "gs://bucket/runs", tmp_path / "marco.yaml")
+    package, _ = yaml.safe_load_all((tmp_path / "marco.yaml").read_text())
     for step, parameter in (
         ("MarcoExampleGen", "label_scheme"), ("CuratedSchema", "classes"), ("Evaluator", "classes"),
         ("Trainer", "custom_config"),

@@ -18,3 +18,23 @@ def test_an_object_store_cannot_hold_the_tracking_data_base():
     tracked = configuration.load("paper", ["tracking.uri=http://mlflow", "destination=gs://models"])
     assert places.remote(tracked, "gs://bucket/").root == "gs://bucket/pipeline"
     assert places.remote(tracked, "gs://bucket/").destination == "gs://models"
+
+
+VOLUME = ["cluster.volumes=[{claim: marco-shared, path: /shared}]", "cluster.shared=/shared/marco"]
+
+
+def test_checkpoints_want_a_volume_where_the_root_is_a_store_that_tensorflow_cannot_open():
+    with pytest.raises(InputError, match=r"root minio://runs cannot hold checkpoints; set cluster\.volumes"):
+        places.remote(configuration.load("paper", ["tracking.uri=http://mlflow"]), "minio://runs")
+    shared = configuration.load("paper", VOLUME)
+    where = places.remote(shared, "minio://runs")
+    assert where.root == "minio://runs/pipeline"
+    assert (where.checkpoints, where.destination) == ("/shared/marco/checkpoints", "/shared/marco/models")
+    assert where.tracking == "sqlite:////shared/marco/mlflow.db"
+    assert places.data(shared, "minio://runs") == "/shared/marco/data"
+
+
+def test_only_a_training_on_several_nodes_is_told_of_the_cluster():
+    assert places.remote(configuration.load("paper", VOLUME), "minio://runs").placement is None
+    several = configuration.load("paper", [*VOLUME, "cluster.replicas={workers: 2}"])
+    assert places.remote(several, "minio://runs").placement["shared"] == "/shared/marco"

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from components.cluster import data
+from marco_data.shards import fingerprint
+from marco_model.errors import InputError
+
+SMALL = {"images": 8, "seed": 3, "eval_share": 0.25, "shorter_side": 48, "label_noise": 0.0}
+
+
+def arguments(folder, source="", place="", synthetic=None, steps=""):
+    outputs = [part for name in data.OUTPUTS for part in (f"--{name}-file", str(folder / "out" / name / "file"))]
+    return [
+        *("--source", source, "--place", str(place), "--synthetic", json.dumps(synthetic)),
+        *("--initial", "random", "--steps", steps, *outputs),
+    ]
+
+
+def outputs(folder):
+    return {name: (folder / "out" / name / "file").read_text() for name in data.OUTPUTS}
+
+
+def test_synthetic_data_are_drawn_once_and_described_alike(tmp_path):
+    place = tmp_path / "data"
+    data.main(arguments(tmp_path, place=place, synthetic=SMALL))
+    first = outputs(tmp_path)
+    assert first == {"source": str(place), "fingerprint": fingerprint([str(place)]), "initial": "random"}
+    drawn = {path: path.stat().st_mtime_ns for path in place.iterdir()}
+    data.main(arguments(tmp_path, place=place, synthetic=SMALL))
+    assert outputs(tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == drawn
+
+
+def test_changed_data_are_told_from_unchanged_ones(tmp_path):
+    told = data.describe("", "random", SMALL, str(tmp_path / "data"))
+    assert data.describe(told["source"], "random", SMALL, "elsewhere") == told
+    shard = next((tmp_path / "data").glob("train-*"))
+    shard.write_bytes(shard.read_bytes() + b"\0")
+    changed = data.describe(told["source"], "random", None, "elsewhere")
+    assert changed["source"] == told["source"]
+    assert changed["fingerprint"] != told["fingerprint"]
+
+
+@pytest.mark.parametrize("steps", ["0", "many", "-1", "1.5"])
+def test_wrong_steps_are_refused_before_anything_is_done(tmp_path, steps):
+    with pytest.raises(InputError, match=f"steps is '{steps}'"):
+        data.main(arguments(tmp_path, place=tmp_path / "data", synthetic=SMALL, steps=steps))
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_data_and_no_volume_to_draw_on_are_told(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        data.describe(str(tmp_path / "nowhere"), "random", None, "")
+    with pytest.raises(InputError, match=r"can't be drawn into gs://bucket/data; give the parameter data"):
+        data.describe("", "random", SMALL, "gs://bucket/data")

@@ -1,0 +1,43 @@
+import pytest
+
+from components.cluster.options import Placement, Resources
+from marco_model.errors import InputError
+from pipelines import configuration
+
+VOLUME = "cluster.volumes=[{claim: marco-shared, path: /shared}]"
+
+
+def load(*changes):
+    return configuration.load("local", list(changes)).cluster
+
+
+def test_a_step_has_its_own_resources_or_the_default():
+    cluster = load("cluster.default={cpu: 3}", "cluster.steps.Trainer={cpu: 8, accelerators: 2}")
+    assert cluster.resources("Trainer") == Resources(cpu=8, accelerators=2)
+    assert cluster.resources("Pusher") == Resources(cpu=3)
+
+
+def test_what_containers_share_goes_to_the_training():
+    cluster = load(VOLUME, "cluster.shared=/shared/marco", "cluster.replicas={workers: 3, worker: {accelerators: 1}}")
+    told = Placement(**{name: value for name, value in cluster.placement().items() if name != "replicas"})
+    assert (told.image, told.shared) == (cluster.image, "/shared/marco")
+    assert cluster.placement()["replicas"]["worker"]["accelerators"] == 1
+    assert "steps" not in cluster.placement()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["cluster.steps.Trianer={cpu: 8}"], "names Trianer; the steps are Data, MarcoExampleGen"),
+        (["cluster.shared=/shared"], "cluster.shared /shared lies in none of cluster.volumes"),
+        ([VOLUME, "cluster.shared=/sharedelse"], "lies in none of cluster.volumes"),
+        ([VOLUME, "cluster.replicas={}"], "cluster.replicas need cluster.shared"),
+        (["cluster.retries=-1"], "cluster.retries is -1"),
+        (["cluster.default={cpu: 0}"], "cpu 0"),
+        (["cluster.default={memory: much}"], "'much' is no quantity"),
+        (["cluster.gpus=8"], "unknown key 'cluster.gpus'"),
+    ],
+)
+def test_what_a_cluster_could_not_give_is_refused_in_one_line(changes, message):
+    with pytest.raises(InputError, match=message):
+        load(*changes)
