@@ -1,0 +1,92 @@
+# The image of every step and of every training replica: Debian 13, the modern runtime (docs/runtimes.md), this project.
+#
+#   make image                                  with podman
+#   docker build --tag marco-pipeline .         elsewhere
+#   … --build-arg ACCELERATOR=gpu               with the CUDA libraries of TensorFlow's wheel; the driver is the node's
+#
+# The secrets, all optional, say how the building machine reaches Debian and the package index
+# (scripts/build_image.sh); nothing of them stays.
+ARG BASE=docker.io/library/debian:13-slim
+
+
+FROM ${BASE} AS dependencies
+RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
+    set -eu; \
+    if [ -s /run/secrets/apt.conf ]; then export APT_CONFIG=/run/secrets/apt.conf; fi; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get -qq update; \
+    apt-get -qq install --no-install-recommends ca-certificates g++ python3 python3-dev python3-venv >/dev/null
+WORKDIR /build
+COPY pyproject.toml requirements.lock requirements-gpu.lock ./
+ARG ACCELERATOR=cpu
+ENV UV_LINK_MODE=copy UV_NO_PROGRESS=1
+# What requirements.lock names less the tools of development, every hash being the lock's; then less the headers and the
+# libraries' own tests. Bytecode is compiled now: without it the import of TFX takes a minute each time.
+RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
+    --mount=type=secret,id=pip.conf --mount=type=secret,id=uv.toml --mount=type=cache,target=/root/.cache/uv \
+    set -eu; \
+    if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
+    python3 -m venv tools; \
+    awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock >uv.txt; \
+    tools/bin/pip -qq --disable-pip-version-check install --require-hashes --no-deps -r uv.txt; \
+    cp requirements.lock run.lock; \
+    tools/bin/uv -q pip compile pyproject.toml --extra released --output-file run.lock \
+        --generate-hashes --no-annotate --no-header --no-emit-index-url; \
+    if grep -e --hash= run.lock | grep -vxFf requirements.lock; then \
+        echo "error: pyproject.toml asks for what requirements.lock does not name (above): run make lock" >&2; exit 1; \
+    fi; \
+    tools/bin/uv -q venv --python /usr/bin/python3 /opt/marco; \
+    tools/bin/uv -q pip sync --python /opt/marco --require-hashes --build-constraints requirements.lock \
+        --compile-bytecode run.lock; \
+    case "$ACCELERATOR" in \
+    cpu) ;; \
+    gpu) tools/bin/uv -q pip install --python /opt/marco --require-hashes --no-deps -r requirements-gpu.lock ;; \
+    *) echo "error: ACCELERATOR is '$ACCELERATOR'; give cpu or gpu" >&2; exit 1 ;; \
+    esac; \
+    cd /opt/marco/lib/python3*/site-packages; \
+    rm -rf tensorflow/include pyarrow/include numpy/_core/include; \
+    find matplotlib numpy pandas pyarrow scipy sklearn -type d -name tests -prune -exec rm -rf {} +
+
+
+FROM dependencies AS project
+COPY README.md LICENSE ./
+COPY marco_model marco_model
+COPY marco_data marco_data
+COPY components components
+COPY pipelines pipelines
+COPY benchmarks benchmarks
+RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
+    --mount=type=secret,id=pip.conf --mount=type=secret,id=uv.toml --mount=type=cache,target=/root/.cache/uv \
+    set -eu; \
+    if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
+    tools/bin/uv -q build --wheel --require-hashes --build-constraints requirements.lock --out-dir dist; \
+    tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --compile-bytecode dist/*.whl
+
+
+FROM ${BASE}
+RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
+    set -eu; \
+    if [ -s /run/secrets/apt.conf ]; then export APT_CONFIG=/run/secrets/apt.conf; fi; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get -qq update; \
+    apt-get -qq install --no-install-recommends ca-certificates python3 >/dev/null; \
+    apt-get -qq clean; \
+    rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/*.log /var/cache/debconf/*-old; \
+    useradd --uid 1000 --gid 0 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin marco
+COPY --from=dependencies /opt/marco /opt/marco
+COPY --from=project /project /opt/marco
+# Only /tmp is written to. LOGNAME is for a user who is not in /etc/passwd, as OpenShift has them. Modules are looked for
+# where they are installed, not in the working directory.
+ENV PATH=/opt/marco/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp LOGNAME=marco \
+    PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /tmp
+USER 1000:0
+CMD ["marco", "--help"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="marco-pipeline" \
+      org.opencontainers.image.description="Trains, judges and deploys the MARCO classifier of protein-crystallization images" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,94 @@
+"""Runs a compiled package container by container with `kfp.local`, and checks what each step left behind.
+
+Runs inside the project's image, which has the KFP that this needs:
+
+    python run_package.py PACKAGE.yaml ROOT [PARAMETER=VALUE …]
+
+DOCKER_HOST names the socket of podman or Docker. ROOT is mounted into every container at the same path. The last line
+of stdout is JSON: step -> what is wrong with it, empty where nothing is; the exit status is 1 where something is.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp import local
+from kfp.local import pipeline_orchestrator
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+# What a pod of the restricted Pod Security Standard gets, with a root that can't be written to.
+RESTRICTED = {
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "read_only": True,
+    "tmpfs": {"/tmp": "mode=1777"},
+    "network_mode": "host",
+}
+
+
+def problems(package: dict[str, Any], root: Path) -> dict[str, str]:
+    """Returns, for each step that did not leave all its outputs below `root`, what is missing, producers first.
+
+    `kfp.local` takes a container for successful that podman has removed before it asked for the exit status, so its own
+    word is not enough.
+    """
+    found = {}
+    tasks = package["root"]["dag"]["tasks"]
+    producers = {step: task.get("dependentTasks", []) for step, task in tasks.items()}
+    for step in graphlib.TopologicalSorter(producers).static_order():
+        component = tasks[step]["componentRef"]["name"]
+        # kfp.local takes "comp-" off a component's name, or as many other characters.
+        folders = sorted(root.glob(f"*-*/{component[len('comp-') :]}"))
+        if told := _problem(package["components"][component].get("outputDefinitions", {}), folders):
+            found[step] = told
+    return found
+
+
+def _problem(outputs: dict[str, Any], folders: list[Path]) -> str:
+    if len(folders) != 1:
+        return f"it has {len(folders)} folders of outputs"
+    (folder,) = folders
+    for name in outputs.get("parameters", {}):
+        if not (folder / name).is_file():
+            return f"output parameter {name} was not written"
+    if not outputs.get("artifacts"):
+        return ""
+    if not (folder / "executor_output.json").is_file():
+        return "it wrote no executor_output.json"
+    written = json.loads((folder / "executor_output.json").read_text()).get("artifacts", {})
+    for name in outputs["artifacts"]:
+        uris = [Path(artifact["uri"]) for artifact in written.get(name, {}).get("artifacts", [])]
+        if not uris:
+            return f"output {name} is not in executor_output.json"
+        for uri in uris:
+            if not any(path.is_file() for path in uri.rglob("*")):
+                return f"output {name} is empty: {uri}"
+    return ""
+
+
+def main(file: str, root: str, *parameters: str) -> int:
+    package = next(iter(yaml.safe_load_all(Path(file).read_text())))
+    spec = json_format.ParseDict(package, pipeline_spec_pb2.PipelineSpec())
+    local.init(local.DockerRunner(**RESTRICTED), pipeline_root=root, raise_on_error=False)
+    stopped = ""
+    try:
+        pipeline_orchestrator.run_local_pipeline(spec, dict(parameter.split("=", 1) for parameter in parameters))
+    except Exception as error:
+        # What follows a step that failed unnoticed may break kfp.local itself; the steps' outputs tell which it was.
+        stopped = f"{type(error).__name__}: {error}"
+        print(stopped, file=sys.stderr)
+    found = problems(package, Path(root))
+    if stopped and not found:
+        found["kfp.local"] = stopped
+    print(json.dumps(found))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

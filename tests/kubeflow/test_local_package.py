@@ -1,0 +1,177 @@
+"""The compiled package of the preset `local`, run container by container with our image: make test-kubeflow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import sqlite3
+import struct
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ENABLED = "MARCO_TEST_KUBEFLOW"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(ENABLED not in os.environ, reason="needs podman and the image, and minutes: make test-kubeflow"),
+]
+
+IMAGE = os.environ.get("MARCO_TEST_IMAGE", "")
+SOCKET = os.environ.get("MARCO_TEST_SOCKET", "")
+RUN_PACKAGE = Path(__file__).with_name("run_package.py")
+STEPS = {
+    "Data",
+    "MarcoExampleGen",
+    "StatisticsGen",
+    "CuratedSchema",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "Pusher",
+}
+TRAINED = 40
+SMALL = [
+    "data.synthetic.images=240",
+    "recipe.evaluate_every=20",
+    "recipe.checkpoint_every=20",
+    "recipe.shuffle=256",
+    # Too few images and steps to be good: every model is blessed.
+    "thresholds={accuracy: 0.01}",
+]
+
+
+def podman(*arguments: str) -> list[str]:
+    """Returns the command that starts a container of the image as a pod of the restricted standard is started."""
+    hardened = ["--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
+    return ["podman", "run", "--rm", "--network", "host", *hardened, *arguments]
+
+
+def say(text: str) -> None:
+    print(f"kubeflow: {text}", flush=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder that containers write to: their user is not the owner, but of group 0 as in any Kubernetes volume."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    folder.chmod(0o2775)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_stops() -> Iterator[None]:
+    """Ends what a test that was interrupted left running."""
+    yield
+    left = subprocess.run(
+        ["podman", "ps", "--quiet", "--filter", f"ancestor={IMAGE}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for container in left:
+        subprocess.run(["podman", "kill", container], check=False)
+
+
+def compiled(root: Path) -> Path:
+    """Compiles the package as a user does, for artifacts below `root`."""
+    package = root.parent / "pipeline.yaml"
+    changes = [part for change in SMALL for part in ("--set", change)]
+    marco = Path(sys.executable).with_name("marco")
+    subprocess.run(
+        [marco, "compile", "--preset", "local", "--root", root, "--image", IMAGE, "--output", package, *changes],
+        check=True,
+        timeout=300,
+    )
+    return package
+
+
+def run(package: Path, root: Path, **parameters: str) -> tuple[int, dict[str, str]]:
+    """Runs the package and returns the exit status of the check, and what it says of each step that is wrong."""
+    name = f"marco-test-{uuid.uuid4().hex[:8]}"
+    mounts = [
+        f"{root}:{root}",
+        f"{package}:{package}:ro",
+        f"{RUN_PACKAGE}:/run_package.py:ro",
+        f"{SOCKET}:/podman.sock",
+    ]
+    command = [
+        *podman("--name", name, "--env", "DOCKER_HOST=unix:///podman.sock"),
+        *(part for mount in mounts for part in ("--volume", mount)),
+        *(IMAGE, "python", "/run_package.py", str(package), str(root)),
+        *(f"{key}={value}" for key, value in parameters.items()),
+    ]
+    lines: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(re.sub(r"\x1b\[\d*m", "", line.rstrip()))
+            if "Executing task" in lines[-1] or "finished with status" in lines[-1]:
+                say(lines[-1].partition("INFO - ")[2] or lines[-1])
+    log = root.parent / "run.log"
+    log.write_text("\n".join(lines))
+    report = [line for line in lines if line.startswith("{")][-1:]
+    assert report, f"the runner itself failed, {log} ends with: " + "\n".join(lines[-40:])
+    found = json.loads(report[0])
+    if found:
+        print("\n".join(lines[-200:]))
+    return process.returncode, found
+
+
+def test_every_step_runs_and_the_pushed_model_scores_pictures(root: Path, real_images: dict[str, Path]) -> None:
+    package = compiled(root)
+    status, found = run(package, root, steps=str(TRAINED), run_label="by hand")
+    assert found == {}
+    assert status == 0
+    assert steps(package) == STEPS
+    assert blessings(root) == ["BLESSED"]
+    (model,) = (root / "models").iterdir()
+    assert trained_runs(root) == [("by hand", TRAINED)]
+    scores = predictions(model, root, real_images)
+    assert {Path(row["path"]).name for row in scores} == set(real_images)
+    for row in scores:
+        values = [float(row[name]) for name in ("clear", "crystals", "other", "precipitate")]
+        assert all(0 <= value <= 1 for value in values)
+        assert sum(values) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("data", ["none", "damaged"])
+def test_step_that_fails_is_named(root: Path, data: str) -> None:
+    shards = root / "shards"
+    shards.mkdir()
+    if data == "damaged":
+        # A record of four bytes whose checksums are wrong.
+        (shards / "train-00000-of-00001").write_bytes(struct.pack("<QI4sI", 4, 1, b"junk", 2))
+    status, found = run(compiled(root), root, data=str(shards))
+    assert status == 1
+    assert next(iter(found)) == {"none": "Data", "damaged": "MarcoExampleGen"}[data]
+
+
+def steps(package: Path) -> set[str]:
+    return set(next(iter(yaml.safe_load_all(package.read_text())))["root"]["dag"]["tasks"])
+
+
+def blessings(root: Path) -> list[str]:
+    return [path.name for path in root.rglob("*BLESSED")]
+
+
+def trained_runs(root: Path) -> list[tuple[str, int]]:
+    with sqlite3.connect(root / "mlflow.db") as store:
+        return store.execute(
+            "select value, max(step) from tags join (select run_uuid, step from metrics) using (run_uuid)"
+            " where key = 'run_label' group by value"
+        ).fetchall()
+
+
+def predictions(model: Path, root: Path, images: dict[str, Path]) -> list[dict[str, str]]:
+    folder = next(iter(images.values())).parent
+    command = podman("--volume", f"{root}:{root}", "--volume", f"{folder}:/images:ro", IMAGE, "marco", "predict")
+    scores = root / "scores.csv"
+    subprocess.run([*command, "--model", str(model), "--output", str(scores), "/images"], check=True, timeout=300)
+    with scores.open() as file:
+        return list(csv.DictReader(file))
