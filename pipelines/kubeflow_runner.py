@@ -20,14 +20,18 @@ from pipelines.pipeline import create_pipeline
 def compile_package(configuration: Configuration, root: str, output: pathlib.Path) -> int:
     """Writes the pipeline of `configuration` to `output`, a `.yaml` file, and returns the number of its steps.
 
-    `root`: where artifacts are kept, a URI or a mounted path. The second document of the file is for Kubernetes. Raises
-    `InputError` for another ending: the API server of Kubeflow Pipelines takes no other.
+    `root`: a URI below which artifacts are kept, and all that outlives a run where the configuration has no
+    `cluster.shared`; or a mounted path for the latter alone, with artifacts where Kubeflow Pipelines keeps its own. The
+    second document of the file is for Kubernetes. Raises `InputError` for another ending: the API server of Kubeflow
+    Pipelines takes no other.
     """
     if output.suffix != ".yaml":
         raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
     where = places.remote(configuration, root)
     data = configuration.data.source or places.data(configuration, root)
     package = _compiled(configuration, where, data)
+    if "://" in root:
+        package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
     kubeflow_package.add_data_step(
         package,
         configuration.cluster.image,

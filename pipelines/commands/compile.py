@@ -19,7 +19,13 @@ def compile_(
     output: Annotated[Path, typer.Option(help="The package to write, a .yaml file.")],
     preset: Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")] = "paper",
     target: Annotated[Target, typer.Option(help="Where the package runs.")] = Target.kubeflow,
-    root: Annotated[str, typer.Option(help="Where artifacts are kept: a URI or a mounted path.")] = "/marco",
+    root: Annotated[
+        str,
+        typer.Option(
+            help="A URI for artifacts, checkpoints, models and data; or a mounted path for all but the artifacts, which "
+            "Kubeflow Pipelines then keeps in its own store."
+        ),
+    ] = "/shared",
     image: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Container image with this project, best by digest; by default cluster.image."),
@@ -42,4 +48,6 @@ def compile_(
     changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
     loaded = configuration.load(preset, changes, data)
     steps = kubeflow_runner.compile_package(loaded, root, output)
-    typer.echo(f"{steps} steps in {output}; artifacts below {root}, image {loaded.cluster.image}")
+    typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
+    if "@sha256:" not in loaded.cluster.image:
+        typer.echo("note: name the image by its digest; behind a tag it can change, and finished steps would be reused")

@@ -81,6 +81,13 @@ def test_kfp_kubernetes_own_messages_hold_the_platform_document(package, platfor
         assert {one.name for one in read.field_path_as_env} >= {"MARCO_POD_NAME", "MARCO_POD_UID"}
 
 
+def test_artifacts_lie_below_the_root_or_in_kubeflows_own_store(package, tmp_path):
+    assert package["defaultPipelineRoot"] == f"{golden.ROOT}/pipeline"
+    kubeflow_runner.compile_package(configuration.load("local"), "/shared", tmp_path / "marco.yaml")
+    mounted, _ = yaml.safe_load_all((tmp_path / "marco.yaml").read_text())
+    assert "defaultPipelineRoot" not in mounted
+
+
 def test_names_are_what_kubeflow_accepts(package):
     assert package["schemaVersion"] == "2.1.0"
     assert re.fullmatch(ID, package["pipelineInfo"]["name"])

@@ -118,3 +118,13 @@ def test_the_published_model_scores_an_image_through_marco_predict(runs, real_im
 
 def test_a_run_writes_nothing_outside_its_output(runs):
     assert {path.name for path in runs["elsewhere"].iterdir()} <= {"scores.csv"}
+
+
+def test_changed_data_are_ingested_again_and_all_that_follows_from_them(runs):
+    """Comes last: it changes what the other tests look at."""
+    changed = {"data.synthetic.seed": 1, "recipe.steps": 4, "recipe.evaluate_every": 4}
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    arguments = command(runs["output"], **changed)
+    subprocess.run(arguments, cwd=runs["elsewhere"], timeout=300, check=True, env=environment)
+    told = json.loads((runs["output"] / "summary.json").read_text())
+    assert told["reused"] == ["CuratedSchema"]
