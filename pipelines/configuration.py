@@ -6,7 +6,6 @@ import pathlib
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
-import yaml
 
 from components.evaluator.eval_config import check_thresholds
 from components.evaluator.names import auc_classes
@@ -17,6 +16,7 @@ from marco_model.engine import Engine
 from marco_model.errors import InputError
 from marco_model.network import Network
 from marco_model.recipe import Recipe
+from pipelines import yaml_values
 from pipelines.cluster import Cluster
 from pipelines.labelling import Labels
 
@@ -121,20 +121,26 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load(preset: str, overrides: list[str] | None = None, source: str | None = None) -> Configuration:
+def load(
+    preset: str, overrides: list[str] | None = None, source: str | None = None, over: pathlib.Path | None = None
+) -> Configuration:
     """Returns the configuration of a preset, or of a YAML file of one's own, with `section.key=value` overrides.
 
-    `source`, where given, is `data.source`.
+    `source`, where given, is `data.source`. `over` is a YAML file that is laid over the preset, key by key: what a site
+    sets for all of its presets.
 
     Raises `InputError` for an unknown preset, a file that is no mapping, or an unknown key or value out of range.
     """
     path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     values = _mapping(path)
+    if over:
+        values = yaml_values.laid_over(values, _mapping(over))
     for override in overrides or []:
-        _override(values, override)
+        yaml_values.override(values, override)
     if source:
-        _section(values, ["data"], f"--data {source!r}")["source"] = source
-    return check(values, f"{path.name} with --set {' '.join(overrides)}" if overrides else path.name)
+        yaml_values.section(values, ["data"], f"--data {source!r}")["source"] = source
+    name = f"{path.name} with {over.name}" if over else path.name
+    return check(values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
 
 
 def load_labels(scheme: str) -> Labels:
@@ -166,13 +172,7 @@ def _mapping(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"there is no file {str(path)!r}; copy one of {PRESETS.name}/*.yaml to begin with")
     if not path.is_file():
         raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
-    return values
+    return yaml_values.read(path)
 
 
 def _sentence(problem: Any) -> str:
@@ -182,19 +182,3 @@ def _sentence(problem: Any) -> str:
     if problem["type"] == "value_error":
         return problem["msg"].removeprefix("Value error, ")
     return f"{key}: {problem['msg']}, received {problem['input']!r}"
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise InputError(f"--set {override!r} has no '='; write it as section.key=value")
-    *sections, last = key.strip().split(".")
-    _section(values, sections, f"--set {override!r}")[last] = yaml.safe_load(text)
-
-
-def _section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
-    for name in names:
-        values = values.setdefault(name, {})
-        if not isinstance(values, dict):
-            raise InputError(f"{option}: {name!r} holds a value, not a section")
-    return values

@@ -22,8 +22,8 @@ def compile_(
     root: Annotated[
         str,
         typer.Option(
-            help="A URI for artifacts, checkpoints, models and data; or a mounted path for all but the artifacts, which "
-            "Kubeflow Pipelines then keeps in its own store."
+            help="A URI for artifacts, checkpoints, models and data; or a mounted path for all but the artifacts, "
+            "which Kubeflow Pipelines then keeps in its own store."
         ),
     ] = "/shared",
     image: Annotated[
@@ -31,6 +31,10 @@ def compile_(
         typer.Option(help="Container image with this project, best by digest; by default cluster.image."),
     ] = None,
     data: Annotated[Optional[str], typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,  # noqa: UP045
+    site: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A .yaml file laid over the preset: what your cluster gives, such as k8s/site.yaml."),
+    ] = None,
     change: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
@@ -40,13 +44,13 @@ def compile_(
 
     Data, steps of training and a run's label are parameters of the package, with the preset's as defaults.
 
-    Example: marco compile --preset paper --data gs://BUCKET/marco --root gs://BUCKET/runs --image
-    REGISTRY/marco@sha256:… --set tracking.uri=http://mlflow:5000 --output marco.yaml
+    Example: marco compile --preset paper --site k8s/site.yaml --data gs://BUCKET/marco --root gs://BUCKET/runs
+    --image REGISTRY/marco@sha256:… --output marco.yaml
     """
     from pipelines import configuration, kubeflow_runner
 
     changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
-    loaded = configuration.load(preset, changes, data)
+    loaded = configuration.load(preset, changes, data, site)
     steps = kubeflow_runner.compile_package(loaded, root, output)
     typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
     if "@sha256:" not in loaded.cluster.image:

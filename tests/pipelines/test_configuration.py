@@ -52,3 +52,24 @@ def test_overrides_are_typed_and_the_result_is_frozen():
     assert changed.data.source == "some/folder"
     with pytest.raises(pydantic.ValidationError):
         changed.name = "other"
+
+
+def test_a_sites_file_is_laid_over_a_preset_key_by_key(tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text("cluster: {steps: {Trainer: {accelerators: 8}}}\ntracking: {uri: http://mlflow}\n")
+    plain = configuration.load("paper")
+    loaded = configuration.load("paper", ["cluster.retries=5"], over=site)
+    assert loaded.tracking.uri == "http://mlflow"
+    assert loaded.cluster.steps["Trainer"].accelerators == 8
+    assert loaded.cluster.steps["Trainer"].memory == plain.cluster.steps["Trainer"].memory
+    assert loaded.cluster.steps["Evaluator"] == plain.cluster.steps["Evaluator"]
+    assert (loaded.cluster.retries, loaded.recipe) == (5, plain.recipe)
+
+
+def test_a_wrong_key_in_a_sites_file_names_the_file(tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text("cluster: {gpus: 8}\n")
+    with pytest.raises(InputError, match=r"paper\.yaml with site\.yaml: unknown key 'cluster\.gpus'"):
+        configuration.load("paper", over=site)
+    with pytest.raises(InputError, match="there is no file"):
+        configuration.load("paper", over=tmp_path / "none.yaml")
