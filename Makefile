@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-debian13 lint lock
+.PHONY: help env run test test-fast test-debian13 image test-kubeflow lint lock
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -19,6 +19,12 @@ test-fast: env ## run the tests that take seconds
 
 test-debian13: ## run every test in a clean Debian 13 root (needs root and debootstrap)
 	@scripts/test_debian13.sh
+
+image: ## build the container image of every step, with podman; ACCELERATOR=gpu adds CUDA
+	@scripts/build_image.sh
+
+test-kubeflow: env ## run the compiled package of the preset local, container by container (needs podman, or root on Debian)
+	@scripts/test_kubeflow.sh
 
 lint: env ## check style, rooms and types
 	.venv/bin/ruff check .
