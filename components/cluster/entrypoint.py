@@ -34,7 +34,9 @@ def localize(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dic
     specs = inputs_spec.get("artifacts", {})
     for name, listed in executor_input.get("inputs", {}).get("artifacts", {}).items():
         for artifact in listed.get("artifacts", []):
-            if not artifact.get("type") and name in specs:
+            known = artifact.get("type") or {}
+            # "system.Artifact" is what KFP calls any artifact that it has no class for.
+            if name in specs and (not known or known.get("schemaTitle", "").startswith("system.")):
                 artifact["type"] = specs[name]["artifactType"]
             artifact["uri"] = staged(artifact["uri"])
     remote = {}

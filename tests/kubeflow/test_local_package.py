@@ -93,6 +93,8 @@ def compiled(root: Path) -> Path:
 
 def run(package: Path, root: Path, **parameters: str) -> tuple[int, dict[str, str]]:
     """Runs the package and returns the exit status of the check, and what it says of each step that is wrong."""
+    # kfp.local takes five characters off a component's name, "comp-" in packages of KFP's own.
+    step_of = {step[len("comp-") :]: step for step in steps(package)}
     name = f"marco-test-{uuid.uuid4().hex[:8]}"
     mounts = [
         f"{root}:{root}",
@@ -111,8 +113,8 @@ def run(package: Path, root: Path, **parameters: str) -> tuple[int, dict[str, st
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(re.sub(r"\x1b\[\d*m", "", line.rstrip()))
-            if "Executing task" in lines[-1] or "finished with status" in lines[-1]:
-                say(lines[-1].partition("INFO - ")[2] or lines[-1])
+            if executing := re.search("Executing task '(.*)'", lines[-1]):
+                say(step_of.get(executing[1], executing[1]))
     log = root.parent / "run.log"
     log.write_text("\n".join(lines))
     report = [line for line in lines if line.startswith("{")][-1:]

@@ -76,6 +76,14 @@ def test_a_type_that_came_along_and_a_mounted_path_stay():
     assert all(path == uri for path, uri in remote.items())
 
 
+def test_a_type_of_kfps_own_gives_way_to_tfxs():
+    message = executor_input("gs://")
+    message["inputs"]["artifacts"]["schema"]["artifacts"][0]["type"] = {"schemaTitle": "system.Artifact"}
+    entrypoint.localize(message, SCHEMA_SPEC)
+    schema = message["inputs"]["artifacts"]["schema"]["artifacts"][0]
+    assert schema["type"] == SCHEMA_SPEC["artifacts"]["schema"]["artifactType"]
+
+
 def test_a_step_without_inputs_is_taken():
     message = executor_input("gs://")
     del message["inputs"]

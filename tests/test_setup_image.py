@@ -1,0 +1,77 @@
+"""The image's recipe and the scripts around it, up to where podman is needed (tests/kubeflow runs the image itself)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_cuda_libraries_are_pinned_and_hashed_and_name_no_address() -> None:
+    entries = re.split(r"^(?=\S)", (ROOT / "requirements-gpu.lock").read_text(), flags=re.MULTILINE)[1:]
+    assert any(entry.startswith("nvidia-cudnn-cu12==") for entry in entries)
+    for entry in entries:
+        assert re.match(r"nvidia-[a-z0-9-]+==\S+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+$", entry), entry
+        assert "://" not in entry
+
+
+def test_image_has_no_entrypoint_and_a_numbered_user() -> None:
+    last = DOCKERFILE.split("\nFROM ")[-1]
+    # The launcher of Kubeflow Pipelines is the entrypoint; only a number lets Kubernetes see that it isn't root.
+    assert not re.search(r"^ENTRYPOINT", DOCKERFILE, flags=re.MULTILINE)
+    assert re.findall(r"^USER (.+)$", last, flags=re.MULTILINE) == ["1000:0"]
+
+
+def test_every_copied_file_is_let_through_and_every_package_is_copied() -> None:
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        name for line in re.findall(r"^COPY (?!--)(.+)$", DOCKERFILE, flags=re.MULTILINE) for name in line.split()[:-1]
+    }
+    assert copied == let_through
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages <= copied
+
+
+@pytest.mark.parametrize(
+    ("user", "podman", "told"),
+    [
+        ("1000", None, "podman is missing: install it"),
+        ("0", "exit 125", "podman does not run here: told why"),
+    ],
+)
+def test_where_podman_cannot_run_it_fails_and_says_why(
+    tmp_path: Path, user: str, podman: str | None, told: str
+) -> None:
+    lines = {"id": f"echo {user}"} | ({"podman": f"echo told why >&2; {podman}"} if podman else {})
+    for name, line in lines.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    for tool in ("bash", "dirname", "env", "grep", "mktemp", "rm", "tail"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    result = subprocess.run(
+        [ROOT / "scripts" / "test_kubeflow.sh"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_unknown_accelerator_is_refused() -> None:
+    environment = {"PATH": "/usr/bin:/bin", "ACCELERATOR": "tpu"}
+    result = subprocess.run(
+        [ROOT / "scripts" / "build_image.sh"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == "error: ACCELERATOR is 'tpu'; give cpu or gpu.\n"
