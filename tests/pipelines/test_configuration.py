@@ -73,3 +73,9 @@ def test_a_wrong_key_in_a_sites_file_names_the_file(tmp_path):
         configuration.load("paper", over=site)
     with pytest.raises(InputError, match="there is no file"):
         configuration.load("paper", over=tmp_path / "none.yaml")
+
+
+def test_the_site_that_comes_with_the_manifests_fits_every_preset():
+    site = configuration.PRESETS.parents[1] / "k8s/site.yaml"
+    for preset in configuration.preset_names():
+        assert configuration.load(preset, over=site).cluster.shared == "/shared/marco"
