@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data.files import is_remote, read_bytes
+from marco_data import object_store
+from marco_data.files import file_systems, is_remote, read_bytes
 from marco_data.name_tables import table_path
 from marco_data.raw_labels import FILE_NAME as RAW_LABELS
 from marco_data.sources import FILE_NAME as SOURCES
@@ -21,6 +22,7 @@ TRAIN = "train"
 EVAL = "eval"
 
 _SHARD = re.compile(r".+-\d+-of-\d+(\.[A-Za-z]+)*|.+\.tfrecords?(\.(gz|zlib))?", re.IGNORECASE)
+_MAGIC = re.compile(r"[*?\[]")
 _SPLITS = (
     (re.compile(r"(split-)?train", re.IGNORECASE), TRAIN),
     (re.compile(r"(split-)?(test|eval|val)", re.IGNORECASE), EVAL),
@@ -116,28 +118,43 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _remote_files(path: str) -> list[File]:
-    from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
-
     root = path.rstrip("/")
-    try:
-        matches = [entry for result in FileSystems.match([root]) for entry in result.metadata_list]
-        if not matches and not glob.has_magic(root):
-            matches = [entry for result in FileSystems.match([f"{root}/**"]) for entry in result.metadata_list]
-    except BeamIOError as error:
-        raise InputError(f"{path!r} cannot be listed: {str(error).splitlines()[0]}") from error
-    prefix = root if not glob.has_magic(root) else _magic_prefix(root)
+    magic = glob.has_magic(root)
+    prefix = _magic_prefix(root) if magic else root
+    found = _objects(root, magic) if object_store.is_object(path) else _matches(root, magic)
     return [
-        File(
-            entry.path,
-            entry.path.removeprefix(prefix).lstrip("/") or PurePosixPath(entry.path).name,
-            entry.size_in_bytes,
-            float(entry.last_updated_in_seconds or 0),
-        )
-        for entry in matches
-        if not entry.path.endswith("/")
+        File(uri, uri.removeprefix(prefix).lstrip("/") or PurePosixPath(uri).name, size, modified)
+        for uri, size, modified in found
+        if not uri.endswith("/")
     ]
 
 
+def _objects(root: str, magic: bool) -> list[tuple[str, int, float]]:
+    """Returns URI, bytes and change time of the objects that a pattern, a name or a folder of a bucket stands for."""
+    from apache_beam.io.filesystem import FileSystem
+
+    found = object_store.list_objects(_MAGIC.split(root, maxsplit=1)[0])
+    if magic:
+        pattern = re.compile(FileSystem.translate_pattern(root))
+        found = [one for one in found if pattern.fullmatch(one.uri)]
+    else:
+        found = [one for one in found if one.uri == root] or [one for one in found if one.uri.startswith(f"{root}/")]
+    return [(one.uri, one.size, one.modified) for one in found]
+
+
+def _matches(root: str, magic: bool) -> list[tuple[str, int, float]]:
+    """Returns the same of another store that Beam knows."""
+    from apache_beam.io.filesystem import BeamIOError
+
+    systems = file_systems(root)
+    try:
+        found = [entry for result in systems.match([root]) for entry in result.metadata_list]
+        if not found and not magic:
+            found = [entry for result in systems.match([f"{root}/**"]) for entry in result.metadata_list]
+    except BeamIOError as error:
+        raise InputError(f"{root!r} cannot be listed: {str(error).splitlines()[0]}") from error
+    return [(entry.path, entry.size_in_bytes, float(entry.last_updated_in_seconds or 0)) for entry in found]
+
+
 def _magic_prefix(pattern: str) -> str:
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0].rsplit("/", 1)[0]
+    return _MAGIC.split(pattern, maxsplit=1)[0].rsplit("/", 1)[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,14 @@ IMAGES = Path(__file__).parent / "data" / "images"
 def real_images() -> dict[str, Path]:
     """The six real MARCO images of tests/data/images by file name, such as `crystals_10.jpeg`; not to be written to."""
     return {path.name: path for path in sorted(IMAGES.glob("*.jpeg"))}
+
+
+@pytest.fixture
+def gcs(monkeypatch):
+    """An emulator of Google Cloud Storage that starts empty, with faults to order (tests/gcs_emulator.py)."""
+    spec = importlib.util.spec_from_file_location("gcs_emulator", Path(__file__).with_name("gcs_emulator.py"))
+    emulator = importlib.util.module_from_spec(spec)
+    sys.modules["gcs_emulator"] = emulator  # Where dataclasses look for their annotations.
+    spec.loader.exec_module(emulator)
+    with emulator.running(monkeypatch) as server:
+        yield server

@@ -5,13 +5,16 @@ Beam does the same in batches of its own, knows folders only by name, and cannot
 
 from __future__ import annotations
 
-import functools
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-SCHEME = "gs://"
-_AT_ONCE = 16
+from marco_data.object_store import SCHEME, blob_at, list_objects, patience, reaching
+
+__all__ = ("SCHEME", "copy_objects", "delete_objects", "objects_below")
+
+_AT_ONCE = 8
 
 
 def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:
@@ -20,41 +23,31 @@ def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def delete_objects(uris: Sequence[str]) -> None:
-    """Deletes objects."""
-    _each(lambda uri: _blob(uri).delete(), uris)
+    """Deletes objects; one that is gone already is fine."""
+    _each(_delete, uris)
 
 
 def objects_below(folder: str) -> list[str]:
     """Returns the URIs of all objects below a folder."""
-    bucket, prefix = _parts(folder.rstrip("/") + "/")
-    return [f"{SCHEME}{bucket}/{blob.name}" for blob in _client().list_blobs(bucket, prefix=prefix)]
+    return [found.uri for found in list_objects(folder.rstrip("/") + "/")]
 
 
 def _copy(pair: tuple[str, str]) -> None:
-    source, target = map(_blob, pair)
-    token, _, _ = target.rewrite(source)
-    while token:
-        token, _, _ = target.rewrite(source, token=token)
+    source, target = map(blob_at, pair)
+    with reaching(pair[1]):
+        token, _, _ = target.rewrite(source, **patience())
+        while token:
+            token, _, _ = target.rewrite(source, token=token, **patience())
+
+
+def _delete(uri: str) -> None:
+    from google.api_core.exceptions import NotFound
+
+    with reaching(uri), contextlib.suppress(NotFound):
+        blob_at(uri).delete(**patience())
 
 
 def _each(work: Callable[[Any], None], items: Sequence[Any]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for _ in pool.map(work, items):
             pass
-
-
-def _blob(uri: str) -> Any:
-    bucket, name = _parts(uri)
-    return _client().bucket(bucket).blob(name)
-
-
-def _parts(uri: str) -> tuple[str, str]:
-    bucket, _, name = uri.removeprefix(SCHEME).partition("/")
-    return bucket, name
-
-
-@functools.cache
-def _client() -> Any:
-    from google.cloud import storage
-
-    return storage.Client()

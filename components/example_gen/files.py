@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.example_gen import bucket
 from marco_data.files import exists, open_raw, read_bytes
+from marco_data.object_store import create_object, reaching
 from marco_data.tfrecord import GZIP_WBITS, frame
 
 __all__ = (
@@ -85,16 +89,25 @@ class Writer:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._aside = path if path.startswith(bucket.SCHEME) else f"{path}.{uuid.uuid4().hex}.part"
-        self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
+        self._reaching: Callable[[], AbstractContextManager[None]]
+        if path.startswith(bucket.SCHEME):
+            self._aside = path
+            self._file = create_object(path)
+            self._reaching = functools.partial(reaching, path)
+        else:
+            self._aside = f"{path}.{uuid.uuid4().hex}.part"
+            self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._reaching = contextlib.nullcontext
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
-        self._file.write(data)
+        with self._reaching():
+            self._file.write(data)
 
     def close(self) -> None:
         """Ends the file and gives it its name."""
-        self._file.close()
+        with self._reaching():
+            self._file.close()
         if self._aside != self._path:
             rename([(self._aside, self._path)])
 

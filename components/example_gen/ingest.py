@@ -5,6 +5,8 @@ Nothing here knows TFX: `marco data ingest` runs it alone, the pipeline's execut
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,7 +24,7 @@ from marco_data.raw_labels import FILE_NAME as LABELS_RAW
 from marco_data.raw_labels import find_raw_labels
 from marco_data.shards import File, find_shards
 from marco_data.sources import find_sources
-from marco_model.errors import InputError
+from marco_model.errors import ClusterError, InputError
 
 
 def ingest(
@@ -51,6 +53,7 @@ def ingest(
         InputError: no shards, an unknown split, a broken sources.csv, no labels-raw.csv where the label scheme needs
             it, or more quarantined than `max_quarantined`; in that case the quarantine is there and the examples are
             not.
+        ClusterError: the service of a bucket fails.
     """
     options = options or IngestOptions()
     shards = find_shards(paths)
@@ -60,7 +63,7 @@ def ingest(
     files.delete_tree(staging)
     shard_names = tuple(file.name for file in shards)
     pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
-    with pipeline:
+    with _expected_errors(), pipeline:
         (
             pipeline
             | "Units" >> beam.Create(units)
@@ -74,6 +77,22 @@ def ingest(
         )
     summary = publish(staging, [unit.number for unit in units], examples, quarantine, options.max_quarantined)
     return {**summary, "shards": len(shards), "sources": names.sources is not None}
+
+
+@contextlib.contextmanager
+def _expected_errors() -> Iterator[None]:
+    """Raises again what a worker of Beam raised of the kinds that are one line; a runner gives back its text alone."""
+    try:
+        yield
+    except (InputError, ClusterError):
+        raise
+    except Exception as error:
+        for kind in (InputError, ClusterError):
+            if told := re.search(
+                rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE
+            ):
+                raise kind(told[1]) from error
+        raise
 
 
 def _names(paths: Sequence[str], shards: Sequence[File], options: IngestOptions) -> Names:

@@ -55,15 +55,15 @@ class Executor(base_executor.BaseExecutor):
                 saved_model,
                 classes=_classes(saved_model),
                 fingerprint=storage.fingerprint(saved_model),
-                published_at=str(version.path) if version else None,
+                published_at=version.path if version else None,
             )
         output.set_int_custom_property("pushed", int(version is not None))
         if version:
-            output.set_string_custom_property("pushed_destination", str(version.path))
+            output.set_string_custom_property("pushed_destination", version.path)
             output.set_string_custom_property("pushed_version", str(version.number))
         record = {
             "pushed": version is not None,
-            "path": str(version.path) if version else None,
+            "path": version.path if version else None,
             "version": version.number if version else None,
             "registered_model": name if registered else None,
             "registered_version": registered,

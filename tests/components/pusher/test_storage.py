@@ -6,10 +6,12 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from components.pusher import storage
+from components.pusher import folder, storage
+from components.pusher.names import RECORD
 from marco_model.errors import InputError
 
 
@@ -30,10 +32,10 @@ def test_versions_count_up_from_one_and_hold_the_model(tmp_path, model):
     other = make_model(tmp_path / "other", b"second")
     second = storage.publish(other, str(tmp_path / "models"), {})
     assert (first.number, second.number) == (1, 2)
-    assert (second.path / "variables/variables.data").read_bytes() == b"second"
-    note = json.loads((first.path / storage.RECORD).read_text())
+    assert (Path(second.path) / "variables/variables.data").read_bytes() == b"second"
+    note = json.loads((Path(first.path) / RECORD).read_text())
     assert note["mlflow_run_id"] == "r1"
-    assert storage.fingerprint(first.path) == storage.fingerprint(model) == note["fingerprint"]
+    assert storage.fingerprint(Path(first.path)) == storage.fingerprint(model) == note["fingerprint"]
     assert sorted(child.name for child in (tmp_path / "models").iterdir()) == ["1", "2"]
 
 
@@ -58,7 +60,7 @@ def test_concurrent_pushes_get_a_version_each(tmp_path):
         published = list(pool.map(lambda one: storage.publish(one, str(tmp_path / "models"), {}), models))
     assert sorted(version.number for version in published) == list(range(1, 9))
     for one, version in zip(models, published, strict=True):
-        assert storage.fingerprint(version.path) == storage.fingerprint(one)
+        assert storage.fingerprint(Path(version.path)) == storage.fingerprint(one)
 
 
 def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_works(tmp_path, model):
@@ -67,8 +69,8 @@ def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_work
     script = textwrap.dedent(
         f"""
         import pathlib, time
-        from components.pusher import storage
-        storage._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(60))
+        from components.pusher import folder, storage
+        folder._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(60))
         storage.publish(pathlib.Path({str(model)!r}), {str(destination)!r}, {{}})
         """
     )
@@ -76,7 +78,7 @@ def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_work
     assert process.stdout.readline() == "copied\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert storage.versions(destination) == []
+    assert folder.versions(destination) == []
     left = [child.name for child in destination.iterdir()]
     assert len(left) == 1 and left[0].startswith(".")
     yesterday = time.time() - 2 * 24 * 3600
@@ -89,16 +91,15 @@ def test_a_failed_copy_cleans_up(tmp_path, model, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage, "_to_disk", full)
+    monkeypatch.setattr(folder, "_to_disk", full)
     with pytest.raises(OSError, match="No space"):
         storage.publish(model, str(tmp_path / "models"), {})
     assert list((tmp_path / "models").iterdir()) == []
 
 
-@pytest.mark.parametrize(("destination", "message"), [("gs://bucket/models", "gs://bucket/models")])
-def test_what_cannot_be_published_to_is_named(model, destination, message):
-    with pytest.raises(InputError, match=message):
-        storage.publish(model, destination, {})
+def test_what_cannot_be_published_to_is_named(model):
+    with pytest.raises(InputError, match=r"s3://bucket/models: give gs://"):
+        storage.publish(model, "s3://bucket/models", {})
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

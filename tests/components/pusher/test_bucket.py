@@ -1,0 +1,272 @@
+"""Publishing to `gs://` on fake-gcs-server, with faults on the way and pushers that are killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from components.pusher import bucket, storage
+from components.pusher.names import RECORD
+from marco_data import object_store
+from marco_model.errors import ClusterError, InputError
+
+DESTINATION = "gs://models/marco"
+STEPS = {
+    "upload": r"POST .*/upload/",
+    "claim": r"POST .*ifGenerationMatch=0.*push\.json",
+    "copy": r"POST .*rewriteTo.*variables\.data",
+    "last": r"POST .*rewriteTo.*saved_model\.pb",
+}
+COPY = STEPS["copy"]
+
+
+def make_model(folder, weights):
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables/variables.data").write_bytes(weights)
+    (folder / "variables/variables.index").write_bytes(b"index")
+    return folder
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def version(gcs, number):
+    found = gcs.objects(f"{DESTINATION}/{number}/")
+    found.pop(RECORD)
+    return found
+
+
+def complete(gcs):
+    return sorted(name for name in gcs.objects(f"{DESTINATION}/") if name.endswith("saved_model.pb") and name[0] != ".")
+
+
+@pytest.fixture
+def models(gcs, monkeypatch):
+    """The emulator with an empty bucket, and little patience."""
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
+    monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(object_store, "_FIRST_WAIT_SECONDS", 0.1)
+    gcs.bucket("models")
+    return gcs
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model", b"first" * 100_000)
+
+
+def test_versions_count_up_hold_the_model_and_nothing_else_is_left(models, model, tmp_path):
+    first = storage.publish(model, DESTINATION + "/", {"mlflow_run_id": "r1"})
+    assert first == (1, f"{DESTINATION}/1", False)
+    assert version(models, 1) == content(model)
+    note = json.loads(models.objects(f"{DESTINATION}/1/")[RECORD])
+    assert note["mlflow_run_id"] == "r1"
+    assert note["fingerprint"] == storage.fingerprint(model)
+    assert storage.publish(model, DESTINATION, {}) == (1, f"{DESTINATION}/1", True)
+    other = make_model(tmp_path / "other", b"second")
+    assert storage.publish(other, DESTINATION, {})[::2] == (2, False)
+    assert storage.publish(model, DESTINATION, {})[::2] == (3, False)
+    assert version(models, 2) == content(other)
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1", "2", "3"}
+
+
+def test_versions_are_numbers_not_names(models, model):
+    for number in (9, 10):
+        models.client().bucket("models").blob(f"marco/{number}/saved_model.pb").upload_from_string(b"graph")
+    models.client().bucket("models").blob("marco/notes/readme.txt").upload_from_string(b"11")
+    assert storage.publish(model, DESTINATION, {}).number == 11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        *((kind, "upload") for kind in ("503", "429", "slow", "lost", "cut upload")),
+        *((kind, "claim") for kind in ("503", "lost")),
+        *((kind, "copy") for kind in ("503", "slow", "lost", "reset")),
+        *((kind, "last") for kind in ("503", "lost")),
+    ],
+)
+def test_a_fault_on_the_way_costs_a_moment(models, model, kind, step):
+    fault = models.inject(kind, STEPS[step], seconds=1.3)
+    assert storage.publish(model, DESTINATION, {}) == (1, f"{DESTINATION}/1", False)
+    assert fault.hits == 1
+    assert version(models, 1) == content(model)
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_is_refused_leaves_nothing(models, model, step):
+    models.inject("403", STEPS[step], times=10**9)
+    with pytest.raises(InputError, match=r"^gs://models/marco.* is refused .*403") as raised:
+        storage.publish(model, DESTINATION, {})
+    assert "\n" not in str(raised.value)
+    assert models.objects(f"{DESTINATION}/") == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_for_ever_ends_in_time_and_leaves_nothing(models, model, step):
+    models.inject("503", STEPS[step], times=10**9)
+    begun = time.monotonic()
+    with pytest.raises(ClusterError, match=r"^gs://models/marco.*503") as raised:
+        storage.publish(model, DESTINATION, {})
+    assert time.monotonic() - begun < 3 * object_store.RETRY_SECONDS
+    assert "\n" not in str(raised.value)
+    assert models.objects(f"{DESTINATION}/") == {}
+
+
+@pytest.mark.slow
+def test_a_service_that_dies_within_a_push_leaves_no_version_and_the_next_push_cleans_up(models, model, monkeypatch):
+    """From the first copy on nothing works, so that nothing can be taken back either."""
+    monkeypatch.setattr(bucket, "_CLEANING_SECONDS", 0.5)
+    models.inject("cut upload", COPY, times=10**9)
+    dead = models.inject("503", r"^(GET|DELETE|POST .*saved_model)", times=0)
+
+    def die(*_):
+        dead.times = 10**9
+        return 1
+
+    monkeypatch.setattr(bucket._Push, "_claim", after(bucket._Push._claim, die))
+    with pytest.raises(ClusterError):
+        storage.publish(model, DESTINATION, {})
+    monkeypatch.undo()
+    models.faults.clear()
+    left = models.objects(f"{DESTINATION}/")
+    assert RECORD in {name.removeprefix("1/") for name in left}
+    assert "1/saved_model.pb" not in left
+    with pytest.raises(InputError, match="no model at gs://models/marco"):
+        bucket.download(DESTINATION, model.parent / "none")
+    assert storage.publish(model, DESTINATION, {}).number == 1
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1"}
+
+
+def after(function, do):
+    def wrapped(*arguments):
+        returned = function(*arguments)
+        do()
+        return returned
+
+    return wrapped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["_check", "_copy"])
+def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by_any(
+    models, model, tmp_path, monkeypatch, at
+):
+    """A real process, killed with SIGKILL once its files lie aside, or once it has shown all but the last."""
+    script = textwrap.dedent(
+        f"""
+        import pathlib, time
+        from components.pusher import bucket, storage
+        does = bucket._Push.{at}
+        def stop(push, *arguments):
+            if {at!r} == "_check" or arguments == ("saved_model.pb",):
+                print("here", flush=True)
+                time.sleep(60)
+            does(push, *arguments)
+        bucket._Push.{at} = stop
+        storage.publish(pathlib.Path({str(model)!r}), {DESTINATION!r}, {{}})
+        """
+    )
+
+    def killed():
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        left = models.objects(f"{DESTINATION}/")
+        assert len(left) == (3 if at == "_check" else 6)
+        assert complete(models) == []
+
+    killed()
+    assert storage.publish(model, DESTINATION, {}).number == 1
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1"}
+    models.client().bucket("models").delete_blobs(list(models.client().list_blobs("models")))
+    killed()
+    other = make_model(tmp_path / "other", b"second")
+    number = storage.publish(other, DESTINATION, {}).number
+    assert complete(models) == [f"{number}/saved_model.pb"]
+    monkeypatch.setattr(bucket, "_ABANDONED_SECONDS", -1.0)
+    assert storage.publish(make_model(tmp_path / "third", b"third"), DESTINATION, {}).number == number + 1
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {str(number), str(number + 1)}
+
+
+def test_a_push_that_was_taken_for_dead_begins_again(models, model, monkeypatch):
+    """Another removes what it has, between the copies and the last one; no half of a version is ever there."""
+    seen = []
+
+    def clear(push, name):
+        if name == "saved_model.pb" and not seen:
+            seen.append(name)
+            bucket._remove_abandoned(DESTINATION, bucket._by_folder(DESTINATION), storage.fingerprint(model))
+            assert models.objects(f"{DESTINATION}/") == {}
+        return copy(push, name)
+
+    copy = bucket._Push._copy
+    monkeypatch.setattr(bucket._Push, "_copy", clear)
+    assert storage.publish(model, DESTINATION, {}).number == 1
+    assert seen
+    assert version(models, 1) == content(model)
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1"}
+
+
+def test_concurrent_pushes_get_a_version_each(models, tmp_path):
+    given = [make_model(tmp_path / f"model{index}", bytes([index]) * 20_000) for index in range(5)]
+    with ThreadPoolExecutor(5) as pool:
+        published = list(pool.map(lambda one: storage.publish(one, DESTINATION, {}), given))
+    assert sorted(one.number for one in published) == list(range(1, 6))
+    for one, found in zip(given, published, strict=True):
+        assert version(models, found.number) == content(one)
+    assert len(complete(models)) == 5
+
+
+def test_concurrent_pushes_of_one_model_end_with_it(models, model):
+    with ThreadPoolExecutor(4) as pool:
+        published = list(pool.map(lambda _: storage.publish(model, DESTINATION, {}), range(4)))
+    for one in published:
+        assert version(models, one.number) == content(model)
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {
+        name.partition("/")[0] for name in complete(models)
+    }
+
+
+def test_a_file_that_arrives_damaged_is_noticed_before_anything_shows(models, model, monkeypatch):
+    upload = object_store.upload
+
+    def damaged(path, uri):
+        upload(path, uri)
+        if uri.endswith("variables.data"):
+            object_store.blob_at(uri).upload_from_string(b"other bytes")
+
+    monkeypatch.setattr(object_store, "upload", damaged)
+    with pytest.raises(ClusterError, match=r"variables\.data arrived damaged"):
+        storage.publish(model, DESTINATION, {})
+    assert models.objects(f"{DESTINATION}/") == {}
+
+
+def test_a_bucket_that_is_not_there_is_named(models, model):
+    with pytest.raises(InputError, match=r"gs://none/marco.*does not exist"):
+        storage.publish(model, "gs://none/marco", {})
+    with pytest.raises(InputError, match="no bucket"):
+        storage.publish(model, "gs://", {})
+
+
+def test_the_newest_version_is_downloaded_whole(models, model, tmp_path):
+    other = make_model(tmp_path / "other", b"second")
+    for one in (model, other):
+        storage.publish(one, DESTINATION, {})
+    fault = models.inject("cut", r"GET .*variables\.data.*alt=media")
+    found = bucket.download(DESTINATION, tmp_path / "here")
+    assert found == tmp_path / "here" / "2"
+    assert fault.hits == 1
+    assert storage.fingerprint(found) == storage.fingerprint(other)
+    assert storage.fingerprint(bucket.download(f"{DESTINATION}/1/", tmp_path / "there")) == storage.fingerprint(model)
