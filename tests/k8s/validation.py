@@ -14,7 +14,7 @@ _SCHEMAS = Path(__file__).parent / "schemas"
 
 
 def problems(item: dict[str, Any], version: str) -> list[str]:
-    """Returns what a Kubernetes of that version, such as 1.32, would find wrong with an object; unknown fields count."""
+    """Returns what a Kubernetes of `version`, such as 1.32, finds wrong with an object, unknown fields included."""
     if item["kind"] == "JobSet":
         return _jobset(item, version)
     if item["kind"] == "InferenceService":
@@ -45,12 +45,11 @@ def _against(schema: dict[str, Any], item: dict[str, Any]) -> list[str]:
 
 
 def _jobset(item: dict[str, Any], version: str) -> list[str]:
-    jobs = [job.get("template", {}) for job in item.get("spec", {}).get("replicatedJobs", [])]
-    templates = [
-        _by_api({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, **template}, version)
-        for template in jobs
+    templates = [job.get("template", {}) for job in item.get("spec", {}).get("replicatedJobs", [])]
+    jobs = [
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, **template} for template in templates
     ]
-    return [*_against(_jobset_schema(), item), *sum(templates, [])]
+    return [*_against(_jobset_schema(), item), *(what for job in jobs for what in _by_api(job, version))]
 
 
 @functools.cache
