@@ -18,7 +18,6 @@ RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
     apt-get -qq install --no-install-recommends ca-certificates g++ python3 python3-dev python3-venv >/dev/null
 WORKDIR /build
 COPY pyproject.toml requirements.lock requirements-gpu.lock ./
-ARG ACCELERATOR=cpu
 ENV UV_LINK_MODE=copy UV_NO_PROGRESS=1
 # What requirements.lock names less the tools of development, every hash being the lock's; then less the headers and the
 # libraries' own tests. Bytecode is compiled now: without it the import of TFX takes a minute each time.
@@ -38,14 +37,20 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     tools/bin/uv -q venv --python /usr/bin/python3 /opt/marco; \
     tools/bin/uv -q pip sync --python /opt/marco --require-hashes --build-constraints requirements.lock \
         --compile-bytecode run.lock; \
+    cd /opt/marco/lib/python3*/site-packages; \
+    rm -rf tensorflow/include pyarrow/include numpy/_core/include; \
+    find matplotlib numpy pandas pyarrow scipy sklearn -type d -name tests -prune -exec rm -rf {} +; \
+    rm -f /opt/marco/.lock /opt/marco/.gitignore /opt/marco/CACHEDIR.TAG
+ARG ACCELERATOR=cpu
+RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
+    --mount=type=secret,id=pip.conf --mount=type=secret,id=uv.toml --mount=type=cache,target=/root/.cache/uv \
+    set -eu; \
+    if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
     case "$ACCELERATOR" in \
     cpu) ;; \
     gpu) tools/bin/uv -q pip install --python /opt/marco --require-hashes --no-deps -r requirements-gpu.lock ;; \
     *) echo "error: ACCELERATOR is '$ACCELERATOR'; give cpu or gpu" >&2; exit 1 ;; \
-    esac; \
-    cd /opt/marco/lib/python3*/site-packages; \
-    rm -rf tensorflow/include pyarrow/include numpy/_core/include; \
-    find matplotlib numpy pandas pyarrow scipy sklearn -type d -name tests -prune -exec rm -rf {} +
+    esac
 
 
 FROM dependencies AS project
@@ -60,7 +65,8 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     set -eu; \
     if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
     tools/bin/uv -q build --wheel --require-hashes --build-constraints requirements.lock --out-dir dist; \
-    tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --compile-bytecode dist/*.whl
+    tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --compile-bytecode dist/*.whl; \
+    rm -f /project/.lock /opt/marco/.lock
 
 
 FROM ${BASE}
@@ -72,6 +78,7 @@ RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
     apt-get -qq install --no-install-recommends ca-certificates python3 >/dev/null; \
     apt-get -qq clean; \
     rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/*.log /var/cache/debconf/*-old; \
+    find / -xdev -type f -perm /6000 -exec chmod a-s {} +; \
     useradd --uid 1000 --gid 0 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin marco
 COPY --from=dependencies /opt/marco /opt/marco
 COPY --from=project /project /opt/marco

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image of Dockerfile with podman, or finds that nothing has changed. Its name is the last line of stdout.
+# Builds the image of Dockerfile with podman, or finds that nothing has changed. The last line of stdout names it by its
+# digest, as `marco compile --image` wants it.
 #
 #   scripts/build_image.sh                      localhost/marco-pipeline:latest
 #   ACCELERATOR=gpu scripts/build_image.sh      localhost/marco-pipeline:gpu, with CUDA
@@ -106,11 +107,11 @@ hand_in
 step "building $name on $from; the first time takes some minutes, about 15 GB of disk and 4 GB of downloads"
 podman build --network host --tag "$name" --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
-    --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
-    sed -un 's/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
+    --build-arg "REVISION=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
+    sed -un 's/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
     { tail -n 30 "$work/build.log" >&2 && fail "the image cannot be built: the log ends above."; }
 after=$(podman image inspect --format '{{.Id}}' "$name")
 if [ "$before" = "$after" ]; then step "nothing has changed"; else
     step "done, $(podman image inspect --format '{{.Size}}' "$name" | awk '{ printf "%.2f GB", $1 / 1e9 }')"
 fi
-echo "$name"
+echo "${name%:*}@$(podman image inspect --format '{{.Digest}}' "$name")"

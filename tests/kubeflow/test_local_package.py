@@ -142,16 +142,23 @@ def test_every_step_runs_and_the_pushed_model_scores_pictures(root: Path, real_i
         assert sum(values) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("data", ["none", "damaged"])
-def test_step_that_fails_is_named(root: Path, data: str) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "step", "problem"),
+    [
+        (False, "Data", "output parameter fingerprint was not written"),
+        (True, "MarcoExampleGen", "it wrote no executor_output.json"),
+    ],
+)
+def test_step_that_fails_is_found_out(root: Path, damaged: bool, step: str, problem: str) -> None:
     shards = root / "shards"
     shards.mkdir()
-    if data == "damaged":
+    if damaged:
         # A record of four bytes whose checksums are wrong.
         (shards / "train-00000-of-00001").write_bytes(struct.pack("<QI4sI", 4, 1, b"junk", 2))
     status, found = run(compiled(root), root, data=str(shards))
     assert status == 1
-    assert next(iter(found)) == {"none": "Data", "damaged": "MarcoExampleGen"}[data]
+    assert {name: told for name, told in found.items() if told != "it left nothing"} == {step: problem}
+    assert "Trainer" in found
 
 
 def steps(package: Path) -> set[str]:
