@@ -59,8 +59,8 @@ def remote(configuration: Configuration, root: str) -> Places:
 
 
 def data(configuration: Configuration, root: str) -> str:
-    """Returns where a run on a cluster finds its data if it is not told of any."""
-    return f"{_lasting(configuration, root)}/data"
+    """Returns where a run on a cluster finds its data, or draws them, if it is not told of any."""
+    return f"{_lasting(configuration, root)}/{'synthetic' if configuration.data.synthetic else 'data'}"
 
 
 def _lasting(configuration: Configuration, root: str) -> str:

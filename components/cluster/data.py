@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import tempfile
 
+from components.example_gen import files
 from components.trainer import parameters
+from marco_data import object_store
 from marco_data.shards import fingerprint
-from marco_data.synthetic import Settings, synthesize
-from marco_model.errors import InputError, exit_status
+from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
+from marco_model.errors import exit_status
 from marco_model.initial import fingerprint as initial_fingerprint
 
 OUTPUTS = ("source", "fingerprint", "initial")
@@ -23,17 +26,31 @@ def describe(source: str, initial: str, synthetic: dict | None, place: str) -> d
     """Returns where the shards are, what stands for their content, and what stands for the weights `initial` names.
 
     Where `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
-    `place`, a folder on a volume, unless it lies there already.
+    `place`, a folder of its own on a volume or on `gs://`, unless it lies there already.
 
     Raises `InputError` where there are no data, or no model to begin from.
     """
     if not source and synthetic:
-        if "://" in place:
-            raise InputError(f"synthetic data can't be drawn into {place}; give the parameter data, or cluster.shared")
         settings = dict(synthetic)
-        synthesize(pathlib.Path(place), settings.pop("images"), Settings(**settings), overwrite=True)
+        _draw(place, settings.pop("images"), Settings(**settings))
     source = source or place
     return {"source": source, "fingerprint": fingerprint([source]), "initial": initial_fingerprint(initial)}
+
+
+def _draw(place: str, images: int, settings: Settings) -> None:
+    if not object_store.is_object(place):
+        synthesize(pathlib.Path(place), images, settings, overwrite=True)
+        return
+    manifest = f"{place}/{MANIFEST}"
+    if object_store.exists(manifest) and json.loads(files.read_bytes(manifest)) == manifest_of(images, settings):
+        return
+    files.delete_tree(place)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = pathlib.Path(folder) / "drawn"
+        synthesize(drawn, images, settings)
+        # The manifest comes last: where it is, everything is.
+        for path in sorted(drawn.iterdir(), key=lambda path: path.name == MANIFEST):
+            object_store.upload(path, f"{place}/{path.name}")
 
 
 def main(arguments: list[str] | None = None) -> None:

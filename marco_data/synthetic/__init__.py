@@ -6,6 +6,6 @@
 from marco_data.synthetic.kinds import KINDS
 from marco_data.synthetic.plan import Plan, Settings, plan
 from marco_data.synthetic.render import Drop, draw
-from marco_data.synthetic.writer import synthesize
+from marco_data.synthetic.writer import MANIFEST, manifest_of, synthesize
 
-__all__ = ["KINDS", "Drop", "Plan", "Settings", "draw", "plan", "synthesize"]
+__all__ = ["KINDS", "MANIFEST", "Drop", "Plan", "Settings", "draw", "manifest_of", "plan", "synthesize"]

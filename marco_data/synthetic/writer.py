@@ -24,6 +24,7 @@ from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 MANIFEST = "synthetic.json"
+SHARD_IMAGES = 1024
 # Raised whenever the same settings draw other images than before, so that sets of old are not taken for new ones.
 DRAWING = 4
 _CHUNK = 8
@@ -36,7 +37,7 @@ def synthesize(
     images: int,
     settings: Settings | None = None,
     *,
-    shard_images: int = 1024,
+    shard_images: int = SHARD_IMAGES,
     processes: int = 2,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def synthesize(
             raise InputError(f"{name} is {value}; give 1 or more")
     directory = Path(directory)
     plans = [plan(settings, index) for index in range(images)]
-    manifest = _manifest(settings, plans, shard_images)
+    manifest = manifest_of(images, settings, shard_images)
     if directory.exists() and any(directory.iterdir()):
         held = _held(directory)
         if held == manifest:
@@ -76,8 +77,9 @@ def synthesize(
     return manifest
 
 
-def _manifest(settings: Settings, plans: list[Plan], shard_images: int) -> dict[str, Any]:
-    """Returns what the set is: its parameters, its counts, and which images are filed wrongly on purpose."""
+def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGES) -> dict[str, Any]:
+    """Returns what a set is: its parameters, its counts, and which images are filed wrongly on purpose."""
+    plans = [plan(settings, index) for index in range(images)]
     manifest = {
         "drawing": DRAWING,
         "images": len(plans),

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from components.cluster import data
+from marco_data import object_store
 from marco_data.shards import fingerprint
 from marco_model.errors import InputError
 
@@ -49,8 +50,21 @@ def test_wrong_steps_are_refused_before_anything_is_done(tmp_path, steps):
     assert not (tmp_path / "data").exists()
 
 
-def test_no_data_and_no_volume_to_draw_on_are_told(tmp_path):
+def test_synthetic_data_are_drawn_into_a_bucket_once_and_anew_where_they_are_half(gcs, tmp_path):
+    gcs.bucket("bucket")
+    told = data.describe("", "random", SMALL, "gs://bucket/runs/synthetic")
+    data.describe("", "random", SMALL, str(tmp_path / "data"))
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    assert gcs.objects("gs://bucket/runs/synthetic/") == drawn
+    stamps = [one.generation for one in object_store.list_objects("gs://bucket/runs/synthetic/")]
+    assert data.describe("", "random", SMALL, "gs://bucket/runs/synthetic") == told
+    assert [one.generation for one in object_store.list_objects("gs://bucket/runs/synthetic/")] == stamps
+    object_store.blob_at("gs://bucket/runs/synthetic/synthetic.json").delete()
+    object_store.blob_at("gs://bucket/runs/synthetic/train-9").upload_from_string(b"left over")
+    data.describe("", "random", SMALL, "gs://bucket/runs/synthetic")
+    assert gcs.objects("gs://bucket/runs/synthetic/") == drawn
+
+
+def test_no_data_are_told(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         data.describe(str(tmp_path / "nowhere"), "random", None, "")
-    with pytest.raises(InputError, match=r"can't be drawn into gs://bucket/data; give the parameter data"):
-        data.describe("", "random", SMALL, "gs://bucket/data")
