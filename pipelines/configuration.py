@@ -66,6 +66,9 @@ class Tracking(_Section):
 
     uri: str | None = None
     experiment: str = "marco"
+    # Where a new experiment keeps models and figures, such as gs://BUCKET/mlflow; null: beside the SQLite store, or
+    # where the server says.
+    artifacts: str | None = pydantic.Field(None, pattern=r"^[a-z][a-z0-9+.-]*://?\S+$")
 
 
 class Export(_Section):

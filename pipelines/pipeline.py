@@ -119,7 +119,7 @@ def _training(configuration: Configuration, classes: tuple[str, ...], places: Pl
         "engine": dataclasses.asdict(configuration.engine),
         "transform": configuration.transform.model_dump(),
         "export": configuration.export.model_dump(),
-        "tracking": {"uri": places.tracking, "experiment": configuration.tracking.experiment},
+        "tracking": {"uri": places.tracking} | configuration.tracking.model_dump(exclude={"uri"}, exclude_none=True),
         "model_name": configuration.model_name,
         "checkpoints": places.checkpoints,
         **({"cluster": places.placement} if places.placement else {}),

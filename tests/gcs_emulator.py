@@ -42,7 +42,7 @@ class Fault:
 
 
 class Emulator:
-    """A running server and its proxy. `requests`: every request so far: `METHOD path`, its range and the head of its body."""
+    """A running server and its proxy. `requests`: every one so far: `METHOD path`, its range, the head of its body."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marco_model.errors import InputError
+from marco_model.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -50,6 +50,9 @@ def client(tracking_uri: str) -> MlflowClient:
     with reaching(tracking_uri):
         from mlflow.tracking import MlflowClient
 
+        from components.mlflow_tracking import bucket_artifacts
+
+        bucket_artifacts.register()
         for name in _CHATTER:
             logging.getLogger(name).setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
@@ -78,11 +81,18 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def reaching(tracking_uri: str) -> Iterator[None]:
-    """Turns what MLflow, its data base or the network raise into one `InputError` that names the store."""
+    """Turns what MLflow, its data base or the network raise into one `InputError` that names the store.
+
+    What a bucket with artifacts raises (`marco_data.object_store.reaching`) is one line already.
+    """
     try:
         yield
-    except InputError:
+    except (InputError, ClusterError):
         raise
+    except ImportError as error:
+        raise InputError(
+            f"MLflow at {tracking_uri} needs the package {error.name} for its artifacts; install it (for s3://: boto3)"
+        ) from error
     except Exception as error:
         if getattr(error, "error_code", None) in _REFUSALS:
             raise InputError(f"MLflow at {tracking_uri} refuses: {_first_line(error)}; mend what it names") from error

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.mlflow_tracking import connection, provenance
+from marco_data.files import exists, read_bytes
 from marco_model.errors import InputError
 
 RUN_KEY = "marco.run_key"
@@ -99,13 +100,16 @@ class Run:
                 client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
 
 
-def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str) -> Run:
+def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, artifacts: str | None = None) -> Run:
     """Returns the run with the tag `marco.run_key` in `experiment`, created with its provenance if there is none.
 
     `MLFLOW_RUN_ID`, when set (Kubeflow Pipelines 2.17 does), names the run to use instead. Keys are free of quotes.
+    `artifacts`: the URI below which `experiment` keeps its models and figures, which MLflow sets once and for all.
 
     Raises:
-        InputError: the store cannot be reached, or the run of `MLFLOW_RUN_ID` is not in it.
+        InputError: the store cannot be reached, the run of `MLFLOW_RUN_ID` is not in it, `experiment` keeps its
+            artifacts elsewhere, or they can't be reached.
+        ClusterError: the service of a bucket with artifacts fails.
     """
     given = os.environ.get("MLFLOW_RUN_ID")
     client = connection.client(tracking_uri)
@@ -113,7 +117,7 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str) ->
         if given:
             client.set_tag(given, RUN_KEY, run_key)
             return Run(tracking_uri, given)
-        experiment_id = _experiment_id(client, tracking_uri, experiment)
+        experiment_id = _experiment_id(client, tracking_uri, experiment, artifacts)
         found = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{run_key}'", max_results=1)
         if found:
             run_id = str(found[0].info.run_id)
@@ -121,18 +125,17 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str) ->
         else:
             tags = {RUN_KEY: run_key, **_provenance_tags()}
             run_id = str(client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id)
+        if artifacts:
+            client.list_artifacts(run_id)  # A wrong bucket is better told now than after the training.
         return Run(tracking_uri, run_id)
 
 
 def run_of_model(model_uri: str) -> Run | None:
     """Returns the run that trained the model artifact at `model_uri`, or None if it was trained without MLflow."""
-    import tensorflow as tf
-
     path = os.path.join(model_uri, TRAINING_FILE)  # noqa: PTH118 - may be an object-store URI
-    if not tf.io.gfile.exists(path):
+    if not exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        content = json.load(file)
+    content = json.loads(read_bytes(path))
     if not content.get("mlflow_run_id") or not content.get("tracking_uri"):
         return None
     return Run(content["tracking_uri"], content["mlflow_run_id"])
@@ -152,12 +155,18 @@ def allowed_name(name: str) -> str:
     return _NOT_ALLOWED.sub("_", name)
 
 
-def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
+def _experiment_id(client: Any, tracking_uri: str, name: str, artifacts: str | None) -> str:
     existing = client.get_experiment_by_name(name)
     if existing is None:
-        return str(client.create_experiment(name, artifact_location=connection.artifact_location(tracking_uri)))
+        location = artifacts or connection.artifact_location(tracking_uri)
+        return str(client.create_experiment(name, artifact_location=location))
     if existing.lifecycle_stage != "active":
         raise InputError(f"MLflow experiment {name!r} was deleted; restore it or name another experiment")
+    if artifacts and existing.artifact_location.rstrip("/") != artifacts.rstrip("/"):
+        raise InputError(
+            f"MLflow experiment {name!r} keeps its artifacts at {existing.artifact_location}, and tracking.artifacts "
+            f"is {artifacts}; leave that out, or name another experiment"
+        )
     return str(existing.experiment_id)
 
 

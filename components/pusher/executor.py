@@ -1,6 +1,9 @@
 """Publishes a blessed model and registers it; an unblessed one is registered as challenger only."""
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.mlflow_tracking import registry, tracking
-from components.pusher import storage
+from components.pusher import bucket, storage
 from components.pusher.record import RECORD_FILE
+from marco_data.object_store import is_object
 from marco_model.labels import CLASSES
 
 METADATA = "assets.extra/marco.json"
@@ -32,31 +36,31 @@ class Executor(base_executor.BaseExecutor):
 
         Raises:
             InputError: the destination cannot be used, or MLflow cannot be reached.
+        ClusterError: the service of a bucket fails; nothing was published.
         """
         model = artifact_utils.get_single_instance(input_dict["model"])
         output = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        saved_model = Path(path_utils.serving_model_path(model.uri))
         run = tracking.run_of_model(model.uri)
         if run and exec_properties["run_label"]:
             run.set_tags({"run_label": exec_properties["run_label"]})
-        version = None
-        if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
-            note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
-            version = storage.publish(saved_model, exec_properties["destination"], note)
-            logging.info("Published as %s%s.", version.path, ", where it was already" if version.unchanged else "")
-        else:
-            logging.warning("The model is not blessed and so is not published.")
+        version = registered = None
         name = exec_properties["registered_model"]
-        registered = None
-        if run and name:
-            registered = registry.register(
-                run,
-                name,
-                saved_model,
-                classes=_classes(saved_model),
-                fingerprint=storage.fingerprint(saved_model),
-                published_at=version.path if version else None,
-            )
+        with _on_this_machine(path_utils.serving_model_path(model.uri)) as saved_model:
+            if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
+                note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
+                version = storage.publish(saved_model, exec_properties["destination"], note)
+                logging.info("Published as %s%s.", version.path, ", where it was already" if version.unchanged else "")
+            else:
+                logging.warning("The model is not blessed and so is not published.")
+            if run and name:
+                registered = registry.register(
+                    run,
+                    name,
+                    saved_model,
+                    classes=_classes(saved_model),
+                    fingerprint=storage.fingerprint(saved_model),
+                    published_at=version.path if version else None,
+                )
         output.set_int_custom_property("pushed", int(version is not None))
         if version:
             output.set_string_custom_property("pushed_destination", version.path)
@@ -69,6 +73,16 @@ class Executor(base_executor.BaseExecutor):
             "registered_version": registered,
         }
         io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def _on_this_machine(model: str) -> Iterator[Path]:
+    """Yields the folder of a SavedModel, downloaded where it lies in a bucket."""
+    if not is_object(model):
+        yield Path(model)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield bucket.download(model, Path(folder))
 
 
 def _classes(saved_model: Path) -> list[str]:

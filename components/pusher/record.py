@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+from marco_data.files import read_bytes
+
 RECORD_FILE = "pushed.json"
 
 
@@ -15,16 +17,10 @@ def pushed(pushed_model_uri: str) -> dict[str, Any]:
     What does not apply is None.
     """
     path = os.path.join(pushed_model_uri, RECORD_FILE)  # noqa: PTH118 - may be an object-store URI
-    if "://" in path:
-        import tensorflow as tf
-
-        with tf.io.gfile.GFile(path) as file:
-            return dict(json.load(file))
-    with open(path) as file:  # noqa: PTH123
-        return dict(json.load(file))
+    return dict(json.loads(read_bytes(path)))
 
 
 def published(pushed_model_uri: str) -> str | None:
-    """Returns the folder of the published version, or None if the model was not pushed."""
+    """Returns the folder or `gs://` URI of the published version, or None if the model was not pushed."""
     path = pushed(pushed_model_uri)["path"]
     return None if path is None else str(path)

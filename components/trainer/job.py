@@ -34,8 +34,9 @@ class Job:
     """What is trained on what, and where it goes; paths are local or URIs, and the same for every process.
 
     `key` names the training, `name` the model. `classes`: names in index order. `transform`: `shorter_side` and
-    `quality`. `tracking`: `uri` and `experiment`. `data`: `source` and `fingerprint`. `checkpoints`: a folder of this
-    training's own. `model_directory`: where the SavedModel goes, with `tflite` a TFLite model in it.
+    `quality`. `tracking`: `uri`, `experiment` and perhaps `artifacts`. `data`: `source` and `fingerprint`.
+    `checkpoints`: a folder of this training's own. `model_directory`: where the SavedModel goes, with `tflite` a TFLite
+    model in it.
     """
 
     key: str
@@ -107,7 +108,8 @@ def count(job: Job) -> dict[str, int]:
 @contextlib.contextmanager
 def tracked(job: Job, counts: dict[str, int]) -> Iterator[tracking.Run]:
     """Opens the job's MLflow run and closes it with how the training ended."""
-    run = tracking.open_run(job.tracking["uri"], job.tracking["experiment"], job.key, job.name)
+    told = job.tracking
+    run = tracking.open_run(told["uri"], told["experiment"], job.key, job.name, told.get("artifacts"))
     sections = {"network": dataclasses.asdict(job.network), "recipe": dataclasses.asdict(job.recipe)}
     run.log_recipe({**sections, "transform": job.transform, "classes": ", ".join(job.classes)})
     run.log_data(name="marco", counts=counts, **job.data)

@@ -21,9 +21,9 @@ def run_fn(fn_args: Any) -> None:
     """Trains by `fn_args.custom_config` and writes the model to `fn_args.serving_model_dir`.
 
     `custom_config`: `classes` (names in index order), `network`, `recipe` and `engine` (their fields), `transform`
-    (`shorter_side`, `quality`), `export` (`tflite`), `tracking` (`uri`, `experiment`), `data` (`source`,
-    `fingerprint`), `model_name`, `initial`, the fingerprint of the weights that training begins from, empty where it
-    was not known, and `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
+    (`shorter_side`, `quality`), `export` (`tflite`), `tracking` (`uri`, `experiment`, perhaps `artifacts`), `data`
+    (`source`, `fingerprint`), `model_name`, `initial`, the fingerprint of the weights that training begins from, empty
+    where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
 
     Raises `InputError` where the model that training begins from is not the one that it was, or is not there.
     """

@@ -16,8 +16,8 @@ def explain(
     ],
     output: Annotated[Path, typer.Option(help="Folder for an overlay an image and explained.csv.")],
     model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A model's folder. Without it: the published classifier, if its package is installed."),
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
     class_name: Annotated[
         Optional[str],  # noqa: UP045

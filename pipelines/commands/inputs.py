@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,16 +22,24 @@ def images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def model_directory(model: Path | None, doing: str) -> Path:
+def model_directory(model: str | None, doing: str) -> Path:
     """Returns where the SavedModel is: `model`'s, or without one the published classifier's, which is told.
 
-    `doing` says what is done with it, such as `scoring with`. Raises `InputError` where there is none.
+    One on `gs://` is downloaded first, into a folder that is removed when the process ends. `doing` says what is done
+    with it, such as `scoring with`. Raises `InputError` where there is none.
     """
+    from marco_data.object_store import is_object
     from marco_model.model_directory import saved_model_directory
 
     if model is None:
         from marco_model.released import published_directory
 
-        model = published_directory()
         typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
+        return saved_model_directory(published_directory())
+    if is_object(model):
+        from components.pusher.bucket import download
+
+        folder = tempfile.mkdtemp(prefix="marco-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return download(model, Path(folder))
     return saved_model_directory(model)

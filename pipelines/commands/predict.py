@@ -16,8 +16,8 @@ def predict(
     ],
     output: Annotated[Path, typer.Option(help="CSV to write; unreadable files go beside it, into *.errors.csv.")],
     model: Annotated[
-        Path | None,
-        typer.Option(help="A model's folder. Without it: the published classifier, if its package is installed."),
+        str | None,
+        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
 ) -> None:

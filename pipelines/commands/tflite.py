@@ -17,8 +17,8 @@ def tflite(
     ],
     output: Annotated[Path, typer.Option(help="File to write, such as model.tflite.")],
     model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A model's folder. Without it: the published classifier, if its package is installed."),
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
 ) -> None:
     """Convert a classifier to TensorFlow Lite, and check it on images of yours: each must get the same class.
