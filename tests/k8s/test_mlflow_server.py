@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +31,7 @@ def server(base, beside, tmp_path):
     arguments = [replaced.get(argument.split("=")[0], argument) for argument in container["args"]]
     command = [sys.executable, "-m", *container["command"], *arguments, f"--artifacts-destination={tmp_path}/artifacts"]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
         try:
             deadline = time.monotonic() + 120
             while _status(port, "/health", "10.1.2.3:5000") != 200:
@@ -37,7 +39,8 @@ def server(base, beside, tmp_path):
                 time.sleep(0.3)
             yield port
         finally:
-            process.terminate()
+            # With its workers; nothing of it is kept.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
 
