@@ -13,6 +13,7 @@ Pods = Callable[[list[Item]], Iterator[tuple[str, Item]]]
 # Labels of pods that controllers make at run time, for the selectors: one a controller.
 FOREIGN = {
     "a step of a run (Argo Workflows)": {"workflows.argoproj.io/workflow": "marco-x7k2p"},
+    "previews of artifacts (Kubeflow Pipelines)": {"app": "ml-pipeline-ui-artifact"},
     "a replica of a training (JobSet)": {"jobset.sigs.k8s.io/jobset-name": "marco-x7k2p"},
 }
 

@@ -14,6 +14,7 @@ def peers(beside):
         "step": peer((("workflows.argoproj.io/workflow", "marco-x7k2p"),)),
         "replica": peer((("jobset.sigs.k8s.io/jobset-name", "marco-x7k2p-1"),)),
         "model server": peer((("serving.kserve.io/inferenceservice", "marco"),)),
+        "previews": peer((("app", "ml-pipeline-ui-artifact"),)),
         "stranger": peer((("app", "notebook"),)),
         "neighbour": peer(namespace="elsewhere"),
         "client": peer(namespace="lab", namespace_labels=(("marco-predictions", "allowed"),)),
@@ -37,6 +38,8 @@ ALLOWED = [
     ("mlflow", "postgres", 5432),
     ("mlflow", "kubeflow", 9000),
     ("mlflow", "internet", 443),
+    ("kubeflow", "previews", 3000),
+    ("previews", "kubeflow", 9000),
     ("gateway", "model server", 8080),
     ("client", "model server", 8080),
     ("model server", "internet", 443),
@@ -61,6 +64,7 @@ DENIED = [
     ("neighbour", "model server", 8080),
     ("neighbour", "replica", 2222),
     ("kubeflow", "mlflow", 5000),
+    ("previews", "internet", 443),
     *(("stranger", pod, port) for pod, port in (("mlflow", 5000), ("postgres", 5432), ("internet", 443))),
 ]
 
