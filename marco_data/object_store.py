@@ -106,11 +106,11 @@ def parts(uri: str) -> tuple[str, str]:
     return bucket, name
 
 
-def list_objects(prefix: str) -> list[Object]:
+def list_objects(prefix: str, retry_seconds: float | None = None) -> list[Object]:
     """Returns the objects whose URIs begin with `prefix`, in the order of their names."""
     bucket, name = parts(prefix)
     with reaching(prefix):
-        found = list(client().list_blobs(bucket, prefix=name or None, **patience()))
+        found = list(client().list_blobs(bucket, prefix=name or None, **patience(retry_seconds)))
     return [
         Object(f"{SCHEME}{bucket}/{blob.name}", blob.size, blob.updated.timestamp(), blob.generation, blob.crc32c)
         for blob in found
@@ -242,11 +242,13 @@ def reaching(uri: str) -> Iterator[None]:
         library = type(cause).__module__.partition(".")[0] in ("google", "urllib3")
         if library or isinstance(cause, (ConnectionError, RequestException)):
             raise ClusterError(
-                f"{uri} cannot be reached or fails ({_line(cause)}), tried again for {RETRY_SECONDS:.0f} s; run again "
-                "when the service is well"
+                f"{uri} cannot be reached or fails, with retries for up to {RETRY_SECONDS:.0f} s ({_line(cause)}); run "
+                "again when the service is well"
             ) from error
         raise
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """Returns the error's text in one line, without the request's address, which is long and tells little."""
+    text = re.sub(r" (GET|POST|PUT|DELETE) http\S+", "", str(error))
+    return " ".join(text.split())[:200] or type(error).__name__

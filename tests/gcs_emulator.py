@@ -51,6 +51,7 @@ class Emulator:
         self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._proxy.daemon_threads = True
         self._proxy.emulator = self
+        self._proxy.handle_error = lambda *_: None  # Connections that clients give up.
         self.address = f"http://127.0.0.1:{self._proxy.server_port}"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -25,7 +25,6 @@ from typing import Any
 
 from components.pusher.names import MODEL_FILE, RECORD
 from marco_data import object_store
-from marco_data.files import read_bytes
 from marco_data.object_store import Object, blob_at, list_objects, patience, reaching
 from marco_model.errors import ClusterError, InputError
 
@@ -148,9 +147,12 @@ class _Push:
                 raise _Disturbed from error
 
     def _take_back(self) -> None:
-        if self._number is not None and _note(self._root, self._number).get("push") == self._name:
-            _delete(list_objects(f"{self._root}/{self._number}/"), _CLEANING_SECONDS)
-        _delete(list_objects(f"{self._aside}/"), _CLEANING_SECONDS)
+        """Removes what this push wrote, with little patience: what fails here is left to the next push."""
+        shown = (
+            self._number is not None and _note(self._root, self._number, _CLEANING_SECONDS).get("push") == self._name
+        )
+        for place in [f"{self._root}/{self._number}/"] * shown + [f"{self._aside}/"]:
+            _delete(list_objects(place, _CLEANING_SECONDS), _CLEANING_SECONDS)
 
 
 def _by_folder(root: str) -> dict[str, dict[str, Object]]:
@@ -198,9 +200,11 @@ def _delete(objects: Iterable[Object], seconds: float | None = None) -> None:
             blob_at(one.uri).delete(if_generation_match=one.generation, **patience(seconds))
 
 
-def _note(root: str, number: int) -> dict[str, Any]:
-    with contextlib.suppress(InputError, ValueError):
-        return dict(json.loads(read_bytes(f"{root}/{number}/{RECORD}")))
+def _note(root: str, number: int, seconds: float | None = None) -> dict[str, Any]:
+    from google.api_core.exceptions import NotFound
+
+    with contextlib.suppress(NotFound, ValueError):
+        return dict(json.loads(blob_at(f"{root}/{number}/{RECORD}").download_as_bytes(**patience(seconds))))
     return {}
 
 

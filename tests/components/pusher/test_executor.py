@@ -108,3 +108,21 @@ def test_without_mlflow_a_blessed_model_is_still_published(tmp_path, colour_mode
     output = push(tmp_path / "pushed", model, tmp_path / "models", True, "drops")
     assert published(output.uri) == str(tmp_path / "models/1")
     assert pushed(output.uri)["registered_version"] is None
+
+
+def test_a_model_in_a_bucket_is_pushed_to_another(tmp_path, colour_model, gcs):
+    from tfx.types import standard_artifacts
+
+    runs = gcs.bucket("runs")
+    gcs.bucket("models")
+    trained = {path.relative_to(colour_model).as_posix(): path for path in colour_model.rglob("*") if path.is_file()}
+    for name, path in trained.items():
+        runs.blob(f"Trainer/model/7/{name}").upload_from_filename(str(path))
+    model = standard_artifacts.Model()
+    model.uri = "gs://runs/Trainer/model/7"
+    output = push(tmp_path / "pushed", model, "gs://models/drops", True, "drops")
+    assert published(output.uri) == "gs://models/drops/1"
+    assert output.get_string_custom_property("pushed_destination") == "gs://models/drops/1"
+    found = gcs.objects("gs://models/drops/1/")
+    found.pop("assets.extra/push.json")
+    assert found == {name.removeprefix("Format-Serving/"): path.read_bytes() for name, path in trained.items()}
