@@ -111,7 +111,11 @@ podman build --network host --tag "$name" --build-arg "BASE=$from" --build-arg "
     sed -un 's/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
     { tail -n 30 "$work/build.log" >&2 && fail "the image cannot be built: the log ends above."; }
 after=$(podman image inspect --format '{{.Id}}' "$name")
-if [ "$before" = "$after" ]; then step "nothing has changed"; else
+if [ "$before" = "$after" ]; then
+    step "nothing has changed"
+else
     step "done, $(podman image inspect --format '{{.Size}}' "$name" | awk '{ printf "%.2f GB", $1 / 1e9 }')"
+    # The one it replaces, where nothing else names or runs it.
+    if [ -n "$before" ]; then podman image rm "$before" >/dev/null 2>&1 || true; fi
 fi
 echo "${name%:*}@$(podman image inspect --format '{{.Digest}}' "$name")"

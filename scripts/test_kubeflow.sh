@@ -25,6 +25,6 @@ done
 [ -S "$socket" ] || fail "podman's service does not start: $(tail -n 1 "$work/service.log")"
 chmod 660 "$socket" # for the containers' user, who is of root's group
 
-echo "kubeflow: image $image; about ten minutes" >&2
+echo "kubeflow: image $image; about four minutes" >&2
 MARCO_TEST_KUBEFLOW=1 MARCO_TEST_IMAGE=$image MARCO_TEST_SOCKET=$socket \
     .venv/bin/python -m pytest -m "" -s tests/kubeflow "$@"
