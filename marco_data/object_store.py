@@ -249,6 +249,6 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """Returns the error's text in one line, without the request's address, which is long and tells little."""
-    text = re.sub(r" (GET|POST|PUT|DELETE) http\S+", "", str(error))
+    """Returns the error's text in one line, without the request's address and what the library expected of it."""
+    text = re.sub(r" (GET|POST|PUT|DELETE) http\S+|: \('Request failed with.*", "", str(error), flags=re.DOTALL)
     return " ".join(text.split())[:200] or type(error).__name__

@@ -81,16 +81,16 @@ def ingest(
 
 @contextlib.contextmanager
 def _expected_errors() -> Iterator[None]:
-    """Raises again what a worker of Beam raised of the kinds that are one line; a runner gives back its text alone."""
+    """Raises again what a worker of Beam raised of the kinds that are one line.
+
+    A runner gives back its text alone, or with the name of the step.
+    """
     try:
         yield
-    except (InputError, ClusterError):
-        raise
     except Exception as error:
+        text = f"{type(error).__name__}: {error}"
         for kind in (InputError, ClusterError):
-            if told := re.search(
-                rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE
-            ):
+            if told := re.search(rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
                 raise kind(told[1]) from error
         raise
 

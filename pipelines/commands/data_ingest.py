@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,7 @@ def ingest(
         max_pixels=max_pixels,
         label_scheme=scheme,
     )
+    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)  # What it logs as a traceback is raised too.
     summary = ingest_to_folder(paths, output, options)
     splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
     typer.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")
