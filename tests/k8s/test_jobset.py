@@ -1,0 +1,107 @@
+"""The JobSet of a training is valid, restricted, and finds in the namespace what it names."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from components.cluster.options import Placement, Replicas, Resources, Secret, Toleration, Volume
+from components.trainer.jobset import manifest
+from marco_model.engine import Engine
+
+ENGINES = {
+    "multi_worker": Replicas(workers=3, restarts=2, worker=Resources(cpu=6, accelerators=1, shared_memory="8Gi")),
+    "parameter_server": Replicas(
+        workers=2,
+        parameter_servers=2,
+        worker=Resources(node_selector={"pool": "gpu"}, tolerations=(Toleration(key="nvidia.com/gpu"),)),
+    ),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def jobset(request, beside):
+    """The JobSet of a site that k8s/ set up, with everything that a placement can carry."""
+    site = yaml.safe_load((beside("rendering").K8S / "site.yaml").read_text())["cluster"]
+    placement = Placement(
+        image=f"registry.example/marco-pipeline@sha256:{'a' * 64}",
+        shared=site["shared"],
+        volumes=tuple(Volume(**volume) for volume in site["volumes"]),
+        secrets=(Secret("marco-object-store", {"AWS_SECRET_ACCESS_KEY": "secret-key"}, path="/secrets"),),
+        environment={"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"},
+        replicas=ENGINES[request.param],
+    )
+    step = manifest.Step(namespace="marco", attempt="1a2b", run="run 7", pod="marco-x7k2p-trainer", uid="0f-1e")
+    return manifest.jobset(
+        "9f8e7d", Engine(kind=request.param), placement, step, "/shared/job.json", "/shared/heartbeat", manifest.Ends()
+    )
+
+
+@pytest.mark.parametrize("version", ["1.32", "1.37"])
+def test_it_is_valid(jobset, beside, version):
+    assert beside("validation").problems(jobset, version) == []
+
+
+def test_every_replica_is_restricted(jobset, beside):
+    pods = beside("rendering").pods
+    rules = beside("restricted").RESTRICTED | beside("policy").OWN
+    assert len(list(pods([jobset]))) == len(jobset["spec"]["replicatedJobs"])
+    assert beside("policy").findings(rules, pods([jobset])) == []
+    assert beside("policy").tokens([jobset], pods) == []
+
+
+def test_it_finds_what_it_names(jobset, base, beside):
+    references, pods = beside("references"), beside("rendering").pods
+    secrets = references.secrets_to_make((beside("rendering").K8S / "README.md").read_text())
+    assert references.missing([*base, jobset], pods, secrets) == []
+    assert jobset["metadata"]["namespace"] == beside("rendering").pick(base, "Namespace")["metadata"]["name"]
+
+
+def test_its_replicas_reach_each_other_and_mlflow(jobset, base, beside):
+    network, pods = beside("network"), beside("rendering").pods
+    mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
+    replicas = [network.Peer(tuple(pod["metadata"]["labels"].items())) for _, pod in pods([jobset])]
+    for replica in replicas:
+        assert network.allowed(base, replica, mlflow, 5000)
+        for other in replicas:
+            assert network.allowed(base, replica, other, manifest.PORT)
+
+
+def test_the_pipeline_may_do_with_it_what_the_step_does(jobset, base, beside):
+    group, _ = jobset["apiVersion"].split("/")
+    verbs = {
+        verb
+        for rule in beside("rendering").pick(base, "Role")["rules"]
+        if group in rule["apiGroups"] and "jobsets" in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert verbs == {"create", "get", "list", "watch", "delete"}
+
+
+BREAKAGES = {
+    "an unknown field": lambda item: item["spec"].update(replicas=2),
+    "another version": lambda item: item.update(apiVersion="jobset.x-k8s.io/v1beta1"),
+    "a value that is none": lambda item: item["spec"]["successPolicy"].update(operator="Most"),
+    "a wrong type": lambda item: item["spec"]["failurePolicy"].update(maxRestarts="2"),
+    "a missing name": lambda item: item["spec"]["replicatedJobs"][0].pop("name"),
+    "an unknown field of a job": lambda item: item["spec"]["replicatedJobs"][0].update(count=2),
+    "an unknown field of a job's spec": lambda item: _job(item)["spec"].update(backOffLimit=0),
+    "an unknown field of a pod": lambda item: _job(item)["spec"]["template"]["spec"].update(restart="Never"),
+}
+
+
+def _job(item):
+    return item["spec"]["replicatedJobs"][0]["template"]
+
+
+@pytest.mark.parametrize("change", BREAKAGES)
+def test_a_broken_jobset_is_found(jobset, beside, change):
+    BREAKAGES[change](jobset)
+    assert beside("validation").problems(jobset, "1.32")
+
+
+def test_a_jobset_that_is_not_restricted_is_found(jobset, beside):
+    pod = _job(jobset)["spec"]["template"]["spec"]
+    pod["containers"][0]["securityContext"]["capabilities"] = {"add": ["SYS_PTRACE"]}
+    found = beside("policy").findings(beside("restricted").RESTRICTED, beside("rendering").pods([jobset]))
+    assert [what.split(": ")[1] for what in found] == ["capabilities", "capabilities"]
