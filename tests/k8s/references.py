@@ -23,8 +23,8 @@ def secrets_to_make(text: str) -> dict[str, set[str]]:
     made: dict[str, set[str]] = {}
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if "secret" in words and "generic" in words:
+            if "create secret generic" in line:
+                words = shlex.split(line, comments=True)
                 keys = {word.split("=")[1] for word in words if word.startswith("--from-literal=")}
                 made.setdefault(words[words.index("generic") + 1], set()).update(keys)
     return made
