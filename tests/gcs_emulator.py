@@ -22,12 +22,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SERVER = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
-FOR_EVER = 10**9
 
 
 @dataclasses.dataclass
 class Fault:
-    """What happens to the next `times` requests that `pattern` is found in.
+    """What happens to `times` requests that `pattern` is found in, after the first `skip` of them.
 
     `kind`: a status such as `503`, sent instead of an answer; `slow`, the answer after `seconds`; `cut`, the answer's
     connection closed in the middle of the body; `reset`, the same and reset; `cut upload`, closed in the middle of the
@@ -37,7 +36,8 @@ class Fault:
     kind: str
     pattern: re.Pattern
     times: int
-    seconds: float
+    seconds: float = 0.0
+    skip: int = 0
     hits: int = 0
 
 
@@ -93,8 +93,8 @@ class Emulator:
         found = self.client().list_blobs(bucket, prefix=folder)
         return {blob.name.removeprefix(folder): blob.download_as_bytes() for blob in found}
 
-    def inject(self, kind: str, pattern: str, times: int = 1, seconds: float = 0.0) -> Fault:
-        fault = Fault(kind, re.compile(pattern, re.DOTALL), times, seconds)
+    def inject(self, kind: str, pattern: str, times: int = 1, **options) -> Fault:
+        fault = Fault(kind, re.compile(pattern, re.DOTALL), times, **options)
         self.faults.append(fault)
         return fault
 
@@ -103,9 +103,13 @@ class Emulator:
         with self._lock:
             self.requests.append(request)
             for fault in self.faults:
-                if fault.hits < fault.times and fault.pattern.search(request):
-                    fault.hits += 1
-                    return fault
+                if fault.hits == fault.times or not fault.pattern.search(request):
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
+                fault.hits += 1
+                return fault
         return None
 
 
