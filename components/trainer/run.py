@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.trainer import job
+from components.trainer.jobset import launch
 from components.tuner.options import by_section
 from marco_model.engine import Engine
 from marco_model.errors import InputError
@@ -23,14 +24,20 @@ def run_fn(fn_args: Any) -> None:
     `custom_config`: `classes` (names in index order), `network`, `recipe` and `engine` (their fields), `transform`
     (`shorter_side`, `quality`), `export` (`tflite`), `tracking` (`uri`, `experiment`, perhaps `artifacts`), `data`
     (`source`, `fingerprint`), `model_name`, `initial`, the fingerprint of the weights that training begins from, empty
-    where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
+    where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed training is resumed. With
+    `cluster`, the fields of `components.cluster.options.Placement`, and its `replicas` training is on several nodes.
 
-    Raises `InputError` where the model that training begins from is not the one that it was, or is not there.
+    Raises `InputError` where the model that training begins from is not the one that it was, or is not there; else what
+    `components.trainer.job.run` does, or `components.trainer.jobset.launch.run`.
     """
     config = with_best(fn_args.custom_config, fn_args.hyperparameters)
     training = job_of(fn_args, config)
-    training.write()
-    job.run(training)
+    placement = launch.placement(config.get("cluster"))
+    if placement:
+        launch.run(training, placement)
+    else:
+        training.write()
+        job.run(training)
 
 
 def job_of(fn_args: Any, config: dict[str, Any]) -> job.Job:

@@ -9,6 +9,12 @@ import typer
 
 def train(
     job: Annotated[str, typer.Argument(help="The job.json beside the checkpoints of a training; local or gs://.")],
+    heartbeat: Annotated[
+        str, typer.Option(help="A file that whoever started this keeps changing; when it rests, save and end.")
+    ] = "",
+    silence: Annotated[
+        float, typer.Option(help="Seconds without a change after which --heartbeat rests.", min=1)
+    ] = 180,
 ) -> None:
     """Take part in a training, or take it up again, without the pipeline around it.
 
@@ -21,6 +27,10 @@ def train(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("marco_model", "components"):
         logging.getLogger(ours).setLevel(logging.INFO)
+    from components.trainer.jobset.heartbeat import end_with
+
+    if heartbeat:
+        end_with(heartbeat, silence)
     from components.trainer import job as jobs
 
     jobs.run(jobs.read(job))
