@@ -96,7 +96,7 @@ class Replicas:
 
     `workers` counts all that train, the chief among them, each with the resources `worker`; `parameter_servers` are
     those of `engine.kind` `parameter_server`. `restarts`: how often the whole set starts anew from its last checkpoint
-    before the step fails.
+    before the step fails. `priority_class`: theirs, a PriorityClass of the cluster; k8s/ sets up `marco-training`.
     """
 
     workers: int = 2
@@ -105,6 +105,7 @@ class Replicas:
     parameter_server: Resources = Resources()
     restarts: int = 0
     service_account: str = "marco-training"
+    priority_class: str = ""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 

@@ -10,7 +10,12 @@ from components.trainer.jobset import manifest
 from marco_model.engine import Engine
 
 ENGINES = {
-    "multi_worker": Replicas(workers=3, restarts=2, worker=Resources(cpu=6, accelerators=1, shared_memory="8Gi")),
+    "multi_worker": Replicas(
+        workers=3,
+        restarts=2,
+        priority_class="marco-training",
+        worker=Resources(cpu=6, accelerators=1, shared_memory="8Gi"),
+    ),
     "parameter_server": Replicas(
         workers=2,
         parameter_servers=2,
