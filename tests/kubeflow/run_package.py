@@ -78,7 +78,7 @@ def _problem(outputs: dict[str, Any], folders: list[Path]) -> str:
 def main(file: str, root: str, *parameters: str) -> int:
     package = next(iter(yaml.safe_load_all(Path(file).read_text())))
     spec = json_format.ParseDict(package, pipeline_spec_pb2.PipelineSpec())
-    local.init(local.DockerRunner(**RESTRICTED), pipeline_root=root, raise_on_error=False)
+    local.init(local.DockerRunner(**RESTRICTED, labels={"marco-test": root}), pipeline_root=root, raise_on_error=False)
     stopped = ""
     try:
         pipeline_orchestrator.run_local_pipeline(spec, dict(parameter.split("=", 1) for parameter in parameters))
