@@ -54,7 +54,7 @@ class Api:
                 config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
-                f"there is no way to the Kubernetes API ({error}); run as a step on a cluster, or have kubectl configured"
+                f"there is no way to the Kubernetes API ({error}); run on a cluster, or have kubectl configured"
             ) from error
         # All methods: what may have been done when the connection was lost is looked at by the caller (409, 404).
         configuration.retries = urllib3.Retry(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -11,19 +10,11 @@ from typing import Any
 from components.cluster.options import Replicas
 from components.trainer.jobset import replicas as pods
 from components.trainer.jobset.api import Api, Unreachable
+from components.trainer.jobset.pace import Pace
 from marco_model.errors import ClusterError
 from marco_model.preemption import Notice
 
 TAIL_LINES = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Pace:
-    """Seconds: between looks, until a pod that waits is told of, and that an API without an answer is borne."""
-
-    look: float = 3.0
-    waiting: float = 60.0
-    unreachable: float = 600.0
 
 
 class Log:

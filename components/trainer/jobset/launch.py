@@ -1,8 +1,7 @@
-"""The Trainer step where training is on several nodes: sets the job up, has it run as a JobSet, brings the model back."""
+"""The Trainer step where training is on several nodes: has the job run as a JobSet and brings the model back."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -16,22 +15,14 @@ from components.cluster.options import Placement
 from components.trainer.job import FILE, Job
 from components.trainer.jobset import manifest, shared
 from components.trainer.jobset.api import Api, Conflict
-from components.trainer.jobset.follow import Follower, Pace
+from components.trainer.jobset.follow import Follower
 from components.trainer.jobset.heartbeat import beating
-from components.trainer.jobset.manifest import Ends, Step
+from components.trainer.jobset.manifest import Step
+from components.trainer.jobset.pace import PACE, Pace
 from marco_model import preemption
 from marco_model.errors import ClusterError, Interrupted
 
 _NAMESPACE_FILE = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """Seconds: between heartbeats, for what is deleted to be gone, also when the step itself is told to end."""
-
-    beat: float = 15.0
-    gone: float = manifest.GRACE_SECONDS + 60.0
-    gone_at_signal: float = 15.0
 
 
 def placement(told: dict[str, Any] | None) -> Placement | None:
@@ -66,9 +57,7 @@ def run(
     job: Job,
     placement: Placement,
     *,
-    ends: Ends = Ends(),
-    pace: Pace = Pace(),
-    patience: Patience = Patience(),
+    pace: Pace = PACE,
     show: Callable[[str], None] = show,
 ) -> None:
     """Trains `job` on the replicas of `placement` and leaves its model where it wants it.
@@ -87,18 +76,18 @@ def run(
     inside = shared.move_in(job, placement.shared, own)
     inside.write()
     heartbeat = str(own / "heartbeat")
-    body = manifest.jobset(job.key, job.engine, placement, here, f"{inside.checkpoints}/{FILE}", heartbeat, ends)
+    body = manifest.jobset(job.key, job.engine, placement, here, f"{inside.checkpoints}/{FILE}", heartbeat, pace)
     name = body["metadata"]["name"]
     api = Api(here.namespace)
-    with preemption.noticed() as notice, beating(heartbeat, patience.beat):
+    with preemption.noticed() as notice, beating(heartbeat, pace.beat):
         try:
-            created = _create(api, body, here, patience.gone, notice)
+            created = _create(api, body, here, pace.gone, notice)
             if created:
                 counts = ", ".join(f"{count} {job}" for job, count in manifest.jobs(job.engine, placement).items())
                 show(f"JobSet {name} in {here.namespace}: {counts}")
             done = created and Follower(api, name, placement.replicas, show, pace).until_done(notice)
         finally:
-            _delete(api, name, here, patience.gone_at_signal if notice.signal else patience.gone, show)
+            _delete(api, name, here, pace.gone_at_signal if notice.signal else pace.gone, show)
         if not done:
             raise Interrupted(
                 "training stopped and its JobSet is deleted; run again to go on from the last checkpoint", notice.signal

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from components.cluster.options import Placement, Resources
+from components.trainer.jobset.pace import Pace
 from marco_model.engine import Engine
 from marco_model.engines.cluster import VARIABLE
 from marco_model.errors import InputError
@@ -22,9 +23,6 @@ TRAINING, RUN, ATTEMPT, MANAGED_BY = "marco/training", "marco/run", "marco/attem
 MANAGER = "marco-pipeline"
 WORKER_RETRIES = 3
 """How often an asynchronous worker that fails comes back, while the others go on without it."""
-
-GRACE_SECONDS = 120
-"""For a replica that is told to end, to finish its step and save."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +37,6 @@ class Step:
     run: str = ""
     pod: str = ""
     uid: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """Seconds: `silence` of the heartbeat after which replicas end; `kept` of a JobSet that has ended."""
-
-    silence: int = 180
-    kept: int = 600
 
 
 def name(key: str) -> str:
@@ -82,7 +72,7 @@ def hosts(jobset: str, counts: dict[str, int]) -> dict[str, list[str]]:
 
 
 def jobset(
-    key: str, engine: Engine, placement: Placement, step: Step, job_file: str, heartbeat: str, ends: Ends
+    key: str, engine: Engine, placement: Placement, step: Step, job_file: str, heartbeat: str, pace: Pace
 ) -> dict[str, Any]:
     """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `jobs` does."""
     counts, called = jobs(engine, placement), name(key)
@@ -90,7 +80,7 @@ def jobset(
     metadata: dict[str, Any] = {"name": called, "namespace": step.namespace, "labels": labels}
     if step.uid:
         metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": step.pod, "uid": step.uid}]
-    command = ["marco", "train", "--heartbeat", heartbeat, "--silence", str(ends.silence), job_file]
+    command = ["marco", "train", "--heartbeat", heartbeat, "--silence", str(pace.silence), job_file]
     cluster = hosts(called, counts)
     return {
         "apiVersion": API_VERSION,
@@ -100,8 +90,10 @@ def jobset(
             "network": {"enableDNSHostnames": True, "subdomain": called, "publishNotReadyAddresses": True},
             "successPolicy": {"operator": "All", "targetReplicatedJobs": ["chief"]},
             "failurePolicy": {"maxRestarts": placement.replicas.restarts},
-            "ttlSecondsAfterFinished": ends.kept,
-            "replicatedJobs": [_replicated_job(job, engine, placement, labels, cluster, command) for job in cluster],
+            "ttlSecondsAfterFinished": pace.kept,
+            "replicatedJobs": [
+                _replicated_job(job, engine, placement, labels, cluster, command, pace.grace) for job in cluster
+            ],
         },
     }
 
@@ -118,6 +110,7 @@ def _replicated_job(
     labels: dict[str, str],
     cluster: dict[str, list[str]],
     command: list[str],
+    grace: int,
 ) -> dict[str, Any]:
     # Each replica is a Job of one pod. All of a replicated job share one template, so the index in TF_CONFIG is filled
     # in by Kubernetes, from the label that JobSet writes on the pod.
@@ -133,13 +126,13 @@ def _replicated_job(
                 "parallelism": 1,
                 "completions": 1,
                 "backoffLimit": WORKER_RETRIES if returning else 0,
-                "template": {"metadata": {"labels": labels}, "spec": _pod(placement, resources, told, command)},
+                "template": {"metadata": {"labels": labels}, "spec": _pod(placement, resources, told, command, grace)},
             },
         },
     }
 
 
-def _pod(placement: Placement, resources: Resources, tf_config: str, command: list[str]) -> dict[str, Any]:
+def _pod(placement: Placement, resources: Resources, tf_config: str, command: list[str], grace: int) -> dict[str, Any]:
     index = {"fieldRef": {"fieldPath": "metadata.labels['jobset.sigs.k8s.io/job-index']"}}
     plain = {"HOME": "/tmp", **placement.environment}
     from_secrets = [
@@ -155,7 +148,7 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
         "restartPolicy": "Never",
         "serviceAccountName": placement.replicas.service_account,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [
             {

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+
+from components.cluster.options import Placement, Replicas, Resources, Secret, Toleration, Volume
+from components.trainer.jobset import manifest
+from components.trainer.jobset.pace import PACE
+from marco_model.engine import Engine
+from marco_model.errors import InputError
+
+STEP = manifest.Step(namespace="marco", attempt="1f", run="weekly/3", pod="weekly-3-trainer", uid="0-1")
+WORKER = Resources(
+    cpu=12,
+    memory="64Gi",
+    accelerators=2,
+    shared_memory="8Gi",
+    node_selector={"pool": "gpu"},
+    tolerations=(Toleration(key="nvidia.com/gpu", effect="NoSchedule"),),
+)
+
+
+def placement(workers=3, parameter_servers=0, **options):
+    replicas = Replicas(
+        workers=workers, parameter_servers=parameter_servers, worker=WORKER, parameter_server=Resources(memory="16Gi")
+    )
+    return Placement(
+        image="registry.example/marco@sha256:0",
+        shared="/shared/marco",
+        volumes=(Volume("marco-shared", "/shared"),),
+        secrets=(Secret("store", variables={"KEY": "key"}), Secret("files", path="/etc/store")),
+        environment={"A": "b"},
+        replicas=replicas,
+        **options,
+    )
+
+
+def jobset(kind="multi_worker", **counts):
+    return manifest.jobset("0a1b", Engine(kind=kind), placement(**counts), STEP, "/shared/job.json", "/shared/beat", PACE)
+
+
+def pod_of(body, job):
+    spec = next(one for one in body["spec"]["replicatedJobs"] if one["name"] == job)["template"]["spec"]
+    return spec["template"]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts", "jobs"),
+    [
+        ("multi_worker", {"workers": 2}, {"chief": 1, "worker": 1}),
+        ("multi_worker", {"workers": 3}, {"chief": 1, "worker": 2}),
+        ("parameter_server", {"workers": 3, "parameter_servers": 2}, {"chief": 1, "worker": 2, "ps": 2}),
+    ],
+)
+def test_what_the_schemas_and_the_restricted_standard_allow(problems, kind, counts, jobs):
+    body = jobset(kind, **counts)
+    assert problems(body) == []
+    assert {one["name"]: one["replicas"] for one in body["spec"]["replicatedJobs"]} == jobs
+
+
+def test_a_field_that_jobset_does_not_have_is_found(problems):
+    body = jobset()
+    body["spec"]["successPolicy"]["targets"] = ["chief"]
+    assert problems(body)
+
+
+def test_every_replica_is_told_of_all_by_the_names_that_jobset_gives():
+    body = jobset("parameter_server", workers=3, parameter_servers=1)
+    variables = {one["name"]: one for one in pod_of(body, "worker")["containers"][0]["env"]}
+    told = json.loads(variables["TF_CONFIG"]["value"])
+    assert told["cluster"] == {
+        "chief": ["marco-0a1b-chief-0-0.marco-0a1b:2222"],
+        "worker": ["marco-0a1b-worker-0-0.marco-0a1b:2222", "marco-0a1b-worker-1-0.marco-0a1b:2222"],
+        "ps": ["marco-0a1b-ps-0-0.marco-0a1b:2222"],
+    }
+    assert told["task"] == {"type": "worker", "index": "$(MARCO_INDEX)"}
+    # Kubernetes fills in what stands before in the list.
+    assert list(variables).index("MARCO_INDEX") < list(variables).index("TF_CONFIG")
+
+
+def test_a_replica_gets_what_the_configuration_says():
+    body = jobset("parameter_server", workers=2, parameter_servers=1)
+    chief, server = pod_of(body, "chief"), pod_of(body, "ps")
+    limits = {"cpu": "12", "memory": "64Gi", "nvidia.com/gpu": "2"}
+    assert chief["containers"][0]["resources"] == {"requests": limits, "limits": limits}
+    assert server["containers"][0]["resources"]["limits"] == {"cpu": "2", "memory": "16Gi"}
+    assert chief["nodeSelector"] == {"pool": "gpu"}
+    assert chief["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert "nodeSelector" not in server
+    mounts = {one["mountPath"]: one["name"] for one in chief["containers"][0]["volumeMounts"]}
+    volumes = {one["name"]: one for one in chief["volumes"]}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    assert volumes[mounts["/shared"]]["persistentVolumeClaim"]["claimName"] == "marco-shared"
+    assert volumes[mounts["/etc/store"]]["secret"] == {"secretName": "files"}
+    assert volumes[mounts["/tmp"]]["emptyDir"] == {}
+    assert (chief["serviceAccountName"], chief["automountServiceAccountToken"]) == ("marco-training", False)
+    environment = {one["name"]: one.get("value") or one["valueFrom"] for one in chief["containers"][0]["env"]}
+    assert environment["A"] == "b"
+    assert environment["KEY"] == {"secretKeyRef": {"name": "store", "key": "key"}}
+
+
+def test_it_belongs_to_the_pod_of_the_step_and_says_to_which_run():
+    body = jobset()
+    assert body["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Pod", "name": "weekly-3-trainer", "uid": "0-1"}
+    ]
+    assert body["metadata"]["labels"]["marco/run"] == "weekly-3"
+    assert body["spec"]["ttlSecondsAfterFinished"] == PACE.kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts", "mend"),
+    [
+        ("one_device", {}, "set engine.kind to multi_worker or parameter_server"),
+        ("mirrored", {}, "set engine.kind to multi_worker or parameter_server"),
+        ("multi_worker", {"workers": 1}, "at least 2 workers"),
+        ("multi_worker", {"parameter_servers": 1}, "multi_worker takes none"),
+        ("parameter_server", {}, "parameter_server needs at least 1"),
+    ],
+)
+def test_an_engine_that_does_not_fit_the_replicas_is_refused(kind, counts, mend):
+    with pytest.raises(InputError, match=f"engine.kind is {kind} and cluster.replicas has workers .*{mend}"):
+        jobset(kind, **counts)
