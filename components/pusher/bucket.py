@@ -15,6 +15,8 @@ import base64
 import contextlib
 import datetime
 import json
+import logging
+import re
 import time
 import uuid
 from collections import defaultdict
@@ -28,7 +30,9 @@ from marco_data import object_store
 from marco_data.object_store import Object, blob_at, list_objects, patience, reaching
 from marco_model.errors import ClusterError, InputError
 
-_ASIDE = ".push-"
+log = logging.getLogger(__name__)
+
+_ASIDE = re.compile(r"\.push-(?P<mark>[0-9a-f]{16})-[0-9a-f]{8}")
 _ABANDONED_SECONDS = 3600.0
 _ATTEMPTS = 10
 _AT_ONCE = 8
@@ -83,7 +87,7 @@ class _Push:
         self._root = root
         self._paths = {name: path for name, path in paths.items() if name != RECORD}
         self._checksums = {name: _crc32c(path) for name, path in self._paths.items()}
-        self._name = f"{_ASIDE}{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
+        self._name = f".push-{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
         self._aside = f"{root}/{self._name}"
         published = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self._note = {**note, "push": self._name, "published": published}
@@ -102,7 +106,10 @@ class _Push:
             with contextlib.suppress(Exception):
                 self._take_back()
             raise
-        _delete(list_objects(f"{self._aside}/"))
+        try:
+            _delete(list_objects(f"{self._aside}/"))
+        except Exception as error:  # The version is there all the same.
+            log.warning("%s is published, and what was uploaded aside could not be removed: %s", number, error)
         return number
 
     def _check(self, place: str, checksums: Mapping[str, str]) -> None:
@@ -169,20 +176,22 @@ def _versions(listed: Mapping[str, Mapping[str, Object]]) -> list[int]:
 
 
 def _remove_abandoned(root: str, listed: Mapping[str, Mapping[str, Object]], mark: str | None) -> None:
-    """Removes what pushes left that ended without a version: those of the model `mark`, and of any if they are old."""
+    """Removes what pushes left that ended without a version: those of the model `mark`, and of any if they are old.
+
+    Numbers without our note are none of ours and stay.
+    """
 
     def is_abandoned(objects: Iterable[Object]) -> bool:
         return time.time() - max(one.modified for one in objects) > _ABANDONED_SECONDS
 
     for place, objects in listed.items():
-        ours = mark is not None and place.startswith(f"{_ASIDE}{mark[:16]}-")
-        if place.startswith(_ASIDE) and (ours or is_abandoned(objects.values())):
+        aside = _ASIDE.fullmatch(place)
+        if aside and ((mark or "").startswith(aside["mark"]) or is_abandoned(objects.values())):
             _delete(objects.values())
     for place, objects in listed.items():
-        if not place.isdigit() or MODEL_FILE in objects:
+        if not place.isdigit() or MODEL_FILE in objects or RECORD not in objects:
             continue
-        ours = mark is not None and _note(root, int(place)).get("fingerprint") == mark
-        if ours or is_abandoned(objects.values()):
+        if _note(root, int(place)).get("fingerprint") == (mark or "") or is_abandoned(objects.values()):
             left = list_objects(f"{root}/{place}/")
             if f"{root}/{place}/{MODEL_FILE}" not in (one.uri for one in left):
                 _delete(left)

@@ -245,6 +245,21 @@ def test_a_file_that_arrives_damaged_is_noticed_before_anything_shows(models, mo
     assert models.objects(f"{DESTINATION}/") == {}
 
 
+def test_what_is_none_of_ours_stays(models, model, monkeypatch):
+    monkeypatch.setattr(bucket, "_ABANDONED_SECONDS", -1.0)
+    for name in ("2024/party.jpg", ".push-notes/readme.txt", "7/"):
+        models.client().bucket("models").blob(f"marco/{name}").upload_from_string(b"mine")
+    before = models.objects(f"{DESTINATION}/")
+    assert storage.publish(model, DESTINATION, {}).number == 2025
+    assert models.objects(f"{DESTINATION}/").items() >= before.items()
+
+
+def test_a_push_that_cannot_clean_up_is_a_push(models, model):
+    models.inject("403", "^DELETE", times=10**9)
+    assert storage.publish(model, DESTINATION, {})[::2] == (1, False)
+    assert version(models, 1) == content(model)
+
+
 def test_a_bucket_that_is_not_there_is_named(models, model):
     with pytest.raises(InputError, match=r"gs://none/marco.*does not exist"):
         storage.publish(model, "gs://none/marco", {})
