@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
 from components.cluster.options import Placement, Replicas, Resources, Secret, Toleration, Volume
 from components.trainer.jobset import manifest
+from components.trainer.jobset.pace import Pace
 from marco_model.engine import Engine
 
 ENGINES = {
@@ -38,7 +42,7 @@ def jobset(request, beside):
     )
     step = manifest.Step(namespace="marco", attempt="1a2b", run="run 7", pod="marco-x7k2p-trainer", uid="0f-1e")
     return manifest.jobset(
-        "9f8e7d", Engine(kind=request.param), placement, step, "/shared/job.json", "/shared/heartbeat", manifest.Ends()
+        "9f8e7d", Engine(kind=request.param), placement, step, "/shared/job.json", "/shared/heartbeat", Pace()
     )
 
 
@@ -72,15 +76,19 @@ def test_its_replicas_reach_each_other_and_mlflow(jobset, base, beside):
             assert network.allowed(base, replica, other, manifest.PORT)
 
 
-def test_the_pipeline_may_do_with_it_what_the_step_does(jobset, base, beside):
+def test_the_pipeline_may_do_what_the_step_asks_for_and_no_more(jobset, base, beside):
     group, _ = jobset["apiVersion"].split("/")
-    verbs = {
+    granted = {
         verb
         for rule in beside("rendering").pick(base, "Role")["rules"]
         if group in rule["apiGroups"] and "jobsets" in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert verbs == {"create", "get", "list", "watch", "delete"}
+    sources = Path(manifest.__file__).parent.glob("*.py")
+    asked = {
+        verb for source in sources for verb in re.findall(r"\.(\w+?)_namespaced_custom_object", source.read_text())
+    }
+    assert granted == asked
 
 
 BREAKAGES = {

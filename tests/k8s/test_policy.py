@@ -61,7 +61,7 @@ def test_the_pipeline_may_do_this_and_nothing_more(base, beside):
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    jobsets = {("jobset.x-k8s.io", "jobsets", verb, ()) for verb in ("create", "get", "list", "watch", "delete")}
+    jobsets = {("jobset.x-k8s.io", "jobsets", verb, ()) for verb in ("create", "get", "delete")}
     pods = {("", "pods", verb, ()) for verb in ("get", "list", "watch")} | {("", "pods/log", "get", ())}
     kubeflow = {
         ("", "configmaps", "get", ("kfp-launcher",)),
