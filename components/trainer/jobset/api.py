@@ -45,8 +45,6 @@ class Api:
 
         self.namespace = namespace
         configuration = client.Configuration()
-        # What newer or older APIs leave out of a status is no error of ours.
-        configuration.client_side_validation = False
         try:
             try:
                 config.load_incluster_config(client_configuration=configuration)

@@ -25,6 +25,8 @@ import urllib.parse
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/marco/jobsets"
 PODS = "/api/v1/namespaces/marco/pods"
 PREFIX = "jobset.sigs.k8s.io/"
+# What the API says of every container.
+CONTAINER = {"name": "training", "image": "marco", "imageID": "", "ready": True, "restartCount": 0}
 
 
 def now():
@@ -100,7 +102,7 @@ class Pod:
             state = {"terminated": {"exitCode": status, "reason": reason, "finishedAt": seconds(self.finished)}}
         body = {
             "metadata": {"name": self.name, "creationTimestamp": seconds(self.created), "labels": self.labels},
-            "status": {"phase": phase, "containerStatuses": [{"name": "training", "state": state}]},
+            "status": {"phase": phase, "containerStatuses": [CONTAINER | {"state": state}]},
         }
         if self.waiting == "Unschedulable":
             message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
@@ -108,7 +110,7 @@ class Pod:
             body["status"] = {"phase": "Pending", "conditions": [condition]}
         elif self.waiting:
             waits = {"waiting": {"reason": self.waiting, "message": "no such image"}}
-            body["status"] = {"phase": "Pending", "containerStatuses": [{"name": "training", "state": waits}]}
+            body["status"] = {"phase": "Pending", "containerStatuses": [CONTAINER | {"state": waits}]}
         return body
 
 

@@ -35,7 +35,9 @@ def placement(workers=3, parameter_servers=0, **options):
 
 
 def jobset(kind="multi_worker", **counts):
-    return manifest.jobset("0a1b", Engine(kind=kind), placement(**counts), STEP, "/shared/job.json", "/shared/beat", PACE)
+    return manifest.jobset(
+        "0a1b", Engine(kind=kind), placement(**counts), STEP, "/shared/job.json", "/shared/beat", PACE
+    )
 
 
 def pod_of(body, job):

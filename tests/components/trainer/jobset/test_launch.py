@@ -1,0 +1,318 @@
+"""The step against the API of a cluster, with replicas that are small scripts: what each answer leads to."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import pytest
+
+from components.cluster.options import Placement, Replicas, Resources, Volume
+from components.trainer import job as jobs
+from components.trainer.jobset import launch
+from components.trainer.jobset.pace import Pace
+from marco_model.engine import Engine
+from marco_model.errors import ClusterError, InputError, Interrupted
+from marco_model.network import Network
+from marco_model.recipe import Recipe
+
+PACE = Pace(
+    look=0.1, waiting=0.3, unreachable=1.0, beat=0.2, silence=3, grace=5, gone=10.0, gone_at_signal=10.0, kept=60
+)
+
+pytestmark = pytest.mark.slow
+
+# A replica begins with this; what a test adds sees who it is, and the job.
+REPLICA = """#!{python} -S
+import json, os, pathlib, sys, time
+task = json.loads(os.environ["TF_CONFIG"])["task"]
+me = task["type"] + "-" + task["index"]
+job = json.loads(pathlib.Path(sys.argv[-1]).read_text())
+def train():
+    for step in range(3):
+        print("step", step, flush=True)
+        time.sleep(0.1)
+    model = pathlib.Path(job["model_directory"])
+    model.mkdir(parents=True)
+    (model / "saved_model.pb").write_text(" ".join(job["train_files"]))
+    (model.parent / "training.json").write_text("of " + me)
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    step = tmp_path / "step"
+    step.mkdir()
+    for name in ("train.gz", "eval.gz"):
+        (step / name).write_text(f"examples to {name}")
+    return jobs.Job(
+        key="0a1b",
+        name="small",
+        classes=["Clear", "Crystals"],
+        network=Network(),
+        recipe=Recipe(),
+        engine=Engine(kind="multi_worker"),
+        transform={"shorter_side": 0, "quality": 95},
+        tracking={"uri": "http://mlflow.example", "experiment": "tests"},
+        data={"source": "x", "fingerprint": "0"},
+        train_files=[str(step / "train.gz")],
+        eval_files=[str(step / "eval.gz")],
+        checkpoints=str(tmp_path / "shared" / "checkpoints" / "0a1b"),
+        model_directory=str(step / "model" / "Format-Serving"),
+    )
+
+
+@pytest.fixture
+def placement(tmp_path):
+    return told(tmp_path)
+
+
+def told(tmp_path, **replicas):
+    shared = tmp_path / "shared"
+    shared.mkdir(exist_ok=True)
+    return Placement(
+        shared=str(shared),
+        volumes=(Volume("marco-shared", str(shared)),),
+        replicas=Replicas(worker=Resources(memory="7Gi"), **replicas),
+    )
+
+
+@pytest.fixture
+def cluster(start_cluster, tmp_path):
+    """`cluster(script)` is a running cluster whose replicas are `REPLICA` and the script."""
+
+    def start(script="if me == 'chief-0': train()"):
+        marco = tmp_path / "marco"
+        marco.write_text(REPLICA.format(python=sys.executable) + script)
+        marco.chmod(0o755)
+        return start_cluster(marco)
+
+    return start
+
+
+def asked(cluster, method):
+    return sum(one == method for one, _ in cluster.requests)
+
+
+def gone(cluster):
+    return not cluster.jobsets and not cluster.pods and not cluster.alive()
+
+
+def test_the_model_of_the_chief_is_the_steps_and_nothing_is_left(cluster, job, placement):
+    lines = []
+    there = cluster()
+    launch.run(job, placement, pace=PACE, show=lines.append)
+    model = pathlib.Path(job.model_directory)
+    copied = (model / "saved_model.pb").read_text()
+    assert copied.startswith(placement.shared)
+    assert (model.parent / "training.json").read_text() == "of chief-0"
+    assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
+    assert gone(there)
+    # Checkpoints and the job stay for a later run; copies of examples don't.
+    assert sorted(path.name for path in pathlib.Path(placement.shared).iterdir()) == ["checkpoints", "trainings"]
+    assert not list((pathlib.Path(placement.shared) / "trainings").iterdir())
+
+
+def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, job, placement, tmp_path):
+    cluster("sys.exit(1)")
+    inside = tmp_path / "shared" / "eval.gz"
+    pathlib.Path(job.eval_files[0]).rename(inside)
+    job.eval_files[:] = [str(inside)]
+    times = []
+    for _ in range(2):
+        with pytest.raises(ClusterError):
+            launch.run(job, placement, pace=PACE)
+        (copy,) = (tmp_path / "shared" / "trainings" / job.key / "data").rglob("*.gz")
+        assert copy.read_text() == "examples to train.gz"
+        times.append(copy.stat().st_mtime_ns)
+    assert times[0] == times[1]
+    written = json.loads((tmp_path / "shared" / "checkpoints" / job.key / "job.json").read_text())
+    assert (written["train_files"], written["eval_files"]) == ([str(copy)], [str(inside)])
+
+
+def test_a_worker_that_fails_is_named_with_its_last_lines(cluster, job, placement):
+    there = cluster(
+        """
+if me == "worker-0":
+    for line in range(40):
+        print("line", line)
+    sys.exit("no space left")
+time.sleep(0.4)
+print("error: another worker is gone at step 3")
+sys.exit(1)
+"""
+    )
+    with pytest.raises(ClusterError) as failed:
+        launch.run(job, placement, pace=PACE)
+    first, *lines = str(failed.value).splitlines()
+    assert first == "training failed: worker 0 ended with exit status 1 (Error)"
+    assert lines == [*(f"  line {number}" for number in range(21, 40)), "  no space left"]
+    assert gone(there)
+
+
+def test_a_worker_without_memory_is_told_what_to_raise(cluster, job, placement, wait_until):
+    there = cluster("print('begun', flush=True); time.sleep(60)")
+
+    def kill():
+        pod = wait_until(lambda: there.pods and there.replica("worker-0"))
+        wait_until(lambda: pod.lines)
+        pod.oom = True
+        pod.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    message = r"worker 0 ended with exit status 137 \(OOMKilled\); raise cluster.replicas.worker.memory, 7Gi now"
+    with pytest.raises(ClusterError, match=message):
+        launch.run(job, placement, pace=PACE)
+    assert gone(there)
+
+
+def test_a_set_may_restart_and_each_restart_is_told(cluster, job, tmp_path):
+    script = """
+begun = pathlib.Path(job["checkpoints"]) / (me + "-begun")
+if not begun.exists():
+    begun.touch()
+    print("first try", flush=True)
+    time.sleep(0.5)
+    sys.exit(3 if me == "worker-0" else 0)
+time.sleep(0.3)
+if me == "chief-0": train()
+"""
+    there, lines = cluster(script.replace("sys.exit(3 if", "time.sleep(9 * (me == 'chief-0')); sys.exit(3 if")), []
+    launch.run(job, told(tmp_path, restarts=1), pace=PACE, show=lines.append)
+    assert any(line.startswith("Restart 1 of 1 from the last checkpoint after worker 0") for line in lines), lines
+    assert "step 2" in lines
+    assert gone(there)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [("POST", "jobsets", 429, [("Retry-After", "1")])],
+        [("POST", "jobsets", 500, ()), ("GET", "pods", 503, ()), ("DELETE", "jobsets", 500, ())],
+        [("POST", "jobsets", "cut", ()), ("GET", "jobsets", "cut", ()), ("GET", "log", "cut", ())],
+        [("POST", "jobsets", "cut after", ()), ("DELETE", "jobsets", "cut after", ())],
+        [("GET", "log", 500, ()), ("GET", "log", 429, [("Retry-After", "0")])],
+    ],
+    ids=["429", "500", "cut", "done and cut", "log"],
+)
+def test_what_passes_is_borne(cluster, job, placement, faults):
+    there, lines = cluster(), []
+    there.faults = list(faults)
+    launch.run(job, placement, pace=PACE, show=lines.append)
+    assert not there.faults
+    assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
+    assert len({pod.name for pod in there.seen_pods}) == len(there.seen_pods) == 2
+    assert gone(there)
+
+
+@pytest.mark.parametrize(
+    ("status", "mend"),
+    [
+        (403, "run the steps as a service account that may, such as marco-pipeline"),
+        (404, "install JobSet and make the namespace, see docs/kubeflow.md"),
+        (422, "answers 422 to: create the JobSet"),
+    ],
+)
+def test_what_does_not_pass_is_told_with_its_mend(cluster, job, placement, status, mend):
+    there = cluster()
+    there.faults = [("POST", "jobsets", status, ())]
+    with pytest.raises(ClusterError, match=mend):
+        launch.run(job, placement, pace=PACE)
+    assert asked(there, "POST") == 1
+    assert gone(there)
+
+
+def leftover(job, placement, owner="weekly-trainer-1"):
+    from components.trainer.jobset import manifest
+    from components.trainer.jobset.pace import PACE as USUAL
+
+    step = manifest.Step(namespace="marco", attempt="earlier", pod=owner, uid="0-0")
+    return manifest.jobset(job.key, job.engine, placement, step, "job.json", "beat", USUAL)
+
+
+def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, tmp_path):
+    there = cluster("if sys.argv[-1] == 'job.json': time.sleep(60)\nif me == 'chief-0': train()")
+    (tmp_path / "job.json").write_text("{}")
+    old = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        assert there.create(leftover(job, placement))[0] == 201
+    finally:
+        os.chdir(old)
+    there.steps["weekly-trainer-1"] = "Failed"
+    before = set(there.seen_pods)
+    launch.run(job, placement, pace=PACE)
+    assert len(set(there.seen_pods) - before) == 2
+    assert gone(there)
+
+
+def test_a_strangers_and_a_running_steps_jobset_stay(cluster, job, placement, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.json").write_text("{}")
+    there = cluster("time.sleep(60)")
+    assert there.create(leftover(job, placement))[0] == 201
+    there.steps["weekly-trainer-1"] = "Running"
+    with pytest.raises(ClusterError, match="the step weekly-trainer-1 trains the same"):
+        launch.run(job, placement, pace=Pace(look=0.1, gone=1.0, beat=1.0))
+    there.jobsets[f"marco-{job.key}"]["metadata"]["labels"] = {}
+    with pytest.raises(ClusterError, match="that this pipeline did not make"):
+        launch.run(job, placement, pace=PACE)
+    assert asked(there, "DELETE") == 0
+    assert len(there.alive()) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "told_as"), [("Unschedulable", "Insufficient nvidia.com/gpu"), ("ImagePullBackOff", "no such image")]
+)
+def test_a_pod_that_waits_is_told_of_once(cluster, job, placement, wait_until, reason, told_as):
+    there, lines = cluster("time.sleep(60)"), []
+    there.waiting["worker-0"] = reason
+
+    def stop():
+        wait_until(lambda: len([one for one in list(there.requests) if one[1].endswith("pods")]) > 12)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(Interrupted) as stopped:
+        launch.run(job, placement, pace=PACE, show=lines.append)
+    assert stopped.value.signal == signal.SIGTERM
+    (waits,) = (line for line in lines if line.startswith("worker 0 waits"))
+    assert f"{reason}: " in waits
+    assert told_as in waits
+    assert gone(there)
+
+
+def test_a_jobset_that_someone_deletes_is_told(cluster, job, placement, wait_until):
+    there = cluster("time.sleep(60)")
+
+    def delete():
+        wait_until(lambda: len(there.alive()) == 2)
+        there.delete(f"marco-{job.key}")
+
+    threading.Thread(target=delete, daemon=True).start()
+    with pytest.raises(ClusterError, match="was deleted by someone else"):
+        launch.run(job, placement, pace=PACE)
+
+
+@pytest.mark.parametrize("shared", ["", "relative"])
+def test_a_shared_folder_that_is_no_path_is_refused(job, placement, shared):
+    with pytest.raises(InputError, match=rf"cluster.shared is '{shared}' and cluster.replicas is set"):
+        launch.run(job, dataclasses.replace(placement, shared=shared))
+
+
+def test_a_shared_folder_that_cannot_be_written_is_refused(job, placement, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cluster.shared .*/file can't be written"):
+        launch.run(job, dataclasses.replace(placement, shared=str(tmp_path / "file")))
+
+
+def test_without_replicas_the_step_trains_itself():
+    assert launch.placement(None) is None
+    assert launch.placement({"image": "x", "shared": "/shared", "replicas": None}) is None
+
+
+def test_a_placement_survives_json(placement):
+    assert launch.placement(json.loads(json.dumps(dataclasses.asdict(placement)))) == placement

@@ -1,0 +1,127 @@
+"""Real training on the replicas of a JobSet: `marco train` in the processes that the manifest describes."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+
+from components.cluster.options import Placement, Replicas, Volume
+from components.mlflow_tracking.tracking import TRAINING_FILE
+from components.trainer import job as jobs
+from components.trainer.jobset import launch
+from components.trainer.jobset.pace import Pace
+from marco_model import checkpoint
+from marco_model.engine import Engine
+from marco_model.load import load
+from marco_model.network import Network
+from marco_model.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+
+PACE = Pace(look=0.5, beat=0.5, silence=6, kept=1, grace=60, gone=60.0, gone_at_signal=60.0)
+# What docs/training.md states for several workers.
+TOLERANCE = 1e-4
+
+
+def write_examples(path, count):
+    spec = importlib.util.spec_from_file_location("trainer_test_job", pathlib.Path(__file__).parents[1] / "test_job.py")
+    beside = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(beside)
+    return beside.write_examples(path, count)
+
+
+@pytest.fixture
+def job(tmp_path):
+    step = tmp_path / "step"
+    step.mkdir()
+    write_examples(step / "train.gz", 24)
+    write_examples(step / "eval.gz", 8)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    return jobs.Job(
+        key="0a1b",
+        name="small",
+        classes=["Clear", "Crystals"],
+        network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
+        recipe=Recipe(
+            steps=6, batch_size=4, learning_rate=0.01, evaluate_every=3, checkpoint_every=3, average_decay=0.5
+        ),
+        engine=Engine(kind="multi_worker"),
+        transform={"shorter_side": 0, "quality": 95},
+        tracking={"uri": f"sqlite:///{shared}/mlflow.db", "experiment": "tests"},
+        data={"source": str(tmp_path), "fingerprint": "0"},
+        train_files=[str(step / "train.gz")],
+        eval_files=[str(step / "eval.gz")],
+        checkpoints=f"{shared}/checkpoints/0a1b",
+        model_directory=str(step / "model" / "Format-Serving"),
+    )
+
+
+@pytest.fixture
+def placement(tmp_path):
+    shared = str(tmp_path / "shared")
+    return Placement(shared=shared, volumes=(Volume("marco-shared", shared),), replicas=Replicas(workers=2))
+
+
+def trained(job):
+    return json.loads((pathlib.Path(job.model_directory).parent / TRAINING_FILE).read_text())
+
+
+def test_two_workers_make_the_model_that_one_process_makes(start_cluster, job, placement, tmp_path):
+    lines = []
+    cluster = start_cluster()
+    launch.run(job, placement, pace=PACE, show=lines.append)
+    assert not cluster.jobsets
+    assert not cluster.alive()
+    assert any("Training: 6/6 steps" in line for line in lines), lines
+    told = trained(job)
+    assert (told["steps"], told["resumed_from"]) == (6, 0)
+    scores = load(job.model_directory).score(write_examples(tmp_path / "again.gz", 8))
+    assert np.mean(scores.argmax(axis=1) == np.arange(8) % 2) == told["accuracy"]
+
+    alone = dataclasses.replace(
+        job,
+        key="alone",
+        engine=Engine(),
+        checkpoints=str(tmp_path / "alone"),
+        model_directory=str(tmp_path / "alone" / "model" / "Format-Serving"),
+    )
+    jobs.run(alone)
+    ours, theirs = (checkpoint.newest(one.checkpoints) for one in (job, alone))
+    assert ours.step == theirs.step == 6
+    apart = {name: np.abs(ours.values[name] - theirs.values[name]).max() for name in ours.values}
+    assert max(apart.values()) < TOLERANCE, sorted(apart.items(), key=lambda one: -one[1])[:5]
+
+
+def test_a_killed_step_leaves_no_job_and_no_process_and_its_retry_goes_on(
+    start_cluster, start_step, job, placement, wait_until
+):
+    cluster = start_cluster()
+    recipe = dataclasses.replace(job.recipe, steps=100_000, evaluate_every=50_000, checkpoint_every=5)
+    endless = dataclasses.replace(job, recipe=recipe)
+
+    def saved():
+        return max(checkpoint.steps(job.checkpoints), default=0)
+
+    at = {0: 0}
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
+        before = saved()
+        step = start_step(endless, placement, PACE)
+        wait_until(lambda before=before: saved() > before, 150)
+        step.send_signal(number)
+        told, _ = step.communicate(timeout=90)
+        assert step.returncode == status, told
+        wait_until(lambda: not cluster.jobsets and not cluster.alive(), 60)
+        at[number] = saved()
+        # Told to end, by the step or by a heartbeat that rests, the replicas saved where they were.
+        assert [pod.status() for pod in cluster.seen_pods[-2:]] == [143, 143], cluster.seen_pods[-1].lines[-5:]
+    assert at[signal.SIGKILL] > at[signal.SIGTERM] > 0
+
+    rest = dataclasses.replace(job, recipe=dataclasses.replace(recipe, steps=saved() + 2))
+    launch.run(rest, placement, pace=PACE)
+    assert trained(job)["resumed_from"] == at[signal.SIGKILL]
+    assert trained(job)["steps"] == at[signal.SIGKILL] + 2
