@@ -72,7 +72,6 @@ def run(
     here = step()
     manifest.jobs(job.engine, placement)
     own = shared.folder(placement.shared, job.key)
-    shutil.rmtree(own / "model", ignore_errors=True)
     inside = shared.move_in(job, placement.shared, own)
     inside.write()
     heartbeat = str(own / "heartbeat")
@@ -83,6 +82,8 @@ def run(
         try:
             created = _create(api, body, here, pace.gone, notice)
             if created:
+                # What a chief left that was killed while it exported.
+                shutil.rmtree(own / "model", ignore_errors=True)
                 counts = ", ".join(f"{count} {job}" for job, count in manifest.jobs(job.engine, placement).items())
                 show(f"JobSet {name} in {here.namespace}: {counts}")
             done = created and Follower(api, name, placement.replicas, show, pace).until_done(notice)

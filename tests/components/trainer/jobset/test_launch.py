@@ -233,15 +233,11 @@ def leftover(job, placement, owner="weekly-trainer-1"):
     return manifest.jobset(job.key, job.engine, placement, step, "job.json", "beat", USUAL)
 
 
-def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, tmp_path):
+def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     there = cluster("if sys.argv[-1] == 'job.json': time.sleep(60)\nif me == 'chief-0': train()")
     (tmp_path / "job.json").write_text("{}")
-    old = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        assert there.create(leftover(job, placement))[0] == 201
-    finally:
-        os.chdir(old)
+    assert there.create(leftover(job, placement))[0] == 201
     there.steps["weekly-trainer-1"] = "Failed"
     before = set(there.seen_pods)
     launch.run(job, placement, pace=PACE)
