@@ -18,6 +18,8 @@ from pipelines.commands import (
     predict,
     released,
     run,
+    schedule,
+    submit,
     tflite,
     train,
 )
@@ -35,6 +37,8 @@ app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
 app.command("released")(released.released)
 app.command("compile")(compile.compile_)
+app.command("submit")(submit.submit)
+app.command("schedule")(schedule.schedule)
 app.command("tflite")(tflite.tflite)
 app.command("train")(train.train)
 data.command("import")(data_import.import_)

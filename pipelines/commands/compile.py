@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-
-class Target(str, Enum):
-    """Where the package runs."""
-
-    kubeflow = "kubeflow"
+from pipelines.commands.target import Target
 
 
 def compile_(

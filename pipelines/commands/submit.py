@@ -1,0 +1,71 @@
+"""`marco submit`: a compiled package, run once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from pipelines.commands import kubeflow_options as options
+from pipelines.commands.target import Target
+
+
+def submit(
+    package: options.Package = None,
+    target: options.TargetOption = Target.kubeflow,
+    host: options.Host = None,
+    namespace: options.Namespace = None,
+    token_file: options.TokenFile = None,
+    ca: options.Ca = None,
+    experiment: options.Experiment = None,
+    create_experiment: options.CreateExperiment = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; by default the pipeline's and the time.")
+    ] = None,
+    data: options.Data = None,
+    steps: options.Steps = None,
+    run_label: options.RunLabel = None,
+    parameter: options.Parameter = None,
+    pipeline_root: options.PipelineRoot = None,
+    service_account: options.ServiceAccount = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
+    follow: Annotated[Optional[str], typer.Option(help="Start nothing; follow the run of this id.")] = None,  # noqa: UP045
+) -> None:
+    """Run a compiled package on Kubeflow Pipelines, and follow it, a line a step, until it ends.
+
+    The package is uploaded as a version of its pipeline unless it is there already. The exit status is 1 where the run
+    fails. Ctrl-C ends the following, not the run.
+
+    Example: marco submit marco.yaml --host http://localhost:8080 --steps 1000 --run-label first
+    """
+    import datetime
+
+    from pipelines import kubeflow_client
+
+    if follow:
+        _follow(kubeflow_client.connect(host, namespace, token_file, ca), follow, ())
+        return
+    read = kubeflow_client.read_package(options.required(package))
+    given = options.parameters(data, steps, run_label, parameter)
+    kubeflow_client.check_parameters(read, given)
+    client = kubeflow_client.connect(host, namespace, token_file, ca)
+    where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
+    pipeline, version, there = kubeflow_client.upload(client, read)
+    typer.echo(f"Version {read.version} of {read.name} {'was there already' if there else 'uploaded'}.")
+    submission = kubeflow_client.Submission(given, pipeline_root, service_account)
+    run_name = name or f"{read.name} {datetime.datetime.now().isoformat(' ', 'seconds')}"
+    run = kubeflow_client.start(client, where, run_name, pipeline, version, submission)
+    typer.echo(f"Run {run} started.")
+    if wait:
+        _follow(client, run, read.steps)
+
+
+def _follow(client: object, run: str, steps: tuple[str, ...]) -> None:
+    from pipelines import kubeflow_follow
+
+    try:
+        kubeflow_follow.follow(client, run, steps)
+    except KeyboardInterrupt:
+        typer.echo(f"The run goes on; follow it with: marco submit --follow {run}")
+        raise typer.Exit(130) from None
+    typer.echo(f"Run {run} succeeded.")

@@ -1,0 +1,280 @@
+"""Submitting, following and scheduling, against a stand-in that speaks Kubeflow's API (kubeflow_api.py)."""
+
+import importlib.util
+import pathlib
+import re
+import socket
+import sys
+
+import pytest
+import typer.testing
+import yaml
+
+from marco_model.errors import ClusterError, InputError
+from pipelines import cli, kubeflow_client, kubeflow_follow, kubeflow_schedule
+
+PARAMETERS = {name: {"parameterType": "STRING"} for name in ("data", "steps", "run_label")}
+STEPS = ("Data", "Trainer", "Pusher")
+
+
+@pytest.fixture
+def kubeflow(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("KF_PIPELINES_ENDPOINT", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    path = pathlib.Path(__file__).with_name("kubeflow_api.py")
+    spec = importlib.util.spec_from_file_location("kubeflow_api", path)
+    module = sys.modules["kubeflow_api"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.running() as server:
+        yield server
+
+
+@pytest.fixture
+def package(tmp_path):
+    return write_package(tmp_path / "marco.yaml")
+
+
+def write_package(path, note=""):
+    spec = {
+        "pipelineInfo": {"name": "marco-local"},
+        "schemaVersion": "2.1.0",
+        "sdkVersion": note,
+        "deploymentSpec": {"executors": {}},
+        "root": {"inputDefinitions": {"parameters": PARAMETERS}, "dag": {"tasks": {name: {} for name in STEPS}}},
+    }
+    path.write_text(yaml.safe_dump_all([spec, {"platforms": {"kubernetes": {}}}]))
+    return path
+
+
+def marco(server, command, *arguments, token=None):
+    """Runs the command as a user would and returns exit status and output."""
+    options = ["--host", server.host] if server else []
+    result = typer.testing.CliRunner().invoke(cli.app, [command, *map(str, arguments), *options])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(kubeflow_follow.follow, "__defaults__", ((), 0.01, 0.5))
+
+
+def test_a_package_is_uploaded_once_and_anew_when_it_changes(kubeflow, package, tmp_path):
+    assert marco(kubeflow, "submit", package, "--no-wait")[0] == 0
+    assert "was there already" in marco(kubeflow, "submit", package, "--no-wait")[1]
+    for note in ("second", "third", "fourth"):
+        assert "uploaded" in marco(kubeflow, "submit", write_package(package, note), "--no-wait")[1]
+    assert "was there already" in marco(kubeflow, "submit", package, "--no-wait")[1]
+    assert len(kubeflow.pipelines) == 1
+    assert len(kubeflow.versions) == 4
+    assert list(kubeflow.uploads.values())[-1] == package.read_bytes()
+    assert b"platforms" in package.read_bytes()
+    assert len(kubeflow.runs) == 6
+    last = list(kubeflow.runs.values())[-1]
+    assert last.pipeline_version_reference.pipeline_version_id == list(kubeflow.versions)[-1]
+
+
+def test_a_run_gets_what_was_given(kubeflow, package):
+    options = ("--steps", 20, "--run-label", "weekly: №7", "--parameter", "data=gs://bucket/a=b", "--no-wait")
+    more = ("--service-account", "marco-pipeline", "--pipeline-root", "gs://bucket/runs", "--name", "a / b & c")
+    assert marco(kubeflow, "submit", package, *options, *more)[0] == 0
+    (run,) = kubeflow.runs.values()
+    assert run.runtime_config.parameters == {"steps": "20", "run_label": "weekly: №7", "data": "gs://bucket/a=b"}
+    assert run.runtime_config.pipeline_root == "gs://bucket/runs"
+    assert (run.display_name, run.service_account) == ("a / b & c", "marco-pipeline")
+
+
+def test_a_run_is_followed_to_its_end_a_line_a_step(kubeflow, package):
+    kubeflow.states = [
+        ("PENDING", {}, None),
+        ("RUNNING", {"root": "RUNNING", "Data-driver": "RUNNING", "Data": "RUNNING"}, None),
+        ("RUNNING", {"Data": "SUCCEEDED", "Trainer": "RUNNING", "executor": "RUNNING"}, None),
+        ("SUCCEEDED", {"Data": "SUCCEEDED", "Trainer": "SUCCEEDED", "Pusher": "SKIPPED"}, None),
+    ]
+    status, output = marco(kubeflow, "submit", package)
+    assert status == 0
+    lines = [line for line in output.splitlines() if re.match(r"[\w-]+: (running|done|unchanged)", line)]
+    assert lines == [
+        "Data: running",
+        "Data: done in 12 s",
+        "Trainer: running",
+        "Trainer: done in 12 s",
+        "Pusher: unchanged, reused",
+    ]
+    assert "succeeded" in output.splitlines()[-1]
+
+
+def test_a_failed_run_names_step_and_message(kubeflow, package):
+    kubeflow.states = [("FAILED", {"Data": "SUCCEEDED", "Trainer": "FAILED: out of memory"}, "a step failed")]
+    with pytest.raises(ClusterError, match=r"failed at Trainer \(out of memory\); see its log"):
+        marco(kubeflow, "submit", package)
+    kubeflow.states = [("CANCELED", {}, "by hand")]
+    with pytest.raises(ClusterError, match="ended as CANCELED: by hand"):
+        marco(kubeflow, "submit", package)
+
+
+def test_following_outlasts_failures_in_between_and_gives_up_in_the_end(kubeflow, package):
+    marco(kubeflow, "submit", package, "--no-wait")
+    (run,) = kubeflow.runs
+    kubeflow.states = [("RUNNING", {"Data": "RUNNING"}, None), ("SUCCEEDED", {"Data": "SUCCEEDED"}, None)]
+    kubeflow.faults = [["GET .*/runs/", 503, 3]]
+    assert marco(kubeflow, "submit", "--follow", run)[0] == 0
+    assert kubeflow.faults[0][2] == 0
+    kubeflow.faults = [["GET .*/runs/", 500, 10**6]]
+    with pytest.raises(ClusterError, match=rf"failed .500: injected.*marco submit --follow {run}"):
+        marco(kubeflow, "submit", "--follow", run)
+
+
+def test_a_connection_that_is_cut_while_following_is_made_anew(kubeflow, package, monkeypatch):
+    marco(kubeflow, "submit", package, "--no-wait")
+    (run,) = kubeflow.runs
+    kubeflow.states = [("SUCCEEDED", {"Data": "SUCCEEDED"}, None)]
+    answer, cut = kubeflow.answer, []
+
+    def cutting(method, path, query, body):
+        if "/runs/" in path and len(cut) < 8:
+            cut.append(path)
+            raise ConnectionAbortedError
+        return answer(method, path, query, body)
+
+    monkeypatch.setattr(kubeflow, "answer", cutting)
+    monkeypatch.setattr(kubeflow._server, "handle_error", lambda *arguments: None)
+    assert marco(kubeflow, "submit", "--follow", run)[0] == 0
+    assert len(cut) == 8
+
+
+def scheduled(server, package, *options, cron="0 0 3 * * 1"):
+    status, output = marco(server, "schedule", package, "--cron", cron, *options)
+    assert status == 0, output
+    return output.splitlines()[-1]
+
+
+def test_scheduling_twice_gives_one_recurring_run(kubeflow, package):
+    assert "marco-local made: 0 0 3 * * 1 (At 03:00 on Monday)" in scheduled(kubeflow, package)
+    (first,) = kubeflow.recurring
+    assert "unchanged" in scheduled(kubeflow, package)
+    assert list(kubeflow.recurring) == [first]
+    one = kubeflow.recurring[first]
+    assert (one.display_name, one.mode, one.no_catchup) == ("marco-local", "ENABLE", True)
+    assert int(one.max_concurrency) == 1
+    assert one.trigger.cron_schedule.cron == "0 0 3 * * 1"
+
+
+@pytest.mark.parametrize(
+    "change", [("--steps", 20), ("--max-concurrency", 2), ("--service-account", "marco-pipeline"), ("--data", "gs://b")]
+)
+def test_a_change_replaces_the_schedule(kubeflow, package, change):
+    scheduled(kubeflow, package)
+    (first,) = kubeflow.recurring
+    assert "replaced" in scheduled(kubeflow, package, *change)
+    assert len(kubeflow.recurring) == 1
+    assert first not in kubeflow.recurring
+    assert "unchanged" in scheduled(kubeflow, package, *change)
+
+
+def test_a_changed_package_or_time_replaces_the_schedule_and_another_name_is_another(kubeflow, package):
+    scheduled(kubeflow, package)
+    assert "replaced" in scheduled(kubeflow, package, cron="0 0 4 * * 1")
+    assert "replaced" in scheduled(kubeflow, write_package(package, "second"), cron="0 0 4 * * 1")
+    for name in ("nightly", "weekly", "monthly"):
+        assert "made" in scheduled(kubeflow, package, "--name", name)
+    assert len(kubeflow.recurring) == 4
+    listed = marco(kubeflow, "schedule", "--list")[1].splitlines()
+    assert sum("on" in line.split() for line in listed) == 4
+    assert marco(kubeflow, "schedule", "--remove", "weekly")[0] == 0
+    assert {one.display_name for one in kubeflow.recurring.values()} == {"marco-local", "nightly", "monthly"}
+    with pytest.raises(InputError, match="there is no schedule 'weekly'"):
+        marco(kubeflow, "schedule", "--remove", "weekly")
+
+
+def test_at_no_moment_there_is_no_schedule_and_a_leftover_goes_with_the_next_call(kubeflow, package):
+    scheduled(kubeflow, package)
+    kubeflow.faults = [["DELETE .*recurringruns", 500, 1]]
+    with pytest.raises(ClusterError, match="injected"):
+        scheduled(kubeflow, package, "--steps", 20)
+    assert len(kubeflow.recurring) == 2
+    assert "unchanged" in scheduled(kubeflow, package, "--steps", 20)
+    (left,) = kubeflow.recurring.values()
+    assert left.runtime_config.parameters == {"steps": "20"}
+    kubeflow.faults = [["POST .*recurringruns", 500, 1]]
+    with pytest.raises(ClusterError, match="injected"):
+        scheduled(kubeflow, package, "--steps", 30)
+    assert list(kubeflow.recurring.values()) == [left]
+
+
+@pytest.mark.parametrize(
+    ("cron", "taken"),
+    [("0 0 3 * * 1", "0 0 3 * * 1"), ("0 3 * * 1", "0 0 3 * * 1"), ("0 30 2 ? * MON-FRI", "0 30 2 ? * MON-FRI")],
+)
+def test_cron_has_six_fields_and_five_get_a_second(cron, taken):
+    assert kubeflow_schedule.read_cron(cron)[0] == taken
+
+
+@pytest.mark.parametrize("cron", ["", "daily", "0 0 25 * * *", "0 0 3 * * 9", "1 2 3 4 5 6 7", "0 0 3 * 13 *"])
+def test_a_wrong_cron_is_refused_before_anything_is_sent(kubeflow, package, cron):
+    with pytest.raises(InputError, match=r"--cron .*(write|give) second"):
+        marco(kubeflow, "schedule", package, "--cron", cron)
+    assert kubeflow.requests == []
+
+
+def test_an_experiment_that_is_named_must_be_there(kubeflow, package):
+    with pytest.raises(InputError, match=r"there is no experiment 'typo'.*--create-experiment"):
+        marco(kubeflow, "submit", package, "--experiment", "typo", "--no-wait")
+    assert not kubeflow.runs
+    assert marco(kubeflow, "submit", package, "--experiment", "mine", "--create-experiment", "--no-wait")[0] == 0
+    assert marco(kubeflow, "submit", package, "--experiment", "mine", "--no-wait")[0] == 0
+    assert marco(kubeflow, "submit", package, "--no-wait")[0] == 0
+    assert {one.display_name for one in kubeflow.experiments.values()} == {"mine", "marco"}
+
+
+def test_a_token_is_handed_over_and_a_refusal_says_so(kubeflow, package, tmp_path):
+    kubeflow.token = "secret"
+    with pytest.raises(InputError, match=r"refuses \(401: who are you\?\); give --token-file"):
+        marco(kubeflow, "submit", package, "--no-wait")
+    (tmp_path / "token").write_text("secret\n")
+    assert marco(kubeflow, "submit", package, "--no-wait", "--token-file", tmp_path / "token")[0] == 0
+    with pytest.raises(InputError, match=r"--token-file .* cannot be read"):
+        marco(kubeflow, "submit", package, "--token-file", tmp_path / "none")
+
+
+def test_a_host_where_nobody_is_fails_at_once(package):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InputError, match=r"cannot be reached .*refused.*port-forward"):
+            kubeflow_client.connect(nobody)
+    with pytest.raises(InputError, match="cannot be reached"):
+        kubeflow_client.connect("http://nowhere.invalid")
+
+
+@pytest.mark.parametrize("content", ["", "a: 1", "- 1", "\x00", "pipelineInfo: {name: x}", None])
+def test_what_is_no_package_is_refused(tmp_path, content):
+    path = tmp_path / "other.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
+        kubeflow_client.read_package(path)
+
+
+def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_is_sent(kubeflow, package):
+    with pytest.raises(InputError, match="no parameter stepz; it has data, run_label, steps"):
+        marco(kubeflow, "submit", package, "--parameter", "stepz=3")
+    with pytest.raises(InputError, match="'steps' has no '='"):
+        marco(kubeflow, "submit", package, "--parameter", "steps")
+    assert kubeflow.requests == []
+
+
+def test_a_compiled_package_is_read(tmp_path):
+    package = kubeflow_client.read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
+    assert package.name == "marco-local"
+    assert package.parameters == {"data", "steps", "run_label"}
+    assert set(package.steps) >= {"Data", "MarcoExampleGen", "Trainer", "Pusher"}
+
+
+@pytest.mark.parametrize("command", ["submit", "schedule"])
+def test_help_teaches(command):
+    status, output = marco(None, command, "--help")
+    assert status == 0
+    assert "Example: marco" in output
