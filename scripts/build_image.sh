@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 
 accelerator=${ACCELERATOR:-cpu}
 case "$accelerator" in
-cpu) name=localhost/marco-pipeline:latest ;;
-gpu) name=localhost/marco-pipeline:gpu ;;
+cpu) name=localhost/marco-pipeline:latest gigabytes=20 ;;
+gpu) name=localhost/marco-pipeline:gpu gigabytes=50 ;;
 *) echo "error: ACCELERATOR is '$accelerator'; give cpu or gpu." >&2 && exit 1 ;;
 esac
 work=$(mktemp -d)
@@ -104,7 +104,7 @@ first_of() {
 before=$(podman image inspect --format '{{.Id}}' "$name" 2>/dev/null || true)
 from=${BASE:-$(base)}
 hand_in
-step "building $name on $from; the first time takes some minutes, about 15 GB of disk and 4 GB of downloads"
+step "building $name on $from; the first time takes some minutes and up to $gigabytes GB of free disk"
 podman build --network host --tag "$name" --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
     --build-arg "REVISION=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
