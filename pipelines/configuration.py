@@ -10,6 +10,7 @@ import pydantic
 from components.evaluator.eval_config import check_thresholds
 from components.evaluator.names import auc_classes
 from components.example_gen.options import LOCAL_BEAM_ARGS
+from components.trainer.jobset.manifest import jobs
 from components.tuner.options import Tuning
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.engine import Engine
@@ -109,6 +110,12 @@ class Configuration(_Section):
         shorter, size = self.transform.shorter_side, self.network.input_size
         if shorter and shorter < size:
             raise ValueError(f"transform.shorter_side {shorter} is less than network.input_size {size}; raise it")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _several_nodes_have_an_engine_for_them(self) -> Configuration:
+        if self.cluster.replicas:
+            jobs(self.engine, self.cluster)
         return self
 
     @pydantic.model_validator(mode="after")

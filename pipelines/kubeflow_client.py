@@ -20,7 +20,9 @@ from marco_model.errors import ClusterError, InputError
 
 DEFAULT_EXPERIMENT = "marco"
 _PROBE_SECONDS = 5.0
+_HEALTH_SECONDS = (5.0, 10.0)
 _REQUEST_SECONDS = (10.0, 60.0)
+_RETRIES = 1
 _PAGE = 100
 
 
@@ -78,26 +80,34 @@ def check_parameters(package: Package, parameters: dict[str, str]) -> None:
         raise InputError(f"the package has no parameter {', '.join(unknown)}; it has {known}")
 
 
-def connect(
-    host: str | None,
-    namespace: str | None = None,
-    token_file: pathlib.Path | None = None,
-    ca: pathlib.Path | None = None,
-) -> Any:
+def connect(host: str | None, token_file: pathlib.Path | None = None, ca: pathlib.Path | None = None) -> Any:
     """Returns KFP's client of `host`, by default that of `KF_PIPELINES_ENDPOINT`, of the pod or of kubectl's context.
 
-    `namespace`: of the runs, on an installation with several users. `token_file` holds a bearer token, `ca` the
-    certificates to trust. Other ways in are those of KFP's client: its environment variables and its context file.
+    `token_file` holds a bearer token, `ca` the certificates to trust. Other ways in are those of KFP's client: its
+    environment variables and its context file.
 
     Raises `InputError` where nobody answers within seconds, or where the answer is a refusal.
     """
     import kfp
+    import urllib3
 
     class Client(kfp.Client):
+        def _load_config(self, *arguments: Any, **options: Any) -> Any:
+            config = super()._load_config(*arguments, **options)
+            config.retries = urllib3.Retry(_RETRIES, backoff_factor=0.5)
+            return config
+
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-            # KFP's own asks five times, with a stack trace each.
-            later = getattr(self._healthz_api, "healthz_service_get_healthz", None)
-            return later() if later else self._healthz_api.get_healthz()
+            # KFP's own asks five times, with a stack trace each. Its name depends on the version of the client.
+            later = getattr(self._healthz_api, "healthz_service_get_healthz_with_http_info", None)
+            ask = later or self._healthz_api.get_healthz_with_http_info
+            told, _, headers = ask(_request_timeout=_HEALTH_SECONDS)
+            if "json" not in headers.get("Content-Type", ""):
+                raise InputError(
+                    f"{self._existing_config.host} answers with a page, not as Kubeflow Pipelines; mend --host, or give "
+                    "--token-file where it is a page of login"
+                )
+            return told
 
     token = _read_token(token_file) if token_file else None
     if host:
@@ -107,11 +117,11 @@ def connect(
             host=host,
             existing_token=token,
             ssl_ca_cert=str(ca) if ca else None,
-            **({"namespace": namespace} if namespace else {}),
         )
         api = client._run_api.api_client
         if not host:
             _probe(api.configuration.host)
+        client.get_kfp_healthz()
         api.call_api = _timed(api.call_api)
     return client
 
@@ -195,15 +205,16 @@ def find_experiment(client: Any, name: str | None, namespace: str | None, create
         return str(client.create_experiment(wanted, namespace=namespace).experiment_id)
 
 
-def upload(client: Any, package: Package) -> tuple[str, str, bool]:
+def upload(client: Any, package: Package, namespace: str | None = None) -> tuple[str, str, bool]:
     """Returns the ids of the pipeline and of the version that `package` is, and whether it was there already.
 
+    `namespace`: whose pipeline it is, on an installation with several users; by default one that all share.
     The same content is not uploaded twice: a version is named by its content, and so is the description of the first,
     whose name Kubeflow gives.
     """
     note = f"content {package.version}"
     with reaching("Kubeflow Pipelines"):
-        pipeline = client.get_pipeline_id(package.name)
+        pipeline = _pipeline(client, package.name, namespace)
         if pipeline:
             for version in pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline):
                 if version.display_name == package.version or version.description == note:
@@ -212,9 +223,18 @@ def upload(client: Any, package: Package) -> tuple[str, str, bool]:
                 str(package.path), package.version, pipeline_id=pipeline, description=note
             )
             return pipeline, str(made.pipeline_version_id), False
-        pipeline = client.upload_pipeline(str(package.path), package.name, description=note).pipeline_id
+        pipeline = client.upload_pipeline(
+            str(package.path), package.name, description=note, namespace=namespace
+        ).pipeline_id
         first = next(pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline))
         return str(pipeline), str(first.pipeline_version_id), False
+
+
+def _pipeline(client: Any, name: str, namespace: str | None) -> str | None:
+    """Returns the id of the pipeline of this name in this namespace, in which KFP's own look-up cannot look."""
+    named = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    there = pages(client.list_pipelines, "pipelines", namespace=namespace, filter=json.dumps({"predicates": [named]}))
+    return next((str(one.pipeline_id) for one in there), None)
 
 
 def pages(listing: Callable[..., Any], field: str, **options: Any) -> Iterator[Any]:

@@ -36,11 +36,13 @@ def follow(
             time.sleep(poll)
             continue
         heard = time.monotonic()
-        tasks = [task for task in _tasks(seen) if _is_step(task.display_name, steps)]
+        every = _tasks(seen)
+        names = {task.display_name for task in every}
+        tasks = [task for task in every if _is_step(task.display_name, steps, names)]
         for task in tasks:
-            _tell(task, told)
+            _tell(task, "SKIPPED" if _is_reused(task, every) else task.state or "PENDING", told)
         if seen.state in _DONE:
-            _end(run, seen, tasks)
+            _end(client, run, seen, tasks)
             return
         time.sleep(poll)
 
@@ -50,14 +52,32 @@ def _tasks(run: Any) -> list[Any]:
     return list(details.task_details or []) if details else []
 
 
-def _is_step(name: str, steps: tuple[str, ...]) -> bool:
+def _is_step(name: str, steps: tuple[str, ...], names: set[str]) -> bool:
+    """Tells steps from what Kubeflow adds: the whole, a driver beside each step, executors in it and their retries."""
     if steps:
         return name in steps
-    return name not in ("root", "executor") and not name.endswith(("-driver", "-executor"))
+    return name != "root" and f"{name}-driver" in names
 
 
-def _tell(task: Any, told: dict[str, str]) -> None:
-    state = task.state or "PENDING"
+def _is_reused(task: Any, every: list[Any]) -> bool:
+    """Says whether the step succeeded without its executor: so Kubeflow tells of a cache hit.
+
+    A step names its children by the ids of Argo's nodes, and these tell of themselves by the names of pods; both end
+    in the same number. Source: `NodeStatuses` and `toModelTask` in the API server of Kubeflow Pipelines, and the `When`
+    of its compiler's `addContainerExecutorTemplate`.
+    """
+    children = {_number(child.pod_name) for child in task.child_tasks or [] if child.pod_name}
+    return task.state == "SUCCEEDED" and any(
+        other.display_name == "executor" and other.state == "SKIPPED" and _number(other.pod_name) in children
+        for other in every
+    )
+
+
+def _number(name: str | None) -> str:
+    return (name or "").rpartition("-")[2]
+
+
+def _tell(task: Any, state: str, told: dict[str, str]) -> None:
     if told.get(task.display_name) == state or state not in _DONE | {"RUNNING"}:
         return
     told[task.display_name] = state
@@ -68,14 +88,19 @@ def _tell(task: Any, told: dict[str, str]) -> None:
     print(f"{task.display_name}: {text}", file=sys.stderr, flush=True)
 
 
-def _end(run: str, seen: Any, tasks: list[Any]) -> None:
+def _end(client: Any, run: str, seen: Any, tasks: list[Any]) -> None:
     if seen.state == "SUCCEEDED":
         return
-    failed = [f"{task.display_name} ({_message(task)})" for task in tasks if task.state == "FAILED"]
-    what = f"failed at {', '.join(failed)}" if failed else f"ended as {seen.state}: {_message(seen)}"
-    raise ClusterError(f"run {run} {what}; see its log, mend it and submit again: finished steps are reused")
+    failed = [f"{task.display_name}{_message(task)}" for task in tasks if task.state == "FAILED"]
+    what = f"failed at {', '.join(failed)}" if failed else f"ended as {seen.state}"
+    raise ClusterError(
+        f"run {run} {what}{_message(seen)}; its log is at {client._get_url_prefix()}/#/runs/details/{run}; mend it and "
+        "submit again: finished steps are reused"
+    )
 
 
 def _message(told: Any) -> str:
-    message = told.error.message if told.error else ""
-    return " ".join((message or "no message").split())[:300]
+    """Returns the error of a run or step in brackets, or nothing: most versions of Kubeflow Pipelines tell of none."""
+    errors = [told.error, *(past.error for past in reversed(told.state_history or []))]
+    message = next((error.message for error in errors if error and error.message), "")
+    return f" ({' '.join(message.split())[:300]})" if message else ""

@@ -27,6 +27,7 @@ _POD = {
     "MARCO_POD_NAME": "metadata.name",
     "MARCO_POD_UID": "metadata.uid",
     "MARCO_NAMESPACE": "metadata.namespace",
+    "MARCO_RUN": "metadata.labels['pipeline/runid']",
 }
 
 

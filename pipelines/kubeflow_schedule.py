@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from typing import Any
 
 from marco_model.errors import InputError
@@ -25,7 +26,9 @@ def read_cron(text: str) -> tuple[str, str]:
     try:
         if len(fields) != 6:
             raise CronSimError("Wrong number of fields")
-        # Kubeflow takes "?" for "*".
+        # Kubeflow reads cron as robfig/cron 1 does: "?" is "*", Sunday is 0 alone, and L, W and # mean nothing.
+        if re.search(r"[LW#](?![A-Z])|(?<![\w/*])7", fields[5]) or re.search(r"[LW#]", fields[3]):
+            raise CronSimError("Kubeflow knows no L, W or #, and Sunday as 0")
         read = CronSim(" ".join(fields).replace("?", "*"), datetime.datetime(2000, 1, 1))
         return " ".join(fields), read.explain()
     except CronSimError as error:

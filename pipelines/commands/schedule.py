@@ -45,7 +45,7 @@ def schedule(
     from pipelines import kubeflow_client, kubeflow_schedule
 
     if show or remove:
-        client = kubeflow_client.connect(host, namespace, token_file, ca)
+        client = kubeflow_client.connect(host, token_file, ca)
         where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
         if remove:
             count = kubeflow_schedule.remove(client, remove, where)
@@ -63,9 +63,9 @@ def schedule(
     read = kubeflow_client.read_package(options.required(package))
     given = options.parameters(data, steps, run_label, parameter)
     kubeflow_client.check_parameters(read, given)
-    client = kubeflow_client.connect(host, namespace, token_file, ca)
+    client = kubeflow_client.connect(host, token_file, ca)
     where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
-    pipeline, version, _ = kubeflow_client.upload(client, read)
+    pipeline, version, _ = kubeflow_client.upload(client, read, namespace)
     submission = kubeflow_client.Submission(given, pipeline_root, service_account)
     identity, done = kubeflow_schedule.ensure(
         client, name or read.name, where, when, pipeline, version, submission, max_concurrency

@@ -19,9 +19,7 @@ def submit(
     ca: options.Ca = None,
     experiment: options.Experiment = None,
     create_experiment: options.CreateExperiment = False,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the run; by default the pipeline's and the time.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; by default the pipeline's and the time.")] = None,
     data: options.Data = None,
     steps: options.Steps = None,
     run_label: options.RunLabel = None,
@@ -43,14 +41,14 @@ def submit(
     from pipelines import kubeflow_client
 
     if follow:
-        _follow(kubeflow_client.connect(host, namespace, token_file, ca), follow, ())
+        _follow(kubeflow_client.connect(host, token_file, ca), follow, ())
         return
     read = kubeflow_client.read_package(options.required(package))
     given = options.parameters(data, steps, run_label, parameter)
     kubeflow_client.check_parameters(read, given)
-    client = kubeflow_client.connect(host, namespace, token_file, ca)
+    client = kubeflow_client.connect(host, token_file, ca)
     where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
-    pipeline, version, there = kubeflow_client.upload(client, read)
+    pipeline, version, there = kubeflow_client.upload(client, read, namespace)
     typer.echo(f"Version {read.version} of {read.name} {'was there already' if there else 'uploaded'}.")
     submission = kubeflow_client.Submission(given, pipeline_root, service_account)
     run_name = name or f"{read.name} {datetime.datetime.now().isoformat(' ', 'seconds')}"

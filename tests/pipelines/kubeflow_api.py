@@ -12,6 +12,7 @@ import re
 import threading
 import urllib.parse
 import uuid
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -32,7 +33,7 @@ class KubeflowApi:
     def __init__(self):
         self.experiments, self.pipelines, self.versions, self.runs, self.recurring = {}, {}, {}, {}, {}
         self.uploads, self.states, self.faults, self.requests = {}, [], [], []
-        self.token = None
+        self.token, self.content_type = None, "application/json"
         self._client = api.ApiClient(api.Configuration())
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -77,14 +78,17 @@ class KubeflowApi:
         return _kept(self.experiments, "experiment_id", self.read(body, "V2beta1Experiment"))
 
     def list_pipelines(self, query, body):
-        return _listed(api.V2beta1ListPipelinesResponse, "pipelines", self.pipelines, query)
+        of = {key: one for key, one in self.pipelines.items() if one.namespace == query.get("namespace")}
+        return _listed(api.V2beta1ListPipelinesResponse, "pipelines", of, query)
 
     def list_versions(self, query, body, id):
         of = {key: one for key, one in self.versions.items() if one.pipeline_id == id}
         return _listed(api.V2beta1ListPipelineVersionsResponse, "pipeline_versions", of, query)
 
     def upload(self, query, body):
-        pipeline = api.V2beta1Pipeline(display_name=query["name"], description=query.get("description"))
+        pipeline = api.V2beta1Pipeline(
+            display_name=query["name"], description=query.get("description"), namespace=query.get("namespace")
+        )
         made = _kept(self.pipelines, "pipeline_id", pipeline)
         self._version(made.pipeline_id, query["name"], query, body)
         return made
@@ -112,7 +116,9 @@ class KubeflowApi:
             state, tasks, message = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             run.state = state
             run.error = _STATUS(message=message) if message else None
-            run.run_details = api.V2beta1RunDetails(task_details=[_task(*task) for task in tasks.items()])
+            run.run_details = api.V2beta1RunDetails(
+                task_details=[node for task in tasks.items() for node in _nodes(*task)]
+            )
         return run
 
     def create_recurring(self, query, body):
@@ -174,6 +180,17 @@ def _listed(kind, field, place, query):
     return kind(**{field: found[begin : begin + size]}, next_page_token=token, total_size=len(found))
 
 
+def _nodes(name, state):
+    """Returns a task's nodes as Argo has them: of one that is reused, only the executor within is skipped."""
+    task = _task(name, "SUCCEEDED" if state == "REUSED" else state)
+    if name == "root" or name.endswith("-driver"):
+        return [task]
+    executor = _task("executor", "SKIPPED" if state == "REUSED" else state)
+    executor.pod_name = f"marco-local-x7k2p-retry-system-container-impl-{zlib.crc32(name.encode())}"
+    task.child_tasks = [api.PipelineTaskDetailChildTask(pod_name=f"marco-local-x7k2p-{zlib.crc32(name.encode())}")]
+    return [_task(f"{name}-driver", "SUCCEEDED"), task, executor]
+
+
 def _task(name, state):
     begun = datetime.datetime(2026, 1, 5, 3, tzinfo=datetime.timezone.utc)
     state, _, message = state.partition(": ")
@@ -202,7 +219,7 @@ def _handler(server):
                 status, model = server.answer(self.command, parts.path, query, body)
             content = server.written(model)
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", server.content_type)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -7,6 +7,9 @@ from pipelines import configuration
 VOLUME = "cluster.volumes=[{claim: marco-shared, path: /shared}]"
 
 
+REPLICAS = "cluster.replicas={workers: 3, worker: {accelerators: 1}}"
+
+
 def load(*changes):
     return configuration.load("local", list(changes)).cluster
 
@@ -18,7 +21,7 @@ def test_a_step_has_its_own_resources_or_the_default():
 
 
 def test_what_containers_share_goes_to_the_training():
-    cluster = load(VOLUME, "cluster.shared=/shared/marco", "cluster.replicas={workers: 3, worker: {accelerators: 1}}")
+    cluster = load(VOLUME, "cluster.shared=/shared/marco", "engine.kind=multi_worker", REPLICAS)
     told = Placement(**{name: value for name, value in cluster.placement().items() if name != "replicas"})
     assert (told.image, told.shared) == (cluster.image, "/shared/marco")
     assert cluster.placement()["replicas"]["worker"]["accelerators"] == 1
@@ -32,6 +35,7 @@ def test_what_containers_share_goes_to_the_training():
         (["cluster.shared=/shared"], "cluster.shared /shared lies in none of cluster.volumes"),
         ([VOLUME, "cluster.shared=/sharedelse"], "lies in none of cluster.volumes"),
         ([VOLUME, "cluster.replicas={}"], "cluster.replicas need cluster.shared"),
+        ([VOLUME, "cluster.shared=/shared", REPLICAS], "engine.kind is one_device and cluster.replicas has workers 3"),
         (["cluster.retries=-1"], "cluster.retries is -1"),
         (["cluster.default={cpu: 0}"], "cpu 0"),
         (["cluster.default={memory: much}"], "'much' is no quantity"),

@@ -5,6 +5,7 @@ import pathlib
 import re
 import socket
 import sys
+import time
 
 import pytest
 import typer.testing
@@ -89,14 +90,18 @@ def test_a_run_gets_what_was_given(kubeflow, package):
 def test_a_run_is_followed_to_its_end_a_line_a_step(kubeflow, package):
     kubeflow.states = [
         ("PENDING", {}, None),
-        ("RUNNING", {"root": "RUNNING", "Data-driver": "RUNNING", "Data": "RUNNING"}, None),
-        ("RUNNING", {"Data": "SUCCEEDED", "Trainer": "RUNNING", "executor": "RUNNING"}, None),
-        ("SUCCEEDED", {"Data": "SUCCEEDED", "Trainer": "SUCCEEDED", "Pusher": "SKIPPED"}, None),
+        ("RUNNING", {"root": "RUNNING", "Data": "RUNNING"}, None),
+        ("RUNNING", {"Data": "SUCCEEDED", "Trainer": "RUNNING"}, None),
+        ("SUCCEEDED", {"Data": "SUCCEEDED", "Trainer": "SUCCEEDED", "Pusher": "REUSED"}, None),
     ]
+    looks = list(kubeflow.states)
     status, output = marco(kubeflow, "submit", package)
     assert status == 0
-    lines = [line for line in output.splitlines() if re.match(r"[\w-]+: (running|done|unchanged)", line)]
-    assert lines == [
+    kubeflow.states = looks
+    (run,) = kubeflow.runs
+    again = marco(kubeflow, "submit", "--follow", run)[1]
+    assert [line for line in again.splitlines() if ": " in line] == step_lines(output)
+    assert step_lines(output) == [
         "Data: running",
         "Data: done in 12 s",
         "Trainer: running",
@@ -106,12 +111,19 @@ def test_a_run_is_followed_to_its_end_a_line_a_step(kubeflow, package):
     assert "succeeded" in output.splitlines()[-1]
 
 
+def step_lines(output):
+    return [line for line in output.splitlines() if re.match(r"[\w-]+: (running|done|unchanged)", line)]
+
+
 def test_a_failed_run_names_step_and_message(kubeflow, package):
     kubeflow.states = [("FAILED", {"Data": "SUCCEEDED", "Trainer": "FAILED: out of memory"}, "a step failed")]
-    with pytest.raises(ClusterError, match=r"failed at Trainer \(out of memory\); see its log"):
+    with pytest.raises(ClusterError, match=r"failed at Trainer \(out of memory\) .*/#/runs/details/"):
+        marco(kubeflow, "submit", package)
+    kubeflow.states = [("FAILED", {"Data": "SUCCEEDED", "Trainer": "FAILED"}, None)]
+    with pytest.raises(ClusterError, match=rf"failed at Trainer; its log is at {kubeflow.host}/#/runs/details/"):
         marco(kubeflow, "submit", package)
     kubeflow.states = [("CANCELED", {}, "by hand")]
-    with pytest.raises(ClusterError, match="ended as CANCELED: by hand"):
+    with pytest.raises(ClusterError, match=r"ended as CANCELED \(by hand\)"):
         marco(kubeflow, "submit", package)
 
 
@@ -212,7 +224,12 @@ def test_cron_has_six_fields_and_five_get_a_second(cron, taken):
     assert kubeflow_schedule.read_cron(cron)[0] == taken
 
 
-@pytest.mark.parametrize("cron", ["", "daily", "0 0 25 * * *", "0 0 3 * * 9", "1 2 3 4 5 6 7", "0 0 3 * 13 *"])
+WRONG = ["", "daily", "0 0 25 * * *", "0 0 3 * * 9", "1 2 3 4 5 6 7", "0 0 3 * 13 *"]
+# Right elsewhere, refused by Kubeflow.
+WRONG += ["0 0 3 * * 7", "0 0 3 * * 1-7", "0 0 3 L * *", "0 0 3 * * 5L", "0 0 3 * * 1#2"]
+
+
+@pytest.mark.parametrize("cron", WRONG)
 def test_a_wrong_cron_is_refused_before_anything_is_sent(kubeflow, package, cron):
     with pytest.raises(InputError, match=r"--cron .*(write|give) second"):
         marco(kubeflow, "schedule", package, "--cron", cron)
@@ -247,6 +264,29 @@ def test_a_host_where_nobody_is_fails_at_once(package):
             kubeflow_client.connect(nobody)
     with pytest.raises(InputError, match="cannot be reached"):
         kubeflow_client.connect("http://nowhere.invalid")
+
+
+def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
+    monkeypatch.setattr(kubeflow_client, "_HEALTH_SECONDS", (0.2, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(ClusterError, match=r"cannot be reached .*timed out"):
+            kubeflow_client.connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_page_of_login_is_not_taken_for_an_answer(kubeflow, package):
+    kubeflow.content_type = "text/html"
+    with pytest.raises(InputError, match=rf"{kubeflow.host} answers with a page.* mend --host, or give --token-file"):
+        marco(kubeflow, "submit", package, "--no-wait")
+
+
+def test_a_namespace_has_its_own_pipeline(kubeflow, package):
+    marco(kubeflow, "submit", package, "--no-wait")
+    for _ in range(2):
+        assert marco(kubeflow, "submit", package, "--no-wait", "--namespace", "crystals")[0] == 0
+    assert [one.namespace for one in kubeflow.pipelines.values()] == [None, "crystals"]
+    assert len(kubeflow.versions) == 2
 
 
 @pytest.mark.parametrize("content", ["", "a: 1", "- 1", "\x00", "pipelineInfo: {name: x}", None])

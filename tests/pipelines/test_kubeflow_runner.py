@@ -183,7 +183,9 @@ CLUSTER = """cluster={
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    return golden.compile_preset("local", tmp_path_factory.mktemp("given") / "marco.yaml", CLUSTER)
+    return golden.compile_preset(
+        "local", tmp_path_factory.mktemp("given") / "marco.yaml", CLUSTER, "engine.kind=multi_worker"
+    )
 
 
 def test_resources_and_environment_are_the_configurations(given):
