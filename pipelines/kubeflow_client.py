@@ -104,7 +104,7 @@ def connect(host: str | None, token_file: pathlib.Path | None = None, ca: pathli
             told, _, headers = ask(_request_timeout=_HEALTH_SECONDS)
             if "json" not in headers.get("Content-Type", ""):
                 raise InputError(
-                    f"{self._existing_config.host} answers with a page, not as Kubeflow Pipelines; mend --host, or give "
+                    f"{self._existing_config.host} answers with a page, not as Kubeflow Pipelines; mend --host or give "
                     "--token-file where it is a page of login"
                 )
             return told
@@ -248,10 +248,23 @@ def pages(listing: Callable[..., Any], field: str, **options: Any) -> Iterator[A
             return
 
 
-def start(client: Any, experiment: str, name: str, pipeline: str, version: str, submission: Submission) -> str:
-    """Starts a run and returns its id."""
+def start(
+    client: Any,
+    experiment: str,
+    name: str,
+    pipeline: str,
+    version: str,
+    submission: Submission,
+    anew: pathlib.Path | None = None,
+) -> str:
+    """Starts a run and returns its id; where `anew` is the package's file, the run reuses no step.
+
+    Kubeflow has no such switch for a version, so that run carries the package itself.
+    """
+    if anew:
+        what: dict[str, Any] = {"pipeline_package_path": str(anew), "enable_caching": False}
+    else:
+        what = {"pipeline_id": pipeline, "version_id": version}
     with reaching("Kubeflow Pipelines"):
-        run = client.run_pipeline(
-            experiment_id=experiment, job_name=name, pipeline_id=pipeline, version_id=version, **submission.config()
-        )
+        run = client.run_pipeline(experiment_id=experiment, job_name=name, **what, **submission.config())
     return str(run.run_id)

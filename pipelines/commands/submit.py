@@ -26,6 +26,7 @@ def submit(
     parameter: options.Parameter = None,
     pipeline_root: options.PipelineRoot = None,
     service_account: options.ServiceAccount = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     follow: Annotated[Optional[str], typer.Option(help="Start nothing; follow the run of this id.")] = None,  # noqa: UP045
 ) -> None:
@@ -52,7 +53,8 @@ def submit(
     typer.echo(f"Version {read.version} of {read.name} {'was there already' if there else 'uploaded'}.")
     submission = kubeflow_client.Submission(given, pipeline_root, service_account)
     run_name = name or f"{read.name} {datetime.datetime.now().isoformat(' ', 'seconds')}"
-    run = kubeflow_client.start(client, where, run_name, pipeline, version, submission)
+    anew = None if cache else read.path
+    run = kubeflow_client.start(client, where, run_name, pipeline, version, submission, anew)
     typer.echo(f"Run {run} started.")
     if wait:
         _follow(client, run, read.steps)

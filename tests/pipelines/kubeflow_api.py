@@ -140,6 +140,9 @@ class KubeflowApi:
         """Raises KeyError where what is referred to is not there."""
         self.experiments[given.experiment_id]
         reference = given.pipeline_version_reference
+        if not reference:
+            assert given.pipeline_spec["pipeline_spec"], "neither version nor package"
+            return
         self.pipelines[reference.pipeline_id]
         self.versions[reference.pipeline_version_id]
 

@@ -87,6 +87,18 @@ def test_a_run_gets_what_was_given(kubeflow, package):
     assert (run.display_name, run.service_account) == ("a / b & c", "marco-pipeline")
 
 
+def test_without_cache_a_run_carries_the_package_with_every_step_uncached(kubeflow):
+    compiled = pathlib.Path(__file__).parent / "packages/local.yaml"
+    assert marco(kubeflow, "submit", compiled, "--no-cache", "--no-wait")[0] == 0
+    (run,) = kubeflow.runs.values()
+    spec, platform = yaml.safe_load_all(compiled.read_text())
+    tasks = run.pipeline_spec["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert tasks.keys() == spec["root"]["dag"]["tasks"].keys()
+    assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
+    executors = run.pipeline_spec["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors == platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
 def test_a_run_is_followed_to_its_end_a_line_a_step(kubeflow, package):
     kubeflow.states = [
         ("PENDING", {}, None),
@@ -277,7 +289,7 @@ def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
 
 def test_a_page_of_login_is_not_taken_for_an_answer(kubeflow, package):
     kubeflow.content_type = "text/html"
-    with pytest.raises(InputError, match=rf"{kubeflow.host} answers with a page.* mend --host, or give --token-file"):
+    with pytest.raises(InputError, match=rf"{kubeflow.host} answers with a page.* mend --host or give --token-file"):
         marco(kubeflow, "submit", package, "--no-wait")
 
 
