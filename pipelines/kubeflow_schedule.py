@@ -28,12 +28,13 @@ def read_cron(text: str) -> tuple[str, str]:
             raise CronSimError("Wrong number of fields")
         # Kubeflow reads cron as robfig/cron 1 does: "?" is "*", Sunday is 0 alone, and L, W and # mean nothing.
         if re.search(r"[LW#](?![A-Z])|(?<![\w/*])7", fields[5]) or re.search(r"[LW#]", fields[3]):
-            raise CronSimError("Kubeflow knows no L, W or #, and Sunday as 0")
+            raise CronSimError("to Kubeflow Sunday is 0, and L, W and # mean nothing")
         read = CronSim(" ".join(fields).replace("?", "*"), datetime.datetime(2000, 1, 1))
         return " ".join(fields), read.explain()
     except CronSimError as error:
+        said = str(error)
         raise InputError(
-            f"--cron {text!r}: {str(error).lower()}; write second, minute, hour, day, month and weekday, such as "
+            f"--cron {text!r}: {said[:1].lower()}{said[1:]}; write second, minute, hour, day, month and weekday, as in "
             "'0 0 3 * * 1' for Mondays at three"
         ) from error
 
