@@ -101,5 +101,6 @@ def start_step(tmp_path):
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
