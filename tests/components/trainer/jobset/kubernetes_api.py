@@ -130,8 +130,8 @@ class Cluster:
         threading.Thread(target=self._control, daemon=True).start()
 
     def replica(self, name):
-        """Returns the newest pod of a replica, such as `worker-0`."""
-        return next(pod for pod in reversed(self.pods) if pod.replica == name)
+        """Returns the newest pod of a replica, such as `worker-0`, None before there is one."""
+        return next((pod for pod in reversed(self.pods) if pod.replica == name), None)
 
     def create(self, body):
         if found := self.problems(body):

@@ -157,7 +157,7 @@ def test_a_worker_without_memory_is_told_what_to_raise(cluster, job, placement, 
     there = cluster("print('begun', flush=True); time.sleep(60)")
 
     def kill():
-        pod = wait_until(lambda: there.pods and there.replica("worker-0"))
+        pod = wait_until(lambda: there.replica("worker-0"))
         wait_until(lambda: pod.lines)
         pod.oom = True
         pod.kill()
