@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 from components.cluster.options import Placement, Resources
@@ -20,6 +21,10 @@ STEPS = (
     "Evaluator",
     "Pusher",
 )
+
+
+# AWS_SECRET_ACCESS_KEY, but neither AWS_ACCESS_KEY_ID nor TOKEN_FILE.
+_SECRET_NAME = re.compile(r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIALS|API_KEY|ACCESS_KEY)$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Cluster(Placement):
             raise ValueError(f"cluster.retries is {self.retries}; give 0 or more")
         if self.shared and not any(_within(self.shared, volume.path) for volume in self.volumes):
             raise ValueError(f"cluster.shared {self.shared} lies in none of cluster.volumes; mount one there")
+        for name, value in self.environment.items():
+            if _SECRET_NAME.search(name) and not value.startswith("/"):
+                raise ValueError(f"cluster.environment has {name}, whose value anybody could read; use cluster.secrets")
         if self.replicas and not self.shared:
             raise ValueError("cluster.replicas need cluster.shared, a folder on a volume that all of them mount")
 

@@ -36,6 +36,8 @@ def test_what_containers_share_goes_to_the_training():
         ([VOLUME, "cluster.shared=/sharedelse"], "lies in none of cluster.volumes"),
         ([VOLUME, "cluster.replicas={}"], "cluster.replicas need cluster.shared"),
         ([VOLUME, "cluster.shared=/shared", REPLICAS], "engine.kind is one_device and cluster.replicas has workers 3"),
+        (["cluster.environment={AWS_SECRET_ACCESS_KEY: abc}"], "has AWS_SECRET_ACCESS_KEY, whose value anybody could"),
+        (["cluster.environment={MLFLOW_TRACKING_PASSWORD: abc}"], "use cluster.secrets"),
         (["cluster.retries=-1"], "cluster.retries is -1"),
         (["cluster.default={cpu: 0}"], "cpu 0"),
         (["cluster.default={memory: much}"], "'much' is no quantity"),
@@ -45,3 +47,8 @@ def test_what_containers_share_goes_to_the_training():
 def test_what_a_cluster_could_not_give_is_refused_in_one_line(changes, message):
     with pytest.raises(InputError, match=message):
         load(*changes)
+
+
+def test_an_environment_variable_may_name_the_file_of_a_secret():
+    told = "{GOOGLE_APPLICATION_CREDENTIALS: /etc/gcs/key.json, AWS_ACCESS_KEY_ID: me}"
+    assert load(f"cluster.environment={told}").environment["GOOGLE_APPLICATION_CREDENTIALS"] == "/etc/gcs/key.json"

@@ -220,6 +220,17 @@ def test_what_only_kubernetes_knows_is_in_the_second_document(given):
     assert "nodeSelector" not in executors["Pusher_executor"]
 
 
+def test_a_secret_is_named_and_its_value_is_nowhere(given):
+    package, platform = given
+    for name, container in containers(package).items():
+        assert {one["name"] for one in container["env"]} == {"MLFLOW_S3_ENDPOINT_URL"}
+        (variables,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"{name}_executor"][
+            "secretAsEnv"
+        ]
+        assert set(variables) == {"secretName", "keyToEnv"}
+        assert all(set(one) == {"secretKey", "envVar"} for one in variables["keyToEnv"])
+
+
 def test_what_outlives_a_step_lies_on_the_volume_and_a_training_on_several_nodes_knows_them(given):
     import json
 
