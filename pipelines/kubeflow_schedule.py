@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 from marco_model.errors import InputError
-from pipelines.kubeflow_client import Submission, pages, reaching
+from pipelines.kubeflow_client import pages, reaching
+from pipelines.kubeflow_submission import Submission
 
 _KUBEFLOW = "Kubeflow Pipelines"
 

@@ -12,22 +12,13 @@ from tfx.types import standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
 from components.trainer import parameters
-from components.trainer.parameters import TrainingParameters
+from components.trainer.parameters import TakesParameters, TrainingParameters
 
 RUN_FN = "components.trainer.run.run_fn"
 
 
-class Executor(GenericExecutor):
-    """Hands the parameters to `run_fn` within its `custom_config`."""
-
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Trains; raises what `components.trainer.run.run_fn` does."""
-        super().Do(input_dict, output_dict, parameters.into_config(exec_properties))
+class Executor(TakesParameters, GenericExecutor):
+    """Trains as `components.trainer.run.run_fn` does."""
 
 
 class TrainerSpec(standard_component_specs.TrainerSpec):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tfx import types
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import component_spec
 from tfx.utils import json_utils
@@ -66,3 +67,16 @@ def into_config(exec_properties: dict[str, Any]) -> dict[str, Any]:
     if wanted := steps(given["steps"]):
         config["recipe"] = {**config["recipe"], "steps": wanted}
     return {**properties, _CONFIG: json_utils.dumps(config)}
+
+
+class TakesParameters:
+    """For an executor of TFX's, in front of it: hands the parameters over within `custom_config`."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Runs the executor; raises what it does, and `InputError` for steps that are no number."""
+        super().Do(input_dict, output_dict, into_config(exec_properties))  # type: ignore[misc]

@@ -12,22 +12,13 @@ from tfx.types import standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
 from components.trainer import parameters
-from components.trainer.parameters import TrainingParameters
+from components.trainer.parameters import TakesParameters, TrainingParameters
 
 TUNER_FN = "components.tuner.run.tuner_fn"
 
 
-class Executor(TfxExecutor):
-    """Hands the parameters to `tuner_fn` within its `custom_config`."""
-
-    def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Searches; raises what `components.tuner.run.tuner_fn` does."""
-        super().Do(input_dict, output_dict, parameters.into_config(exec_properties))
+class Executor(TakesParameters, TfxExecutor):
+    """Searches as `components.tuner.run.tuner_fn` says."""
 
 
 class TunerSpec(standard_component_specs.TunerSpec):

@@ -42,11 +42,11 @@ def schedule(
 
     Example: marco schedule marco.yaml --host http://localhost:8080 --cron "0 0 3 * * 1"
     """
-    from pipelines import kubeflow_client, kubeflow_schedule
+    from pipelines import kubeflow_client, kubeflow_schedule, kubeflow_submission
 
     if show or remove:
         client = kubeflow_client.connect(host, token_file, ca)
-        where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
+        where = kubeflow_submission.find_experiment(client, experiment, namespace, create_experiment)
         if remove:
             count = kubeflow_schedule.remove(client, remove, where)
             if not count:
@@ -60,13 +60,13 @@ def schedule(
     if not cron:
         raise InputError("--cron is missing; give second minute hour day month weekday, such as '0 0 3 * * 1'")
     when, words = kubeflow_schedule.read_cron(cron)
-    read = kubeflow_client.read_package(options.required(package))
+    read = kubeflow_submission.read_package(options.required(package))
     given = options.parameters(data, steps, run_label, parameter)
-    kubeflow_client.check_parameters(read, given)
+    kubeflow_submission.check_parameters(read, given)
     client = kubeflow_client.connect(host, token_file, ca)
-    where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
-    pipeline, version, _ = kubeflow_client.upload(client, read, namespace)
-    submission = kubeflow_client.Submission(given, pipeline_root, service_account)
+    where = kubeflow_submission.find_experiment(client, experiment, namespace, create_experiment)
+    pipeline, version, _ = kubeflow_submission.upload(client, read, namespace)
+    submission = kubeflow_submission.Submission(given, pipeline_root, service_account)
     identity, done = kubeflow_schedule.ensure(
         client, name or read.name, where, when, pipeline, version, submission, max_concurrency
     )

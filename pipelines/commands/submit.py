@@ -39,22 +39,22 @@ def submit(
     """
     import datetime
 
-    from pipelines import kubeflow_client
+    from pipelines import kubeflow_client, kubeflow_submission
 
     if follow:
         _follow(kubeflow_client.connect(host, token_file, ca), follow, ())
         return
-    read = kubeflow_client.read_package(options.required(package))
+    read = kubeflow_submission.read_package(options.required(package))
     given = options.parameters(data, steps, run_label, parameter)
-    kubeflow_client.check_parameters(read, given)
+    kubeflow_submission.check_parameters(read, given)
     client = kubeflow_client.connect(host, token_file, ca)
-    where = kubeflow_client.find_experiment(client, experiment, namespace, create_experiment)
-    pipeline, version, there = kubeflow_client.upload(client, read, namespace)
+    where = kubeflow_submission.find_experiment(client, experiment, namespace, create_experiment)
+    pipeline, version, there = kubeflow_submission.upload(client, read, namespace)
     typer.echo(f"Version {read.version} of {read.name} {'was there already' if there else 'uploaded'}.")
-    submission = kubeflow_client.Submission(given, pipeline_root, service_account)
+    submission = kubeflow_submission.Submission(given, pipeline_root, service_account)
     run_name = name or f"{read.name} {datetime.datetime.now().isoformat(' ', 'seconds')}"
     anew = None if cache else read.path
-    run = kubeflow_client.start(client, where, run_name, pipeline, version, submission, anew)
+    run = kubeflow_submission.start(client, where, run_name, pipeline, version, submission, anew)
     typer.echo(f"Run {run} started.")
     if wait:
         _follow(client, run, read.steps)

@@ -12,7 +12,7 @@ import typer.testing
 import yaml
 
 from marco_model.errors import ClusterError, InputError
-from pipelines import cli, kubeflow_client, kubeflow_follow, kubeflow_schedule
+from pipelines import cli, kubeflow_client, kubeflow_follow, kubeflow_schedule, kubeflow_submission
 
 PARAMETERS = {name: {"parameterType": "STRING"} for name in ("data", "steps", "run_label")}
 STEPS = ("Data", "Trainer", "Pusher")
@@ -307,7 +307,7 @@ def test_what_is_no_package_is_refused(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
-        kubeflow_client.read_package(path)
+        kubeflow_submission.read_package(path)
 
 
 def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_is_sent(kubeflow, package):
@@ -319,7 +319,7 @@ def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_i
 
 
 def test_a_compiled_package_is_read(tmp_path):
-    package = kubeflow_client.read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
+    package = kubeflow_submission.read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
     assert package.name == "marco-local"
     assert package.parameters == {"data", "steps", "run_label"}
     assert set(package.steps) >= {"Data", "MarcoExampleGen", "Trainer", "Pusher"}
