@@ -122,7 +122,7 @@ def test_a_run_writes_nothing_outside_its_output(runs):
 
 def test_changed_data_are_ingested_again_and_all_that_follows_from_them(runs):
     """Comes last: it changes what the other tests look at."""
-    changed = {"data.synthetic.seed": 1, "recipe.steps": 4, "recipe.evaluate_every": 4}
+    changed = {"data.synthetic.seed": 1, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     arguments = command(runs["output"], **changed)
     subprocess.run(arguments, cwd=runs["elsewhere"], timeout=300, check=True, env=environment)
