@@ -47,7 +47,7 @@ def job(tmp_path):
         recipe=Recipe(
             steps=1, batch_size=4, learning_rate=1e-4, evaluate_every=1, checkpoint_every=1, average_decay=0.5
         ),
-        engine=Engine(kind="multi_worker"),
+        engine=Engine(kind="multi_worker", synchronized_batch_norm=False),
         transform={"shorter_side": 0, "quality": 95},
         tracking={"uri": f"sqlite:///{shared}/mlflow.db", "experiment": "tests"},
         data={"source": str(tmp_path), "fingerprint": "0"},
