@@ -35,7 +35,10 @@ class EvaluatorSpec(component_spec.ComponentSpec):
 
 
 class Evaluator(base_beam_component.BaseBeamComponent):
-    """Judges `model` on `examples`; outputs `evaluation` (TFMA's files and `metrics.json`) and `blessing`."""
+    """Judges `model` on `examples`; outputs `evaluation` and `blessing`.
+
+    The evaluation holds TFMA's files, `metrics.json` and `predictions.parquet`.
+    """
 
     SPEC_CLASS = EvaluatorSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.evaluator.names import SLICES, metric_names
+from components.evaluator.names import CROSS, SLICES, metric_names
 from marco_model.errors import InputError
 
 
@@ -39,7 +39,8 @@ def eval_config(thresholds: Mapping[str, float], classes: Sequence[str], auc_cla
             ),
         )
         spec.per_slice_thresholds[name].thresholds.append(threshold)
-    slices = [config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=[feature]) for feature in SLICES)]
+    features = ([], *([feature] for feature in SLICES), list(CROSS))
+    slices = [config_pb2.SlicingSpec(feature_keys=keys) for keys in features]
     return config_pb2.EvalConfig(model_specs=[config_pb2.ModelSpec()], metrics_specs=[spec], slicing_specs=slices)
 
 

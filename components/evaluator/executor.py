@@ -1,4 +1,4 @@
-"""Judges the served model by TFMA, blesses it or not, and writes the verdict to MLflow."""
+"""Judges the served model by TFMA, keeps its scores, blesses it or not, and writes the verdict to MLflow."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.evaluator import predictions, results
+from components.evaluator import prediction_table, predictions, results
 from components.evaluator.eval_config import eval_config
 from components.evaluator.names import ALL, OVERALL
 from components.mlflow_tracking import tracking
@@ -63,14 +63,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
     def _evaluate(self, files: list[str], model_path: str, config: Any, output: str, batch_size: int) -> None:
         with self._make_beam_pipeline() as pipeline:
-            extracts = (
-                pipeline
-                | "Files" >> beam.Create(files)
-                | "Spread" >> beam.Reshuffle()
-                | "Predict" >> beam.ParDo(predictions.Predict(model_path, batch_size))
-            )
-            extracts | "Evaluate" >> tfma.ExtractEvaluateAndWriteResults(
-                eval_config=config, extractors=predictions.extractors(), output_path=output
+            predicted = predictions.predict(pipeline, files, model_path, batch_size)
+            predicted | "Table" >> predictions.WriteTable(f"{output}/{prediction_table.PREDICTIONS_FILE}")
+            (
+                predicted
+                | "Slice" >> beam.FlatMap(predictions.slices)
+                | "Evaluate"
+                >> tfma.ExtractEvaluateAndWriteResults(
+                    eval_config=config, extractors=predictions.extractors(), output_path=output
+                )
             )
 
 

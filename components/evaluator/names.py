@@ -9,6 +9,11 @@ from marco_model.labels import CLASSES
 
 SLICES = (contract.INSTITUTION, contract.IMAGER)
 """The features by whose values examples are sliced, besides all of them together."""
+CROSS = SLICES
+"""The features by whose pairs of values they are sliced too: an imager may do well in one place and not in another."""
+TIMES = " × "
+CROSS_NAME = TIMES.join(CROSS)
+"""What the slices by pairs are called: `institution × imager`, and one of them `CSIRO × Rigaku Minstrel`."""
 
 OVERALL, ALL = "overall", "all"
 COUNT = "example_count"

@@ -1,44 +1,43 @@
-"""The model run over the examples, as TFMA extracts without images: one for each slice of each batch."""
+"""The model run once over the examples: scores without images, from which both the slices and the table are made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import extractor, slice_key_extractor
 
-from components.evaluator.names import SLICES
+from components.evaluator import prediction_table
+from components.evaluator.names import CROSS, SLICES
 from marco_data import contract
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def slice_batch(labels: np.ndarray, scores: np.ndarray, features: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """Yields the extracts of a batch: all of it, then the examples of each value of each feature.
+_ROWS = 8192
+"""Rows in one element: many, for TFMA takes about a millisecond for every one and slice, however short."""
+_TEXTS = (contract.FILENAME, *SLICES)
+_NUMBERS = (contract.IMAGE_ID, contract.LABEL)
 
-    `labels`: int64 [n]; `scores`: float32 [n, classes]; `features`: name → bytes [n].
+
+class Predicted(NamedTuple):
+    """Consecutive records of one TFRecord file.
+
+    `shard`: the file's base name; `first`: the index of the first record in it; `features`: name → int64 [n] or
+    bytes [n], of id, label, file name, institution and imager; `scores`: float32 [n, classes].
     """
-    yield _extract(labels, scores, ())
-    for name in SLICES:
-        for value in np.unique(features[name]):
-            chosen = features[name] == value
-            yield _extract(labels[chosen], scores[chosen], ((name, value.decode()),))
 
-
-def _extract(labels: np.ndarray, scores: np.ndarray, slice_key: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    keys = np.empty([1], object)
-    keys[0] = slice_key
-    return {
-        constants.INPUT_KEY: b"",  # TFMA counts its bytes, and warns about every extract that has none.
-        constants.LABELS_KEY: labels,
-        constants.PREDICTIONS_KEY: scores,
-        constants.SLICE_KEY_TYPES_KEY: keys,
-    }
+    shard: str
+    first: int
+    features: dict[str, np.ndarray]
+    scores: np.ndarray
 
 
 class Predict(beam.DoFn):
-    """From a TFRecord file of ExampleGen's output to extracts, through the signature `serving_examples`.
+    """From a TFRecord file of ExampleGen's output to `Predicted`, through the signature `serving_examples`.
 
     TensorFlow reads and unpacks ahead while the model works; at most three batches of images are in memory.
     """
@@ -54,19 +53,111 @@ class Predict(beam.DoFn):
         self._model = tf.saved_model.load(self._model_path)
         self._score = self._model.signatures["serving_examples"]
 
-    def process(self, file: str) -> Iterator[dict[str, Any]]:
-        """Yields the extracts of every batch of `file`."""
+    def process(self, file: str) -> Iterator[Predicted]:
+        """Yields what the model says of the records of `file`, up to 8,192 of them at a time."""
         import tensorflow as tf
 
-        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in SLICES}
-        spec[contract.LABEL] = tf.io.FixedLenFeature([], tf.int64)
+        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
+        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
         records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
         batches = records.batch(self._batch_size)
         batches = batches.map(lambda serialized: (serialized, tf.io.parse_example(serialized, spec)))
+        shard, first, parts = file.rpartition("/")[2], 0, []
         for serialized, parsed in batches.prefetch(1):
             scores = self._score(examples=serialized)["scores"].numpy()
-            features = {name: parsed[name].numpy().astype(bytes) for name in SLICES}
-            yield from slice_batch(parsed[contract.LABEL].numpy(), scores, features)
+            features = {name: parsed[name].numpy() for name in spec}
+            parts.append(Predicted(shard, first, features, scores))
+            first += len(scores)
+            if first - parts[0].first >= _ROWS:
+                yield _joined(parts)
+                parts = []
+        if parts:
+            yield _joined(parts)
+
+
+def _joined(parts: Sequence[Predicted]) -> Predicted:
+    features = {
+        name: np.concatenate([part.features[name] for part in parts]).astype(bytes if name in _TEXTS else np.int64)
+        for name in parts[0].features
+    }
+    return Predicted(parts[0].shard, parts[0].first, features, np.concatenate([part.scores for part in parts]))
+
+
+def predict(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int) -> Any:
+    """Returns a PCollection of `Predicted`: the SavedModel at `model_path` over every record of `files`."""
+    return (
+        pipeline
+        | "Files" >> beam.Create(list(files))
+        | "Spread" >> beam.Reshuffle()
+        | "Predict" >> beam.ParDo(Predict(model_path, batch_size))
+    )
+
+
+class WriteTable(beam.PTransform):
+    """From `Predicted` to one Parquet file at `path`, which may be a URI; a worker holds the whole table once."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path = path
+
+    def expand(self, predicted: Any) -> Any:
+        """Gathers, sorts and writes."""
+        path = self._path
+        return (
+            predicted
+            | "Gather" >> beam.combiners.ToList()
+            | "Write" >> beam.Map(lambda parts: prediction_table.write(frame(parts), path))
+        )
+
+
+def frame(parts: Iterable[Predicted]) -> pd.DataFrame:
+    """Returns the table of `components.evaluator.prediction_table`, not yet sorted."""
+    import pandas as pd
+
+    columns = ["shard", "index", "image_id", "filename", "label", "institution", "imager", "scores"]
+    tables = [
+        pd.DataFrame(
+            {
+                "shard": part.shard,
+                "index": np.arange(part.first, part.first + len(part.scores), dtype=np.int32),
+                "image_id": part.features[contract.IMAGE_ID],
+                "filename": _text(part.features[contract.FILENAME]),
+                "label": part.features[contract.LABEL].astype(np.int16),
+                "institution": _text(part.features[contract.INSTITUTION]),
+                "imager": _text(part.features[contract.IMAGER]),
+                "scores": list(part.scores),
+            }
+        )
+        for part in parts
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def _text(values: np.ndarray) -> list[str]:
+    return [value.decode("utf-8", "replace") for value in values.tolist()]
+
+
+def slices(predicted: Predicted) -> Iterator[dict[str, Any]]:
+    """Yields TFMA extracts: all examples, those of each value of each feature, and those of each pair of values."""
+    labels, scores = predicted.features[contract.LABEL], predicted.scores
+    yield _extract(labels, scores, ())
+    for names in (*((name,) for name in SLICES), CROSS):
+        values = [predicted.features[name] for name in names]
+        for key in sorted(set(zip(*(value.tolist() for value in values), strict=True))):
+            chosen = np.all([value == one for value, one in zip(values, key, strict=True)], axis=0)
+            texts = (one.decode("utf-8", "replace") for one in key)
+            yield _extract(labels[chosen], scores[chosen], tuple(zip(names, texts, strict=True)))
+
+
+def _extract(labels: np.ndarray, scores: np.ndarray, slice_key: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    keys = np.empty([1], object)
+    keys[0] = slice_key
+    return {
+        constants.INPUT_KEY: b"",  # TFMA counts its bytes, and warns about every extract that has none.
+        constants.LABELS_KEY: labels,
+        constants.PREDICTIONS_KEY: scores,
+        constants.SLICE_KEY_TYPES_KEY: keys,
+    }
 
 
 def extractors() -> list[Any]:

@@ -3,7 +3,8 @@
 `metrics.json`:
 
     {"classes": ["Clear", …], "blessed": true, "thresholds": {"accuracy": 0.8}, "failures": [],
-     "slices": {"overall": {"all": SLICE}, "institution": {"CSIRO": SLICE, …}, "imager": {…}}}
+     "slices": {"overall": {"all": SLICE}, "institution": {"CSIRO": SLICE, …}, "imager": {…},
+                "institution × imager": {"CSIRO × Rigaku Minstrel": SLICE, …}}}
 
 SLICE: `count` (examples), a value for each name of `names.metric_names`, `null` where a slice lacks the examples to
 say, and `confusion_matrix` (counts, [true class][predicted class]).
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.evaluator.names import ALL, COUNT, OVERALL, SLICES
+from components.evaluator.names import ALL, COUNT, CROSS_NAME, OVERALL, SLICES, TIMES
 from marco_model.errors import InputError
 
 METRICS_FILE = "metrics.json"
@@ -41,11 +42,14 @@ def slice_metrics(evaluation_uri: str) -> dict[str, Any]:
 
 
 def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Returns metrics for MLflow: `eval/accuracy`, `eval/institution/CSIRO/recall/Crystals`, …; undefined left out."""
+    """Returns metrics for MLflow: `eval/accuracy`, `eval/institution/CSIRO/recall/Crystals`, …; undefined left out.
+
+    MLflow knows no ×: the slices of both features are `eval/institution x imager/CSIRO x Rigaku Minstrel/…`.
+    """
     metrics = {}
     for kind, slices in evaluation["slices"].items():
         for value, found in slices.items():
-            prefix = "eval" if kind == OVERALL else f"eval/{kind}/{value}"
+            prefix = "eval" if kind == OVERALL else f"eval/{kind}/{value}".replace("×", "x")
             for name, number in found.items():
                 if isinstance(number, int | float):
                     metrics[f"{prefix}/{name}"] = float(number)
@@ -56,7 +60,7 @@ def read_tfma(output_path: str, classes: Sequence[str]) -> dict[str, dict[str, d
     """Returns the `slices` of `metrics.json` from what TFMA wrote to `output_path`."""
     import tensorflow_model_analysis as tfma
 
-    slices: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES)}
+    slices: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
     for found in tfma.load_metrics(output_path):
         values = {pair.key.name: pair.value.double_value.value for pair in found.metric_keys_and_values}
         count = int(values.pop(COUNT))
@@ -70,9 +74,11 @@ def read_tfma(output_path: str, classes: Sequence[str]) -> dict[str, dict[str, d
 
 
 def _slice_name(slice_key: Any) -> tuple[str, str]:
-    for single in slice_key.single_slice_keys:
-        return single.column, single.bytes_value.decode()
-    return OVERALL, ALL
+    values = {single.column: single.bytes_value.decode() for single in slice_key.single_slice_keys}
+    if not values:
+        return OVERALL, ALL
+    names = [name for name in SLICES if name in values]
+    return TIMES.join(names), TIMES.join(values[name] for name in names)
 
 
 def _matrix(found: Any, classes: int) -> list[list[int]]:

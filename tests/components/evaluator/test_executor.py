@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from components.evaluator import results
+from components.evaluator import prediction_table, results
+from components.evaluator.images import encoded_images
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -100,9 +101,38 @@ def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, writ
         for value, slice_found in found["slices"][kind].items():
             chosen = places[:, column] == value
             check_against_sklearn(slice_found, labels[chosen], scores[chosen])
+    crossed = found["slices"]["institution × imager"]
+    assert set(crossed) == {"CSIRO × Minstrel", "CSIRO × Rock", "Merck × Rock"}
+    for value, slice_found in crossed.items():
+        chosen = (places == value.split(" × ")).all(axis=1)
+        check_against_sklearn(slice_found, labels[chosen], scores[chosen])
     assert found["blessed"] is True and found["failures"] == []
     assert blessing.get_int_custom_property("blessed") == 1
     assert (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_the_table_has_every_example_its_scores_and_the_way_to_its_image(
+    tmp_path, write_examples, record, colour_model
+):
+    made = drops(record)
+    artifact = write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=3)
+    evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
+    table = prediction_table.read(evaluation.uri)
+    assert list(zip(table["shard"], table["index"], strict=True)) == [
+        (f"data_tfrecord-{shard:05d}-of-00003.gz", index) for shard in range(3) for index in range(30)
+    ]
+    order = [shard + 3 * index for shard in range(3) for index in range(30)]
+    labels, scores = predictions(colour_model, made)
+    assert table["image_id"].tolist() == order
+    assert table["filename"].tolist() == [f"{index}.jpg" for index in order]
+    assert table["label"].tolist() == labels[order].tolist()
+    assert list(zip(table["institution"], table["imager"], strict=True)) == [PLACES[index % 3] for index in order]
+    np.testing.assert_allclose(prediction_table.scores_of(table), scores[order], atol=1e-6)
+    chosen = table.iloc[[71, 3, 40, 3]]
+    expected = [
+        made[index].features.feature["image/encoded"].bytes_list.value[0] for index in chosen["image_id"].tolist()
+    ]
+    assert encoded_images(artifact.uri, "eval", chosen) == expected
 
 
 def test_a_missed_threshold_is_named_with_its_value(tmp_path, write_examples, record, colour_model, caplog):

@@ -1,0 +1,80 @@
+"""The scores of every evaluation example, as one Parquet file beside `metrics.json`; needs neither TFX nor Beam.
+
+A row an example, sorted by (`shard`, `index`): `shard` str (base name of the TFRecord file in ExampleGen's output),
+`index` int32 (the record in it), `image_id` int64, `filename` str, `label` int16 (class index), `institution` str,
+`imager` str, `scores` list of float32 (softmax, in the order of the classes). With `shard` and `index` the image itself
+is found again (`components.evaluator.images`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from marco_data.files import exists, is_remote, read_bytes
+from marco_model.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+def read(evaluation_uri: str) -> pd.DataFrame:
+    """Returns the table (see above) of an evaluation artifact; `scores` holds an array a row (see `scores_of`).
+
+    Raises:
+        InputError: there is none.
+    """
+    path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
+    if not exists(path):
+        raise InputError(f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again")
+    import pyarrow.parquet
+
+    table: pd.DataFrame = pyarrow.parquet.read_table(io.BytesIO(read_bytes(path))).to_pandas()
+    return table
+
+
+def scores_of(frame: pd.DataFrame) -> np.ndarray:
+    """Returns the scores of a table, float32 [rows, classes]; [0, 0] of none."""
+    if not len(frame):
+        return np.zeros([0, 0], np.float32)
+    return np.stack(list(frame["scores"])).astype(np.float32)
+
+
+def write(frame: pd.DataFrame, path: str | Path) -> None:
+    """Writes a table with the columns above, sorted, to `path`, which may be a URI; nobody sees half of it."""
+    import pyarrow.parquet
+
+    ordered = frame.sort_values(["shard", "index"], ignore_index=True)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(_arrow(ordered), buffer, compression="zstd")
+    if is_remote(str(path)):
+        import tensorflow as tf
+
+        with tf.io.gfile.GFile(str(path), "wb") as file:
+            file.write(buffer.getvalue())
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.write_bytes(buffer.getvalue())
+    aside.replace(target)
+
+
+def _arrow(frame: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    scores = scores_of(frame)
+    ends = np.arange(len(frame) + 1, dtype=np.int32) * scores.shape[1]
+    numbers = {"index": np.int32, "image_id": np.int64, "label": np.int16}
+    columns = {name: pa.array(frame[name].to_numpy(kind)) for name, kind in numbers.items()}
+    for name in ("shard", "filename", "institution", "imager"):
+        columns[name] = pa.array(frame[name].tolist(), pa.string())
+    columns["scores"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(scores.reshape(-1)))
+    order = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores")
+    return pa.table({name: columns[name] for name in order})
