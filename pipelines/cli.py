@@ -19,6 +19,7 @@ from pipelines.commands import (
     released,
     run,
     schedule,
+    serve,
     submit,
     tflite,
     train,
@@ -39,6 +40,7 @@ app.command("released")(released.released)
 app.command("compile")(compile.compile_)
 app.command("submit")(submit.submit)
 app.command("schedule")(schedule.schedule)
+app.command("serve")(serve.serve)
 app.command("tflite")(tflite.tflite)
 app.command("train")(train.train)
 data.command("import")(data_import.import_)

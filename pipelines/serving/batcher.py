@@ -1,0 +1,130 @@
+"""Gathers what concurrent requests ask for into batches, one at work at a time.
+
+KServe's Python server has no batching; KServe's own is a sidecar, its agent, which holds every request back until the
+batch is full or its time is over, also the one that comes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Busy(Exception):
+    """More is waiting than can be answered soon; nothing of the request was taken."""
+
+
+@dataclasses.dataclass
+class _Waiting(Generic[Item]):
+    item: Item
+    weight: int
+    request: object
+    answer: asyncio.Future[Any]
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `work` on batches of items, never two at once.
+
+    A request that finds nothing at work is run at once. While a batch is at work, others gather. The next starts as
+    soon as it is full; if not, it waits for more, but only where several requests were at work or waiting when the last
+    one ended, and at most until `wait_seconds` after that end. So one client that sends one request after the other
+    never waits.
+
+    To be used within one event loop.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        max_items: int,
+        max_weight: int,
+        wait_seconds: float,
+        max_waiting: int,
+    ) -> None:
+        """A batch has at most `max_items`, weighing at most `max_weight` together unless it is one item alone.
+
+        `work` returns a result an item, in their order; what it raises is raised to all requests of the batch. A
+        request that would make more than `max_waiting` items wait is refused, unless none waits.
+        """
+        self._work = work
+        self._max_items, self._max_weight = max_items, max_weight
+        self._wait_seconds, self._max_waiting = wait_seconds, max_waiting
+        self._waiting: collections.deque[_Waiting[Item]] = collections.deque()
+        self._arrived = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._wait_until = 0.0
+
+    async def submit(self, items: Sequence[Item], weights: Sequence[int]) -> list[Result]:
+        """Returns the results of one request's items, in their order, once all are there.
+
+        Raises `Busy` where too many items wait already, and what `work` raised.
+        """
+        if self._waiting and len(self._waiting) + len(items) > self._max_waiting:
+            raise Busy(f"{len(self._waiting)} images are waiting already; try again later")
+        loop, request = asyncio.get_running_loop(), object()
+        entered = [
+            _Waiting(item, weight, request, loop.create_future()) for item, weight in zip(items, weights, strict=True)
+        ]
+        self._waiting.extend(entered)
+        self._arrived.set()
+        if self._runner is None or self._runner.done():
+            self._runner = loop.create_task(self._run())
+        return list(await asyncio.gather(*(entry.answer for entry in entered)))
+
+    async def _run(self) -> None:
+        """Works until nothing waits."""
+        while self._waiting:
+            await self._fill()
+            batch = self._take()
+            if not batch:
+                continue
+            try:
+                results = await self._work([entry.item for entry in batch])
+                answers = list(zip(batch, results, strict=True))
+            except Exception as error:
+                for entry in batch:
+                    if not entry.answer.done():
+                        entry.answer.set_exception(error)
+            else:
+                for entry, result in answers:
+                    if not entry.answer.done():
+                        entry.answer.set_result(result)
+            together = len({id(entry.request) for entry in (*batch, *self._waiting)}) > 1
+            self._wait_until = asyncio.get_running_loop().time() + self._wait_seconds if together else 0.0
+
+    async def _fill(self) -> None:
+        """Waits until a batch is full or the time is over."""
+        loop = asyncio.get_running_loop()
+        while not self._full() and (left := self._wait_until - loop.time()) > 0:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left)
+            except asyncio.TimeoutError:
+                return
+
+    def _full(self) -> bool:
+        return len(self._waiting) >= self._max_items or (
+            sum(entry.weight for entry in self._waiting) >= self._max_weight
+        )
+
+    def _take(self) -> list[_Waiting[Item]]:
+        """Takes the next batch out of what waits, less what nobody waits for any more."""
+        batch: list[_Waiting[Item]] = []
+        weight = 0
+        while self._waiting and len(batch) < self._max_items:
+            weight += self._waiting[0].weight
+            if batch and weight > self._max_weight:
+                break
+            entry = self._waiting.popleft()
+            if entry.answer.done():
+                weight -= entry.weight
+            else:
+                batch.append(entry)
+        return batch
