@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from marco_model.calibration import calibrated
+from marco_model.classifier import Classifier
 from marco_model.errors import InputError
-from marco_model.export import METADATA, Classifier
+from marco_model.export import METADATA
 from marco_model.folding import fold
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
@@ -27,7 +29,8 @@ PUBLISHED_NAME = "marco-2018"
 class LoadedClassifier:
     """A classifier ready to score.
 
-    `classes`: names in the order of the scores. `name`: what to call it in results. `metadata`: what `export` was told.
+    `classes`: names in the order of the scores. `name`: what to call it in results. `temperature`: what makes scores
+    probabilities; 1.0 where none was fitted, as for the published model. `metadata`: what `export` was told.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class LoadedClassifier:
         self.name = name
         self.classes = tuple(classes)
         self.metadata = metadata
+        self.temperature = float(metadata.get("temperature", 1.0))
 
     def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Scores encoded images, JPEG or PNG; returns float32 [images, classes], in the order of `classes`.
@@ -55,13 +59,33 @@ class LoadedClassifier:
         scores = outputs["scores"].numpy()
         return scores if self._in_order else _reordered(scores, outputs["classes"].numpy(), self.classes)
 
+    def probabilities(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Returns calibrated scores of encoded images, float32 [images, classes]; takes and raises what `score` does.
+
+        Models exported before there were temperatures give their scores.
+        """
+        return calibrated(self.score(image_bytes), self.temperature)
+
+    def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Returns the features that the last layer classifies, float32 [images, features].
+
+        Raises InputError as `score` does, or where the model was exported without its features.
+        """
+        embeddings = getattr(self._network, "embeddings", None)
+        if embeddings is None:
+            raise InputError(f"the model in {self._directory} was exported without embeddings; export it again")
+        images = self.images(image_bytes)
+        if not len(images):  # The network takes no empty batch.
+            return embeddings(tf.zeros([1, *images.shape[1:]])).numpy()[:0]
+        return embeddings(tf.constant(images)).numpy()
+
     def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns what the network sees of encoded images: float32 [images, size, size, 3] in [-1, 1].
 
         Raises InputError as `score` does, or where the model was exported without its network's own functions.
         """
         try:
-            return self._network.images(tf.constant(list(image_bytes))).numpy()
+            return self._network.images(tf.constant(list(image_bytes), tf.string)).numpy()
         except tf.errors.InvalidArgumentError as error:
             raise InputError(f"does not decode: {_reason(error)}") from None
 

@@ -1,15 +1,19 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 
 from marco_data.contract import ENCODED, build_example
+from marco_model.classifier import EXAMPLE_IMAGE, with_features
 from marco_model.errors import InputError
-from marco_model.export import EXAMPLE_IMAGE, METADATA, export
+from marco_model.export import METADATA, export
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load
+from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_batch, shrink
 
 
@@ -20,9 +24,10 @@ def small():
 
 def test_both_signatures_give_the_networks_scores_under_fixed_names(small, tmp_path, encoded):
     classes = ("Dust", "Needles", "Nothing")
-    export(small, tmp_path / "model", classes=classes, input_size=151, metadata={"name": "small", "variant": "paper"})
+    metadata = {"name": "small", "variant": "paper"}
+    export(small, tmp_path / "model", classes=classes, input_size=151, temperature=2.5, metadata=metadata)
     saved = tf.saved_model.load(str(tmp_path / "model"))
-    expected = tf.nn.softmax(small(evaluation_batch(tf.constant(encoded), 151), training=False)["logits"])
+    logits = small(evaluation_batch(tf.constant(encoded), 151), training=False)["logits"].numpy()
     records = [
         build_example(
             encoded=image,
@@ -43,14 +48,18 @@ def test_both_signatures_give_the_networks_scores_under_fixed_names(small, tmp_p
         ("serving_examples", {"examples": tf.constant(records)}),
     ):
         outputs = saved.signatures[signature](**inputs)
-        assert set(outputs) == {"scores", "classes"}
-        np.testing.assert_allclose(outputs["scores"], expected, atol=1e-5)
+        assert set(outputs) == {"scores", "classes", "class", "probabilities", "version"}
+        np.testing.assert_allclose(outputs["scores"], softmax(logits, axis=1), atol=1e-5)
+        np.testing.assert_allclose(outputs["probabilities"], softmax(logits / 2.5, axis=1), atol=1e-5)
+        assert outputs["class"].numpy().tolist() == [classes[row.argmax()].encode() for row in logits]
+        assert outputs["version"].numpy().tolist() == [b"small"] * len(encoded)
         assert outputs["classes"].numpy().tolist() == [[name.encode() for name in classes]] * len(encoded)
     assert json.loads((tmp_path / "model" / METADATA).read_text()) == {
         "name": "small",
         "variant": "paper",
         "classes": list(classes),
         "input_size": 151,
+        "temperature": 2.5,
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
@@ -65,6 +74,41 @@ def test_serving_shrinks_images_as_training_did(small, tmp_path, encoded):
     np.testing.assert_allclose(
         scores, tf.nn.softmax(small(evaluation_batch(tf.constant(shrunk), 151))["logits"]), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_makes_no_probabilities_is_refused(small, tmp_path, temperature):
+    with pytest.raises(InputError, match="give a positive number"):
+        export(small, tmp_path / "m", classes="abc", input_size=151, temperature=temperature, metadata={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_name_the_version_is_the_folders(small, tmp_path, encoded):
+    export(small, tmp_path / "marco-7", classes="abc", input_size=151, metadata={})
+    saved = tf.saved_model.load(str(tmp_path / "marco-7"))
+    assert saved.signatures["serving_default"](tf.constant(encoded[:1]))["version"].numpy().tolist() == [b"marco-7"]
+    assert load(tmp_path / "marco-7").name == "marco-7"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "features"),
+    [("inception_resnet_v2", 1536), ("nasnet_mobile", 1056), ("nasnet_large", 4032)],
+)
+def test_of_every_architecture_the_features_are_those_its_last_layer_classifies(architecture, features):
+    network = build(Network(architecture=architecture, input_size=96), num_classes=3, seed=0)
+    both = with_features(network)
+    assert both.output["embeddings"].shape == (None, features)
+    assert both.output["logits"] is network.output
+    assert both.get_layer("embeddings").input is network.get_layer("predictions").input
+
+
+def test_the_features_are_the_mean_over_the_last_grid(small, tmp_path, encoded):
+    export(small, tmp_path / "m", classes="abc", input_size=151, metadata={})
+    grid = keras.Model(small.inputs, small.get_layer("Mixed_7c").output)(evaluation_batch(tf.constant(encoded), 151))
+    loaded = load(tmp_path / "m")
+    np.testing.assert_allclose(loaded.embed(encoded), np.mean(grid, axis=(1, 2)), atol=1e-5)
+    assert loaded.embed([]).shape == (0, grid.shape[-1])
 
 
 def test_nothing_is_overwritten_and_names_must_fit(small, tmp_path):

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 
 from marco_model.errors import InputError
+from marco_model.export import export
 from marco_model.labels import CLASSES
 from marco_model.load import load
 from marco_model.released import published_directory
@@ -13,6 +15,46 @@ def test_the_published_classifiers_sorted_scores_come_in_the_order_of_the_classe
     assert (classifier.name, classifier.classes) == ("marco-2018", CLASSES)
     np.testing.assert_allclose(classifier.score(encoded), published_scores, atol=1e-5)
     assert classifier.score([]).shape == (0, 4)
+
+
+def test_the_published_classifier_has_features_and_no_temperature(encoded, published_scores, released_model):
+    classifier = load(published_directory())
+    assert classifier.temperature == 1.0
+    np.testing.assert_allclose(classifier.probabilities(encoded[:2]), published_scores[:2], atol=1e-5)
+    found = classifier.embed(encoded[:2])
+    kernel, bias = released_model.get_layer("Logits-Conv2d_1c_1x1").get_weights()
+    np.testing.assert_allclose(softmax(found @ kernel[0, 0] + bias, axis=1), published_scores[:2], atol=1e-5)
+
+
+def test_probabilities_are_the_models_own(released_model, encoded, published_scores, tmp_path):
+    export(released_model, tmp_path / "m", classes=CLASSES, input_size=599, temperature=0.5, metadata={"name": "m"})
+    classifier = load(tmp_path / "m")
+    squares = published_scores**2
+    assert classifier.temperature == 0.5
+    np.testing.assert_allclose(classifier.probabilities(encoded), squares / squares.sum(1, keepdims=True), atol=1e-5)
+    served = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"](tf.constant(encoded))
+    np.testing.assert_allclose(served["probabilities"], classifier.probabilities(encoded), atol=1e-6)
+
+
+def test_an_export_from_before_temperature_and_features_still_scores(tmp_path):
+    older = tf.Module()
+    older.scores = tf.function(
+        lambda image_bytes: {
+            "scores": tf.tile([[0.9, 0.1]], [tf.shape(image_bytes)[0], 1]),
+            "classes": tf.tile([["a", "b"]], [tf.shape(image_bytes)[0], 1]),
+        },
+        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+    )
+    older.logits = tf.function(lambda images: images[:, 0, 0, :2], input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+    tf.saved_model.save(older, str(tmp_path), signatures=older.scores)
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"], "input_size": 8}')
+    classifier = load(tmp_path)
+    assert classifier.temperature == 1.0
+    np.testing.assert_allclose(classifier.score([b"", b""]), [[0.9, 0.1]] * 2)
+    np.testing.assert_allclose(classifier.probabilities([b"", b""]), [[0.9, 0.1]] * 2, rtol=1e-6)
+    with pytest.raises(InputError, match="exported without embeddings; export it again"):
+        classifier.embed([b""])
 
 
 def test_a_folder_of_versions_gives_the_newest(released_directory, tmp_path):

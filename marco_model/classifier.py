@@ -1,0 +1,99 @@
+"""The served model: from encoded images to named scores, class, calibrated probabilities and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from marco_model.errors import InputError
+from marco_model.preprocessing import evaluation_image
+
+EXAMPLE_IMAGE = "image/encoded"
+"""The feature of a MARCO record that holds the encoded image (docs/data.md)."""
+
+Preprocess = Callable[[tf.Tensor], tf.Tensor]
+
+
+class Classifier(tf.Module):
+    """Preprocessing, network, temperature and names in one traceable module.
+
+    `network`: from float32 [batch, size, size, 3] in [-1, 1] to logits, by way of a global average pooling.
+    `temperature`: what divides the logits before the softmax that gives `probabilities`. `version`: the model's name.
+    Raises InputError if the network averages nothing globally.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        classes: Sequence[str],
+        input_size: int,
+        preprocess: Preprocess | None = None,
+        temperature: float = 1.0,
+        version: str = "",
+    ) -> None:
+        super().__init__()
+        self._network = with_features(network)
+        self._classes = tuple(classes)
+        self._input_size = input_size
+        self._preprocess = preprocess
+        self._temperature = temperature
+        self._version = version
+        pixels = tf.TensorSpec([None, input_size, input_size, 3], tf.float32, name="images")
+        self.logits = tf.function(self._logits, input_signature=[pixels])
+        self.embeddings = tf.function(self._embeddings, input_signature=[pixels])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def images(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """String [batch] to the network's input, float32 [batch, size, size, 3], images in parallel."""
+
+        def one(encoded: tf.Tensor) -> tf.Tensor:
+            return evaluation_image(self._preprocess(encoded) if self._preprocess else encoded, self._input_size)
+
+        spec = tf.TensorSpec([self._input_size, self._input_size, 3], tf.float32)
+        return tf.map_fn(one, image_bytes, fn_output_signature=spec, parallel_iterations=16)
+
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Float32 [batch, size, size, 3] in [-1, 1], as `images` returns, to logits, float32 [batch, classes].
+
+        Differentiable, from a loaded SavedModel too.
+        """
+        return tf.cast(self._network(images, training=False)["logits"], tf.float32)
+
+    def _embeddings(self, images: tf.Tensor) -> tf.Tensor:
+        """What `_logits` takes to the features that the last layer classifies, float32 [batch, features]."""
+        return tf.cast(self._network(images, training=False)["embeddings"], tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the served outputs, which `marco_model.export.export` describes."""
+        logits = self.logits(self.images(image_bytes))
+        count = tf.shape(image_bytes)[:1]
+        names = tf.constant(self._classes)
+        return {
+            "scores": tf.nn.softmax(logits),
+            "classes": tf.tile(names[None], [count[0], 1]),
+            "class": tf.gather(names, tf.argmax(logits, axis=1)),
+            "probabilities": tf.nn.softmax(logits / self._temperature),
+            "version": tf.fill(count, self._version),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The same outputs from serialized MARCO `tf.train.Example`s."""
+        parsed = tf.io.parse_example(examples, {EXAMPLE_IMAGE: tf.io.FixedLenFeature([], tf.string)})
+        return self.from_bytes(parsed[EXAMPLE_IMAGE])
+
+
+def with_features(network: keras.Model) -> keras.Model:
+    """Returns the same network, variables shared, that gives a dict: `logits` and what they are computed from.
+
+    `embeddings`: [batch, features], the output of the last global average pooling. Raises InputError without one.
+    """
+    pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
+    if not pools:
+        raise InputError(f"network {network.name} has no GlobalAveragePooling2D, whose output its features would be")
+    pooled = pools[-1].output
+    features = keras.layers.Reshape((pooled.shape[-1],), name="embeddings")(pooled)
+    return keras.Model(network.inputs, {"logits": network.output, "embeddings": features}, name=network.name)

@@ -1,0 +1,134 @@
+import hypothesis
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import strategies
+from scipy.optimize import brentq
+from scipy.special import log_softmax, softmax
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
+
+from marco_model.calibration import (
+    HIGHEST,
+    LOWEST,
+    calibrated,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+)
+from marco_model.errors import InputError
+
+
+def drawn(count, sharpness, seed=0, classes=4):
+    """Logits of a classifier that is `sharpness` times as sure as it may be, and labels."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(0, 2, (count, classes))
+    labels = (rng.random(count)[:, None] > softmax(honest, axis=1).cumsum(1)).sum(1).clip(0, classes - 1)
+    return honest * sharpness, labels
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
+def test_the_temperature_is_what_the_labels_were_drawn_by(sharpness):
+    logits, labels = drawn(40_000, sharpness)
+    assert fit_temperature(logits, labels) == pytest.approx(sharpness, rel=0.03)
+
+
+def test_of_two_classes_it_is_the_closed_form():
+    # A logit of 2 for the class that is right 3 times in 4: sigmoid(2 / T) = 3/4, so T = 2 / log 3.
+    log_scores = np.tile([2.0, 0.0], (4, 1))
+    assert fit_temperature(log_scores, np.array([0, 0, 0, 1])) == pytest.approx(2 / np.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_at_the_temperature_the_likelihoods_slope_is_zero(seed):
+    # d loss / d(1/T) = mean(expected logit - the label's logit), by another solver than the one that fits.
+    logits, labels = drawn(200, 1.7, seed)
+
+    def slope(inverse):
+        expected = (softmax(logits * inverse, axis=1) * logits).sum(1)
+        return (expected - logits[np.arange(len(labels)), labels]).mean()
+
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(1 / brentq(slope, 0.05, 20), rel=1e-5)
+    losses = [
+        log_loss(labels, softmax(logits / t, axis=1), labels=range(4)) for t in (found * 0.98, found, found * 1.02)
+    ]
+    assert losses[1] == min(losses)
+
+
+def test_scores_stand_for_their_logits_even_rounded_to_nothing():
+    logits, labels = drawn(500, 2.0)
+    assert fit_temperature(log_softmax(logits, axis=1), labels) == pytest.approx(fit_temperature(logits, labels))
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    assert LOWEST < fit_temperature(logarithms, np.array([0, 1, 1])) <= HIGHEST
+
+
+def test_a_few_examples_ask_for_no_more_than_the_bounds():
+    logits = np.eye(4) * 3
+    assert LOWEST <= fit_temperature(logits, np.arange(4)) < 0.1  # Nothing is left to gain below.
+    assert fit_temperature(logits, np.arange(4)[::-1]) == pytest.approx(HIGHEST, rel=1e-3)
+
+
+@hypothesis.given(
+    arrays.arrays(np.float64, (5, 4), elements=strategies.floats(-30, 30)), strategies.floats(LOWEST, HIGHEST)
+)
+def test_calibrated_scores_are_the_softmax_of_the_divided_logits(logits, temperature):
+    found = calibrated(softmax(logits, axis=1), temperature)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, softmax(logits / temperature, axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+
+
+def test_a_temperature_of_one_changes_nothing_and_zeros_stay():
+    scores = np.array([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(calibrated(scores, 1.0), scores, atol=1e-7)
+    assert calibrated(scores, 3.0)[0, 0] == 0
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_curve_is_scikit_learns(bins, seed):
+    logits, labels = drawn(300, 1.5, seed)
+    probabilities = softmax(logits, axis=1)
+    found = reliability(probabilities, labels, bins)
+    right = (probabilities.argmax(1) == labels).astype(int)
+    accuracy, confidence = calibration_curve(right, probabilities.max(1), n_bins=bins)
+    filled = found.count > 0
+    np.testing.assert_allclose(found.accuracy[filled], accuracy, atol=1e-12)
+    np.testing.assert_allclose(found.confidence[filled], confidence, atol=1e-12)
+    assert found.count.sum() == 300
+    assert np.isnan(found.accuracy[~filled]).all()
+
+
+def test_the_expected_error_by_hand():
+    # Two bins: 0.6 and 0.8 are in (0.5, 1], right once of two: |0.5 - 0.7|; 0.5 is in (0, 0.5], right: |1 - 0.5|.
+    probabilities = np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]])
+    labels = np.array([0, 0, 0])
+    assert expected_calibration_error(probabilities, labels, bins=2) == pytest.approx((2 * 0.2 + 1 * 0.5) / 3)
+    assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
+
+
+def test_fitting_takes_the_error_out():
+    logits, labels = drawn(20_000, 2.5)
+    before = expected_calibration_error(softmax(logits, axis=1), labels)
+    after = expected_calibration_error(calibrated(softmax(logits, axis=1), fit_temperature(logits, labels)), labels)
+    assert before > 0.1
+    assert after < 0.015
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (np.zeros((0, 4)), np.zeros(0, int)),
+        (np.zeros((2, 4)), np.zeros(3, int)),
+        (np.zeros(4), np.zeros(4, int)),
+        (np.zeros((1, 4)), np.array([4])),
+        (np.zeros((1, 4)), np.array([-1])),
+        (np.full((1, 4), np.nan), np.array([0])),
+    ],
+)
+def test_what_does_not_fit_is_refused(values, labels):
+    for judge in (fit_temperature, expected_calibration_error, reliability):
+        with pytest.raises(InputError, match="calibration got"):
+            judge(values, labels)
