@@ -11,13 +11,11 @@ import asyncio
 import dataclasses
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
 from kserve import Model, ModelServer
 from kserve.errors import InvalidInput
 from kserve.logging import trace_logger
@@ -26,12 +24,12 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.v1_endpoints import V1Endpoints
 from prometheus_client import Counter, Histogram
-from starlette.exceptions import HTTPException
 
 from pipelines.serving import v1, v2
-from pipelines.serving.batcher import Batcher, Busy
+from pipelines.serving.batcher import Batcher
 from pipelines.serving.body_limit import BodyLimit
 from pipelines.serving.classify import Scored, classify
+from pipelines.serving.http_errors import HANDLERS
 from pipelines.serving.instances import Image, Refused
 from pipelines.serving.limits import Limits, RequestError
 
@@ -214,32 +212,5 @@ def _add_routes(app: FastAPI, server: ModelServer, options: ServerOptions) -> No
         app.add_api_route(options.predict_route, predict, methods=["POST"], response_model=None)
     if options.health_route:
         app.add_api_route(options.health_route, health, methods=["GET"], response_model=None)
-    for kind, handler in _HANDLERS.items():
+    for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
-
-
-async def _refused(request: Request, error: RequestError) -> Response:
-    return JSONResponse({"error": str(error)}, error.status)
-
-
-async def _not_of_the_protocol(request: Request, error: RequestValidationError) -> Response:
-    """FastAPI's own answer is a 422 that repeats what was sent."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"error": f"malformed request: {where}: {first['msg']}"[:500]}, 400)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-
-async def _busy(request: Request, error: Busy) -> Response:
-    return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
-
-
-_HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
-    RequestError: _refused,
-    RequestValidationError: _not_of_the_protocol,
-    HTTPException: _http_error,
-    Busy: _busy,
-}
