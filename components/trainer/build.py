@@ -19,8 +19,9 @@ def write_model(
     name: str,
     directory: str,
     classes: Sequence[str],
+    temperature: float = 1.0,
 ) -> None:
-    """Exports the trained network for serving, with the Transform step's shrink in front."""
+    """Exports the trained network for serving, with the Transform step's shrink in front and its temperature."""
     shorter_side = transform["shorter_side"]
     shrink = functools.partial(preprocessing.shrink, shorter_side=shorter_side, quality=transform["quality"])
     export.export(
@@ -29,5 +30,6 @@ def write_model(
         classes=classes,
         input_size=network.input_size,
         preprocess=shrink if shorter_side else None,
+        temperature=temperature,
         metadata={"name": name, **network.facts()},
     )

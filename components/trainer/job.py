@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from components.mlflow_tracking import tracking
 from components.trainer.build import write_model
+from components.trainer.calibrate import calibrate
 from marco_data.progress import progress
 from marco_model import tflite, training, training_input
 from marco_model.engine import Engine
@@ -34,9 +35,9 @@ class Job:
     """What is trained on what, and where it goes; paths are local or URIs, and the same for every process.
 
     `key` names the training, `name` the model. `classes`: names in index order. `transform`: `shorter_side` and
-    `quality`. `tracking`: `uri`, `experiment` and perhaps `artifacts`. `data`: `source` and `fingerprint`.
-    `checkpoints`: a folder of this training's own. `model_directory`: where the SavedModel goes, with `tflite` a TFLite
-    model in it.
+    `quality`. `tracking`: `uri`, `experiment` and perhaps `artifacts`. `data`: `source`, `fingerprint`, perhaps
+    `overlay`. `checkpoints`: a folder of this training's own. `model_directory`: where the SavedModel goes, with
+    `tflite` a TFLite model in it.
     """
 
     key: str
@@ -91,10 +92,31 @@ def run(job: Job) -> None:
         return
     with tracked(job, counts) as run:
         model, trained = train(job, running, counts, run)
-        write_model(model, job.network, job.transform, job.name, job.model_directory, job.classes)
+        calibration = calibrate(
+            model,
+            job.eval_files,
+            images=counts["eval"],
+            input_size=job.network.input_size,
+            batch_size=job.recipe.batch_size,
+        )
+        run.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(calibration).items()})
+        write_model(
+            model,
+            job.network,
+            job.transform,
+            job.name,
+            job.model_directory,
+            job.classes,
+            calibration.temperature,
+        )
         if job.tflite:
             tflite.add(job.model_directory, job.classes, job.eval_files)
-        record = {"mlflow_run_id": run.run_id, "tracking_uri": run.tracking_uri, **dataclasses.asdict(trained)}
+        record = {
+            "mlflow_run_id": run.run_id,
+            "tracking_uri": run.tracking_uri,
+            **dataclasses.asdict(trained),
+            "calibration": dataclasses.asdict(calibration),
+        }
         model_artifact = job.model_directory.rstrip("/").rpartition("/")[0]
         with tf.io.gfile.GFile(f"{model_artifact}/{tracking.TRAINING_FILE}", "w") as file:
             json.dump(record, file, indent=2)

@@ -9,10 +9,16 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from mlflow import MlflowClient
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 
 from components.mlflow_tracking.tracking import TRAINING_FILE
 from components.trainer import job
 from marco_data import contract
+from marco_model import preprocessing
+from marco_model.calibration import expected_calibration_error
 from marco_model.engine import Engine
 from marco_model.errors import InputError
 from marco_model.load import load
@@ -120,6 +126,7 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     assert (trained["steps"], trained["resumed_from"]) == (8, 0)
     assert sum(trained["streams"].values()) == 8
     assert accuracy(small_job, tmp_path) == trained["accuracy"]
+    assert load(small_job.model_directory).temperature == trained["calibration"]["temperature"]
 
     longer = dataclasses.replace(
         small_job,
@@ -133,6 +140,28 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
     checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
     assert (checked["images"], checked["other_class"]) == (8, 0)
+
+
+@pytest.mark.slow
+def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_the_model_does(small_job, tmp_path):
+    job.run(dataclasses.replace(small_job, engine=Engine(), transform={"shorter_side": 155, "quality": 95}))
+    told = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
+    calibration = told["calibration"]
+    network = load(small_job.model_directory)
+    # The examples are what Transform left, so that they are scored without the shrink that is exported.
+    images = preprocessing.evaluation_batch(tf.constant(write_examples(tmp_path / "again.gz", 8)), 151)
+    logits, labels = network.logits(images).numpy(), np.arange(8) % 2
+    found = minimize_scalar(
+        lambda temperature: log_loss(labels, softmax(logits / temperature, axis=1)), bounds=(0.05, 20), method="bounded"
+    )
+    loss = log_loss(labels, softmax(logits / calibration["temperature"], axis=1))
+    assert loss == pytest.approx(found.fun, abs=1e-4)
+    assert network.temperature == calibration["temperature"]
+    assert calibration["error_before"] == pytest.approx(
+        expected_calibration_error(softmax(logits, axis=1), labels), abs=1e-3
+    )
+    metrics = MlflowClient(small_job.tracking["uri"]).get_run(told["mlflow_run_id"]).data.metrics
+    assert {name.partition("/")[2]: metrics[name] for name in metrics if name.startswith("calibration/")} == calibration
 
 
 def accuracy(a_job, folder):
