@@ -9,7 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_ARTIFACTS = {"Quarantine": "components.example_gen.artifacts"}
+_ARTIFACTS = {
+    "Decision": "components.gate.artifacts",
+    "Quarantine": "components.example_gen.artifacts",
+    "Report": "components.report.artifacts",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,14 @@ def staged(uri: str) -> str:
     return uri
 
 
+def unstaged(path: str) -> str:
+    """Returns the URI that the launcher keeps a staged `path` at; any other path or URI as it is."""
+    for scheme, folder in _STAGED.items():
+        if path.startswith(folder):
+            return scheme + path.removeprefix(folder)
+    return path
+
+
 def localize(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dict[str, str]:
     """Fills in types and local paths of all artifacts, in place; returns the URI of each output by its local path.
 

@@ -7,13 +7,13 @@ import apache_beam as beam
 import tensorflow_model_analysis as tfma
 from absl import logging
 from tfx import types
-from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.evaluator import prediction_table, predictions, results
+from components.evaluator.blessing import bless
 from components.evaluator.eval_config import eval_config
 from components.evaluator.names import ALL, OVERALL
 from components.mlflow_tracking import tracking
@@ -38,7 +38,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         model = artifact_utils.get_single_instance(input_dict["model"])
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
         split = exec_properties["split"]
-        files = _files(input_dict["examples"], split)
+        files = split_files(input_dict["examples"], split)
         self._evaluate(files, path_utils.serving_model_path(model.uri), config, output, exec_properties["batch_size"])
 
         slices = results.read_tfma(output, classes)
@@ -56,7 +56,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             "slices": slices,
         }
         io_utils.write_string_file(f"{output}/{results.METRICS_FILE}", json.dumps(evaluation, indent=1) + "\n")
-        _bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, evaluation["blessed"])
+        bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, evaluation["blessed"])
         if missed:
             logging.warning("The model is not blessed: %s.", "; ".join(missed))
         _track(model.uri, evaluation)
@@ -75,18 +75,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
 
 
-def _files(examples: list[types.Artifact], split: str) -> list[str]:
+def split_files(examples: list[types.Artifact], split: str) -> list[str]:
+    """Returns the TFRecord files of a split, in the order of their names."""
     folders = artifact_utils.get_split_uris(examples, split)
     return sorted(file for folder in folders for file in fileio.glob(io_utils.all_files_pattern(folder)))
-
-
-def _bless(blessing: types.Artifact, model: types.Artifact, blessed: bool) -> None:
-    """Marks the artifact as TFX's own Evaluator does, so that TFX's other components understand it."""
-    name = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
-    io_utils.write_string_file(f"{blessing.uri}/{name}", "")
-    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(blessed))
-    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
-    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
 
 
 def _track(model_uri: str, evaluation: dict[str, Any]) -> None:

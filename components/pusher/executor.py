@@ -45,7 +45,7 @@ class Executor(base_executor.BaseExecutor):
             run.set_tags({"run_label": exec_properties["run_label"]})
         version = registered = None
         name = exec_properties["registered_model"]
-        with _on_this_machine(model.uri) as saved_model:
+        with saved_model_on_this_machine(model.uri) as saved_model:
             if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
                 note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
                 version = storage.publish(saved_model, exec_properties["destination"], note)
@@ -76,7 +76,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 @contextlib.contextmanager
-def _on_this_machine(model_uri: str) -> Iterator[Path]:
+def saved_model_on_this_machine(model_uri: str) -> Iterator[Path]:
     """Yields the folder of a model artifact's SavedModel, downloaded where it lies in a bucket."""
     if not is_object(model_uri):
         yield Path(path_utils.serving_model_path(model_uri))

@@ -1,0 +1,73 @@
+"""The model to beat: what names it, and how it is brought here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from components.pusher import bucket
+from marco_data.object_store import is_object
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+from marco_model.model_directory import saved_model_directory
+
+METADATA = "assets.extra/marco.json"
+SIGNATURE = "serving_examples"
+MEND = "name another model_name for models of another kind, or set gate.champion to another model's URI or to none"
+
+
+def written(model: str, version: str = "") -> str:
+    """Returns the parameter `champion`: JSON with the `model`'s URI, a folder or `gs://`, and its `version`."""
+    return json.dumps({"model": model, "version": version}, sort_keys=True)
+
+
+def parsed(text: str) -> dict[str, str] | None:
+    """Returns what `written` wrote; None of the empty text, which means that there is no champion."""
+    if not text:
+        return None
+    told = json.loads(text)
+    return {"model": str(told["model"]), "version": str(told.get("version", ""))}
+
+
+def said(champion: dict[str, str]) -> str:
+    """Returns what to call it in a sentence."""
+    return f"version {champion['version']} at {champion['model']}" if champion["version"] else champion["model"]
+
+
+@contextlib.contextmanager
+def on_this_machine(model: str) -> Iterator[Path]:
+    """Yields the folder of the SavedModel at `model`, a version or a place of several, downloaded from a bucket.
+
+    Raises `InputError` where there is none, `ClusterError` where the bucket's service fails.
+    """
+    if not is_object(model):
+        yield saved_model_directory(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="marco-champion-") as folder:
+        yield bucket.download(model, Path(folder))
+
+
+def columns(folder: Path, classes: Sequence[str]) -> list[int]:
+    """Returns where among the scores of the model in `folder` each of `classes` is.
+
+    Raises `InputError` where its classes are others, or where it cannot be loaded or takes no examples.
+    """
+    metadata = folder / METADATA
+    try:
+        found = list(json.loads(metadata.read_text())["classes"]) if metadata.exists() else list(CLASSES)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"its {METADATA} is damaged ({error})") from error
+    if set(found) != set(classes):
+        raise InputError(f"its classes are {', '.join(found)}, and the candidate's are {', '.join(classes)}")
+    import tensorflow as tf
+
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+    except Exception as error:  # TensorFlow has no kind of its own for a model that is damaged.
+        raise InputError(f"it cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+    if SIGNATURE not in signatures:
+        raise InputError(f"it has no signature {SIGNATURE}")
+    return [found.index(name) for name in classes]

@@ -1,0 +1,110 @@
+"""Lets the champion predict what the candidate was judged by, decides between them, and writes the final blessing."""
+
+import json
+from typing import Any
+
+from absl import logging
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components.cluster.entrypoint import unstaged
+from components.evaluator import prediction_table, predictions, results
+from components.evaluator.blessing import bless
+from components.evaluator.executor import split_files
+from components.gate import champion, comparison, decision
+from components.gate.decide import Decision
+from components.gate.rules import Rules
+from components.mlflow_tracking import tracking
+from components.pusher.executor import saved_model_on_this_machine
+from components.pusher.storage import fingerprint
+from marco_data.object_store import is_object
+from marco_model.errors import InputError
+
+Artifacts = dict[str, list[types.Artifact]]
+FIRST = "there is no champion to beat: the thresholds alone decide"
+SERVING = "it is the champion itself, which is serving already"
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """A candidate that the Evaluator did not bless is not compared; without a champion the Evaluator's word stands."""
+
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+        """Writes the decision, the blessing, and the tags of the MLflow run.
+
+        Raises:
+            InputError: the candidate's predictions are not of these examples, or MLflow cannot be reached.
+            ClusterError: the service of the champion's bucket fails.
+        """
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_uri(output_dict["decision"])
+        evaluation = artifact_utils.get_single_uri(input_dict["evaluation"])
+        to_beat = champion.parsed(exec_properties["champion"])
+        if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
+            decided = Decision(False, list(results.slice_metrics(evaluation)["failures"]), [])
+        elif to_beat is None:
+            decided = Decision(True, [FIRST], [])
+        else:
+            files = split_files(input_dict["examples"], exec_properties["split"])
+            decided = self._against(to_beat, model.uri, evaluation, files, output, exec_properties)
+        io_utils.write_string_file(f"{output}/{decision.DECISION_FILE}", decision.content(decided, to_beat))
+        bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, decided.blessed)
+        (logging.info if decided.blessed else logging.warning)(
+            "%s: %s.", "Blessed" if decided.blessed else "Not blessed", "; ".join(decided.reasons)
+        )
+        _track(model.uri, evaluation, decided, to_beat)
+
+    def _against(
+        self,
+        to_beat: dict[str, str],
+        model: str,
+        evaluation: str,
+        files: list[str],
+        output: str,
+        properties: dict[str, Any],
+    ) -> Decision:
+        classes, rules = json.loads(properties["classes"]), Rules(**json.loads(properties["rules"]))
+        try:
+            with champion.on_this_machine(to_beat["model"]) as folder:
+                with saved_model_on_this_machine(model) as candidate:
+                    if fingerprint(candidate) == fingerprint(folder):
+                        return Decision(True, [SERVING], [])
+                columns = champion.columns(folder, classes)
+                # Workers elsewhere can't see this machine's copy.
+                distant = is_object(to_beat["model"]) and not self._runs_here()
+                self._predict(to_beat["model"] if distant else str(folder), files, output, properties["batch_size"])
+        except InputError as error:
+            told = f"it could not be compared with the champion, {champion.said(to_beat)}: {error}; {champion.MEND}"
+            return Decision(False, [told], [])
+        judged = [prediction_table.read(uri) for uri in (evaluation, output)]
+        return comparison.compare(*judged, columns, classes, rules)
+
+    def _predict(self, model_path: str, files: list[str], output: str, batch_size: int) -> None:
+        with self._make_beam_pipeline() as pipeline:
+            predicted = predictions.predict(pipeline, files, model_path, batch_size)
+            predicted | "Table" >> predictions.WriteTable(f"{output}/{prediction_table.PREDICTIONS_FILE}")
+
+    def _runs_here(self) -> bool:
+        runners = [one.partition("=")[2] for one in self._beam_pipeline_args or [] if one.startswith("--runner=")]
+        return not runners or runners[-1].rpartition(".")[2] in (
+            "DirectRunner",
+            "PrismRunner",
+            "BundleBasedDirectRunner",
+        )
+
+
+def _track(model_uri: str, evaluation: str, decided: Decision, to_beat: dict[str, str] | None) -> None:
+    run = tracking.run_of_model(model_uri)
+    if run is None:
+        return
+    run.set_tags(
+        {
+            "blessed": str(decided.blessed).lower(),
+            "failures": "" if decided.blessed else "; ".join(decided.reasons),
+            "evaluation": unstaged(evaluation),
+            "gate.reasons": "; ".join(decided.reasons),
+            "gate.champion": champion.said(to_beat) if to_beat else "",
+        }
+    )
