@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMN = "model"
+Observe = Callable[["Path", "bytes | None", "np.ndarray | str"], None]
+"""Told of each file: its path, its encoded image if it could be read, and its scores or why there are none."""
+
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
 
@@ -39,11 +42,18 @@ def columns(classes: Sequence[str]) -> list[str]:
     return [*LEADING_COLUMNS, *(f"{name}_score" if name in taken else name for name in names), LAST_COLUMN]
 
 
-def predict(classifier: LoadedClassifier, files: Sequence[Path], output: Path, batch_size: int = BATCH_SIZE) -> Outcome:
+def predict(
+    classifier: LoadedClassifier,
+    files: Sequence[Path],
+    output: Path,
+    batch_size: int = BATCH_SIZE,
+    observe: Observe | None = None,
+) -> Outcome:
     """Scores `files` into `output`, in their order; both CSVs appear under their names only when all is done.
 
     The columns are those of `columns`: scores in [0, 1], `class` the one with the highest. Files that could not be
     scored are in `errors_path(output)` (`path,reason`); where there are none, that file does not exist afterwards.
+    `observe` is called with each file in turn, such as by a report that wants the images which are read anyway.
     """
     by_class: collections.Counter[str] = collections.Counter(dict.fromkeys(classifier.classes, 0))
     failed = 0
@@ -51,7 +61,9 @@ def predict(classifier: LoadedClassifier, files: Sequence[Path], output: Path, b
         result_tables(output, columns(classifier.classes)) as (write, write_failure),
         progress("scoring", len(files)) as advance,
     ):
-        for path, result in _results(classifier, files, batch_size):
+        for path, image, result in _results(classifier, files, batch_size):
+            if observe:
+                observe(path, image, result)
             if isinstance(result, str):
                 write_failure((path, result))
                 failed += 1
@@ -66,8 +78,8 @@ def predict(classifier: LoadedClassifier, files: Sequence[Path], output: Path, b
 
 def _results(
     classifier: LoadedClassifier, files: Sequence[Path], batch_size: int
-) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Yields each file with its scores, float32 [classes], or the reason why there are none.
+) -> Iterator[tuple[Path, bytes | None, np.ndarray | str]]:
+    """Yields each file, its encoded image if there is one, and its scores, float32 [classes], or why there are none.
 
     While one batch is scored the next is read.
     """
@@ -80,7 +92,10 @@ def _results(
                 upcoming.append(reader.submit(_read, batches[index + 1]))
             scores = iter(_scores(classifier, [image for image in read if isinstance(image, bytes)]))
             for path, image in zip(batch, read, strict=True):
-                yield path, next(scores) if isinstance(image, bytes) else image
+                if isinstance(image, bytes):
+                    yield path, image, next(scores)
+                else:
+                    yield path, None, image
 
 
 def _read(files: Sequence[Path]) -> list[bytes | str]:
