@@ -1,0 +1,166 @@
+"""A version's way to all of an endpoint's traffic, and the way back.
+
+Each step reads from the service how things are, asks for one change, and reads again, so that a command that was cut
+off goes on where it was when it is given again. The model that served before serves until the new one is proven.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from components.endpoint_pusher import endpoints, golden, names, state, versions
+from components.endpoint_pusher.golden import Golden, GoldenFailed
+from components.endpoint_pusher.options import Endpoint
+from components.endpoint_pusher.state import Deployed, State
+from components.endpoint_pusher.versions import Version
+from components.vertex.api import Api
+from marco_model.errors import ClusterError, InputError
+
+
+def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
+    """Gives `version` the endpoint's traffic, in the steps of `options.traffic`, proving it by golden images at each.
+
+    On an endpoint that serves nothing it gets all at once. Returns the endpoint as it is afterwards; where `version`
+    serves already, nothing is done but to take away what an earlier command left.
+
+    Raises:
+        InputError: another version is on trial there.
+        GoldenFailed: it does not answer as it should; it is taken back, and what served before has all the traffic.
+        ClusterError: the service fails; given again, the command goes on. What served before still does.
+    """
+    here = endpoints.ensure(api, options.name)
+    serving, there = here.serving, here.of(version.model, version.number)
+    if there and serving and here.labels.get(names.SERVING) == there.id and there.share == 100:
+        return _settled(api, options, here.name, there, version)
+    state.check_free(here, version.number)
+    if options.check_endpoint and not (there and there.share):
+        _prove(api, options, version, images)
+    one = endpoints.deploy(api, options, here.name, version, _title(version))
+    old = None if serving is None or serving.id == one.id else serving
+    shares = [share for share in options.traffic if share >= one.share] if old else [100]
+    try:
+        for share in shares:
+            _give(api, here.name, one, share, old)
+            time.sleep(options.soak)
+            golden.check(api, here.name, one.id, share, images, options.tolerance)
+    except GoldenFailed as error:
+        withdraw(api, here.name, one, old)
+        kept = f"version {old.version} has all the traffic" if old else "the endpoint serves nothing"
+        raise GoldenFailed(f"version {version.number} is taken back, {kept}: {error}") from error
+    if not shares or shares[-1] < 100:
+        return endpoints.look(api, here.name)
+    return _promoted(api, options, here.name, one, old, version)
+
+
+def promote(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
+    """Gives the version on trial all the traffic, in the steps that are left; see `push`."""
+    steps = tuple(sorted({*options.traffic, 100}))
+    return push(api, dataclasses.replace(options, traffic=steps), version, images)
+
+
+def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State, str]:
+    """Takes the version on trial back or, where there is none, the one that serves: the one before it serves again.
+
+    `to`: the version that is to serve; by default the one that did before. A version comes back unchecked: it was
+    proven when it served. Returns the endpoint as it is afterwards and, in words, what was done. The same command
+    again changes nothing: after one way back, a further one has to be named.
+
+    Raises `InputError` where there is no way back, `ClusterError` where the service fails; given again, it goes on.
+    """
+    here = endpoints.find(api, options.name)
+    if here is None:
+        raise InputError(
+            f"there is no endpoint {options.name!r} in {api.place.project}; marco deploy status lists them"
+        )
+    serving, canary, before = here.serving, here.canary, here.labels.get(names.PREVIOUS)
+    if serving is None:
+        raise InputError(f"endpoint {options.name} serves nothing; push a model first")
+    if canary and (to is None or to == serving.version):
+        withdraw(api, here.name, canary, serving)
+        return endpoints.look(api, here.name), f"version {canary.version} taken back, {serving.version} serves"
+    withdrawn = here.labels.get(names.WITHDRAWN)
+    if to == serving.version or (to is None and withdrawn):
+        further = f"; to go back further: --to {before}" if before else ""
+        return (
+            here,
+            f"version {serving.version} serves already, {withdrawn or 'nothing'} was taken back before{further}",
+        )
+    return _back(api, options, here, serving, to or before)
+
+
+def _back(api: Api, options: Endpoint, here: State, serving: Deployed, before: str | None) -> tuple[State, str]:
+    known = {one.number: one for one in versions.listed(api, f"{api.place.parent}/models/{serving.model}")}
+    if before not in known:
+        raise InputError(
+            f"endpoint {options.name} cannot go back to version {before or 'before this one'}; "
+            f"the registry has {', '.join(known)}"
+        )
+    old = endpoints.deploy(api, options, here.name, known[before], _title(known[before]))
+    labels = {names.SERVING: old.id, names.PREVIOUS: None, names.WITHDRAWN: serving.version}
+    endpoints.change(api, here.name, {old.id: 100}, labels)
+    versions.make_default(api, known[before])
+    for other in endpoints.look(api, here.name).deployed:
+        if other.id != old.id and other.model == old.model:
+            endpoints.undeploy(api, here.name, other.id)
+    return endpoints.look(api, here.name), f"version {serving.version} taken back, {before} serves"
+
+
+def withdraw(api: Api, endpoint: str, one: Deployed, old: Deployed | None) -> None:
+    """Takes a version on trial away; what served before, if anything, has all the traffic first."""
+    if old:
+        endpoints.change(api, endpoint, {old.id: 100}, {names.SERVING: old.id, names.WITHDRAWN: one.version})
+    endpoints.undeploy(api, endpoint, one.id, last=old is None)
+
+
+def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> None:
+    """Asks a version for the golden images on an endpoint that nobody else asks, and takes it away there again."""
+    here = endpoints.ensure(api, options.name + names.CHECK)
+    place = here.name
+    for left in here.deployed:
+        if left.version != version.number:
+            endpoints.undeploy(api, place, left.id, last=True)
+    one = endpoints.deploy(api, options, place, version, _title(version))
+    try:
+        golden.check(api, place, one.id, 100, images, options.tolerance)
+    except GoldenFailed as error:
+        with contextlib.suppress(ClusterError, InputError):
+            endpoints.undeploy(api, place, one.id, last=True)
+        raise GoldenFailed(f"version {version.number} was not let on {options.name}: {error}") from error
+    endpoints.undeploy(api, place, one.id, last=True)
+
+
+def _give(api: Api, endpoint: str, one: Deployed, share: int, old: Deployed | None) -> None:
+    split = {one.id: share, old.id: 100 - share} if old and share < 100 else {one.id: 100}
+    # The label holds who serves while the other one has more traffic.
+    endpoints.change(api, endpoint, split, {names.SERVING: old.id} if old else {})
+
+
+def _promoted(
+    api: Api, options: Endpoint, endpoint: str, one: Deployed, old: Deployed | None, version: Version
+) -> State:
+    """Notes that a version with all the traffic is proven, and takes away what it replaces."""
+    before = old.version if old and old.model == one.model else None
+    labels = {names.SERVING: one.id, names.PREVIOUS: before, names.WITHDRAWN: None}
+    endpoints.change(api, endpoint, {one.id: 100}, labels)
+    return _settled(api, options, endpoint, one, version, old)
+
+
+def _settled(
+    api: Api, options: Endpoint, endpoint: str, serving: Deployed, version: Version, old: Deployed | None = None
+) -> State:
+    """Takes away the model's other versions and `old`, but for the version before where that is to be kept."""
+    versions.make_default(api, version)
+    here = endpoints.look(api, endpoint)
+    for other in here.deployed:
+        kept = options.keep_previous and other.version == here.labels.get(names.PREVIOUS)
+        ours = other.model == serving.model or (old is not None and other.id == old.id)
+        if other.id != serving.id and ours and not kept:
+            endpoints.undeploy(api, endpoint, other.id)
+    return endpoints.look(api, endpoint)
+
+
+def _title(version: Version) -> str:
+    return f"{names.last(version.model)}-{version.number} {version.fingerprint[:12]}"

@@ -1,0 +1,1 @@
+"""Vertex AI: where a project is, and how the service is asked."""

@@ -1,0 +1,271 @@
+"""How Vertex AI is asked: Google's own clients over REST, with patience, and its errors as plain ones.
+
+What only reads is asked again until it is answered. What changes something is asked once (`act`): where the answer is
+lost it may have been done or not, so `ensure` looks before each try, and waits for operations that still run. So every
+change may be asked for again, by the same command or by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from components.vertex.options import Vertex
+from marco_model.errors import ClusterError, InputError
+
+_Found = TypeVar("_Found")
+_ADDRESSED = re.compile(r"^[A-Z]+ https?://\S+: ")
+"""What Google's library puts before the service's own words."""
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+TRANSIENT = (408, 429, 500, 502, 503, 504)
+CHANGED = (409, 412)
+"""Somebody else, or an earlier try of ours, was first: look again."""
+
+
+class Unsure(ClusterError):
+    """A change was asked for and no answer came, or one that it may be asked for again; it may have been done."""
+
+
+class Refused(InputError):
+    """The service will not do this; `status` is HTTP's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Failed(ClusterError):
+    """A long-running operation ended with an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How long the service is waited for; all but `tries` in seconds."""
+
+    # That one request may take.
+    request: float = 60.0
+    # How often it is asked, with waits that double from the first to the longest: about three minutes.
+    tries: int = 8
+    first: float = 1.0
+    longest: float = 60.0
+    # Between two looks at an operation, between two lines about it, and for how long it may run.
+    look: float = 10.0
+    tell: float = 60.0
+    operation: float = 3 * 3600.0
+
+    def wait(self, attempt: int) -> None:
+        """Sleeps after try number `attempt`, counted from 0."""
+        time.sleep(min(self.longest, self.first * 2**attempt))
+
+
+PACE = Pace()
+
+
+def show(line: str) -> None:
+    """Tells how far things are."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Api:
+    """Vertex AI in one project and region. Clients are made when they are first used."""
+
+    def __init__(self, place: Vertex, pace: Pace = PACE, show: Callable[[str], None] = show) -> None:
+        self.place, self.pace, self.show = place, pace, show
+        self._clients: dict[str, Any] = {}
+
+    def read(self, service: str, method: str, request: Any) -> Any:
+        """Returns the answer to a question.
+
+        `service`: `Model`, `Endpoint`, `Prediction`, `Pipeline`, `Schedule` or `Job`.
+
+        Raises `Refused` where the service refuses, `ClusterError` where it does not answer for all of the tries.
+        """
+        return self._patiently(lambda: self.act(service, method, request))
+
+    def _patiently(self, ask: Callable[[], _Found]) -> _Found:
+        for attempt in range(self.pace.tries - 1):
+            try:
+                return ask()
+            except Unsure:
+                self.pace.wait(attempt)
+        try:
+            return ask()
+        except Unsure as error:
+            raise ClusterError(f"{error}; run again when it is well") from error
+
+    def listed(self, service: str, method: str, request: dict[str, Any], field: str) -> list[Any]:
+        """Returns all that a list has, page after page."""
+        found: list[Any] = []
+        token = ""
+        while True:
+            page = self.read(service, method, {**request, "page_token": token, "page_size": 100})
+            # Google's pagers would fetch the next page by themselves, without our patience.
+            page = getattr(page, "_response", page)
+            found.extend(getattr(page, field))
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def act(self, service: str, method: str, request: Any) -> Any:
+        """Asks once and returns the answer; raises `Unsure` where it may or may not have been done, else `Refused`."""
+        with self._asking(method.replace("_", " ")):
+            return getattr(self._client(service), method)(request=request, timeout=self.pace.request, retry=None)
+
+    @contextlib.contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Turns what Google's libraries raise into ours."""
+        import requests
+        from google.api_core.exceptions import GoogleAPICallError
+        from google.auth.exceptions import GoogleAuthError, TransportError
+
+        asked = f"Vertex AI in {self.place.project}, {self.place.location}, to {what}"
+        try:
+            yield
+        except GoogleAPICallError as error:
+            said = _one_line(_ADDRESSED.sub("", error.message))
+            if error.code in (*TRANSIENT, *CHANGED):
+                raise Unsure(f"{asked}: {error.code} {said}") from error
+            raise Refused(f"{asked}: {error.code} {said}; {_mend(error.code)}", error.code or 0) from error
+        except (requests.exceptions.RequestException, TransportError, ConnectionError) as error:
+            raise Unsure(f"{asked}: no answer ({_one_line(error)})") from error
+        except GoogleAuthError as error:
+            raise Refused(f"{asked}: {_one_line(error)}; {_mend(401)}", 401) from error
+
+    def ensure(
+        self,
+        look: Callable[[], _Found | None],
+        act: Callable[[], Any],
+        settle: Callable[[], str] | None = None,
+    ) -> _Found:
+        """Returns what `look` finds, having asked for it by `act` where it was not there.
+
+        `act` may return an operation, which is waited for. `settle` names the resource whose running operations are
+        waited for before anything is asked: they may be an earlier try's.
+
+        Raises what `act` does, and `ClusterError` where it did not come to be for all of the tries.
+        """
+        last: ClusterError = ClusterError("Vertex AI says that it is done, and it is not; run again")
+        for attempt in range(self.pace.tries):
+            found = look()
+            if found is not None:
+                return found
+            if settle:
+                # Looked at once more, since an operation may have ended between the look and the list of those that run.
+                self.settle(settle())
+                found = look()
+                if found is not None:
+                    return found
+            try:
+                asked = act()
+                # Google's future wraps the message of a long-running operation.
+                if operation := getattr(asked, "operation", None):
+                    self.wait(operation.name)
+                continue
+            except Unsure as error:
+                last = error
+            self.pace.wait(attempt)
+        found = look()
+        if found is not None:
+            return found
+        raise ClusterError(f"{last}; run again when it is well") from last
+
+    def settle(self, resource: str) -> None:
+        """Waits until no operation on a resource runs any more. Their errors are not ours."""
+        try:
+            listed = self._patiently(lambda: self._get(f"{resource}/operations")).get("operations", [])
+        except Refused as error:
+            if error.status == 404:
+                return
+            raise
+        running = [one["name"] for one in listed if not one.get("done")]
+        for name in running:
+            self.show(f"An operation of an earlier try still runs: {name.rsplit('/', 1)[1]}")
+            try:
+                self.wait(name)
+            except Failed as error:
+                self.show(str(error))
+
+    def wait(self, operation: str) -> None:
+        """Waits for a long-running operation, by its name.
+
+        Raises `Failed` where it ends with an error, `ClusterError` where it does not end, or is not answered for.
+        """
+        begun = told = time.monotonic()
+        while True:
+            seen = self._patiently(lambda: self._get(operation))
+            if seen.get("done"):
+                break
+            now = time.monotonic()
+            if now - begun > self.pace.operation:
+                raise ClusterError(
+                    f"{operation} has not ended after {now - begun:.0f} s; it goes on, run again to wait for it"
+                )
+            if now - told >= self.pace.tell:
+                told = now
+                self.show(f"Still waiting, {now - begun:.0f} s")
+            time.sleep(self.pace.look)
+        if error := seen.get("error"):
+            raise Failed(f"Vertex AI could not do it ({_one_line(error.get('message') or error)}): {operation}")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        """Returns what lies at a path of the API.
+
+        Google's clients look for operations below `/ui/`, which the API's reference does not know.
+        """
+        from google.api_core.exceptions import from_http_response
+
+        with self._asking("look at an operation"):
+            answer = self._session().get(f"{self.address}/v1/{path}", timeout=self.pace.request)
+            if not answer.ok:
+                raise from_http_response(answer)
+            return dict(answer.json())
+
+    @property
+    def address(self) -> str:
+        """The service's URL, without a path."""
+        return (self.place.api or f"https://{self.place.location}-aiplatform.googleapis.com").rstrip("/")
+
+    def _session(self) -> Any:
+        from google.auth.transport.requests import AuthorizedSession
+
+        if "session" not in self._clients:
+            self._clients["session"] = AuthorizedSession(self._credentials())
+        return self._clients["session"]
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            from google.cloud import aiplatform_v1
+
+            kind = getattr(aiplatform_v1, f"{service}ServiceClient")
+            scheme, _, host = self.address.partition("://")
+            transport = kind.get_transport_class("rest")
+            self._clients[service] = kind(
+                transport=transport(host=host, url_scheme=scheme, credentials=self._credentials())
+            )
+        return self._clients[service]
+
+    def _credentials(self) -> Any:
+        import google.auth
+        from google.auth.credentials import AnonymousCredentials
+
+        if "credentials" not in self._clients:
+            plain = self.address.startswith("http://")
+            self._clients["credentials"] = AnonymousCredentials() if plain else google.auth.default(scopes=_SCOPES)[0]
+        return self._clients["credentials"]
+
+
+def _mend(status: int | None) -> str:
+    return {
+        401: "log in by gcloud auth application-default login, or run as a service account",
+        403: "enable the Vertex AI API there and give your account the roles of docs/vertex.md",
+        404: "check project, region and name",
+    }.get(status or 0, "mend what it names")
+
+
+def _one_line(what: object) -> str:
+    return " ".join(str(what).split())[:300].rstrip(". ") or type(what).__name__

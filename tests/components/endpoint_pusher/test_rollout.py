@@ -1,0 +1,261 @@
+"""A version's way to an endpoint and back, against a stand-in that speaks Vertex AI's REST API."""
+
+import pytest
+
+from components.endpoint_pusher.golden import GoldenFailed
+from components.vertex.api import Failed
+from marco_model.errors import ClusterError, InputError
+
+V1, V2, V3 = "1", "2", "3"
+
+
+def test_first_deployment_serves_all_at_once_after_the_check(world):
+    world.push(1)
+    assert world.traffic() == {V1: 100}
+    assert world.unproven_traffic() == 0
+    assert [name for name, *_ in world.moments if world.deployed(name)] and world.deployed("marco-check") == []
+    (version,) = world.service.models["marco"]
+    assert version.artifact_uri == "gs://bucket/models/1"
+    assert version.labels["marco-fingerprint"] == "1" * 32
+    assert version.labels["marco-run"] == "run-1"
+
+
+def test_a_new_version_takes_over_in_steps_and_the_old_one_goes(world):
+    world.push(1)
+    world.moments.clear()
+    world.push(2, traffic=(10, 50, 100))
+    seen = [split for name, split, _ in world.moments if name == "marco"]
+    steps = [split for number, split in enumerate(seen) if split != seen[number - 1] or not number]
+    assert steps == [{V1: 100}, {V1: 90, V2: 10}, {V1: 50, V2: 50}, {V2: 100}]
+    assert world.unproven_traffic() == 0
+    assert world.deployed() == [V2]
+    assert len(world.service.models) == 1
+    assert [one.version_id for one in world.service.models["marco"]] == [V1, V2]
+    assert list(world.service.models["marco"][1].version_aliases) == ["default"]
+
+
+@pytest.mark.parametrize("check_endpoint", [True, False])
+@pytest.mark.parametrize("how", ["broken", "failing"])
+def test_a_failing_golden_check_leaves_the_old_version_serving(world, check_endpoint, how):
+    world.push(1)
+    getattr(world, how).add("gs://bucket/models/2")
+    world.moments.clear()
+    for _ in range(2):
+        with pytest.raises(GoldenFailed, match="version 2 .*golden image first"):
+            world.push(2, check_endpoint=check_endpoint)
+        assert world.traffic() == {V1: 100}
+        assert world.deployed() == [V1]
+        assert world.deployed("marco-check") == []
+    shares = [split.get(V1, 0) for name, split, _ in world.moments if name == "marco"]
+    assert min(shares) == (100 if check_endpoint else 50)
+    world.broken.clear()
+    world.failing.clear()
+    world.push(2, check_endpoint=check_endpoint)
+    assert world.traffic() == {V2: 100}
+
+
+def test_a_first_model_that_fails_is_taken_away(world):
+    world.broken.add("gs://bucket/models/1")
+    with pytest.raises(GoldenFailed, match="the endpoint serves nothing"):
+        world.push(1, check_endpoint=False)
+    assert world.traffic() == {} and world.deployed() == []
+
+
+def test_a_container_that_does_not_come_up_changes_nothing(world):
+    world.push(1)
+    world.service.refuses.add("gs://bucket/models/2")
+    with pytest.raises(Failed, match="exited unexpectedly"):
+        world.push(2)
+    assert world.traffic() == {V1: 100} and world.deployed() == [V1] and world.deployed("marco-check") == []
+
+
+def test_a_repeated_push_changes_nothing(world):
+    world.push(1)
+    world.push(2)
+    before = world.final()
+    requests = len(world.service.requests)
+    world.push(2)
+    asked = world.service.requests[requests:]
+    assert world.final() == before
+    assert all(one.startswith("GET") for one in asked)
+
+
+def test_a_canary_stays_until_it_is_promoted(world):
+    world.push(1)
+    for _ in range(2):
+        world.push(2, traffic=(25,))
+        assert world.traffic() == {V1: 75, V2: 25}
+    with pytest.raises(InputError, match="version 2 has 25 %; marco deploy promote or marco deploy rollback"):
+        world.push(3)
+    world.push(2)
+    assert world.traffic() == {V2: 100}
+
+
+def test_a_canary_is_taken_back_and_a_second_rollback_goes_no_further(world):
+    world.push(1)
+    world.push(2)
+    world.push(3, traffic=(10,))
+    for done in ("version 3 taken back, 2 serves", "version 2 serves already, 3 was taken back before"):
+        assert world.rollback()[1].startswith(done)
+        assert world.traffic() == {V2: 100} and world.deployed() == [V2]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_way_back_after_a_promotion(world, keep):
+    world.push(1)
+    world.push(2, keep_previous=keep)
+    assert sorted(world.deployed()) == ([V1, V2] if keep else [V2])
+    requests = len(world.service.requests)
+    assert world.rollback()[1] == "version 2 taken back, 1 serves"
+    assert any(":deployModel" in one for one in world.service.requests[requests:]) is not keep
+    assert world.traffic() == {V1: 100} and world.deployed() == [V1]
+    assert "default" in world.service.models["marco"][0].version_aliases
+    assert "already" in world.rollback()[1]
+    assert world.traffic() == {V1: 100}
+    assert world.rollback(to=V2)[1] == "version 1 taken back, 2 serves"
+    assert world.traffic() == {V2: 100}
+
+
+def test_the_version_before_the_one_before_goes(world):
+    for number in (1, 2, 3):
+        world.push(number, keep_previous=True)
+    assert sorted(world.deployed()) == [V2, V3]
+    assert world.traffic() == {V3: 100}
+
+
+def test_no_way_back(world):
+    with pytest.raises(InputError, match="there is no endpoint 'marco'"):
+        world.rollback()
+    world.push(1)
+    with pytest.raises(InputError, match="cannot go back"):
+        world.rollback()
+    with pytest.raises(InputError, match="cannot go back to version 7; the registry has 1"):
+        world.rollback(to="7")
+    assert world.traffic() == {V1: 100}
+
+
+def test_several_of_a_name_are_refused(world):
+    world.push(1)
+    for made in (world.service.endpoints, world.service.models):
+        made["other"] = made["marco"]
+        with pytest.raises(InputError, match="several (endpoints|models) of crystals are called 'marco'"):
+            world.push(2)
+        del made["other"]
+
+
+def test_an_endpoint_that_others_made_is_taken_over(world):
+    """One without our labels, whose traffic two models share, is left alone; with one it is not."""
+    world.push(1)
+    endpoint = world.service.endpoints["marco"]
+    endpoint.labels = {"team": "crystals"}
+    world.push(2)
+    assert world.traffic() == {V2: 100} and endpoint.labels["team"] == "crystals"
+
+
+# Errors at every request: what kind, and whether it comes before the request is done or after.
+CHANGES = [(429, "before"), (500, "before"), (503, "after"), ("cut", "before"), ("cut", "after")]
+READS = [(429, "before"), (500, "before"), ("cut", "after")]
+
+
+def push_two(world):
+    world.push(2)
+
+
+def canary_two(world):
+    world.push(2, traffic=(50,), check_endpoint=False)
+
+
+def canary_and_back(world):
+    """A way back while a version is on trial."""
+    world.push(2, traffic=(50,), check_endpoint=False)
+    world.rollback()
+
+
+def requests_of(world, command):
+    with world.again():
+        command(world)
+        requests, final = list(world.service.requests), world.final()
+    return requests, final
+
+
+def is_change(request):
+    return not request.startswith("GET") and ":predict" not in request
+
+
+def cases(requests):
+    """Yields each request's number with what happens to it: all for a change, for others one in turn."""
+    for number, request in enumerate(requests):
+        for fault in CHANGES if is_change(request) else [READS[number % len(READS)]]:
+            yield number, fault
+
+
+def check_invariants(world, canary=0):
+    assert world.unproven_traffic() <= canary
+    assert all(sum(split.values()) == 100 for name, split, _ in world.moments if name == "marco")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [push_two, canary_and_back])
+def test_one_error_at_any_request_is_outlasted(served, command):
+    requests, final = requests_of(served, command)
+    assert sum(map(is_change, requests)) >= 5
+    for number, fault in cases(requests):
+        with served.again():
+            served.service.fault = lambda index, method, path, at=number, fault=fault: fault if index == at else None
+            command(served)
+            assert served.final() == final, (number, fault, requests[number])
+            check_invariants(served, 0 if command is push_two else 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [push_two, canary_and_back])
+def test_a_service_that_is_gone_from_any_request_on_leaves_the_old_one_serving_and_the_command_goes_on(served, command):
+    requests, final = requests_of(served, command)
+    for number, request in enumerate(requests):
+        for first in ("before", "after") if is_change(request) else ("before",):
+            with served.again():
+                served.service.fault = lambda index, method, path, at=number, first=first: (
+                    ("cut", first if index == at else "before") if index >= at else None
+                )
+                with pytest.raises((ClusterError, InputError)):
+                    command(served)
+                assert sum(served.traffic().values()) == 100
+                check_invariants(served, 0 if command is push_two else 50)
+                served.service.fault = lambda index, method, path: None
+                command(served)
+                assert served.final() == final, (number, first, request)
+                check_invariants(served, 0 if command is push_two else 50)
+
+
+def test_a_refusal_at_any_change_ends_at_once_with_the_old_one_serving(served):
+    requests, _ = requests_of(served, push_two)
+    for number in [number for number, request in enumerate(requests) if is_change(request)]:
+        status = (400, 403, 404)[number % 3]
+        with served.again():
+            served.service.fault = lambda index, method, path, at=number, status=status: (
+                (status, "before") if index == at else None
+            )
+            with pytest.raises(InputError, match=f"to [a-z ]+: {status} injected; "):
+                push_two(served)
+            assert sum(served.traffic().values()) == 100
+            check_invariants(served)
+            push_two(served)
+            assert served.traffic() == {V2: 100}
+
+
+def test_another_hand_in_between_is_not_overwritten(served):
+    """Somebody labels the endpoint between our look and our change."""
+    with served.again():
+        done = []
+
+        def fault(index, method, path):
+            if method == "PATCH" and not done:
+                done.append(path)
+                endpoint = served.service.endpoints["marco"]
+                endpoint.labels = {**endpoint.labels, "cost-centre": "x"}
+                served.service._changed(endpoint)
+
+        served.service.fault = fault
+        push_two(served)
+        assert done and served.traffic() == {V2: 100}
+        assert served.service.endpoints["marco"].labels["cost-centre"] == "x"
