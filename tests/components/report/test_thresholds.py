@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.report.thresholds import cost, threshold_for, thresholds
+
+
+def check(told, positive, scores):
+    """A cost against scikit-learn, with the images chosen anew."""
+    chosen = scores >= np.float32(told["threshold"])
+    _, false_positives, missed, found = sklearn.metrics.confusion_matrix(positive, chosen, labels=[0, 1]).ravel()
+    assert told["missed"] == missed
+    assert told["recall"]["found"] == told["precision"]["found"] == found
+    assert told["false_positives"]["found"] == false_positives
+    assert told["recall"]["share"] == pytest.approx(sklearn.metrics.recall_score(positive, chosen), abs=1e-6)
+    assert told["precision"]["share"] == pytest.approx(sklearn.metrics.precision_score(positive, chosen), abs=1e-6)
+    assert told["looked_at"]["share"] == pytest.approx(chosen.mean(), abs=1e-6)
+    if not positive.all():
+        assert told["false_positives"]["share"] == pytest.approx(chosen[~positive].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_every_number_is_sklearns(predictions, ties):
+    table = predictions(500, ties=ties)
+    scores, positive = np.stack(list(table["scores"]))[:, 1], (table["label"] == 1).to_numpy()
+    told = thresholds("Crystals", positive, scores, 0.98, [0.5, 0.9, 1.0])
+    assert [row["wanted"] for row in told["rows"]] == [0.5, 0.9, 0.98, 1.0]
+    assert told["chosen"] == told["rows"][2]
+    precision, recall, at = sklearn.metrics.precision_recall_curve(positive, scores)
+    for row in told["rows"]:
+        check(row, positive, scores)
+        place = np.flatnonzero(recall[:-1] >= row["wanted"])[-1]
+        assert row["threshold"] == pytest.approx(float(at[place]), abs=1e-6)
+        assert row["precision"]["share"] == pytest.approx(precision[place], abs=1e-6)
+    points = {(round(point["recall"], 9), round(point["looked_at"], 9)) for point in told["curve"]}
+    every = set()
+    for threshold in np.unique(scores[positive]):
+        chosen = scores >= threshold
+        every.add((round(float(chosen[positive].mean()), 9), round(float(chosen.mean()), 9)))
+    assert points <= every
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.2, 0.3, 0.8, 1.0])), min_size=1, max_size=40),
+    st.sampled_from([0.01, 0.5, 0.9, 0.95, 0.98, 1.0]),
+)
+@settings(deadline=None)
+def test_the_threshold_is_the_highest_that_finds_enough(pairs, recall):
+    positive, scores = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], np.float32)
+    if not positive.any():
+        assert thresholds("Crystals", positive, scores, recall, []) is None
+        return
+    threshold = threshold_for(positive, scores, recall)
+    assert (scores[positive] >= threshold).mean() >= recall - 1e-9
+    higher = scores[positive][scores[positive] > threshold]
+    assert len(higher) / positive.sum() < recall
+    check(cost(positive, scores, recall), positive, scores)
+
+
+def test_a_recall_that_divides_evenly_asks_for_no_more():
+    scores = np.arange(20, dtype=np.float32)
+    assert threshold_for(np.ones(20, bool), scores, 0.95) == 1
