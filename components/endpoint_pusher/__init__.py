@@ -1,1 +1,1 @@
-"""The EndpointPusher: a published model becomes a version on Vertex AI and takes over an endpoint's traffic in steps."""
+"""The EndpointPusher: a published model, as a version on Vertex AI, takes over an endpoint's traffic in steps."""

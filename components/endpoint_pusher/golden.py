@@ -100,8 +100,8 @@ def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) 
             if answer.deployed_model_id == identity:
                 return _plain(answer.predictions[0])
     raise GoldenFailed(
-        f"golden image {golden.name} has no answer of deployed model {identity}, which has {share} % of the traffic, in "
-        f"{tries} requests{said}"
+        f"golden image {golden.name} has no answer of deployed model {identity}, with {share} % of the traffic, in {tries} "
+        f"requests{said}"
     )
 
 

@@ -60,7 +60,7 @@ class Endpoint:
             )
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ValueError(
-                f"endpoint.min_replicas is {self.min_replicas}, max_replicas {self.max_replicas}; give 1 or more, rising"
+                f"endpoint.min_replicas {self.min_replicas}, max_replicas {self.max_replicas}: give 1 or more, rising"
             )
         if self.golden_images < 1 or self.tolerance <= 0 or self.soak < 0:
             raise ValueError(

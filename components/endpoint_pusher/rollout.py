@@ -72,9 +72,7 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
     """
     here = endpoints.find(api, options.name)
     if here is None:
-        raise InputError(
-            f"there is no endpoint {options.name!r} in {api.place.project}; marco deploy status lists them"
-        )
+        raise InputError(f"there is no endpoint {options.name!r} in {api.place.project}; mend the name")
     serving, canary, before = here.serving, here.canary, here.labels.get(names.PREVIOUS)
     if serving is None:
         raise InputError(f"endpoint {options.name} serves nothing; push a model first")

@@ -43,12 +43,8 @@ class State:
     @property
     def canary(self) -> Deployed | None:
         """The model on trial beside the proven one: the newest that has traffic, or that is not the way back."""
-        serving = self.serving
-        others = [
-            one
-            for one in self.deployed
-            if one != serving and (one.share or one.version != self.labels.get(names.PREVIOUS))
-        ]
+        serving, before = self.serving, self.labels.get(names.PREVIOUS)
+        others = [one for one in self.deployed if one != serving and (one.share or one.version != before)]
         return max(others, key=lambda one: (one.share > 0, one.created), default=None)
 
     def of(self, model: str, version: str) -> Deployed | None:

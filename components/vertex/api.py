@@ -155,7 +155,7 @@ class Api:
             if found is not None:
                 return found
             if settle:
-                # Looked at once more, since an operation may have ended between the look and the list of those that run.
+                # Looked at once more: an operation may have ended between the look and the list of those that run.
                 self.settle(settle())
                 found = look()
                 if found is not None:

@@ -41,7 +41,7 @@ def test_a_failing_golden_check_leaves_the_old_version_serving(world, check_endp
     getattr(world, how).add("gs://bucket/models/2")
     world.moments.clear()
     for _ in range(2):
-        with pytest.raises(GoldenFailed, match="version 2 .*golden image first"):
+        with pytest.raises(GoldenFailed, match=r"version 2 .*golden image first"):
             world.push(2, check_endpoint=check_endpoint)
         assert world.traffic() == {V1: 100}
         assert world.deployed() == [V1]
@@ -138,7 +138,7 @@ def test_several_of_a_name_are_refused(world):
     world.push(1)
     for made in (world.service.endpoints, world.service.models):
         made["other"] = made["marco"]
-        with pytest.raises(InputError, match="several (endpoints|models) of crystals are called 'marco'"):
+        with pytest.raises(InputError, match=r"several (endpoints|models) of crystals are called 'marco'"):
             world.push(2)
         del made["other"]
 

@@ -16,7 +16,6 @@ import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from google.api_core import operation as _  # noqa: F401 - registers the messages of operations
 from google.cloud.aiplatform_v1 import types
 from google.protobuf import json_format
 
@@ -36,9 +35,10 @@ class VertexApi:
     """`models`: versions by the model's id. `endpoints`: messages by id. `made`: jobs and schedules by kind and id.
 
     `fault(index, method, path)` returns None, or what happens to request number `index`: a pair of a status, or `cut`
-    for a connection that is closed, and `before` or `after` it was done. `watch()` is called whenever something changed.
+    for a connection that is closed, and `before` or `after` it was done. `watch()` is called after each
+    request and each operation.
     `score(content, uri)` returns the prediction of the model at `uri`; an exception of it is a broken container.
-    `refuses`: URIs of models whose container does not come up. `traffic`: ids of who answered a user.
+    `refuses`: URIs of models whose container does not come up.
     """
 
     def __init__(self):
@@ -244,14 +244,11 @@ class VertexApi:
             raise Refusal(404, f"deployed model {request.deployed_model_id} not found")
 
         def effect():
-            one = request.deployed_model_id
+            one, split = request.deployed_model_id, dict(endpoint.traffic_split)
             left = [other for other in endpoint.deployed_models if other.id != one]
-            if endpoint.traffic_split.get(one) and left:
+            if split.pop(one, 0) and left:
                 raise Refusal(400, f"deployed model {one} has traffic")
-            endpoint.deployed_models = left
-            endpoint.traffic_split = {
-                key: share for key, share in endpoint.traffic_split.items() if left and key != one
-            }
+            endpoint.deployed_models, endpoint.traffic_split = left, split if left else {}
             self._changed(endpoint)
 
         return self._begin(f"endpoints/{identity}", effect)
