@@ -71,9 +71,7 @@ class LoadedClassifier:
 
         Raises InputError as `score` does, or where the model was exported without its features.
         """
-        embeddings = getattr(self._network, "embeddings", None)
-        if embeddings is None:
-            raise InputError(f"the model in {self._directory} was exported without embeddings; export it again")
+        embeddings = self.embeddings
         images = self.images(image_bytes)
         if not len(images):  # The network takes no empty batch.
             return embeddings(tf.zeros([1, *images.shape[1:]])).numpy()[:0]
@@ -96,6 +94,17 @@ class LoadedClassifier:
         Raises InputError where the model was exported without its network's own functions.
         """
         return self._network.logits
+
+    @property
+    def embeddings(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From what `images` returns, no empty batch, to what `embed` gives, float32 [images, features].
+
+        Raises InputError where the model was exported without its features.
+        """
+        embeddings = getattr(self._network, "embeddings", None)
+        if embeddings is None:
+            raise InputError(f"the model in {self._directory} was exported without embeddings; export it again")
+        return embeddings
 
     @functools.cached_property
     def _network(self) -> Any:

@@ -1,0 +1,135 @@
+"""The images that there are, in shards and in folders, and their encoded bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from components.monitoring.naming import Naming
+from marco_data import contract
+from marco_data.files import is_remote, open_raw, read_bytes
+from marco_data.image_files import ENDINGS, MAX_PIXELS, encoded_image
+from marco_data.shards import find_shards, list_files
+from marco_data.sources import find_sources
+from marco_data.tfrecord import Record, read_records
+from marco_model.errors import InputError
+
+_A_FILE = -1
+
+
+class Found(NamedTuple):
+    """A shard or an image file, and the name by which reports call it."""
+
+    path: str
+    name: str
+    is_shard: bool
+
+
+class Candidate(NamedTuple):
+    """One image that may be measured; the sample is those of the lowest `priority`, a number drawn from its name."""
+
+    priority: int
+    path: str
+    index: int
+    imager: str
+    name: str
+
+
+def find(paths: Sequence[str], days: float | None = None) -> list[Found]:
+    """Returns the shards and images of files, folders and globs, local or `gs://`.
+
+    A folder that holds images is taken for one of images. `days`: only files that changed so many days ago at most.
+    Raises InputError where a path has neither.
+    """
+    found: dict[str, Found] = {}
+    since = time.time() - days * 86400 if days is not None else float("-inf")
+    for path in paths:
+        files = [file for file in list_files(path) if _is_image(file.name)]
+        is_shard = not files
+        files = files or find_shards([path])
+        found.update((file.path, Found(file.path, file.name, is_shard)) for file in files if file.modified >= since)
+    return sorted(found.values(), key=lambda one: (one.name, one.path))
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in ENDINGS and not PurePosixPath(name).name.startswith(".")
+
+
+def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
+    """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
+    shards = [one.path for one in found if one.is_shard]
+    return find_sources(paths, shards) if shards else None
+
+
+def candidates(one: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
+    """Yields the images of a file; damaged records are passed over, as ExampleGen's quarantine tells of them."""
+    if not one.is_shard:
+        yield Candidate(_priority(seed, one.name, _A_FILE), one.path, _A_FILE, naming.of_file(one.name), one.name)
+        return
+    for index, features in _records(one.path):
+        name = _text(features, contract.FILENAME)
+        institution = _text(features, contract.INSTITUTION)
+        if not institution and sources and contract.SOURCE in features:
+            institution = sources.get(features[contract.SOURCE].int64_list.value[0], "")
+        imager = naming.of_record(name, institution, _text(features, contract.IMAGER))
+        yield Candidate(_priority(seed, one.name, index), one.path, index, imager, name or f"{one.name}#{index}")
+
+
+def encoded(path: str, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
+    """Yields each wanted image of the file `path` as JPEG or PNG bytes, or the reason why there is none."""
+    by_index = {one.index: one for one in wanted}
+    if _A_FILE in by_index:
+        yield by_index[_A_FILE], _file(path)
+        return
+    for index, features in _records(path):
+        if index in by_index:
+            data = features[contract.ENCODED].bytes_list.value
+            yield by_index[index], _within_limits(data[0]) if data else "has no image"
+
+
+def _records(path: str) -> Iterator[tuple[int, Mapping]]:
+    with open_raw(path) as file:
+        for record in read_records(file):
+            if isinstance(record, Record) and record.intact:
+                try:
+                    yield record.index, contract.parse_example(record.data).features.feature
+                except InputError:
+                    continue
+
+
+def _text(features: Mapping, name: str) -> str:
+    values = features[name].bytes_list.value if name in features else ()
+    return values[0].decode("utf-8", "replace") if values else ""
+
+
+def _file(path: str) -> bytes | str:
+    try:
+        if not is_remote(path):
+            return encoded_image(path)
+        with tempfile.NamedTemporaryFile(suffix=PurePosixPath(path).suffix) as copy:
+            Path(copy.name).write_bytes(read_bytes(path))
+            return encoded_image(copy.name)
+    except InputError as error:
+        return str(error)
+
+
+def _within_limits(data: bytes) -> bytes | str:
+    """Refuses what would take all memory once decoded."""
+    from components.example_gen.image_header import image_header
+
+    try:
+        header = image_header(data)
+    except ValueError as error:
+        return f"is no JPEG or PNG: {error}"
+    if header.height * header.width > MAX_PIXELS:
+        return f"{header.width}x{header.height} pixels are more than the {MAX_PIXELS:,} accepted"
+    return data
+
+
+def _priority(seed: int, name: str, index: int) -> int:
+    key = f"{seed}\0{name}\0{index}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")

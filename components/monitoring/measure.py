@@ -1,0 +1,186 @@
+"""Images to rows, on Beam: find, sample by imager, read, measure, classify.
+
+Nothing of an image but its name is read before the sample is drawn, for shards nothing but their records' features, so
+that the dear part, the classifier, sees no more than the sample.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.example_gen import files
+from components.example_gen.options import LOCAL_BEAM_ARGS
+from components.monitoring import images
+from components.monitoring.images import Candidate, Found
+from components.monitoring.naming import Naming
+from components.monitoring.statistics import image_statistics
+from components.monitoring.table import SCHEMA, Table, from_rows
+from marco_data.files import read_bytes
+from marco_data.object_store import is_object
+from marco_data.shards import list_files
+from marco_model.errors import InputError
+
+_BATCH = 8
+_THUMBNAIL_SIDE = 144
+
+
+class Sampling(NamedTuple):
+    """How many images of an imager are measured, of how many a thumbnail is kept, and what the draw depends on."""
+
+    images: int = 1000
+    thumbnails: int = 8
+    seed: int = 0
+
+
+class Measured(NamedTuple):
+    """What came out: the rows, how many images each imager had, and (imager, name, reason) of those without rows."""
+
+    table: Table
+    seen: dict[str, int]
+    failed: list[tuple[str, str, str]]
+
+
+def measure(
+    found: Sequence[Found],
+    naming: Naming,
+    sources: Any,
+    model: str,
+    staging: str,
+    sampling: Sampling | None = None,
+    make_pipeline: Callable[[], beam.Pipeline] | None = None,
+) -> Measured:
+    """Measures up to `sampling.images` images of each imager; which ones depends on their names and the seed alone.
+
+    `model`: folder or `gs://` URI of a classifier. `staging`: folder or URI that the workers reach; it is removed.
+    Raises InputError where the model can't be used.
+    """
+    sampling = sampling or Sampling()
+    pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
+    files.delete_tree(staging)
+    try:
+        with pipeline:
+            all_images = (
+                pipeline
+                | "Found" >> beam.Create(list(found))
+                | "Spread" >> beam.Reshuffle()
+                | "List" >> beam.FlatMap(images.candidates, naming, sources, sampling.seed)
+                | "ByImager" >> beam.WithKeys(lambda one: one.imager)
+            )
+            _ = (
+                all_images
+                | "Count" >> beam.combiners.Count.PerKey()
+                | "Line" >> beam.Map(json.dumps)
+                | "WriteCounts" >> beam.io.WriteToText(files.join(staging, "seen"), num_shards=1)
+            )
+            _ = (
+                all_images
+                | "Sample" >> beam.combiners.Top.SmallestPerKey(sampling.images)
+                | "Number" >> beam.FlatMap(_numbered)
+                | "ByFile" >> beam.GroupByKey()
+                | "Read" >> beam.FlatMap(_read)
+                | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
+                | "Measure" >> beam.ParDo(_Measure(model, sampling.thumbnails))
+                | "WriteRows" >> beam.io.WriteToParquet(files.join(staging, "rows"), SCHEMA, num_shards=1)
+            )
+        return _collected(staging)
+    finally:
+        files.delete_tree(staging)
+
+
+def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[str, tuple[int, Candidate]]]:
+    """Yields the sample of an imager by file, each with its place in the draw."""
+    for place, one in enumerate(group[1]):
+        yield one.path, (place, one)
+
+
+def _read(
+    group: tuple[str, Iterable[tuple[int, Candidate]]],
+) -> Iterator[tuple[int, Candidate, bytes | str]]:
+    path, wanted = group[0], {tuple(one): place for place, one in group[1]}
+    for one, data in images.encoded(path, [Candidate(*values) for values in wanted]):
+        yield wanted[tuple(one)], one, data
+
+
+class _Measure(beam.DoFn):
+    """From batches of encoded images to rows of `SCHEMA`."""
+
+    def __init__(self, model: str, thumbnails: int) -> None:
+        self._model = model
+        self._thumbnails = thumbnails
+
+    def setup(self) -> None:
+        """Opens the classifier once a worker."""
+        from components.monitoring.classifier import Describer
+
+        self._describe = Describer(_local(self._model))
+
+    def process(self, batch: list[tuple[int, Candidate, bytes | str]]) -> Iterator[dict[str, Any]]:
+        """Measures a batch."""
+        rows = [_row(one, place, data, self._thumbnails) for place, one, data in batch]
+        sound = [index for index, row in enumerate(rows) if not row["reason"]]
+        described = self._describe([batch[index][2] for index in sound])
+        for index, result in zip(sound, described, strict=True):
+            if isinstance(result, str):
+                rows[index] = _failed(batch[index][1], result)
+            else:
+                rows[index] |= {"embedding": result[0].tolist(), "scores": result[1].tolist()}
+        yield from rows
+
+
+def _row(one: Candidate, place: int, data: bytes | str, thumbnails: int) -> dict[str, Any]:
+    if isinstance(data, str):
+        return _failed(one, data)
+    try:
+        measured = image_statistics(data)
+    except InputError as error:
+        return _failed(one, str(error))
+    thumbnail = _thumbnail(data) if place < thumbnails else b""
+    return _failed(one, "") | {"statistics": measured.tolist(), "thumbnail": thumbnail}
+
+
+def _failed(one: Candidate, reason: str) -> dict[str, Any]:
+    empty = {"statistics": [], "embedding": [], "scores": [], "thumbnail": b""}
+    return {"imager": one.imager, "name": one.name, "reason": reason, **empty}
+
+
+def _thumbnail(data: bytes) -> bytes:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    scale = _THUMBNAIL_SIDE / min(pixels.shape[:2])
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+
+
+def _local(model: str) -> Path:
+    if not is_object(model):
+        return Path(model)
+    from components.pusher.bucket import download
+
+    folder = tempfile.mkdtemp(prefix="marco-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return download(model, Path(folder))
+
+
+def _collected(staging: str) -> Measured:
+    """Reads what the workers wrote."""
+    rows: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for file in list_files(staging):
+        data = read_bytes(file.path)
+        if file.name.startswith("rows"):
+            rows += pq.read_table(pa.BufferReader(data)).to_pylist()
+        else:
+            seen.update(json.loads(line) for line in data.splitlines())
+    failed = sorted((row["imager"], row["name"], row["reason"]) for row in rows if row["reason"])
+    return Measured(from_rows([row for row in rows if not row["reason"]]), seen, failed)

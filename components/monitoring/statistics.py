@@ -1,0 +1,100 @@
+"""What can be measured of an image without a network: size, light, contrast, sharpness, colour, noise.
+
+All but the size is measured on a copy whose shorter side has `SIDE` pixels, so that cameras of any resolution compare,
+and all but size and brightness is relative to the light, so that a stronger lamp changes the brightness alone.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from marco_model.errors import InputError
+
+NAMES: tuple[str, ...] = (
+    "height",
+    "width",
+    "brightness",
+    "contrast",
+    "sharpness",
+    "noise",
+    "saturation",
+    "warmth",
+)
+SIDE = 480
+"""Below the shorter side of every imager of MARCO, so that their images are only ever made smaller."""
+
+_LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
+_IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_FAINT = 1.0  # Grey values; what is darker or flatter on average has no measurable colour or sharpness.
+
+
+def image_statistics(encoded: bytes) -> np.ndarray:
+    """Measures a JPEG or PNG; returns float64 [len(NAMES)], finite.
+
+    - height, width: pixels of the file.
+    - brightness: mean grey value, 0 … 255.
+    - contrast: standard deviation of the grey values over their mean.
+    - sharpness: log10 of the variance of the Laplacian (4 neighbours) over that of the grey values; -4 … 1.81. Blur
+      lowers it (Pech-Pacheco et al. 2000, made relative to the contrast).
+    - noise: standard deviation of the noise after Immerkær (1996), over the mean grey value.
+    - saturation: mean of the largest less the smallest channel, over the mean of the largest; 0 (grey) … 1.
+    - warmth: log2 of the mean red over the mean blue; 0 is neutral, a yellow lamp is above.
+
+    Raises InputError where the image does not decode.
+    """
+    way = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), way) if encoded else None
+    if pixels is None:
+        raise InputError("does not decode")
+    height, width = pixels.shape[:2]
+    return np.array([height, width, *_of_pixels(_fixed_scale(pixels).astype(np.float32))], np.float64)
+
+
+def _fixed_scale(pixels: np.ndarray) -> np.ndarray:
+    """Averages over areas where the image is larger than the scale; interpolates where it is smaller."""
+    shorter = min(pixels.shape[:2])
+    height, width = (max(round(side * SIDE / shorter), SIDE) for side in pixels.shape[:2])
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    way = cv2.INTER_AREA if shorter > SIDE else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (width, height), interpolation=way)
+
+
+def _of_pixels(pixels: np.ndarray) -> tuple[float, ...]:
+    """Measures float32 [height, width, 3], blue first, 0 … 255."""
+    grey = cv2.transform(pixels, np.full((1, 3), 1 / 3, np.float32))
+    light, spread = _mean_and_spread(grey)
+    channels = cv2.split(pixels)
+    blue, _, red = (cv2.mean(channel)[0] for channel in channels)
+    largest, smallest = (bound(bound(*channels[:2]), channels[2]) for bound in (cv2.max, cv2.min))
+    brightest = cv2.mean(largest)[0]
+    return (
+        light,
+        spread / max(light, _FAINT),
+        _sharpness(grey, spread),
+        _noise(grey) / max(light, _FAINT),
+        (brightest - cv2.mean(smallest)[0]) / max(brightest, _FAINT),
+        float(np.log2((red + _FAINT) / (blue + _FAINT))),
+    )
+
+
+def _mean_and_spread(values: np.ndarray) -> tuple[float, float]:
+    mean, deviation = cv2.meanStdDev(values)
+    return float(mean[0, 0]), float(deviation[0, 0])
+
+
+def _inside(grey: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Filters, without the border, where there are no neighbours."""
+    return cv2.filter2D(grey, cv2.CV_32F, kernel)[1:-1, 1:-1]
+
+
+def _sharpness(grey: np.ndarray, spread: float) -> float:
+    _, edges = _mean_and_spread(_inside(grey, _LAPLACIAN))
+    return float(np.log10(max((edges / max(spread, _FAINT)) ** 2, 1e-4)))
+
+
+def _noise(grey: np.ndarray) -> float:
+    """Immerkær 1996: the mean absolute answer of a mask that is blind to edges, for a Gaussian's sigma."""
+    answer = np.ascontiguousarray(_inside(grey, _IMMERKAER))
+    return float(np.sqrt(np.pi / 2) / 6 * cv2.norm(answer, cv2.NORM_L1) / answer.size)
