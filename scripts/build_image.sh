@@ -29,8 +29,7 @@ step() {
 make_base() {
     local mirror proxy
     [ "$(id -u)" = 0 ] || fail "$1 cannot be pulled, and debootstrap needs root: set BASE to an image of Debian 13."
-    command -v debootstrap >/dev/null ||
-        fail "$1 cannot be pulled, and debootstrap is missing: apt-get install debootstrap, or set BASE."
+    have debootstrap debootstrap
     mirror=$(scripts/test_debian13.sh --mirror)
     proxy=$(apt-config shell proxy Acquire::http::Proxy 2>/dev/null || true)
     eval "$proxy"

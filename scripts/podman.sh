@@ -10,13 +10,16 @@ fail() {
     exit 1
 }
 
-install_podman() {
-    if command -v podman >/dev/null; then return; fi
+# have COMMAND PACKAGE...: installs a command where it is missing and this is root on Debian.
+have() {
+    local command=$1
+    shift
+    if command -v "$command" >/dev/null; then return; fi
     [ "$(id -u)" = 0 ] && grep -qs '^ID=debian' /etc/os-release ||
-        fail "podman is missing: install it, on Debian and Ubuntu with apt-get install podman runc."
-    echo "podman: installing it with apt" >&2
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends podman runc; } \
-        >"$work/apt.log" 2>&1 || fail "podman cannot be installed: $(tail -n 1 "$work/apt.log")"
+        fail "$command is missing: install it, on Debian and Ubuntu with apt-get install $*."
+    echo "$command: installing it with apt" >&2
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@"; } \
+        >"$work/apt.log" 2>&1 || fail "$command cannot be installed: $(tail -n 1 "$work/apt.log")"
 }
 
 # at_most LIMIT HARD: the smaller of the two, where HARD may be "unlimited".
@@ -41,5 +44,5 @@ configure_podman() {
     podman info >"$work/podman.log" 2>&1 || fail "podman does not run here: $(tail -n 1 "$work/podman.log")"
 }
 
-install_podman
+have podman podman runc
 configure_podman
