@@ -15,6 +15,7 @@ from marco_data import object_store
 from marco_data.files import file_systems, is_remote, read_bytes
 from marco_data.name_tables import table_path
 from marco_data.raw_labels import FILE_NAME as RAW_LABELS
+from marco_data.relabelling.overlay import overlay_fingerprint
 from marco_data.sources import FILE_NAME as SOURCES
 from marco_model.errors import InputError
 
@@ -78,10 +79,11 @@ def split_of(name: str) -> str:
     )
 
 
-def fingerprint(paths: Sequence[str]) -> str:
+def fingerprint(paths: Sequence[str], overlay: str = "") -> str:
     """Returns a short hash of the names, sizes and change times of all files at `paths`.
 
-    The tables that name institutions and raw labels are told by their content, wherever they are found.
+    The tables that name institutions and raw labels are told by their content, wherever they are found; so is the
+    file `overlay`, if one is given. Raises `InputError` where one of them is not there.
     """
     digest = hashlib.blake2b(digest_size=16)
     files = sorted((file for path in paths for file in list_files(path)), key=lambda file: (file.name, file.path))
@@ -91,6 +93,8 @@ def fingerprint(paths: Sequence[str]) -> str:
         digest.update(f"{name}\0{len(content)}\n".encode() + content)
     for file in files:
         digest.update(f"{file.name}\0{file.size}\0{file.modified:.6f}\n".encode())
+    if overlay:
+        digest.update(f"overlay\0{overlay_fingerprint(overlay)}\n".encode())
     return digest.hexdigest()
 
 

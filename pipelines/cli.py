@@ -14,8 +14,11 @@ from pipelines.commands import (
     data_ingest,
     data_inspect,
     data_synthesize,
+    deploy,
     explain,
     predict,
+    relabel_export,
+    relabel_merge,
     released,
     run,
     schedule,
@@ -33,6 +36,10 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
 app.add_typer(data, name="data")
+relabel = typer.Typer(help="Have experts label anew what disagrees most with a model.", no_args_is_help=True)
+app.add_typer(relabel, name="relabel")
+deployments = typer.Typer(help="Deploy published models to an endpoint of Vertex AI.", no_args_is_help=True)
+app.add_typer(deployments, name="deploy")
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
@@ -43,10 +50,16 @@ app.command("schedule")(schedule.schedule)
 app.command("serve")(serve.serve)
 app.command("tflite")(tflite.tflite)
 app.command("train")(train.train)
+deployments.command("push")(deploy.push)
+deployments.command("status")(deploy.status)
+deployments.command("promote")(deploy.promote)
+deployments.command("rollback")(deploy.rollback)
 data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)
 data.command("inspect")(data_inspect.inspect)
 data.command("synthesize")(data_synthesize.synthesize)
+relabel.command("export")(relabel_export.export)
+relabel.command("merge")(relabel_merge.merge)
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from components.example_gen.image_header import JPEG, PNG, image_header
 from components.example_gen.options import BY_HASH, IngestOptions
 from components.example_gen.relabelling import relabelled
-from components.example_gen.verdicts import Accepted, LeftOut, Rejected, Verdict
+from components.example_gen.verdicts import Accepted, LeftOut, Overlaid, Rejected, Verdict
 from marco_data import contract, reasons
 from marco_data.decoding import decoded_shape
 from marco_data.institutions import imager_of
+from marco_data.relabelling.overlay import Answer
 from marco_data.splits import hashed_split
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES, LabelScheme
@@ -28,11 +29,12 @@ from marco_model.labels import CLASSES, LabelScheme
 class Names:
     """The tables beside the shards: institutions and raw labels by number; None where the set has none.
 
-    Without `sources` every number is fine and the institution is called `source N`.
+    Without `sources` every number is fine and the institution is called `source N`. `overlay`: answers by image id.
     """
 
     sources: Mapping[int, str] | None = None
     raw_labels: Mapping[int, str] | None = None
+    overlay: Mapping[int, Answer] = dataclasses.field(default_factory=dict)
 
 
 class _Flaw(Exception):
@@ -43,32 +45,41 @@ class _Flaw(Exception):
 
 
 def check_record(data: bytes, names: Names, options: IngestOptions) -> Verdict:
-    """Checks one serialized `tf.train.Example` and gives it the class of the label scheme.
+    """Checks one serialized `tf.train.Example` and gives it the class of the label scheme, or of the overlay.
 
+    The scheme looks up what the overlay says of an image in the place of the record's own label.
     Never raises for what is in `data`.
     """
     scheme = options.label_scheme
     features: dict[str, Any] = {}
     try:
         features.update(_features(data))
-        label = _given_label(features, scheme, names.raw_labels)
+        label = given = _given_label(features, scheme, names.raw_labels)
+        answer = names.overlay.get(features[contract.IMAGE_ID])
+        if answer:
+            label = _Label(answer.label, None, f"{answer.label} of the overlay")
         index = _class_index(scheme, label)
+        overlaid = _overlaid(features[contract.IMAGE_ID], scheme, given, index) if answer else None
         if index is None:
-            return LeftOut(label.told)
+            return LeftOut(label.told, overlaid)
         institution = _institution(features[contract.SOURCE], names.sources)
         _check_image(features, options.max_pixels)
     except _Flaw as flaw:
         return Rejected(_image_id(data), flaw.reason, flaw.detail)
     image_id, filename = features[contract.IMAGE_ID], features[contract.FILENAME].decode("utf-8", "replace")
     wanted = index, scheme.classes[index]
-    changed = wanted != (features[contract.LABEL], features[contract.LABEL_TEXT].decode("utf-8", "replace"))
+    changed = bool(answer) or wanted != (
+        features[contract.LABEL],
+        features[contract.LABEL_TEXT].decode("utf-8", "replace"),
+    )
     return Accepted(
         image_id=image_id,
         digest=hashlib.sha256(features[contract.ENCODED]).digest()[:16],
         split=hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
-        data=relabelled(data, *wanted) if changed else data,
+        data=relabelled(data, *wanted, answer) if changed else data,
         relabelled=changed,
         suffix=_suffix(institution, imager_of(institution, filename, options.imager_rules)),
+        overlaid=overlaid,
     )
 
 
@@ -136,6 +147,15 @@ def _class_index(scheme: LabelScheme, label: _Label) -> int | None:
         return scheme.index_of(label.name, label.number)
     except KeyError:
         raise _Flaw(reasons.UNMAPPED_LABEL, f"{label.told} has no entry") from None
+
+
+def _overlaid(image_id: int, scheme: LabelScheme, given: _Label, index: int | None) -> Overlaid:
+    try:
+        before = scheme.index_of(given.name, given.number)
+    except KeyError:
+        before = None
+    was = given.told if before is None else scheme.classes[before]
+    return Overlaid(image_id, was, "" if index is None else scheme.classes[index])
 
 
 def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:

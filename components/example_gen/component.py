@@ -29,6 +29,7 @@ class MarcoExampleGenSpec(component_spec.ComponentSpec):
         "shard_bytes": component_spec.ExecutionParameter(type=int),
         "decode_workers": component_spec.ExecutionParameter(type=int),
         "label_scheme": component_spec.ExecutionParameter(type=str),
+        "overlay": component_spec.ExecutionParameter(type=str),
     }
     INPUTS: dict[str, component_spec.ChannelParameter] = {}  # noqa: RUF012
     OUTPUTS = {  # noqa: RUF012
@@ -53,7 +54,8 @@ class MarcoExampleGen(base_beam_component.BaseBeamComponent):
 
         Args:
             input_uri: folder, file or glob of shards, local or `gs://`.
-            fingerprint: `marco_data.shards.fingerprint([input_uri])`, or anything that changes with the data.
+            fingerprint: `marco_data.shards.fingerprint([input_uri], overlay)`, or anything that changes with the data
+                and the overlay.
             options: checks, splits and limits; by default those of `IngestOptions`.
         """
         options = options or IngestOptions()
@@ -71,6 +73,7 @@ class MarcoExampleGen(base_beam_component.BaseBeamComponent):
                 shard_bytes=options.shard_bytes,
                 decode_workers=options.decode_workers,
                 label_scheme=options.label_scheme.to_json(),
+                overlay=options.overlay,
                 examples=examples,
                 quarantine=quarantine,
             )

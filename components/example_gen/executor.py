@@ -45,6 +45,7 @@ class Executor(BaseBeamExecutor):
             shard_bytes=exec_properties["shard_bytes"],
             decode_workers=exec_properties["decode_workers"],
             label_scheme=LabelScheme.from_json(exec_properties["label_scheme"]),
+            overlay=exec_properties["overlay"],
         )
         input_uri = exec_properties["input_uri"]
         try:
@@ -58,6 +59,7 @@ class Executor(BaseBeamExecutor):
         examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         for name in ("read", "written", "quarantined", "left_out"):
             quarantine.set_int_custom_property(name, summary[name])
+        quarantine.set_int_custom_property("relabelled", summary["relabelled"]["total"])
 
     def _pipeline(self) -> beam.Pipeline:
         if self._beam_pipeline_args or self._make_beam_pipeline_fn:

@@ -22,6 +22,7 @@ from components.example_gen.settling import settle
 from components.example_gen.staging import Staged, Unit, plan_units, stage
 from marco_data.raw_labels import FILE_NAME as LABELS_RAW
 from marco_data.raw_labels import find_raw_labels
+from marco_data.relabelling.overlay import check_labels, read_overlay
 from marco_data.shards import File, find_shards
 from marco_data.sources import find_sources
 from marco_model.errors import ClusterError, InputError
@@ -47,12 +48,12 @@ def ingest(
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
         `left_out_labels` (label → count), `splits` (split → count), `shards`, `empty_shards`, `sources` (whether a
-        sources.csv was found).
+        sources.csv was found), and what the overlay did (`OverlayTrace.counts`).
 
     Raises:
-        InputError: no shards, an unknown split, a broken sources.csv, no labels-raw.csv where the label scheme needs
-            it, or more quarantined than `max_quarantined`; in that case the quarantine is there and the examples are
-            not.
+        InputError: no shards, an unknown split, a broken sources.csv or overlay, no labels-raw.csv where the label
+            scheme needs it, or more quarantined than `max_quarantined`; in that case the quarantine is there and the
+            examples are not.
         ClusterError: the service of a bucket fails.
     """
     options = options or IngestOptions()
@@ -75,7 +76,8 @@ def ingest(
             | "ByUnit" >> beam.GroupByKey()
             | "Settle" >> beam.Map(_settle_unit, staging, shard_names)
         )
-    summary = publish(staging, [unit.number for unit in units], examples, quarantine, options.max_quarantined)
+    numbers = [unit.number for unit in units]
+    summary = publish(staging, numbers, examples, quarantine, options.max_quarantined, names.overlay)
     return {**summary, "shards": len(shards), "sources": names.sources is not None}
 
 
@@ -104,7 +106,9 @@ def _names(paths: Sequence[str], shards: Sequence[File], options: IngestOptions)
             f"the label scheme {options.label_scheme.name!r} goes by the names of raw labels, and there is no "
             f"{LABELS_RAW} at {paths[0]!r} or beside the shards; put it there, or map the labels by their numbers"
         )
-    return Names(find_sources(paths, files), raw_labels)
+    overlay = read_overlay(options.overlay) if options.overlay else {}
+    check_labels(overlay, options.label_scheme)
+    return Names(find_sources(paths, files), raw_labels, overlay)
 
 
 class _Stage(beam.DoFn):

@@ -37,6 +37,7 @@ class IngestOptions:
         shard_bytes: an output shard is closed once it is longer.
         decode_workers: threads that check and decode; 0 takes one a core.
         label_scheme: the classes to write, and what of a record each is taken from.
+        overlay: CSV of what experts say of some images in the place of their labels, local or `gs://`; empty for none.
     """
 
     split_by: str = BY_SHARD
@@ -47,6 +48,7 @@ class IngestOptions:
     shard_bytes: int = 100_000_000
     decode_workers: int = 0
     label_scheme: LabelScheme = FOUR
+    overlay: str = ""
 
     def __post_init__(self) -> None:
         if self.split_by not in (BY_SHARD, BY_HASH):

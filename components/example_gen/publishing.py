@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from components.example_gen import files
+from components.example_gen.overlay_trace import OVERLAY_FILE, OverlayTrace
 from components.example_gen.settling import settled_path, settled_rejected_path
 from components.example_gen.staging import Entry, UnitReport, piece_path, read_report, rejected_path, rest_path
 from marco_data.reasons import UNMAPPED_LABEL
+from marco_data.relabelling.overlay import Answer
 from marco_data.splits import SPLITS
 from marco_model.errors import InputError
 
@@ -24,19 +26,27 @@ _UNMAPPED_TOLD = 5
 
 
 def publish(
-    staging: str, units: Sequence[int], examples: str, quarantine: str, max_quarantined: float
+    staging: str,
+    units: Sequence[int],
+    examples: str,
+    quarantine: str,
+    max_quarantined: float,
+    overlay: Mapping[int, Answer] | None = None,
 ) -> dict[str, Any]:
     """Writes the quarantine and its tables; then, if it holds few enough, renames the staged examples into place.
 
-    Returns the summary. Raises `InputError` above `max_quarantined`, with the quarantine written and no examples.
+    `overlay`: the answers that were applied; what became of each is written to `overlay.csv` of the quarantine. Returns
+    the summary. Raises `InputError` above `max_quarantined`, with the quarantine written and no examples.
     """
     files.make_folder(quarantine)
     pieces: dict[str, list[str]] = {split: [] for split in SPLITS}
     summary = _Summary()
+    trace = OverlayTrace(overlay or {})
     entries = _EntriesWriter(files.join(quarantine, ENTRIES_FILE))
     for unit in units:
         report = read_report(staging, unit)
         summary.add(report)
+        trace.add(report)
         entries.write(report.entries)
         _publish_rejected(staging, report, quarantine)
         for split in SPLITS:
@@ -45,7 +55,9 @@ def publish(
                 for piece in range(len(report.pieces[split]))
             ]
     entries.close()
-    counts = summary.as_dict()
+    counts = {**summary.as_dict(), **trace.counts()}
+    if overlay:
+        files.write_bytes(files.join(quarantine, OVERLAY_FILE), trace.table())
     files.write_bytes(files.join(quarantine, COUNTS_FILE), _counts_table(counts["reasons"]))
     files.write_bytes(files.join(quarantine, SUMMARY_FILE), (json.dumps(counts, indent=2) + "\n").encode())
     _hold_to_limit(counts, max_quarantined, staging, files.join(quarantine, ENTRIES_FILE), summary.unmapped())

@@ -48,7 +48,9 @@ def settle(staging: str, unit: int, losing: Sequence[Loser], shard_names: Sequen
         writer.close()
         pieces[split][piece] = writer.records
     merged = sorted([*report.entries, *entries], key=lambda entry: (entry.number, entry.index))
-    write_report(staging, dataclasses.replace(report, pieces=pieces, entries=merged))
+    lost = {(entry.number, entry.index) for entry in entries}
+    applied = [one for one in report.applied if (one.number, one.index) not in lost]
+    write_report(staging, dataclasses.replace(report, pieces=pieces, entries=merged, applied=applied))
 
 
 def settled_path(staging: str, unit: int, split: str, piece: int) -> str:

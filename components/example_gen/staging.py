@@ -85,11 +85,22 @@ class Entry:
         return self.reason not in tfrecord.REST_REASONS
 
 
+class Applied(NamedTuple):
+    """A record that the overlay names, and where it was read; `split` is empty if the label scheme leaves it out."""
+
+    number: int
+    index: int
+    split: str
+    image_id: int
+    given: str
+    became: str
+
+
 @dataclasses.dataclass(frozen=True)
 class UnitReport:
     """What became of a unit: frames read, records staged in each piece by split, entries, shards without a record.
 
-    `left_out`: label → records that the label scheme leaves out.
+    `left_out`: label → records that the label scheme leaves out. `applied`: what the overlay did.
     """
 
     unit: int
@@ -98,6 +109,7 @@ class UnitReport:
     entries: Sequence[Entry]
     empty_shards: Sequence[str]
     left_out: Mapping[str, int]
+    applied: Sequence[Applied] = ()
 
 
 def plan_units(shards: Sequence[File], options: IngestOptions) -> list[Unit]:
@@ -148,7 +160,8 @@ def write_report(staging: str, report: UnitReport) -> None:
 def read_report(staging: str, unit: int) -> UnitReport:
     """Reads a unit's report."""
     held = json.loads(files.read_bytes(report_path(staging, unit)))
-    return UnitReport(**{**held, "entries": [Entry(**entry) for entry in held["entries"]]})
+    entries = [Entry(**entry) for entry in held["entries"]]
+    return UnitReport(**{**held, "entries": entries, "applied": [Applied(*one) for one in held["applied"]]})
 
 
 def stage(unit: Unit, staging: str, names: Names, options: IngestOptions, pool: ThreadPoolExecutor) -> Iterator[Staged]:
@@ -158,12 +171,16 @@ def stage(unit: Unit, staging: str, names: Names, options: IngestOptions, pool: 
     entries: list[Entry] = []
     empty: list[str] = []
     left_out: collections.Counter[str] = collections.Counter()
+    applied: list[Applied] = []
     read = 0
     for shard in unit.shards:
         seen = 0
         with files.open_raw(shard.path) as stream:
             for record, checked in _checked(read_records(stream), names, options, pool):
                 seen += 1
+                if not isinstance(checked, Rejected) and checked.overlaid:
+                    split = (shard.split or checked.split) if isinstance(checked, Accepted) else ""
+                    applied.append(Applied(shard.number, record.index, split, *checked.overlaid))
                 if isinstance(record, Record) and isinstance(checked, Accepted):
                     output = outputs[shard.split or checked.split]
                     piece, position = output.write(checked.data + checked.suffix)
@@ -191,7 +208,7 @@ def stage(unit: Unit, staging: str, names: Names, options: IngestOptions, pool: 
             empty.append(shard.name)
     rejected.close()
     pieces = {split: output.close() for split, output in outputs.items()}
-    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty, dict(left_out)))
+    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty, dict(left_out), applied))
 
 
 def _checked(

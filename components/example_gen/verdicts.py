@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
+
+
+class Overlaid(NamedTuple):
+    """What an overlay did to a record: its class without the overlay, and with it, empty where it is left out."""
+
+    image_id: int
+    given: str
+    became: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,7 +20,7 @@ class Accepted:
 
     Serialized protocol buffers that are joined are merged when parsed, so that the record itself need not be written
     anew, and its original bytes are still at hand should it prove a duplicate. Only a record to which the label scheme
-    gives another class is written anew: it is `relabelled`.
+    gives another class, or that an overlay names, is written anew: it is `relabelled`.
     """
 
     image_id: int
@@ -20,6 +29,7 @@ class Accepted:
     data: bytes
     suffix: bytes
     relabelled: bool
+    overlaid: Overlaid | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +46,7 @@ class LeftOut:
     """A record that the label scheme leaves out on purpose, because of `label`; it is not looked at any further."""
 
     label: str
+    overlaid: Overlaid | None = None
 
 
 Verdict = Accepted | Rejected | LeftOut

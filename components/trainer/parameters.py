@@ -62,7 +62,7 @@ def into_config(exec_properties: dict[str, Any]) -> dict[str, Any]:
     properties = dict(exec_properties)
     given = {name: properties.pop(name) for name in NAMES}
     config = json_utils.loads(properties[_CONFIG])
-    config["data"] = {"source": given["source"], "fingerprint": given["fingerprint"]}
+    config["data"] = {**config.get("data", {}), "source": given["source"], "fingerprint": given["fingerprint"]}
     config["initial"] = given["initial"]
     if wanted := steps(given["steps"]):
         config["recipe"] = {**config["recipe"], "steps": wanted}

@@ -23,10 +23,10 @@ def run_fn(fn_args: Any) -> None:
 
     `custom_config`: `classes` (names in index order), `network`, `recipe` and `engine` (their fields), `transform`
     (`shorter_side`, `quality`), `export` (`tflite`), `tracking` (`uri`, `experiment`, perhaps `artifacts`), `data`
-    (`source`, `fingerprint`), `model_name`, `initial`, the fingerprint of the weights that training begins from, empty
-    where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed training is resumed.
-    With `cluster`, the fields of `components.cluster.options.Placement`, and its `replicas` training is on several
-    nodes.
+    (`source`, `fingerprint`, perhaps `overlay`), `model_name`, `initial`, the fingerprint of the weights that training
+    begins from, empty where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed
+    training is resumed. With `cluster`, the fields of `components.cluster.options.Placement`, and its `replicas`
+    training is on several nodes.
 
     Raises `InputError` where the model that training begins from is not the one that it was, or is not there; else what
     `components.trainer.job.run` does, or `components.trainer.jobset.launch.run`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ def ingest(
     labels: Annotated[
         str, typer.Option(help="Classes to write: four, hwmri10, raw, or a .yaml file with a section `labels`.")
     ] = "four",
+    overlay: Annotated[
+        str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
+    ] = "",
 ) -> None:
     """Check every record of MARCO shards and write TFX Examples, setting aside what fails.
 
@@ -50,6 +53,7 @@ def ingest(
         max_quarantined=max_quarantined,
         max_pixels=max_pixels,
         label_scheme=scheme,
+        overlay=overlay,
     )
     logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)  # What it logs as a traceback is raised too.
     summary = ingest_to_folder(paths, output, options)
@@ -59,6 +63,8 @@ def ingest(
         typer.echo(f"{summary['left_out']} left out:")
     for label, count in summary["left_out_labels"].items():
         typer.echo(f"  {label} {count}")
+    if overlay:
+        _tell_of_overlay(summary, output)
     typer.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
     for reason, count in summary["reasons"].items():
         typer.echo(f"  {reason} {count}")
@@ -66,3 +72,17 @@ def ingest(
         typer.echo(f"empty shards: {', '.join(summary['empty_shards'])}")
     if not summary["sources"]:
         typer.echo("no sources.csv found: institutions are named by number, imagers are unknown", err=True)
+
+
+def _tell_of_overlay(summary: dict[str, Any], output: Path) -> None:
+    told = summary["relabelled"]
+    typer.echo(f"{told['total']} relabelled, {told['confirmed']} confirmed by the overlay")
+    for old, new in told["by_class"].items():
+        for name, count in new.items():
+            typer.echo(f"  {old} -> {name} {count}")
+    if summary["overlay_unused"] or summary["overlay_not_written"]:
+        typer.echo(
+            f"answers without use: {len(summary['overlay_unused'])} of ids that no record has, "
+            f"{len(summary['overlay_not_written'])} of records that were quarantined or left out; see "
+            f"{output / 'quarantine' / 'overlay.csv'}"
+        )

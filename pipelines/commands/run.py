@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,6 +15,10 @@ def run(
         "runs/local"
     ),
     data: Annotated[Optional[str], typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,  # noqa: UP045
+    overlay: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Labels that experts gave, which `marco relabel merge` wrote; local or gs://."),
+    ] = None,
     change: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
@@ -30,7 +35,8 @@ def run(
 
     from pipelines import configuration, local_runner, summary
 
-    told = local_runner.run(configuration.load(preset, change, data), output)
+    changes = [*(change or []), *([f"data.overlay={json.dumps(overlay)}"] if overlay else [])]
+    told = local_runner.run(configuration.load(preset, changes, data), output)
     console = Console()
     console.print(summary.table(told))
     console.print("\n".join(summary.lines(told, output)), soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""Relabelling: the images that disagree most with a classifier go to experts, whose answers come back as an overlay."""
