@@ -16,6 +16,8 @@ from pipelines.commands import (
     data_synthesize,
     deploy,
     explain,
+    monitor_check,
+    monitor_reference,
     predict,
     relabel_export,
     relabel_merge,
@@ -40,6 +42,8 @@ relabel = typer.Typer(help="Have experts label anew what disagrees most with a m
 app.add_typer(relabel, name="relabel")
 deployments = typer.Typer(help="Deploy published models to an endpoint of Vertex AI.", no_args_is_help=True)
 app.add_typer(deployments, name="deploy")
+monitor = typer.Typer(help="Watch whether images still look as they did.", no_args_is_help=True)
+app.add_typer(monitor, name="monitor")
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
@@ -54,6 +58,8 @@ deployments.command("push")(deploy.push)
 deployments.command("status")(deploy.status)
 deployments.command("promote")(deploy.promote)
 deployments.command("rollback")(deploy.rollback)
+monitor.command("reference")(monitor_reference.reference)
+monitor.command("check")(monitor_check.check)
 data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)
 data.command("inspect")(data_inspect.inspect)

@@ -37,11 +37,12 @@ class Verdict:
 
     Attributes:
         imager: its name.
-        status: `clean`, `alarm`, `new imager` (an alarm too) or `too few`.
+        status: `clean`, `alarm`, `new imager` (an alarm too) or `too few`. An imager is new by its name, or because its
+            images are not those of the imager that they are said to be of: a camera's images have one size.
         images, seen: how many were measured, and how many there were.
         compared_with: the imager of the reference, or nothing where it was all of it together.
         resembles: the imager whose images of the reference are nearest to most of these, and to which share of them;
-            only where the imager is not known.
+            only of a new imager.
         findings: alarms first, in the order cause to consequence, then by size.
     """
 
@@ -87,9 +88,9 @@ def check(
     for imager in sorted({*seen, *compared}):
         new, _, name = compared.get(imager, (table.take(np.zeros(0, int)), None, ""))
         findings = _findings(found.get(imager, []), adjusted, limits)
-        unknown = name == "" and imager != UNKNOWN
-        status = _status(findings, unknown, len(new))
-        resembles = _resembles(reference.table, new) if unknown and len(new) else None
+        unnamed = name == "" and imager != UNKNOWN
+        status = NEW if len(new) and (unnamed or _another_camera(findings)) else _status(findings)
+        resembles = _resembles(reference.table, new) if status == NEW else None
         count = seen.get(imager, len(new))
         verdicts.append(Verdict(imager, status, len(new), count, name, resembles, findings))
     return sorted(verdicts, key=lambda one: (not one.alarming, one.status == TOO_FEW, one.imager))
@@ -121,12 +122,22 @@ def _findings(tests: Sequence[Test], adjusted: Any, limits: Limits) -> tuple[Fin
 
 def _order(finding: Finding) -> tuple[float, ...]:
     test = finding.test
-    return not finding.alarm, _CAUSES.index(test.kind) if finding.alarm else 0, -test.effect / test.limit
+    cause = float(_CAUSES.index(test.kind))
+    if test.name == "noise" and float(test.after) < float(test.before):  # type: ignore[arg-type]
+        cause += 0.5  # What blurs an image smooths its noise.
+    return not finding.alarm, cause if finding.alarm else 0, -test.effect / test.limit
 
 
-def _status(findings: Sequence[Finding], unknown: bool, images: int) -> str:
-    if unknown and images:
-        return NEW
+def _another_camera(findings: Sequence[Finding]) -> bool:
+    """Tells whether the images have another size, or look like none of the reference and no statistic says why."""
+    alarms = [finding.test for finding in findings if finding.alarm]
+    if any(test.name in ("height", "width") for test in alarms):
+        return True
+    kinds = {test.kind for test in alarms}
+    return comparison.STRANGERS in kinds and comparison.STATISTIC not in kinds
+
+
+def _status(findings: Sequence[Finding]) -> str:
     if not findings:
         return TOO_FEW
     return ALARM if any(finding.alarm for finding in findings) else CLEAN

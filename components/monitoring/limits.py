@@ -28,7 +28,7 @@ class Limits:
     alpha: float = 0.01
     statistic: float = 0.2
     confidence: float = 0.2
-    embedding: float = 0.05
+    embedding: float = 0.02
     classes: float = 0.15
     strangers: float = 0.25
     least: int = 50

@@ -1,4 +1,4 @@
-"""What images looked like that the classifier was judged on: a sample of each imager, and the projection of embeddings."""
+"""What images looked like when the classifier was judged: a sample of each imager, embeddings projected."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def from_rows(rows: list[dict[str, Any]]) -> Table:
     def column(name: str, kind: Any) -> np.ndarray:
         values = np.empty(len(rows), object)
         values[:] = [row[name] for row in rows]
-        return values if kind is object else np.array(values.tolist(), kind).reshape(len(rows), -1)
+        return values if kind is object else np.array(values.tolist(), kind).reshape(len(rows), -1 if rows else 0)
 
     return Table(
         imager=column("imager", object),

@@ -66,7 +66,7 @@ def permutation_tests(
 def signed_weights(is_new: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """Returns float32 [n + m]: 1/n for images of the sample (bool `is_new`), negative for those of the reference.
 
-    The reference's weights sum to -1 and have the sample's shares of strata (int [n + m]). Every stratum must have both.
+    The reference's weights sum to -1 and have the sample's shares of strata (int [n + m]). Each stratum must have both.
     """
     weights = np.empty(len(is_new), np.float64)
     count = is_new.sum()

@@ -40,11 +40,13 @@ def change(test: Test, classes: Sequence[str]) -> str:
 def headline(verdict: Verdict, classes: Sequence[str]) -> str:
     """Returns what is to be said of an imager, in one line."""
     count = f"{verdict.images:,} images"
+    alarms = [finding.test for finding in verdict.findings if finding.alarm]
     if verdict.status == NEW:
         name, share = verdict.resembles or ("", 0.0)
         like = f"; of the known ones {name} is nearest ({share:.0%} of the images)" if name else ""
-        return f"new imager, not in the reference: {count}{like}"
-    alarms = [finding.test for finding in verdict.findings if finding.alarm]
+        if not verdict.compared_with:
+            return f"new imager, not in the reference: {count}{like}"
+        return f"not the images of this imager: {title(alarms[0])}, {change(alarms[0], classes)} ({count}){like}"
     if verdict.status == ALARM:
         rest = f"; also {', '.join(title(test) for test in alarms[1:])}" if alarms[1:] else ""
         return f"{title(alarms[0])}: {change(alarms[0], classes)} ({count}){rest}"
