@@ -71,7 +71,7 @@ function plateMap(plate, index) {
     const image = imageAt(cell.key, state.time);
     const any = image || drops.get(cell.key)[0];
     readout.replaceChildren(make("b", {}, placeText(any)), image
-      ? ` ${report.classes[image.class]}, crystals ${digits(crystals(image))}${image.new ? " · new" : ""}`
+      ? ` crystals ${digits(crystals(image))}${image.hit ? "" : ` · ${report.classes[image.class]}`}${image.new ? " · new" : ""}`
       : " no image at this time point");
     detail.replaceChildren(
       make("h3", {}, placeText(any), image && image.new ? make("em", { class: "badge" }, "new") : null),
@@ -132,7 +132,7 @@ function plateMap(plate, index) {
   }
 
   const times = plate.times.map((time, number) =>
-    make("button", { type: "button", onclick: () => step(number) }, time.label, time.since ? make("small", {}, time.since) : null));
+    make("button", { type: "button", "aria-label": time.label, onclick: () => step(number) }, ...shortened(time.label), time.since ? make("small", {}, time.since) : null));
   const playButton = make("button", { type: "button", class: "play", "aria-pressed": "false", onclick: play }, "Play");
   const look = ["Scores", "Images"].map((name, number) =>
     make("button", {
@@ -162,6 +162,12 @@ function plateMap(plate, index) {
       make("div", { class: "map-side" }, readout, make("div", { class: "scroll" }, grid), legend()),
       detail));
   return { section, draw };
+}
+
+// A date with its year apart, which narrow screens leave out.
+function shortened(label) {
+  const dated = label.match(/^(\d+ \w+)( \d{4})(.*)$/);
+  return dated ? [dated[1], make("span", { class: "year" }, dated[2]), dated[3]] : [label];
 }
 
 function legend() {

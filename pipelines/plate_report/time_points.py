@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -29,18 +30,23 @@ def time_points(images: Sequence[tuple[Hashable, Taken]]) -> tuple[list[TimePoin
     """
     undated = sorted({_number(when) for _, when in images if not when.date})
     points = [TimePoint("no date" if number < 0 else f"inspection {number}", "") for number in undated]
-    index = [undated.index(_number(when)) if not when.date else -1 for _, when in images]
-    dated = sorted((number for number, (_, when) in enumerate(images) if when.date), key=lambda n: images[n][1].date)
+    drops_at: dict[str, set[Hashable]] = defaultdict(set)
+    for drop, when in images:
+        if when.date:
+            drops_at[when.date].add(drop)
     starts: list[str] = []
-    seen: dict[Hashable, str] = {}
-    for before, number in zip([None, *dated], dated, strict=False):
-        drop, when = images[number]
-        paused = before is None or _moment(when.date) - _moment(images[before][1].date) >= PAUSE
-        if (paused and not _same_day_alone(starts, when.date)) or seen.get(drop, when.date) != when.date:
-            starts.append(when.date)
-            seen = {}
-        seen[drop] = when.date
-        index[number] = len(undated) + len(starts) - 1
+    point_of: dict[str, int] = {}
+    seen: set[Hashable] = set()
+    before = datetime.datetime.min
+    for date in sorted(drops_at):
+        paused = _moment(date) - before >= PAUSE and not _same_day_alone(starts, date)
+        if paused or seen & drops_at[date]:
+            starts.append(date)
+            seen = set()
+        seen |= drops_at[date]
+        before = _moment(date)
+        point_of[date] = len(undated) + len(starts) - 1
+    index = [point_of[when.date] if when.date else undated.index(_number(when)) for _, when in images]
     return points + _labelled(starts), index
 
 
