@@ -19,6 +19,8 @@ STEPS = (
     "Tuner",
     "Trainer",
     "Evaluator",
+    "ChampionGate",
+    "Report",
     "Pusher",
 )
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 
+from components.endpoint_pusher.options import Endpoint
 from components.evaluator.eval_config import check_thresholds
 from components.evaluator.names import auc_classes
 from components.example_gen.options import LOCAL_BEAM_ARGS
+from components.gate.rules import REGISTRY, Rules
+from components.report.options import ReportOptions
 from components.trainer.jobset.manifest import jobs
 from components.tuner.options import Tuning
+from components.vertex.options import Vertex
 from marco_data.institutions import IMAGER_RULES, ImagerRule
 from marco_model.engine import Engine
 from marco_model.errors import InputError
@@ -46,6 +51,9 @@ class Data(_Section):
     # A folder, a glob or a gs:// URI of MARCO shards; `--data` of `marco run` sets it.
     source: str | None = None
     synthetic: Synthetic | None = None
+    # Labels that experts gave some images in the place of their own, local or gs:// (docs/relabelling.md); `--overlay`
+    # of `marco run` sets it.
+    overlay: str = ""
     split_by: Literal["shard", "hash"] = "shard"
     eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: float = pydantic.Field(0.01, ge=0, le=1)
@@ -79,6 +87,27 @@ class Export(_Section):
     tflite: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Gate(Rules):
+    """What a model must beat to be published, and by which rules (docs/gate.md).
+
+    `champion`: `registry` for the version with that alias in MLflow, `none`, or a model's folder or `gs://` URI.
+    """
+
+    champion: str = REGISTRY
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.champion:
+            raise ValueError("gate.champion is empty; give registry, none, or a model's folder or gs:// URI")
+
+    def rules(self) -> Rules:
+        """Returns the fields of `Rules`."""
+        return Rules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Rules)})
+
+
 class Configuration(_Section):
     """A whole run. Paths that are null lie in the run's output folder."""
 
@@ -94,6 +123,9 @@ class Configuration(_Section):
     # What a model must reach over the evaluation split to be blessed: metric -> smallest good value. The metrics are
     # accuracy, and precision, recall and auc of a class, such as recall/Crystals.
     thresholds: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = pydantic.Field(min_length=1)
+    gate: Gate = Gate()
+    # What the report of the run shows (docs/report.md).
+    report: ReportOptions = ReportOptions()
     export: Export = Export()
     tracking: Tracking = Tracking()
     # The registered model's name in MLflow.
@@ -102,6 +134,10 @@ class Configuration(_Section):
     destination: str | None = None
     # What the steps are given on Kubernetes (docs/kubeflow.md); a run on this machine does not look at it.
     cluster: Cluster = Cluster()
+    # Where in Google Cloud a package for Vertex AI runs, and whose endpoint a model is deployed to (docs/vertex.md).
+    vertex: Vertex | None = None
+    # The endpoint of Vertex AI that a published model takes over, after the Pusher; none by default.
+    endpoint: Endpoint | None = None
     # Beam's options for every step that runs on it, such as --runner=DataflowRunner.
     beam: tuple[str, ...] = LOCAL_BEAM_ARGS
 
@@ -119,11 +155,27 @@ class Configuration(_Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _an_endpoint_is_somewhere(self) -> Configuration:
+        if self.endpoint and not self.vertex:
+            raise ValueError("endpoint is set and vertex is not; give vertex.project and vertex.location")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _thresholds_are_of_the_trained_classes(self) -> Configuration:
         scheme = self.labels.label_scheme()
         if scheme:  # Of raw labels the pipeline checks it, once it has read their names.
             check_thresholds(self.thresholds, scheme.classes, auc_classes(scheme.classes))
+            self.gate.recall_index(scheme.classes)
+            self.report.target_of(scheme.classes)
         return self
+
+
+class Deploying(_Section):
+    """What `marco deploy` needs of a configuration."""
+
+    vertex: Vertex
+    endpoint: Endpoint
+    model_name: str = "marco"
 
 
 def preset_names() -> list[str]:
@@ -151,6 +203,24 @@ def load(
         yaml_values.section(values, ["data"], f"--data {source!r}")["source"] = source
     name = f"{path.name} with {over.name}" if over else path.name
     return check(values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
+
+
+def load_deploying(preset: str | None, given: dict[str, dict[str, Any]], overrides: list[str]) -> Deploying:
+    """Returns the sections for `marco deploy` of a preset, with what was `given` by section, and `overrides`.
+
+    Raises `InputError` as `load` does.
+    """
+    values: dict[str, Any] = {"vertex": {}, "endpoint": {}}
+    if preset:
+        loaded = load(preset)
+        sections = {"vertex": loaded.vertex, "endpoint": loaded.endpoint}
+        values = {name: dataclasses.asdict(one) if one else {} for name, one in sections.items()}
+        values["model_name"] = loaded.model_name
+    for name, fields in given.items():
+        values[name].update({field: value for field, value in fields.items() if value is not None})
+    for override in overrides:
+        yaml_values.override(values, override)
+    return _checked(Deploying, values, preset or "the options of marco deploy")
 
 
 def load_labels(scheme: str) -> Labels:

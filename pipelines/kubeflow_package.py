@@ -32,12 +32,20 @@ _POD = {
 
 
 def add_data_step(
-    package: dict[str, Any], image: str, *, source: str, place: str, synthetic: dict | None, initial: str
+    package: dict[str, Any],
+    image: str,
+    *,
+    source: str,
+    place: str,
+    synthetic: dict | None,
+    initial: str,
+    lookup: str,
+    overlay: str = "",
 ) -> None:
     """Puts the step `Data` in front (`components.cluster.data`) and the package's parameters where steps take them.
 
-    TFX compiled `source`, `fingerprint` and `initial` as parameters of the package; they become outputs of the step.
-    `source`: the data where the parameter `data` is left empty.
+    TFX compiled what is in `OUTPUTS` as parameters of the package; they become outputs of the step. `source`: the data
+    where the parameter `data` is left empty. `lookup`: `components.gate.lookup.Lookup`, as JSON.
     """
     tasks = package["root"]["dag"]["tasks"]
     for task in tasks.values():
@@ -60,6 +68,8 @@ def add_data_step(
         "place": place,
         "synthetic": json.dumps(synthetic),
         "initial": initial,
+        "lookup": lookup,
+        **({"overlay": overlay} if overlay else {}),
         **{f"{name}-file": f"{{{{$.outputs.parameters['{name}'].output_file}}}}" for name in OUTPUTS},
     }
     package["deploymentSpec"]["executors"][f"{DATA_STEP}_executor"] = {

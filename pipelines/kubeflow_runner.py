@@ -9,10 +9,12 @@ import yaml
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
+from components.gate.parameters import Judging
 from components.trainer.parameters import TrainingParameters
 from marco_model.errors import InputError
 from pipelines import kubeflow_package, places
 from pipelines.configuration import Configuration
+from pipelines.judging import lookup
 from pipelines.labelling import label_scheme
 from pipelines.pipeline import create_pipeline
 
@@ -39,6 +41,8 @@ def compile_package(configuration: Configuration, root: str, output: pathlib.Pat
         place=places.data(configuration, root),
         synthetic=configuration.data.synthetic.model_dump() if configuration.data.synthetic else None,
         initial=configuration.network.initial,
+        lookup=lookup(configuration, where, image=configuration.cluster.image).written(),
+        overlay=configuration.data.overlay,
     )
     kubeflow_package.add_resources(package, configuration.cluster)
     platform = kubeflow_package.platform_document(package, configuration.cluster)
@@ -60,6 +64,7 @@ def _compiled(configuration: Configuration, where: places.Places, data: str) -> 
         TrainingParameters(
             parameter("source"), parameter("fingerprint"), parameter("initial"), steps=parameter("steps")
         ),
+        judging=Judging(parameter("champion"), parameter("signature")),
         run_label=parameter("run_label"),
     )
     config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import shutil
 from typing import Any
 
+from components.report.names import HTML_FILE
 from marco_model.errors import InputError
 from pipelines import lineage, places, summary
 from pipelines.configuration import Configuration
@@ -21,26 +23,47 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     where a step refuses them.
     """
     output.mkdir(parents=True, exist_ok=True)
+    configuration = _with_overlay(configuration)
     source = _source(configuration, output)
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
+    from components.gate.parameters import Judging
+    from components.gate.signature import signature
     from components.trainer.parameters import TrainingParameters
     from marco_data.shards import fingerprint
     from marco_model.initial import fingerprint as initial_fingerprint
+    from pipelines.judging import lookup
     from pipelines.labelling import label_scheme
     from pipelines.pipeline import create_pipeline
 
     where = places.local(configuration, output)
     metadata_file = output.resolve() / "metadata.db"
     scheme = label_scheme(configuration.labels, source)
-    parameters = TrainingParameters(source, fingerprint([source]), initial_fingerprint(configuration.network.initial))
-    pipeline = create_pipeline(configuration, where, scheme, parameters, metadata_file=metadata_file)
+    content = fingerprint([source], configuration.data.overlay)
+    parameters = TrainingParameters(source, content, initial_fingerprint(configuration.network.initial))
+    wanted = lookup(configuration, where)
+    own = signature(wanted.settings, parameters.fingerprint, parameters.initial, parameters.steps)
+    judging = Judging(wanted.to_beat(own), own)
+    pipeline = create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
         steps = lineage.last_run(metadata_file, configuration.name)
     told = summary.of(steps)
+    told["report_path"] = str(shutil.copyfile(told["report_path"], output.resolve() / HTML_FILE))
     summary.write_aside(output / "summary.json", told)
     return told
+
+
+def _with_overlay(configuration: Configuration) -> Configuration:
+    """Returns the configuration with an absolute path of its overlay, which is read first, so that errors come soon."""
+    overlay = configuration.data.overlay
+    if not overlay:
+        return configuration
+    from marco_data.relabelling.overlay import read_overlay
+
+    read_overlay(overlay)
+    absolute = overlay if "://" in overlay else str(pathlib.Path(overlay).resolve())
+    return configuration.model_copy(update={"data": configuration.data.model_copy(update={"overlay": absolute})})
 
 
 def _source(configuration: Configuration, output: pathlib.Path) -> str:

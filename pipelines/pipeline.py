@@ -12,7 +12,10 @@ from components.evaluator.component import Evaluator
 from components.example_gen.component import MarcoExampleGen
 from components.example_gen.options import IngestOptions
 from components.example_validator.component import ExampleValidator
+from components.gate.component import ChampionGate
+from components.gate.parameters import Judging
 from components.pusher.component import Pusher
+from components.report.component import Report
 from components.schema.component import CuratedSchema
 from components.statistics_gen.options import stats_options
 from components.trainer.component import Trainer
@@ -28,14 +31,17 @@ def create_pipeline(
     places: Places,
     scheme: LabelScheme,
     parameters: TrainingParameters,
+    judging: Judging | None = None,
     run_label: str | RuntimeParameter = "",
     metadata_file: pathlib.Path | None = None,
 ) -> Pipeline:
     """Returns the whole pipeline over the shards at `parameters.source`, labelled by `scheme`.
 
-    `parameters` and `run_label`, a tag of the run in MLflow, are what changes from run to run: values, or parameters of
-    a compiled package. `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its own.
+    `parameters`, `judging` and `run_label`, a tag of the run in MLflow, are what changes from run to run: values, or
+    parameters of a compiled package. `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its
+    own.
     """
+    judging = judging or Judging()
     example_gen = MarcoExampleGen(parameters.source, parameters.fingerprint, _ingest(configuration.data, scheme))
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
@@ -71,12 +77,31 @@ def create_pipeline(
         thresholds=configuration.thresholds,
         classes=scheme.classes,
     )
+    gate = ChampionGate(
+        examples=examples,
+        model=trainer.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        blessing=evaluator.outputs["blessing"],
+        champion=judging.champion,
+        rules=configuration.gate.rules(),
+        classes=scheme.classes,
+    )
     pusher = Pusher(
         model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
+        model_blessing=gate.outputs["blessing"],
         destination=places.destination,
         registered_model=configuration.model_name,
         run_label=run_label,
+        judging=judging,
+    )
+    report = Report(
+        examples=examples,
+        model=trainer.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        decision=gate.outputs["decision"],
+        options=configuration.report,
+        data_fingerprint=parameters.fingerprint,
+        synthetic=configuration.data.source is None,
     )
     return Pipeline(
         pipeline_name=configuration.name,
@@ -90,7 +115,9 @@ def create_pipeline(
             *tuners,
             trainer,
             evaluator,
+            gate,
             pusher,
+            report,
         ],
         enable_cache=True,
         metadata_connection_config=(
@@ -108,6 +135,7 @@ def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:
         max_pixels=data.max_pixels,
         imager_rules=data.imagers,
         label_scheme=scheme,
+        overlay=data.overlay,
     )
 
 
@@ -122,5 +150,6 @@ def _training(configuration: Configuration, classes: tuple[str, ...], places: Pl
         "tracking": {"uri": places.tracking} | configuration.tracking.model_dump(exclude={"uri"}, exclude_none=True),
         "model_name": configuration.model_name,
         "checkpoints": places.checkpoints,
+        **({"data": {"overlay": configuration.data.overlay}} if configuration.data.overlay else {}),
         **({"cluster": places.placement} if places.placement else {}),
     }

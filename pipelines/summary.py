@@ -9,21 +9,25 @@ from typing import Any
 
 from components.evaluator.names import ALL, OVERALL, SLICES
 from components.evaluator.results import slice_metrics
+from components.gate.decision import read as read_decision
 from components.pusher.record import published
+from components.report.names import HTML_FILE as REPORT_FILE
 from pipelines.lineage import Step
 
 
 def of(steps: dict[str, Step]) -> dict[str, Any]:
     """Returns the summary of a finished local run from its steps' outputs.
 
-    `blessed`, `accuracy`, `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme),
-    `left_out_labels`, `classes` (name, in index order → `precision`, `recall`, null where no image tells them, and
-    `count`), `slices.institution` and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing
-    was published), `mlflow_run_id`, `seconds` (step → seconds), `reused` (steps that were not run again),
-    `resumed_from` (training's first step).
+    `blessed`, `failures` (why it is not), `decision` (the gate's `blessed`, `reasons` and `champion`), `accuracy`,
+    `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme), `left_out_labels`, `classes`
+    (name, in index order → `precision`, `recall`, null where no image tells them, and `count`), `slices.institution`
+    and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
+    `report_path` (the page to open), `mlflow_run_id`, `seconds` (step → seconds), `reused` (steps that were not run
+    again), `resumed_from` (training's first step).
     """
     ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
     evaluation = slice_metrics(steps["Evaluator"].outputs["evaluation"])
+    decision = read_decision(steps["ChampionGate"].outputs["decision"])
     training = _json(steps["Trainer"].outputs["model"], "training.json")
     slices = {
         kind: {name: {"accuracy": found["accuracy"], "count": found["count"]} for name, found in by_name.items()}
@@ -32,8 +36,9 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
     }
     overall = evaluation["slices"][OVERALL][ALL]
     return {
-        "blessed": evaluation["blessed"],
-        "failures": evaluation["failures"],
+        "blessed": decision["blessed"],
+        "failures": [] if decision["blessed"] else decision["reasons"],
+        "decision": {name: decision[name] for name in ("blessed", "reasons", "champion")},
         "accuracy": overall["accuracy"],
         "examples": ingested["splits"],
         "quarantined": ingested["quarantined"],
@@ -49,7 +54,8 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
             for index, name in enumerate(evaluation["classes"])
         },
         "slices": slices,
-        "model_path": published(steps["Pusher"].outputs["pushed_model"]) if evaluation["blessed"] else None,
+        "model_path": published(steps["Pusher"].outputs["pushed_model"]) if decision["blessed"] else None,
+        "report_path": str(pathlib.Path(steps["Report"].outputs["report"]) / REPORT_FILE),
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],
         "seconds": {step.name: round(step.seconds, 1) for step in steps.values()},
@@ -100,6 +106,7 @@ def lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
         told.append(f"unchanged and reused: {', '.join(summary['reused'])}")
     if summary["blessed"]:
         told += [
+            f"the gate: {'; '.join(summary['decision']['reasons'])}",
             f"blessed and published: {summary['model_path']}",
             f"score images:  marco predict --model {summary['model_path']} --output scores.csv FOLDER",
         ]
@@ -107,6 +114,7 @@ def lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
         told.append(f"not blessed, nothing published: {'; '.join(summary['failures'])}")
     return [
         *told,
+        f"the report:    {summary['report_path']}",
         f"compare runs:  mlflow ui --backend-store-uri {summary['tracking_uri']}",
         f"everything:    {output / 'summary.json'}",
     ]

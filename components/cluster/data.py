@@ -1,4 +1,4 @@
-"""The first step on a cluster: looks at the data of this very run, which a schedule started, and says what they are.
+"""The first step on a cluster: looks at the data of this very run, which a schedule started, and at the champion.
 
 It is never cached. Its outputs are parameters of the steps that follow, and so of their cache keys: unchanged data are
 not ingested again.
@@ -12,6 +12,8 @@ import pathlib
 import tempfile
 
 from components.example_gen import files
+from components.gate.lookup import Lookup
+from components.gate.signature import signature
 from components.trainer import parameters
 from marco_data import object_store
 from marco_data.shards import fingerprint
@@ -19,14 +21,15 @@ from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
 from marco_model.errors import exit_status
 from marco_model.initial import fingerprint as initial_fingerprint
 
-OUTPUTS = ("source", "fingerprint", "initial")
+OUTPUTS = ("source", "fingerprint", "initial", "champion", "signature")
 
 
-def describe(source: str, initial: str, synthetic: dict | None, place: str) -> dict[str, str]:
+def describe(source: str, initial: str, synthetic: dict | None, place: str, overlay: str = "") -> dict[str, str]:
     """Returns where the shards are, what stands for their content, and what stands for the weights `initial` names.
 
     Where `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
-    `place`, a folder of its own on a volume or on `gs://`, unless it lies there already.
+    `place`, a folder of its own on a volume or on `gs://`, unless it lies there already. The file `overlay` of answers
+    (docs/relabelling.md), where one is named, is part of the content.
 
     Raises `InputError` where there are no data, or no model to begin from.
     """
@@ -34,7 +37,16 @@ def describe(source: str, initial: str, synthetic: dict | None, place: str) -> d
         settings = dict(synthetic)
         _draw(place, settings.pop("images"), Settings(**settings))
     source = source or place
-    return {"source": source, "fingerprint": fingerprint([source]), "initial": initial_fingerprint(initial)}
+    return {"source": source, "fingerprint": fingerprint([source], overlay), "initial": initial_fingerprint(initial)}
+
+
+def champion(lookup: Lookup, fingerprint: str, initial: str, steps: str) -> dict[str, str]:
+    """Returns the model to beat and what stands for this run's training (`components.gate`).
+
+    Raises `InputError` where MLflow cannot be reached.
+    """
+    told = signature(lookup.settings, fingerprint, initial, steps)
+    return {"champion": lookup.to_beat(told), "signature": told}
 
 
 def _draw(place: str, images: int, settings: Settings) -> None:
@@ -60,12 +72,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--place", required=True, help="where data lie that the run was not told of")
     parser.add_argument("--synthetic", required=True, help="JSON: the set to draw into --place, or null")
     parser.add_argument("--initial", required=True, help="the weights that training begins from")
+    parser.add_argument("--overlay", default="", help="CSV of labels that experts gave (docs/relabelling.md)")
+    parser.add_argument("--lookup", required=True, help="JSON: fields of components.gate.lookup.Lookup")
     parser.add_argument("--steps", required=True, help="steps of training; empty: the recipe's")
     for name in OUTPUTS:
         parser.add_argument(f"--{name}-file", required=True, help=f"where {name} is written")
     told = parser.parse_args(arguments)
     parameters.steps(told.steps)
-    outputs = describe(told.source, told.initial, json.loads(told.synthetic), told.place)
+    outputs = describe(told.source, told.initial, json.loads(told.synthetic), told.place, told.overlay)
+    outputs |= champion(Lookup.read(told.lookup), outputs["fingerprint"], outputs["initial"], told.steps)
     for name, value in outputs.items():
         file = pathlib.Path(getattr(told, f"{name}_file"))
         file.parent.mkdir(parents=True, exist_ok=True)

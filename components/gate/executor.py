@@ -26,6 +26,8 @@ from marco_model.errors import InputError
 Artifacts = dict[str, list[types.Artifact]]
 FIRST = "there is no champion to beat: the thresholds alone decide"
 SERVING = "it is the champion itself, which is serving already"
+_LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
+_TAG = 5000  # Characters; MLflow refuses more than 8,000.
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -88,23 +90,20 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
     def _runs_here(self) -> bool:
         runners = [one.partition("=")[2] for one in self._beam_pipeline_args or [] if one.startswith("--runner=")]
-        return not runners or runners[-1].rpartition(".")[2] in (
-            "DirectRunner",
-            "PrismRunner",
-            "BundleBasedDirectRunner",
-        )
+        return not runners or runners[-1].rpartition(".")[2] in _LOCAL_RUNNERS
 
 
 def _track(model_uri: str, evaluation: str, decided: Decision, to_beat: dict[str, str] | None) -> None:
     run = tracking.run_of_model(model_uri)
     if run is None:
         return
+    reasons = "; ".join(decided.reasons)[:_TAG]
     run.set_tags(
         {
             "blessed": str(decided.blessed).lower(),
-            "failures": "" if decided.blessed else "; ".join(decided.reasons),
+            "failures": "" if decided.blessed else reasons,
             "evaluation": unstaged(evaluation),
-            "gate.reasons": "; ".join(decided.reasons),
+            "gate.reasons": reasons,
             "gate.champion": champion.said(to_beat) if to_beat else "",
         }
     )

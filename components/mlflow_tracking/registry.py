@@ -17,19 +17,34 @@ from pathlib import Path
 from typing import Any
 
 from components.mlflow_tracking import connection
+from components.mlflow_tracking.names import (
+    CHALLENGER,
+    CHAMPION,
+    COMMIT,
+    DATA,
+    EVALUATION,
+    FINGERPRINT,
+    PREVIOUS_CHAMPION,
+    PUBLISHED_AT,
+    SERVED_AT,
+)
 from components.mlflow_tracking.tracking import Run
-
-CHAMPION, CHALLENGER = "champion", "challenger"
-FINGERPRINT, PREVIOUS_CHAMPION, PUBLISHED_AT = "model.fingerprint", "previous_champion", "published_at"
 
 
 def register(
-    run: Run, name: str, saved_model: Path, *, classes: Sequence[str], fingerprint: str, published_at: str | None
+    run: Run,
+    name: str,
+    saved_model: Path,
+    *,
+    classes: Sequence[str],
+    fingerprint: str,
+    published_at: str | None,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Registers a SavedModel under `name`, as a product of `run`, and returns the version.
 
     `fingerprint`: hash of its files. `published_at`: where it serves from, which makes it champion; None if it was not
-    blessed, which makes it challenger.
+    blessed, which makes it challenger. `tags`: where it comes from, kept with those of the run that say so too.
 
     Raises:
         InputError: MLflow cannot be reached.
@@ -46,11 +61,12 @@ def register(
                     name, logged.model_uri, run.run_id, tags={FINGERPRINT: fingerprint}, model_id=logged.model_id
                 )
             version = str(created.version)
-        client.set_model_version_tag(name, version, "blessed", str(published_at is not None).lower())
+        given = {**_lineage(client, run), **(tags or {}), "blessed": str(published_at is not None).lower()}
+        for tag, value in given.items():
+            client.set_model_version_tag(name, version, tag, value)
         aliases = {alias: str(holder) for alias, holder in client.get_registered_model(name).aliases.items()}
         if published_at is not None:
-            client.set_model_version_tag(name, version, PUBLISHED_AT, published_at)
-            _crown(client, name, version, aliases)
+            crown(client, name, version, published_at)
         elif aliases.get(CHAMPION) != version:  # It still serves, whatever a later, stricter judge says of it.
             client.set_registered_model_alias(name, CHALLENGER, version)
     return version
@@ -61,13 +77,25 @@ def _registered(client: Any, name: str, fingerprint: str) -> str | None:
     return str(max(int(version.version) for version in found)) if found else None
 
 
-def _crown(client: Any, name: str, version: str, aliases: Mapping[str, str]) -> None:
-    """Moves the alias `champion`; what was one is named by a tag, so that there is a way back."""
-    before = aliases.get(CHAMPION)
-    if before is not None and before != version:
+def _lineage(client: Any, run: Run) -> dict[str, str]:
+    tags = client.get_run(run.run_id).data.tags
+    return {name: tags[name] for name in (DATA, COMMIT, EVALUATION) if name in tags}
+
+
+def crown(client: Any, name: str, version: str, place: str, *, back: bool = False) -> None:
+    """Makes a version that is published at `place` the champion; what was one is named by a tag: the way back.
+
+    `back`: this is that way, on which the tag stays as it is.
+    """
+    aliases = dict(client.get_registered_model(name).aliases)
+    if PUBLISHED_AT not in client.get_model_version(name, version).tags:
+        client.set_model_version_tag(name, version, PUBLISHED_AT, place)
+    client.set_model_version_tag(name, version, SERVED_AT, place)
+    before = str(aliases.get(CHAMPION, ""))
+    if before and before != version and not back:
         client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, before)
     client.set_registered_model_alias(name, CHAMPION, version)
-    if aliases.get(CHALLENGER) == version:
+    if str(aliases.get(CHALLENGER)) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
 
 

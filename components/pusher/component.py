@@ -7,6 +7,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
 from tfx.types import component_spec, standard_artifacts
 
+from components.gate.parameters import Judging
 from components.pusher.executor import Executor
 
 
@@ -17,6 +18,8 @@ class PusherSpec(component_spec.ComponentSpec):
         "destination": component_spec.ExecutionParameter(type=str),
         "registered_model": component_spec.ExecutionParameter(type=str),
         "run_label": component_spec.ExecutionParameter(type=str),
+        "judged_against": component_spec.ExecutionParameter(type=str),
+        "signature": component_spec.ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -41,12 +44,19 @@ class Pusher(base_component.BaseComponent):
         destination: "str | data_types.RuntimeParameter",
         registered_model: "str | data_types.RuntimeParameter" = "",
         run_label: "str | data_types.RuntimeParameter" = "",
+        judging: Judging | None = None,
     ):
-        """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none."""
+        """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none.
+
+        `judging`: what the gate was told, kept with the registered version.
+        """
+        judging = judging or Judging()
         spec = PusherSpec(
             destination=destination,
             registered_model=registered_model,
             run_label=run_label,
+            judged_against=judging.champion,
+            signature=judging.signature,
             model=model,
             model_blessing=model_blessing,
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),

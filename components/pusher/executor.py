@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,15 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.mlflow_tracking import registry, tracking
+from components.mlflow_tracking import names, registry, tracking
 from components.pusher import bucket, storage
 from components.pusher.record import RECORD_FILE
 from marco_data.object_store import is_object
 from marco_model.labels import CLASSES
 
 METADATA = "assets.extra/marco.json"
+POD_RUN = "MARCO_RUN"
+"""Where a step on Kubeflow Pipelines finds its run's id (`pipelines.kubeflow_package`)."""
 
 
 class Executor(base_executor.BaseExecutor):
@@ -60,6 +63,7 @@ class Executor(base_executor.BaseExecutor):
                     classes=_classes(saved_model),
                     fingerprint=storage.fingerprint(saved_model),
                     published_at=version.path if version else None,
+                    tags=self._lineage(exec_properties),
                 )
         output.set_int_custom_property("pushed", int(version is not None))
         if version:
@@ -73,6 +77,17 @@ class Executor(base_executor.BaseExecutor):
             "registered_version": registered,
         }
         io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
+
+
+    def _lineage(self, properties: dict[str, Any]) -> dict[str, str]:
+        """Returns the tags that say which run of which pipeline made a version, and what it was judged against."""
+        pipeline = getattr(self._context, "pipeline_info", None)
+        return {
+            names.JUDGED_AGAINST: properties["judged_against"],
+            names.SIGNATURE: properties["signature"],
+            names.PIPELINE: pipeline.id if pipeline else "",
+            names.PIPELINE_RUN: os.environ.get(POD_RUN) or getattr(self._context, "pipeline_run_id", None) or "",
+        }
 
 
 @contextlib.contextmanager

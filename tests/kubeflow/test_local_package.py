@@ -35,6 +35,8 @@ STEPS = {
     "Transform",
     "Trainer",
     "Evaluator",
+    "ChampionGate",
+    "Report",
     "Pusher",
 }
 LABEL = "marco-test"
@@ -136,7 +138,7 @@ def test_every_step_runs_and_the_pushed_model_scores_pictures(root: Path, real_i
     assert (ran.problems, ran.status) == ({}, 0)
     assert ran.started == steps(package)
     assert steps(package) == STEPS
-    assert blessings(root) == ["BLESSED"]
+    assert blessings(root) == ["BLESSED", "BLESSED"]  # The Evaluator's, and the gate's without a champion.
     (model,) = (root / "models").iterdir()
     assert trained_runs(root) == [("by hand", TRAINED)]
     scores = predictions(model, root, real_images)

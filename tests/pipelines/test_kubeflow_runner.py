@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from components.cluster import data
+from components.gate.signature import signature
 from marco_model.errors import InputError
 from pipelines import configuration, kubeflow_runner
 
@@ -111,7 +112,8 @@ def test_every_input_has_its_producer(package):
         "Transform": {"MarcoExampleGen", "CuratedSchema"},
         "Trainer": {"Transform"},
         "Evaluator": {"MarcoExampleGen", "Trainer"},
-        "Pusher": {"Trainer", "Evaluator"},
+        "ChampionGate": {"MarcoExampleGen", "Trainer", "Evaluator"},
+        "Pusher": {"Trainer", "ChampionGate"},
     }
     for name, task in tasks(package).items():
         artifacts = task.get("inputs", {}).get("artifacts", {})
@@ -245,8 +247,9 @@ SMALL = {"images": 8, "seed": 3, "eval_share": 0.25, "shorter_side": 48, "label_
 
 
 def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_not(given, tmp_path):
-    def keys(**values):
+    def keys(champion="", **values):
         told = data.describe(str(tmp_path / "data"), "random", None, "")
+        told |= {"champion": champion, "signature": signature("settings", told["fingerprint"], "random", "")}
         return kubeflow_cache.cache_keys(given[0], values, {"Data": told})
 
     data.describe("", "random", SMALL, str(tmp_path / "data"))
@@ -258,7 +261,9 @@ def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_n
         return {name for name in one if one[name] != other[name]}
 
     assert differ(keys(run_label="tuesday"), first) == {"Pusher"}
-    assert differ(keys(run_label="monday", steps="20"), first) == {"Trainer", "Evaluator", "Pusher"}
+    assert differ(keys(run_label="monday", champion="{}"), first) == {"ChampionGate", "Pusher"}
+    trained = {"Trainer", "Evaluator", "ChampionGate", "Pusher"}
+    assert differ(keys(run_label="monday", steps="20"), first) == trained
     shard = next((tmp_path / "data").glob("train-*"))
     shard.write_bytes(shard.read_bytes() + b"\0")
     assert differ(keys(run_label="monday"), first) == set(first) - {"CuratedSchema"}

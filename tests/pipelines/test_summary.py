@@ -10,6 +10,7 @@ from pipelines import summary
 SUMMARY = {
     "blessed": True,
     "failures": [],
+    "decision": {"blessed": True, "reasons": ["better than the champion: accuracy"], "champion": {"version": "2"}},
     "accuracy": 0.75,
     "examples": {"train": 12, "eval": 4},
     "quarantined": 2,
@@ -21,6 +22,7 @@ SUMMARY = {
     },
     "slices": {"institution": {"CSIRO": {"accuracy": 0.5, "count": 2}, "HWMRI": {"accuracy": 1.0, "count": 2}}},
     "model_path": "runs/x/models/3",
+    "report_path": "runs/x/report.html",
     "tracking_uri": "sqlite:///runs/x/mlflow.db",
     "reused": ["Transform"],
 }
@@ -44,6 +46,8 @@ def test_the_lines_say_what_was_published_and_what_to_do_next():
     assert "3 left out: raw label 8 (out of focus) 3" in text
     assert "marco predict --model runs/x/models/3" in text
     assert "unchanged and reused: Transform" in text
+    assert "the report:    runs/x/report.html" in text
+    assert "the gate: better than the champion: accuracy" in text
 
 
 def test_a_model_that_failed_says_why():

@@ -3,10 +3,13 @@ import json
 import pytest
 
 from components.cluster import data
+from components.gate.lookup import Lookup
+from components.gate.signature import signature
 from marco_data import object_store
 from marco_data.shards import fingerprint
 from marco_model.errors import InputError
 
+LOOKUP = Lookup("registry", "sqlite:////nowhere/mlflow.db", "marco", "settings")
 SMALL = {"images": 8, "seed": 3, "eval_share": 0.25, "shorter_side": 48, "label_noise": 0.0}
 
 
@@ -14,7 +17,7 @@ def arguments(folder, source="", place="", synthetic=None, steps=""):
     outputs = [part for name in data.OUTPUTS for part in (f"--{name}-file", str(folder / "out" / name / "file"))]
     return [
         *("--source", source, "--place", str(place), "--synthetic", json.dumps(synthetic)),
-        *("--initial", "random", "--steps", steps, *outputs),
+        *("--initial", "random", "--lookup", LOOKUP.written(), "--steps", steps, *outputs),
     ]
 
 
@@ -26,7 +29,14 @@ def test_synthetic_data_are_drawn_once_and_described_alike(tmp_path):
     place = tmp_path / "data"
     data.main(arguments(tmp_path, place=place, synthetic=SMALL))
     first = outputs(tmp_path)
-    assert first == {"source": str(place), "fingerprint": fingerprint([str(place)]), "initial": "random"}
+    content = fingerprint([str(place)])
+    assert first == {
+        "source": str(place),
+        "fingerprint": content,
+        "initial": "random",
+        "champion": "",
+        "signature": signature("settings", content, "random", ""),
+    }
     drawn = {path: path.stat().st_mtime_ns for path in place.iterdir()}
     data.main(arguments(tmp_path, place=place, synthetic=SMALL))
     assert outputs(tmp_path) == first
@@ -68,3 +78,10 @@ def test_synthetic_data_are_drawn_into_a_bucket_once_and_anew_where_they_are_hal
 def test_no_data_are_told(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         data.describe(str(tmp_path / "nowhere"), "random", None, "")
+
+
+def test_an_mlflow_server_that_does_not_answer_is_no_missing_champion(tmp_path):
+    told = arguments(tmp_path, place=tmp_path / "data", synthetic=SMALL)
+    told[told.index("--lookup") + 1] = Lookup("registry", "http://127.0.0.1:1", "marco", "settings").written()
+    with pytest.raises(InputError, match=r"MLflow at http://127\.0\.0\.1:1 failed"):
+        data.main(told)

@@ -48,7 +48,13 @@ def push(folder, model, destination, blessed, name):
     Executor().Do(
         {"model": [model], "model_blessing": [blessing]},
         {"pushed_model": [output]},
-        {"destination": str(destination), "registered_model": name, "run_label": ""},
+        {
+            "destination": str(destination),
+            "registered_model": name,
+            "run_label": "",
+            "judged_against": '{"model": "/models/0", "version": "0"}',
+            "signature": "f00d",
+        },
     )
     return output
 
@@ -78,7 +84,11 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     champion = client.get_model_version_by_alias("drops", "champion")
     assert str(champion.version) == "2"
     assert champion.tags["previous_champion"] == "1"
-    assert champion.tags["published_at"] == str(models / "2")
+    assert champion.tags["published_at"] == champion.tags["served_at"] == str(models / "2")
+    assert champion.tags["marco.signature"] == "f00d"
+    assert champion.tags["judged_against"] == '{"model": "/models/0", "version": "0"}'
+    trained_by = client.get_run(champion.run_id).data.tags
+    assert champion.tags["mlflow.source.git.commit"] == trained_by["mlflow.source.git.commit"]
 
     third = trained(tmp_path / "third", colour_model, store, "third", extra=b"worse")
     output = push(tmp_path / "pushed4", third, models, False, "drops")
