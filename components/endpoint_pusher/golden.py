@@ -29,11 +29,11 @@ class GoldenFailed(ClusterError):
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """A JPEG or PNG and, where it is known, the class that it shows, by name."""
+    """A JPEG or PNG and, where it is known, the class that it shows; a name that is no class says nothing."""
 
     name: str
     content: bytes
-    shows: str | None = None
+    shows: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def answers(classifier: LoadedClassifier, images: Sequence[Image]) -> list[Golde
     for image in images:
         scores = classifier.score([image.content])[0]
         label = classifier.classes[int(scores.argmax())]
-        if image.shows and image.shows != label:
+        if image.shows in classifier.classes and image.shows != label:
             raise InputError(
                 f"golden image {image.name} shows {image.shows} and the model says {label}; deploy another, or mend "
                 "the image's folder"
@@ -100,8 +100,8 @@ def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) 
             if answer.deployed_model_id == identity:
                 return _plain(answer.predictions[0])
     raise GoldenFailed(
-        f"golden image {golden.name} has no answer of deployed model {identity}, with {share} % of the traffic, in {tries} "
-        f"requests{said}"
+        f"golden image {golden.name} has no answer of deployed model {identity}, with {share} % of the traffic, "
+        f"in {tries} requests{said}"
     )
 
 

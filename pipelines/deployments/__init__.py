@@ -1,0 +1,1 @@
+"""What `marco deploy` shows and asks beside `components.endpoint_pusher`."""
