@@ -220,12 +220,12 @@ def _instance(image: bytes) -> dict[str, Any]:
     return {"image_bytes": {"b64": _base64(image)}}
 
 
-def batch_size(server: ServerProcess) -> float:
-    """Returns how many images the model scored at once on average since the server began."""
+def batches(server: ServerProcess) -> np.ndarray:
+    """Returns how many images the model has scored since the server began, and in how many batches."""
     with urllib.request.urlopen(server.url + "/metrics") as answer:
         lines = answer.read().decode().splitlines()
     values = {line.split("{")[0]: float(line.split()[-1]) for line in lines if line.startswith("marco_batch_images_")}
-    return values["marco_batch_images_sum"] / values["marco_batch_images_count"]
+    return np.array([values["marco_batch_images_sum"], values["marco_batch_images_count"]])
 
 
 def _measured(options: Sequence[str], chosen: argparse.Namespace, seconds: float, what: str) -> Load:
@@ -235,9 +235,11 @@ def _measured(options: Sequence[str], chosen: argparse.Namespace, seconds: float
         good, bad = good_requests(images, scores), bad_requests(images[0], scores[0])
         alone = load(server, good, bad, clients=1, bad_share=0, seconds=min(10, seconds))
         print(f"{what}, one client: p50 {1000 * np.median(alone.latencies):.1f} ms", file=sys.stderr)
+        before = batches(server)
         outcome = load(server, good, bad, chosen.clients, chosen.bad, seconds)
         print(f"{what}, {chosen.clients} clients: {outcome.said()}", file=sys.stderr)
-        print(f"{batch_size(server):.2f} images at once on average", file=sys.stderr)
+        scored, times = batches(server) - before
+        print(f"{scored / times:.2f} images at once on average", file=sys.stderr)
         if status := server.end():
             outcome.wrong.append(f"exit status {status}")
     return outcome

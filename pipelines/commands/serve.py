@@ -35,7 +35,7 @@ def serve(
     ] = 5.0,
     max_instances: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 128,
     max_waiting: Annotated[int, typer.Option(min=1, help="Images waiting; above it a request gets 503.")] = 512,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image, and of a batch.")] = 50_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000,
     max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20,
     max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64,
     threads: Annotated[

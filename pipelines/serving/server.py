@@ -36,6 +36,8 @@ from pipelines.serving.limits import Limits, RequestError
 if TYPE_CHECKING:
     from marco_model.load import LoadedClassifier
 
+BATCH_PIXELS = 50_000_000
+"""A batch has no more, unless it is one image: decoded, its images take 150 MB together."""
 BATCH_IMAGES = Histogram(
     "marco_batch_images", "Images the model scored at once", ["model_name"], buckets=(1, 2, 4, 8, 16, 32, 64)
 )
@@ -90,7 +92,7 @@ class _Marco(Model):  # type: ignore[misc]
         self._batcher: Batcher[bytes, Scored | Refused] = Batcher(
             work,
             max_items=options.max_batch,
-            max_weight=limits.max_pixels,
+            max_weight=BATCH_PIXELS,
             wait_seconds=options.batch_wait_seconds,
             max_waiting=options.max_waiting,
         )
