@@ -139,7 +139,7 @@ def load(directory: str | Path) -> LoadedClassifier:
     Raises InputError if there is none, or if it takes something other than encoded images.
     """
     found = saved_model_directory(directory)
-    with _without_warnings():
+    with without_warnings():
         saved = tf.saved_model.load(str(found))
     signature = saved.signatures.get("serving_default")
     if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
@@ -156,7 +156,7 @@ def load(directory: str | Path) -> LoadedClassifier:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Keeps TensorFlow from warning that the published model's variables, of TensorFlow 1, cannot be trained."""
     logger = tf.get_logger()
     level = logger.level
