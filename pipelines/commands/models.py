@@ -1,0 +1,70 @@
+"""`marco models`: the versions in MLflow's registry, and which of them serves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+Tracking = Annotated[str, typer.Option(help="A run's folder, or MLflow's URI.")]
+Name = Annotated[str, typer.Option(help="The registered model.")]
+Destination = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Where versions are published: a folder or gs:// URI; by default where the champion is."),
+]
+
+
+def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
+    """List the versions of a model, newest first: what they reached, where they serve, what they come from.
+
+    Example: marco models list --tracking runs/local
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from components.mlflow_tracking import versions
+
+    table = Table(title=f"Versions of {name}", title_justify="left")
+    for column in ("version", "alias", "accuracy", "recall of Crystals", "published at", "created", "data", "commit"):
+        table.add_column(column, overflow="fold")
+    for one in versions.listed(versions.store(tracking), name):
+        shares = ("" if share is None else f"{share:.2%}" for share in (one.accuracy, one.recall))
+        created = one.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(one.version, ", ".join(one.aliases), *shares, one.place, created, one.data[:8], one.commit[:8])
+    Console().print(table)
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="Number of the version.")],
+    tracking: Tracking = "runs/local",
+    name: Name = "marco",
+    destination: Destination = None,
+) -> None:
+    """Make a version the champion: publish it, unless it is the newest there already, and move the alias.
+
+    Example: marco models promote 3 --tracking runs/local
+    """
+    from components.mlflow_tracking import versions
+
+    done = versions.promote(versions.store(tracking), name, version, destination)
+    before = f", before it version {done.before}" if done.before not in ("", done.version) else ""
+    typer.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.there)}.")
+
+
+def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destination: Destination = None) -> None:
+    """Go back to the champion before: it is published under a new number, which is what servers take.
+
+    Done again, it goes back one further.
+
+    Example: marco models rollback --tracking runs/local
+    """
+    from components.mlflow_tracking import versions
+
+    done = versions.rollback(versions.store(tracking), name, destination)
+    typer.echo(
+        f"Back from version {done.before} to version {done.version} of {name}; {_place(done.place, done.there)}."
+    )
+
+
+def _place(place: str, there: bool) -> str:
+    return f"it was the newest already: {place}" if there else f"published: {place}"
