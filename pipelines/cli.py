@@ -9,6 +9,7 @@ import typer
 
 from marco_model.errors import exit_status
 from pipelines.commands import (
+    compare,
     compile,
     data_import,
     data_ingest,
@@ -16,6 +17,7 @@ from pipelines.commands import (
     data_synthesize,
     deploy,
     explain,
+    models,
     monitor_check,
     monitor_reference,
     predict,
@@ -44,9 +46,12 @@ deployments = typer.Typer(help="Deploy published models to an endpoint of Vertex
 app.add_typer(deployments, name="deploy")
 monitor = typer.Typer(help="Watch whether images still look as they did.", no_args_is_help=True)
 app.add_typer(monitor, name="monitor")
+registered = typer.Typer(help="List, promote and take back versions of a registered model.", no_args_is_help=True)
+app.add_typer(registered, name="models")
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
+app.command("compare")(compare.compare)
 app.command("released")(released.released)
 app.command("compile")(compile.compile_)
 app.command("submit")(submit.submit)
@@ -60,6 +65,9 @@ deployments.command("promote")(deploy.promote)
 deployments.command("rollback")(deploy.rollback)
 monitor.command("reference")(monitor_reference.reference)
 monitor.command("check")(monitor_check.check)
+registered.command("list")(models.list_)
+registered.command("promote")(models.promote)
+registered.command("rollback")(models.rollback)
 data.command("import")(data_import.import_)
 data.command("ingest")(data_ingest.ingest)
 data.command("inspect")(data_inspect.inspect)

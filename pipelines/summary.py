@@ -22,8 +22,8 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
     `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme), `left_out_labels`, `classes`
     (name, in index order → `precision`, `recall`, null where no image tells them, and `count`), `slices.institution`
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
-    `report_path` (the page to open), `mlflow_run_id`, `seconds` (step → seconds), `reused` (steps that were not run
-    again), `resumed_from` (training's first step).
+    `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact), `seconds` (step →
+    seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
     """
     ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
     evaluation = slice_metrics(steps["Evaluator"].outputs["evaluation"])
@@ -58,6 +58,7 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
         "report_path": str(pathlib.Path(steps["Report"].outputs["report"]) / REPORT_FILE),
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],
+        "evaluation": steps["Evaluator"].outputs["evaluation"],
         "seconds": {step.name: round(step.seconds, 1) for step in steps.values()},
         "reused": [step.name for step in steps.values() if step.reused],
         "resumed_from": training["resumed_from"],

@@ -44,7 +44,7 @@ def aligned(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
     """Returns both in the order of (`shard`, `index`); raises `InputError` where they are not of the same examples."""
     one, other = (frame.sort_values(_KEY, ignore_index=True) for frame in (one, other))
     same = len(one) == len(other) and all(
-        np.array_equal(one[name].to_numpy(), other[name].to_numpy()) for name in [*_KEY, "label"]
+        np.array_equal(one[name].to_numpy(), other[name].to_numpy()) for name in [*_KEY, "image_id", "label"]
     )
     if not same:
         raise InputError(

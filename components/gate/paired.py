@@ -52,6 +52,12 @@ def p_better(found: Pairs) -> float:
     return float(stats.binomtest(found.gained, discordant, 0.5, alternative="greater").pvalue)
 
 
+def p_different(found: Pairs) -> float:
+    """Returns `p_better`'s two-sided counterpart."""
+    discordant = found.gained + found.lost
+    return float(stats.binomtest(found.gained, discordant, 0.5).pvalue) if discordant else 1.0
+
+
 def smallest_better(found: Pairs, level: float) -> float | None:
     """Returns the smallest difference that `p_better` would call better at `level`, of as many discordant images.
 

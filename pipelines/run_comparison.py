@@ -1,0 +1,183 @@
+"""Runs side by side: each slice's accuracy and recall, and the differences to the first with their intervals."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.evaluator.names import OVERALL
+from components.evaluator.prediction_table import scores_of
+from components.gate import paired, unpaired
+from components.gate.comparison import aligned
+from marco_model.errors import InputError
+from pipelines.judged_runs import ACCURACY, Judged, Share, Slice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAIRED, UNPAIRED, UNKNOWN = "paired", "unpaired", ""
+COLUMNS = ("metric", "slice", "value", "run", "share", "images", "difference", "low", "high", "how", "p")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A run in a slice: its share and images, and the `difference` to the first run.
+
+    `how`: `paired`, on the same images, by Agresti and Min's interval, with `p` of McNemar's exact two-sided test;
+    `unpaired`, by Newcombe's; empty where the counts for an interval are not known, and of the first run.
+    """
+
+    run: str
+    share: float | None = None
+    images: int | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    how: str = UNKNOWN
+    p: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A metric of a slice, a cell a run."""
+
+    metric: str
+    slice: str
+    value: str
+    cells: tuple[Cell, ...]
+
+
+def compare(runs: Sequence[Judged], recall_class: str, confidence: float = 0.95) -> list[Row]:
+    """Returns the rows of `accuracy` and of the recall of `recall_class`, overall first.
+
+    Raises `InputError` where a run's classes are others than the first one's.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if first.classes and run.classes and run.classes != first.classes:
+            raise InputError(
+                f"{run.label} has the classes {', '.join(run.classes)}, and {first.label} {', '.join(first.classes)}; "
+                "compare runs of the same classes"
+            )
+    tables = [_tables(first, run) for run in runs[1:]]
+    rows = []
+    for metric in (ACCURACY, f"recall/{recall_class}"):
+        for where in sorted({of for run in runs for name, of in run.shares if name == metric}, key=_rank):
+            key = (metric, where)
+            base = first.shares.get(key)
+            cells = [Cell(first.label, base.share, base.images) if base else Cell(first.label)]
+            for run, table in zip(runs[1:], tables, strict=True):
+                cells.append(_cell(run, run.shares.get(key), base, _pairs(table, key, first.classes), confidence))
+            rows.append(Row(metric, where.kind, where.value, tuple(cells)))
+    return rows
+
+
+def _rank(where: Slice) -> tuple[bool, str, str]:
+    return (where.kind != OVERALL, where.kind, where.value)
+
+
+def _tables(first: Judged, run: Judged) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Returns the predictions of both in one order, or None where they are not of the same images."""
+    if first.predictions is None or run.predictions is None:
+        return None
+    try:
+        return aligned(first.predictions, run.predictions)
+    except InputError:
+        return None
+
+
+def _pairs(
+    tables: tuple[pd.DataFrame, pd.DataFrame] | None, key: tuple[str, Slice], classes: Sequence[str]
+) -> paired.Pairs | None:
+    if tables is None:
+        return None
+    base, other = tables
+    metric, where = key
+    labels = base["label"].to_numpy()
+    chosen = np.ones(len(labels), bool) if where.kind == OVERALL else base[where.kind].to_numpy() == where.value
+    if metric != ACCURACY:
+        chosen &= labels == list(classes).index(metric.partition("/")[2])
+    right = [scores_of(table).argmax(axis=1)[chosen] == labels[chosen] for table in (other, base)]
+    return paired.pairs(*right)
+
+
+def _cell(run: Judged, share: Share | None, base: Share | None, pairs: paired.Pairs | None, confidence: float) -> Cell:
+    if share is None:
+        return Cell(run.label)
+    cell = Cell(run.label, share.share, share.images)
+    if base is None:
+        return cell
+    cell = dataclasses.replace(cell, difference=share.share - base.share)
+    if pairs is not None:
+        low, high, _ = paired.interval(pairs, confidence)
+        return dataclasses.replace(cell, low=low, high=high, how=PAIRED, p=paired.p_different(pairs))
+    if share.hits is None or share.images is None or base.hits is None or base.images is None:
+        return cell
+    low, high = unpaired.interval(share.hits, share.images, base.hits, base.images, confidence)
+    return dataclasses.replace(cell, low=low, high=high, how=UNPAIRED)
+
+
+def table(rows: Sequence[Row], metric: str) -> Any:
+    """Returns a rich table of one metric: a row a slice, a column a run; `=` marks paired, `~` unpaired differences."""
+    from rich.table import Table
+
+    shown = Table(title=metric, title_justify="left")
+    chosen = [row for row in rows if row.metric == metric]
+    for column in ("slice", ""):
+        shown.add_column(column)
+    for cell in chosen[0].cells if chosen else ():
+        shown.add_column(cell.run, justify="right")
+    for row in chosen:
+        value = "" if row.slice == OVERALL else row.value
+        shown.add_row(row.slice, value, *(_told(cell) for cell in row.cells))
+    return shown
+
+
+def _told(cell: Cell) -> str:
+    if cell.share is None:
+        return "–"
+    told = f"{cell.share:.1%}" + (f" of {cell.images:,}" if cell.images is not None else "")
+    if cell.difference is None:
+        return told
+    difference = f"{100 * cell.difference:+.1f}"
+    if cell.low is None or cell.high is None:
+        return f"{told}\n{difference}"
+    mark = "=" if cell.how == PAIRED else "~"
+    return f"{told}\n{difference} ({100 * cell.low:+.1f} to {100 * cell.high:+.1f}) {mark}"
+
+
+def said(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> list[str]:
+    """Returns how each run was compared with the first, in words."""
+    lines = [f"differences to {runs[0].label} in percentage points, with {confidence:.0%} intervals:"]
+    for index, run in enumerate(runs[1:], 1):
+        how = {row.cells[index].how for row in rows if row.cells[index].difference is not None}
+        told = {
+            PAIRED: "= paired: both judged the same images (McNemar, Agresti–Min)",
+            UNPAIRED: "~ unpaired: other images, or no predictions at hand (Newcombe)",
+            UNKNOWN: "no interval where the count of images is not known",
+        }
+        lines += [f"  {run.label}: {told[one]}" for one in (PAIRED, UNPAIRED, UNKNOWN) if one in how]
+    return lines
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Writes a line for each metric, slice and run; shares, not percentages; empty where unknown."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            for cell in row.cells:
+                place = {"metric": row.metric, "slice": row.slice, "value": row.value}
+                writer.writerow({**place, **dataclasses.asdict(cell)})
+
+
+def write_json(rows: Sequence[Row], confidence: float, path: Path) -> None:
+    """Writes `confidence` and `rows`, as `Row` and `Cell` have them; null where unknown."""
+    told = {"confidence": confidence, "rows": [dataclasses.asdict(row) for row in rows]}
+    path.write_text(json.dumps(told, indent=1) + "\n")

@@ -1,0 +1,162 @@
+"""Runs compared: pairs where both judged the same images, Newcombe's interval where not; a real MLflow store."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from components.evaluator import prediction_table
+from components.gate import paired, unpaired
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+from pipelines import judged_runs, run_comparison
+
+COUNT = 600
+LABELS = np.arange(COUNT) % 4
+INSTITUTIONS = np.where(np.arange(COUNT) % 5 < 3, "CSIRO", "Merck")
+IMAGERS = np.where(np.arange(COUNT) % 2, "Rock", "Minstrel")
+
+
+def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True):
+    """Writes what the Evaluator leaves of a model that is wrong on some images; returns where, and the images right.
+
+    `first`: the id of the first image, by which sets of images are told apart.
+    """
+    rng = np.random.default_rng(seed)
+    guesses = np.where(rng.random(COUNT) < wrong, (LABELS + 1) % 4, LABELS)
+    index = np.arange(COUNT)
+    frame = pd.DataFrame(
+        {
+            "shard": [f"data-{one % 2}.gz" for one in index],
+            "index": (index // 2).astype(np.int32),
+            "image_id": index + first,
+            "filename": [f"{one}.jpg" for one in index],
+            "label": LABELS.astype(np.int16),
+            "institution": INSTITUTIONS,
+            "imager": IMAGERS,
+            "scores": list(np.eye(4, dtype=np.float32)[guesses]),
+        }
+    )
+    folder.mkdir(parents=True)
+    if with_predictions:
+        prediction_table.write(frame, folder / prediction_table.PREDICTIONS_FILE)
+
+    def found(chosen):
+        matrix = np.zeros([4, 4], int)
+        np.add.at(matrix, (LABELS[chosen], guesses[chosen]), 1)
+        return {"count": int(chosen.sum()), "confusion_matrix": matrix.tolist()}
+
+    slices = {
+        "overall": {"all": found(np.ones(COUNT, bool))},
+        "institution": {one: found(one == INSTITUTIONS) for one in ("CSIRO", "Merck")},
+        "imager": {one: found(one == IMAGERS) for one in ("Minstrel", "Rock")},
+    }
+    (folder / "metrics.json").write_text(json.dumps({"classes": list(CLASSES), "slices": slices}))
+    return folder, guesses == LABELS
+
+
+def run_folder(folder, seed, **options):
+    where, right = evaluation(folder / "evaluation", seed, **options)
+    told = {"evaluation": str(where), "tracking_uri": "sqlite:////nowhere.db", "mlflow_run_id": "0" * 32}
+    (folder / "summary.json").write_text(json.dumps(told))
+    return str(folder), right
+
+
+def rows_of(*runs, **options):
+    found = [judged_runs.find(run, "nowhere", "marco") for run in runs]
+    return found, {
+        (row.metric, row.slice, row.value): row for row in run_comparison.compare(found, "Crystals", **options)
+    }
+
+
+def test_runs_over_the_same_images_are_paired_slice_by_slice(tmp_path):
+    one, right = run_folder(tmp_path / "one", 0)
+    other, better = run_folder(tmp_path / "other", 1, wrong=0.1)
+    found, rows = rows_of(one, other, confidence=0.9)
+    chosen = {
+        ("accuracy", "overall", "all"): np.ones(COUNT, bool),
+        ("accuracy", "imager", "Rock"): IMAGERS == "Rock",
+        ("accuracy", "institution", "CSIRO"): INSTITUTIONS == "CSIRO",
+        ("recall/Crystals", "overall", "all"): LABELS == 1,
+        ("recall/Crystals", "institution", "Merck"): (LABELS == 1) & (INSTITUTIONS == "Merck"),
+    }
+    assert set(chosen) < set(rows)
+    for key, on in chosen.items():
+        base, cell = rows[key].cells
+        assert (base.share, base.images) == (pytest.approx(right[on].mean()), on.sum())
+        assert cell.difference == pytest.approx(better[on].mean() - right[on].mean())
+        pairs = paired.pairs(better[on], right[on])
+        assert (cell.how, cell.p) == ("paired", pytest.approx(paired.p_different(pairs)))
+        assert (cell.low, cell.high) == pytest.approx(paired.interval(pairs, 0.9)[:2])
+    assert next(iter(rows)) == ("accuracy", "overall", "all")
+    assert "paired: both judged the same images" in run_comparison.said(found, list(rows.values()), 0.9)[1]
+
+
+@pytest.mark.parametrize("options", [{"first": 1000}, {"with_predictions": False}])
+def test_runs_over_other_images_or_without_predictions_are_not_paired(tmp_path, options):
+    one, right = run_folder(tmp_path / "one", 0)
+    other, better = run_folder(tmp_path / "other", 1, **options)
+    found, rows = rows_of(one, other)
+    on = INSTITUTIONS == "Merck"
+    cell = rows["accuracy", "institution", "Merck"].cells[1]
+    hits = int(better[on].sum()), int(on.sum()), int(right[on].sum()), int(on.sum())
+    assert (cell.how, cell.p) == ("unpaired", None)
+    assert (cell.low, cell.high) == pytest.approx(unpaired.interval(*hits, 0.95))
+    assert "unpaired" in run_comparison.said(found, list(rows.values()), 0.95)[1]
+
+
+def test_other_classes_are_refused(tmp_path):
+    one, _ = run_folder(tmp_path / "one", 0)
+    other, _ = run_folder(tmp_path / "other", 1)
+    told = json.loads((tmp_path / "other/evaluation/metrics.json").read_text())
+    (tmp_path / "other/evaluation/metrics.json").write_text(json.dumps({**told, "classes": ["a", "b", "c", "d"]}))
+    with pytest.raises(InputError, match=r"other has the classes a, b, c, d, and .*one Clear, Crystals"):
+        rows_of(one, other)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no summary\.json"):
+        judged_runs.find(str(tmp_path), "nowhere", "marco")
+    with pytest.raises(InputError, match="no MLflow store"):
+        judged_runs.find("champion", str(tmp_path), "marco")
+
+
+@pytest.mark.slow
+def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch):
+    from components.mlflow_tracking import connection, tracking
+    from components.mlflow_tracking.registry import crown
+    from pipelines.cli import app
+
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    store = connection.local_store(tmp_path / "store")
+    client = connection.client(store)
+    folder, right = run_folder(tmp_path / "one", 0)
+    where, better = evaluation(tmp_path / "kept", 1)
+    kept = tracking.open_run(store, "marco", "kept", "kept")
+    kept.set_tags({"evaluation": str(where)})
+    gone = tracking.open_run(store, "marco", "gone", "gone")
+    gone.log_slices(
+        {"eval/accuracy": 0.75, "eval/count": 40.0, "eval/recall/Crystals": 0.5, "train/loss": 1.0, "epoch": 2.0}
+    )
+    gone.log_slices({"eval/institution/CSIRO/accuracy": 0.7, "eval/institution/CSIRO/count": 10.0})
+    client.create_registered_model("drops")
+    version = client.create_model_version("drops", str(tmp_path), run_id=gone.run_id)
+    crown(client, "drops", str(version.version), str(tmp_path / "models/1"))
+    arguments = ["compare", folder, kept.run_id, "champion", "--tracking", str(tmp_path / "store"), "--name", "drops"]
+    outputs = ["--csv", str(tmp_path / "out.csv"), "--json", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(app, [*arguments, *outputs], catch_exceptions=False, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "unpaired: other images" in done.output and "paired: both judged" in done.output
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    overall = [row for row in rows if (row["metric"], row["slice"]) == ("accuracy", "overall")]
+    assert [row["how"] for row in overall] == ["", "paired", "unpaired"]
+    assert float(overall[1]["difference"]) == pytest.approx(better.mean() - right.mean())
+    assert (overall[2]["share"], overall[2]["images"]) == ("0.75", "40")
+    crystals = [row for row in rows if (row["metric"], row["slice"]) == ("recall/Crystals", "overall")]
+    assert (crystals[2]["share"], crystals[2]["low"], crystals[2]["how"]) == ("0.5", "", "")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["rows"][0]["cells"][1]["p"] == pytest.approx(float(overall[1]["p"]))
+    connection.client.cache_clear()
