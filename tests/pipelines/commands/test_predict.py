@@ -53,6 +53,9 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
         (["nowhere"], "no such file or folder: nowhere"),
         (["."], "no images in ."),
         (["--model", "nowhere", "drop.png"], "no model in nowhere"),
+        (["--explain", "3", "drop.png"], "--explain, --thumbnail-size and --crystal-class are of a report"),
+        (["--report", ".", "drop.png"], "--report . is a folder"),
+        (["--report", "scores.csv", "drop.png"], "--report and --output are both scores.csv"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_status_2(tmp_path, arguments, reason):
