@@ -6,6 +6,7 @@ import importlib.util
 import os
 import socket
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -71,6 +72,7 @@ def serve(
 
     classifier = load(found)
     warm_up(classifier, max_batch)
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # Which KServe answers with.
     # KServe reads the command line, for options of its own, when it is imported.
     arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
