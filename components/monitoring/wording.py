@@ -9,7 +9,7 @@ from components.monitoring.comparison import Test
 from components.monitoring.drift import ALARM, CLEAN, NEW, Verdict
 
 _UNITS = {"height": " pixels", "width": " pixels"}
-_DIGITS = {"height": 0, "width": 0, "brightness": 0}
+_DIGITS = {"height": 0, "width": 0, "brightness": 0, "noise": 4}
 TITLES = {
     comparison.EMBEDDING: "what the network sees",
     comparison.CLASSES: "predicted classes",
@@ -32,7 +32,7 @@ def change(test: Test, classes: Sequence[str]) -> str:
     if test.kind == comparison.STRANGERS:
         return f"{before:.0%} → {after:.0%}"
     if test.kind == comparison.EMBEDDING:
-        return f"{test.effect:.0%} of the distance between images is due to the change"
+        return f"{test.effect:.1%} of the distance"
     digits = _DIGITS.get(test.name, 3)
     return f"median {before:,.{digits}f} → {after:,.{digits}f}{_UNITS.get(test.name, '')}"
 

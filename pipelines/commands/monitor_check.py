@@ -68,7 +68,7 @@ def check(
     for one in outcome["imagers"]:
         typer.echo(f"{one['imager']}: {one['headline']}")
     if outcome["unreadable"]:
-        typer.echo(f"{len(outcome['unreadable'])} images could not be measured, see {output / report.JSON}", err=True)
+        typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / report.JSON}", err=True)
     typer.echo(f"{output / report.HTML}: {report.summary(outcome)}")
     if tracking:
         from components.monitoring.tracking import log

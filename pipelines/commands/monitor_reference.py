@@ -52,5 +52,5 @@ def reference(
     for name, count in made.facts["measured"].items():
         typer.echo(f"{name}: {count} images of {made.facts['seen'][name]}")
     if made.facts["failed"]:
-        typer.echo(f"{made.facts['failed']} images could not be measured", err=True)
+        typer.echo(f"could not be measured: {made.facts['failed']}", err=True)
     typer.echo(f"{output}: reference for {made.facts['model']['name']}")

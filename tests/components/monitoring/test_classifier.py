@@ -4,29 +4,14 @@ import numpy as np
 import pytest
 
 from components.monitoring.classifier import Describer
-from marco_model.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A small network with random weights, exported."""
-    from marco_model.export import export
-    from marco_model.labels import CLASSES
-    from marco_model.network import Network, build
-
-    network = Network(variant="paper", input_size=151, depth_multiplier=0.25, auxiliary=False)
-    folder = tmp_path_factory.mktemp("models") / "small"
-    built = build(network, num_classes=4, seed=1)
-    export(built, str(folder), classes=CLASSES, input_size=151, metadata={"name": "small"})
-    return folder
 
 
 @pytest.mark.slow
-def test_it_tells_what_the_classifier_tells_in_one_pass(model, real_images):
+def test_it_tells_what_the_classifier_tells_in_one_pass(small_model, real_images):
     from marco_model.load import load
 
     encoded = [path.read_bytes() for path in real_images.values()] * 4
-    describe, classifier = Describer(model), load(model)
+    describe, classifier = Describer(small_model), load(small_model)
     described = describe(encoded)
     np.testing.assert_allclose([scores for _, scores in described], classifier.score(encoded), atol=1e-6)
     np.testing.assert_allclose([embedding for embedding, _ in described], classifier.embed(encoded), atol=1e-5)
@@ -46,14 +31,8 @@ def _seconds(run):
 
 
 @pytest.mark.slow
-def test_one_at_fault_costs_only_itself(model, real_images):
+def test_one_at_fault_costs_only_itself(small_model, real_images):
     good = real_images["clear_220.jpeg"].read_bytes()
-    first, fault, last = Describer(model)([good, good[:20000], good])
+    first, fault, last = Describer(small_model)([good, good[:20000], good])
     np.testing.assert_allclose(first[1], last[1], atol=1e-6)
     assert "decode" in fault
-
-
-@pytest.mark.slow
-def test_a_model_without_its_functions_is_refused(colour_model):
-    with pytest.raises(InputError, match="no marco|has no|exported without"):
-        Describer(colour_model / "Format-Serving")

@@ -1,0 +1,100 @@
+"""Synthetic drops of two imagers, what a small network with random weights makes of them, and references of these."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+HOME, MERCK = "HWMRI / HWMRI home system", "Merck / Formulatrix Rock Imager"
+SETTINGS = {"seed": 11, "shorter_side": 128, "institutions": {"HWMRI": 1.0, "Merck": 1.0}}
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """The folder of a small exported network with random weights."""
+    from marco_model.export import export
+    from marco_model.labels import CLASSES
+    from marco_model.network import Network, build
+
+    network = Network(variant="paper", input_size=151, depth_multiplier=0.25, auxiliary=False)
+    folder = tmp_path_factory.mktemp("models") / "small"
+    built = build(network, num_classes=4, seed=1)
+    export(built, str(folder), classes=CLASSES, input_size=151, metadata={"name": "small"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drops():
+    """Encoded drops with the class they show: 400 of two imagers."""
+    from marco_data.synthetic.plan import Settings, plan
+    from marco_data.synthetic.writer import jpegs
+
+    settings = Settings(**SETTINGS)
+    plans = [plan(settings, index) for index in range(400)]
+    encoded = [jpeg for jpeg, _, _ in jpegs(list(range(400)), settings, 2)]
+    return [
+        (f"{one.imager.institution} / {one.imager.name}", one.shown, jpeg)
+        for one, jpeg in zip(plans, encoded, strict=True)
+    ]
+
+
+class Pool:
+    """Drops as tables: the network's features, and scores as of a classifier that is right 85 times of 100.
+
+    So is the published one on such drops (docs/monitoring.md); it takes too long here.
+    """
+
+    def __init__(self, drops, model):
+        from marco_model.load import load
+
+        self._drops = drops
+        self._classifier = load(model)
+        self.labels = np.array([label for _, label, _ in drops])
+        rng = np.random.default_rng(5)
+        said = np.where(rng.random(len(drops)) < 0.85, self.labels, rng.integers(0, 4, len(drops)))
+        certain = rng.beta(6, 2, len(drops))[:, None]
+        self._scores = (certain * np.eye(4)[said] + (1 - certain) * rng.dirichlet([1] * 4, len(drops))).astype("f")
+        encoded = [jpeg for *_, jpeg in drops]
+        self.all = self._table(np.arange(len(drops)), encoded, self._embed(encoded))
+
+    def _embed(self, encoded):
+        return np.concatenate([self._classifier.embed(encoded[at : at + 64]) for at in range(0, len(encoded), 64)])
+
+    def _table(self, rows, encoded, embedding):
+        from components.monitoring.statistics import image_statistics
+        from components.monitoring.table import Table
+
+        return Table(
+            imager=np.array([self._drops[row][0] for row in rows], object),
+            name=np.array([str(row) for row in rows], object),
+            statistics=np.array([image_statistics(one) for one in encoded]),
+            embedding=embedding,
+            scores=self._scores[rows],
+            thumbnail=np.array([b""] * len(rows), object),
+        )
+
+    def changed(self, rows, change):
+        """The drops `rows` after `change`, a function of uint8 [h, w, 3]."""
+        pixels = [cv2.imdecode(np.frombuffer(self._drops[row][2], np.uint8), cv2.IMREAD_COLOR) for row in rows]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+        encoded = [cv2.imencode(".jpg", change(image), quality)[1].tobytes() for image in pixels]
+        return self._table(rows, encoded, self._embed(encoded))
+
+    def reference(self, rows):
+        """A reference of the drops `rows`."""
+        from components.monitoring.measure import Measured
+        from components.monitoring.reference import make
+
+        classes = ["Clear", "Crystals", "Other", "Precipitate"]
+        model = {"name": "small", "fingerprint": "1", "classes": classes}
+        return make(Measured(self.all.take(rows), {}, []), model)
+
+    def renamed(self, table, imager):
+        """The table as if `imager` had taken its images."""
+        return dataclasses.replace(table, imager=np.array([imager] * len(table), object))
+
+
+@pytest.fixture(scope="session")
+def pool(drops, small_model):
+    return Pool(drops, small_model)

@@ -1,0 +1,110 @@
+"""Show 7 of the issue: what is injected is flagged, the right thing first; clean resamples are not."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from components.monitoring.drift import check
+from components.monitoring.limits import Limits
+
+HOME, MERCK = "HWMRI / HWMRI home system", "Merck / Formulatrix Rock Imager"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def old(pool):
+    return pool.reference(np.arange(240))
+
+
+NEW = np.arange(240, 400)
+
+
+def checked(reference, table, **options):
+    return {one.imager: one for one in check(reference, reference.project(table), {}, Limits(), **options)}
+
+
+def darker(image):
+    return np.clip(image * 0.7, 0, 255).astype(np.uint8)
+
+
+def blurred(image):
+    return cv2.GaussianBlur(image, (0, 0), 1)
+
+
+@pytest.mark.parametrize(("change", "first"), [(darker, "brightness"), (blurred, "sharpness")])
+def test_a_change_of_the_images_is_flagged_and_named_first(pool, old, change, first):
+    found = checked(old, pool.changed(NEW, change))
+    assert {imager: one.first for imager, one in found.items()} == {HOME: first, MERCK: first}
+
+
+def test_one_imager_that_changed_does_not_blame_the_other(pool, old):
+    table = pool.changed(NEW, darker)
+    clean = pool.all.take(NEW)
+    mixed = [table.of(HOME), clean.of(MERCK)]
+    joined = type(table)(*(np.concatenate(parts) for parts in zip(*(vars(one).values() for one in mixed), strict=True)))
+    found = checked(old, joined)
+    assert (found[HOME].status, found[MERCK].status) == ("alarm", "clean")
+
+
+def test_a_new_imager_is_flagged_by_its_name(pool, old):
+    found = checked(old, pool.renamed(pool.all.take(NEW).of(MERCK), "Lab / Other make"))
+    (verdict,) = found.values()
+    assert (verdict.status, verdict.first, verdict.compared_with) == ("new imager", "new imager", "")
+    assert verdict.resembles[0] in (HOME, MERCK)
+
+
+def test_a_new_imager_under_an_old_name_is_flagged(pool, old):
+    found = checked(old, pool.renamed(pool.all.take(NEW).of(HOME), MERCK))
+    assert found[MERCK].first == "new imager"
+
+
+def test_a_shift_of_the_classes_is_flagged_and_named_first(pool, old):
+    # Three quarters crystals in place of a quarter.
+    crystals = pool.labels[NEW] == 1
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([NEW[crystals], rng.choice(NEW[~crystals], crystals.sum() // 3, replace=False)])
+    together = dataclasses.replace(old, table=pool.renamed(old.table, "Lab"))
+    (verdict,) = checked(together, pool.renamed(pool.all.take(rows), "Lab")).values()
+    assert verdict.first == "classes"
+    assert [finding.test.kind for finding in verdict.findings if finding.alarm] == ["classes"]
+
+
+def test_twenty_clean_resamples_raise_at_most_one_alarm(pool):
+    alarms = 0
+    for seed in range(20):
+        rows = np.arange(400)
+        rows = np.random.default_rng(seed).permutation(rows)
+        found = checked(pool.reference(rows[:240]), pool.all.take(rows[240:]), seed=seed)
+        assert {one.status for one in found.values()} <= {"clean", "alarm", "new imager"}
+        alarms += any(one.alarming for one in found.values())
+    assert alarms <= 1
+
+
+def test_too_few_are_said_to_be_too_few(pool, old):
+    few = pool.changed(NEW[:20], darker)
+    assert {one.status for one in checked(old, few).values()} == {"too few"}
+
+
+def test_images_of_which_nobody_says_the_imager_are_not_new(pool, old):
+    (verdict,) = checked(old, pool.renamed(pool.all.take(NEW), "unknown")).values()
+    assert (verdict.status, verdict.compared_with) == ("clean", "")
+
+
+def test_an_imager_without_measurable_images_is_told_too(pool, old):
+    table = old.project(pool.all.take(NEW))
+    found = {one.imager: one for one in check(old, table, {"Lab / Broken": 7})}
+    assert (found["Lab / Broken"].status, found["Lab / Broken"].seen) == ("too few", 7)
+
+
+def test_a_new_imager_resembles_the_one_whose_images_are_nearest(old):
+    far = np.where(old.table.imager == MERCK, 100.0, 0.0)[:, None].astype(np.float32)
+    apart = dataclasses.replace(old, table=dataclasses.replace(old.table, embedding=old.table.embedding * 0 + far))
+    rows = old.table.imager == MERCK
+    rows[np.flatnonzero(~rows)[: rows.sum() // 3]] = True
+    new = dataclasses.replace(apart.table.take(rows), imager=np.array(["Lab"] * rows.sum(), object))
+    (verdict,) = check(apart, new, {})
+    assert verdict.resembles[0] == MERCK
+    assert verdict.resembles[1] == pytest.approx(0.75, abs=0.01)

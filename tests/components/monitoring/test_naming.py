@@ -1,0 +1,29 @@
+import pytest
+
+from components.monitoring.naming import Naming, imager_name, parse_told
+
+
+def test_what_is_told_comes_first():
+    naming = Naming(parse_told(["rock/*=Rock", " Minstrel "]), institution="CSIRO")
+    assert naming.of_file("rock/03c3_G6_ImagerDefaults_6.jpg") == "Rock"
+    assert naming.of_file("other/1.jpg") == "Minstrel"
+    assert naming.of_record("rock/1.jpg", "Merck", "Formulatrix Rock Imager") == "Rock"
+
+
+@pytest.mark.parametrize(
+    ("institution", "name", "expected"),
+    [
+        ("CSIRO", "03c3_G6_ImagerDefaults_6.jpg", "CSIRO / Formulatrix Rock Imager"),
+        ("CSIRO", "C000001-A01a-201201.jpg", "CSIRO / Rigaku Minstrel"),
+        ("", "03c3_G6_ImagerDefaults_6.jpg", "unknown"),
+        ("Our lab", "1.jpg", "Our lab"),
+    ],
+)
+def test_an_institutions_file_names_tell_the_imager(institution, name, expected):
+    assert Naming(institution=institution).of_file(f"plate/{name}") == expected
+
+
+def test_a_record_names_its_own():
+    assert Naming().of_record("1.jpg", "Merck", "Formulatrix Rock Imager") == "Merck / Formulatrix Rock Imager"
+    assert Naming().of_record("03c3_G6_ImagerDefaults_6.jpg", "Merck", "") == "Merck / Formulatrix Rock Imager"
+    assert imager_name("source 3", "unknown") == "unknown"
