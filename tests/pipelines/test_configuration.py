@@ -79,3 +79,20 @@ def test_the_site_that_comes_with_the_manifests_fits_every_preset():
     site = configuration.PRESETS.parents[1] / "k8s/site.yaml"
     for preset in configuration.preset_names():
         assert configuration.load(preset, over=site).cluster.shared == "/shared/marco"
+
+
+def test_the_gates_rules_are_read_and_wrong_ones_are_named():
+    loaded = configuration.load(
+        "local", ["gate.slice_margin=0.05", "gate.cross=true", "gate.champion=gs://models/marco"]
+    )
+    assert (loaded.gate.slice_margin, loaded.gate.cross, loaded.gate.champion) == (0.05, True, "gs://models/marco")
+    assert loaded.gate.rules().slice_margin == 0.05
+    assert configuration.load("local").gate.champion == "registry"
+    for change, named in (
+        ("gate.confidence=2", "gate.confidence is 2"),
+        ("gate.champion=", "gate.champion"),
+        ("gate.margin=0.1", "unknown key 'gate.margin'"),
+        ("gate.recall_class=Crystal", "gate.recall_class 'Crystal' is no class; choose from Clear, Crystals"),
+    ):
+        with pytest.raises(InputError, match=named):
+            configuration.load("local", [change])
