@@ -16,8 +16,9 @@ from tfx.utils import io_utils
 from components.gate import decision
 from components.mlflow_tracking import provenance, tracking
 from components.pusher.executor import saved_model_on_this_machine
+from components.report.names import HTML_FILE
 from components.report.options import ReportOptions
-from components.report.write import HTML_FILE, write_report
+from components.report.write import write_report
 
 
 class Executor(base_executor.BaseExecutor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,22 +11,9 @@ from components.evaluator.names import auc_classes
 from components.evaluator.prediction_table import scores_of
 from components.report import confusion, disagreements, intervals, paper, reliability, roc, slices, thresholds
 from components.report.options import ReportOptions
-from marco_model.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CRYSTALS = "Crystals"
-
-
-def target_class(classes: Sequence[str], options: ReportOptions) -> str | None:
-    """Returns the class that must not be missed, or None where there is none.
-
-    Raises InputError where `options.target` is no class.
-    """
-    if options.target and options.target not in classes:
-        raise InputError(f"report.target is {options.target!r}; give one of {', '.join(classes)}")
-    return options.target or (CRYSTALS if CRYSTALS in classes else None)
 
 
 def numbers(
@@ -47,7 +34,7 @@ def numbers(
     labels = frame["label"].to_numpy(np.int64)
     predicted = scores.argmax(axis=1)
     right = predicted == labels
-    target = target_class(classes, options)
+    target = options.target_of(classes)
     of_target = labels == classes.index(target) if target else None
     return {
         "about": dict(about or {}),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import ClassVar
+
+from marco_model.errors import InputError
+
+CRYSTALS = "Crystals"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,15 @@ class ReportOptions:
                 raise ValueError(f"report.{name} is {getattr(self, name)}; give 0 or more")
         if self.overlay_samples < 1 or self.overlay_seconds < 0:
             raise ValueError("report.overlay_samples is 1 or more, report.overlay_seconds 0 or more")
+
+    def target_of(self, classes: Sequence[str]) -> str | None:
+        """Returns the class that must not be missed, or None where there is none.
+
+        Raises InputError where `target` is no class.
+        """
+        if self.target and self.target not in classes:
+            raise InputError(f"report.target is {self.target!r}; give one of {', '.join(classes)}")
+        return self.target or (CRYSTALS if CRYSTALS in classes else None)
 
     def to_json(self) -> str:
         """Returns the options as a component's parameter."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.evaluator import prediction_table, results
 from components.evaluator.images import encoded_images
 from components.report import figures as drawn
+from components.report.names import FIGURES, HTML_FILE, JSON_FILE
 from components.report.numbers import numbers
 from components.report.options import ReportOptions
 from components.report.page import page
@@ -21,7 +22,6 @@ from marco_model.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-HTML_FILE, JSON_FILE, FIGURES = "report.html", "report.json", "figures"
 METADATA = "assets.extra/marco.json"
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,158 @@
+"""The executor on a real evaluation: what is written, what MLflow keeps, and that the numbers are the Evaluator's."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+pytestmark = pytest.mark.slow
+
+
+def artifact(kind, uri):
+    made = kind()
+    made.uri = str(uri)
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model artifact's folder: an untrained network of ours, exported as the Trainer does."""
+    from marco_model.export import export
+    from marco_model.labels import CLASSES
+    from marco_model.network import Network, build
+
+    folder = tmp_path_factory.mktemp("trained")
+    model = build(Network(input_size=151, depth_multiplier=0.1, auxiliary=False), num_classes=4, seed=0)
+    metadata = {"name": "marco-test", "temperature": 1.5}
+    export(model, folder / "Format-Serving", classes=CLASSES, input_size=151, metadata=metadata)
+    return folder
+
+
+@pytest.fixture
+def examples(tmp_path, write_examples, record):
+    rng = np.random.default_rng(0)
+    places = [("CSIRO", "Minstrel"), ("CSIRO", "Rock"), ("Merck", "Rock")]
+    made = [
+        record(
+            index,
+            index % 4,
+            institution=places[index % 3][0],
+            imager=places[index % 3][1],
+            colour=rng.integers(0, 255, 3),
+        )
+        for index in range(40)
+    ]
+    return write_examples(tmp_path / "examples", {"eval": made}, shards=2)
+
+
+def evaluate(folder, examples, model):
+    from tfx.types import standard_artifacts
+
+    from components.evaluator.executor import Executor
+
+    evaluation = artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")
+    blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
+    context = Executor.Context(beam_pipeline_args=[], tmp_dir=str(folder / "tmp"), unique_id="1")
+    Executor(context).Do(
+        {"examples": [examples], "model": [artifact(standard_artifacts.Model, model)]},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        {
+            "thresholds": json.dumps({"accuracy": 0.0}),
+            "classes": json.dumps(["Clear", "Crystals", "Other", "Precipitate"]),
+            "auc_classes": json.dumps(["Crystals", "Precipitate"]),
+            "split": "eval",
+            "batch_size": 16,
+        },
+    )
+    return evaluation
+
+
+def report(folder, examples, model, evaluation, decision=None, **changes):
+    from tfx.types import standard_artifacts
+
+    from components.report.artifacts import Report
+    from components.report.executor import Executor
+    from components.report.options import ReportOptions
+
+    output = artifact(Report, folder / "report")
+    inputs = {"examples": [examples], "model": [artifact(standard_artifacts.Model, model)], "evaluation": [evaluation]}
+    if decision:
+        inputs["decision"] = [decision]
+    properties = {
+        "options": ReportOptions(overlay_samples=2, **changes).to_json(),
+        "split": "eval",
+        "data_fingerprint": "a3f1c09e",
+        "synthetic": 1,
+    }
+    Executor(Executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")).Do(inputs, {"report": [output]}, properties)
+    return folder / "report"
+
+
+def test_the_report_is_of_the_evaluation_the_gate_and_the_run(tmp_path, examples, trained):
+    from components.evaluator import results
+    from components.gate.artifacts import Decision
+    from components.mlflow_tracking import connection, tracking
+
+    store = connection.local_store(tmp_path / "mlflow")
+    run = tracking.open_run(store, "marco", "judged", "judged")
+    model = tmp_path / "model"
+    shutil.copytree(trained, model)
+    (model / tracking.TRAINING_FILE).write_text(json.dumps({"mlflow_run_id": run.run_id, "tracking_uri": store}))
+    evaluation = evaluate(tmp_path, examples, model)
+    (tmp_path / "decision").mkdir()
+    decided = {"blessed": False, "champion": None, "reasons": ["no better"], "checks": []}
+    (tmp_path / "decision" / "decision.json").write_text(json.dumps(decided))
+    folder = report(tmp_path, examples, model, evaluation, artifact(Decision, tmp_path / "decision"))
+    told = json.loads((folder / "report.json").read_text())
+    judged = results.slice_metrics(evaluation.uri)["slices"]
+    overall = judged["overall"]["all"]
+    assert told["accuracy"]["share"] == pytest.approx(overall["accuracy"], abs=1e-9)
+    assert told["accuracy"]["count"] == overall["count"] == 40
+    assert told["roc"][0]["auc"] == pytest.approx(overall["auc/Crystals"], abs=1e-9)
+    for part in told["slices"]:
+        assert {row["name"]: row["accuracy"]["share"] for row in part["rows"]} == {
+            name: found["accuracy"] for name, found in judged[part["kind"]].items()
+        }
+    assert told["verdict"]["blessed"] is False
+    assert told["verdict"]["reasons"] == ["no better"]
+    assert told["about"]["model"] == "marco-test"
+    assert told["about"]["mlflow_run_id"] == run.run_id
+    assert told["about"]["data_fingerprint"] == "a3f1c09e"
+    assert told["calibration"]["temperature"] == 1.5
+    shown = sum(len(kind["images"]) for kind in told["errors"])
+    assert told["pictures"]["overlays"] == shown > 0
+    html = (folder / "report.html").read_text()
+    different = {image["row"] for kind in told["errors"] for image in kind["images"]}
+    assert html.count("data:image/jpeg") == 2 * shown + len(told["disagreements"])
+    assert len(different) == shown
+    assert "marco-test" in html
+    assert {path.name for path in (folder / "figures").iterdir()} == {"roc.svg", "calibration.svg", "thresholds.svg"}
+    kept = {file.path for file in connection.client(store).list_artifacts(run.run_id, "report")}
+    assert kept == {"report/report.html", "report/report.json", "report/figures"}
+
+
+def test_without_mlflow_gate_or_gradients_there_is_a_report_all_the_same(tmp_path, examples, colour_model):
+    from components.evaluator import prediction_table
+
+    evaluation = evaluate(tmp_path, examples, colour_model)
+    folder = report(tmp_path, examples, colour_model, evaluation, disagreements=3)
+    told = json.loads((folder / "report.json").read_text())
+    table = prediction_table.read(evaluation.uri)
+    accuracy = sklearn.metrics.accuracy_score(table["label"], prediction_table.scores_of(table).argmax(axis=1))
+    assert told["accuracy"]["share"] == pytest.approx(accuracy, abs=1e-6)
+    assert told["verdict"]["blessed"] is True
+    assert told["pictures"]["overlays"] == 0
+    assert len(told["disagreements"]) == 3
+    assert (folder / "report.html").is_file()
+
+
+def test_overlays_end_when_their_time_is_up(trained, real_images):
+    from components.report.pictures import overlays
+    from marco_model.load import load
+
+    images = [path.read_bytes() for path in real_images.values()]
+    classifier = load(trained / "Format-Serving")
+    assert len(overlays(classifier, images, [0] * 6, samples=1, seconds=0)) == 1
+    assert len(overlays(classifier, images[:2], [0] * 2, samples=1, seconds=60)) == 2

@@ -1,0 +1,162 @@
+"""Every number on the page is a value of report.json: the page is read back, and nothing else in it has a digit."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from components.report.figures import figures
+from components.report.numbers import numbers
+from components.report.options import ReportOptions
+from components.report.page import page
+from marco_model.labels import CLASSES
+
+_spec = importlib.util.spec_from_file_location("report_reading", Path(__file__).with_name("reading.py"))
+_reading = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_reading)
+Page, read_number, value_at = _reading.Page, _reading.read_number, _reading.value_at
+
+IN_HUNDREDTHS = {"share", "points"}
+ABOUT = {
+    "model": "marco-3f2a91bc",
+    "created": "2026-11-26 10:15 UTC",
+    "data_fingerprint": "a3f1c09e",
+    "mlflow_run_id": "7c0e",
+    "commit": "8fce281",
+    "dirty": False,
+    "synthetic": True,
+    "versions": [{"name": "tensorflow", "version": "2.16.2"}],
+}
+DECISION = {
+    "blessed": False,
+    "champion": {"model": "gs://models/6", "version": "6"},
+    "reasons": ["imager/Rigaku Minstrel fell by 5.1 points <really>"],
+    "checks": [
+        {
+            "name": "imager/Rigaku Minstrel",
+            "kind": "slice",
+            "count": 1107,
+            "candidate": 0.813,
+            "champion": 0.8641,
+            "difference": -0.0511,
+            "low": -0.1,
+            "high": 0.012,
+            "limit": None,
+            "passed": False,
+        }
+    ],
+}
+
+
+def made(table, evaluation, **told):
+    report = numbers(table, evaluation, ReportOptions(), temperature=0.7, about=ABOUT, **told)
+    report = json.loads(json.dumps(report, allow_nan=False))
+    rows = {image["row"] for kind in report["errors"] for image in kind["images"]}
+    rows |= {image["row"] for image in report["disagreements"]}
+    pictures = {f"image/{row}": b"jpeg" for row in rows}
+    return report, page(report, figures(report), pictures)
+
+
+@pytest.fixture(
+    params=["paper's classes", "gate", "other classes", "ten classes", "no crystals", "few images", "no errors"]
+)
+def written(request, predictions, evaluation):
+    """(report, HTML) of all the kinds of run that there are."""
+    if request.param == "gate":
+        return made(predictions(300), evaluation(), decision=DECISION)
+    if request.param == "other classes":
+        return made(
+            predictions(90, classes=("Hit", "Miss")), evaluation(("Hit", "Miss"), blessed=False, failures=["low 0.5"])
+        )
+    if request.param == "ten classes":
+        classes = tuple(f"Class {number}" for number in range(10))
+        return made(predictions(200, classes=classes), evaluation(classes))
+    if request.param == "no crystals":
+        table = predictions(90)
+        return made(table[table["label"] != 1].reset_index(drop=True), evaluation())
+    if request.param == "few images":
+        return made(predictions(3), evaluation())
+    if request.param == "no errors":
+        table = predictions(300)
+        right = [scores.argmax() == label for scores, label in zip(table["scores"], table["label"], strict=True)]
+        return made(table[right].reset_index(drop=True), evaluation())
+    return made(predictions(300), evaluation())
+
+
+def test_every_number_and_name_is_the_value_of_its_source(written):
+    report, html = written
+    shown = Page(html).sourced
+    assert len(shown) > 60
+    for told, text in shown:
+        value = value_at(report, told["data-source"])
+        if "data-format" not in told:
+            assert text == value
+        elif value is None:
+            assert (text, told["value"]) == ("–", "")
+        else:
+            number, tolerance, percent = read_number(text)
+            scale = 100 if percent or told["data-format"] in IN_HUNDREDTHS else 1
+            assert number == pytest.approx(scale * value, abs=tolerance * 1.0001), (told, text)
+            assert float(told["value"]) == pytest.approx(value, abs=1e-12)
+
+
+def test_nothing_else_on_the_page_has_a_digit(written):
+    _, html = written
+    assert [text for text in Page(html).loose if re.search(r"\d", text)] == []
+
+
+def test_nothing_that_matters_is_left_out(predictions, evaluation):
+    report, html = made(predictions(300), evaluation(), decision=DECISION)
+    sources = {told["data-source"] for told, _ in Page(html).sourced}
+    for row in range(4):
+        for column in range(4):
+            for what in ("count", "share", "paper", "difference"):
+                assert f"confusion.rows.{row}.cells.{column}.{what}" in sources
+    for kind, part in enumerate(report["slices"]):
+        for row in range(len(part["rows"])):
+            for what in ("share", "low", "high", "count"):
+                assert {f"slices.{kind}.rows.{row}.{of}.{what}" for of in ("accuracy", "target")} <= sources
+    for what in ("scores", "calibrated", "cross_fitted"):
+        assert f"calibration.ece.{what}" in sources
+    assert {
+        "accuracy.share",
+        "target.recall.share",
+        "roc.0.auc",
+        "roc.1.paper_auc",
+        "about.data_fingerprint",
+    } <= sources
+    assert {f"thresholds.rows.{row}.threshold" for row in range(5)} <= sources
+    assert {f"disagreements.{row}.label_score" for row in range(12)} <= sources
+    assert {"verdict.reasons.0", "verdict.checks.0.difference", "verdict.champion.version"} <= sources
+
+
+def test_the_page_is_whole_by_itself_and_says_what_pictures_show(written):
+    _, html = written
+    read = Page(html)
+    assert all(link.startswith(("#", "data:image/")) for link in read.links)
+    assert not re.search(r"https?://", re.sub(r"data:[^\"]*", "", html))
+    assert not any(tag == "script" for tag, _ in read.tags)
+    assert all(image["alt"] for image in read.images)
+    ids = [told["id"] for _, told in read.tags if "id" in told]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in read.links if link.startswith("#")} <= set(ids)
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in read.tags
+    assert all("scope" in told for tag, told in read.tags if tag == "th")
+
+
+def test_what_comes_from_elsewhere_is_text(predictions, evaluation):
+    _, html = made(predictions(60), evaluation(), decision=DECISION)
+    assert "5.1 points &lt;really&gt;" in html
+
+
+def test_figures_are_drawn_from_the_report_alone_and_alike_every_time(predictions, evaluation):
+    report, _ = made(predictions(300), evaluation())
+    drawn = figures(report)
+    assert set(drawn) == {"roc", "calibration", "thresholds"}
+    assert drawn == figures(report)
+    for svg in drawn.values():
+        assert "prefers-color-scheme:dark" in svg
+        assert "var(--first, #0b7285)" in svg
+    assert list(CLASSES) == report["classes"]
