@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import socket
 import sys
 import warnings
@@ -52,10 +53,13 @@ def serve(
     Example: marco serve --model models/released --port 8080
     """
     _require_kserve()
+    from marco_model.errors import InputError
     from pipelines.serving.cores import cores
     from pipelines.serving.limits import MEBIBYTE, Limits
     from pipelines.serving.vertex import vertex_container
 
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise InputError(f"--name is {name!r}; letters, digits and ._- are what a route can have")
     vertex = vertex_container(os.environ)
     host = host or ("127.0.0.1" if vertex.port is None else "0.0.0.0")
     port = port or vertex.port or PORT
