@@ -78,7 +78,6 @@ class Executor(base_executor.BaseExecutor):
         }
         io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
 
-
     def _lineage(self, properties: dict[str, Any]) -> dict[str, str]:
         """Returns the tags that say which run of which pipeline made a version, and what it was judged against."""
         pipeline = getattr(self._context, "pipeline_info", None)

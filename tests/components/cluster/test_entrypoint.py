@@ -58,6 +58,11 @@ def test_artifacts_are_read_and_written_where_the_launcher_stages_them(scheme, f
     assert remote == {local: f"{scheme}mlpipeline/{RUN}/Probe/anomalies"}
 
 
+@pytest.mark.parametrize("uri", ["gs://bucket/a/b", "s3://bucket/a", "minio://mlpipeline/a", "/shared/a", "runs/a"])
+def test_the_uri_of_a_staged_path_is_found_again(uri):
+    assert entrypoint.unstaged(entrypoint.staged(uri)) == uri
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_recorded_lies_in_the_bucket(scheme):
     remote = entrypoint.localize(executor_input(scheme), SCHEMA_SPEC)
