@@ -1,10 +1,13 @@
 """The Evaluator with all its slices against plain batched prediction of the same examples.
 
-Ours is the whole Evaluator: Beam's and TFMA's start, the model loaded, every example scored, the table of predictions
-written, all metrics by institution, by imager and by both, thresholds checked, `metrics.json`. The peer loads the same
-model and scores the same records in the same batches, nothing else. Both take turns in one process; each figure is the
-median of the rounds. A quick network makes it hard: this is the `local` preset's, 155 pixels and 0.4 of the filters, on
-JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other ids), without shrinking them first.
+Ours is the Evaluator's whole work: Beam's and TFMA's start, the model loaded, every example scored, the table of
+predictions written, all metrics by institution, by imager and by both, thresholds checked, `metrics.json`. What TFX
+does before it begins, packing its own code for distant workers, is left out. The peer loads the same model and scores
+the same records in the same batches, nothing else. Both take turns in one process; each figure is the median of the
+rounds.
+
+A quick model makes it hard: this is the one that the preset `local` exports, untrained (155 pixels, 0.4 of the filters,
+images shrunk to 168 first), on JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other ids).
 
     python -m benchmarks.evaluate
 """
@@ -12,12 +15,14 @@ JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other i
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.report import report, seconds
 
@@ -64,26 +69,28 @@ def write_examples(folder: Path, count: int, shorter_side: int = 240) -> list[Pa
     return files
 
 
-def write_model(folder: Path, input_size: int, depth_multiplier: float) -> None:
-    """Exports an untrained network to `folder`/Format-Serving; what it says is noise, how long it takes is not."""
-    from marco_model.export import export
+def write_model(folder: Path, preset: str) -> None:
+    """Exports a preset's untrained network to `folder`/Format-Serving; its scores are noise, its time is not."""
+    from components.trainer import build
+    from marco_model import network
     from marco_model.labels import CLASSES
-    from marco_model.network import Network, build
+    from pipelines import configuration
 
-    network = Network(input_size=input_size, depth_multiplier=depth_multiplier, auxiliary=False)
-    model = build(network, num_classes=len(CLASSES), seed=0)
-    export(model, folder / "Format-Serving", classes=CLASSES, input_size=input_size, metadata={"name": "untrained"})
+    loaded = configuration.load(preset)
+    model = network.build(loaded.network, num_classes=len(CLASSES), seed=0)
+    target = str(folder / "Format-Serving")
+    build.write_model(model, loaded.network, loaded.transform.model_dump(), "untrained", target, CLASSES)
 
 
-def evaluate(folder: Path, examples: Path, model: Path, batch_size: int) -> Path:
-    """Runs the Evaluator's executor and returns where the evaluation lies."""
+def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Callable[[], None]:
+    """Returns the run of the Evaluator's executor over `examples`, ready to begin."""
     from tfx.types import artifact_utils, standard_artifacts
 
     from components.evaluator.executor import Executor
     from components.example_gen.options import LOCAL_BEAM_ARGS
     from marco_model.labels import CLASSES
 
-    def artifact(kind, uri):  # type: ignore[no-untyped-def]
+    def artifact(kind: Any, uri: Path) -> Any:
         made = kind()
         made.uri = str(uri)
         return made
@@ -91,21 +98,19 @@ def evaluate(folder: Path, examples: Path, model: Path, batch_size: int) -> Path
     data = artifact(standard_artifacts.Examples, examples)
     data.split_names = artifact_utils.encode_split_names(["eval"])
     context = Executor.Context(beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(folder / "tmp"), unique_id="1")
-    Executor(context).Do(
-        {"examples": [data], "model": [artifact(standard_artifacts.Model, model)]},
-        {
-            "evaluation": [artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")],
-            "blessing": [artifact(standard_artifacts.ModelBlessing, folder / "blessing")],
-        },
-        {
-            "thresholds": json.dumps({"accuracy": 0.0}),
-            "classes": json.dumps(CLASSES),
-            "auc_classes": json.dumps(["Crystals", "Precipitate"]),
-            "split": "eval",
-            "batch_size": batch_size,
-        },
-    )
-    return folder / "evaluation"
+    inputs = {"examples": [data], "model": [artifact(standard_artifacts.Model, model)]}
+    outputs = {
+        "evaluation": [artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")],
+        "blessing": [artifact(standard_artifacts.ModelBlessing, folder / "blessing")],
+    }
+    properties = {
+        "thresholds": json.dumps({"accuracy": 0.0}),
+        "classes": json.dumps(CLASSES),
+        "auc_classes": json.dumps(["Crystals", "Precipitate"]),
+        "split": "eval",
+        "batch_size": batch_size,
+    }
+    return functools.partial(Executor(context).Do, inputs, outputs, properties)
 
 
 def plain_prediction(model: Path, files: list[Path], batch_size: int) -> int:
@@ -124,26 +129,20 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--count", type=int, default=8000, help="examples")
     options.add_argument("--rounds", type=int, default=3, help="turns for each side")
     options.add_argument("--batch-size", type=int, default=64, help="images scored at once, on both sides")
-    options.add_argument("--input-size", type=int, default=155, help="pixels of the network's input")
-    options.add_argument("--depth-multiplier", type=float, default=0.4, help="share of the network's filters")
+    options.add_argument("--preset", default="local", help="whose network is run")
     chosen = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         files = write_examples(folder / "examples", chosen.count)
-        write_model(folder / "model", chosen.input_size, chosen.depth_multiplier)
+        write_model(folder / "model", chosen.preset)
         small = write_examples(folder / "small", SHARDS)
-        evaluate(folder / "warm", folder / "small", folder / "model", chosen.batch_size)
+        evaluation(folder / "warm", folder / "small", folder / "model", chosen.batch_size)()
         plain_prediction(folder / "model", small, chosen.batch_size)
-        rounds = itertools.count()
-        sides = {
-            "ours": lambda: evaluate(
-                folder / f"round-{next(rounds)}", folder / "examples", folder / "model", chosen.batch_size
-            ),
-            "peer": lambda: plain_prediction(folder / "model", files, chosen.batch_size),
-        }
-        taken: dict[str, list[float]] = {name: [] for name in sides}
+        taken: dict[str, list[float]] = {"ours": [], "peer": []}
         for number in range(chosen.rounds):
-            for name, work in sides.items():
+            ours = evaluation(folder / str(number), folder / "examples", folder / "model", chosen.batch_size)
+            peer = functools.partial(plain_prediction, folder / "model", files, chosen.batch_size)
+            for name, work in (("ours", ours), ("peer", peer)):
                 taken[name].append(seconds(work))
                 print(f"round {number + 1}, {name}: {taken[name][-1]:.1f} s", file=sys.stderr, flush=True)
         report(

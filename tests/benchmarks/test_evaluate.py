@@ -1,0 +1,27 @@
+import json
+
+import pytest
+
+from benchmarks import evaluate
+
+pytestmark = pytest.mark.slow
+
+
+def test_it_measures_both_sides_and_reports_their_ratio(capsys):
+    evaluate.main(["--count", "24", "--rounds", "1"])
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["ours"] > 0
+    assert answer["peer"] > 0
+    assert answer["ratio"] == pytest.approx(answer["ours"] / answer["peer"], rel=1e-3)
+    assert answer["unit"] == "seconds for 24 examples"
+
+
+def test_both_sides_score_every_example(tmp_path):
+    from components.evaluator import prediction_table, results
+
+    files = evaluate.write_examples(tmp_path / "examples", 20, shorter_side=160)
+    evaluate.write_model(tmp_path / "model", "local")
+    assert evaluate.plain_prediction(tmp_path / "model", files, 8) == 20
+    evaluate.evaluation(tmp_path, tmp_path / "examples", tmp_path / "model", 8)()
+    assert len(prediction_table.read(str(tmp_path / "evaluation"))) == 20
+    assert results.slice_metrics(str(tmp_path / "evaluation"))["slices"]["overall"]["all"]["count"] == 20
