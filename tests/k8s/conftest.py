@@ -30,10 +30,20 @@ def beside():
 _render = functools.lru_cache(lambda folder: _beside("rendering").render(folder))
 
 
-@pytest.fixture(params=["base", "overlays/gpu", "overlays/small"])
+# `base` with the component that watches images.
+MONITORED = "../tests/k8s/monitored"
+
+
+@pytest.fixture(params=["base", "overlays/gpu", "overlays/small", MONITORED])
 def objects(request, beside) -> list[dict[str, Any]]:
     """The objects of one folder of k8s/, a fresh copy."""
     return beside("rendering").copied(_render(request.param))
+
+
+@pytest.fixture
+def monitored(beside) -> list[dict[str, Any]]:
+    """The objects of k8s/base and k8s/monitoring, a fresh copy."""
+    return beside("rendering").copied(_render(MONITORED))
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def probes(objects: list[Item], pods: Pods) -> list[str]:
     return [
         f"{name}: container {one['name']} has no {probe}"
         for name, pod in pods(objects)
-        if not name.startswith(("Job/", "JobSet/"))
+        if not name.startswith(("CronJob/", "Job/", "JobSet/"))
         for one in pod["spec"]["containers"]
         for probe in ("readinessProbe", "livenessProbe")
         if probe not in one

@@ -56,6 +56,8 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     for item in objects:
         if item["kind"] in _TEMPLATED:
             yield title(item), item["spec"]["template"]
+        elif item["kind"] == "CronJob":
+            yield title(item), item["spec"]["jobTemplate"]["spec"]["template"]
         elif item["kind"] == "JobSet":
             for job in item["spec"]["replicatedJobs"]:
                 template = job["template"]["spec"]["template"]

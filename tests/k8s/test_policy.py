@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-# The one image whose digest could not be read where these manifests were written (k8s/README.md, "Images").
-UNPINNED = "InferenceService/marco: image_digests: container kserve-container: docker.io/tensorflow/serving@sha256:"
+# The image whose digest could not be read where these manifests were written, and this project's own, which every site
+# builds (k8s/README.md, "Images").
+UNPINNED = (
+    "InferenceService/marco: image_digests: container kserve-container: docker.io/tensorflow/serving@sha256:",
+    "CronJob/marco-monitoring: image_digests: container marco-monitoring: registry.example/marco-pipeline@sha256:",
+)
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def pods(beside):
 
 
 def test_every_pod_is_restricted(objects, policy, restricted, pods):
-    assert {name for name, _ in pods(objects)} == {
+    assert {name for name, _ in pods(objects)} - {"CronJob/marco-monitoring"} == {
         "Deployment/mlflow",
         "StatefulSet/postgres",
         "InferenceService/marco",

@@ -1,0 +1,63 @@
+"""The scheduled check of images: what it runs is a command of this project, and it reaches what it needs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+
+@pytest.fixture
+def job(monitored, beside):
+    return beside("rendering").pick(monitored, "CronJob")["spec"]
+
+
+@pytest.fixture
+def container(job):
+    (one,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return one
+
+
+def test_it_runs_a_command_that_there_is(container):
+    import typer.main
+
+    from pipelines.cli import app
+
+    (line,) = container["args"]
+    words = shlex.split(line)
+    assert words[:4] == ["exec", "marco", "monitor", "check"]
+    command = typer.main.get_command(app).commands["monitor"].commands["check"]
+    context = command.make_context("check", words[4:])
+    assert context.params["days"] == 7
+    assert context.params["tracking"] == "http://mlflow:5000"
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    for path in (context.params["reference"], context.params["model"], context.params["staging"]):
+        assert f"/{path.split('/')[1]}" in mounts
+
+
+def test_an_alarm_is_not_tried_again(job):
+    from pipelines.commands.monitor_check import ALARM_STATUS
+
+    first = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]
+    assert first["action"] == "FailJob"
+    assert ALARM_STATUS in first["onExitCodes"]["values"] and 1 not in first["onExitCodes"]["values"]
+
+
+def test_it_reaches_mlflow_and_buckets_and_nothing_else(monitored, base, beside):
+    network = beside("network")
+    check = network.Peer((("app.kubernetes.io/name", "marco-monitoring"),))
+    mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
+    postgres = network.Peer((("app.kubernetes.io/name", "postgres"),))
+    internet, dns = network.Peer(address="203.0.113.7"), network.Peer(namespace="kube-system")
+    assert network.allowed(monitored, check, mlflow, 5000) and not network.allowed(base, check, mlflow, 5000)
+    assert network.allowed(monitored, check, internet, 443) and not network.allowed(monitored, check, internet, 22)
+    assert network.allowed(monitored, check, dns, 53)
+    assert not network.allowed(monitored, check, postgres, 5432)
+    assert not network.allowed(monitored, mlflow, check, 8080)
+
+
+def test_what_it_reads_is_where_a_run_publishes(container, base, beside):
+    served = beside("rendering").pick(base, "InferenceService")["spec"]["predictor"]["model"]["storageUri"]
+    model = re.search(r"--model (\S+)", container["args"][0])[1]
+    assert served == f"pvc://marco-shared{model.removeprefix('/shared')}"
