@@ -40,13 +40,13 @@ def evaluation(classes=CLASSES, **changes):
     return {**told, **changes}
 
 
-@pytest.fixture(name="predictions")
+@pytest.fixture(name="predictions", scope="session")
 def predictions_fixture():
     """Returns `predictions(count, classes, seed, ties) -> DataFrame`."""
     return predictions
 
 
-@pytest.fixture(name="evaluation")
+@pytest.fixture(name="evaluation", scope="session")
 def evaluation_fixture():
     """Returns `evaluation(classes, …) -> dict`."""
     return evaluation

@@ -25,8 +25,8 @@ def trained(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("trained")
     model = build(Network(input_size=151, depth_multiplier=0.1, auxiliary=False), num_classes=4, seed=0)
-    metadata = {"name": "marco-test", "temperature": 1.5}
-    export(model, folder / "Format-Serving", classes=CLASSES, input_size=151, metadata=metadata)
+    told = {"input_size": 151, "temperature": 1.5, "metadata": {"name": "marco-test"}}
+    export(model, folder / "Format-Serving", classes=CLASSES, **told)
     return folder
 
 

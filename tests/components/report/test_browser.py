@@ -1,0 +1,91 @@
+"""A report in headless Chromium: no errors, no requests, nothing wider than a phone."""
+
+import json
+import shutil
+
+import pytest
+
+from components.report.figures import figures
+from components.report.numbers import numbers
+from components.report.options import ReportOptions
+from components.report.page import page
+from components.report.pictures import thumbnail
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def report_file(tmp_path_factory, predictions, evaluation, real_images):
+    """A report of 200 predictions, with real photographs in place of the images and of the overlays."""
+    small = [thumbnail(path.read_bytes()) for path in real_images.values()]
+    table = predictions(200)
+    report = numbers(table, evaluation(), ReportOptions(), temperature=0.7, about={"model": "marco-1", "created": ""})
+    report["about"] |= {"synthetic": False, "versions": [], "mlflow_run_id": "0" * 64, "commit": "c" * 40}
+    report["about"] |= {"data_fingerprint": "f" * 64, "dirty": True}
+    report = json.loads(json.dumps(report))
+    rows = {image["row"] for kind in report["errors"] for image in kind["images"]}
+    rows |= {image["row"] for image in report["disagreements"]}
+    pictures = {f"{kind}/{row}": small[row % 6] for row in rows for kind in ("image", "overlay")}
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page(report, figures(report), pictures))
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_it_opens_without_errors_requests_or_overflow(browser, report_file, width, scheme):
+    opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    problems, requests = [], []
+    opened.on(
+        "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
+    )
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda request: requests.append(request.url))
+    opened.goto(report_file.as_uri(), wait_until="load")
+    assert problems == []
+    assert [url for url in requests if not url.startswith("data:")] == [report_file.as_uri()]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+    assert opened.evaluate(broken) == 0
+    assert opened.evaluate("document.images.length") > 20
+    opened.close()
+
+
+def test_colours_are_told_apart_from_what_is_behind_them(browser, report_file):
+    """Contrast of at least 4.5 (WCAG 2.1, AA) for text, in both schemes, by the formula of that standard."""
+    script = """() => {
+        const value = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+        return Object.fromEntries(['--page', '--card', '--ink', '--soft', '--accent', '--good', '--good-back', '--bad',
+            '--bad-back'].map(name => [name, value(name)]));
+    }"""
+    for scheme in ("light", "dark"):
+        opened = browser.new_page(color_scheme=scheme)
+        opened.goto(report_file.as_uri())
+        colours = opened.evaluate(script)
+        pairs = [(text, back) for text in ("--ink", "--soft", "--accent") for back in ("--page", "--card")]
+        for text, back in [*pairs, ("--good", "--good-back"), ("--bad", "--bad-back")]:
+            lighter, darker = sorted((luminance(colours[text]), luminance(colours[back])), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (scheme, text, back)
+        opened.close()
+
+
+def luminance(colour):
+    """Relative luminance of `#rrggbb`."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
