@@ -108,7 +108,7 @@ def _explain(
     import tensorflow as tf
 
     from marco_model.attribution import smoothgrad
-    from pipelines.overlay import overlay
+    from marco_model.overlay import overlay
 
     scores = tf.nn.softmax(classifier.logits(image[None]))[0].numpy()
     shown = int(scores.argmax()) if index is None else index

@@ -34,7 +34,7 @@ def overlays(
     from PIL import Image
 
     from marco_model.attribution import SAMPLES, class_gradient, smoothgrad
-    from pipelines.overlay import overlay
+    from marco_model.overlay import overlay
 
     gradient = class_gradient(classifier.logits)
     ranked = sorted(images, key=lambda image: -float(crystal_score(image.scores, crystals)))[:count]
