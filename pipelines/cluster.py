@@ -22,6 +22,7 @@ STEPS = (
     "ChampionGate",
     "Report",
     "Pusher",
+    "EndpointPusher",
 )
 
 

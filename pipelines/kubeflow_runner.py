@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
+from typing import Any
 
 import yaml
 from tfx.orchestration.data_types import RuntimeParameter
@@ -29,6 +30,16 @@ def compile_package(configuration: Configuration, root: str, output: pathlib.Pat
     """
     if output.suffix != ".yaml":
         raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
+    package = package_of(configuration, root)
+    kubeflow_package.add_resources(package, configuration.cluster)
+    platform = kubeflow_package.platform_document(package, configuration.cluster)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
+    return len(package["root"]["dag"]["tasks"])
+
+
+def package_of(configuration: Configuration, root: str) -> dict[str, Any]:
+    """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it."""
     where = places.remote(configuration, root)
     data = configuration.data.source or places.data(configuration, root)
     package = _compiled(configuration, where, data)
@@ -44,11 +55,7 @@ def compile_package(configuration: Configuration, root: str, output: pathlib.Pat
         lookup=lookup(configuration, where, image=configuration.cluster.image).written(),
         overlay=configuration.data.overlay,
     )
-    kubeflow_package.add_resources(package, configuration.cluster)
-    platform = kubeflow_package.platform_document(package, configuration.cluster)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
-    return len(package["root"]["dag"]["tasks"])
+    return package
 
 
 def _compiled(configuration: Configuration, where: places.Places, data: str) -> dict:

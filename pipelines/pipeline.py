@@ -8,6 +8,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
+from components.endpoint_pusher.component import EndpointPusher
 from components.evaluator.component import Evaluator
 from components.example_gen.component import MarcoExampleGen
 from components.example_gen.options import IngestOptions
@@ -103,6 +104,17 @@ def create_pipeline(
         data_fingerprint=parameters.fingerprint,
         synthetic=configuration.data.source is None,
     )
+    endpoint_pushers = []
+    if configuration.endpoint and configuration.vertex:
+        endpoint_pushers = [
+            EndpointPusher(
+                pushed_model=pusher.outputs["pushed_model"],
+                examples=examples,
+                vertex=configuration.vertex,
+                endpoint=configuration.endpoint,
+                model_name=configuration.model_name,
+            )
+        ]
     return Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=places.root,
@@ -118,6 +130,7 @@ def create_pipeline(
             gate,
             pusher,
             report,
+            *endpoint_pushers,
         ],
         enable_cache=True,
         metadata_connection_config=(

@@ -1,9 +1,11 @@
-"""What a container of a compiled TFX step runs on open-source Kubeflow Pipelines, around TFX's own entrypoint.
+"""What a container of a compiled TFX step runs on Kubeflow Pipelines and Vertex AI, around TFX's own entrypoint.
 
 The launcher of Kubeflow Pipelines 2 differs from that of Vertex AI, for which TFX compiles, in three ways (facts:
 docs/kubeflow.md). It hands over input artifacts without their types, which stand in the specification that TFX passes
 beside them. It names artifacts on `gs://`, `s3://` and `minio://`, but has fetched inputs, and fetches outputs, below
 `/gcs`, `/s3` and `/minio`. And it waits for processes that TFX's libraries may crash while they end.
+
+Vertex AI types its artifacts, and mounts buckets at `/gcs` (Cloud Storage FUSE), so the same paths lead to them there.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ def main(arguments: list[str]) -> None:
     given, beam_arguments = parser.parse_known_args(arguments)
     executor_input = json.loads(given.json_serialized_invocation_args)
     remote = localize(executor_input, json.loads(given.json_serialized_inputs_spec_args))
+    executor_input["outputs"]["outputFile"] = staged(executor_input["outputs"]["outputFile"])
     for path in remote:
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     given.json_serialized_invocation_args = json.dumps(executor_input)

@@ -15,14 +15,16 @@ class Vertex:
     """A project of Google Cloud and a region of Vertex AI.
 
     `service_account`: as whom pipelines and trainings run there; empty: Compute Engine's default account. `network`: a
-    VPC that they are peered with, `projects/NUMBER/global/networks/NAME`; empty: none. `api`: another address of the
-    service, such as a Private Service Connect endpoint; plain `http://` is spoken without credentials.
+    VPC that they are peered with, `projects/NUMBER/global/networks/NAME`; empty: none. `accelerator`: what a GPU of
+    `cluster` is there that has no name of Vertex AI's own, such as NVIDIA_TESLA_T4 or NVIDIA_L4. `api`: another address
+    of the service, such as a Private Service Connect endpoint; plain `http://` is spoken without credentials.
     """
 
     project: str
     location: str
     service_account: str = ""
     network: str = ""
+    accelerator: str = "NVIDIA_TESLA_T4"
     api: str = ""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

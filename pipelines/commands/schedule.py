@@ -8,6 +8,7 @@ import typer
 
 from marco_model.errors import InputError
 from pipelines.commands import kubeflow_options as options
+from pipelines.commands import vertex_options
 from pipelines.commands.target import Target
 
 
@@ -15,7 +16,10 @@ def schedule(
     package: options.Package = None,
     cron: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="When, as second minute hour day month weekday, in the server's time zone, mostly UTC."),
+        typer.Option(
+            help="When, as second minute hour day month weekday, in the server's time zone, mostly UTC. On Vertex AI "
+            "without seconds, and with a time zone if not UTC: 'TZ=Europe/Berlin 0 3 * * 1'."
+        ),
     ] = None,
     target: options.TargetOption = Target.kubeflow,
     name: Annotated[Optional[str], typer.Option(help="Name of the schedule; by default the pipeline's.")] = None,  # noqa: UP045
@@ -34,14 +38,26 @@ def schedule(
     max_concurrency: Annotated[int, typer.Option(min=1, max=10, help="Runs at the same time.")] = 1,
     show: Annotated[bool, typer.Option("--list", help="Change nothing; list the experiment's schedules.")] = False,
     remove: Annotated[Optional[str], typer.Option(help="Remove the schedule of this name.")] = None,  # noqa: UP045
+    project: vertex_options.Project = None,
+    location: vertex_options.Location = None,
+    api: vertex_options.Address = None,
 ) -> None:
-    """Run a compiled package on Kubeflow Pipelines on a schedule. The same command again changes nothing.
+    """Run a compiled package on Kubeflow Pipelines or Vertex AI on a schedule. The same command again changes nothing.
 
     A changed package, time or parameter replaces the schedule of the same name. A run that was missed is not made up
     for. A run over unchanged data reuses every step.
 
     Example: marco schedule marco.yaml --host http://localhost:8080 --cron "0 0 3 * * 1"
     """
+    if target is Target.vertex:
+        from pipelines.commands import vertex_runs
+
+        vertex_options.only_vertex(host=host, namespace=namespace, experiment=experiment)
+        place = vertex_options.place(project, location, api)
+        given = options.parameters(data, steps, run_label, parameter)
+        wanted = vertex_runs.submission(given, pipeline_root, service_account, True)
+        vertex_runs.schedule(place, package, cron, name, wanted, max_concurrency, show, remove)
+        return
     from pipelines import kubeflow_client, kubeflow_schedule, kubeflow_submission
 
     if show or remove:

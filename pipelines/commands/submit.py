@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from pipelines.commands import kubeflow_options as options
+from pipelines.commands import vertex_options
 from pipelines.commands.target import Target
 
 
@@ -29,8 +30,11 @@ def submit(
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     follow: Annotated[Optional[str], typer.Option(help="Start nothing; follow the run of this id.")] = None,  # noqa: UP045
+    project: vertex_options.Project = None,
+    location: vertex_options.Location = None,
+    api: vertex_options.Address = None,
 ) -> None:
-    """Run a compiled package on Kubeflow Pipelines, and follow it, a line a step, until it ends.
+    """Run a compiled package on Kubeflow Pipelines or Vertex AI, and follow it, a line a step, until it ends.
 
     The package is uploaded as a version of its pipeline unless it is there already. The exit status is 1 where the run
     fails. Ctrl-C ends the following, not the run.
@@ -39,6 +43,15 @@ def submit(
     """
     import datetime
 
+    if target is Target.vertex:
+        from pipelines.commands import vertex_runs
+
+        vertex_options.only_vertex(host=host, namespace=namespace, experiment=experiment)
+        place = vertex_options.place(project, location, api)
+        given = options.parameters(data, steps, run_label, parameter)
+        wanted = vertex_runs.submission(given, pipeline_root, service_account, cache)
+        vertex_runs.submit(place, package, name, wanted, wait, follow)
+        return
     from pipelines import kubeflow_client, kubeflow_submission
 
     if follow:

@@ -9,3 +9,4 @@ class Target(str, Enum):
     """Where a package runs."""
 
     kubeflow = "kubeflow"
+    vertex = "vertex"

@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from components.vertex.api import Api
+    from components.vertex.options import Vertex
     from pipelines.configuration import Deploying
 
 Project = Annotated[Optional[str], typer.Option(help="Project of Google Cloud; by default the preset's.")]  # noqa: UP045
@@ -50,3 +51,24 @@ def connect(found: Deploying) -> Api:
     from components.vertex.api import Api
 
     return Api(found.vertex)
+
+
+def place(project: str | None, location: str | None, api: str | None) -> Vertex:
+    """Returns where in Google Cloud; raises `InputError` where that is not said."""
+    from components.vertex.options import Vertex
+    from marco_model.errors import InputError
+
+    if not (project and location):
+        raise InputError(f"--project is {project} and --location {location}; Vertex AI needs both")
+    try:
+        return Vertex(project, location, api=api or "")
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def only_vertex(**given: str | None) -> None:
+    """Raises `InputError` for options that mean something to Kubeflow Pipelines alone."""
+    from marco_model.errors import InputError
+
+    if named := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise InputError(f"{', '.join(named)}: Vertex AI has none; leave it out, or give --target kubeflow")

@@ -290,7 +290,8 @@ class VertexApi:
     def create_job(self, query, body, kind):
         message = _KINDS[kind]
         made = _read(message, body)
-        identity = query.get("pipelineJobId") or str(3000 + sum(map(len, self.made.values())))
+        self._count += 1
+        identity = query.get("pipelineJobId") or str(3000 + self._count)
         if identity in self.made[kind]:
             raise Refusal(409, f"{kind} {identity} already exists")
         made.name = _name(f"{kind}/{identity}")
