@@ -13,7 +13,7 @@ from components.monitoring.naming import Naming
 from marco_data import contract
 from marco_data.files import is_remote, open_raw, read_bytes
 from marco_data.image_files import ENDINGS, MAX_PIXELS, encoded_image
-from marco_data.shards import find_shards, list_files
+from marco_data.shards import File, find_shards, list_files
 from marco_data.sources import find_sources
 from marco_data.tfrecord import Record, read_records
 from marco_model.errors import InputError
@@ -50,9 +50,16 @@ def find(paths: Sequence[str], days: float | None = None) -> list[Found]:
     for path in paths:
         files = [file for file in list_files(path) if _is_image(file.name)]
         is_shard = not files
-        files = files or find_shards([path])
+        files = files or _shards(path)
         found.update((file.path, Found(file.path, file.name, is_shard)) for file in files if file.modified >= since)
     return sorted(found.values(), key=lambda one: (one.name, one.path))
+
+
+def _shards(path: str) -> list[File]:
+    try:
+        return find_shards([path])
+    except InputError as error:
+        raise InputError(f"no images and {error}" if str(error).startswith("no TFRecord") else str(error)) from None
 
 
 def _is_image(name: str) -> bool:

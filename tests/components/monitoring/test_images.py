@@ -1,0 +1,95 @@
+import os
+import struct
+import time
+
+import pytest
+
+from components.monitoring.images import candidates, encoded, find, institutions
+from components.monitoring.naming import Naming
+from marco_data import contract
+from marco_data.tfrecord import frame
+from marco_model.errors import InputError
+
+
+def example(data, name, source, **texts):
+    """A MARCO record; `texts` as ExampleGen adds them."""
+    import tensorflow as tf
+
+    made = contract.build_example(
+        encoded=data,
+        image_format="JPEG",
+        height=1,
+        width=1,
+        filename=name,
+        image_id=1,
+        label=0,
+        label_text="Clear",
+        label_raw=0,
+        source=source,
+    )
+    for key, value in texts.items():
+        made.features.feature[key].CopyFrom(tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()])))
+    return made.SerializeToString()
+
+
+@pytest.fixture
+def shards(tmp_path, real_images):
+    data = real_images["clear_220.jpeg"].read_bytes()
+    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 60000, 60000) + bytes(9)
+    records = [
+        example(data, "03c3_G6_ImagerDefaults_6.jpg", 1),
+        b"no example",
+        example(bomb, "C000001-A01a-201201.jpg", 1),
+        example(data, "1.jpg", 4, institution="Lab", imager="Own"),
+    ]
+    damaged = bytearray(frame(records[0]))
+    damaged[-1] ^= 1
+    (tmp_path / "train-00001-of-00001").write_bytes(b"".join([bytes(damaged), *map(frame, records)]))
+    (tmp_path / "sources.csv").write_text("id,name\n1,CSIRO\n4,Merck\n")
+    return tmp_path
+
+
+def test_records_tell_their_imager_and_damaged_ones_are_passed_over(shards, real_images):
+    (shard,) = find([str(shards)])
+    sources = institutions([str(shards)], [shard])
+    found = list(candidates(shard, Naming(), sources, seed=0))
+    assert [(one.index, one.imager) for one in found] == [
+        (1, "CSIRO / Formulatrix Rock Imager"),
+        (3, "CSIRO / Rigaku Minstrel"),
+        (4, "Lab / Own"),
+    ]
+    got = {one.index: data for one, data in encoded(shard.path, [found[0], found[1]])}
+    assert got[1] == real_images["clear_220.jpeg"].read_bytes()
+    assert "60000x60000 pixels are more" in got[3]
+    assert {one.imager for one in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
+
+
+def test_the_draw_depends_on_names_and_seed_alone(shards):
+    (shard,) = find([str(shards)])
+    one, again, other = ([c.priority for c in candidates(shard, Naming(), None, seed)] for seed in (0, 0, 1))
+    assert one == again and set(one).isdisjoint(other)
+
+
+def test_only_files_that_changed_lately(tmp_path):
+    for name, days in (("new.jpg", 1), ("old.jpg", 30)):
+        (tmp_path / name).write_bytes(b"x")
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    (tmp_path / "notes.txt").write_text("x")
+    assert [one.name for one in find([str(tmp_path)], days=7)] == ["new.jpg"]
+    assert [one.name for one in find([str(tmp_path)])] == ["new.jpg", "old.jpg"]
+
+
+def test_a_folder_with_neither_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="no images and no TFRecord shards"):
+        find([str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_a_bucket_is_a_folder_too(gcs, real_images):
+    data = real_images["clear_220.jpeg"].read_bytes()
+    gcs.bucket("drops").blob("in/rock/1.jpg").upload_from_string(data)
+    (one,) = find(["gs://drops/in"])
+    (candidate,) = candidates(one, Naming((("rock/*", "Rock"),)), None, seed=0)
+    assert candidate.imager == "Rock"
+    assert [got for _, got in encoded(one.path, [candidate])] == [data]

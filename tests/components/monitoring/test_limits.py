@@ -1,0 +1,29 @@
+import dataclasses
+
+import pytest
+
+from components.monitoring.limits import Limits, read_limits
+from marco_model.errors import InputError
+
+
+def test_what_is_left_out_keeps_its_default(tmp_path):
+    (tmp_path / "limits.json").write_text('{"classes": 0.3, "least": 20}')
+    assert read_limits(tmp_path / "limits.json") == dataclasses.replace(Limits(), classes=0.3, least=20)
+    assert read_limits(None) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"brightness": 0.1}', "is no JSON object with some of alpha"),
+        ("[1]", "is no JSON object"),
+        ("{", "is no JSON object"),
+        ('{"alpha": 2}', "limit alpha is 2; give a number between 0 and 1"),
+        ('{"statistic": "0.1"}', "limit statistic is '0.1'"),
+        ('{"least": 5000}', "limits least 5000 and most 1000"),
+    ],
+)
+def test_what_is_no_limit_is_refused(tmp_path, text, reason):
+    (tmp_path / "limits.json").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_limits(tmp_path / "limits.json")
