@@ -16,6 +16,7 @@ from pipelines.commands import (
     data_inspect,
     data_synthesize,
     deploy,
+    deploy_batch,
     explain,
     models,
     monitor_check,
@@ -63,6 +64,7 @@ deployments.command("push")(deploy.push)
 deployments.command("status")(deploy.status)
 deployments.command("promote")(deploy.promote)
 deployments.command("rollback")(deploy.rollback)
+deployments.command("batch")(deploy_batch.batch)
 monitor.command("reference")(monitor_reference.reference)
 monitor.command("check")(monitor_check.check)
 registered.command("list")(models.list_)

@@ -141,8 +141,91 @@ endpoint: {{name: plates, machine_type: n1-standard-8, accelerator: NVIDIA_TESLA
     assert list(vertex.models) == ["drops"]
 
 
-@pytest.mark.parametrize("command", ["push", "status", "promote", "rollback"])
+@pytest.mark.parametrize("command", ["push", "status", "promote", "rollback", "batch"])
 def test_help_teaches(command):
     result = typer.testing.CliRunner().invoke(cli.app, ["deploy", command, "--help"])
     assert result.exit_code == 0
     assert f"Example: marco deploy {command}" in result.output
+
+
+def finished(classifier, folder):
+    """Returns how a job ends: as Vertex AI would, with a line a key, but for one image that it could not read."""
+    import base64
+    import json
+
+    from google.cloud.aiplatform_v1.types import BatchPredictionJob
+
+    from marco_data import object_store
+
+    def end(job):
+        assert job.input_config.instances_format == "jsonl" and job.instance_config.key_field == "key"
+        lines = []
+        for one in job.input_config.gcs_source.uris:
+            for line in object_store.open_object(one).read().decode().splitlines():
+                told = json.loads(line)
+                scores = classifier.score([base64.b64decode(told["image_bytes"]["b64"])])[0]
+                prediction = {"scores": [float(score) for score in scores], "classes": list(CLASSES)}
+                lines.append(json.dumps({"key": told["key"], "prediction": prediction}))
+        (folder / "lines").write_text("\n".join(sorted(lines)[:-1]) + "\n")
+        there = f"{job.output_config.gcs_destination.output_uri_prefix}/prediction-marco-2026"
+        object_store.upload(folder / "lines", f"{there}/prediction.results-00000-of-00001")
+        object_store.upload(folder / "lines", f"{there}/prediction.errors_stats-00000-of-00001")
+        job.output_info = BatchPredictionJob.OutputInfo(gcs_output_directory=there)
+        job.state = "JOB_STATE_SUCCEEDED"
+
+    return end
+
+
+def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs, real_images, tmp_path):
+    import csv
+
+    from marco_data import object_store
+    from marco_model.load import load
+
+    marco(vertex, "push", "--model", "gs://models/marco/1")
+    gcs.bucket("plates")
+    for name, path in real_images.items():
+        object_store.upload(path, f"gs://plates/first/{name}")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    object_store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
+    classifier = load(models[0])
+    vertex.states = [lambda job: setattr(job, "state", "JOB_STATE_RUNNING"), finished(classifier, tmp_path)]
+    scores = tmp_path / "scores.csv"
+    options = ["--project", "crystals", "--location", "europe-west4", "--api", vertex.url, "--scores", str(scores)]
+    command = ["deploy", "batch", "--input", "gs://plates/first", "--output", "gs://plates/scores", *options]
+    result = typer.testing.CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 1, (result.output, result.exception)  # Two have no scores.
+    rows = list(csv.DictReader(scores.open()))
+    assert len(rows) == len(real_images) - 1
+    for row in rows:
+        right = classifier.score([real_images[row["path"].rsplit("/", 1)[1]].read_bytes()])[0]
+        assert [float(row[name.lower()]) for name in CLASSES] == pytest.approx(right, abs=1e-6)
+        assert row["class"] == CLASSES[int(right.argmax())] and row["model"] == "marco-1"
+    errors = list(csv.DictReader((tmp_path / "scores.errors.csv").open()))
+    assert {row["path"].rsplit("/", 1)[1] for row in errors} == {"broken.jpg", sorted(real_images)[-1]}
+    vertex.states = []
+    assert typer.testing.CliRunner().invoke(cli.app, command).exit_code == 1
+    assert len(vertex.made["batchPredictionJobs"]) == 1
+
+
+def test_a_batch_prediction_that_fails_says_so(vertex, gcs, real_images, tmp_path):
+    from google.rpc.status_pb2 import Status
+
+    from marco_data import object_store
+    from marco_model.errors import ClusterError
+
+    gcs.bucket("plates")
+    object_store.upload(real_images["crystals_10.jpeg"], "gs://plates/a/b.jpeg")
+    command = ["deploy", "batch", "--input", "gs://plates/a", "--output", "gs://plates/scores", "--api", vertex.url]
+    command += ["--project", "crystals", "--location", "europe-west4", "--scores", str(tmp_path / "scores.csv")]
+    result = typer.testing.CliRunner().invoke(cli.app, command)
+    assert isinstance(result.exception, InputError) and "the registry has none" in str(result.exception)
+    marco(vertex, "push", "--model", "gs://models/marco/1")
+
+    def fail(job):
+        job.state, job.error = "JOB_STATE_FAILED", Status(code=8, message="no quota")
+
+    vertex.states = [fail]
+    result = typer.testing.CliRunner().invoke(cli.app, command)
+    assert isinstance(result.exception, ClusterError) and "failed (no quota)" in str(result.exception)
+    assert not (tmp_path / "scores.csv").exists()
