@@ -82,11 +82,11 @@ def test_the_page_has_the_numbers_of_the_report_and_escapes_names(files, tmp_pat
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("11,,Crystal,anna,2026-01-02,", "sheet-anna.csv, line 2: class 'Crystal' is none of Clear, Crystals, Other, Precipitate"),
+        ("11,,Crystal,anna,2026-01-02,", "sheet-anna.csv, line 2: class 'Crystal' is none of Clear, Crystals, Other, Precipitate"),  # noqa: E501
         ("99,,Clear,anna,2026-01-02,", "sheet-anna.csv, line 2: image 99 was not exported"),
         ("11,,Clear,anna,,", "sheet-anna.csv, line 2: date is empty"),
         ("11,,Clear,anna,1/2/26,", "sheet-anna.csv, line 2: date is '1/2/26'"),
-        ("11,,Clear,anna,2026-01-02,\n11,,Other,anna,2026-01-02,", "sheet-anna.csv, line 3: anna says Other of image 11, and Clear in sheet-anna.csv, line 2"),
+        ("11,,Clear,anna,2026-01-02,\n11,,Other,anna,2026-01-02,", "sheet-anna.csv, line 3: anna says Other of image 11, and Clear in sheet-anna.csv, line 2"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_answers_that_cannot_be_used_are_named_and_nothing_is_written(files, tmp_path, line, told):
@@ -98,7 +98,7 @@ def test_answers_that_cannot_be_used_are_named_and_nothing_is_written(files, tmp
 
 
 def test_of_many_bad_answers_the_first_are_told_and_the_rest_counted(files, tmp_path):
-    with pytest.raises(InputError, match="^9 answers cannot .* and 4 more$"):
+    with pytest.raises(InputError, match=r"^9 answers cannot .* and 4 more$"):
         merged(tmp_path, files(anna="99,,Clear,anna,2026-01-02,\n" * 9))
 
 

@@ -37,7 +37,7 @@ def test_the_same_label_twice_on_a_date_is_no_quarrel(overlay):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("1,Clear,a,2026-02-01\n1,Other,b,2026-02-01\n", "line 3: image 1 is Other, and Clear on the same date in overlay.csv, line 2"),
+        ("1,Clear,a,2026-02-01\n1,Other,b,2026-02-01\n", "line 3: image 1 is Other, and Clear on the same date in overlay.csv, line 2"),  # noqa: E501
         ("x,Clear,a,2026-02-01\n", "line 2: image_id is 'x'"),
         ("1,Clear,a,01.02.2026\n", "line 2: date is '01.02.2026'; write it as 2026-11-26"),
         ("1,Clear,a,\n", "line 2: date is ''"),
@@ -46,13 +46,13 @@ def test_the_same_label_twice_on_a_date_is_no_quarrel(overlay):
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_used_is_named(overlay, text, told):
-    with pytest.raises(InputError, match="overlay.csv, ") as caught:
+    with pytest.raises(InputError, match=r"overlay.csv, ") as caught:
         read_overlay(overlay(text))
     assert told in str(caught.value)
 
 
 def test_a_missing_file_or_column_is_told_with_the_header_to_give(overlay, tmp_path):
-    with pytest.raises(InputError, match="has no column rater, date.*image_id,label,rater,date"):
+    with pytest.raises(InputError, match=r"has no column rater, date.*image_id,label,rater,date"):
         read_overlay(overlay("", "image_id,label\n"))
     for read in (read_overlay, overlay_fingerprint):
         with pytest.raises(InputError, match="there is no"):
@@ -70,7 +70,7 @@ def test_what_a_spreadsheet_makes_of_it_is_read_alike(overlay):
 def test_labels_are_those_that_the_scheme_looks_up(overlay):
     ten = read_overlay(overlay("1,Precip. & Skin,a,2026-02-01\n"))
     check_labels(ten, HWMRI_TEN)
-    own = LabelScheme("classes", ("Hit", "Nothing"), "class", {"Crystals": "Hit", "Clear": "Nothing", "Other": None, "Precipitate": "Nothing"})  # fmt: skip
+    own = LabelScheme("classes", ("Hit", "Nothing"), "class", {"Crystals": "Hit", "Clear": "Nothing", "Other": None, "Precipitate": "Nothing"})  # fmt: skip  # noqa: E501
     check_labels(read_overlay(overlay("1,crystals,a,2026-02-01\n2,Hit,a,2026-02-01\n3,Other,a,2026-02-01\n")), own)
     for scheme in (FOUR, own):
         with pytest.raises(InputError, match=r"overlay.csv, line 2: label 'Precip. & Skin' is none of"):

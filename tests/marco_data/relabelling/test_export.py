@@ -1,0 +1,214 @@
+"""Scoring, ranking and the folder for experts, with a classifier whose answers can be worked out by hand."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marco_data import contract
+from marco_data.relabelling.cross_scores import cross_probabilities, fold_of
+from marco_data.relabelling.export import check_raters, write_export
+from marco_data.relabelling.ranking import label_probabilities, most_disagreeing
+from marco_data.relabelling.scoring import score_records
+from marco_data.shards import find_shards
+from marco_data.tfrecord import frame
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+
+def encoded(grey, image_format="JPEG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (grey, grey, grey)).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+class ByGrey:
+    """Believes the class `grey % 4` by `grey` per mille more than chance; refuses what is no image."""
+
+    name, classes = "by-grey", CLASSES
+
+    def probabilities(self, images):
+        found = []
+        for image in images:
+            try:
+                grey = np.asarray(Image.open(io.BytesIO(image)).convert("L"))[0, 0]
+            except OSError:
+                raise InputError("does not decode") from None
+            rest = 0.25 - grey / 1000 / 4
+            found.append([rest + (grey / 1000 if number == grey % 4 else 0) for number in range(4)])
+        return np.array(found, np.float32)
+
+
+def record(number, label, grey=0, **changes):
+    values = {
+        "encoded": encoded(grey), "image_format": "JPEG", "height": 16, "width": 16, "filename": f"{number}.jpg",
+        "image_id": number, "label": CLASSES.index(label), "label_text": label, "label_raw": 0, "source": 0,
+    }  # fmt: skip
+    return contract.build_example(**{**values, **changes}).SerializeToString()
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Per split twenty images of grey 0, 4, … 76, so `Clear` to the classifier, one in four labelled otherwise."""
+
+    def write(name, records):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"".join(map(frame, records)))
+
+    for first, name in ((0, "train-00001-of-00001"), (100, "test-00001-of-00001")):
+        write(name, [record(first + n, "Other" if n % 4 == 0 else "Clear", 4 * n) for n in range(20)])
+    return tmp_path, write
+
+
+def scored(folder, **options):
+    problems = []
+    found = score_records(
+        ByGrey(), find_shards([str(folder / "in")]), on_problem=lambda *one: problems.append(one), **options
+    )
+    return found, problems
+
+
+def test_the_least_believed_labels_of_each_split_are_chosen_the_least_first(shards):
+    found, problems = scored(shards[0], batch_size=3)
+    assert not problems and len(found.labels) == 40
+    chosen = most_disagreeing(found, 0.1)
+    ids = {split: found.image_ids[rows].tolist() for split, rows in chosen.items()}
+    assert ids == {"train": [16, 12], "eval": [116, 112]}
+    grey = 4 * 16 / 1000
+    assert label_probabilities(found)[chosen["train"][0]] == pytest.approx((1 - grey) / 4)
+
+
+def test_of_an_id_seen_twice_the_evaluation_sets_record_counts(shards):
+    folder, write = shards
+    write("train-00002-of-00002", [record(116, "Other", 64), record(500, "Other", 72)])
+    found, _ = scored(folder)
+    chosen = most_disagreeing(found, 0.1)
+    assert found.image_ids[chosen["eval"]].tolist() == [116, 112]
+    assert found.image_ids[chosen["train"]].tolist() == [500, 16, 12]
+
+
+def test_what_cannot_be_scored_is_told_and_costs_only_itself(shards):
+    folder, write = shards
+    broken = [record(600, "Clear", encoded=b"no image"), b"no example", record(601, "Clear", 8)]
+    write("train-00002-of-00002", broken)
+    found, problems = scored(folder)
+    assert [problem[:2] for problem in problems] == [("train-00002-of-00002", 1), ("train-00002-of-00002", 0)]
+    assert 601 in found.image_ids and 600 not in found.image_ids
+    with pytest.raises(InputError, match="no record"):
+        (folder / "in" / "train-00002-of-00002").write_bytes(frame(b"x"))
+        score_records(
+            ByGrey(), find_shards([str(folder / "in" / "train-00002-of-00002")]), on_problem=lambda *one: None
+        )
+
+
+def test_labels_of_other_classes_want_another_model(shards):
+    folder, write = shards
+    write("train-00002-of-00002", [record(600, "Clear", label_text="Skin")])
+    with pytest.raises(InputError, match=r"labelled 'Skin', and the classes of by-grey are Clear, .* --folds 5"):
+        scored(folder)
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5])
+def test_a_share_is_above_nothing_and_at_most_all(shards, share):
+    found, _ = scored(shards[0])
+    with pytest.raises(InputError, match=f"--share is {share}"):
+        most_disagreeing(found, share)
+
+
+def export(folder, output="look", seed=0, raters=("anna", "ben")):
+    found, problems = scored(folder)
+    chosen = most_disagreeing(found, 0.25)
+    shown = find_shards([str(folder / "in")])
+    about = {"model": "by-grey", "share": 0.25}
+    return write_export(folder / output, shown, found, chosen, raters, seed, problems, about)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_experts_get_the_images_as_they_are_and_nothing_of_what_they_were_labelled(shards):
+    folder, _ = shards
+    told = export(folder)
+    assert told["splits"]["train"] | {"least_disagreement": 0} == {
+        "scored": 20, "exported": 5, "least_disagreement": 0, "predicted_otherwise": 5,
+    }  # fmt: skip
+    look = folder / "look"
+    key = rows(look / "key.csv")
+    assert {int(row["image_id"]) for row in key} == {n + first for n in (0, 4, 8, 12, 16) for first in (0, 100)}
+    for row in key:
+        assert (row["old_label"], row["predicted"]) == ("Other", "Clear")
+        assert float(row["disagreement"]) == pytest.approx(1 - float(row["probability"]), abs=1e-6)
+        grey = 4 * (int(row["image_id"]) % 100)
+        assert (look / "raters" / row["file"]).read_bytes() == encoded(grey)
+    for name in ("anna", "ben"):
+        sheet = rows(look / "raters" / f"sheet-{name}.csv")
+        assert [row["image_id"] for row in sheet] == [row["image_id"] for row in key]
+        assert {(row["label"], row["rater"], row["date"], row["note"]) for row in sheet} == {("", name, "", "")}
+    page = (look / "raters" / "index.html").read_text()
+    given = json.loads(page.split('id="told">')[1].split("</script>")[0])
+    assert given["items"] == [[row["image_id"], row["file"]] for row in key]
+    assert given["classes"] == list(CLASSES) and set(given) == {"name", "classes", "raters", "items"}
+    assert "http" not in page
+    assert not (look / "skipped.csv").exists()
+
+
+def test_the_order_is_shuffled_by_the_seed_alone(shards):
+    folder, _ = shards
+    for output, seed in (("a", 0), ("b", 0), ("c", 1)):
+        export(folder, output, seed)
+    first, again, other = (rows(folder / name / "key.csv") for name in "abc")
+    assert first == again
+    ids = [[int(row["image_id"]) for row in one] for one in (first, other)]
+    assert sorted(ids[0]) == sorted(ids[1]) and ids[0] != ids[1] and ids[0] != sorted(ids[0])
+
+
+def test_a_folder_that_holds_something_is_left_alone(shards):
+    folder, _ = shards
+    (folder / "look").mkdir()
+    (folder / "look" / "mine").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        export(folder)
+    assert [path.name for path in (folder / "look").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("names", [["a/b"], ["anna", "Anna"], [], ["../x"]])
+def test_raters_have_names_of_their_own_that_can_name_a_file(names):
+    with pytest.raises(InputError, match="rater"):
+        check_raters(names)
+
+
+def test_out_of_fold_a_wrong_label_is_not_believed_though_a_model_could_learn_it_by_heart():
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 300)
+    features = (np.eye(3)[true] * 6 + rng.normal(size=(300, 3))).astype(np.float32)
+    features = np.concatenate([features, rng.normal(size=(300, 40)).astype(np.float32)], axis=1)
+    labels = true.copy()
+    wrong = rng.choice(300, 15, replace=False)
+    labels[wrong] = (labels[wrong] + 1) % 3
+    found = cross_probabilities(features, labels, 4, 5, [(f"{n}.jpg", n) for n in range(300)])
+    assert found.sum(axis=1) == pytest.approx(1, abs=1e-5) and not found[:, 3].any()
+    worst = np.argsort(found[np.arange(300), labels])[:15]
+    assert len(set(worst) & set(wrong)) >= 13
+
+
+def test_images_of_a_plate_share_a_fold_where_there_are_plates_enough():
+    names = [
+        (f"{plate:04x}_A{well}_ImagerDefaults_1.jpg", plate * 100 + well) for plate in range(30) for well in (1, 2, 3)
+    ]
+    folds = fold_of(names, 5).reshape(30, 3)
+    assert (folds == folds[:, :1]).all() and set(folds.ravel()) == set(range(5))
+    assert (fold_of(names, 5, repeat=1) != folds.ravel()).any()
+    few = fold_of(names[:30], 5).reshape(10, 3)
+    assert (few != few[:, :1]).any()
+
+
+def test_too_few_images_or_folds_are_told():
+    with pytest.raises(InputError, match="--folds is 1"):
+        cross_probabilities(np.zeros([4, 2], np.float32), np.array([0, 1, 0, 1]), 2, 1, [("a", n) for n in range(4)])
+    with pytest.raises(InputError, match="too few for 5 folds"):
+        cross_probabilities(np.zeros([3, 2], np.float32), np.array([0, 0, 0]), 2, 5, [("a", n) for n in range(3)])

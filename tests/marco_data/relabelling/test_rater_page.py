@@ -1,0 +1,92 @@
+"""The page that experts label in, in headless Chromium: answered by keys, saved, loaded again, merged."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from marco_data.relabelling.export import Item
+from marco_data.relabelling.rater_page import write_page
+from marco_data.relabelling.sheets import Keyed, read_sheets
+from marco_model.labels import CLASSES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
+]
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture
+def page(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    items = [Item(number, 9007199254740993 + number, f"images/{number}.png") for number in range(3)]
+    (tmp_path / "images").mkdir()
+    for item in items:
+        Image.new("RGB", (40, 30), (90 * item.row, 90, 90)).save(tmp_path / item.file)
+    write_page(tmp_path / "index.html", items, CLASSES, ["anna", "ben"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        opened = browser.new_page()
+        problems = []
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on("console", lambda told: problems.append(told.text) if told.type == "error" else None)
+        opened.on(
+            "request",
+            lambda asked: problems.append(asked.url) if not asked.url.startswith(("file:", "blob:")) else None,
+        )
+        opened.goto((tmp_path / "index.html").as_uri())
+        yield opened, tmp_path, items
+        assert not problems
+        browser.close()
+
+
+def saved(opened, folder, press):
+    with opened.expect_download() as download:
+        press()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_keys_label_and_the_saved_sheet_merges(page):
+    opened, folder, items = page
+    opened.fill("#rater", "ben")
+    opened.click("#image")
+    for key in ("2", "ArrowRight", "4", "ArrowLeft", "ArrowLeft"):
+        opened.keyboard.press(key)
+    opened.fill("#note", 'twins, "fused"')
+    opened.locator("#note").blur()
+    assert "2 answered" in opened.inner_text("#count")
+    path = saved(opened, folder, lambda: opened.keyboard.press("s"))
+    assert path.name == "sheet-ben.csv"
+    images = {item.image_id: Keyed("train", "Clear", "Clear") for item in items}
+    answers = read_sheets([str(path)], images, CLASSES)
+    given = {number: one.label for number, one in answers.by_rater["ben"].items()}
+    assert given == {items[0].image_id: "Crystals", items[2].image_id: "Precipitate"}
+    assert [one[1] for one in answers.unanswered] == [items[1].image_id]
+
+    opened.evaluate("localStorage.clear()")
+    opened.reload()
+    assert "0 answered" in opened.inner_text("#count")
+    opened.set_input_files("#load", path)
+    opened.wait_for_function("document.getElementById('count').textContent.includes('2 answered')")
+    again = saved(opened, folder, lambda: opened.click("#save"))
+    assert Path(again).read_text() == path.read_text()
+
+
+def test_answers_outlive_a_closed_page_and_all_images_are_shown(page):
+    opened, _, items = page
+    opened.keyboard.press("3")
+    opened.reload()
+    assert "1 answered" in opened.inner_text("#count")
+    opened.keyboard.press("g")
+    cells = opened.locator("#grid button")
+    assert cells.count() == len(items)
+    assert cells.nth(0).inner_text().strip() == "1 Other"
+    cells.nth(0).click()
+    opened.keyboard.press("Backspace")
+    assert "0 answered" in opened.inner_text("#count")
