@@ -41,10 +41,11 @@ def released_model():
 
 @pytest.fixture(scope="session")
 def released_directory(released_model, tmp_path_factory):
-    """`released_model` exported."""
+    """`released_model` exported, with a temperature of 0.5."""
     from marco_model.export import export
     from marco_model.labels import CLASSES
 
     directory = tmp_path_factory.mktemp("released") / "model"
-    export(released_model, directory, classes=CLASSES, input_size=599, metadata={"name": "released"})
+    metadata = {"name": "released"}
+    export(released_model, directory, classes=CLASSES, input_size=599, temperature=0.5, metadata=metadata)
     return directory

@@ -7,13 +7,12 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from marco_data.contract import ENCODED, build_example
-from marco_model.classifier import EXAMPLE_IMAGE, with_features
+from marco_model.classifier import EXAMPLE_IMAGE
 from marco_model.errors import InputError
 from marco_model.export import METADATA, export
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load
-from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_batch, shrink
 
 
@@ -88,19 +87,6 @@ def test_without_a_name_the_version_is_the_folders(small, tmp_path, encoded):
     saved = tf.saved_model.load(str(tmp_path / "marco-7"))
     assert saved.signatures["serving_default"](tf.constant(encoded[:1]))["version"].numpy().tolist() == [b"marco-7"]
     assert load(tmp_path / "marco-7").name == "marco-7"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("architecture", "features"),
-    [("inception_resnet_v2", 1536), ("nasnet_mobile", 1056), ("nasnet_large", 4032)],
-)
-def test_of_every_architecture_the_features_are_those_its_last_layer_classifies(architecture, features):
-    network = build(Network(architecture=architecture, input_size=96), num_classes=3, seed=0)
-    both = with_features(network)
-    assert both.output["embeddings"].shape == (None, features)
-    assert both.output["logits"] is network.output
-    assert both.get_layer("embeddings").input is network.get_layer("predictions").input
 
 
 def test_the_features_are_the_mean_over_the_last_grid(small, tmp_path, encoded):

@@ -4,7 +4,6 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from marco_model.errors import InputError
-from marco_model.export import export
 from marco_model.labels import CLASSES
 from marco_model.load import load
 from marco_model.released import published_directory
@@ -26,13 +25,12 @@ def test_the_published_classifier_has_features_and_no_temperature(encoded, publi
     np.testing.assert_allclose(softmax(found @ kernel[0, 0] + bias, axis=1), published_scores[:2], atol=1e-5)
 
 
-def test_probabilities_are_the_models_own(released_model, encoded, published_scores, tmp_path):
-    export(released_model, tmp_path / "m", classes=CLASSES, input_size=599, temperature=0.5, metadata={"name": "m"})
-    classifier = load(tmp_path / "m")
+def test_probabilities_are_the_models_own(released_directory, encoded, published_scores):
+    classifier = load(released_directory)
     squares = published_scores**2
     assert classifier.temperature == 0.5
     np.testing.assert_allclose(classifier.probabilities(encoded), squares / squares.sum(1, keepdims=True), atol=1e-5)
-    served = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"](tf.constant(encoded))
+    served = tf.saved_model.load(str(released_directory)).signatures["serving_default"](tf.constant(encoded))
     np.testing.assert_allclose(served["probabilities"], classifier.probabilities(encoded), atol=1e-6)
 
 

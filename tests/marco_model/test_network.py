@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from marco_model import preprocessing, rmsprop
 from marco_model.architectures import ARCHITECTURES
+from marco_model.classifier import with_features
 from marco_model.errors import InputError
 from marco_model.loss import training_loss
 from marco_model.network import Network, build
@@ -112,14 +113,17 @@ def test_what_cannot_apply_is_refused(wrong, message):
 # Parameters with 1,000 classes as https://keras.io/api/applications gives them, in full in each model's summary there.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("inception_resnet_v2", 55_873_736), ("nasnet_mobile", 5_326_716), ("nasnet_large", 88_949_818)],
+    ("name", "count", "features"),
+    [("inception_resnet_v2", 55_873_736, 1536), ("nasnet_mobile", 5_326_716, 1056), ("nasnet_large", 88_949_818, 4032)],
 )
-def test_parameters_are_as_many_as_published(name, count):
+def test_parameters_are_as_many_as_published(name, count, features):
     model = build(Network(architecture=name, input_size=96), num_classes=1000, seed=0)
     assert model.count_params() == count
     names = {layer.name for layer in model.layers}
     assert {*ARCHITECTURES[name].blocks.values(), ARCHITECTURES[name].features, *ARCHITECTURES[name].logits} <= names
+    both = with_features(model)
+    assert both.output["embeddings"].shape == (None, features)
+    assert both.get_layer("embeddings").input is model.get_layer("predictions").input
 
 
 def test_images_have_the_range_that_the_applications_were_made_for():
