@@ -14,6 +14,8 @@ from components.evaluator.names import auc_classes
 from components.example_gen.options import LOCAL_BEAM_ARGS
 from components.gate.rules import REGISTRY, Rules
 from components.report.options import ReportOptions
+from components.trainer.customjob.pools import Machines
+from components.trainer.customjob.pools import check as check_machines
 from components.trainer.jobset.manifest import jobs
 from components.tuner.options import Tuning
 from components.vertex.options import Vertex
@@ -136,6 +138,8 @@ class Configuration(_Section):
     cluster: Cluster = Cluster()
     # Where in Google Cloud a package for Vertex AI runs, and whose endpoint a model is deployed to (docs/vertex.md).
     vertex: Vertex | None = None
+    # The machines of a training on several of them there (docs/vertex.md); none by default.
+    machines: Machines | None = None
     # The endpoint of Vertex AI that a published model takes over, after the Pusher; none by default.
     endpoint: Endpoint | None = None
     # Beam's options for every step that runs on it, such as --runner=DataflowRunner.
@@ -152,6 +156,8 @@ class Configuration(_Section):
     def _several_nodes_have_an_engine_for_them(self) -> Configuration:
         if self.cluster.replicas:
             jobs(self.engine, self.cluster)
+        if self.machines:
+            check_machines(self.engine, self.machines)
         return self
 
     @pydantic.model_validator(mode="after")

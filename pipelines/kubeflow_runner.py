@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import tempfile
 from typing import Any
@@ -38,9 +39,12 @@ def compile_package(configuration: Configuration, root: str, output: pathlib.Pat
     return len(package["root"]["dag"]["tasks"])
 
 
-def package_of(configuration: Configuration, root: str) -> dict[str, Any]:
-    """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it."""
-    where = places.remote(configuration, root)
+def package_of(configuration: Configuration, root: str, custom_job: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
+
+    `custom_job`: see `pipelines.places.Places`.
+    """
+    where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
     data = configuration.data.source or places.data(configuration, root)
     package = _compiled(configuration, where, data)
     if "://" in root:

@@ -165,4 +165,5 @@ def _training(configuration: Configuration, classes: tuple[str, ...], places: Pl
         "checkpoints": places.checkpoints,
         **({"data": {"overlay": configuration.data.overlay}} if configuration.data.overlay else {}),
         **({"cluster": places.placement} if places.placement else {}),
+        **({"custom_job": places.custom_job} if places.custom_job else {}),
     }

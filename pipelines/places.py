@@ -17,7 +17,8 @@ class Places:
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
     models, a version a folder. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes, what
-    its containers share (`components.cluster.options.Placement`).
+    its containers share (`components.cluster.options.Placement`). `custom_job`: on Vertex AI, the machines of such a
+    training (`components.trainer.customjob.launch.run`).
     """
 
     root: str
@@ -25,6 +26,7 @@ class Places:
     destination: str
     tracking: str
     placement: dict[str, Any] | None = None
+    custom_job: dict[str, Any] | None = None
 
 
 def local(configuration: Configuration, output: pathlib.Path) -> Places:

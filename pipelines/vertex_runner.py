@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from components.cluster.options import Resources
 from marco_model.errors import InputError
@@ -34,7 +35,7 @@ def compile_package(configuration: Configuration, root: str, output: pathlib.Pat
     # Heavy: TFX.
     from pipelines.kubeflow_runner import package_of
 
-    package = package_of(configuration, root)
+    package = package_of(configuration, root, _custom_job(configuration))
     accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
     kubeflow_package.add_resources(package, _renamed(configuration.cluster, accelerator))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -51,10 +52,24 @@ def check(cluster: Cluster) -> None:
         "volumes": "put data and checkpoints on gs://",
         "shared": "checkpoints lie below --root",
         "secrets": "give the service account of the steps the right to read what they need",
-        "replicas": "train on one machine with several GPUs, cluster.steps.Trainer.accelerators",
+        "replicas": "give machines, those of Vertex AI",
     }.items():
         if getattr(cluster, field):
             raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
+
+
+def _custom_job(configuration: Configuration) -> dict[str, Any] | None:
+    """Returns what the Trainer step is told of a training on several machines, None where it trains by itself."""
+    if not configuration.machines:
+        return None
+    if not configuration.vertex:
+        raise InputError("machines is set and vertex is not; give vertex.project and vertex.location")
+    return {
+        "place": dataclasses.asdict(configuration.vertex),
+        "machines": dataclasses.asdict(configuration.machines),
+        "image": configuration.cluster.image,
+        "environment": dict(configuration.cluster.environment),
+    }
 
 
 def _renamed(cluster: Cluster, accelerator: str) -> Cluster:

@@ -26,7 +26,8 @@ def run_fn(fn_args: Any) -> None:
     (`source`, `fingerprint`, perhaps `overlay`), `model_name`, `initial`, the fingerprint of the weights that training
     begins from, empty where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed
     training is resumed. With `cluster`, the fields of `components.cluster.options.Placement`, and its `replicas`
-    training is on several nodes.
+    training is on several nodes; with `custom_job` (`components.trainer.customjob.launch.run`) on several machines of
+    Vertex AI.
 
     Raises `InputError` where the model that training begins from is not the one that it was, or is not there; else what
     `components.trainer.job.run` does, or `components.trainer.jobset.launch.run`.
@@ -34,7 +35,11 @@ def run_fn(fn_args: Any) -> None:
     config = with_best(fn_args.custom_config, fn_args.hyperparameters)
     training = job_of(fn_args, config)
     placement = launch.placement(config.get("cluster"))
-    if placement:
+    if config.get("custom_job"):
+        from components.trainer.customjob import launch as custom_job
+
+        custom_job.run(training, config["custom_job"])
+    elif placement:
         launch.run(training, placement)
     else:
         training.write()
