@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -36,6 +38,7 @@ class Picky:
     """A classifier that refuses some images though they decode; each score is the image's length."""
 
     temperature = 1.0
+    metadata: ClassVar = {"name": "picky"}
 
     def __init__(self, refused):
         self.refused = refused
@@ -52,6 +55,18 @@ def test_what_decodes_and_is_refused_all_the_same_costs_only_itself(encoded):
     for index in (0, 2):
         assert isinstance(answers[index], Scored)
         assert answers[index].scores[0] == pytest.approx(1 / len(encoded[index]))
+
+
+def test_the_published_graph_never_sees_what_does_not_decode(encoded):
+    class Published(Picky):
+        metadata: ClassVar = {}
+
+    cut = encoded[1][:30_000]
+    answers = classify(Published([cut]), [encoded[0], cut, encoded[2]])
+    assert [type(one) for one in answers] == [Scored, Refused, Scored]
+    assert answers[1].reason.startswith("does not decode: ")
+    assert [type(one) for one in classify(Published([cut]), [cut])] == [Refused]
+    assert classify(Published([encoded[0]]), encoded[:2])[0] == Refused("too picky")
 
 
 def test_warming_up_scores_one_and_a_whole_batch():
