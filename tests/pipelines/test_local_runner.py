@@ -64,6 +64,7 @@ def test_a_killed_training_is_resumed_and_says_from_which_step(runs):
 def test_the_summary_says_what_the_run_came_to(runs):
     summary = runs["summary"]
     assert summary["blessed"] is True
+    assert summary["decision"]["champion"] is None
     assert sum(summary["examples"].values()) + summary["quarantined"] == 96
     for kind in ("institution", "imager"):
         slices = summary["slices"][kind].values()
@@ -120,11 +121,24 @@ def test_a_run_writes_nothing_outside_its_output(runs):
     assert {path.name for path in runs["elsewhere"].iterdir()} <= {"scores.csv"}
 
 
-def test_changed_data_are_ingested_again_and_all_that_follows_from_them(runs):
+def test_changed_data_are_ingested_again_and_the_new_model_must_beat_the_champion(runs):
     """Comes last: it changes what the other tests look at."""
     changed = {"data.synthetic.seed": 1, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     arguments = command(runs["output"], **changed)
-    subprocess.run(arguments, cwd=runs["elsewhere"], timeout=300, check=True, env=environment)
-    told = json.loads((runs["output"] / "summary.json").read_text())
+
+    def again():
+        options = {"cwd": runs["elsewhere"], "timeout": 300, "check": False, "env": environment, "text": True}
+        done = subprocess.run(arguments, capture_output=True, **options)
+        assert done.returncode == 3, done.stdout + done.stderr
+        return done.stdout, json.loads((runs["output"] / "summary.json").read_text())
+
+    shown, told = again()
     assert told["reused"] == ["CuratedSchema"]
+    # Judged by a dozen images, no model is shown to be better.
+    assert told["decision"]["champion"] == {"model": runs["summary"]["model_path"], "version": "1"}
+    assert told["failures"][0].startswith("no evidence that it is better than the champion: accuracy")
+    assert told["failures"][0] in shown
+    assert (told["blessed"], told["model_path"]) == (False, None)
+    _, told = again()
+    assert set(told["reused"]) == set(told["seconds"])
