@@ -18,6 +18,7 @@ from typing import Any
 
 from components.mlflow_tracking import connection, provenance
 from marco_data.files import exists, read_bytes
+from marco_data.relabelling.overlay import overlay_fingerprint
 from marco_model.errors import InputError
 
 RUN_KEY = "marco.run_key"
@@ -51,10 +52,13 @@ class Run:
         """Logs judged metrics, such as `eval/institution/CSIRO/accuracy` → 0.93; the undefined (NaN) are left out."""
         self._log_metrics({name: value for name, value in values.items() if not math.isnan(value)}, step=0)
 
-    def log_data(self, *, name: str, fingerprint: str, source: str, counts: Mapping[str, int]) -> None:
+    def log_data(
+        self, *, name: str, fingerprint: str, source: str, counts: Mapping[str, int], overlay: str = ""
+    ) -> None:
         """Logs the training data as a dataset input and as the tag `data.fingerprint`.
 
         `fingerprint` is a hash of the content, `source` the URI it came from, `counts` the number of images a split.
+        `overlay`, where labels came from one, becomes the tags `data.overlay` and `data.overlay_fingerprint`.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -69,12 +73,26 @@ class Run:
         with connection.reaching(self.tracking_uri):
             client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
             client.set_tag(self.run_id, "data.fingerprint", fingerprint)
+        if overlay:
+            self.set_tags({"data.overlay": overlay, "data.overlay_fingerprint": overlay_fingerprint(overlay)})
 
     def log_figure(self, figure: Any, artifact_file: str) -> None:
         """Stores a matplotlib figure, such as `confusion_matrix.png`, as an artifact."""
         client = connection.client(self.tracking_uri)
         with connection.reaching(self.tracking_uri):
             client.log_figure(self.run_id, figure, artifact_file)
+
+    def log_folder(self, folder: str, artifact_path: str) -> None:
+        """Stores the files of a folder of this machine, such as a report, as artifacts below `artifact_path`."""
+        client = connection.client(self.tracking_uri)
+        with connection.reaching(self.tracking_uri):
+            client.log_artifacts(self.run_id, folder, artifact_path)
+
+    def tags(self) -> dict[str, str]:
+        """Returns the run's tags."""
+        client = connection.client(self.tracking_uri)
+        with connection.reaching(self.tracking_uri):
+            return dict(client.get_run(self.run_id).data.tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags."""
