@@ -58,7 +58,7 @@ def test_googles_own_messages_hold_the_package(package):
     assert spec.schema_version == "2.1.0"
     json_format.ParseDict(package["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
     job = vertex_submission.job(package, "marco", vertex_submission.Submission({"steps": "20"}))
-    assert json_format.MessageToDict(job.pipeline_spec)["root"]["dag"]["tasks"].keys() == tasks(package).keys()
+    assert set(job.pipeline_spec["root"]["dag"]["tasks"]) == set(tasks(package))
     assert job.runtime_config.gcs_output_directory == f"{golden.ROOT}/pipeline" == package["defaultPipelineRoot"]
 
 
@@ -86,6 +86,20 @@ def test_gpus_have_vertex_ais_name_and_the_endpoint_its_step(tmp_path):
     told = json.loads(step["inputs"]["parameters"]["endpoint"]["runtimeValue"]["constant"])
     assert (told["name"], told["traffic"], told["machine_type"]) == ("marco", [10, 50, 100], "n1-standard-8")
     assert "EndpointPusher" not in tasks(json.loads((golden.PACKAGES / "local.json").read_text()))
+
+
+@pytest.mark.slow
+def test_a_training_on_several_machines_is_told_of_them(tmp_path):
+    changes = ["machines={workers: 4, accelerator: NVIDIA_L4, accelerators: 2}", "engine.kind=multi_worker"]
+    package = golden.compile_preset("paper", tmp_path / "marco.json", *changes)
+    config = json.loads(tasks(package)["Trainer"]["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"])
+    assert config["custom_job"]["machines"]["workers"] == 4
+    assert config["custom_job"]["place"]["project"] == "crystals"
+    assert config["custom_job"]["image"] == golden.IMAGE
+    with pytest.raises(InputError, match=r"engine\.kind is mirrored and machines has workers 4"):
+        golden.compile_preset("paper", tmp_path / "marco.json", changes[0])
+    with pytest.raises(InputError, match="machines is set and vertex is not"):
+        golden.compile_preset("local", tmp_path / "marco.json", *changes)
 
 
 def test_the_kept_packages_have_ids_that_are_taken():
