@@ -113,6 +113,7 @@ def test_every_input_has_its_producer(package):
         "Trainer": {"Transform"},
         "Evaluator": {"MarcoExampleGen", "Trainer"},
         "ChampionGate": {"MarcoExampleGen", "Trainer", "Evaluator"},
+        "Report": {"MarcoExampleGen", "Trainer", "Evaluator", "ChampionGate"},
         "Pusher": {"Trainer", "ChampionGate"},
     }
     for name, task in tasks(package).items():
@@ -261,8 +262,8 @@ def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_n
         return {name for name in one if one[name] != other[name]}
 
     assert differ(keys(run_label="tuesday"), first) == {"Pusher"}
-    assert differ(keys(run_label="monday", champion="{}"), first) == {"ChampionGate", "Pusher"}
-    trained = {"Trainer", "Evaluator", "ChampionGate", "Pusher"}
+    assert differ(keys(run_label="monday", champion="{}"), first) == {"ChampionGate", "Report", "Pusher"}
+    trained = {"Trainer", "Evaluator", "ChampionGate", "Report", "Pusher"}
     assert differ(keys(run_label="monday", steps="20"), first) == trained
     shard = next((tmp_path / "data").glob("train-*"))
     shard.write_bytes(shard.read_bytes() + b"\0")
