@@ -16,7 +16,10 @@ from marco_model.model_directory import saved_model_directory
 
 METADATA = "assets.extra/marco.json"
 SIGNATURE = "serving_examples"
-MEND = "name another model_name for models of another kind, or set gate.champion to another model's URI or to none"
+MEND = (
+    "publish it again (marco models promote VERSION), name another model_name for models of another kind, or set "
+    "gate.champion to another model's URI or to none"
+)
 
 
 def written(model: str, version: str = "") -> str:
