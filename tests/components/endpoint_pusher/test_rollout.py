@@ -183,10 +183,15 @@ def is_change(request):
 
 
 def cases(requests):
-    """Yields each request's number with what happens to it: all for a change, for others one in turn."""
+    """Yields each request's number with what happens to it: all for a change, for others one in turn.
+
+    Of reads that repeat the one before, as of an operation that still runs, the first will do.
+    """
     for number, request in enumerate(requests):
-        for fault in CHANGES if is_change(request) else [READS[number % len(READS)]]:
-            yield number, fault
+        if is_change(request):
+            yield from ((number, fault) for fault in CHANGES)
+        elif not number or request != requests[number - 1]:
+            yield number, READS[number % len(READS)]
 
 
 def check_invariants(world, canary=0):
