@@ -2,8 +2,8 @@
 
 Source: the data set's shards as written by ubccr/terf; see docs/data.md. `institution` and `imager` are ours and are
 added by ExampleGen; so are `image/given/label` and `image/given/text`, the class that a record came with, where a label
-scheme or an overlay gives it another, and `image/overlay/label`, `image/overlay/rater` and `image/overlay/date`, what an
-overlay says of it (docs/relabelling.md).
+scheme or an overlay gives it another, and `image/overlay/label`, `image/overlay/rater` and `image/overlay/date`, what
+an overlay says of it (docs/relabelling.md).
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def test_duplicates_go_to_quarantine_as_they_came(ingested, make_example):
 
 
 def test_a_scheme_looks_up_the_answer_in_the_place_of_the_label(drops):
-    scheme = LabelScheme("hits", ("Crystals", "Nothing"), "class", {"Clear": "Nothing", "Precipitate": "Nothing", "Other": None})  # fmt: skip
+    table = {"Clear": "Nothing", "Precipitate": "Nothing", "Other": None}
+    scheme = LabelScheme("hits", ("Crystals", "Nothing"), "class", table)
     (drops / "overlay.csv").write_text(
         "image_id,label,rater,date\n2,Crystals,a,2026-01-01\n4,Nothing,a,2026-01-01\n5,Other,a,2026-01-01\n"
     )
