@@ -11,8 +11,8 @@ env: ## make .venv/, or leave it as it is where it is up to date
 run: env ## run the whole pipeline on this machine, into runs/local
 	.venv/bin/marco run --preset local --output runs/local
 
-test: env ## run every test, some files at a time
-	.venv/bin/python -m pytest -m "" --numprocesses logical --maxprocesses 4 --dist loadfile
+test: env ## run every test, two files at a time
+	.venv/bin/python -m pytest -m "" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: env ## run the tests that take seconds
 	.venv/bin/python -m pytest

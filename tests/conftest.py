@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import os
 import sys
@@ -17,6 +18,15 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 IMAGES = Path(__file__).parent / "data" / "images"
+
+
+def pytest_collection_modifyitems(items):
+    """Files of slow tests come first, so that no process is left alone with one of them at the end."""
+    tests, slow = collections.Counter(), collections.Counter()
+    for item in items:
+        tests[item.path] += 1
+        slow[item.path] += item.get_closest_marker("slow") is not None
+    items.sort(key=lambda item: -slow[item.path] / tests[item.path])
 
 
 @pytest.fixture(scope="session")

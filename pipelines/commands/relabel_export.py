@@ -25,9 +25,7 @@ def export(
     share: Annotated[float, typer.Option(help="Share of each split's images to export.")] = 0.05,
     folds: Annotated[
         int,
-        typer.Option(
-            min=0, help="Judge each image by a model of the features, fitted without its fold; 0: by scores."
-        ),
+        typer.Option(min=0, help="Judge each image by a model of the features, fitted without its fold; 0: by scores."),
     ] = 0,
     raters: Annotated[
         Optional[list[str]],  # noqa: UP045
