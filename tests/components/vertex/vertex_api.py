@@ -60,14 +60,16 @@ class VertexApi:
     def handle(self, method, target, body):
         """Returns status and JSON for a request, None where the connection is to be closed."""
         parts = urllib.parse.urlsplit(target)
+        # Newer versions of Google's client write the @ of MODEL@VERSION as %40.
+        path = urllib.parse.unquote(parts.path)
         query = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
         with self._lock:
-            fault = self.fault(len(self.requests), method, parts.path)
-            self.requests.append(f"{method} {parts.path}")
+            fault = self.fault(len(self.requests), method, path)
+            self.requests.append(f"{method} {path}")
             self._advance()
             if fault and fault[1] == "before":
                 return _failure(fault[0])
-            answer = self._answer(method, parts.path, query, body)
+            answer = self._answer(method, path, query, body)
             self.watch()
             return _failure(fault[0]) if fault else answer
 
