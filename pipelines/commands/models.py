@@ -15,23 +15,29 @@ Destination = Annotated[
 
 
 def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
-    """List the versions of a model, newest first: what they reached, where they serve, what they come from.
+    """List the versions of a model, newest first: accuracy, recall of Crystals, what they come from, where they serve.
 
     Example: marco models list --tracking runs/local
     """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from components.mlflow_tracking import versions
 
-    table = Table(title=f"Versions of {name}", title_justify="left")
-    for column in ("version", "alias", "accuracy", "recall of Crystals", "published at", "created", "data", "commit"):
-        table.add_column(column, overflow="fold")
-    for one in versions.listed(versions.store(tracking), name):
+    table = Table(title=f"Versions of {name}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
+        table.add_column(column, no_wrap=True)
+    listed = versions.listed(versions.store(tracking), name)
+    for one in listed:
         shares = ("" if share is None else f"{share:.2%}" for share in (one.accuracy, one.recall))
-        created = one.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(one.version, ", ".join(one.aliases), *shares, one.place, created, one.data[:8], one.commit[:8])
+        created = one.created.astimezone().strftime("%Y-%m-%d")
+        table.add_row(one.version, ", ".join(one.aliases), *shares, created, one.data[:8], one.commit[:8])
     Console().print(table)
+    # Below it, since no terminal is wide enough for places.
+    for one in listed:
+        if one.place:
+            typer.echo(f"version {one.version} is published at {one.place}")
 
 
 def promote(
