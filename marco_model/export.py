@@ -16,8 +16,8 @@ import tensorflow as tf
 from marco_model.classifier import Classifier, Preprocess
 from marco_model.errors import InputError
 from marco_model.folding import fold
+from marco_model.model_directory import METADATA
 
-METADATA = "assets.extra/marco.json"
 WEIGHTS = "assets.extra/weights.npz"
 """The weights as trained, batch norms not folded in and auxiliary head included: what training can begin from."""
 

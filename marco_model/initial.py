@@ -17,8 +17,9 @@ import tensorflow as tf
 from marco_model import released
 from marco_model.architectures import ARCHITECTURES, AUXILIARY
 from marco_model.errors import InputError
-from marco_model.export import METADATA, WEIGHTS
+from marco_model.export import WEIGHTS
 from marco_model.labels import CLASSES, key
+from marco_model.model_directory import METADATA
 from marco_model.network import RANDOM, RELEASED, Network
 
 log = logging.getLogger(__name__)

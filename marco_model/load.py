@@ -16,11 +16,10 @@ import tensorflow as tf
 from marco_model.calibration import calibrated
 from marco_model.classifier import Classifier
 from marco_model.errors import InputError
-from marco_model.export import METADATA
 from marco_model.folding import fold
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.model_directory import saved_model_directory
+from marco_model.model_directory import METADATA, saved_model_directory
 from marco_model.released import load_published_weights
 
 PUBLISHED_NAME = "marco-2018"

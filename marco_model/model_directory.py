@@ -6,6 +6,9 @@ from pathlib import Path
 
 from marco_model.errors import InputError
 
+METADATA = "assets.extra/marco.json"
+"""In a model's folder, what `marco_model.export.export` was told of it; the published model of 2018 has none."""
+
 
 def saved_model_directory(directory: str | Path) -> Path:
     """Returns `directory` if it holds a SavedModel, else its highest numbered version.

@@ -12,9 +12,8 @@ from components.pusher import bucket
 from marco_data.object_store import is_object
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
-from marco_model.model_directory import saved_model_directory
+from marco_model.model_directory import METADATA, saved_model_directory
 
-METADATA = "assets.extra/marco.json"
 SIGNATURE = "serving_examples"
 MEND = (
     "publish it again (marco models promote VERSION), name another model_name for models of another kind, or set "

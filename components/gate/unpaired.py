@@ -23,9 +23,13 @@ def interval(hits: int, count: int, other_hits: int, other_count: int, confidenc
     )
 
 
-def wilson(hits: int, count: int, confidence: float) -> tuple[float, float]:
-    """Returns Wilson's score interval of a share (Wilson 1927)."""
+def wilson(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns Wilson's score interval of a share, without correction for continuity, for `count` of 1 or more.
+
+    Wilson 1927; unlike the normal approximation it holds for few images and for shares near 0 and 1.
+    """
     z = normal_quantile((1 - confidence) / 2)
     middle = (hits + z * z / 2) / (count + z * z)
     reach = z / (count + z * z) * math.sqrt(hits * (count - hits) / count + z * z / 4)
+    # Rounding alone would leave a hair beyond.
     return max(0.0, middle - reach), min(1.0, middle + reach)

@@ -76,8 +76,9 @@ def model_facts(directory: Path) -> dict[str, Any]:
 
     from components.pusher.storage import fingerprint
     from marco_model.labels import CLASSES
+    from marco_model.model_directory import METADATA
 
-    metadata = directory / "assets.extra/marco.json"
+    metadata = directory / METADATA
     if not metadata.exists():
         return {"name": "marco-2018", "fingerprint": fingerprint(directory), "classes": list(CLASSES)}
     held = json.loads(metadata.read_text())

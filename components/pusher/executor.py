@@ -20,8 +20,8 @@ from components.pusher import bucket, storage
 from components.pusher.record import RECORD_FILE
 from marco_data.object_store import is_object
 from marco_model.labels import CLASSES
+from marco_model.model_directory import METADATA
 
-METADATA = "assets.extra/marco.json"
 POD_RUN = "MARCO_RUN"
 """Where a step on Kubeflow Pipelines finds its run's id (`pipelines.kubeflow_package`)."""
 

@@ -18,11 +18,11 @@ from components.report.options import ReportOptions
 from components.report.page import page
 from components.report.pictures import overlays, thumbnail
 from marco_model.errors import InputError
+from marco_model.model_directory import METADATA
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METADATA = "assets.extra/marco.json"
 log = logging.getLogger(__name__)
 
 
