@@ -107,7 +107,14 @@ def _log_model(saved_model: Path, classes: Sequence[str]) -> Any:
 
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image_bytes")]),
-        outputs=Schema([ColSpec(DataType.float, one) for one in classes]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "class"),
+                *(ColSpec(DataType.float, one) for one in classes),
+                *(ColSpec(DataType.float, f"probability_{one}") for one in classes),
+                ColSpec(DataType.string, "version"),
+            ]
+        ),
     )
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "classes.json"

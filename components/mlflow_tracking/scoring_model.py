@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 class ScoringModel(mlflow.pyfunc.PythonModel):
-    """Encoded images in, a column of scores for each class out."""
+    """Encoded images in; class, scores, calibrated probabilities and the model's version out."""
 
     def load_context(self, context):
         """Opens the SavedModel among the artifacts."""
@@ -19,11 +19,31 @@ class ScoringModel(mlflow.pyfunc.PythonModel):
         self._classes = json.loads(Path(context.artifacts["classes"]).read_text())
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        """Returns float32 scores, one row for each `image_bytes` (a JPEG or PNG), one column a class."""
+        """Returns a row for each `image_bytes` (a JPEG or PNG).
+
+        Columns: `class`; float32, summing to 1, the scores by class and as `probability_CLASS` what they are after
+        calibration; `version`.
+        """
         images = [bytes(encoded) for encoded in model_input["image_bytes"]]
-        if not images:
-            return pd.DataFrame(np.zeros([0, len(self._classes)], np.float32), columns=self._classes)
-        return pd.DataFrame(self._score(image_bytes=tf.constant(images))["scores"].numpy(), columns=self._classes)
+        outputs = self._score(image_bytes=tf.constant(images, tf.string)) if images else None
+        names, versions = (_texts(outputs[name]) if images else [] for name in ("class", "version"))
+        scores, probabilities = (
+            outputs[name].numpy() if images else np.zeros([0, len(self._classes)], np.float32)
+            for name in ("scores", "probabilities")
+        )
+        return pd.concat(
+            [
+                pd.DataFrame({"class": pd.Series(names, dtype=str)}),
+                pd.DataFrame(scores, columns=self._classes),
+                pd.DataFrame(probabilities, columns=[f"probability_{one}" for one in self._classes]),
+                pd.DataFrame({"version": pd.Series(versions, dtype=str)}),
+            ],
+            axis=1,
+        )
+
+
+def _texts(tensor):
+    return [one.decode() for one in tensor.numpy()]
 
 
 mlflow.models.set_model(ScoringModel())

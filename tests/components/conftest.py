@@ -79,7 +79,10 @@ def write_examples():
 
 @pytest.fixture(scope="session")
 def colour_model(tmp_path_factory):
-    """Returns a model artifact's folder: scores are a softmax over the mean colour, by both signatures."""
+    """Returns a model artifact's folder: scores are a softmax over the mean colour, by both signatures.
+
+    What is served beside them has the temperature 2 and the version `colours`.
+    """
     import tensorflow as tf
 
     class ColourModel(tf.Module):
@@ -96,7 +99,13 @@ def colour_model(tmp_path_factory):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
         def images(self, image_bytes):
             scores = tf.map_fn(self.scores, image_bytes, fn_output_signature=tf.TensorSpec([4], tf.float32))
-            return {"scores": scores, "classes": tf.tile(self.names[None], [tf.shape(scores)[0], 1])}
+            return {
+                "scores": scores,
+                "classes": tf.tile(self.names[None], [tf.shape(scores)[0], 1]),
+                "class": tf.gather(self.names, tf.argmax(scores, axis=1)),
+                "probabilities": tf.nn.softmax(tf.math.log(scores) / 2),
+                "version": tf.fill(tf.shape(scores)[:1], "colours"),
+            }
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
         def examples(self, examples):

@@ -102,9 +102,15 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     mlflow.set_tracking_uri(store)
     registered = mlflow.pyfunc.load_model("models:/drops@champion")
     found = registered.predict(pd.DataFrame({"image_bytes": images}))
-    assert tuple(found.columns) == CLASSES
+    calibrated = [f"probability_{one}" for one in CLASSES]
+    assert list(found.columns) == ["class", *CLASSES, *calibrated, "version"]
     expected = load(models / "2").score(images)
-    np.testing.assert_allclose(found.to_numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(found[list(CLASSES)].to_numpy(), expected, rtol=1e-6)
+    tempered = np.sqrt(expected) / np.sqrt(expected).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[calibrated].to_numpy(), tempered, rtol=1e-5)
+    assert found["class"].tolist() == [CLASSES[index] for index in (1, 2, 3)]
+    assert found["version"].tolist() == ["colours"] * 3
+    assert registered.predict(pd.DataFrame({"image_bytes": pd.Series([], dtype=object)})).empty
     assert expected.argmax(axis=1).tolist() == [1, 2, 3]
     assert [column.name for column in registered.metadata.signature.inputs.inputs] == ["image_bytes"]
     assert registered.input_example is not None

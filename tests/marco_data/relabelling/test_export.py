@@ -63,12 +63,10 @@ def shards(tmp_path):
     return tmp_path, write
 
 
-def scored(folder, **options):
+def scored(folder, place=None, **options):
     problems = []
-    found = score_records(
-        ByGrey(), find_shards([str(folder / "in")]), on_problem=lambda *one: problems.append(one), **options
-    )
-    return found, problems
+    shards = find_shards([place or str(folder / "in")])
+    return score_records(ByGrey(), shards, on_problem=lambda *one: problems.append(one), **options), problems
 
 
 def test_the_least_believed_labels_of_each_split_are_chosen_the_least_first(shards):
@@ -118,10 +116,10 @@ def test_a_share_is_above_nothing_and_at_most_all(shards, share):
         most_disagreeing(found, share)
 
 
-def export(folder, output="look", seed=0, raters=("anna", "ben")):
-    found, problems = scored(folder)
+def export(folder, output="look", seed=0, raters=("anna", "ben"), place=None):
+    found, problems = scored(folder, place)
     chosen = most_disagreeing(found, 0.25)
-    shown = find_shards([str(folder / "in")])
+    shown = find_shards([place or str(folder / "in")])
     about = {"model": "by-grey", "share": 0.25}
     return write_export(folder / output, shown, found, chosen, raters, seed, problems, about)
 
@@ -165,6 +163,23 @@ def test_the_order_is_shuffled_by_the_seed_alone(shards):
     assert first == again
     ids = [[int(row["image_id"]) for row in one] for one in (first, other)]
     assert sorted(ids[0]) == sorted(ids[1]) and ids[0] != ids[1] and ids[0] != sorted(ids[0])
+
+
+@pytest.mark.slow
+def test_shards_in_a_bucket_are_exported_as_those_in_a_folder(shards, gcs):
+    folder, _ = shards
+    bucket = gcs.bucket("drops")
+    for path in (folder / "in").iterdir():
+        bucket.blob(f"set/{path.name}").upload_from_filename(str(path))
+    for fault in ("503", "cut"):
+        gcs.inject(fault, "GET .*/o/set/.*alt=media")
+    export(folder, "here")
+    export(folder, "there", place="gs://drops/set")
+    here, there = (
+        {path.relative_to(folder / name): path.read_bytes() for path in (folder / name).rglob("*.*")}
+        for name in ("here", "there")
+    )
+    assert len(here) == 5 + 10 and here == there
 
 
 def test_a_folder_that_holds_something_is_left_alone(shards):

@@ -83,3 +83,17 @@ def test_the_fingerprint_follows_the_content(overlay):
     before = overlay_fingerprint(overlay("1,Clear,a,2026-02-01\n"))
     assert overlay_fingerprint(overlay("1,Clear,a,2026-02-02\n")) != before
     assert overlay_fingerprint(overlay("1,Clear,a,2026-02-01\n")) == before
+
+
+@pytest.mark.slow
+def test_an_overlay_in_a_bucket_is_read_as_one_in_a_folder(overlay, gcs):
+    here = overlay("1,Clear,a,2026-02-01\n2,Other,b,2026-02-01\n")
+    gcs.bucket("labels").blob("of/overlay.csv").upload_from_filename(here)
+    there = "gs://labels/of/overlay.csv"
+    for fault in ("503", "cut"):
+        gcs.inject(fault, "GET .*alt=media")
+    assert read_overlay(there) == read_overlay(here)
+    assert overlay_fingerprint(there) == overlay_fingerprint(here)
+    for read in (read_overlay, overlay_fingerprint):
+        with pytest.raises(InputError, match="there is no .*gs://labels/of/other.csv"):
+            read("gs://labels/of/other.csv")
