@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +18,8 @@ from marco_model.errors import InputError
 from marco_model.folding import fold
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.model_directory import METADATA, saved_model_directory
+from marco_model.model_directory import METADATA, PUBLISHED_NAME, read_metadata, saved_model_directory
 from marco_model.released import load_published_weights
-
-PUBLISHED_NAME = "marco-2018"
 
 
 class LoadedClassifier:
@@ -143,9 +140,8 @@ def load(directory: str | Path) -> LoadedClassifier:
     signature = saved.signatures.get("serving_default")
     if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
         raise InputError(f"the model in {found} does not take image_bytes; use one exported by marco")
-    metadata_file = found / METADATA
-    if metadata_file.exists():
-        metadata = json.loads(metadata_file.read_text())
+    metadata = read_metadata(found)
+    if metadata:
         return LoadedClassifier(saved, metadata.get("name", found.name), metadata["classes"], metadata, found)
     if signature.structured_outputs["scores"].shape[-1] != len(CLASSES):
         raise InputError(

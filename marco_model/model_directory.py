@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from marco_model.errors import InputError
 
 METADATA = "assets.extra/marco.json"
 """In a model's folder, what `marco_model.export.export` was told of it; the published model of 2018 has none."""
+
+PUBLISHED_NAME = "marco-2018"
 
 
 def saved_model_directory(directory: str | Path) -> Path:
@@ -26,3 +30,19 @@ def saved_model_directory(directory: str | Path) -> Path:
     if not versions:
         raise InputError(f"no model in {directory}: a folder with saved_model.pb, or of numbered versions, is expected")
     return max(versions, key=lambda version: int(version.name))
+
+
+def read_metadata(saved_model: Path) -> dict[str, Any]:
+    """Returns what `export` was told of the model in a SavedModel's folder: its `classes`, in order, and more.
+
+    Empty for the published model, whose classes are MARCO's and whose name is PUBLISHED_NAME. Raises InputError if what
+    is there is damaged.
+    """
+    path = saved_model / METADATA
+    if not path.is_file():
+        return {}
+    try:
+        metadata = dict(json.loads(path.read_text()))
+        return metadata | {"classes": list(metadata["classes"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error

@@ -1,18 +1,14 @@
-"""The model to beat: what names it, and how it is brought here."""
+"""The model to beat: what names it, and how its scores stand to the candidate's classes."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.pusher import bucket
-from marco_data.object_store import is_object
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
-from marco_model.model_directory import METADATA, saved_model_directory
+from marco_model.model_directory import read_metadata
 
 SIGNATURE = "serving_examples"
 MEND = (
@@ -39,29 +35,12 @@ def said(champion: dict[str, str]) -> str:
     return f"version {champion['version']} at {champion['model']}" if champion["version"] else champion["model"]
 
 
-@contextlib.contextmanager
-def on_this_machine(model: str) -> Iterator[Path]:
-    """Yields the folder of the SavedModel at `model`, a version or a place of several, downloaded from a bucket.
-
-    Raises `InputError` where there is none, `ClusterError` where the bucket's service fails.
-    """
-    if not is_object(model):
-        yield saved_model_directory(model)
-        return
-    with tempfile.TemporaryDirectory(prefix="marco-champion-") as folder:
-        yield bucket.download(model, Path(folder))
-
-
 def columns(folder: Path, classes: Sequence[str]) -> list[int]:
     """Returns where among the scores of the model in `folder` each of `classes` is.
 
     Raises `InputError` where its classes are others, or where it cannot be loaded or takes no examples.
     """
-    metadata = folder / METADATA
-    try:
-        found = list(json.loads(metadata.read_text())["classes"]) if metadata.exists() else list(CLASSES)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"its {METADATA} is damaged ({error})") from error
+    found = list(read_metadata(folder).get("classes", CLASSES))
     if set(found) != set(classes):
         raise InputError(f"its classes are {', '.join(found)}, and the candidate's are {', '.join(classes)}")
     import tensorflow as tf

@@ -8,7 +8,7 @@ from tfx import types
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
+from tfx.utils import io_utils, path_utils
 
 from components.cluster.entrypoint import unstaged
 from components.evaluator import prediction_table, predictions, results
@@ -18,8 +18,7 @@ from components.gate import champion, comparison, decision
 from components.gate.decide import Decision
 from components.gate.rules import Rules
 from components.mlflow_tracking import tracking
-from components.pusher.executor import saved_model_on_this_machine
-from components.pusher.storage import fingerprint
+from components.pusher.storage import fingerprint, on_this_machine
 from marco_data.object_store import is_object
 from marco_model.errors import InputError
 
@@ -69,8 +68,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     ) -> Decision:
         classes, rules = json.loads(properties["classes"]), Rules(**json.loads(properties["rules"]))
         try:
-            with champion.on_this_machine(to_beat["model"]) as folder:
-                with saved_model_on_this_machine(model) as candidate:
+            with on_this_machine(to_beat["model"]) as folder:
+                with on_this_machine(path_utils.serving_model_dir(model)) as candidate:
                     if fingerprint(candidate) == fingerprint(folder):
                         return Decision(True, [SERVING], [])
                 columns = champion.columns(folder, classes)

@@ -16,7 +16,6 @@ from components.monitoring.measure import Measured, Sampling, measure
 from components.monitoring.naming import Naming
 from components.monitoring.reference import Reference
 from components.monitoring.table import from_rows
-from marco_model.errors import InputError
 
 MakePipeline = Callable[[], beam.Pipeline]
 
@@ -72,16 +71,13 @@ def check_images(
 
 def model_facts(directory: Path) -> dict[str, Any]:
     """Returns `name`, `fingerprint` and `classes` of the classifier in `directory`; raises InputError without one."""
-    import json
-
     from components.pusher.storage import fingerprint
     from marco_model.labels import CLASSES
-    from marco_model.model_directory import METADATA
+    from marco_model.model_directory import PUBLISHED_NAME, read_metadata
 
-    metadata = directory / METADATA
-    if not metadata.exists():
-        return {"name": "marco-2018", "fingerprint": fingerprint(directory), "classes": list(CLASSES)}
-    held = json.loads(metadata.read_text())
-    if "classes" not in held:
-        raise InputError(f"{metadata} names no classes; give a model exported by marco")
-    return {"name": held.get("name", directory.name), "fingerprint": fingerprint(directory), "classes": held["classes"]}
+    metadata = read_metadata(directory)
+    return {
+        "name": metadata.get("name", directory.name) if metadata else PUBLISHED_NAME,
+        "fingerprint": fingerprint(directory),
+        "classes": list(metadata.get("classes", CLASSES)),
+    }

@@ -1,11 +1,7 @@
 """Publishes a blessed model and registers it; an unblessed one is registered as challenger only."""
 
-import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -16,11 +12,10 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.mlflow_tracking import names, registry, tracking
-from components.pusher import bucket, storage
+from components.pusher import storage
 from components.pusher.record import RECORD_FILE
-from marco_data.object_store import is_object
 from marco_model.labels import CLASSES
-from marco_model.model_directory import METADATA
+from marco_model.model_directory import read_metadata
 
 POD_RUN = "MARCO_RUN"
 """Where a step on Kubeflow Pipelines finds its run's id (`pipelines.kubeflow_package`)."""
@@ -48,7 +43,7 @@ class Executor(base_executor.BaseExecutor):
             run.set_tags({"run_label": exec_properties["run_label"]})
         version = registered = None
         name = exec_properties["registered_model"]
-        with saved_model_on_this_machine(model.uri) as saved_model:
+        with storage.on_this_machine(path_utils.serving_model_dir(model.uri)) as saved_model:
             if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
                 note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
                 version = storage.publish(saved_model, exec_properties["destination"], note)
@@ -60,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
                     run,
                     name,
                     saved_model,
-                    classes=_classes(saved_model),
+                    classes=list(read_metadata(saved_model).get("classes", CLASSES)),
                     fingerprint=storage.fingerprint(saved_model),
                     published_at=version.path if version else None,
                     tags=self._lineage(exec_properties),
@@ -87,18 +82,3 @@ class Executor(base_executor.BaseExecutor):
             names.PIPELINE: pipeline.id if pipeline else "",
             names.PIPELINE_RUN: os.environ.get(POD_RUN) or getattr(self._context, "pipeline_run_id", None) or "",
         }
-
-
-@contextlib.contextmanager
-def saved_model_on_this_machine(model_uri: str) -> Iterator[Path]:
-    """Yields the folder of a model artifact's SavedModel, downloaded where it lies in a bucket."""
-    if not is_object(model_uri):
-        yield Path(path_utils.serving_model_path(model_uri))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield bucket.download(path_utils.serving_model_dir(model_uri), Path(folder))
-
-
-def _classes(saved_model: Path) -> list[str]:
-    metadata = saved_model / METADATA
-    return list(json.loads(metadata.read_text())["classes"]) if metadata.exists() else list(CLASSES)

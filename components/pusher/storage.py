@@ -6,8 +6,10 @@ not at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from components.pusher import bucket, folder
 from components.pusher.names import MODEL_FILE, RECORD
 from marco_data.object_store import is_object
 from marco_model.errors import InputError
+from marco_model.model_directory import saved_model_directory
 
 
 class Version(NamedTuple):
@@ -38,6 +41,20 @@ def fingerprint(model: Path) -> str:
                 content.update(block)
         digest.update(f"{name}\0{content.hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def on_this_machine(model: str) -> Iterator[Path]:
+    """Yields the folder of the SavedModel at `model`, or of its newest version, downloaded where it lies in a bucket.
+
+    What was downloaded is gone afterwards. Raises `InputError` where there is none, `ClusterError` where the bucket's
+    service fails.
+    """
+    if not is_object(model):
+        yield saved_model_directory(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="marco-model-") as scratch:
+        yield bucket.download(model, Path(scratch))
 
 
 def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:

@@ -11,11 +11,11 @@ from absl import logging
 from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
+from tfx.utils import io_utils, path_utils
 
 from components.gate import decision
 from components.mlflow_tracking import provenance, tracking
-from components.pusher.executor import saved_model_on_this_machine
+from components.pusher.storage import on_this_machine
 from components.report.names import HTML_FILE
 from components.report.options import ReportOptions
 from components.report.write import write_report
@@ -40,7 +40,8 @@ class Executor(base_executor.BaseExecutor):
         output = artifact_utils.get_single_uri(output_dict["report"])
         decided = input_dict.get("decision")
         run = tracking.run_of_model(model)
-        with tempfile.TemporaryDirectory() as scratch, saved_model_on_this_machine(model) as saved_model:
+        trained = path_utils.serving_model_dir(model)
+        with tempfile.TemporaryDirectory() as scratch, on_this_machine(trained) as saved_model:
             folder = Path(scratch) / "report"
             write_report(
                 folder,

@@ -18,7 +18,7 @@ from components.report.options import ReportOptions
 from components.report.page import page
 from components.report.pictures import overlays, thumbnail
 from marco_model.errors import InputError
-from marco_model.model_directory import METADATA
+from marco_model.model_directory import read_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def write_report(
         InputError: the evaluation has no predictions, or the examples are not those that were judged.
     """
     frame = prediction_table.read(evaluation_uri)
-    metadata = _metadata(saved_model)
+    metadata = read_metadata(saved_model)
     report = numbers(
         frame,
         results.slice_metrics(evaluation_uri),
@@ -66,11 +66,6 @@ def write_report(
     (folder / JSON_FILE).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / HTML_FILE).write_text(page(report, figures, pictures), encoding="utf-8")
     return dict(report)
-
-
-def _metadata(saved_model: Path) -> dict[str, Any]:
-    path = saved_model / METADATA
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _pictures(

@@ -95,5 +95,5 @@ def test_an_overlay_in_a_bucket_is_read_as_one_in_a_folder(overlay, gcs):
     assert read_overlay(there) == read_overlay(here)
     assert overlay_fingerprint(there) == overlay_fingerprint(here)
     for read in (read_overlay, overlay_fingerprint):
-        with pytest.raises(InputError, match="there is no .*gs://labels/of/other.csv"):
+        with pytest.raises(InputError, match=r"there is no .*gs://labels/of/other.csv"):
             read("gs://labels/of/other.csv")

@@ -111,7 +111,7 @@ def test_answers_outlive_a_closed_page_and_all_images_are_shown(page):
 
 
 def test_the_page_open_twice_undoes_no_answer_of_the_other(page):
-    first, folder, items = page
+    first, folder, _ = page
     second = first.context.new_page()
     second.goto(first.url)
     first.keyboard.press("3")
