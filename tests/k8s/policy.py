@@ -80,6 +80,15 @@ def probes(objects: list[Item], pods: Pods) -> list[str]:
     ]
 
 
+def sidecars(objects: list[Item], pods: Pods) -> list[str]:
+    """No pod is given Istio's proxy, which Kubeflow has put into the pods of a profile's namespace."""
+    return [
+        f"{name} does not refuse Istio's proxy"
+        for name, pod in pods(objects)
+        if pod["metadata"].get("labels", {}).get("sidecar.istio.io/inject") != "false"
+    ]
+
+
 def findings(rules: dict[str, Rule], pods: Iterator[tuple[str, Item]]) -> list[str]:
     """Returns what the rules find in the pods, `Kind/name: rule: what is wrong`."""
     return [

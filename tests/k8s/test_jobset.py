@@ -57,6 +57,7 @@ def test_every_replica_is_restricted(jobset, beside):
     assert len(list(pods([jobset]))) == len(jobset["spec"]["replicatedJobs"])
     assert beside("policy").findings(rules, pods([jobset])) == []
     assert beside("policy").tokens([jobset], pods) == []
+    assert beside("policy").sidecars([jobset], pods) == []
 
 
 def test_it_finds_what_it_names(jobset, base, beside):

@@ -51,6 +51,10 @@ def test_serving_pods_have_probes(objects, policy, pods):
     assert policy.probes(objects, pods) == []
 
 
+def test_no_pod_gets_a_sidecar(objects, policy, pods):
+    assert policy.sidecars(objects, pods) == []
+
+
 def test_no_pod_gets_a_token_and_no_role_a_wildcard(objects, policy, pods):
     assert policy.tokens(objects, pods) == []
     assert policy.wildcards(objects) == []
@@ -194,6 +198,8 @@ def test_more_that_must_not_be(base, beside, policy, pods):
     pick = beside("rendering").pick
     del pick(base, "Deployment")["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
     assert policy.probes(base, pods) == ["Deployment/mlflow: container mlflow has no livenessProbe"]
+    del pick(base, "Deployment")["spec"]["template"]["metadata"]["labels"]["sidecar.istio.io/inject"]
+    assert policy.sidecars(base, pods) == ["Deployment/mlflow does not refuse Istio's proxy"]
     pick(base, "StatefulSet")["spec"]["template"]["spec"]["automountServiceAccountToken"] = True
     assert policy.tokens(base, pods) == ["StatefulSet/postgres is handed a token"]
     base.append({"kind": "Secret", "metadata": {"name": "key"}, "stringData": {"password": "1234"}})

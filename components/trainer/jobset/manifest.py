@@ -24,6 +24,10 @@ MANAGER = "marco-pipeline"
 WORKER_RETRIES = 3
 """How often an asynchronous worker that fails comes back, while the others go on without it."""
 
+_NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
+"""A label of pods. Kubeflow has Istio put a proxy into the pods of a profile's namespace; through it replicas would not
+reach each other by name and port, nor would a Job of theirs end."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -126,7 +130,10 @@ def _replicated_job(
                 "parallelism": 1,
                 "completions": 1,
                 "backoffLimit": WORKER_RETRIES if returning else 0,
-                "template": {"metadata": {"labels": labels}, "spec": _pod(placement, resources, told, command, grace)},
+                "template": {
+                    "metadata": {"labels": labels | _NO_SIDECAR},
+                    "spec": _pod(placement, resources, told, command, grace),
+                },
             },
         },
     }
