@@ -54,6 +54,11 @@ def taken(filename: str) -> Taken:
     return Taken(_date(told.get("day", ""), told.get("time", "")), told.get("inspection", ""))
 
 
+def as_text(path: object) -> str:
+    """Returns a path as text that any file can hold: a byte of a name that is not UTF-8 shows as `\\xf6`."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _told(filename: str) -> dict[str, str]:
     """What the first convention that fits finds; a date that is none does not count."""
     dated = _DATED.fullmatch(filename)

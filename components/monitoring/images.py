@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 from components.monitoring.naming import Naming
 from marco_data import contract
+from marco_data.file_names import as_text
 from marco_data.files import is_remote, open_raw, read_bytes
 from marco_data.image_files import ENDINGS, MAX_PIXELS, encoded_image
 from marco_data.shards import File, find_shards, list_files
@@ -22,9 +24,12 @@ _A_FILE = -1
 
 
 class Found(NamedTuple):
-    """A shard or an image file, and the name by which reports call it."""
+    """A shard or an image file, and the name by which reports call it.
 
-    path: str
+    `path`: bytes as `os.fsencode` gives, since Beam takes text that is UTF-8 alone, and no name needs to be.
+    """
+
+    path: bytes
     name: str
     is_shard: bool
 
@@ -33,7 +38,7 @@ class Candidate(NamedTuple):
     """One image that may be measured; the sample is those of the lowest `priority`, a number drawn from its name."""
 
     priority: int
-    path: str
+    path: bytes
     index: int
     imager: str
     name: str
@@ -51,7 +56,11 @@ def find(paths: Sequence[str], days: float | None = None) -> list[Found]:
         files = [file for file in list_files(path) if _is_image(file.name)]
         is_shard = not files
         files = files or _shards(path)
-        found.update((file.path, Found(file.path, file.name, is_shard)) for file in files if file.modified >= since)
+        found.update(
+            (file.path, Found(os.fsencode(file.path), as_text(file.name), is_shard))
+            for file in files
+            if file.modified >= since
+        )
     return sorted(found.values(), key=lambda one: (one.name, one.path))
 
 
@@ -68,7 +77,7 @@ def _is_image(name: str) -> bool:
 
 def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
     """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
-    shards = [one.path for one in found if one.is_shard]
+    shards = [os.fsdecode(one.path) for one in found if one.is_shard]
     return find_sources(paths, shards) if shards else None
 
 
@@ -86,11 +95,11 @@ def candidates(one: Found, naming: Naming, sources: Mapping[int, str] | None, se
         yield Candidate(_priority(seed, one.name, index), one.path, index, imager, name or f"{one.name}#{index}")
 
 
-def encoded(path: str, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
+def encoded(path: bytes, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
     """Yields each wanted image of the file `path` as JPEG or PNG bytes, or the reason why there is none."""
     by_index = {one.index: one for one in wanted}
     if _A_FILE in by_index:
-        yield by_index[_A_FILE], _file(path)
+        yield by_index[_A_FILE], _file(os.fsdecode(path))
         return
     for index, features in _records(path):
         if index in by_index:
@@ -98,8 +107,8 @@ def encoded(path: str, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate,
             yield by_index[index], _within_limits(data[0]) if data else "has no image"
 
 
-def _records(path: str) -> Iterator[tuple[int, Mapping]]:
-    with open_raw(path) as file:
+def _records(path: bytes) -> Iterator[tuple[int, Mapping]]:
+    with open_raw(os.fsdecode(path)) as file:
         for record in read_records(file):
             if isinstance(record, Record) and record.intact:
                 try:

@@ -99,14 +99,14 @@ def measure(
         files.delete_tree(staging)
 
 
-def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[str, tuple[int, Candidate]]]:
+def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[bytes, tuple[int, Candidate]]]:
     """Yields the sample of an imager by file, each with its place in the draw."""
     for place, one in enumerate(group[1]):
         yield one.path, (place, one)
 
 
 def _read(
-    group: tuple[str, Iterable[tuple[int, Candidate]]],
+    group: tuple[bytes, Iterable[tuple[int, Candidate]]],
 ) -> Iterator[tuple[int, Candidate, bytes | str]]:
     path, wanted = group[0], {tuple(one): place for place, one in group[1]}
     for one, data in images.encoded(path, [Candidate(*values) for values in wanted]):

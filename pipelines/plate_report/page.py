@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from marco_data.file_names import as_text
 from marco_model.calibration import calibrated
 from pipelines.plate_report.collector import Failure, ScoredImage
 from pipelines.plate_report.crystal_classes import crystal_score
@@ -70,7 +71,7 @@ def render(report: Report) -> str:
         data=page_data(report, plates, placed),
         style=Markup((HERE / STYLE).read_text(encoding="utf-8")),
         script=Markup(scripts),
-        failures=[(_text(failure.path), failure.reason) for failure in report.failures],
+        failures=[(as_text(failure.path), failure.reason) for failure in report.failures],
         **summary(report, plates, placed),
     )
 
@@ -108,7 +109,7 @@ def page_data(report: Report, plates: Sequence[Plate], placed: Sequence[Placed])
 
 def _plate(plate: Plate) -> dict[str, Any]:
     return {
-        "name": _text(plate.name),
+        "name": as_text(plate.name),
         "rows": row_names(plate.format),
         "columns": plate.format.columns,
         "drops": plate.drops,
@@ -119,7 +120,7 @@ def _plate(plate: Plate) -> dict[str, Any]:
 def _image(report: Report, one: Placed) -> dict[str, Any]:
     image = one.image
     data: dict[str, Any] = {
-        "path": _text(image.path),
+        "path": as_text(image.path),
         "plate": one.plate,
         "well": one.well,
         "drop": one.place.drop,
@@ -155,14 +156,9 @@ def _picture(made: Thumbnail | None) -> dict[str, Any] | None:
 def _explain(report: Report, image: ScoredImage) -> str:
     """The command that explains this image's crystal score, for a shell."""
     index = max(report.crystals, key=lambda number: float(image.scores[number]))
-    return shlex.join([*report.explain, "--class", report.classes[index], _text(image.path)])
+    return shlex.join([*report.explain, "--class", report.classes[index], as_text(image.path)])
 
 
 def _own(one: Placed) -> Path | None:
     """Tells images without a well apart."""
     return one.image.path if one.plate is None else None
-
-
-def _text(path: object) -> str:
-    """A path as text; bytes that are not UTF-8 show as a replacement character."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

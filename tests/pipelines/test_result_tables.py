@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from pipelines.result_tables import errors_path, result_tables
@@ -22,3 +25,13 @@ def test_what_was_there_stays_when_it_breaks_off(tmp_path):
     with pytest.raises(RuntimeError), result_tables(output, ("path",)):
         raise RuntimeError("stopped")
     assert output.read_text() == "old"
+
+
+def test_a_name_that_is_not_utf_8_costs_nothing_and_can_be_read(tmp_path):
+    name = os.fsdecode(b"tr\xf6pfchen.png")
+    output = tmp_path / "scores.csv"
+    with result_tables(output, ("path", "plate", "score")) as (write, write_failure):
+        write((Path(name), name, 1.5))
+        write_failure((Path("tröpfchen.png"), f"{name} is empty"))
+    assert output.read_text("utf-8").splitlines()[1] == r"tr\xf6pfchen.png,tr\xf6pfchen.png,1.5"
+    assert errors_path(output).read_text("utf-8").splitlines()[1] == r"tröpfchen.png,tr\xf6pfchen.png is empty"

@@ -93,3 +93,12 @@ def test_a_bucket_is_a_folder_too(gcs, real_images):
     (candidate,) = candidates(one, Naming((("rock/*", "Rock"),)), None, seed=0)
     assert candidate.imager == "Rock"
     assert [got for _, got in encoded(one.path, [candidate])] == [data]
+
+
+def test_a_name_that_is_not_utf_8_is_read_and_told_as_text(tmp_path, real_images):
+    data = real_images["clear_220.jpeg"].read_bytes()
+    (tmp_path / os.fsdecode(b"tr\xf6pfchen.jpg")).write_bytes(data)
+    (one,) = find([str(tmp_path)])
+    (candidate,) = candidates(one, Naming(), None, seed=0)
+    assert candidate.name == r"tr\xf6pfchen.jpg"
+    assert [got for _, got in encoded(one.path, [candidate])] == [data]

@@ -1,6 +1,7 @@
 """Both jobs on Beam, from shards and files to the report."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_another_model_is_refused(made):
 
 @pytest.fixture(scope="module")
 def files(drops, tmp_path_factory):
-    """Image files by imager: those of one darkened, one file that is none, one hidden."""
+    """Image files by imager: those of one darkened, one file that is none, one hidden, one whose name is not UTF-8."""
     import cv2
 
     folder = tmp_path_factory.mktemp("incoming")
@@ -96,6 +97,8 @@ def files(drops, tmp_path_factory):
         place = folder / imager.split()[0] / f"{number}.png"
         place.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(place), (image * 0.6).astype(np.uint8) if imager == HOME else image)
+    some = next((folder / "Merck").iterdir())
+    some.rename(some.with_name(os.fsdecode(b"tr\xf6pfchen.png")))
     (folder / "HWMRI" / "broken.jpg").write_bytes(b"no image")
     shutil.copy(folder / "HWMRI" / "broken.jpg", folder / "HWMRI" / ".hidden.jpg")
     return folder
@@ -116,6 +119,7 @@ def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp
     first, second = outcome["imagers"]
     assert (first["imager"], first["first"], second["status"]) == (HOME, "brightness", "clean")
     assert first["seen"] == first["images"] + 1
+    assert second["seen"] == second["images"] == len(list((files / "Merck").iterdir()))
     assert outcome["unreadable"] == [
         {"imager": HOME, "name": "HWMRI/broken.jpg", "reason": "not a JPEG, PNG, TIFF or BMP image"}
     ]
