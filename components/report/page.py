@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SPACE, _MINUS, _NONE = "\u202f", "\u2212", "–"
+_SCORE_STEP = Decimal("1e-7")
+
+
+def _rounded_down(value: float) -> str:
+    """To the digits of scores.csv, and never up: whoever goes by what is shown finds no fewer images than it says."""
+    return f"{Decimal(repr(value)).quantize(_SCORE_STEP, ROUND_FLOOR):f}"
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", _MINUS) if float(text) else text.lstrip("+-")
+
 
 FORMATS: dict[str, Callable[[float], str]] = {
     "count": lambda value: f"{int(value):,}",
@@ -18,14 +30,12 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "share": lambda value: f"{100 * value:.1f}",
     "points": lambda value: _signed(f"{100 * value:+.1f}"),
     "score": lambda value: f"{value:.3f}",
+    "threshold": _rounded_down,
+    "bound": lambda value: f"{value:.12g}",
     "seconds": lambda value: f"{value:.0f}{_SPACE}s",
     "identifier": lambda value: str(int(value)),
 }
 """How a number is shown, by the name that the template gives."""
-
-
-def _signed(text: str) -> str:
-    return text.replace("-", _MINUS) if float(text) else text.lstrip("+-")
 
 
 def at(report: Mapping[str, Any], source: str) -> Any:

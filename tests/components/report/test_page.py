@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.report.figures import figures
@@ -98,8 +99,37 @@ def test_every_number_and_name_is_the_value_of_its_source(written):
         else:
             number, tolerance, percent = read_number(text)
             scale = 100 if percent or told["data-format"] in IN_HUNDREDTHS else 1
-            assert number == pytest.approx(scale * value, abs=tolerance * 1.0001), (told, text)
+            if told["data-format"] == "threshold":
+                assert number <= value < number + 1e-7, (told, text)
+            else:
+                assert number == pytest.approx(scale * value, abs=tolerance * 1.0001), (told, text)
             assert float(told["value"]) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1, 3e-4, 1e-9])
+def test_whoever_goes_by_a_threshold_on_the_page_gets_the_numbers_beside_it(predictions, evaluation, scale):
+    table = predictions(2000)
+    scores = np.stack(list(table["scores"])) * np.float32([1, scale, 1, 1])
+    _, html = made(table.assign(scores=list(scores)), evaluation())
+    sourced = [(told, text) for told, text in Page(html).sourced if "data-format" in told]
+    shown = {told["data-source"]: read_number(text)[0] for told, text in sourced}
+    assert all(re.fullmatch(r"[01]\.\d{7}", text) for told, text in sourced if told["data-format"] == "threshold")
+    in_csv = np.array([float(f"{score:.7f}") for score in scores[:, 1]])
+    crystals = (table["label"] == 1).to_numpy()
+    for row in ("chosen", *(f"rows.{number}" for number in range(5))):
+        looked_at = in_csv >= shown[f"thresholds.{row}.threshold"]
+        assert 100 * looked_at[crystals].mean() >= shown[f"thresholds.{row}.wanted"] - 1e-9
+        if scale == 1:
+            assert looked_at.sum() - looked_at[crystals].sum() == shown[f"thresholds.{row}.false_positives.found"]
+    for number in range(2):
+        point = f"roc.0.operating.{number}"
+        assert 100 * (in_csv >= shown[f"{point}.threshold"])[crystals].mean() >= shown[f"{point}.wanted"] - 1e-9
+
+
+def test_a_bound_is_shown_as_it_was_set(predictions, evaluation):
+    _, html = made(predictions(60), evaluation(thresholds={"accuracy": 0.97825, "recall/Crystals": 0.7}))
+    shown = {told["data-source"]: text for told, text in Page(html).sourced}
+    assert [shown[f"verdict.thresholds.{number}.bound"] for number in range(2)] == ["0.97825", "0.7"]
 
 
 def test_nothing_else_on_the_page_has_a_digit(written):
