@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,7 +24,7 @@ from components.example_gen.options import LOCAL_BEAM_ARGS
 from components.monitoring import images
 from components.monitoring.images import Candidate, Found
 from components.monitoring.naming import Naming
-from components.monitoring.statistics import image_statistics
+from components.monitoring.statistics import decoded, image_statistics, middle
 from components.monitoring.table import SCHEMA, Table, from_rows
 from marco_data.files import read_bytes
 from marco_data.object_store import is_object
@@ -144,9 +143,9 @@ def _row(one: Candidate, place: int, data: bytes | str, thumbnails: int) -> dict
         return _failed(one, data)
     try:
         measured = image_statistics(data)
+        thumbnail = _thumbnail(data) if place < thumbnails else b""
     except InputError as error:
         return _failed(one, str(error))
-    thumbnail = _thumbnail(data) if place < thumbnails else b""
     return _failed(one, "") | {"statistics": measured.tolist(), "thumbnail": thumbnail}
 
 
@@ -156,7 +155,7 @@ def _failed(one: Candidate, reason: str) -> dict[str, Any]:
 
 
 def _thumbnail(data: bytes) -> bytes:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = middle(decoded(data))
     scale = _THUMBNAIL_SIDE / min(pixels.shape[:2])
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

@@ -24,6 +24,9 @@ NAMES: tuple[str, ...] = (
 SIDE = 480
 """Below the shorter side of every imager of MARCO, so that their images are only ever made smaller."""
 
+LONGEST = 4
+"""Times the shorter side: well above the 4:3 of imagers."""
+
 _LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
 _IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _FAINT = 1.0  # Grey values; what is darker or flatter on average has no measurable colour or sharpness.
@@ -43,12 +46,31 @@ def image_statistics(encoded: bytes) -> np.ndarray:
 
     Raises InputError where the image does not decode.
     """
+    pixels = decoded(encoded)
+    height, width = pixels.shape[:2]
+    return np.array([height, width, *_of_pixels(_fixed_scale(middle(pixels)).astype(np.float32))], np.float64)
+
+
+def decoded(encoded: bytes) -> np.ndarray:
+    """Returns a JPEG's or PNG's pixels, uint8 [height, width, 3], blue first; raises InputError if there are none."""
     way = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), way) if encoded else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), way) if encoded else None
+    except cv2.error as error:  # Such as for a side of more than a million pixels.
+        raise InputError(f"does not decode: {error.err}") from None
     if pixels is None:
         raise InputError("does not decode")
-    height, width = pixels.shape[:2]
-    return np.array([height, width, *_of_pixels(_fixed_scale(pixels).astype(np.float32))], np.float64)
+    return np.asarray(pixels)
+
+
+def middle(pixels: np.ndarray) -> np.ndarray:
+    """Returns the middle of a strip, `LONGEST` times as long as wide, and other images as they are.
+
+    Scaled by the shorter side, a strip a few pixels wide would grow to gigabytes; the classifier sees no more of it.
+    """
+    most = LONGEST * min(pixels.shape[:2])
+    top, left = (max(side - most, 0) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + most, left : left + most]
 
 
 def _fixed_scale(pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -95,3 +96,19 @@ def test_real_images_are_finite_and_in_range(real_images):
 def test_what_is_no_image_is_refused(content):
     with pytest.raises(InputError, match="does not decode"):
         image_statistics(content)
+
+
+@pytest.mark.parametrize("shape", [(4, 2000), (2, 4000), (1, 50_000), (50_000, 1)])
+def test_a_strip_is_measured_by_its_middle_in_little_memory(shape):
+    tracemalloc.start()
+    got = measured(np.full((*shape, 3), (200, 100, 50), np.uint8))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (got["height"], got["width"]) == shape
+    assert got["brightness"] == pytest.approx(350 / 3, abs=1e-4)
+    assert most < 100e6
+
+
+def test_what_opencv_will_not_decode_is_refused():
+    with pytest.raises(InputError, match="does not decode"):
+        image_statistics(encoded(np.zeros((1, (1 << 20) + 1), np.uint8)))
