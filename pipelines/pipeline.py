@@ -15,6 +15,7 @@ from components.example_gen.options import IngestOptions
 from components.example_validator.component import ExampleValidator
 from components.gate.component import ChampionGate
 from components.gate.parameters import Judging
+from components.gate.rules import REGISTRY
 from components.pusher.component import Pusher
 from components.report.component import Report
 from components.schema.component import CuratedSchema
@@ -84,6 +85,7 @@ def create_pipeline(
         evaluation=evaluator.outputs["evaluation"],
         blessing=evaluator.outputs["blessing"],
         champion=judging.champion,
+        registered_model=configuration.model_name if configuration.gate.champion == REGISTRY else "",
         rules=configuration.gate.rules(),
         classes=scheme.classes,
     )
@@ -101,6 +103,7 @@ def create_pipeline(
         evaluation=evaluator.outputs["evaluation"],
         decision=gate.outputs["decision"],
         options=configuration.report,
+        classes=scheme.classes,
         data_fingerprint=parameters.fingerprint,
         synthetic=configuration.data.source is None,
     )

@@ -1,5 +1,6 @@
 """The TFX component of the report."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from tfx import types
@@ -11,6 +12,7 @@ from components.gate.artifacts import Decision
 from components.report import artifacts
 from components.report.executor import Executor
 from components.report.options import ReportOptions
+from marco_model.labels import CLASSES
 
 
 class ReportSpec(component_spec.ComponentSpec):
@@ -44,16 +46,22 @@ class Report(base_component.BaseComponent):
         evaluation: types.BaseChannel,
         decision: types.BaseChannel | None = None,
         options: ReportOptions | None = None,
+        classes: Sequence[str] = CLASSES,
         split: str = "eval",
         data_fingerprint: "str | data_types.RuntimeParameter" = "",
         synthetic: bool = False,
     ):
         """Takes what the Evaluator took and gave, and the gate's `decision` where there is one.
 
-        `data_fingerprint` is shown; `synthetic` says that the images are drawn.
+        `classes` are the model's; `data_fingerprint` is shown; `synthetic` says that the images are drawn.
+
+        Raises:
+            InputError: the target of `options` is none of `classes`.
         """
+        options = options or ReportOptions()
+        options.target_of(classes)
         spec = ReportSpec(
-            options=(options or ReportOptions()).to_json(),
+            options=options.to_json(),
             split=split,
             data_fingerprint=data_fingerprint,
             synthetic=int(synthetic),

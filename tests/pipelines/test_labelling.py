@@ -80,6 +80,23 @@ def test_thresholds_are_held_against_the_trained_classes():
     assert set(held.thresholds) == {"auc/Hit", "recall/Hit"}
 
 
+@pytest.mark.slow
+def test_the_reports_target_is_held_against_raw_labels_when_the_graph_is_made(shards, tmp_path):
+    from components.trainer.parameters import TrainingParameters
+    from pipelines import places
+    from pipelines.pipeline import create_pipeline
+
+    def make(target):
+        changes = ["labels.scheme=raw", "thresholds={accuracy: 0}", f"report.target={target}"]
+        loaded = configuration.load("local", changes)
+        scheme = label_scheme(loaded.labels, str(shards))
+        return create_pipeline(loaded, places.local(loaded, tmp_path), scheme, TrainingParameters(str(shards), "f00d"))
+
+    make("needles")
+    with pytest.raises(InputError, match=r"report\.target is 'needle'; give one of clear drop, needles, dark"):
+        make("needle")
+
+
 def test_the_labels_of_a_file_of_ones_own_are_read_alone(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nlabels: {classes: [Hit, Miss]}\n")
     assert configuration.load_labels(str(tmp_path / "mine.yaml")).classes == ("Hit", "Miss")
