@@ -27,9 +27,10 @@ def confusion_matrix_figure(counts: Sequence[Sequence[int]], classes: Sequence[s
     FigureCanvasAgg(figure)  # A canvas of its own: pyplot would keep global state and look for a display.
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="cividis", vmin=0.0, vmax=1.0)
+    as_it_is = {"parse_math": False}  # A name may have dollars in it.
     slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(classes) > len(CLASSES) else {}
-    axes.set_xticks(range(len(classes)), classes, **slanted)
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks(range(len(classes)), classes, **as_it_is, **slanted)
+    axes.set_yticks(range(len(classes)), classes, **as_it_is)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(title)

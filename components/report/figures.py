@@ -40,6 +40,7 @@ def _svg(name: str, draw: Callable[[Any, Any], None], told: Any) -> str:
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 10,
+        "text.parse_math": False,  # A class is named as it is, though its name has dollars in it.
         "text.color": _colour("ink"),
         "axes.labelcolor": _colour("ink"),
         "axes.edgecolor": _colour("faint"),

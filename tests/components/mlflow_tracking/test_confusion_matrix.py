@@ -21,3 +21,12 @@ def test_many_classes_get_a_larger_figure_with_slanted_names():
     figure = confusion_matrix_figure([[number == other for other in range(10)] for number in range(10)], names, "All")
     assert tuple(figure.get_size_inches()) > (10, 10)
     assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {35}
+
+
+def test_a_class_is_named_as_it_is_though_its_name_looks_like_a_formula(tmp_path):
+    names = ["a $x{$", "$5 to $6"]
+    figure = confusion_matrix_figure([[1, 0], [0, 2]], names, "All")
+    figure.savefig(tmp_path / "figure.svg")
+    texts = [label for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for label in axis.get_ticklabels()]
+    assert [text.get_text() for text in texts] == names * 2
+    assert not any(text.get_parse_math() for text in texts)
