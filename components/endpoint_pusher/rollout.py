@@ -115,10 +115,13 @@ def withdraw(api: Api, endpoint: str, one: Deployed, old: Deployed | None) -> No
 
 def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> None:
     """Asks a version for the golden images on an endpoint that nobody else asks, and takes it away there again."""
-    here = endpoints.ensure(api, options.name + names.CHECK)
-    place = here.name
-    for left in here.deployed:
-        if left.version != version.number:
+    place = endpoints.ensure(api, options.name + names.CHECK).name
+    api.settle(place)
+    here = endpoints.look(api, place)
+    usable = here.of(version.model, version.number)
+    if usable is None or here.deployed != (usable,) or usable.share < 100:
+        # Left by a command that was killed; of several, the last may go with its traffic.
+        for left in sorted(here.deployed, key=lambda left: left.share):
             endpoints.undeploy(api, place, left.id, last=True)
     one = endpoints.deploy(api, options, place, version, _title(version))
     try:

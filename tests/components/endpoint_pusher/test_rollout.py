@@ -2,6 +2,7 @@
 
 import pytest
 
+from components.endpoint_pusher import endpoints, versions
 from components.endpoint_pusher.golden import GoldenFailed
 from components.vertex.api import Failed
 from marco_model.errors import ClusterError, InputError
@@ -67,6 +68,23 @@ def test_a_container_that_does_not_come_up_changes_nothing(world):
     with pytest.raises(Failed, match="exited unexpectedly"):
         world.push(2)
     assert world.traffic() == {V1: 100} and world.deployed() == [V1] and world.deployed("marco-check") == []
+
+
+def test_what_a_killed_push_left_on_the_check_endpoint_is_taken_away(world):
+    """Another model's version of the same number, or another version, deployed or still being deployed."""
+    options = world.options()
+    check = endpoints.ensure(world.api, "marco-check").name
+    for name, number in (("other", 8), ("marco", 9)):
+        release = versions.Release(f"gs://bucket/{name}/{number}", f"{number}" * 64)
+        left = versions.ensure(world.api, options, name, release)
+        endpoints.deploy(world.api, options, check, left, "left")
+    world.push(1)
+    assert world.traffic() == {V2: 100} and world.deployed("marco-check") == []
+    body = {"endpoint": check, "deployed_model": {"id": "77", "model": left.name, "display_name": "left"}}
+    body["deployed_model"]["dedicated_resources"] = {"machine_spec": {"machine_type": "n2-standard-4"}}
+    world.api.act("Endpoint", "deploy_model", {**body, "traffic_split": {"0": 100}})
+    world.push(2)
+    assert world.traffic() == {V3: 100} and world.deployed("marco-check") == []
 
 
 def test_a_repeated_push_changes_nothing(world):
