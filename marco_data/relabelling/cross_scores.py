@@ -24,6 +24,12 @@ REPEATS = 3
 _IMAGES_A_BLOCK = 4096
 
 
+def check_folds(folds: int) -> None:
+    """Raises `InputError` for fewer than two folds."""
+    if folds < 2:
+        raise InputError(f"--folds is {folds}; give 2 or more, or 0 for the model's own scores")
+
+
 def cross_probabilities(
     embeddings: np.ndarray, labels: np.ndarray, classes: int, folds: int, names: Sequence[tuple[str, int]]
 ) -> np.ndarray:
@@ -32,8 +38,7 @@ def cross_probabilities(
     `embeddings`: float32 [n, features]. `labels`: int [n]. `names`: file name and id of each, which decide its fold
     (`fold_of`). Raises `InputError` for fewer than two folds, or where a fold leaves images of one class alone.
     """
-    if folds < 2:
-        raise InputError(f"--folds is {folds}; give 2 or more, or 0 for the model's own scores")
+    check_folds(folds)
     found = np.zeros((len(labels), classes), np.float32)
     for repeat in range(REPEATS):
         fold = fold_of(names, folds, repeat)

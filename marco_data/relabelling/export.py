@@ -44,6 +44,12 @@ def check_raters(raters: Sequence[str]) -> None:
         raise InputError(f"raters are {', '.join(raters) or 'none'}; give each a name of its own")
 
 
+def check_output(output: Path) -> None:
+    """Raises `InputError` for a folder that holds something, and for a file."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{str(output)!r} is not empty; give a new folder")
+
+
 def write_export(
     output: Path,
     shards: Sequence[File],
@@ -54,14 +60,14 @@ def write_export(
     skipped: Sequence[tuple[str, int, str]],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes the new folder `output`, aside and renamed, and returns what its `export.json` says.
+    """Writes the folder `output`, new or empty, aside and renamed, and returns what its `export.json` says.
 
     `raters/` is what experts get: `images/` as they are in the records, `index.html`, `sheet-NAME.csv`. Beside it, not
     for them: `key.csv`, `export.json` (`about`, classes, counts), and `skipped.csv` where records could not be scored.
     `chosen`: rows of `scored` by split. The order is drawn by `seed` and the image ids alone.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{str(output)!r} is not empty; give a new folder")
+    check_output(output)
+    output = output.resolve()  # "." has no name, and so no place beside it.
     aside = output.with_name(f".{output.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     (aside / RATERS / IMAGES).mkdir(parents=True)
@@ -75,10 +81,18 @@ def write_export(
         csv_lines.write_lines(aside / SKIPPED, SKIPPED_HEADER, skipped)
     told = {**about, "classes": list(scored.classes), "skipped": len(skipped), "splits": _counts(scored, chosen)}
     (aside / ABOUT).write_text(json.dumps(told, indent=2) + "\n")
-    if output.exists():
-        output.rmdir()
-    aside.rename(output)
+    _put_in_place(aside, output)
     return told
+
+
+def _put_in_place(aside: Path, output: Path) -> None:
+    """An empty folder is filled, not replaced: somebody may be in it, or a volume be mounted there."""
+    if not output.exists():
+        aside.rename(output)
+        return
+    for path in sorted(aside.iterdir()):
+        shutil.move(path, output)
+    aside.rmdir()
 
 
 def _write_images(folder: Path, shards: Sequence[File], scored: Scored, rows: np.ndarray, seed: int) -> list[Item]:
@@ -115,14 +129,14 @@ def _key_row(item: Item, shards: Sequence[File], scored: Scored) -> tuple[object
 
 
 def _counts(scored: Scored, chosen: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Counts by split; `least_disagreement` is that of the last image exported."""
+    """Counts by split; `least_disagreement` is that of the last image exported, None where there is none."""
     probabilities = label_probabilities(scored)
     predicted = scored.probabilities.argmax(axis=1)
     return {
         split: {
             "scored": int((scored.splits == split).sum()),
             "exported": len(rows),
-            "least_disagreement": float(1 - probabilities[rows].max()),
+            "least_disagreement": float(1 - probabilities[rows].max()) if len(rows) else None,
             "predicted_otherwise": int((predicted[rows] != scored.labels[rows]).sum()),
         }
         for split, rows in chosen.items()

@@ -11,6 +11,12 @@ from marco_data.shards import EVAL
 from marco_model.errors import InputError
 
 
+def check_share(share: float) -> None:
+    """Raises `InputError` for a share that is none."""
+    if not 0 < share <= 1:
+        raise InputError(f"--share is {share}; give a share above 0 and up to 1, such as 0.05")
+
+
 def label_probabilities(scored: Scored) -> np.ndarray:
     """Returns the probability of each record's own label, float32 [n]; disagreement is 1 minus that.
 
@@ -26,11 +32,10 @@ def most_disagreeing(scored: Scored, share: float) -> dict[str, np.ndarray]:
     """Returns, by split, the rows of the `share` of its images whose labels are least probable, the least first.
 
     Of records with one id one counts, that of the evaluation set if it is there, as in ExampleGen. Equal probabilities
-    go by id, so that the order of shards does not matter. At least one image of a split is taken. Raises `InputError`
-    for a share that is none.
+    go by id, so that the order of shards does not matter. At least one image of a split is taken, but none where all of
+    its images count in another. Raises `InputError` for a share that is none.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"--share is {share}; give a share above 0 and up to 1, such as 0.05")
+    check_share(share)
     probabilities = label_probabilities(scored)
     once = _once(scored)
     chosen = {}

@@ -51,7 +51,7 @@ def score_records(
 
     With `folds` the probabilities are `cross_probabilities` of the classifier's embeddings, which wait in a temporary
     file; otherwise the classifier's own, calibrated. `on_bytes` is told how many bytes of images were read. Raises
-    `InputError` where nothing can be scored, or a label is no class of the classifier.
+    `InputError` where nothing can be scored, and, at the first of them, where a label is no class of the classifier.
     """
     measure = classifier.embed if folds else classifier.probabilities
     rows: list[Labelled] = []
@@ -60,6 +60,8 @@ def score_records(
             if isinstance(values, str):
                 on_problem(shards[record.shard].name, record.index, values)
                 continue
+            if not folds:
+                _require_class(record.label, classifier)
             rows.append(record._replace(encoded=b""))
             file.write(values.astype(np.float32).tobytes())
         if not rows:
@@ -67,7 +69,7 @@ def score_records(
         file.flush()
         values = np.memmap(file, np.float32, "r").reshape(len(rows), -1)
         names = [row.label for row in rows]
-        classes, labels = _labels(names, classifier, anything=bool(folds))
+        classes, labels = _labels(names, classifier.classes)
         probabilities = (
             cross_probabilities(values, labels, len(classes), folds, [(row.filename, row.image_id) for row in rows])
             if folds
@@ -83,17 +85,18 @@ def score_records(
     )
 
 
-def _labels(names: Sequence[str], classifier: LoadedClassifier, anything: bool) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the classes and each name's index; `anything`: other classes than the classifier's will do."""
-    found = {key(name): name for name in sorted(set(names))}
-    classes = classifier.classes
-    unknown = [name for name in found.values() if key(name) not in map(key, classes)]
-    if unknown and not anything:
+def _require_class(label: str, classifier: LoadedClassifier) -> None:
+    if key(label) not in map(key, classifier.classes):
         raise InputError(
-            f"records are labelled {unknown[0]!r}, and the classes of {classifier.name} are {', '.join(classes)}; "
-            "give a --model of these labels, or --folds 5, which learns them"
+            f"records are labelled {label!r}, and the classes of {classifier.name} are "
+            f"{', '.join(classifier.classes)}; give a --model of these labels, or --folds 5, which learns them"
         )
-    if unknown:
+
+
+def _labels(names: Sequence[str], classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns `classes`, or those of the names where some are others, and each name's index."""
+    found = {key(name): name for name in sorted(set(names))}
+    if not found.keys() <= set(map(key, classes)):
         classes = tuple(found.values())
     index = {key(name): number for number, name in enumerate(classes)}
     return classes, np.array([index[key(name)] for name in names], np.int32)

@@ -43,15 +43,20 @@ def export(
 
     Example: marco relabel export --model runs/mine/models --data shards --output look --folds 5 --raters anna,ben
     """
-    from marco_data.relabelling.export import check_raters, write_export
+    from marco_data.relabelling.cross_scores import check_folds
+    from marco_data.relabelling.export import check_output, check_raters, write_export
+    from marco_data.relabelling.ranking import check_share, most_disagreeing
     from marco_data.shards import find_shards
 
+    check_output(output)
+    check_share(share)
+    if folds:
+        check_folds(folds)
     names = [name.strip() for given in raters or ["expert"] for name in given.split(",") if name.strip()]
     check_raters(names)
     shards = find_shards(data)
     directory = inputs.model_directory(model, "scoring with")
     from marco_data.progress import progress
-    from marco_data.relabelling.ranking import most_disagreeing
     from marco_data.relabelling.scoring import score_records
     from marco_model.load import load
 
@@ -92,6 +97,9 @@ def _by_megabyte(advance: Callable[..., None], total: int) -> Callable[[int], No
 
 def _tell(told: dict[str, Any], output: Path) -> None:
     for split, counts in told["splits"].items():
+        if not counts["exported"]:
+            typer.echo(f"{split}: none of {counts['scored']} images, for each is in another split, too")
+            continue
         typer.echo(
             f"{split}: {counts['exported']} of {counts['scored']} images, disagreement from "
             f"{counts['least_disagreement']:.3f} up, {counts['predicted_otherwise']} predicted otherwise"

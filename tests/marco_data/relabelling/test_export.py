@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,8 +106,22 @@ def test_what_cannot_be_scored_is_told_and_costs_only_itself(shards):
 def test_labels_of_other_classes_want_another_model(shards):
     folder, write = shards
     write("train-00002-of-00002", [record(600, "Clear", label_text="Skin")])
-    with pytest.raises(InputError, match=r"labelled 'Skin', and the classes of by-grey are Clear, .* --folds 5"):
+    told = r"labelled 'Skin', and the classes of by-grey are Clear, .* --folds 5"
+    with pytest.raises(InputError, match=told):
         scored(folder)
+    read = []
+    write("test-00000-of-00001", [record(600, "Clear", label_text="Skin")])
+    with pytest.raises(InputError, match=told):
+        scored(folder, batch_size=1, on_bytes=read.append)
+    assert len(read) == 1  # Told at once, not when all has been scored.
+
+
+def test_a_split_whose_images_all_count_in_another_exports_none(shards):
+    folder, write = shards
+    write("train-00001-of-00001", [record(100 + n, "Other", 4) for n in range(20)])
+    told = export(folder)["splits"]
+    assert told["train"] == {"scored": 20, "exported": 0, "least_disagreement": None, "predicted_otherwise": 0}
+    assert told["eval"]["exported"] == len(rows(folder / "look" / "key.csv")) == 5
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5])
@@ -116,12 +131,12 @@ def test_a_share_is_above_nothing_and_at_most_all(shards, share):
         most_disagreeing(found, share)
 
 
-def export(folder, output="look", seed=0, raters=("anna", "ben"), place=None):
+def export(folder, output="look", seed=0, raters=("anna", "ben"), place=None, into=None):
     found, problems = scored(folder, place)
     chosen = most_disagreeing(found, 0.25)
     shown = find_shards([place or str(folder / "in")])
     about = {"model": "by-grey", "share": 0.25}
-    return write_export(folder / output, shown, found, chosen, raters, seed, problems, about)
+    return write_export(into or folder / output, shown, found, chosen, raters, seed, problems, about)
 
 
 def rows(path):
@@ -189,6 +204,15 @@ def test_a_folder_that_holds_something_is_left_alone(shards):
     with pytest.raises(InputError, match="is not empty"):
         export(folder)
     assert [path.name for path in (folder / "look").iterdir()] == ["mine"]
+
+
+def test_an_empty_folder_is_filled_also_the_one_that_somebody_is_in(shards, monkeypatch):
+    folder, _ = shards
+    (folder / "look").mkdir()
+    monkeypatch.chdir(folder / "look")
+    export(folder, into=Path())
+    assert len(rows(Path("key.csv"))) == 10 and (folder / "look" / "raters" / "index.html").is_file()
+    assert [path.name for path in folder.iterdir() if path.name.endswith(".partial")] == []
 
 
 @pytest.mark.parametrize("names", [["a/b"], ["anna", "Anna"], [], ["../x"]])
