@@ -21,6 +21,7 @@ class ChampionGateSpec(component_spec.ComponentSpec):
 
     PARAMETERS: ClassVar = {
         "champion": component_spec.ExecutionParameter(type=str),
+        "registered_model": component_spec.ExecutionParameter(type=str),
         "rules": component_spec.ExecutionParameter(type=str),
         "classes": component_spec.ExecutionParameter(type=str),
         "split": component_spec.ExecutionParameter(type=str),
@@ -51,12 +52,16 @@ class ChampionGate(base_beam_component.BaseBeamComponent):
         evaluation: types.BaseChannel,
         blessing: types.BaseChannel,
         champion: "str | data_types.RuntimeParameter" = "",
+        registered_model: str = "",
         rules: Rules | None = None,
         classes: Sequence[str] = CLASSES,
         split: str = "eval",
         batch_size: int = 64,
     ):
         """Takes what the Evaluator took and gave; `champion` as `components.gate.champion.written`, empty for none.
+
+        `registered_model`: whose champion in MLflow's registry counts where it is another one by then; empty where the
+        registry does not say which model is to be beaten.
 
         Raises:
             InputError: `rules` name a class that is none of `classes`.
@@ -65,6 +70,7 @@ class ChampionGate(base_beam_component.BaseBeamComponent):
         rules.recall_index(classes)
         spec = ChampionGateSpec(
             champion=champion,
+            registered_model=registered_model,
             rules=json.dumps(dataclasses.asdict(rules), sort_keys=True),
             classes=json.dumps(list(classes)),
             split=split,

@@ -14,7 +14,7 @@ from components.cluster.entrypoint import unstaged
 from components.evaluator import prediction_table, predictions, results
 from components.evaluator.blessing import bless
 from components.evaluator.executor import split_files
-from components.gate import champion, comparison, decision
+from components.gate import champion, comparison, decision, lookup
 from components.gate.decide import Decision
 from components.gate.rules import Rules
 from components.mlflow_tracking import tracking
@@ -35,32 +35,39 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Writes the decision, the blessing, and the tags of the MLflow run.
 
+        Where the champion of now is another than `champion` says, and not the candidate itself, it is the one to beat.
+
         Raises:
-            InputError: the candidate's predictions are not of these examples, or MLflow cannot be reached.
+            InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
+                was never published.
             ClusterError: the service of the champion's bucket fails.
         """
         model = artifact_utils.get_single_instance(input_dict["model"])
         output = artifact_utils.get_single_uri(output_dict["decision"])
         evaluation = artifact_utils.get_single_uri(input_dict["evaluation"])
-        to_beat = champion.parsed(exec_properties["champion"])
+        run = tracking.run_of_model(model.uri)
+        with on_this_machine(path_utils.serving_model_dir(model.uri)) as folder:
+            candidate = fingerprint(folder)
+        to_beat = champion.parsed(_present(run, exec_properties, candidate) or exec_properties["champion"])
         if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
             decided = Decision(False, list(results.slice_metrics(evaluation)["failures"]), [])
         elif to_beat is None:
             decided = Decision(True, [FIRST], [])
         else:
             files = split_files(input_dict["examples"], exec_properties["split"])
-            decided = self._against(to_beat, model.uri, evaluation, files, output, exec_properties)
+            decided = self._against(to_beat, candidate, evaluation, files, output, exec_properties)
         io_utils.write_string_file(f"{output}/{decision.DECISION_FILE}", decision.content(decided, to_beat))
         bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, decided.blessed)
         (logging.info if decided.blessed else logging.warning)(
             "%s: %s.", "Blessed" if decided.blessed else "Not blessed", "; ".join(decided.reasons)
         )
-        _track(model.uri, evaluation, decided, to_beat)
+        if run:
+            _track(run, evaluation, decided, to_beat)
 
     def _against(
         self,
         to_beat: dict[str, str],
-        model: str,
+        candidate: str,
         evaluation: str,
         files: list[str],
         output: str,
@@ -69,9 +76,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         classes, rules = json.loads(properties["classes"]), Rules(**json.loads(properties["rules"]))
         try:
             with on_this_machine(to_beat["model"]) as folder:
-                with on_this_machine(path_utils.serving_model_dir(model)) as candidate:
-                    if fingerprint(candidate) == fingerprint(folder):
-                        return Decision(True, [SERVING], [])
+                if fingerprint(folder) == candidate:
+                    return Decision(True, [SERVING], [])
                 columns = champion.columns(folder, classes)
                 # Workers elsewhere can't see this machine's copy.
                 distant = is_object(to_beat["model"]) and not self._runs_here()
@@ -92,10 +98,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         return not runners or runners[-1].rpartition(".")[2] in _LOCAL_RUNNERS
 
 
-def _track(model_uri: str, evaluation: str, decided: Decision, to_beat: dict[str, str] | None) -> None:
-    run = tracking.run_of_model(model_uri)
-    if run is None:
-        return
+def _present(run: tracking.Run | None, properties: dict[str, Any], candidate: str) -> str:
+    """Returns the registry's champion of now; empty for none, and where it has the fingerprint `candidate`."""
+    name = properties["registered_model"]
+    return lookup.present(run.tracking_uri, name, candidate) if run and name else ""
+
+
+def _track(run: tracking.Run, evaluation: str, decided: Decision, to_beat: dict[str, str] | None) -> None:
     reasons = "; ".join(decided.reasons)[:_TAG]
     run.set_tags(
         {

@@ -1,4 +1,4 @@
-"""Which model a run must beat, looked up before its first step."""
+"""Which model a run must beat, looked up before its first step, and again when the gate runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any
 from components.gate import champion
 from components.gate.rules import NONE, REGISTRY
 from components.mlflow_tracking import connection
-from components.mlflow_tracking.names import CHAMPION, JUDGED_AGAINST, PUBLISHED_AT, SERVED_AT, SIGNATURE
+from components.mlflow_tracking.names import (
+    CHAMPION,
+    FINGERPRINT,
+    JUDGED_AGAINST,
+    PUBLISHED_AT,
+    SERVED_AT,
+    SIGNATURE,
+)
 from components.pusher.names import MODEL_FILE
 from marco_data.files import exists
 from marco_model.errors import ClusterError, InputError
@@ -46,7 +53,8 @@ class Lookup:
 
         The run that made the champion is judged against the model that it was judged against then.
 
-        Raises `InputError` where MLflow cannot be reached: that is not the same as no champion.
+        Raises `InputError` where MLflow cannot be reached, or where it is not known where the champion lies: neither
+        is the same as no champion.
         """
         if self.champion == NONE:
             return ""
@@ -57,7 +65,17 @@ class Lookup:
             return ""
         if version.tags.get(SIGNATURE) == signature:
             return str(version.tags.get(JUDGED_AGAINST, ""))
-        return champion.written(_place(version.tags), str(version.version)) if PUBLISHED_AT in version.tags else ""
+        return _written(version)
+
+
+def present(tracking: str, model_name: str, fingerprint: str) -> str:
+    """Returns the champion of now as `Lookup.to_beat` does; empty for none, and where it has this `fingerprint`.
+
+    A run with the champion's signature whose model is another one after all, since code has changed or a lost cache
+    made it train anew, must beat that champion.
+    """
+    version = _champion(tracking, model_name)
+    return "" if version is None or version.tags.get(FINGERPRINT) == fingerprint else _written(version)
 
 
 def _champion(tracking: str, model_name: str) -> Any:
@@ -68,6 +86,16 @@ def _champion(tracking: str, model_name: str) -> Any:
         found = client.search_registered_models(f"name = '{model_name}'")
         holder = dict(found[0].aliases).get(CHAMPION) if found else None
         return client.get_model_version(model_name, holder) if holder else None
+
+
+def _written(version: Any) -> str:
+    number = str(version.version)
+    if PUBLISHED_AT not in version.tags:
+        raise InputError(
+            f"version {number} of {version.name} is champion in MLflow but was never published, so there is nothing to "
+            f"compare with; publish it (marco models promote {number}), or take the alias away from it"
+        )
+    return champion.written(_place(version.tags), number)
 
 
 def _place(tags: dict[str, str]) -> str:

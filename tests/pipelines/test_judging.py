@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pytest
+
 from pipelines import configuration, places
 from pipelines.judging import lookup
 
@@ -28,3 +30,16 @@ def test_the_look_up_is_the_configurations():
     loaded = configuration.load("local", ["tracking.uri=http://mlflow:5000", "gate.champion=none", "model_name=drops"])
     told = lookup(loaded, places.local(loaded, pathlib.Path("runs/one")))
     assert (told.champion, told.tracking, told.model_name) == ("none", "http://mlflow:5000", "drops")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("champion", "asked"), [("registry", "drops"), ("none", ""), ("gs://models/marco", "")])
+def test_the_gate_asks_the_registry_only_where_it_says_which_model_is_to_be_beaten(tmp_path, champion, asked):
+    from components.trainer.parameters import TrainingParameters
+    from marco_model.labels import FOUR
+    from pipelines.pipeline import create_pipeline
+
+    loaded = configuration.load("local", [f"gate.champion={champion}", "model_name=drops"])
+    pipeline = create_pipeline(loaded, places.local(loaded, tmp_path), FOUR, TrainingParameters("shards", "f00d"))
+    (gate,) = [one for one in pipeline.components if one.id == "ChampionGate"]
+    assert gate.exec_properties["registered_model"] == asked

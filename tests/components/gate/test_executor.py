@@ -11,6 +11,7 @@ import pytest
 from components.evaluator import prediction_table
 from components.gate import champion, decision
 from components.gate.rules import Rules
+from components.pusher.storage import fingerprint
 from marco_model.labels import CLASSES
 
 pytestmark = pytest.mark.slow
@@ -95,7 +96,7 @@ def evaluation_of(folder, guesses, failures=()):
     (folder / "metrics.json").write_text(json.dumps({"failures": list(failures)}))
 
 
-def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None):
+def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None, registered_model=""):
     """Runs the gate of the model `candidate` and returns its decision, which the blessing must say too."""
     import dataclasses
 
@@ -123,6 +124,7 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
         {"blessing": [blessing], "decision": [decided]},
         {
             "champion": to_beat,
+            "registered_model": registered_model,
             "rules": json.dumps(dataclasses.asdict(rules or Rules())),
             "classes": json.dumps(CLASSES),
             "split": "eval",
@@ -229,7 +231,9 @@ def test_a_champion_in_a_bucket_is_compared_with(tmp_path, examples, models, gcs
     assert len(told["checks"]) == 8
 
 
-def test_the_mlflow_run_learns_the_decision(tmp_path, examples, models):
+@pytest.fixture
+def tracked(tmp_path, models):
+    """The model `candidate` as a training with MLflow leaves it: its folder, and its run."""
     from components.mlflow_tracking import connection, tracking
 
     store = connection.local_store(tmp_path / "mlflow")
@@ -237,9 +241,54 @@ def test_the_mlflow_run_learns_the_decision(tmp_path, examples, models):
     shutil.copytree(models / "candidate", tmp_path / "trained")
     content = {"mlflow_run_id": run.run_id, "tracking_uri": store}
     (tmp_path / "trained" / tracking.TRAINING_FILE).write_text(json.dumps(content))
-    gate(tmp_path, examples, str(tmp_path / "trained"), of(models, "best"))
-    tags = connection.client(store).get_run(run.run_id).data.tags
+    return str(tmp_path / "trained"), run
+
+
+def test_the_mlflow_run_learns_the_decision(tmp_path, examples, models, tracked):
+    trained, run = tracked
+    gate(tmp_path, examples, trained, of(models, "best"))
+    tags = run.tags()
     assert tags["blessed"] == "false"
     assert tags["failures"].startswith("no evidence that it is better")
     assert tags["gate.champion"].startswith("version 7 at ")
     assert tags["evaluation"] == str(tmp_path / "evaluation")
+
+
+def crowned(store, place, fingerprint):
+    """Registers a champion of `marco` that is published at `place`."""
+    from components.mlflow_tracking import connection
+    from components.mlflow_tracking.registry import crown
+
+    client = connection.client(store)
+    client.create_registered_model("marco")
+    made = client.create_model_version("marco", str(place), tags={"model.fingerprint": fingerprint})
+    crown(client, "marco", str(made.version), str(place))
+
+
+@pytest.mark.parametrize("told", ["", "worse"])
+def test_another_model_must_beat_the_champion_of_now_whatever_the_run_was_told(
+    tmp_path, examples, models, tracked, told
+):
+    """As after a change of code, which a run's signature does not tell."""
+    trained, run = tracked
+    best = models / "best/Format-Serving"
+    crowned(run.tracking_uri, best, "another")
+    to_beat = of(models, told) if told else ""
+    found = gate(tmp_path, examples, trained, to_beat, registered_model="marco")
+    assert found["champion"] == {"model": str(best), "version": "1"}
+    assert not found["blessed"]
+    assert found["reasons"][0].startswith("no evidence that it is better than the champion: accuracy 100.00% → 90.00%")
+
+
+def test_the_champion_judged_again_is_judged_against_what_it_was_then(tmp_path, examples, models, tracked):
+    trained, run = tracked
+    crowned(run.tracking_uri, models / "best/Format-Serving", fingerprint(models / "candidate/Format-Serving"))
+    found = gate(tmp_path, examples, trained, "", registered_model="marco")
+    assert (found["blessed"], found["champion"]) == (True, None)
+
+
+def test_the_registry_does_not_count_where_it_is_not_asked(tmp_path, examples, models, tracked):
+    trained, run = tracked
+    crowned(run.tracking_uri, models / "best/Format-Serving", "another")
+    found = gate(tmp_path, examples, trained, of(models, "worse"))
+    assert (found["blessed"], found["champion"]["version"]) == (True, "7")

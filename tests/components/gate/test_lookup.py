@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.gate.lookup import Lookup
+from components.gate.lookup import Lookup, present
 from components.gate.signature import digest, signature
 from components.mlflow_tracking import connection
 from components.mlflow_tracking.registry import crown
@@ -70,6 +70,22 @@ def test_a_champion_that_is_published_anew_is_the_same_one_to_beat_while_its_fir
     assert to_beat(store) == before
     (tmp_path / "models/1/saved_model.pb").unlink()
     assert to_beat(store) == {"model": str(tmp_path / "models/3"), "version": version}
+
+
+def test_a_champion_that_was_never_published_is_an_error_and_no_missing_champion(tmp_path, store):
+    version_at(store, tmp_path / "models/1")
+    client = connection.client(store)
+    client.create_model_version("marco", str(tmp_path))
+    client.set_registered_model_alias("marco", "champion", "2")
+    with pytest.raises(InputError, match=r"version 2 of marco is champion .* never published.*marco models promote 2"):
+        to_beat(store)
+
+
+def test_the_champion_of_now_counts_unless_it_is_the_model_itself(tmp_path, store):
+    assert present(store, "marco", "f1") == ""
+    version_at(store, tmp_path / "models/1", model__fingerprint="f1", marco__signature="mine", judged_against="")
+    assert present(store, "marco", "f1") == ""
+    assert json.loads(present(store, "marco", "f2")) == {"model": str(tmp_path / "models/1"), "version": "1"}
 
 
 def test_a_server_that_does_not_answer_is_an_error_and_no_missing_champion(store):
