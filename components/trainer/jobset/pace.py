@@ -15,8 +15,8 @@ class Pace:
     waiting: float = 60.0
     # That an API which does not answer is borne.
     unreachable: float = 600.0
-    # Between two changes of the heartbeat, and without one, after which replicas end. As long as the GPUs of a step that
-    # was killed stay taken, yet longer than a network file system may keep an old state (NFS: a minute).
+    # Between two changes of the heartbeat, and without one, after which replicas end. That long the GPUs of a step that
+    # was killed stay taken; yet a network file system may show an old state for a while (NFS: a minute).
     beat: float = 15.0
     silence: int = 120
     # For a replica that is told to end, to finish its step and save.

@@ -31,6 +31,11 @@ import json, os, pathlib, sys, time
 task = json.loads(os.environ["TF_CONFIG"])["task"]
 me = task["type"] + "-" + task["index"]
 job = json.loads(pathlib.Path(sys.argv[-1]).read_text())
+def mark(what):
+    (pathlib.Path(sys.argv[-1]).parent / what).touch()
+def wait_for(what):
+    while not (pathlib.Path(sys.argv[-1]).parent / what).exists():
+        time.sleep(0.02)
 def train():
     for step in range(3):
         print("step", step, flush=True)
@@ -137,11 +142,14 @@ def test_a_worker_that_fails_is_named_with_its_last_lines(cluster, job, placemen
     there = cluster(
         """
 if me == "worker-0":
+    wait_for("chief-begun")
     for line in range(40):
         print("line", line)
+    mark("worker-ended")
     sys.exit("no space left")
-time.sleep(0.4)
-print("error: another worker is gone at step 3")
+mark("chief-begun")
+wait_for("worker-ended")
+time.sleep(5)
 sys.exit(1)
 """
     )
@@ -173,14 +181,15 @@ def test_a_set_may_restart_and_each_restart_is_told(cluster, job, tmp_path):
     script = """
 begun = pathlib.Path(job["checkpoints"]) / (me + "-begun")
 if not begun.exists():
-    begun.touch()
-    print("first try", flush=True)
-    time.sleep(0.5)
-    sys.exit(3 if me == "worker-0" else 0)
+    mark(me + "-begun")
+    if me == "worker-0":
+        wait_for("chief-0-begun")
+        sys.exit(3)
+    time.sleep(60)
 time.sleep(0.3)
 if me == "chief-0": train()
 """
-    there, lines = cluster(script.replace("sys.exit(3 if", "time.sleep(9 * (me == 'chief-0')); sys.exit(3 if")), []
+    there, lines = cluster(script), []
     launch.run(job, told(tmp_path, restarts=1), pace=PACE, show=lines.append)
     assert any(line.startswith("Restart 1 of 1 from the last checkpoint after worker 0") for line in lines), lines
     assert "step 2" in lines
