@@ -1,6 +1,6 @@
 """Registered models: every trained model is a version; aliases say which one serves.
 
-`champion`: the newest version that was blessed and published; its tag `previous_champion` names the one before.
+`champion`: the newest version that was blessed and published (`champions` has those before it).
 `challenger`: the newest version that was not, with the reasons in its run. A version is found again by the hash of its
 files, so that a step that runs twice registers once.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.mlflow_tracking import connection
+from components.mlflow_tracking import champions, connection
 from components.mlflow_tracking.names import (
     CHALLENGER,
     CHAMPION,
@@ -83,19 +83,13 @@ def _lineage(client: Any, run: Run) -> dict[str, str]:
 
 
 def crown(client: Any, name: str, version: str, place: str, *, back: bool = False) -> None:
-    """Makes a version that is published at `place` the champion; what was one is named by a tag: the way back.
-
-    `back`: this is that way, on which the tag stays as it is.
-    """
-    aliases = dict(client.get_registered_model(name).aliases)
+    """Makes a version that is published at `place` the champion; `back`: in the place of one that is taken back."""
     if PUBLISHED_AT not in client.get_model_version(name, version).tags:
         client.set_model_version_tag(name, version, PUBLISHED_AT, place)
     client.set_model_version_tag(name, version, SERVED_AT, place)
-    before = str(aliases.get(CHAMPION, ""))
-    if before and before != version and not back:
-        client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, before)
-    client.set_registered_model_alias(name, CHAMPION, version)
-    if str(aliases.get(CHALLENGER)) == version:
+    before = champions.crowned(client, name, version, back=back)[-2:-1]
+    client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, "".join(before))
+    if str(dict(client.get_registered_model(name).aliases).get(CHALLENGER)) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
 
 

@@ -12,13 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.mlflow_tracking import connection
+from components.mlflow_tracking import champions, connection
 from components.mlflow_tracking.names import (
     CHAMPION,
     COMMIT,
     DATA,
     FINGERPRINT,
-    PREVIOUS_CHAMPION,
     PUBLISHED_AT,
     SERVED_AT,
 )
@@ -85,8 +84,8 @@ def _listed(client: Any, version: Any, aliases: dict[str, str], recall_class: st
 def promote(tracking: str, name: str, version: str, destination: str | None = None) -> Promoted:
     """Publishes a version to `destination` unless it is the newest there, and makes it champion.
 
-    Without a `destination` it goes where the champion is, or where it was itself. The champion until then is what
-    `rollback` goes back to.
+    Without a `destination` it goes where the champion is, or where it was itself, or an earlier champion. The champion
+    until then is what `rollback` goes back to.
 
     Raises:
         InputError: there is no such version, its files are not those that were registered, or no place is known.
@@ -99,22 +98,22 @@ def promote(tracking: str, name: str, version: str, destination: str | None = No
 
 
 def rollback(tracking: str, name: str, destination: str | None = None) -> Promoted:
-    """Goes back to the version that was champion before the present one was promoted.
+    """Goes back to the version that was champion before the present one was promoted, which is taken back.
 
-    Done again, it goes back one further, until there is none. Raises as `promote` does, and `InputError` where there is
-    no champion or none before it.
+    Done again, it goes back one further, until there is none. A version that was champion twice is gone back to twice.
+    Raises as `promote` does, and `InputError` where there is no champion or none before it.
     """
     client = connection.client(tracking)
     with connection.reaching(tracking):
         champion = _model(client, tracking, name).get(CHAMPION, "")
         if not champion:
             raise InputError(f"{name} has no champion to go back from; marco models promote VERSION makes one")
-        before = client.get_model_version(name, champion).tags.get(PREVIOUS_CHAMPION, "")
+        before = champions.succession(client, name)[-2:-1]
         if not before:
             raise InputError(
                 f"version {champion} of {name} has no champion before it; marco models promote VERSION takes any other"
             )
-        return _serve(client, name, before, champion, destination, back=True)
+        return _serve(client, name, before[0], champion, destination, back=True)
 
 
 def _model(client: Any, tracking: str, name: str) -> dict[str, str]:
@@ -131,7 +130,8 @@ def _serve(client: Any, name: str, version: str, champion: str, destination: str
     if version not in known:
         numbers = ", ".join(sorted(known, key=int))
         raise InputError(f"{name} has no version {version}; it has {numbers}")
-    where = destination or _beside(known.get(champion)) or _beside(known[version])
+    places = (_beside(known.get(one)) for one in (champion, version, *reversed(champions.succession(client, name))))
+    where = destination or next(filter(None, places), "")
     if not where:
         raise InputError(f"it is not known where {name} is published; give --destination, a folder or gs:// URI")
     with tempfile.TemporaryDirectory(prefix="marco-version-") as folder:

@@ -60,7 +60,7 @@ def promote(
 def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destination: Destination = None) -> None:
     """Go back to the champion before: it is published under a new number, which is what servers take.
 
-    Done again, it goes back one further.
+    Done again, it goes back one further, until there is none.
 
     Example: marco models rollback --tracking runs/local
     """

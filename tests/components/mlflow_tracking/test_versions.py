@@ -1,11 +1,12 @@
 """List, promote and roll back on a real MLflow store, with models that are published for real."""
 
+import functools
 import json
 import shutil
 
 import pytest
 
-from components.mlflow_tracking import connection, versions
+from components.mlflow_tracking import champions, connection, versions
 from marco_model.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,48 @@ def test_a_challenger_is_promoted_and_taken_back_and_back_again(run):
     with pytest.raises(InputError, match="version 1 of drops has no champion before it"):
         versions.rollback(store, "drops")
     assert served(run)[-1] == "graph 1"
+
+
+def test_going_back_leads_through_all_that_were_champion_however_often(run):
+    store = versions.store(str(run))
+    for version in ("3", "2"):
+        versions.promote(store, "drops", version)
+    assert [versions.rollback(store, "drops").version for _ in range(3)] == ["3", "2", "1"]
+    with pytest.raises(InputError, match="version 1 of drops has no champion before it"):
+        versions.rollback(store, "drops")
+    versions.promote(store, "drops", "3")
+    assert connection.client(store).get_model_version("drops", "3").tags["previous_champion"] == "1"
+    assert versions.rollback(store, "drops").version == "1"
+
+
+@pytest.mark.parametrize("lost", ["set_registered_model_alias", "set_registered_model_tag"])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_crash_while_the_champion_changes_loses_none_before_it(run, monkeypatch, lost, back):
+    store = versions.store(str(run))
+    client = connection.client(store)
+    versions.promote(store, "drops", "1")
+    change = versions.rollback if back else functools.partial(versions.promote, version="2")
+
+    def fails(*arguments):
+        raise InputError("MLflow is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, lost, fails)
+        with pytest.raises(InputError, match="gone"):
+            change(store, "drops")
+    if aliases(run)["champion"] == "1":
+        change(store, "drops")
+    assert champions.succession(client, "drops") == (["1", "2"] if back else ["1", "2", "1", "2"])
+
+
+def test_an_alias_that_was_set_in_mlflow_is_gone_back_from_and_can_be_published(run):
+    store = versions.store(str(run))
+    connection.client(store).set_registered_model_alias("drops", "champion", "3")
+    assert versions.promote(store, "drops", "3") == versions.Promoted("3", "3", str(run / "models/3"), False)
+    assert versions.rollback(store, "drops").version == "2"
+    connection.client(store).set_registered_model_alias("drops", "champion", "1")
+    with pytest.raises(InputError, match="version 1 of drops has no champion before it"):
+        versions.rollback(store, "drops")
 
 
 def test_a_version_keeps_its_first_place_and_what_it_was_judged_against(run):
