@@ -16,7 +16,9 @@ from components.monitoring.table import Table
 from components.monitoring.two_sample import holm
 from marco_data.institutions import UNKNOWN
 
-CLEAN, ALARM, NEW, TOO_FEW = "clean", "alarm", "new imager", "too few"
+CLEAN, ALARM, NEW, UNREADABLE = "clean", "alarm", "new imager", "unreadable"
+TOO_FEW, FEW_BEFORE = "too few", "too few in the reference"
+ALARMING, UNDECIDED = (ALARM, NEW, UNREADABLE), (TOO_FEW, FEW_BEFORE)
 
 # A change of the images changes what the network sees of them, and that what it says: the cause is named first.
 _CAUSES = (comparison.STATISTIC, comparison.STRANGERS, comparison.EMBEDDING, comparison.CLASSES, comparison.CONFIDENCE)
@@ -37,10 +39,12 @@ class Verdict:
 
     Attributes:
         imager: its name.
-        status: `clean`, `alarm`, `new imager` (an alarm too) or `too few`. An imager is new by its name, or because its
-            images are not those of the imager that they are said to be of: a camera's images have one size.
-        images, seen: how many were measured, and how many there were.
+        status: `clean`, `alarm`, `new imager`, `unreadable` (alarms too), `too few` or `too few in the reference`. An
+            imager is new by its name, or because its images are not those of the imager that they are said to be of: a
+            camera's images have one size.
+        images, failed, seen: how many were measured, how many could not be, and how many there were.
         compared_with: the imager of the reference, or nothing where it was all of it together.
+        before: how many images of the reference that is.
         resembles: the imager whose images of the reference are nearest to most of these, and to which share of them;
             only of a new imager.
         findings: alarms first, in the order cause to consequence, then by size.
@@ -49,61 +53,68 @@ class Verdict:
     imager: str
     status: str
     images: int
+    failed: int
     seen: int
     compared_with: str
+    before: int
     resembles: tuple[str, float] | None
     findings: tuple[Finding, ...]
 
     @property
     def alarming(self) -> bool:
         """Whether somebody should look."""
-        return self.status in (ALARM, NEW)
+        return self.status in ALARMING
 
     @property
     def first(self) -> str:
-        """The name of what changed first: `new imager`, a statistic, or a kind of test; empty if nothing did."""
-        if self.status == NEW:
-            return NEW
+        """What came first: `unreadable`, `new imager`, the name of a statistic or a kind of test; empty if nothing."""
+        if self.status in (NEW, UNREADABLE):
+            return self.status
         return next((finding.test.name for finding in self.findings if finding.alarm), "")
 
 
 def check(
-    reference: Reference, table: Table, seen: Mapping[str, int], limits: Limits | None = None, seed: int = 0
+    reference: Reference,
+    table: Table,
+    seen: Mapping[str, int],
+    limits: Limits | None = None,
+    seed: int = 0,
+    failed: Mapping[str, int] | None = None,
 ) -> list[Verdict]:
     """Compares the images of each imager with its reference; alarms come first.
 
-    `table`: measured with the reference's model, embeddings projected. `seen`: how many images there were. An imager
-    that the reference doesn't have is compared with all of it together, and so are images of which nobody said by which
-    imager they were taken; only the former is new.
+    `table`: measured with the reference's model, embeddings projected. `seen`: how many images there were, `failed`:
+    how many of those looked at could not be measured. An imager that the reference doesn't have is compared with all of
+    it together, and so are images of which nobody said by which imager they were taken; only the former is new.
     """
-    limits = limits or Limits()
-    compared = {imager: _compared(reference, table.of(imager), imager, limits, seed) for imager in table.imagers()}
-    tests = comparison.TESTS * sum(old is not None for _, old, _ in compared.values())
+    limits, failed = limits or Limits(), failed or {}
+    imagers = sorted({*seen, *failed, *table.imagers()})
+    compared = {imager: _compared(reference, table.of(imager), imager, limits, seed) for imager in imagers}
+    enough = [imager for imager, (new, old, _) in compared.items() if min(len(new), len(old)) >= limits.least]
     found: dict[str, list[Test]] = {}
-    for number, (imager, (new, old, _)) in enumerate(compared.items()):
-        if old is not None:
-            found[imager] = compare(new, old, limits, tests, np.random.default_rng([seed, number]))
+    for number, imager in enumerate(enough):
+        new, old, _ = compared[imager]
+        tests = comparison.TESTS * len(enough)
+        found[imager] = compare(new, old, limits, tests, np.random.default_rng([seed, number]))
     adjusted = iter(holm([test.p_value for tests in found.values() for test in tests]))
     verdicts = []
-    for imager in sorted({*seen, *compared}):
-        new, _, name = compared.get(imager, (table.take(np.zeros(0, int)), None, ""))
+    for imager, (new, old, name) in compared.items():
         findings = _findings(found.get(imager, []), adjusted, limits)
-        unnamed = name == "" and imager != UNKNOWN
-        status = NEW if len(new) and (unnamed or _another_camera(findings)) else _status(findings)
+        lost = failed.get(imager, 0)
+        is_new = len(new) > 0 and (_another_camera(findings) or (name == "" and imager != UNKNOWN))
+        status = UNREADABLE if _too_many(lost, len(new), limits) else NEW if is_new else _status(findings, new, limits)
         resembles = _resembles(reference.table, new) if status == NEW else None
-        count = seen.get(imager, len(new))
-        verdicts.append(Verdict(imager, status, len(new), count, name, resembles, findings))
-    return sorted(verdicts, key=lambda one: (not one.alarming, one.status == TOO_FEW, one.imager))
+        count = seen.get(imager, len(new) + lost)
+        verdicts.append(Verdict(imager, status, len(new), lost, count, name, len(old), resembles, findings))
+    return sorted(verdicts, key=lambda one: (not one.alarming, one.status in UNDECIDED, one.imager))
 
 
-def _compared(
-    reference: Reference, new: Table, imager: str, limits: Limits, seed: int
-) -> tuple[Table, Table | None, str]:
-    """Returns the images to compare, those to compare with, or None if either are too few, and their imager's name."""
+def _compared(reference: Reference, new: Table, imager: str, limits: Limits, seed: int) -> tuple[Table, Table, str]:
+    """Returns the images to compare, those to compare with, and their imager's name."""
     known = imager in reference.table.imager
     old = reference.table.of(imager) if known else reference.table
     new, old = (_at_most(limits.most, one, seed) for one in (new, old))
-    return new, old if min(len(new), len(old)) >= limits.least else None, imager if known else ""
+    return new, old, imager if known else ""
 
 
 def _at_most(count: int, table: Table, seed: int) -> Table:
@@ -137,9 +148,14 @@ def _another_camera(findings: Sequence[Finding]) -> bool:
     return comparison.STRANGERS in kinds and comparison.STATISTIC not in kinds
 
 
-def _status(findings: Sequence[Finding]) -> str:
+def _too_many(failed: int, measured: int, limits: Limits) -> bool:
+    looked_at = failed + measured
+    return looked_at >= limits.least and failed >= limits.unreadable * looked_at
+
+
+def _status(findings: Sequence[Finding], new: Table, limits: Limits) -> str:
     if not findings:
-        return TOO_FEW
+        return FEW_BEFORE if len(new) >= limits.least else TOO_FEW
     return ALARM if any(finding.alarm for finding in findings) else CLEAN
 
 

@@ -21,6 +21,7 @@ class Limits:
         embedding: the energy coefficient (share of the distance between two images that is due to the change), 0 … 1.
         classes: share of the images that are predicted another class than in the reference, 0 … 1.
         strangers: share of images that look like none of their imager's, more than the reference itself has.
+        unreadable: share of an imager's images that could not be measured, 0 … 1.
         least: fewer images of an imager, here or in the reference, are too few.
         most: more are not looked at; the sample is drawn by a hash of their names.
     """
@@ -31,6 +32,7 @@ class Limits:
     embedding: float = 0.02
     classes: float = 0.15
     strangers: float = 0.25
+    unreadable: float = 0.2
     least: int = 50
     most: int = 1000
 

@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from components.monitoring import comparison, figures, wording
-from components.monitoring.drift import TOO_FEW, Finding, Verdict
+from components.monitoring.drift import ALARMING, UNDECIDED, Finding, Verdict
 from components.monitoring.limits import Limits
 from components.monitoring.measure import Measured
 from components.monitoring.reference import Reference
@@ -48,6 +48,7 @@ def _imager(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "first": verdict.first,
         "headline": wording.headline(verdict, classes),
         "images": verdict.images,
+        "failed": verdict.failed,
         "seen": verdict.seen,
         "compared_with": verdict.compared_with,
         "resembles": list(verdict.resembles) if verdict.resembles else None,
@@ -75,11 +76,11 @@ def _write(path: Path, text: str) -> None:
 
 def summary(report: dict[str, Any]) -> str:
     """Returns the outcome in one line."""
-    alarming = [one for one in report["imagers"] if one["status"] in ("alarm", "new imager")]
+    alarming = [one for one in report["imagers"] if one["status"] in ALARMING]
     if alarming:
         more = f" and {len(alarming) - 1} more" if len(alarming) > 1 else ""
         return f"{alarming[0]['imager']}: {alarming[0]['first']}{more}"
-    judged = [one for one in report["imagers"] if one["status"] != TOO_FEW]
+    judged = [one for one in report["imagers"] if one["status"] not in UNDECIDED]
     return f"No change at {len(judged)} imagers" if judged else "Too few images to tell"
 
 
@@ -99,7 +100,7 @@ def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
     shown = [finding for finding in verdict.findings if finding.alarm] or list(verdict.findings[:2])
     return {
         "imager": verdict.imager,
-        "style": "alarm" if verdict.alarming else "few" if verdict.status == TOO_FEW else "clean",
+        "style": "alarm" if verdict.alarming else "few" if verdict.status in UNDECIDED else "clean",
         "headline": wording.headline(verdict, reference.classes),
         "note": f"{verdict.images:,} measured of {verdict.seen:,}; reference: {against}",
         "figures": [figure for one in shown if (figure := _figure(one, new, old, reference.classes))],

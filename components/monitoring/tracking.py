@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.mlflow_tracking import connection
+from components.monitoring.drift import ALARMING
 
 EXPERIMENT = "marco-monitoring"
 
@@ -36,7 +37,7 @@ def log(tracking_uri: str, outcome: dict[str, Any], files: list[Path]) -> str:
 def metrics(outcome: dict[str, Any]) -> dict[str, float]:
     """Returns the figures of a check by names that MLflow allows."""
     figures: dict[str, float] = {
-        "alarms": sum(one["status"] in ("alarm", "new imager") for one in outcome["imagers"]),
+        "alarms": sum(one["status"] in ALARMING for one in outcome["imagers"]),
         "images": outcome["images"],
         "unreadable": len(outcome["unreadable"]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def check_images(
     nothing = Measured(from_rows([]), {}, [])
     measured = measure(found, naming, sources, model, staging, sampling, make_pipeline) if found else nothing
     table = reference.project(measured.table)
-    verdicts = check(reference, table, measured.seen, limits, seed)
+    failed = collections.Counter(imager for imager, _, _ in measured.failed)
+    verdicts = check(reference, table, measured.seen, limits, seed, failed)
     outcome = report.as_json(verdicts, measured, reference, limits)
     report.write(output, outcome, verdicts, table, reference)
     return outcome

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from components.monitoring import comparison
 from components.monitoring.comparison import Test
-from components.monitoring.drift import ALARM, CLEAN, NEW, Verdict
+from components.monitoring.drift import ALARM, CLEAN, FEW_BEFORE, NEW, UNREADABLE, Verdict
 
 _UNITS = {"height": " pixels", "width": " pixels"}
 _DIGITS = {"height": 0, "width": 0, "brightness": 0, "noise": 4}
@@ -41,6 +41,8 @@ def headline(verdict: Verdict, classes: Sequence[str]) -> str:
     """Returns what is to be said of an imager, in one line."""
     count = f"{verdict.images:,} images"
     alarms = [finding.test for finding in verdict.findings if finding.alarm]
+    if verdict.status == UNREADABLE:
+        return f"unreadable: {verdict.failed:,} of {verdict.failed + verdict.images:,} images{_also(alarms)}"
     if verdict.status == NEW:
         name, share = verdict.resembles or ("", 0.0)
         like = f"; of the known ones {name} is nearest ({share:.0%} of the images)" if name else ""
@@ -48,8 +50,17 @@ def headline(verdict: Verdict, classes: Sequence[str]) -> str:
             return f"new imager, not in the reference: {count}{like}"
         return f"not the images of this imager: {title(alarms[0])}, {change(alarms[0], classes)} ({count}){like}"
     if verdict.status == ALARM:
-        rest = f"; also {', '.join(title(test) for test in alarms[1:])}" if alarms[1:] else ""
-        return f"{title(alarms[0])}: {change(alarms[0], classes)} ({count}){rest}"
+        return f"{title(alarms[0])}: {change(alarms[0], classes)} ({count}){_also(alarms[1:])}"
     if verdict.status == CLEAN:
         return f"no change ({count})"
-    return f"too few to tell: {count}"
+    if verdict.status == FEW_BEFORE:
+        whose = "of this imager" if verdict.compared_with else "in all"
+        return (
+            f"cannot be told: the reference has {verdict.before:,} images {whose}, too few to compare {count} with; "
+            "make it anew with more (marco monitor reference)"
+        )
+    return f"too few to tell: {count}{f', and {verdict.failed:,} unreadable' if verdict.failed else ''}"
+
+
+def _also(tests: Sequence[Test]) -> str:
+    return f"; also {', '.join(title(test) for test in tests)}" if tests else ""

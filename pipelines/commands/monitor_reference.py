@@ -32,6 +32,7 @@ def reference(
     """
     found = inputs.model_directory(model, "measuring with")
     from components.monitoring.images import find
+    from components.monitoring.limits import Limits
     from marco_model.errors import InputError
 
     if output.exists() and not output.is_dir():
@@ -49,8 +50,12 @@ def reference(
         monitor_options.staging(staging, output),
         monitor_options.pipeline(beam),
     )
-    for name, count in made.facts["measured"].items():
-        typer.echo(f"{name}: {count} images of {made.facts['seen'][name]}")
+    least = Limits().least
+    for name, seen in made.facts["seen"].items():
+        count = made.facts["measured"].get(name, 0)
+        typer.echo(f"{name}: {count} images of {seen}")
+        if count < least:
+            typer.echo(f"warning: {name}: a check needs {least} images of an imager, better some hundreds", err=True)
     if made.facts["failed"]:
         typer.echo(f"could not be measured: {made.facts['failed']}", err=True)
     typer.echo(f"{output}: reference for {made.facts['model']['name']}")

@@ -90,3 +90,16 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_2(tmp_path, arguments, 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: {reason}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_reference_warns_of_imagers_with_too_few_images(places, model, tmp_path):
+    from pipelines.cli import app
+
+    naming = ["--imager", "*0032.jpg=Few", "--imager", "Lab"]
+    arguments = ["monitor", "reference", "--model", model, "--output", tmp_path / "reference", *naming, places / "same"]
+    made = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+    assert made.exit_code == 0, made.output
+    assert "Few: 5 images of 5" in made.output and "Lab: 115 images of 115" in made.output
+    assert made.output.count("warning: ") == 1
+    assert "warning: Few: a check needs 50 images of an imager" in made.output

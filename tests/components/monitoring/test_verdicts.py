@@ -1,0 +1,81 @@
+"""What is said of imagers about which little can be said: too few images, here or in the reference, or broken ones."""
+
+import numpy as np
+import pytest
+
+from components.monitoring import report, wording
+from components.monitoring.drift import check
+from components.monitoring.limits import Limits
+from components.monitoring.measure import Measured
+from components.monitoring.reference import make
+from components.monitoring.statistics import NAMES
+from components.monitoring.table import Table
+
+CLASSES = ["Clear", "Crystals"]
+
+
+def images(count, imager, shift=0.0):
+    rng = np.random.default_rng(count)
+    return Table(
+        imager=np.array([imager] * count, object),
+        name=np.array([str(number) for number in range(count)], object),
+        statistics=rng.normal(shift, 1, (count, len(NAMES))),
+        embedding=rng.normal(shift, 1, (count, 6)).astype(np.float32),
+        scores=rng.dirichlet([1, 1], count).astype(np.float32),
+        thumbnail=np.array([b""] * count, object),
+    )
+
+
+def reference(count):
+    return make(
+        Measured(images(count, "Rock"), {"Rock": count}, []), {"name": "m", "fingerprint": "", "classes": CLASSES}
+    )
+
+
+def checked(before, now, failed=0):
+    """The verdict, its headline and the whole outcome, of `failed` broken images beside those of the table `now`."""
+    old = reference(before)
+    table = old.project(now)
+    (verdict,) = check(old, table, {"Rock": len(now) + failed}, failed={"Rock": failed})
+    measured = Measured(now, {"Rock": len(now) + failed}, [("Rock", str(number), "broken") for number in range(failed)])
+    outcome = report.as_json([verdict], measured, old, Limits())
+    page = report.as_html(outcome, [verdict], table, old)
+    assert wording.headline(verdict, CLASSES) in page.replace("&#39;", "'")
+    return verdict, wording.headline(verdict, CLASSES), outcome
+
+
+def test_a_reference_with_too_few_images_is_named_and_not_what_came_in():
+    verdict, headline, outcome = checked(30, images(500, "Rock", shift=3))
+    assert (verdict.status, outcome["alarm"]) == ("too few in the reference", False)
+    assert headline == (
+        "cannot be told: the reference has 30 images of this imager, too few to compare 500 images with; make it anew "
+        "with more (marco monitor reference)"
+    )
+    assert report.summary(outcome) == "Too few images to tell"
+
+
+@pytest.mark.parametrize(("measured", "failed"), [(0, 120), (80, 20), (40, 10)])
+def test_many_unreadable_images_are_an_alarm(measured, failed):
+    verdict, headline, outcome = checked(100, images(measured, "Rock"), failed)
+    assert (verdict.status, verdict.first, outcome["alarm"]) == ("unreadable", "unreadable", True)
+    assert headline == f"unreadable: {failed} of {measured + failed} images"
+    assert report.summary(outcome) == "Rock: unreadable"
+
+
+def test_what_else_changed_is_told_too():
+    verdict, headline, _ = checked(100, images(100, "Rock", shift=3), 60)
+    assert verdict.status == "unreadable"
+    assert headline.startswith("unreadable: 60 of 160 images; also ")
+
+
+@pytest.mark.parametrize(
+    ("measured", "failed", "status", "headline"),
+    [
+        (90, 20, "clean", "no change (90 images)"),
+        (20, 29, "too few", "too few to tell: 20 images, and 29 unreadable"),
+        (20, 0, "too few", "too few to tell: 20 images"),
+    ],
+)
+def test_a_few_unreadable_ones_are_none(measured, failed, status, headline):
+    verdict, said, outcome = checked(100, images(measured, "Rock"), failed)
+    assert (verdict.status, said, outcome["alarm"]) == (status, headline, False)
