@@ -23,6 +23,10 @@ _NEVER = 1e-6
 """How unlikely it has to be that a model with traffic has not answered yet, before it is said not to answer."""
 
 
+_RIGHTS = (401, 403)
+"""Refusals of Vertex AI itself, which say nothing about a model."""
+
+
 class GoldenFailed(ClusterError):
     """A deployed model does not answer as the same model does here."""
 
@@ -77,7 +81,8 @@ def check(api: Api, endpoint: str, identity: str, share: int, golden: Sequence[G
     Vertex AI has no way to ask one deployed model of several; who answered is in the answer. `share`: its per cent of
     the traffic. Users' requests go on meanwhile.
 
-    Raises `GoldenFailed` where an answer differs, or where the model does not answer.
+    Raises `GoldenFailed` where an answer differs, or where the model does not answer, and
+    `components.vertex.api.Refused` where it may not be asked.
     """
     for one in golden:
         _compare(one, _answer(api, endpoint, identity, share, one), tolerance)
@@ -89,13 +94,17 @@ def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) 
     for _ in range(tries):
         try:
             answer = api.act("Prediction", "predict", request)
-        except Unsure as error:
+        except (Unsure, Refused) as error:
+            status = error.status if isinstance(error, Refused) else None
+            if status in _RIGHTS:
+                raise
+            if status and share >= 100:
+                raise GoldenFailed(f"golden image {golden.name} has no answer: {error}") from error
             # Of several models, nobody says whose failure it is; the next try may meet another.
             said = f"; {failed + 1} failed, the last: {error}"
-            api.pace.wait(min(failed, 3))
+            if not status:
+                api.pace.wait(min(failed, 3))
             failed += 1
-        except Refused as error:
-            raise GoldenFailed(f"golden image {golden.name} has no answer: {error}") from error
         else:
             if answer.deployed_model_id == identity:
                 return _plain(answer.predictions[0])

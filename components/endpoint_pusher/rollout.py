@@ -27,7 +27,7 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]
     serves already, nothing is done but to take away what an earlier command left.
 
     Raises:
-        InputError: another version is on trial there.
+        InputError: another version is on trial there, or the service refuses; given again, the command goes on.
         GoldenFailed: it does not answer as it should; it is taken back, and what served before has all the traffic.
         ClusterError: the service fails; given again, the command goes on. What served before still does.
     """

@@ -27,13 +27,14 @@ def scores_of(content, uri):
 class World:
     """Everything that a test needs: `api`, `service`, and what the endpoint `marco` went through.
 
-    `broken`: URIs of models that answer wrongly once deployed, or with an error where `failing`. `moments`: the traffic
-    of every endpoint by version, each time that something changed. `proven`: versions that have answered rightly.
+    `broken`: URIs of models that answer wrongly once deployed, with an error where `failing`, with a 400 where
+    `refusing`. `moments`: the traffic of every endpoint by version, each time that something changed. `proven`:
+    versions that have answered rightly.
     """
 
     def __init__(self, service):
         self.service = service
-        self.said, self.moments, self.broken, self.failing = [], [], set(), set()
+        self.said, self.moments, self.broken, self.failing, self.refusing = [], [], set(), set(), set()
         self.proven, self.images = set(), 2
         service.watch, service.score = self._watch, self._score
         self.api = Api(Vertex("crystals", "europe-west4", api=service.url), PACE, self.said.append)
@@ -100,11 +101,13 @@ class World:
     def _score(self, content, uri):
         if uri in self.failing:
             raise ArithmeticError("out of memory")
+        if uri in self.refusing:
+            raise ValueError("no such input")
         scores = scores_of(content, uri)
         if uri in self.broken:
             scores = scores[::-1]
         else:
-            self.proven.add(next(one.version_id for one in self.service.models["marco"] if one.artifact_uri == uri))
+            self.proven.add(self.service.asked.version_id)
         return {"scores": [float(score) for score in scores], "class": CLASSES[int(scores.argmax())]}
 
     def unproven_traffic(self):

@@ -36,7 +36,7 @@ def test_a_new_version_takes_over_in_steps_and_the_old_one_goes(world):
 
 
 @pytest.mark.parametrize("check_endpoint", [True, False])
-@pytest.mark.parametrize("how", ["broken", "failing"])
+@pytest.mark.parametrize("how", ["broken", "failing", "refusing"])
 def test_a_failing_golden_check_leaves_the_old_version_serving(world, check_endpoint, how):
     world.push(1)
     getattr(world, how).add("gs://bucket/models/2")
@@ -49,10 +49,30 @@ def test_a_failing_golden_check_leaves_the_old_version_serving(world, check_endp
         assert world.deployed("marco-check") == []
     shares = [split.get(V1, 0) for name, split, _ in world.moments if name == "marco"]
     assert min(shares) == (100 if check_endpoint else 50)
-    world.broken.clear()
-    world.failing.clear()
+    getattr(world, how).clear()
     world.push(2, check_endpoint=check_endpoint)
     assert world.traffic() == {V2: 100}
+
+
+@pytest.mark.parametrize("check_endpoint", [True, False])
+def test_a_refusal_of_the_old_version_is_not_blamed_on_the_new_one(world, check_endpoint):
+    world.push(1)
+    world.refusing.add("gs://bucket/models/1")
+    world.push(2, traffic=(10, 50, 100), check_endpoint=check_endpoint)
+    assert world.traffic() == {V2: 100}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("check_endpoint", [True, False])
+def test_who_may_not_ask_for_golden_images_takes_nothing_back(world, status, check_endpoint):
+    world.push(1)
+    world.service.fault = lambda index, method, path: (status, "before") if path.endswith(":predict") else None
+    with pytest.raises(InputError, match=r"to predict: .*(log in by|enable the Vertex AI API)"):
+        world.push(2, check_endpoint=check_endpoint)
+    assert world.traffic() == ({V1: 100} if check_endpoint else {V1: 50, V2: 50})
+    world.service.fault = lambda index, method, path: None
+    world.push(2, check_endpoint=check_endpoint)
+    assert world.traffic() == {V2: 100} and world.deployed("marco-check") == []
 
 
 def test_a_first_model_that_fails_is_taken_away(world):

@@ -37,7 +37,8 @@ class VertexApi:
     `fault(index, method, path)` returns None, or what happens to request number `index`: a pair of a status, or `cut`
     for a connection that is closed, and `before` or `after` it was done. `watch()` is called after each
     request and each operation.
-    `score(content, uri)` returns the prediction of the model at `uri`; an exception of it is a broken container.
+    `score(content, uri)` returns the prediction of the model at `uri`; an `ArithmeticError` of it is a broken
+    container, a `ValueError` one that refuses the image. `asked` is the version, as a message, that it is called for.
     `refuses`: URIs of models whose container does not come up.
     """
 
@@ -48,7 +49,7 @@ class VertexApi:
         self.fault = lambda index, method, path: None
         self.watch = lambda: None
         self.score = lambda content, uri: {"scores": [1.0, 0.0, 0.0, 0.0], "class": "Clear"}
-        self.turns, self._count, self._lock = {}, 0, threading.Lock()
+        self.turns, self.asked, self._count, self._lock = {}, None, 0, threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -265,7 +266,7 @@ class VertexApi:
         shares = sorted(endpoint.traffic_split.items())
         slots = [key for key, share in shares for _ in range(share)]
         model = next(one for one in endpoint.deployed_models if one.id == slots[turn % 100])
-        version = next(
+        version = self.asked = next(
             one for one in self.models[model.model.rsplit("/", 1)[-1]] if one.version_id == model.model_version_id
         )
         try:
@@ -275,6 +276,8 @@ class VertexApi:
             ]
         except ArithmeticError as error:
             raise Refusal(500, f"the container answered: {error}") from error
+        except ValueError as error:
+            raise Refusal(400, f"the container answered: {error}") from error
         told = {"predictions": predictions, "deployedModelId": model.id, "model": model.model}
         return {**told, "modelVersionId": model.model_version_id, "modelDisplayName": version.display_name}
 
