@@ -76,7 +76,7 @@ def _of_object(item: Item) -> Iterator[tuple[str, str, str]]:
     if item["kind"] == "InferenceService":
         model = spec["predictor"]["model"]
         yield source, "ServingRuntime", model["runtime"]
-        if model["storageUri"].startswith("pvc://"):
+        if model.get("storageUri", "").startswith("pvc://"):
             yield source, "PersistentVolumeClaim", model["storageUri"].removeprefix("pvc://").split("/")[0]
 
 

@@ -122,6 +122,17 @@ def test_the_site_file_fits(base, beside, secrets):
     assert model["storageUri"] == f"pvc://{volume['claim']}{served}"
 
 
+def test_the_model_server_looks_for_new_versions_where_the_pusher_puts_them(objects, beside):
+    model = beside("rendering").pick(objects, "InferenceService")["spec"]["predictor"]["model"]
+    arguments = beside("rendering").pick(objects, "ServingRuntime")["spec"]["containers"][0]["args"]
+    (base_path,) = (one.partition("=")[2] for one in arguments if one.startswith("--model_base_path="))
+    # KServe mounts a claim; of anything else it makes a copy once.
+    if base_path == "/mnt/models":
+        assert model["storageUri"].startswith("pvc://")
+    else:
+        assert base_path.startswith("gs://") and "storageUri" not in model
+
+
 def test_the_account_of_the_replicas_is_there(base, beside):
     account = beside("rendering").pick(base, "ServiceAccount", Replicas().service_account)
     assert account["automountServiceAccountToken"] is False
