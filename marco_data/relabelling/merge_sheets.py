@@ -9,7 +9,7 @@ from typing import Any
 
 from marco_data.relabelling import csv_lines, report
 from marco_data.relabelling.merging import Merged, merge
-from marco_data.relabelling.overlay import Answer, read_overlay, write_overlay
+from marco_data.relabelling.overlay import Answer, newest_answers, read_answers, write_overlay
 from marco_data.relabelling.sheets import Answers, read_key, read_sheets
 from marco_model.errors import InputError
 from marco_model.labels import key
@@ -25,28 +25,31 @@ def merge_sheets(
 
     Beside `overlay.csv`: `overlay.report.json`, `overlay.report.html`, `overlay.undecided.csv` with every answer to an
     image that the rule leaves as it was, and `overlay.unanswered.csv` with the lines without a label. `earlier`: an
-    overlay of before, whose answers go in first. Raises `InputError`, with nothing written, for what cannot be used.
+    overlay of before, all of whose lines go in first. Raises `InputError`, with nothing written, for what cannot be
+    used, and where an answer is not newer than another one in `earlier`.
     """
     images, classes = read_key(key_path)
     answers = read_sheets(sheets, images, classes, date)
     merged = merge(answers.by_rater, rule)
-    before = read_overlay(earlier) if earlier else {}
-    _refuse_two_of_a_day(before, merged.decided)
+    before = read_answers(earlier) if earlier else []
+    _refuse_answers_that_do_not_count(newest_answers(before), merged.decided)
     told = report.report(images, answers, merged, classes, rule)
-    write_overlay(output, [*sorted(before.items()), *merged.decided.items()])
+    lines = ((number, one._replace(where="")) for number, one in (*before, *merged.decided.items()))
+    write_overlay(output, dict.fromkeys(lines))  # Once each, though the same sheets be merged again.
     output.with_suffix(".report.json").write_text(json.dumps(told, indent=2) + "\n")
     output.with_suffix(".report.html").write_text(report.page(told), encoding="utf-8")
     _write_leftovers(output, merged, answers)
     return told, answers
 
 
-def _refuse_two_of_a_day(before: Mapping[int, Answer], decided: Mapping[int, Answer]) -> None:
+def _refuse_answers_that_do_not_count(before: Mapping[int, Answer], decided: Mapping[int, Answer]) -> None:
+    """Of an overlay the newest date counts; the report would tell of a change that is none."""
     for number, answer in decided.items():
         held = before.get(number)
-        if held and held.date == answer.date and key(held.label) != key(answer.label):
+        if held and held.date >= answer.date and key(held.label) != key(answer.label):
             raise InputError(
-                f"{held.where}: image {number} is {held.label}, and {answer.label} by {answer.rater} on the same date; "
-                "remove that line of the earlier overlay, or this answer"
+                f"{held.where}: image {number} is {held.label} on {held.date}, and {answer.label} on {answer.date} in "
+                f"{answer.where}, which is no later; remove that line of the earlier overlay, or this answer"
             )
 
 

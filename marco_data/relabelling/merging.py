@@ -14,7 +14,7 @@ JOINED = "+"
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """`decided`: image id → the label with those who gave it, joined by `+`, and their newest date.
+    """`decided`: image id → the label with those who gave it, joined by `+`, their newest date, and all their lines.
 
     `undecided`: image id → all answers, of images on which the rule settles nothing.
     """
@@ -43,7 +43,7 @@ def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") 
         else:
             theirs = answers_of_it[:1] if rule == "first" else [one for one in answers_of_it if one.label == label]
             raters, date = JOINED.join(one.rater for one in theirs), max(one.date for one in theirs)
-            decided[number] = Answer(label, raters, date)
+            decided[number] = Answer(label, raters, date, " and ".join(one.where for one in theirs))
     return Merged(decided, undecided)
 
 

@@ -30,18 +30,29 @@ class Answer(NamedTuple):
 
 
 def read_overlay(path: str) -> dict[int, Answer]:
-    """Returns the newest answer for each image id; `path` is local or `gs://`.
+    """Returns the newest answer for each image id; raises `InputError` as `read_answers` and `newest_answers` do."""
+    return newest_answers(read_answers(path))
 
-    Raises `InputError`, which names the line, for an id or a date that is none, an empty label or rater, and for two
-    labels of one date.
+
+def read_answers(path: str) -> list[tuple[int, Answer]]:
+    """Returns all lines of an overlay, local or `gs://`, in their order: image id and answer.
+
+    Raises `InputError`, which names the line, for an id or a date that is none, and an empty label or rater.
     """
-    newest: dict[int, Answer] = {}
+    answers = []
     for line in csv_lines.read_lines(path, HEADER, _MEND):
         number = csv_lines.image_id(line)
         for name in ("label", "rater"):
             if not line.cells[name]:
                 raise InputError(f"{line.where}: {name} is empty for image {number}; fill it in or remove the line")
-        answer = Answer(line.cells["label"], line.cells["rater"], csv_lines.date(line), line.where)
+        answers.append((number, Answer(line.cells["label"], line.cells["rater"], csv_lines.date(line), line.where)))
+    return answers
+
+
+def newest_answers(answers: Iterable[tuple[int, Answer]]) -> dict[int, Answer]:
+    """Returns the newest answer for each image id; raises `InputError`, which names both lines, for two of one date."""
+    newest: dict[int, Answer] = {}
+    for number, answer in answers:
         held = newest.get(number)
         if held and held.date == answer.date and key(held.label) != key(answer.label):
             raise InputError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from marco_data.files import exists, read_bytes
 from marco_data.relabelling import csv_lines
 from marco_data.relabelling.overlay import Answer
 from marco_model.errors import InputError
@@ -30,6 +31,8 @@ class Keyed(NamedTuple):
 class Answers:
     """`by_rater`: rater → image id → answer, raters in the order of their sheets. The rest says what to know of sheets.
 
+    A rater is named as where the name, whatever its case, stands first.
+
     `unanswered`: (where, image id, rater) of lines with an empty label. `repeated`: lines that say the same again.
     """
 
@@ -46,8 +49,9 @@ def read_key(path: str) -> tuple[dict[int, Keyed], tuple[str, ...]]:
         csv_lines.image_id(line): Keyed(*(line.cells[name] for name in ("split", "old_label", "predicted")))
         for line in lines
     }
-    about = Path(path).with_name(ABOUT)
-    return images, tuple(json.loads(about.read_text())["classes"]) if about.is_file() else CLASSES
+    folder, slash, _ = path.rpartition("/")
+    about = f"{folder}{slash}{ABOUT}"
+    return images, tuple(json.loads(read_bytes(about))["classes"]) if exists(about) else CLASSES
 
 
 def read_sheets(paths: Sequence[str], images: Mapping[int, Keyed], classes: Sequence[str], date: str = "") -> Answers:
@@ -73,6 +77,7 @@ def read_sheets(paths: Sequence[str], images: Mapping[int, Keyed], classes: Sequ
 class _Reader:
     def __init__(self, images: Mapping[int, Keyed], classes: Mapping[str, str], date: str) -> None:
         self._images, self._classes, self._date = images, classes, date
+        self._raters: dict[str, str] = {}
         self.by_rater: dict[str, dict[int, Answer]] = {}
         self.unanswered: list[tuple[str, int, str]] = []
         self.repeated: list[str] = []
@@ -84,7 +89,8 @@ class _Reader:
         number = csv_lines.image_id(line)
         if number not in self._images:
             raise InputError(f"{line.where}: image {number} was not exported; give the key.csv of this sheet")
-        rater = cells["rater"] or Path(path).stem.removeprefix("sheet-")
+        named = cells["rater"] or Path(path).stem.removeprefix("sheet-")
+        rater = self._raters.setdefault(named.casefold(), named)
         answers = self.by_rater.setdefault(rater, {})
         if not cells["label"]:
             self.unanswered.append((line.where, number, rater))

@@ -113,12 +113,55 @@ def test_an_earlier_round_stays_and_the_newer_answer_counts(files, tmp_path):
     merged(tmp_path, files(ben=BEN), earlier=str(tmp_path / "first.csv"))
     overlay = read_overlay(str(tmp_path / "out" / "overlay.csv"))
     assert overlay[11].rater == "ben" and overlay[77].rater == "old"
-    (tmp_path / "first.csv").write_text("image_id,label,rater,date\n11,Other,old,2026-01-04\n")
-    with pytest.raises(InputError, match=r"first.csv, line 2: image 11 is Other, and Crystals by ben on the same date"):
-        merged(tmp_path, files(ben=BEN), earlier=str(tmp_path / "first.csv"))
+
+
+@pytest.mark.parametrize("date", ["2026-01-04", "2027-01-01"])
+def test_an_answer_that_is_no_newer_than_another_one_of_an_earlier_round_is_refused(files, tmp_path, date):
+    earlier = tmp_path / "first.csv"
+    earlier.write_text(f"image_id,label,rater,date\n11,Other,old,{date}\n")
+    told = f"first.csv, line 2: image 11 is Other on {date}, and Crystals on 2026-01-04 in sheet-anna.csv, line 2 and "
+    with pytest.raises(InputError, match=f"{told}sheet-ben.csv, line 5, which is no later"):
+        merged(tmp_path, files(anna=ANNA, ben=BEN), earlier=str(earlier))
+    assert not (tmp_path / "out").exists()
+    earlier.write_text(f"image_id,label,rater,date\n11,crystals,old,{date}\n")
+    assert merged(tmp_path, files(anna=ANNA, ben=BEN), earlier=str(earlier))[0]["decided"] == 3
+
+
+def test_all_lines_of_an_earlier_round_stay_and_none_twice(files, tmp_path):
+    earlier = tmp_path / "first.csv"
+    lines = ["image_id,label,rater,date", "77,Clear,old,2025-01-01", "11,Other,old,2025-02-01", "11,Clear,a,2025-01-01"]
+    earlier.write_text("\n".join(lines))
+    merged(tmp_path, files(ben=BEN), earlier=str(earlier))
+    output = tmp_path / "out" / "overlay.csv"
+    written = output.read_text()
+    assert written.splitlines()[:5] == [*lines, "11,Crystals,ben,2026-01-04"]
+    merged(tmp_path, files(ben=BEN), earlier=str(output))
+    assert output.read_text() == written
+
+
+def test_a_rater_is_one_whatever_the_case_of_the_name(files, tmp_path):
+    sheets = files(anna=ANNA, again="11,,Other,Anna,2026-01-03,\n14,,Crystals,ANNA,2026-01-03,\n13,,,Anna,,\n")
+    with pytest.raises(
+        InputError, match=r"sheet-again.csv, line 2: anna says Other of image 11, and Crystals in sheet"
+    ):
+        merged(tmp_path, sheets)
+    sheets = files(again="14,,Crystals,ANNA,2026-01-03,\n13,,,Anna,,\n")
+    told, _ = merged(tmp_path, [*sheets, str(tmp_path / "sheet-anna.csv")])
+    assert list(told["raters"]) == ["ANNA"] and told["raters"]["ANNA"]["unanswered"] == 2
+    assert told["pairs"] == []
 
 
 def test_classes_are_those_of_the_export_beside_the_key(files, tmp_path):
     (tmp_path / "export.json").write_text(json.dumps({"classes": ["Hit", "Nothing"]}))
     merged(tmp_path, files(ben="11,,hit,ben,2026-01-04,\n"))
     assert read_overlay(str(tmp_path / "out" / "overlay.csv"))[11].label == "Hit"
+
+
+@pytest.mark.slow
+def test_a_key_in_a_bucket_has_its_classes_beside_it(files, tmp_path, gcs):
+    bucket = gcs.bucket("look")
+    bucket.blob("one/key.csv").upload_from_filename(str(tmp_path / "key.csv"))
+    bucket.blob("one/export.json").upload_from_string(json.dumps({"classes": ["Hit", "Nothing"]}))
+    sheets = files(ben="11,,hit,ben,2026-01-04,\n")
+    merge_sheets(sheets, "gs://look/one/key.csv", tmp_path / "overlay.csv")
+    assert read_overlay(str(tmp_path / "overlay.csv"))[11].label == "Hit"
