@@ -1,12 +1,12 @@
 """Versions of a model in a bucket, where nothing can be renamed and each object appears by itself.
 
 So the order does it. The files are uploaded aside, below `.push-…/`, and checked there, which may take minutes. Then
-the number is claimed by creating its `push.json`, which only one can do, and the files are copied to it within the
-service, which takes a moment, `saved_model.pb` last: a version is one that has it, and has all else by then. No copy
-replaces an object that is there.
+the number is claimed in `.claims/`, which only one can do, and the files are copied to it within the service, which
+takes a moment, `saved_model.pb` last: a version is one that has it, and has all else by then. No copy replaces an
+object that is there.
 
-What a killed push left is removed by the next of the same model, or after an hour by that of any. It may be of one that
-is merely slow, so its files aside go first: without them it can't show anything more, and begins again.
+A server that takes the largest number for the newest version, as TensorFlow Serving does, sees one that it cannot load
+from the first of these copies to the last, and never before: a push that ends ahead of them leaves no number.
 """
 
 from __future__ import annotations
@@ -14,26 +14,31 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import io
 import json
 import logging
-import re
-import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from components.pusher.bucket_layout import (
+    by_folder,
+    claim_at,
+    delete,
+    next_number,
+    read_note,
+    remove_abandoned,
+    versions,
+)
 from components.pusher.names import MODEL_FILE, RECORD
 from marco_data import object_store
-from marco_data.object_store import Object, blob_at, list_objects, patience, reaching
+from marco_data.object_store import blob_at, list_objects, patience, reaching
 from marco_model.errors import ClusterError, InputError
 
 log = logging.getLogger(__name__)
 
-_ASIDE = re.compile(r"\.push-(?P<mark>[0-9a-f]{16})-[0-9a-f]{8}")
-_ABANDONED_SECONDS = 3600.0
 _ATTEMPTS = 10
 _AT_ONCE = 8
 _CLEANING_SECONDS = 10.0
@@ -51,12 +56,12 @@ def publish(model: Path, destination: str, note: Mapping[str, Any]) -> tuple[int
     root, mark = destination.rstrip("/"), note["fingerprint"]
     with reaching(root):
         for attempt in range(_ATTEMPTS):
-            listed = _by_folder(root)
-            newest = max(_versions(listed), default=0)
-            if newest and _note(root, newest).get("fingerprint") == mark:
-                _remove_abandoned(root, listed, mark)
+            listed = by_folder(root)
+            newest = max(versions(listed), default=0)
+            if newest and read_note(f"{root}/{newest}/{RECORD}").get("fingerprint") == mark:
+                remove_abandoned(root, listed, mark)
                 return newest, True
-            _remove_abandoned(root, listed, mark if attempt == 0 else None)
+            remove_abandoned(root, listed, mark if attempt == 0 else None)
             with contextlib.suppress(_Disturbed):
                 return _Push(root, model, note).run(), False
     raise ClusterError(f"{root}: {_ATTEMPTS} attempts to publish were all disturbed by other pushes; run again")
@@ -68,8 +73,8 @@ def download(model: str, folder: Path) -> Path:
     Raises `InputError` where there is none, `ClusterError` where the service fails.
     """
     root = model.rstrip("/")
-    listed = _by_folder(root)
-    newest = max(_versions(listed), default=None)
+    listed = by_folder(root)
+    newest = max(versions(listed), default=None)
     if MODEL_FILE not in listed[""] and newest is None:
         raise InputError(f"no model at {model}: {MODEL_FILE} is expected there, or numbered versions")
     chosen = root if MODEL_FILE in listed[""] else f"{root}/{newest}"
@@ -86,20 +91,25 @@ class _Push:
         paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
         self._root = root
         self._paths = {name: path for name, path in paths.items() if name != RECORD}
-        self._checksums = {name: _crc32c(path) for name, path in self._paths.items()}
         self._name = f".push-{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
         self._aside = f"{root}/{self._name}"
         published = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        self._note = {**note, "push": self._name, "published": published}
+        self._note = json.dumps({**note, "push": self._name, "published": published}, indent=1).encode() + b"\n"
+        self._checksums = {RECORD: _crc32c(io.BytesIO(self._note))}
+        for name, path in self._paths.items():
+            with path.open("rb") as file:
+                self._checksums[name] = _crc32c(file)
         self._number: int | None = None
+        self._is_shown = False
 
     def run(self) -> int:
         """Publishes and returns the number; on any failure takes back what it wrote."""
         try:
-            _each(lambda name: object_store.upload(self._paths[name], f"{self._aside}/{name}"), self._paths)
+            _each(self._upload, self._checksums)
             self._check(self._aside, self._checksums)
             number = self._claim()
-            _each(self._copy, self._paths.keys() - {MODEL_FILE})
+            self._is_shown = True
+            _each(self._copy, self._checksums.keys() - {MODEL_FILE})
             self._copy(MODEL_FILE)
             self._check(f"{self._root}/{number}", self._checksums)
         except BaseException:
@@ -107,10 +117,16 @@ class _Push:
                 self._take_back()
             raise
         try:
-            _delete(list_objects(f"{self._aside}/"))
+            delete([*list_objects(f"{self._aside}/"), *list_objects(claim_at(self._root, number))])
         except Exception as error:  # The version is there all the same.
             log.warning("%s is published, and what was uploaded aside could not be removed: %s", number, error)
         return number
+
+    def _upload(self, name: str) -> None:
+        if name in self._paths:
+            object_store.upload(self._paths[name], f"{self._aside}/{name}")
+        else:
+            blob_at(f"{self._aside}/{name}").upload_from_string(self._note, "application/json", **patience())
 
     def _check(self, place: str, checksums: Mapping[str, str]) -> None:
         """Compares what lies at `place` with the model's files."""
@@ -122,21 +138,29 @@ class _Push:
                 raise ClusterError(f"{place}/{name} arrived damaged: its CRC-32C is not {checksum}; run again")
 
     def _claim(self) -> int:
-        from google.api_core.exceptions import PreconditionFailed
-
-        number = max((int(place) for place in _by_folder(self._root) if place.isdigit()), default=0) + 1
+        """Returns a number that nothing lies at and that no other push can claim."""
+        number = next_number(by_folder(self._root))
         while True:
             self._number = number
-            record = blob_at(f"{self._root}/{number}/{RECORD}")
-            try:
-                text = json.dumps(self._note, indent=1) + "\n"
-                record.upload_from_string(text, "application/json", if_generation_match=0, **patience())
-            except PreconditionFailed:
-                # It may be ours: the answer to it may have been lost.
-                if _note(self._root, number).get("push") != self._name:
-                    number += 1
-                    continue
-            return number
+            if self._is_claimed(number):
+                if not list_objects(f"{self._root}/{number}/"):
+                    return number
+                # Another claimed it, published, and gave up the claim since we listed.
+                delete(list_objects(claim_at(self._root, number)))
+            number += 1
+
+    def _is_claimed(self, number: int) -> bool:
+        from google.api_core.exceptions import PreconditionFailed
+
+        claim = blob_at(claim_at(self._root, number))
+        try:
+            claim.upload_from_string(self._note, "application/json", if_generation_match=0, **patience())
+        except PreconditionFailed:
+            return self._is_ours(number)  # The answer to ours may have been lost.
+        return True
+
+    def _is_ours(self, number: int, seconds: float | None = None) -> bool:
+        return read_note(claim_at(self._root, number), seconds).get("push") == self._name
 
     def _copy(self, name: str) -> None:
         from google.api_core.exceptions import NotFound, PreconditionFailed
@@ -155,75 +179,20 @@ class _Push:
 
     def _take_back(self) -> None:
         """Removes what this push wrote, with little patience: what fails here is left to the next push."""
-        shown = (
-            self._number is not None and _note(self._root, self._number, _CLEANING_SECONDS).get("push") == self._name
-        )
-        for place in [f"{self._root}/{self._number}/"] * shown + [f"{self._aside}/"]:
-            _delete(list_objects(place, _CLEANING_SECONDS), _CLEANING_SECONDS)
+        places = [f"{self._aside}/"]
+        if self._number is not None and self._is_ours(self._number, _CLEANING_SECONDS):
+            shown = [f"{self._root}/{self._number}/"] if self._is_shown else []
+            places = [*shown, claim_at(self._root, self._number), *places]
+        for place in places:
+            delete(list_objects(place, _CLEANING_SECONDS), _CLEANING_SECONDS)
 
 
-def _by_folder(root: str) -> dict[str, dict[str, Object]]:
-    """Returns the objects below `root` by the first folder and by the rest of their names."""
-    found: dict[str, dict[str, Object]] = defaultdict(dict)
-    for one in list_objects(f"{root}/"):
-        place, slash, name = one.uri.removeprefix(f"{root}/").partition("/")
-        found[place if slash else ""][name if slash else place] = one
-    return found
-
-
-def _versions(listed: Mapping[str, Mapping[str, Object]]) -> list[int]:
-    return [int(place) for place, objects in listed.items() if place.isdigit() and MODEL_FILE in objects]
-
-
-def _remove_abandoned(root: str, listed: Mapping[str, Mapping[str, Object]], mark: str | None) -> None:
-    """Removes what pushes left that ended without a version: those of the model `mark`, and of any if they are old.
-
-    Numbers without our note are none of ours and stay.
-    """
-
-    def is_abandoned(objects: Iterable[Object]) -> bool:
-        return time.time() - max(one.modified for one in objects) > _ABANDONED_SECONDS
-
-    for place, objects in listed.items():
-        aside = _ASIDE.fullmatch(place)
-        if aside and ((mark or "").startswith(aside["mark"]) or is_abandoned(objects.values())):
-            _delete(objects.values())
-    for place, objects in listed.items():
-        if not place.isdigit() or MODEL_FILE in objects or RECORD not in objects:
-            continue
-        if _note(root, int(place)).get("fingerprint") == (mark or "") or is_abandoned(objects.values()):
-            left = list_objects(f"{root}/{place}/")
-            if f"{root}/{place}/{MODEL_FILE}" not in (one.uri for one in left):
-                _delete(left)
-
-
-def _delete(objects: Iterable[Object], seconds: float | None = None) -> None:
-    """Deletes these generations of objects, the model's file first and our note last; what is gone is fine."""
-    from google.api_core.exceptions import NotFound, PreconditionFailed
-
-    def rank(one: Object) -> int:
-        return 0 if one.uri.endswith(f"/{MODEL_FILE}") else 2 if one.uri.endswith(f"/{RECORD}") else 1
-
-    for one in sorted(objects, key=rank):
-        with contextlib.suppress(NotFound, PreconditionFailed):
-            blob_at(one.uri).delete(if_generation_match=one.generation, **patience(seconds))
-
-
-def _note(root: str, number: int, seconds: float | None = None) -> dict[str, Any]:
-    from google.api_core.exceptions import NotFound
-
-    with contextlib.suppress(NotFound, ValueError):
-        return dict(json.loads(blob_at(f"{root}/{number}/{RECORD}").download_as_bytes(**patience(seconds))))
-    return {}
-
-
-def _crc32c(path: Path) -> str:
+def _crc32c(file: BinaryIO) -> str:
     import google_crc32c
 
     checksum = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
+    while block := file.read(1 << 20):
+        checksum.update(block)
     return base64.b64encode(checksum.digest()).decode()
 
 

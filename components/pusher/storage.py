@@ -1,7 +1,7 @@
 """Versions of a model, laid out as TensorFlow Serving and KServe read them (`DESTINATION/3/saved_model.pb`).
 
 `folder` has them in a folder of this machine or a mounted one, `bucket` on `gs://`. A version is there as a whole or
-not at all.
+not at all; in a bucket its number can be seen a moment before.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.pusher import bucket, storage
+from components.pusher import bucket, bucket_layout, storage
 from components.pusher.names import RECORD
 from marco_data import object_store
 from marco_model.errors import ClusterError, InputError
@@ -19,7 +19,7 @@ from marco_model.errors import ClusterError, InputError
 DESTINATION = "gs://models/marco"
 STEPS = {
     "upload": r"POST .*/upload/",
-    "claim": r"POST .*ifGenerationMatch=0.*push\.json",
+    "claim": r"POST .*ifGenerationMatch=0.*\.claims/",
     "copy": r"POST .*rewriteTo.*variables\.data",
     "last": r"POST .*rewriteTo.*saved_model\.pb",
 }
@@ -42,6 +42,16 @@ def version(gcs, number):
     found = gcs.objects(f"{DESTINATION}/{number}/")
     found.pop(RECORD)
     return found
+
+
+def newest_served(gcs, destination):
+    """Returns the files of what TensorFlow Serving takes for the newest version: the largest number there.
+
+    It does not look at what lies there (AspireLatestVersions in file_system_storage_path_source.cc).
+    """
+    found = gcs.objects(f"{destination}/")
+    newest = max(int(place) for place, slash, _ in (name.partition("/") for name in found) if slash and place.isdigit())
+    return {name.partition("/")[2]: one for name, one in found.items() if name.partition("/")[0] == str(newest)}
 
 
 def complete(gcs):
@@ -125,28 +135,35 @@ def test_a_step_that_fails_for_ever_ends_in_time_and_leaves_nothing(models, mode
 
 
 @pytest.mark.slow
-def test_wherever_a_push_breaks_off_no_half_version_is_there_and_the_next_one_mends_it(models, model):
-    """Its first, second, … request is done and the answer to it lost; nothing that follows works."""
-    broken = 0
+def test_wherever_a_push_breaks_off_a_server_finds_a_whole_version_and_the_next_push_mends_it(models, model):
+    """Its first, second, … request is done and the answer to it lost; nothing that follows works.
+
+    Only between the first copy to the number and that of saved_model.pb a server finds too little.
+    """
+    whole = content(model)
+    broken, too_early = 0, []
     while True:
-        destination = f"{DESTINATION}-{broken}"
+        destination, begun = f"{DESTINATION}-{broken}", len(models.requests)
+        models.client().bucket("models").blob(f"marco-{broken}/1/saved_model.pb").upload_from_string(b"older")
         cut = models.inject("lost", "", skip=broken)
         dead = models.inject("403", "", times=10**9, skip=broken)
         with contextlib.suppress(InputError, ClusterError):
             storage.publish(model, destination, {})
         models.faults.clear()
-        whole = {f"1/{name}": found for name, found in content(model).items()}
-        left = models.objects(f"{destination}/")
-        if "1/saved_model.pb" in left:
-            assert left.items() >= whole.items()
-        assert storage.publish(model, destination, {}).number == 1
+        served = newest_served(models, destination)
+        if served.get("saved_model.pb") != b"older" and not served.items() >= whole.items():
+            too_early.append(models.requests[begun + broken])
+            assert "saved_model.pb" not in served
+        assert storage.publish(model, destination, {}).number == 2
         found = models.objects(f"{destination}/")
-        assert found.pop(f"1/{RECORD}")
-        assert found == whole
+        assert found.pop(f"2/{RECORD}")
+        assert found == {"1/saved_model.pb": b"older"} | {f"2/{name}": one for name, one in whole.items()}
         if not cut.hits and not dead.hits:
             break
         broken += 1
     assert broken > 12
+    assert len(too_early) == len(whole)  # Our note, and every file but saved_model.pb.
+    assert all("rewriteTo" in request for request in too_early)
 
 
 @pytest.mark.slow
@@ -176,7 +193,7 @@ def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by
         process.send_signal(signal.SIGKILL)
         process.wait()
         left = models.objects(f"{DESTINATION}/")
-        assert len(left) == (3 if at == "_check" else 6)
+        assert len(left) == (4 if at == "_check" else 8)
         assert complete(models) == []
 
     killed()
@@ -187,9 +204,26 @@ def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by
     other = make_model(tmp_path / "other", b"second")
     number = storage.publish(other, DESTINATION, {}).number
     assert complete(models) == [f"{number}/saved_model.pb"]
-    monkeypatch.setattr(bucket, "_ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(bucket_layout, "_ABANDONED_SECONDS", -1.0)
     assert storage.publish(make_model(tmp_path / "third", b"third"), DESTINATION, {}).number == number + 1
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {str(number), str(number + 1)}
+
+
+def test_a_number_that_is_taken_when_it_is_claimed_is_left_alone(models, model, monkeypatch):
+    """Another push listed, published and gave up its claim after this one listed."""
+    models.client().bucket("models").blob("marco/1/saved_model.pb").upload_from_string(b"another")
+    monkeypatch.setattr(bucket, "next_number", lambda listed: 1)
+    assert storage.publish(model, DESTINATION, {}).number == 2
+    assert models.objects(f"{DESTINATION}/1/") == {"saved_model.pb": b"another"}
+    assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1", "2"}
+
+
+def test_a_number_with_a_note_and_no_model_is_cleared_without_a_claim(models, model):
+    """A copy that arrived after its push was taken for dead and cleared."""
+    note = json.dumps({"fingerprint": storage.fingerprint(model)})
+    models.client().bucket("models").blob(f"marco/1/{RECORD}").upload_from_string(note)
+    assert storage.publish(model, DESTINATION, {}).number == 1
+    assert version(models, 1) == content(model)
 
 
 def test_a_push_that_was_taken_for_dead_begins_again(models, model, monkeypatch):
@@ -199,7 +233,9 @@ def test_a_push_that_was_taken_for_dead_begins_again(models, model, monkeypatch)
     def clear(push, name):
         if name == "saved_model.pb" and not seen:
             seen.append(name)
-            bucket._remove_abandoned(DESTINATION, bucket._by_folder(DESTINATION), storage.fingerprint(model))
+            bucket_layout.remove_abandoned(
+                DESTINATION, bucket_layout.by_folder(DESTINATION), storage.fingerprint(model)
+            )
             assert models.objects(f"{DESTINATION}/") == {}
         return copy(push, name)
 
@@ -246,8 +282,8 @@ def test_a_file_that_arrives_damaged_is_noticed_before_anything_shows(models, mo
 
 
 def test_what_is_none_of_ours_stays(models, model, monkeypatch):
-    monkeypatch.setattr(bucket, "_ABANDONED_SECONDS", -1.0)
-    for name in ("2024/party.jpg", ".push-notes/readme.txt", "7/"):
+    monkeypatch.setattr(bucket_layout, "_ABANDONED_SECONDS", -1.0)
+    for name in ("2024/party.jpg", ".push-notes/readme.txt", ".claims/readme.txt", "7/"):
         models.client().bucket("models").blob(f"marco/{name}").upload_from_string(b"mine")
     before = models.objects(f"{DESTINATION}/")
     assert storage.publish(model, DESTINATION, {}).number == 2025
