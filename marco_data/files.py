@@ -14,6 +14,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """Returns a path of this machine from its root on, whatever the working directory is later; a URI as it is."""
+    return path if is_remote(path) else str(Path(path).resolve())
+
+
 def open_raw(path: str) -> BinaryIO:
     """Opens a file for reading its bytes as they are, whatever its name ends in."""
     if object_store.is_object(path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 import shutil
 from typing import Any
 
+from components.gate.rules import NONE, REGISTRY
 from components.report.names import HTML_FILE
+from marco_data.files import absolute
 from marco_model.errors import InputError
 from pipelines import lineage, places, summary
 from pipelines.configuration import Configuration
@@ -23,7 +26,7 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     where a step refuses them.
     """
     output.mkdir(parents=True, exist_ok=True)
-    configuration = _with_overlay(configuration)
+    configuration = _absolute(configuration)
     source = _source(configuration, output)
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
@@ -54,23 +57,27 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     return told
 
 
-def _with_overlay(configuration: Configuration) -> Configuration:
-    """Returns the configuration with an absolute path of its overlay, which is read first, so that errors come soon."""
-    overlay = configuration.data.overlay
-    if not overlay:
-        return configuration
-    from marco_data.relabelling.overlay import read_overlay
+def _absolute(configuration: Configuration) -> Configuration:
+    """Returns the configuration with absolute paths of its overlay and champion, of which the steps are told.
 
-    read_overlay(overlay)
-    absolute = overlay if "://" in overlay else str(pathlib.Path(overlay).resolve())
-    return configuration.model_copy(update={"data": configuration.data.model_copy(update={"overlay": absolute})})
+    The overlay is read first, so that errors come soon.
+    """
+    data, gate = configuration.data, configuration.gate
+    if data.overlay:
+        from marco_data.relabelling.overlay import read_overlay
+
+        read_overlay(data.overlay)
+        data = data.model_copy(update={"overlay": absolute(data.overlay)})
+    if gate.champion not in (REGISTRY, NONE):
+        gate = dataclasses.replace(gate, champion=absolute(gate.champion))
+    return configuration.model_copy(update={"data": data, "gate": gate})
 
 
 def _source(configuration: Configuration, output: pathlib.Path) -> str:
     """Returns where the shards are; draws them first if the configuration asks for synthetic ones."""
     data = configuration.data
     if data.source:
-        return data.source if "://" in data.source else str(pathlib.Path(data.source).resolve())
+        return absolute(data.source)
     if data.synthetic is None:
         raise InputError("the configuration names no data; give --data FOLDER, or data.synthetic in the preset")
     from marco_data.synthetic import Settings, synthesize

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from components.mlflow_tracking.connection import local_store
+from marco_data.files import absolute, is_remote
 from marco_model.errors import InputError
 from pipelines.configuration import Configuration
 
@@ -35,7 +36,7 @@ def local(configuration: Configuration, output: pathlib.Path) -> Places:
     return Places(
         root=str(folder / "pipeline"),
         checkpoints=str(folder / "checkpoints"),
-        destination=configuration.destination or str(folder / "models"),
+        destination=absolute(configuration.destination or str(folder / "models")),
         tracking=configuration.tracking.uri or local_store(folder),
     )
 
@@ -44,17 +45,22 @@ def remote(configuration: Configuration, root: str) -> Places:
     """Returns the places of a run on a cluster below `root`, a URI or a mounted path.
 
     What outlives a step lies in `cluster.shared` where that is set, otherwise below `root`. Raises `InputError` where
-    it would lie in an object store that can't hold it.
+    it would lie in an object store that can't hold it, or where models would be published within a container.
     """
     root, shared = root.rstrip("/"), _lasting(configuration, root)
     if "://" in shared and not shared.startswith("gs://"):
         raise InputError(f"root {root} cannot hold checkpoints; set cluster.volumes and cluster.shared, a path in one")
     if "://" in shared and not configuration.tracking.uri:
         raise InputError(f"root {root} cannot hold MLflow's SQLite file; --set tracking.uri=http://HOST of a server")
+    destination = configuration.destination
+    if destination and not is_remote(destination) and not destination.startswith("/"):
+        raise InputError(
+            f"destination {destination} is no place on a cluster; give gs://BUCKET/PREFIX, or /PATH of a volume"
+        )
     return Places(
         root=f"{root}/pipeline",
         checkpoints=f"{shared}/checkpoints",
-        destination=configuration.destination or f"{shared}/models",
+        destination=destination or f"{shared}/models",
         tracking=configuration.tracking.uri or f"sqlite:///{shared}/mlflow.db",
         placement=configuration.cluster.placement() if configuration.cluster.replicas else None,
     )

@@ -24,6 +24,7 @@ from components.mlflow_tracking.names import (
 from components.mlflow_tracking.registry import crown
 from components.pusher import storage
 from components.pusher.names import MODEL_FILE
+from marco_data.files import absolute
 from marco_model.errors import InputError
 
 
@@ -131,7 +132,7 @@ def _serve(client: Any, name: str, version: str, champion: str, destination: str
         numbers = ", ".join(sorted(known, key=int))
         raise InputError(f"{name} has no version {version}; it has {numbers}")
     places = (_beside(known.get(one)) for one in (champion, version, *reversed(champions.succession(client, name))))
-    where = destination or next(filter(None, places), "")
+    where = absolute(destination) if destination else next(filter(None, places), "")
     if not where:
         raise InputError(f"it is not known where {name} is published; give --destination, a folder or gs:// URI")
     with tempfile.TemporaryDirectory(prefix="marco-version-") as folder:

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from pipelines import configuration, places
+from pipelines import configuration, local_runner, places
 from pipelines.judging import lookup
 
 
@@ -30,6 +30,13 @@ def test_the_look_up_is_the_configurations():
     loaded = configuration.load("local", ["tracking.uri=http://mlflow:5000", "gate.champion=none", "model_name=drops"])
     told = lookup(loaded, places.local(loaded, pathlib.Path("runs/one")))
     assert (told.champion, told.tracking, told.model_name) == ("none", "http://mlflow:5000", "drops")
+
+
+@pytest.mark.parametrize(("named", "meant"), [("models/1", "{}/models/1"), ("gs://m/1", "gs://m/1"), ("none", "none")])
+def test_a_champion_is_the_same_from_every_working_directory(tmp_path, monkeypatch, named, meant):
+    monkeypatch.chdir(tmp_path)
+    loaded = local_runner._absolute(configuration.load("local", [f"gate.champion={named}"]))
+    assert loaded.gate.champion == meant.format(tmp_path)
 
 
 @pytest.mark.slow

@@ -12,6 +12,21 @@ def test_everything_of_a_local_run_lies_below_its_output(tmp_path):
         assert pathlib.Path(path).parent == tmp_path
 
 
+def test_a_destination_is_the_same_from_every_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        places.local(configuration.load("local", ["destination=models"]), tmp_path).destination == f"{tmp_path}/models"
+    )
+    there = configuration.load("local", ["destination=gs://served/drops"])
+    assert places.local(there, tmp_path).destination == "gs://served/drops"
+
+
+def test_a_destination_within_a_container_is_refused():
+    loaded = configuration.load("local", ["tracking.uri=http://mlflow", "destination=models"])
+    with pytest.raises(InputError, match="destination models is no place on a cluster; give gs://BUCKET/PREFIX"):
+        places.remote(loaded, "gs://bucket")
+
+
 def test_an_object_store_cannot_hold_the_tracking_data_base():
     with pytest.raises(InputError, match=r"tracking\.uri"):
         places.remote(configuration.load("paper"), "gs://bucket")

@@ -173,6 +173,11 @@ def test_a_version_goes_to_a_bucket_and_back(run, gcs):
     assert gcs.objects("gs://served/drops/2/")["saved_model.pb"] == b"graph 2"
 
 
+def test_a_version_is_found_from_another_working_directory(run, monkeypatch):
+    monkeypatch.chdir(run)
+    assert versions.promote(versions.store("."), "drops", "3", "served").place == str(run / "served/1")
+
+
 def test_what_cannot_be_done_is_told_in_a_line(run, tmp_path):
     store = versions.store(str(run))
     with pytest.raises(InputError, match="drops has no version 9; it has 1, 2, 3"):
