@@ -1,0 +1,106 @@
+import json
+import threading
+import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from benchmarks.serve_load import V1, V2, Request, difference, load
+
+SCORES = np.array([0.1, 0.9])
+GOOD = Request(V1, b"{}", {}, 200, [SCORES])
+RIGHT = json.dumps({"predictions": [{"scores": SCORES.tolist()}]}).encode()
+
+
+def outputs(scores, error):
+    tensors = [{"name": "scores", "shape": [1, 2], "data": scores}, {"name": "error", "shape": [1], "data": [error]}]
+    return json.dumps({"outputs": tensors}).encode()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "body"),
+    [
+        (GOOD, 200, RIGHT),
+        (GOOD._replace(route=V2), 200, outputs([0.1, 0.9], "")),
+        (GOOD._replace(expected=[None]), 200, b'{"predictions": [{"error": "cut off"}]}'),
+        (GOOD._replace(status=400, expected=[]), 400, b'{"error": "no JSON"}'),
+    ],
+)
+def test_right_answers_are_right(request_, status, body):
+    assert difference(request_, status, body) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "body"),
+    [
+        (GOOD, 500, b"Internal Server Error"),
+        (GOOD, 500, b'{"error": "out of memory"}'),
+        (GOOD, 200, b"{}"),
+        (GOOD, 200, b"[]"),
+        (GOOD, 200, b"\xff"),
+        (GOOD, 200, b'{"predictions": []}'),
+        (GOOD, 200, b'{"predictions": 5}'),
+        (GOOD, 200, b'{"predictions": [{}]}'),
+        (GOOD, 200, b'{"predictions": [7]}'),
+        (GOOD, 200, b'{"predictions": [{"scores": [0.2, 0.8]}]}'),
+        (GOOD, 200, b'{"predictions": [{"scores": [NaN, NaN]}]}'),
+        (GOOD, 200, b'{"predictions": [{"error": "busy"}]}'),
+        (GOOD._replace(route=V2), 200, outputs([0.1], "")),
+        (GOOD._replace(route=V2), 200, b'{"outputs": []}'),
+        (GOOD._replace(expected=[None]), 200, RIGHT),
+        (GOOD._replace(status=400, expected=[]), 400, b'{"detail": "no JSON"}'),
+        (GOOD._replace(status=400, expected=[]), 400, b"Bad Request"),
+    ],
+)
+def test_wrong_answers_are_told(request_, status, body):
+    assert difference(request_, status, body)
+
+
+class FailingServer:
+    """Answers right, but for one request in fifty, which gets `failure`; as much of a server as `load` needs."""
+
+    def __init__(self, failure):
+        server, self.asked = self, 0
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                with lock:
+                    server.asked += 1
+                    fails = server.asked % 50 == 0
+                status, body = failure if fails else (200, RIGHT)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.process = types.SimpleNamespace(poll=lambda: None)
+
+    def memory(self):
+        return 1 << 30
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("failure", [(500, b"Internal Server Error"), (200, b"{}"), (200, b'{"predictions": [7]}')])
+def test_one_failure_in_fifty_is_counted_and_ends_no_client(failure):
+    server = FailingServer(failure)
+    try:
+        outcome = load(server, [GOOD], [], clients=4, bad_share=0, seconds=1)
+    finally:
+        server.close()
+    assert outcome.good == server.asked >= 100
+    assert outcome.wrong == [f"status {failure[0]} for 200: {failure[1]!r}"] * (server.asked // 50)
