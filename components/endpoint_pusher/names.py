@@ -10,7 +10,8 @@ FINGERPRINT, RUN = "marco-fingerprint", "marco-run"
 """Labels of a model's version: the start of its files' SHA-256, and its MLflow run."""
 
 SERVING, PREVIOUS, WITHDRAWN = "marco-serving", "marco-previous", "marco-withdrawn"
-"""Labels of an endpoint: the deployed model that is proven, the version before it, the version last taken back."""
+"""Labels of an endpoint: the deployed model that is proven, the version before it, and `VERSION-ID`, the version that a
+rollback took back and the deployed model that serves instead."""
 
 CHECK = "-check"
 """What the name of the endpoint ends in on which a version is checked before anybody else asks it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.endpoint_pusher import endpoints, golden, names, state, versions
 from components.endpoint_pusher.golden import Golden, GoldenFailed
@@ -47,7 +47,7 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]
             time.sleep(options.soak)
             golden.check(api, here.name, one.id, share, images, options.tolerance)
     except GoldenFailed as error:
-        withdraw(api, here.name, one, old)
+        _withdraw(api, here.name, one, old)
         kept = f"version {old.version} has all the traffic" if old else "the endpoint serves nothing"
         raise GoldenFailed(f"version {version.number} is taken back, {kept}: {error}") from error
     if not shares or shares[-1] < 100:
@@ -66,7 +66,7 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
 
     `to`: the version that is to serve; by default the one that did before. A version comes back unchecked: it was
     proven when it served. Returns the endpoint as it is afterwards and, in words, what was done. The same command
-    again changes nothing: after one way back, a further one has to be named.
+    again changes nothing: after one way back, a further one has to be named. What a push took back by itself is none.
 
     Raises `InputError` where there is no way back, `ClusterError` where the service fails; given again, it goes on.
     """
@@ -76,16 +76,15 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
     serving, canary, before = here.serving, here.canary, here.labels.get(names.PREVIOUS)
     if serving is None:
         raise InputError(f"endpoint {options.name} serves nothing; push a model first")
-    if canary and (to is None or to == serving.version):
-        withdraw(api, here.name, canary, serving)
-        return endpoints.look(api, here.name), f"version {canary.version} taken back, {serving.version} serves"
-    withdrawn = here.labels.get(names.WITHDRAWN)
-    if to == serving.version or (to is None and withdrawn):
+    if canary and to in (None, serving.version):
+        _withdraw(api, here.name, canary, serving, {names.WITHDRAWN: f"{canary.version}-{serving.id}"})
+        return _clear(
+            api, here.name, serving, keep=True
+        ), f"version {canary.version} taken back, {serving.version} serves"
+    if to == serving.version or (to is None and here.withdrawn):
         further = f"; to go back further: --to {before}" if before else ""
-        return (
-            here,
-            f"version {serving.version} serves already, {withdrawn or 'nothing'} was taken back before{further}",
-        )
+        taken = here.withdrawn or "nothing"
+        return here, f"version {serving.version} serves already, {taken} was taken back before{further}"
     return _back(api, options, here, serving, to or before)
 
 
@@ -97,19 +96,19 @@ def _back(api: Api, options: Endpoint, here: State, serving: Deployed, before: s
             f"the registry has {', '.join(known)}"
         )
     old = endpoints.deploy(api, options, here.name, known[before], _title(known[before]))
-    labels = {names.SERVING: old.id, names.PREVIOUS: None, names.WITHDRAWN: serving.version}
-    endpoints.change(api, here.name, {old.id: 100}, labels)
+    # Before the traffic: once that is moved, the command given again has nothing left to do but to clear.
     versions.make_default(api, known[before])
-    for other in endpoints.look(api, here.name).deployed:
-        if other.id != old.id and other.model == old.model:
-            endpoints.undeploy(api, here.name, other.id)
-    return endpoints.look(api, here.name), f"version {serving.version} taken back, {before} serves"
+    labels = {names.SERVING: old.id, names.PREVIOUS: None, names.WITHDRAWN: f"{serving.version}-{old.id}"}
+    endpoints.change(api, here.name, {old.id: 100}, labels)
+    return _clear(api, here.name, old), f"version {serving.version} taken back, {before} serves"
 
 
-def withdraw(api: Api, endpoint: str, one: Deployed, old: Deployed | None) -> None:
+def _withdraw(
+    api: Api, endpoint: str, one: Deployed, old: Deployed | None, labels: Mapping[str, str | None] | None = None
+) -> None:
     """Takes a version on trial away; what served before, if anything, has all the traffic first."""
     if old:
-        endpoints.change(api, endpoint, {old.id: 100}, {names.SERVING: old.id, names.WITHDRAWN: one.version})
+        endpoints.change(api, endpoint, {old.id: 100}, {names.SERVING: old.id, **(labels or {})})
     endpoints.undeploy(api, endpoint, one.id, last=old is None)
 
 
@@ -135,8 +134,8 @@ def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golde
 
 def _give(api: Api, endpoint: str, one: Deployed, share: int, old: Deployed | None) -> None:
     split = {one.id: share, old.id: 100 - share} if old and share < 100 else {one.id: 100}
-    # The label holds who serves while the other one has more traffic.
-    endpoints.change(api, endpoint, split, {names.SERVING: old.id} if old else {})
+    # The label holds who serves while the other one has more traffic. With a new trial, ways back begin anew.
+    endpoints.change(api, endpoint, split, {names.SERVING: old.id, names.WITHDRAWN: None} if old else {})
 
 
 def _promoted(
@@ -152,11 +151,15 @@ def _promoted(
 def _settled(
     api: Api, options: Endpoint, endpoint: str, serving: Deployed, version: Version, old: Deployed | None = None
 ) -> State:
-    """Takes away the model's other versions and `old`, but for the version before where that is to be kept."""
     versions.make_default(api, version)
+    return _clear(api, endpoint, serving, old, keep=options.keep_previous)
+
+
+def _clear(api: Api, endpoint: str, serving: Deployed, old: Deployed | None = None, *, keep: bool = False) -> State:
+    """Takes away the model's other versions and `old`; `keep`: but for the version before."""
     here = endpoints.look(api, endpoint)
     for other in here.deployed:
-        kept = options.keep_previous and other.version == here.labels.get(names.PREVIOUS)
+        kept = keep and other.version == here.labels.get(names.PREVIOUS)
         ours = other.model == serving.model or (old is not None and other.id == old.id)
         if other.id != serving.id and ours and not kept:
             endpoints.undeploy(api, endpoint, other.id)

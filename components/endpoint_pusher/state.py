@@ -47,6 +47,12 @@ class State:
         others = [one for one in self.deployed if one != serving and (one.share or one.version != before)]
         return max(others, key=lambda one: (one.share > 0, one.created), default=None)
 
+    @property
+    def withdrawn(self) -> str | None:
+        """The version in whose place a rollback has put the one that serves now; None where none has."""
+        version, _, instead = self.labels.get(names.WITHDRAWN, "").partition("-")
+        return version if self.serving and self.serving.id == instead else None
+
     def of(self, model: str, version: str) -> Deployed | None:
         """Returns the deployment of a version, the one with most traffic where there are several."""
         found = [one for one in self.deployed if one.version == version and one.model == names.last(model)]

@@ -74,6 +74,7 @@ class World:
         """Returns all that a command is to come to, whatever happened on its way."""
         labels = dict(self.service.endpoints["marco"].labels)
         labels.pop("marco-serving", None)
+        labels["marco-withdrawn"] = labels.get("marco-withdrawn", "").partition("-")[0]
         versions = [(one.version_id, one.artifact_uri) for one in self.service.models["marco"]]
         default = [one.version_id for one in self.service.models["marco"] if "default" in one.version_aliases]
         return self.traffic(), self.deployed(), self.deployed("marco-check"), labels, versions, default
@@ -131,12 +132,34 @@ def world():
         yield World(service)
 
 
-@pytest.fixture(scope="module")
-def served():
-    """A world in which version 1 serves; `again` resets it."""
+@contextlib.contextmanager
+def begun(*numbers):
+    """Yields a world in which versions have been pushed; `again` resets it."""
     with stand_in() as service:
         world = World(service)
         world.images = 1
-        world.push(1)
-        world.service.operations, world.service.requests, world.moments = {}, [], []
+        for number in numbers:
+            world.push(number)
         yield world
+
+
+def forget(world):
+    world.service.operations, world.service.requests, world.moments = {}, [], []
+    return world
+
+
+@pytest.fixture(scope="module")
+def served():
+    """Version 1 serves."""
+    with begun(1) as world:
+        yield forget(world)
+
+
+@pytest.fixture(scope="module")
+def failed():
+    """Version 2 serves after 1; 3 failed with traffic and was taken back by its push."""
+    with begun(1, 2) as world:
+        world.broken.add("gs://bucket/models/3")
+        with pytest.raises(golden.GoldenFailed):
+            world.push(3, check_endpoint=False)
+        yield forget(world)
