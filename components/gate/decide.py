@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from components.gate import paired
-from components.gate.rules import Rules
+from components.gate.rules import Rules, percent
 
 ACCURACY = "accuracy"
 BETTER, NOT_WORSE, SLICE = "better", "not_worse", "slice"
@@ -20,7 +20,8 @@ class Check:
 
     `kind`: `better`, `not_worse` or `slice`. `count`: images; `candidate` and `champion`: the share of them labelled
     right; `low` and `high`: the interval of the difference. `limit` is None where no difference of these images would
-    be enough (`better`), or where they are too few to judge (`slice`). `p`: of `better`, McNemar's.
+    be enough (`better`), where they are too few to judge (`slice`), or where there are none (`not_worse`, which then is
+    not passed). `p`: of `better`, McNemar's.
     """
 
     name: str
@@ -56,14 +57,14 @@ def decide(
 ) -> Decision:
     """Judges which images each labels right, bool [n], in the same order.
 
-    `positive`: bool [n], the images of the class whose recall must not fall, or None. `slices`: kind, such as `imager`,
-    to its value of each image, str [n].
+    `positive`: bool [n], the images of the class whose recall must not fall, or None where that is asked of no class;
+    where it is asked and there are no such images, the candidate is refused. `slices`: kind, such as `imager`, to its
+    value of each image, str [n].
     """
-    whole = {ACCURACY: np.ones(len(candidate), bool)}
-    if positive is not None and positive.any():
-        whole[recall_name] = positive
+    whole = {ACCURACY: np.ones(len(candidate), bool)} | ({} if positive is None else {recall_name: positive})
+    asked = {name: on for name, on in whole.items() if name == ACCURACY or on.any()}
     margins = {ACCURACY: rules.accuracy_margin, recall_name: rules.recall_margin}
-    better = [_better(name, candidate[on], champion[on], len(whole), rules) for name, on in whole.items()]
+    better = [_better(name, candidate[on], champion[on], len(asked), rules) for name, on in asked.items()]
     checks = [
         _kept(name, NOT_WORSE, candidate[on], champion[on], margins[name], rules.caution, rules)
         for name, on in whole.items()
@@ -98,10 +99,12 @@ def _better(name: str, candidate: np.ndarray, champion: np.ndarray, comparisons:
 def _kept(
     name: str, kind: str, candidate: np.ndarray, champion: np.ndarray, margin: float | None, tail: float, rules: Rules
 ) -> Check:
-    """Refuses a fall that is beyond chance, unless it is shown to be smaller than the margin.
+    """Refuses a fall that is beyond chance, unless it is shown to be smaller than the margin; and what has no images.
 
     `tail`: how often chance alone makes a fall that counts as beyond it. Without a margin everything passes.
     """
+    if not len(candidate):
+        return _check(name, kind, candidate, champion, rules, limit=None, passed=False)
     if margin is None:
         return _check(name, kind, candidate, champion, rules, limit=None, passed=True)
     found = paired.pairs(candidate, champion)
@@ -145,11 +148,16 @@ def _not_better(better: list[Check], rules: Rules) -> str:
 
 
 def _fell(check: Check, rules: Rules) -> str:
+    if not check.count:
+        return (
+            f"{check.name} could not be checked: no image of that class is in the evaluation split; add some, or set "
+            "gate.recall_class to another class"
+        )
     margin = {SLICE: rules.slice_margin}.get(
         check.kind, rules.accuracy_margin if check.name == ACCURACY else rules.recall_margin
     )
     what = f"accuracy on {check.name.replace('/', ' ', 1)}" if check.kind == SLICE else check.name
     return (
-        f"{what} fell by {-check.difference:.2%} ({_told(check)}; {rules.confidence:.0%} interval {check.low:+.2%} to "
-        f"{check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"
+        f"{what} fell by {-check.difference:.2%} ({_told(check)}; {percent(rules.confidence)} interval {check.low:+.2%} "
+        f"to {check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"
     )

@@ -12,6 +12,11 @@ DEFAULT_RECALL_CLASS = "Crystals"
 REGISTRY, NONE = "registry", "none"
 
 
+def percent(confidence: float) -> str:
+    """Returns a confidence as people say it, such as `95%` or `99.8%`, and none below 1 as 100%."""
+    return f"{100 * confidence:.10g}%"
+
+
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """Margins are shares: what accuracy, recall or a slice's accuracy may fall by, if it is shown to be no more.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.gate.decide import BETTER, NOT_WORSE, SLICE, decide
-from components.gate.rules import Rules
+from components.gate.rules import Rules, percent
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -172,9 +172,21 @@ def test_a_slice_of_few_images_is_shown_and_not_judged():
     assert not decide(candidate, champion, positive=None, slices=slices, rules=Rules(smallest_slice=10)).blessed
 
 
-def test_without_images_of_the_class_its_recall_is_not_asked():
+def test_without_images_of_the_class_its_recall_cannot_be_checked_and_the_champion_stays():
     decision = judged(60, 10, 1000, positive=np.zeros(1000, bool))
     assert [check.name for check in decision.checks if check.kind == BETTER] == ["accuracy"]
+    (recall,) = [check for check in decision.checks if check.name == "recall/Crystals"]
+    assert (recall.kind, recall.count, recall.limit, recall.passed) == (NOT_WORSE, 0, None, False)
+    assert (decision.blessed, len(decision.reasons)) == (False, 1)
+    assert decision.reasons[0].startswith("recall/Crystals could not be checked: no image of that class")
+    assert judged(60, 10, 1000, positive=None).blessed
+
+
+@pytest.mark.parametrize(("confidence", "told"), [(0.95, "95%"), (0.996, "99.6%"), (0.99999, "99.999%")])
+def test_a_confidence_is_told_with_all_its_digits(confidence, told):
+    assert percent(confidence) == told
+    decision = judged(0, 100, 1000, rules=Rules(confidence=confidence))
+    assert f"{told} interval" in decision.reasons[1]
 
 
 @pytest.mark.parametrize(
