@@ -28,7 +28,7 @@ def page(tmp_path):
     (tmp_path / "images").mkdir()
     for item in items:
         Image.new("RGB", (40, 30), (90 * item.row, 90, 90)).save(tmp_path / item.file)
-    write_page(tmp_path / "index.html", items, CLASSES, ["anna", "ben"])
+    write_page(tmp_path / "index.html", items, CLASSES, ["ann", "anna", "ben"])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         opened = browser.new_context().new_page()
@@ -129,14 +129,27 @@ def test_two_raters_at_one_computer_do_not_see_each_other(page):
     opened, folder, _ = page
     opened.keyboard.press("3")
     shows(opened, "1 answered")
-    opened.fill("#rater", "anna")
-    shows(opened, "1 answered")
-    opened.fill("#rater", "ben")
-    shows(opened, "0 answered")
-    opened.fill("#rater", "anna")
-    opened.locator("#rater").blur()
+    for name, count in (("anna", 1), ("ben", 0), ("Anna", 1)):
+        opened.fill("#rater", name)
+        opened.locator("#rater").press("Enter")
+        shows(opened, f"{count} answered")
     shows_after_reload(opened, "1 answered")
     assert saved(opened, folder, lambda: opened.click("#save")).read_text().splitlines()[1].split(",")[2:4] == [
         "Other",
         "anna",
     ]
+
+
+def test_a_name_counts_when_it_is_whole_and_not_letter_by_letter(page):
+    opened, folder, _ = page
+    opened.keyboard.press("3")
+    opened.locator("#rater").press_sequentially("anna")
+    opened.locator("#rater").press("Enter")
+    shows(opened, "1 answered")
+    opened.fill("#rater", "")
+    opened.locator("#rater").press_sequentially("ann")
+    opened.locator("#rater").blur()
+    shows(opened, "0 answered")
+    opened.locator("#rater").fill("ben")
+    assert saved(opened, folder, lambda: opened.evaluate("save()")).name == "sheet-ben.csv"
+    shows(opened, "0 answered")
