@@ -158,6 +158,6 @@ def _fell(check: Check, rules: Rules) -> str:
     )
     what = f"accuracy on {check.name.replace('/', ' ', 1)}" if check.kind == SLICE else check.name
     return (
-        f"{what} fell by {-check.difference:.2%} ({_told(check)}; {percent(rules.confidence)} interval {check.low:+.2%} "
-        f"to {check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"
+        f"{what} fell by {-check.difference:.2%} ({_told(check)}; {percent(rules.confidence)} interval "
+        f"{check.low:+.2%} to {check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"
     )

@@ -13,7 +13,7 @@ REGISTRY, NONE = "registry", "none"
 
 
 def percent(confidence: float) -> str:
-    """Returns a confidence as people say it, such as `95%` or `99.8%`, and none below 1 as 100%."""
+    """Returns a confidence as people say it, with its digits: `95%`, `99.8%`."""
     return f"{100 * confidence:.10g}%"
 
 
