@@ -48,11 +48,9 @@ def batch(
     images = batches.images(source)
     note = batches.mark(chosen[0], images)
     place = f"{output.rstrip('/')}/{note[:12]}"
-    inputs, left_out = batches.upload(images, f"{place}/input")
-    folder = batches.run(service, found.endpoint, chosen[0], inputs, f"{place}/output", note)
-    label = f"{name}-{chosen[0].number}"
-    outcome = batches.table(images, dict(batches.results(folder)), left_out, label, scores)
-    counts = ", ".join(f"{count} {one}" for one, count in outcome.by_class.items())
+    predicted, left_out = batches.predictions(service, found.endpoint, chosen[0], images, place, note)
+    outcome = batches.table(images, predicted, left_out, f"{name}-{chosen[0].number}", scores)
+    counts = ", ".join(f"{count} {one}" for one, count in outcome.by_class.items()) or "none"
     typer.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")
     if outcome.failed:
         typer.echo(f"{outcome.failed} of {len(images)} images have no scores, see {errors_path(scores)}", err=True)

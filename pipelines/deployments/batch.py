@@ -12,7 +12,6 @@ import collections
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,14 +26,15 @@ from marco_data.image_files import ENDINGS, encoded_image
 from marco_data.object_store import Object
 from marco_data.progress import progress
 from marco_model.errors import ClusterError, InputError
+from pipelines.deployments import batch_job
 from pipelines.prediction import Outcome, columns
 from pipelines.result_tables import result_tables
 
-KEY, LABEL = "key", "marco-batch"
 SHARD = 1_000
 """Images in a file of the input."""
 
-_ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+_LEFT_OUT = "left-out.json"
+"""Beside the input: why which images are not in it, for whoever finds the job again."""
 
 
 def images(place: str) -> list[Object]:
@@ -54,7 +54,10 @@ def mark(version: versions.Version, found: Sequence[Object]) -> str:
 
 
 def upload(found: Sequence[Object], place: str) -> tuple[list[str], dict[str, str]]:
-    """Writes the images below `place` as Vertex AI takes them; returns the files, and why which images are left out."""
+    """Writes the images below `place` as Vertex AI takes them; returns the files, and why which images are left out.
+
+    The latter is written there too.
+    """
     written, left_out = [], {}
     with progress("copying", len(found)) as advance:
         for number in range(0, len(found), SHARD):
@@ -67,74 +70,51 @@ def upload(found: Sequence[Object], place: str) -> tuple[list[str], dict[str, st
                         object_store.download(one.uri, local)
                         try:
                             encoded = base64.b64encode(encoded_image(local)).decode()
-                            file.write(json.dumps({KEY: one.uri, "image_bytes": {"b64": encoded}}) + "\n")
+                            file.write(json.dumps({batch_job.KEY: one.uri, "image_bytes": {"b64": encoded}}) + "\n")
                         except InputError as error:
                             left_out[one.uri] = str(error)
                         advance(1)
                 if lines.stat().st_size:
                     object_store.upload(lines, uri)
                     written.append(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        reasons = Path(folder) / _LEFT_OUT
+        reasons.write_text(json.dumps(left_out))
+        object_store.upload(reasons, f"{place}/{_LEFT_OUT}")
     return written, left_out
 
 
-def run(api: Api, options: Endpoint, version: versions.Version, inputs: Sequence[str], output: str, note: str) -> str:
-    """Returns the folder of the results of a batch prediction, which is followed to its end.
+def predictions(
+    api: Api, options: Endpoint, version: versions.Version, found: Sequence[Object], place: str, note: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Returns the predictions of images by their URIs, and why which images were left out.
 
-    One of the same version over the same images that runs or has succeeded is taken in the place of a new one.
+    A job of the same version over the same images that runs, or whose results are there, is taken in the place of a new
+    one; without an image that can be read there is none at all. `place`: URI below which Vertex AI reads and writes.
 
-    Raises `ClusterError` where it fails.
+    Raises `ClusterError` where the job fails or gives nothing.
     """
-    machine: dict[str, Any] = {"machine_type": options.machine_type}
-    if options.accelerators:
-        machine |= {"accelerator_type": options.accelerator, "accelerator_count": options.accelerators}
-    body = {
-        "display_name": f"marco-{note[:12]}",
-        "model": version.name,
-        "input_config": {"instances_format": "jsonl", "gcs_source": {"uris": list(inputs)}},
-        "instance_config": {"instance_type": "object", "key_field": KEY},
-        "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": output}},
-        "dedicated_resources": {
-            "machine_spec": machine,
-            "starting_replica_count": options.min_replicas,
-            "max_replica_count": options.max_replicas,
-        },
-        "labels": {LABEL: note},
-    }
-    request = {"parent": api.place.parent, "batch_prediction_job": body}
-    job = api.ensure(lambda: _there(api, note), lambda: api.act("Job", "create_batch_prediction_job", request))
-    api.show(f"Batch prediction {job.name.rsplit('/', 1)[1]}")
-    told = ""
-    while (state := _state(job)) not in _ENDED:
-        if state != told:
-            told = state
-            api.show(state.lower())
-        time.sleep(api.pace.look)
-        job = api.read("Job", "get_batch_prediction_job", {"name": job.name})
-    if "SUCCEEDED" not in state:
-        said = " ".join(str(job.error.message).split())[:300]
-        raise ClusterError(f"batch prediction {job.name} {state.lower()} ({said}); mend it and run again")
-    return str(job.output_info.gcs_output_directory)
-
-
-def _there(api: Api, note: str) -> Any | None:
-    request = {"parent": api.place.parent}
-    listed = api.listed("Job", "list_batch_prediction_jobs", request, "batch_prediction_jobs")
-    same = [one for one in listed if one.labels.get(LABEL) == note]
-    return next((one for one in same if _state(one) not in ("FAILED", "CANCELLED", "EXPIRED", "CANCELLING")), None)
-
-
-def _state(job: Any) -> str:
-    return str(job.state.name.removeprefix("JOB_STATE_"))
+    job = batch_job.there(api, note)
+    if job is not None:
+        reasons = f"{job.input_config.gcs_source.uris[0].rsplit('/', 1)[0]}/{_LEFT_OUT}"
+        left_out = json.loads(read_bytes(reasons)) if object_store.exists(reasons) else {}
+    else:
+        inputs, left_out = upload(found, f"{place}/input")
+        if not inputs:
+            return {}, left_out
+        job = batch_job.begin(api, options, version, inputs, f"{place}/output", note)
+    predicted = dict(results(batch_job.follow(api, job)))
+    if not predicted:
+        raise ClusterError(f"batch prediction {job.name} gave no results; see its page on the console")
+    return predicted, left_out
 
 
 def results(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each image's URI with its prediction, out of the folder of a batch prediction's results."""
-    for one in object_store.list_objects(f"{folder.rstrip('/')}/prediction"):
-        if "errors" in one.uri.rsplit("/", 1)[1]:
-            continue
-        for line in read_bytes(one.uri).decode().splitlines():
+    for uri in batch_job.result_files(folder):
+        for line in read_bytes(uri).decode().splitlines():
             told = json.loads(line)
-            yield told[KEY], told["prediction"]
+            yield told[batch_job.KEY], told["prediction"]
 
 
 def table(
@@ -146,18 +126,18 @@ def table(
 ) -> Outcome:
     """Writes the scores in the form of `marco predict`, in the order of `found`, and the rest into its second file.
 
-    `name`: the model's, where its answers have none. Raises `ClusterError` where there is no prediction at all.
+    `predicted`: `scores`, `classes` and perhaps `version` of each image, or its `error`, which `marco serve` answers
+    where an image does not decode. `name`: the model's, where its answers have none.
     """
-    if not predicted:
-        raise ClusterError("the batch prediction gave no results; see its page on the console")
-    classes = list(next(iter(predicted.values()))["classes"])
+    classes = next((list(told["classes"]) for told in predicted.values() if "scores" in told), [])
     by_class: collections.Counter[str] = collections.Counter(dict.fromkeys(classes, 0))
     failed = 0
     with result_tables(output, columns(classes)) as (write, write_failure):
         for one in found:
-            told = predicted.get(one.uri)
-            if told is None:
-                write_failure((one.uri, left_out.get(one.uri, "Vertex AI gave no prediction")))
+            told = predicted.get(one.uri, {})
+            if "scores" not in told:
+                reason = left_out.get(one.uri) or told.get("error") or "Vertex AI gave no prediction"
+                write_failure((one.uri, reason))
                 failed += 1
                 continue
             scores = dict(zip(told["classes"], told["scores"], strict=True))

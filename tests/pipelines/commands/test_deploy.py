@@ -149,7 +149,10 @@ def test_help_teaches(command):
 
 
 def finished(classifier, folder):
-    """Returns how a job ends: as Vertex AI would, with a line a key, but for one image that it could not read."""
+    """Returns how a job ends: as Vertex AI would, with a line a key, but for one image that it could not read.
+
+    One more gets an error in the place of scores, as `marco serve` answers.
+    """
     import base64
     import json
 
@@ -166,7 +169,9 @@ def finished(classifier, folder):
                 scores = classifier.score([base64.b64decode(told["image_bytes"]["b64"])])[0]
                 prediction = {"scores": [float(score) for score in scores], "classes": list(CLASSES)}
                 lines.append(json.dumps({"key": told["key"], "prediction": prediction}))
-        (folder / "lines").write_text("\n".join(sorted(lines)[:-1]) + "\n")
+        lines = sorted(lines)[:-1]
+        lines[0] = json.dumps({"key": json.loads(lines[0])["key"], "prediction": {"error": "does not decode"}})
+        (folder / "lines").write_text("\n".join(lines) + "\n")
         there = f"{job.output_config.gcs_destination.output_uri_prefix}/prediction-marco-2026"
         object_store.upload(folder / "lines", f"{there}/prediction.results-00000-of-00001")
         object_store.upload(folder / "lines", f"{there}/prediction.errors_stats-00000-of-00001")
@@ -194,18 +199,57 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
     options = ["--project", "crystals", "--location", "europe-west4", "--api", vertex.url, "--scores", str(scores)]
     command = ["deploy", "batch", "--input", "gs://plates/first", "--output", "gs://plates/scores", *options]
     result = typer.testing.CliRunner().invoke(cli.app, command)
-    assert result.exit_code == 1, (result.output, result.exception)  # Two have no scores.
+    assert result.exit_code == 1, (result.output, result.exception)  # Three have no scores.
     rows = list(csv.DictReader(scores.open()))
-    assert len(rows) == len(real_images) - 1
+    assert len(rows) == len(real_images) - 2
     for row in rows:
         right = classifier.score([real_images[row["path"].rsplit("/", 1)[1]].read_bytes()])[0]
         assert [float(row[name.lower()]) for name in CLASSES] == pytest.approx(right, abs=1e-6)
         assert row["class"] == CLASSES[int(right.argmax())] and row["model"] == "marco-1"
-    errors = list(csv.DictReader((tmp_path / "scores.errors.csv").open()))
-    assert {row["path"].rsplit("/", 1)[1] for row in errors} == {"broken.jpg", sorted(real_images)[-1]}
-    vertex.states = []
+    errors = (tmp_path / "scores.errors.csv").read_text()
+    assert {row["path"].rsplit("/", 1)[1]: row["reason"] for row in csv.DictReader(errors.splitlines())} == {
+        "broken.jpg": "not a JPEG, PNG, TIFF or BMP image",
+        sorted(real_images)[0]: "does not decode",
+        sorted(real_images)[-1]: "Vertex AI gave no prediction",
+    }
+
+    def copied():
+        return {
+            one.uri: one.generation for one in object_store.list_objects("gs://plates/scores") if "/input/" in one.uri
+        }
+
+    before, vertex.states = copied(), []
     assert typer.testing.CliRunner().invoke(cli.app, command).exit_code == 1
     assert len(vertex.made["batchPredictionJobs"]) == 1
+    assert (tmp_path / "scores.errors.csv").read_text() == errors
+    assert copied() == before
+
+    for blob in gcs.client().list_blobs("plates", prefix="scores"):
+        if "/output/" in blob.name:
+            blob.delete()
+    vertex.states = [finished(classifier, tmp_path)]
+    assert typer.testing.CliRunner().invoke(cli.app, command).exit_code == 1
+    assert len(vertex.made["batchPredictionJobs"]) == 2
+    assert (tmp_path / "scores.errors.csv").read_text() == errors
+
+
+def test_without_an_image_that_can_be_read_no_batch_prediction_is_paid_for(vertex, gcs, tmp_path):
+    from marco_data import object_store
+
+    marco(vertex, "push", "--model", "gs://models/marco/1")
+    gcs.bucket("plates")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    object_store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
+    options = ["--project", "crystals", "--location", "europe-west4", "--api", vertex.url]
+    options += ["--scores", str(tmp_path / "scores.csv")]
+    command = ["deploy", "batch", "--input", "gs://plates/first", "--output", "gs://plates/scores", *options]
+    result = typer.testing.CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert vertex.made["batchPredictionJobs"] == {}
+    assert (tmp_path / "scores.csv").read_text().splitlines() == ["path,plate,well,drop,class,model"]
+    assert (tmp_path / "scores.errors.csv").read_text().splitlines()[1:] == [
+        'gs://plates/first/broken.jpg,"not a JPEG, PNG, TIFF or BMP image"'
+    ]
 
 
 def test_a_batch_prediction_that_fails_says_so(vertex, gcs, real_images, tmp_path):
