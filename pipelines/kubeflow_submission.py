@@ -75,16 +75,22 @@ def find_experiment(client: Any, name: str | None, namespace: str | None, create
 
     Raises `InputError` where there is none of this name.
     """
+    if there := look_up_experiment(client, name, namespace):
+        return there
+    if name and not create:
+        raise InputError(f"there is no experiment {name!r}; mend --experiment or add --create-experiment")
+    with reaching("Kubeflow Pipelines"):
+        return str(client.create_experiment(name or DEFAULT_EXPERIMENT, namespace=namespace).experiment_id)
+
+
+def look_up_experiment(client: Any, name: str | None, namespace: str | None) -> str | None:
+    """Returns the id of an experiment, by default `marco`, or None where there is none of this name; makes none."""
     wanted = name or DEFAULT_EXPERIMENT
     with reaching("Kubeflow Pipelines"):
         try:
             return str(client.get_experiment(experiment_name=wanted, namespace=namespace).experiment_id)
-        except ValueError as error:
-            if name and not create:
-                raise InputError(
-                    f"there is no experiment {wanted!r} ({error}); mend --experiment or add --create-experiment"
-                ) from error
-        return str(client.create_experiment(wanted, namespace=namespace).experiment_id)
+        except ValueError:  # KFP's word for "not there".
+            return None
 
 
 def upload(client: Any, package: Package, namespace: str | None = None) -> tuple[str, str, bool]:

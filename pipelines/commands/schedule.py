@@ -62,16 +62,13 @@ def schedule(
 
     if show or remove:
         client = kubeflow_client.connect(host, token_file, ca)
-        where = kubeflow_submission.find_experiment(client, experiment, namespace, create_experiment)
+        there = kubeflow_submission.look_up_experiment(client, experiment, namespace)
+        if experiment and not there:
+            raise InputError(f"there is no experiment {experiment!r}; mend --experiment or --namespace")
         if remove:
-            count = kubeflow_schedule.remove(client, remove, where)
-            if not count:
-                raise InputError(f"there is no schedule {remove!r}; marco schedule --list shows them")
-            typer.echo(f"Schedule {remove} removed.")
-            return
-        for one in kubeflow_schedule.find(client, None, where):
-            when = one.trigger.cron_schedule.cron if one.trigger and one.trigger.cron_schedule else "no cron"
-            typer.echo(f"{one.display_name}  {when}  {'on' if one.mode == 'ENABLE' else 'off'}  {one.recurring_run_id}")
+            _remove(client, remove, there)
+        elif there:
+            _list(client, there)
         return
     if not cron:
         raise InputError("--cron is missing; give second minute hour day month weekday, such as '0 0 3 * * 1'")
@@ -87,3 +84,21 @@ def schedule(
         client, name or read.name, where, when, pipeline, version, submission, max_concurrency
     )
     typer.echo(f"Schedule {name or read.name} {done}: {when} ({words}), recurring run {identity}.")
+
+
+def _list(client: object, experiment: str) -> None:
+    from pipelines import kubeflow_client, kubeflow_schedule
+
+    with kubeflow_client.reaching("Kubeflow Pipelines"):
+        listed = kubeflow_schedule.find(client, None, experiment)
+    for one in listed:
+        when = one.trigger.cron_schedule.cron if one.trigger and one.trigger.cron_schedule else "no cron"
+        typer.echo(f"{one.display_name}  {when}  {'on' if one.mode == 'ENABLE' else 'off'}  {one.recurring_run_id}")
+
+
+def _remove(client: object, name: str, experiment: str | None) -> None:
+    from pipelines import kubeflow_schedule
+
+    if not experiment or not kubeflow_schedule.remove(client, name, experiment):
+        raise InputError(f"there is no schedule {name!r}; marco schedule --list shows them")
+    typer.echo(f"Schedule {name} removed.")

@@ -213,6 +213,16 @@ def test_a_changed_package_or_time_replaces_the_schedule_and_another_name_is_ano
         marco(kubeflow, "schedule", "--remove", "weekly")
 
 
+def test_to_list_or_to_remove_makes_no_experiment(kubeflow):
+    assert marco(kubeflow, "schedule", "--list") == (0, "")
+    with pytest.raises(InputError, match="there is no schedule 'weekly'"):
+        marco(kubeflow, "schedule", "--remove", "weekly")
+    with pytest.raises(InputError, match="there is no experiment 'typo'"):
+        marco(kubeflow, "schedule", "--list", "--experiment", "typo", "--create-experiment")
+    assert not kubeflow.experiments
+    assert not any(one.startswith("POST") for one in kubeflow.requests)
+
+
 def test_at_no_moment_there_is_no_schedule_and_a_leftover_goes_with_the_next_call(kubeflow, package):
     scheduled(kubeflow, package)
     kubeflow.faults = [["DELETE .*recurringruns", 500, 1]]
