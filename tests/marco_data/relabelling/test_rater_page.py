@@ -153,3 +153,84 @@ def test_a_name_counts_when_it_is_whole_and_not_letter_by_letter(page):
     opened.locator("#rater").fill("ben")
     assert saved(opened, folder, lambda: opened.evaluate("save()")).name == "sheet-ben.csv"
     shows(opened, "0 answered")
+
+
+def loaded(opened, path, accept=False):
+    """Loads a sheet and returns what the page says of it; questions are answered by `accept`."""
+    told = []
+
+    def heard(dialog):
+        told.append(dialog.message)
+        dialog.accept() if accept else dialog.dismiss()
+
+    opened.on("dialog", heard)
+    opened.set_input_files("#load", path)
+    opened.wait_for_function("document.getElementById('load').value === ''")
+    opened.remove_listener("dialog", heard)
+    return told
+
+
+def labels(opened):
+    return opened.evaluate("told.items.map(([image]) => answer(image).label)")
+
+
+def test_loading_a_sheet_takes_no_answer_back(page):
+    opened, folder, items = page
+    empty, old = folder / "empty.csv", folder / "old.csv"
+    head = "image_id,file,label,rater,date,note\n"
+    empty.write_text(head + "".join(f"{item.image_id},{item.file},,anna,,\n" for item in items))
+    old.write_text(
+        f"{head}{items[0].image_id},,Clear,anna,2026-01-02,\n{items[1].image_id},,,anna,,\n"
+        f"{items[2].image_id},,Other,anna,2026-01-02,seen\n"
+    )
+    opened.fill("#rater", "anna")
+    opened.click("#image")
+    for key in "22":
+        opened.keyboard.press(key)
+    assert loaded(opened, empty) == ["empty.csv has no answers yet. Nothing was loaded."]
+    assert labels(opened) == ["Crystals", "Crystals", ""]
+    (asked,) = loaded(opened, old)
+    assert asked.startswith("1 answers given here are others in old.csv")
+    assert labels(opened) == ["Crystals", "Crystals", "Other"]
+    loaded(opened, old, accept=True)
+    assert labels(opened) == ["Clear", "Crystals", "Other"]
+    assert loaded(opened, old) == []
+
+
+def test_a_sheet_of_another_rater_is_that_raters(page):
+    opened, folder, items = page
+    opened.fill("#rater", "carl")
+    opened.click("#image")
+    opened.keyboard.press("1")
+    (folder / "ben.csv").write_text(f"image_id,label,rater,date\n{items[0].image_id},Other,BEN,2026-01-02\n")
+    assert loaded(opened, folder / "ben.csv") == []
+    assert (opened.input_value("#rater"), labels(opened)) == ("ben", ["Other", "", ""])
+    opened.fill("#rater", "carl")
+    opened.locator("#rater").blur()
+    assert labels(opened) == ["Clear", "", ""]
+
+
+@pytest.mark.parametrize("comma", [";", "\t"])
+def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
+    opened, folder, items = page
+    lines = ["\ufeffImage_ID,file,Label,rater,date,note", f"{items[1].image_id},,crystals,anna,2026-01-02,", ",,,,,"]
+    (folder / "sheet.csv").write_text("\r\n".join(lines).replace(",", comma), encoding="utf-8")
+    assert loaded(opened, folder / "sheet.csv") == []
+    assert labels(opened) == ["", "Crystals", ""]
+    assert opened.input_value("#rater") == "anna"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "has no column image_id, label"),
+        ("image_id,class\n9007199254740993,Clear\n", "has no column label"),
+        ("image_id,label\n7,Clear\n", "has no line of an image of this page"),
+        ("image_id,label\n9007199254740993,Crystal\n", "Crystal was left out; the classes are Clear, Crystals"),
+    ],
+)
+def test_a_sheet_that_cannot_be_loaded_is_told(page, text, told):
+    opened, folder, _ = page
+    (folder / "sheet.csv").write_text(text)
+    (said,) = loaded(opened, folder / "sheet.csv")
+    assert told in said and labels(opened) == ["", "", ""]
