@@ -18,6 +18,7 @@ from components.evaluator.eval_config import eval_config
 from components.evaluator.names import ALL, OVERALL
 from components.mlflow_tracking import tracking
 from components.mlflow_tracking.confusion_matrix import confusion_matrix_figure
+from components.worker_errors import expected_errors
 from marco_model.errors import InputError
 
 Artifacts = dict[str, list[types.Artifact]]
@@ -30,7 +31,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Writes the evaluation, the blessing and the MLflow run.
 
         Raises:
-            InputError: the split has no examples, or MLflow cannot be reached.
+            InputError: the split has no examples, a score is not finite, or MLflow cannot be reached.
         """
         classes, auc_classes = json.loads(exec_properties["classes"]), json.loads(exec_properties["auc_classes"])
         thresholds = json.loads(exec_properties["thresholds"])
@@ -62,7 +63,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _track(model.uri, evaluation)
 
     def _evaluate(self, files: list[str], model_path: str, config: Any, output: str, batch_size: int) -> None:
-        with self._make_beam_pipeline() as pipeline:
+        with expected_errors(), self._make_beam_pipeline() as pipeline:
             predicted = predictions.predict(pipeline, files, model_path, batch_size)
             predicted | "Table" >> predictions.WriteTable(f"{output}/{prediction_table.PREDICTIONS_FILE}")
             (

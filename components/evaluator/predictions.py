@@ -13,6 +13,7 @@ from tensorflow_model_analysis.extractors import extractor, slice_key_extractor
 from components.evaluator import prediction_table
 from components.evaluator.names import CROSS, SLICES
 from marco_data import contract
+from marco_model.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,10 @@ class Predict(beam.DoFn):
         self._score = self._model.signatures["serving_examples"]
 
     def process(self, file: str) -> Iterator[Predicted]:
-        """Yields what the model says of the records of `file`, up to 8,192 of them at a time."""
+        """Yields what the model says of the records of `file`, up to 8,192 of them at a time.
+
+        Raises `InputError` where a score is not finite: an argmax of such scores would pass for a class.
+        """
         import tensorflow as tf
 
         spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
@@ -65,6 +69,12 @@ class Predict(beam.DoFn):
         shard, first, parts = file.rpartition("/")[2], 0, []
         for serialized, parsed in batches.prefetch(1):
             scores = self._score(examples=serialized)["scores"].numpy()
+            if not np.isfinite(scores).all():
+                record = first + int((~np.isfinite(scores)).any(axis=1).argmax())
+                raise InputError(
+                    f"the model at {self._model_path} gives record {record} of {shard} scores that are not finite "
+                    f"({', '.join(str(score) for score in scores[record - first])}); train it again"
+                )
             features = {name: parsed[name].numpy() for name in spec}
             parts.append(Predicted(shard, first, features, scores))
             first += len(scores)

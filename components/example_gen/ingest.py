@@ -5,8 +5,6 @@ Nothing here knows TFX: `marco data ingest` runs it alone, the pipeline's execut
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,12 +18,13 @@ from components.example_gen.options import LOCAL_BEAM_ARGS, IngestOptions
 from components.example_gen.publishing import publish
 from components.example_gen.settling import settle
 from components.example_gen.staging import Staged, Unit, plan_units, stage
+from components.worker_errors import expected_errors
 from marco_data.raw_labels import FILE_NAME as LABELS_RAW
 from marco_data.raw_labels import find_raw_labels
 from marco_data.relabelling.overlay import check_labels, read_overlay
 from marco_data.shards import File, find_shards
 from marco_data.sources import find_sources
-from marco_model.errors import ClusterError, InputError
+from marco_model.errors import InputError
 
 
 def ingest(
@@ -64,7 +63,7 @@ def ingest(
     files.delete_tree(staging)
     shard_names = tuple(file.name for file in shards)
     pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
-    with _expected_errors(), pipeline:
+    with expected_errors(), pipeline:
         (
             pipeline
             | "Units" >> beam.Create(units)
@@ -79,22 +78,6 @@ def ingest(
     numbers = [unit.number for unit in units]
     summary = publish(staging, numbers, examples, quarantine, options.max_quarantined, names.overlay)
     return {**summary, "shards": len(shards), "sources": names.sources is not None}
-
-
-@contextlib.contextmanager
-def _expected_errors() -> Iterator[None]:
-    """Raises again what a worker of Beam raised of the kinds that are one line.
-
-    A runner gives back its text alone, or with the name of the step.
-    """
-    try:
-        yield
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        for kind in (InputError, ClusterError):
-            if told := re.search(rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
-                raise kind(told[1]) from error
-        raise
 
 
 def _names(paths: Sequence[str], shards: Sequence[File], options: IngestOptions) -> Names:

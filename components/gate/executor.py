@@ -19,6 +19,7 @@ from components.gate.decide import Decision
 from components.gate.rules import Rules
 from components.mlflow_tracking import tracking
 from components.pusher.storage import fingerprint, on_this_machine
+from components.worker_errors import expected_errors
 from marco_data.object_store import is_object
 from marco_model.errors import InputError
 
@@ -89,7 +90,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         return comparison.compare(*judged, columns, classes, rules)
 
     def _predict(self, model_path: str, files: list[str], output: str, batch_size: int) -> None:
-        with self._make_beam_pipeline() as pipeline:
+        with expected_errors(), self._make_beam_pipeline() as pipeline:
             predicted = predictions.predict(pipeline, files, model_path, batch_size)
             predicted | "Table" >> predictions.WriteTable(f"{output}/{prediction_table.PREDICTIONS_FILE}")
 

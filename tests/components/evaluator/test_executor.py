@@ -111,6 +111,19 @@ def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, writ
     assert (tmp_path / "blessing/BLESSED").exists()
 
 
+def test_scores_that_are_no_numbers_are_an_error_that_names_the_record(tmp_path, write_examples, record, colour_model):
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(colour_model / "Format-Serving"))
+    (weights,) = (one for one in model.signatures["serving_examples"].variables if one.shape == [3, 4])
+    weights.assign(np.full([3, 4], np.nan))
+    shutil.copytree(colour_model, tmp_path / "diverged")
+    tf.saved_model.save(model, str(tmp_path / "diverged/Format-Serving"), signatures=model.signatures)
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 8)})
+    with pytest.raises(InputError, match=r"gives record 0 of data_tfrecord\S+ scores that are not finite \(nan, nan"):
+        judge(tmp_path, artifact, tmp_path / "diverged", {"accuracy": 0.3})
+
+
 def test_the_table_has_every_example_its_scores_and_the_way_to_its_image(
     tmp_path, write_examples, record, colour_model
 ):

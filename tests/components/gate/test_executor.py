@@ -29,14 +29,15 @@ def predicting(wrong):
 
 
 def save_model(folder, guesses, classes=CLASSES, signature="serving_examples"):
-    """Writes a model artifact whose scores follow from the image's id."""
+    """Writes a model artifact whose scores follow from the image's id; those of a guess of 4 are no numbers."""
     import tensorflow as tf
 
     class Chosen(tf.Module):
         def __init__(self):
             super().__init__()
             order = np.array([classes.index(name) if name in classes else 0 for name in CLASSES])
-            self.scores = tf.Variable(np.eye(4, dtype=np.float32)[order[guesses]])
+            scores = np.concatenate([np.eye(4, dtype=np.float32)[order], np.full([1, 4], np.nan, np.float32)])
+            self.scores = tf.Variable(scores[guesses])
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
         def examples(self, examples):
@@ -62,6 +63,7 @@ def models(tmp_path_factory):
         "best": (predicting([]), CLASSES, "serving_examples"),
         "others": (predicting([]), ("a", "b", "c", "d"), "serving_examples"),
         "closed": (predicting([]), CLASSES, "serving_default"),
+        "diverged": (np.where(np.arange(COUNT) == 7, 4, predicting([])), CLASSES, "serving_examples"),
     }
     for name, (guesses, classes, signature) in made.items():
         save_model(root / name, guesses, classes, signature)
@@ -203,6 +205,7 @@ def test_the_champion_itself_is_blessed_as_what_serves(tmp_path, examples, model
         ("closed", "it has no signature serving_examples"),
         ("gone", "no model in "),
         ("damaged", "it cannot be loaded ("),
+        ("diverged", "record 3 of data_tfrecord-00001-of-00002.gz scores that are not finite"),
     ],
 )
 def test_a_champion_that_cannot_be_compared_with_refuses_and_says_why_and_the_mend(
