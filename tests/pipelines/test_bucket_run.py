@@ -20,8 +20,9 @@ TINY = {
     "recipe.steps": 30,
     "recipe.batch_size": 8,
     "recipe.evaluate_every": 30,
-    "transform.shorter_side": 160,
+    "transform.shorter_side": 152,
     "network.input_size": 151,
+    "network.depth_multiplier": 0.1,
     "network.auxiliary": "false",
     "thresholds.accuracy": 0.05,
     "thresholds.recall/Crystals": 0.0,
@@ -35,7 +36,7 @@ READING, PUSHING, LOGGING = "GET .*/o/set/.*alt=media", "POST /upload/.*/b/model
 def marco(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500, env=environment, check=False)
 
 
 def run(output, **changes):

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from components.pusher.storage import fingerprint
+
 pytestmark = pytest.mark.slow
 
 TINY = {
@@ -18,8 +20,9 @@ TINY = {
     "recipe.batch_size": 8,
     "recipe.evaluate_every": 20,
     "recipe.checkpoint_every": 4,
-    "transform.shorter_side": 160,
+    "transform.shorter_side": 152,
     "network.input_size": 151,
+    "network.depth_multiplier": 0.1,
     "network.auxiliary": "false",
     "thresholds.accuracy": 0.05,
     "thresholds.recall/Crystals": 0.0,
@@ -74,6 +77,10 @@ def test_the_summary_says_what_the_run_came_to(runs):
     assert (pathlib.Path(summary["model_path"]) / "saved_model.pb").is_file()
     assert set(summary["seconds"]) >= {"MarcoExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"}
     assert "CSIRO" in runs["second"].stdout
+    evaluation = json.loads((runs["output"] / summary["evaluation"] / "metrics.json").read_text())
+    assert not pathlib.Path(summary["evaluation"]).is_absolute()
+    assert summary["model_fingerprint"] == evaluation["model"]
+    assert summary["model_fingerprint"] == fingerprint(pathlib.Path(summary["model_path"]))
 
 
 def test_nothing_is_run_again_when_nothing_has_changed(runs):
