@@ -137,8 +137,27 @@ def open_object(uri: str) -> BinaryIO:
 
 
 def create_object(uri: str) -> BinaryIO:
-    """Opens a new object for writing; it appears, and replaces one of its name, when it is closed."""
-    return cast(BinaryIO, blob_at(uri).open("wb", chunk_size=_BLOCK_BYTES, ignore_flush=True, **patience()))
+    """Opens a new object for writing; it appears, and replaces one of its name, when it is closed.
+
+    One that is dropped, or that a `with` leaves by an exception, does not appear.
+    """
+    return cast(BinaryIO, _writer()(blob_at(uri), chunk_size=_BLOCK_BYTES, ignore_flush=True, **patience()))
+
+
+@functools.cache
+def _writer() -> Any:
+    """Returns the library's writer without what ends an upload that nobody asked to end."""
+    from google.cloud.storage.fileio import BlobWriter
+
+    class Writer(BlobWriter):  # type: ignore[misc]
+        def __del__(self) -> None:
+            """Leaves the upload to the service, which forgets it; the finalizer of `io` would close, and so publish."""
+
+        def __exit__(self, kind: object, *_: object) -> None:
+            if kind is None:
+                self.close()
+
+    return Writer
 
 
 def upload(path: Path, uri: str) -> None:
