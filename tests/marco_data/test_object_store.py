@@ -1,5 +1,6 @@
 """Reading and writing objects on fake-gcs-server, with faults on the way."""
 
+import gc
 import random
 import re
 import time
@@ -19,10 +20,7 @@ SHARD = "gs://drops/set/train-00001-of-00002"
 
 @pytest.fixture
 def store(gcs, monkeypatch):
-    """The emulator with one object, and little patience; objects are read in blocks of 256 KiB."""
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
-    monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(object_store, "_FIRST_WAIT_SECONDS", 0.1)
+    """The emulator with one object; objects are read in blocks of 256 KiB."""
     monkeypatch.setattr(object_store, "_BLOCK_BYTES", 1 << 18)
     gcs.bucket("drops").blob("set/train-00001-of-00002").upload_from_string(CONTENT)
     return gcs
@@ -39,8 +37,10 @@ def read_in_pieces(uri, size=10_007):
 @pytest.mark.parametrize(
     "kind", ["503", "cut", "lost", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("429", "reset", "slow"))]
 )
-def test_a_fault_in_the_middle_of_an_object_neither_loses_nor_doubles_a_byte(store, kind):
+def test_a_fault_in_the_middle_of_an_object_neither_loses_nor_doubles_a_byte(store, monkeypatch, kind):
     """The second block fails: the first has been handed on by then."""
+    if kind == "slow":
+        monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
     fault = store.inject(kind, r"bytes=262144-", seconds=1.3)
     pieces = read_in_pieces(SHARD)
     assert fault.hits == 1
@@ -57,8 +57,7 @@ def test_what_is_cut_is_gone_on_with_and_not_read_again(store):
 
 
 @pytest.mark.slow
-def test_several_faults_are_all_outlasted(store, monkeypatch):
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 20.0)
+def test_several_faults_are_all_outlasted(store):
     for kind in ("503", "cut", "lost"):
         store.inject(kind, r"GET .*(alt=media|/o/set)", times=2)
     assert read_bytes(SHARD) == CONTENT
@@ -66,22 +65,22 @@ def test_several_faults_are_all_outlasted(store, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["503", "lost", "cut upload"])
-def test_what_fails_for_ever_ends_in_time_with_one_line(store, kind):
+def test_what_fails_for_ever_ends_in_time_with_one_line(store, monkeypatch, kind):
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
     store.inject(kind, r"GET .*alt=media", times=10**9)
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=rf"^{SHARD} cannot be reached or fails") as raised:
         read_bytes(SHARD)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - begun < 3 * object_store.RETRY_SECONDS
+    assert time.monotonic() - begun < 60  # Far from the 3 s, for a busy machine, and from for ever.
 
 
 @pytest.mark.parametrize(("kind", "message"), [("403", r"is refused .*403"), ("404", "does not exist")])
 def test_what_will_not_pass_is_told_at_once(store, kind, message):
-    store.inject(kind, r"GET .*alt=media", times=10**9)
-    begun = time.monotonic()
+    fault = store.inject(kind, r"GET .*alt=media", times=10**9)
     with pytest.raises(InputError, match=rf"^{SHARD} {message}"):
         read_bytes(SHARD)
-    assert time.monotonic() - begun < 1
+    assert fault.hits == 1
     with pytest.raises(InputError, match=r"^gs://drops/none does not exist"):
         read_bytes("gs://drops/none")
 
@@ -94,7 +93,9 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(store):
 
 
 @pytest.mark.parametrize("kind", ["503", "lost", pytest.param("slow", marks=pytest.mark.slow)])
-def test_listing_outlasts_a_fault(store, kind):
+def test_listing_outlasts_a_fault(store, monkeypatch, kind):
+    if kind == "slow":
+        monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
     fault = store.inject(kind, r"GET /storage/v1/b/drops/o\?", seconds=1.3)
     assert [file.name for file in find_shards(["gs://drops/set"])] == ["train-00001-of-00002"]
     assert fault.hits == 1
@@ -150,6 +151,26 @@ def test_writing_outlasts_faults(store, tmp_path):
         store.inject("503", r"PUT .*/upload/")
         file.write(CONTENT[300_000:])
     assert store.objects("gs://drops/created") == {"": CONTENT}
+
+
+@pytest.mark.parametrize("size", [3_000, 300_000])  # Nothing is sent before the first block of 262,144 bytes is full.
+def test_what_is_not_written_to_the_end_does_not_appear(store, size):
+    """Neither when the file is dropped, whose name another attempt may have written to by then, nor after an error."""
+    drops = store.client().bucket("drops")
+    file = object_store.create_object("gs://drops/created")
+    file.write(CONTENT[:size])
+    drops.blob("created").upload_from_string(b"another")
+    del file
+    gc.collect()
+    with pytest.raises(RuntimeError), object_store.create_object("gs://drops/created") as file:
+        file.write(CONTENT[:size])
+        raise RuntimeError
+    del file
+    gc.collect()
+    assert store.objects("gs://drops/created") == {"": b"another"}
+    with object_store.create_object("gs://drops/created") as file:
+        file.write(CONTENT[:size])
+    assert store.objects("gs://drops/created") == {"": CONTENT[:size]}
 
 
 def test_a_download_is_checked(store, tmp_path):

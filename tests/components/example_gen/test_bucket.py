@@ -1,10 +1,12 @@
 """The ingest from and to `gs://`, on fake-gcs-server, a real server that speaks the service's protocol."""
 
+import gc
 import time
 from pathlib import Path
 
 import pytest
 
+from components.example_gen.files import RecordWriter, exists, join
 from components.example_gen.ingest import ingest
 from components.example_gen.options import IngestOptions
 from marco_data import object_store
@@ -15,11 +17,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def drops(gcs, damaged_set, monkeypatch):
-    """A bucket with the damaged set in `set/`, and little patience."""
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
-    monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(object_store, "_FIRST_WAIT_SECONDS", 0.1)
+def drops(gcs, damaged_set):
+    """A bucket with the damaged set in `set/`."""
     made = gcs.bucket("drops")
     for path in Path(damaged_set.folder).iterdir():
         made.blob(f"set/{path.name}").upload_from_filename(str(path))
@@ -47,11 +46,14 @@ def test_a_bucket_gives_and_takes_what_a_folder_does(drops, damaged_set, tmp_pat
         ingest(["gs://drops/none"], "gs://drops/a", "gs://drops/b")
 
 
-def test_faults_while_shards_are_read_and_examples_written_change_nothing(drops, gcs, damaged_set, tmp_path):
+def test_faults_while_shards_are_read_and_examples_written_change_nothing(
+    drops, gcs, damaged_set, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(object_store, "READ_SECONDS", 3.0)
     faults = [
         gcs.inject("503", r"GET .*train-00001-of-00005.*alt=media"),
         gcs.inject("cut", r"GET .*train-00002-of-00005.*alt=media"),
-        gcs.inject("slow", r"GET .*test-00001-of-00002.*alt=media", seconds=1.3),
+        gcs.inject("slow", r"GET .*test-00001-of-00002.*alt=media", seconds=4),
         gcs.inject("reset", r"GET .*train-00004-of-00005.*alt=media"),
         gcs.inject("503", r"POST .*/upload/"),
         gcs.inject("cut upload", r"PUT .*/upload/"),
@@ -65,6 +67,19 @@ def test_faults_while_shards_are_read_and_examples_written_change_nothing(drops,
     }
 
 
+@pytest.mark.parametrize("place", ["gs://drops/out", ""])
+def test_a_piece_that_is_dropped_half_written_does_not_appear(drops, gcs, tmp_path, place):
+    path = join(place or str(tmp_path), "data-00000.gz")
+    writer = RecordWriter(path)
+    writer.write_record(b"half" * 1000)
+    del writer
+    gc.collect()
+    assert not exists(path)
+    writer = RecordWriter(path)
+    writer.close()
+    assert exists(path)
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
@@ -72,12 +87,15 @@ def test_faults_while_shards_are_read_and_examples_written_change_nothing(drops,
         ("403", InputError, r"^gs://drops/set/train-00002-of-00005 is refused .* the bucket$"),
     ],
 )
-def test_a_shard_that_cannot_be_read_ends_the_ingest_with_one_line(drops, gcs, tmp_path, kind, error, message):
+def test_a_shard_that_cannot_be_read_ends_the_ingest_with_one_line(
+    drops, gcs, tmp_path, monkeypatch, kind, error, message
+):
     """In a worker of Beam, whose errors arrive as text."""
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
     gcs.inject(kind, r"GET .*train-00002-of-00005.*alt=media", times=10**9)
     begun = time.monotonic()
     with pytest.raises(error, match=message) as raised:
         ingest(["gs://drops/set"], str(tmp_path / "examples"), str(tmp_path / "quarantine"))
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 100  # Far from the 3 s, for a busy machine, and from for ever.
     assert not list((tmp_path / "examples").glob("Split-*"))

@@ -59,11 +59,8 @@ def complete(gcs):
 
 
 @pytest.fixture
-def models(gcs, monkeypatch):
-    """The emulator with an empty bucket, and little patience."""
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
-    monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(object_store, "_FIRST_WAIT_SECONDS", 0.1)
+def models(gcs):
+    """The emulator with an empty bucket."""
     gcs.bucket("models")
     return gcs
 
@@ -105,7 +102,9 @@ def test_versions_are_numbers_not_names(models, model):
         ("lost", "last"),
     ],
 )
-def test_a_fault_on_the_way_costs_a_moment(models, model, kind, step):
+def test_a_fault_on_the_way_costs_a_moment(models, model, monkeypatch, kind, step):
+    if kind == "slow":
+        monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
     fault = models.inject(kind, STEPS[step], seconds=1.3)
     assert storage.publish(model, DESTINATION, {}) == (1, f"{DESTINATION}/1", False)
     assert fault.hits == 1
@@ -124,12 +123,13 @@ def test_a_step_that_is_refused_leaves_nothing(models, model, step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["upload", "claim", "last"])
-def test_a_step_that_fails_for_ever_ends_in_time_and_leaves_nothing(models, model, step):
+def test_a_step_that_fails_for_ever_ends_in_time_and_leaves_nothing(models, model, monkeypatch, step):
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
     models.inject("503", STEPS[step], times=10**9)
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=r"^gs://models/marco.*503") as raised:
         storage.publish(model, DESTINATION, {})
-    assert time.monotonic() - begun < 3 * object_store.RETRY_SECONDS
+    assert time.monotonic() - begun < 60  # Far from the 3 s, for a busy machine, and from for ever.
     assert "\n" not in str(raised.value)
     assert models.objects(f"{DESTINATION}/") == {}
 
@@ -180,7 +180,7 @@ def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by
         def stop(push, *arguments):
             if {at!r} == "_check" or arguments == ("saved_model.pb",):
                 print("here", flush=True)
-                time.sleep(60)
+                time.sleep(600)
             does(push, *arguments)
         bucket._Push.{at} = stop
         storage.publish(pathlib.Path({str(model)!r}), {DESTINATION!r}, {{}})

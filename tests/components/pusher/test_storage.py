@@ -70,7 +70,7 @@ def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_work
         f"""
         import pathlib, time
         from components.pusher import folder, storage
-        folder._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(60))
+        folder._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(600))
         storage.publish(pathlib.Path({str(model)!r}), {str(destination)!r}, {{}})
         """
     )
