@@ -13,6 +13,9 @@ SERVING, PREVIOUS, WITHDRAWN = "marco-serving", "marco-previous", "marco-withdra
 """Labels of an endpoint: the deployed model that is proven, the version before it, and `VERSION-ID`, the version that a
 rollback took back and the deployed model that serves instead."""
 
+DEFAULT, SERVED = "default", "served-"
+"""Aliases of a model's version: the one promoted last; with the version's number, one that was ever promoted."""
+
 CHECK = "-check"
 """What the name of the endpoint ends in on which a version is checked before anybody else asks it."""
 

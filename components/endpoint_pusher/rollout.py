@@ -65,8 +65,9 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
     """Takes the version on trial back or, where there is none, the one that serves: the one before it serves again.
 
     `to`: the version that is to serve; by default the one that did before. A version comes back unchecked: it was
-    proven when it served. Returns the endpoint as it is afterwards and, in words, what was done. The same command
-    again changes nothing: after one way back, a further one has to be named. What a push took back by itself is none.
+    proven when it served; one that never did is refused. Returns the endpoint as it is afterwards and, in words, what
+    was done. The same command again changes nothing: after one way back, a further one has to be named. What a push
+    took back by itself is none.
 
     Raises `InputError` where there is no way back, `ClusterError` where the service fails; given again, it goes on.
     """
@@ -77,7 +78,9 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
     if serving is None:
         raise InputError(f"endpoint {options.name} serves nothing; push a model first")
     if canary and to in (None, serving.version):
-        _withdraw(api, here.name, canary, serving, {names.WITHDRAWN: f"{canary.version}-{serving.id}"})
+        # It may be what a way back, cut off, has left: then the label says already what was taken back.
+        labels = {} if here.withdrawn else {names.WITHDRAWN: f"{canary.version}-{serving.id}"}
+        _withdraw(api, here.name, canary, serving, labels)
         return _clear(
             api, here.name, serving, keep=True
         ), f"version {canary.version} taken back, {serving.version} serves"
@@ -85,6 +88,10 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
         further = f"; to go back further: --to {before}" if before else ""
         taken = here.withdrawn or "nothing"
         return here, f"version {serving.version} serves already, {taken} was taken back before{further}"
+    if canary and canary.share and to == canary.version:
+        raise InputError(
+            f"version {to} is on trial on endpoint {options.name}, with {canary.share} %; marco deploy promote it"
+        )
     return _back(api, options, here, serving, to or before)
 
 
@@ -94,6 +101,13 @@ def _back(api: Api, options: Endpoint, here: State, serving: Deployed, before: s
         raise InputError(
             f"endpoint {options.name} cannot go back to version {before or 'before this one'}; "
             f"the registry has {', '.join(known)}"
+        )
+    # The endpoint's own label is given by a promotion, too.
+    if not known[before].served and before != here.labels.get(names.PREVIOUS):
+        told = ", ".join(one.number for one in known.values() if one.served)
+        raise InputError(
+            f"endpoint {options.name} cannot go back to version {before}, which never served; marco deploy push it, or "
+            f"go back to one that did: {told or 'there is none'}"
         )
     old = endpoints.deploy(api, options, here.name, known[before], _title(known[before]))
     # Before the traffic: once that is moved, the command given again has nothing left to do but to clear.

@@ -11,8 +11,6 @@ from components.vertex.api import Api
 from marco_data.object_store import is_object
 from marco_model.errors import InputError
 
-_DEFAULT = "default"
-
 
 @dataclasses.dataclass(frozen=True)
 class Release:
@@ -39,6 +37,11 @@ class Version:
     def name(self) -> str:
         """The resource name that means this version alone."""
         return f"{self.model}@{self.number}"
+
+    @property
+    def served(self) -> bool:
+        """Whether it ever had all of an endpoint's traffic and answered as it should."""
+        return f"{names.SERVED}{self.number}" in self.aliases
 
 
 def find_model(api: Api, name: str) -> str | None:
@@ -90,13 +93,15 @@ def ensure(api: Api, options: Endpoint, model: str, release: Release) -> Version
 
 
 def make_default(api: Api, version: Version) -> None:
-    """Makes a version the one that the model's name alone means, as in a batch prediction."""
+    """Makes a version the one that the model's name alone means, as in a batch prediction, and notes that it served."""
+    # An alias is of one version only, so each has its own.
+    aliases = [names.DEFAULT, f"{names.SERVED}{version.number}"]
 
     def look() -> bool | None:
-        aliases = next(one.aliases for one in listed(api, version.model) if one.number == version.number)
-        return True if _DEFAULT in aliases else None
+        known = next(one.aliases for one in listed(api, version.model) if one.number == version.number)
+        return True if set(aliases) <= set(known) else None
 
-    request = {"name": version.name, "version_aliases": [_DEFAULT]}
+    request = {"name": version.name, "version_aliases": aliases}
     api.ensure(look, lambda: api.act("Model", "merge_version_aliases", request))
 
 

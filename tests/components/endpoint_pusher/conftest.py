@@ -163,3 +163,11 @@ def failed():
         with pytest.raises(golden.GoldenFailed):
             world.push(3, check_endpoint=False)
         yield forget(world)
+
+
+@pytest.fixture(scope="module")
+def tried():
+    """Version 2 serves after 1; 3 is on trial."""
+    with begun(1, 2) as world:
+        world.push(3, traffic=(50,))
+        yield forget(world)

@@ -32,7 +32,8 @@ def test_a_new_version_takes_over_in_steps_and_the_old_one_goes(world):
     assert world.deployed() == [V2]
     assert len(world.service.models) == 1
     assert [one.version_id for one in world.service.models["marco"]] == [V1, V2]
-    assert list(world.service.models["marco"][1].version_aliases) == ["default"]
+    aliases = [list(one.version_aliases) for one in world.service.models["marco"]]
+    assert aliases == [["served-1"], ["default", "served-2"]]
 
 
 @pytest.mark.parametrize("check_endpoint", [True, False])
@@ -206,6 +207,41 @@ def test_no_way_back(world):
     assert world.traffic() == {V1: 100}
 
 
+def test_no_way_back_leads_to_a_version_that_never_served(world):
+    """One whose golden check failed, and one that is on trial; their deployments stay as they are."""
+    world.push(1)
+    world.broken.add("gs://bucket/models/2")
+    with pytest.raises(GoldenFailed):
+        world.push(2)
+    with pytest.raises(InputError, match=r"version 2, which never served; marco deploy push it, .* that did: 1"):
+        world.rollback(to=V2)
+    world.push(3, traffic=(10,))
+    with pytest.raises(InputError, match="version 3 is on trial on endpoint marco, with 10 %; marco deploy promote it"):
+        world.rollback(to=V3)
+    assert world.traffic() == {V1: 90, V3: 10} and sorted(world.deployed()) == [V1, V3]
+    with pytest.raises(InputError, match="version 2, which never served"):
+        world.rollback(to=V2)
+    assert world.traffic() == {V1: 90, V3: 10}
+    assert world.rollback(to=V1)[1] == "version 3 taken back, 1 serves"
+
+
+def test_any_version_that_served_may_be_named(world):
+    for number in (1, 2, 3):
+        world.push(number)
+    world.push(4, traffic=(10,))
+    for _ in range(2):
+        world.rollback(to=V1)
+        assert world.traffic() == {V1: 100} and world.deployed() == [V1]
+
+
+def test_a_version_that_served_before_aliases_said_so_is_the_way_back_by_the_label(world):
+    world.push(1)
+    world.push(2)
+    for version in world.service.models["marco"]:
+        version.version_aliases = [one for one in version.version_aliases if one == "default"]
+    assert world.rollback()[1] == "version 2 taken back, 1 serves"
+
+
 def test_several_of_a_name_are_refused(world):
     world.push(1)
     for made in (world.service.endpoints, world.service.models):
@@ -247,8 +283,12 @@ def back(world):
     world.rollback()
 
 
+def back_to_one(world):
+    world.rollback(to=V1)
+
+
 # Where a command begins, the command, and the traffic that an unproven version may have.
-SWEPT = [("served", push_two, 0), ("served", canary_and_back, 50), ("failed", back, 0)]
+SWEPT = [("served", push_two, 0), ("served", canary_and_back, 50), ("failed", back, 0), ("tried", back_to_one, 0)]
 
 
 def requests_of(world, command):

@@ -158,6 +158,8 @@ class VertexApi:
     def merge_aliases(self, query, body, identity):
         version = self._version(identity)
         for alias in _read(types.MergeVersionAliasesRequest, body).version_aliases:
+            if not re.fullmatch(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]", alias):
+                raise Refusal(400, f"{alias} is no alias")
             for other in self.models[identity.partition("@")[0]]:
                 other.version_aliases = [one for one in other.version_aliases if one != alias]
             version.version_aliases.append(alias)
