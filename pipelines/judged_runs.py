@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from components.evaluator import prediction_table
 from components.evaluator.names import ALL, OVERALL, SLICES
 from components.evaluator.results import METRICS_FILE, slice_metrics
 from components.mlflow_tracking import connection, versions
-from components.mlflow_tracking.names import EVALUATION
+from components.mlflow_tracking.names import EVALUATION, FINGERPRINT
 from marco_data.files import exists
 from marco_model.errors import InputError
 
@@ -55,10 +56,7 @@ def find(run: str, tracking: str, name: str) -> Judged:
     it was not judged.
     """
     if (Path(run) / "summary.json").is_file():
-        told = json.loads((Path(run) / "summary.json").read_text())
-        if exists(f"{told.get('evaluation')}/{METRICS_FILE}"):
-            return _of_evaluation(run, told["evaluation"])
-        return _of_mlflow(run, told["tracking_uri"], told["mlflow_run_id"])
+        return _of_folder(run)
     if _RUN_ID.fullmatch(run):
         return _of_mlflow(run[:8], versions.store(tracking), run)
     if Path(run).is_dir():
@@ -69,20 +67,49 @@ def find(run: str, tracking: str, name: str) -> Judged:
         version = (
             client.get_model_version(name, run) if run.isdecimal() else client.get_model_version_by_alias(name, run)
         )
-    return _of_mlflow(f"version {version.version}", store, version.run_id)
+    return _of_mlflow(f"version {version.version}", store, version.run_id, version.tags)
 
 
-def _of_mlflow(label: str, store: str, run_id: str) -> Judged:
+def _of_folder(run: str) -> Judged:
+    told = json.loads((Path(run) / "summary.json").read_text())
+    model = told.get("model_fingerprint") or ""
+    evaluation = str(Path(run) / told["evaluation"])
+    if _judges(evaluation, model):
+        return _of_evaluation(run, evaluation)
+    if not told["tracking_uri"]:
+        raise InputError(
+            f"{evaluation}, which {run}/summary.json names, is not there or of another model, and no MLflow store is "
+            "named beside it; run it again"
+        )
+    return _of_mlflow(run, told["tracking_uri"], told["mlflow_run_id"], {FINGERPRINT: model} if model else {})
+
+
+def _of_mlflow(label: str, store: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:
+    """`own`: tags of the one model that is meant, since a run that was trained anew has those of the last."""
     client = connection.client(store)
     with connection.reaching(store):
         data = client.get_run(run_id).data
-    evaluation = data.tags.get(EVALUATION, "")
-    if evaluation and exists(f"{evaluation}/{METRICS_FILE}"):
+    tags = {**data.tags, **(own or {})}
+    evaluation, model = tags.get(EVALUATION, ""), tags.get(FINGERPRINT, "")
+    if evaluation and _judges(evaluation, model):
         return _of_evaluation(label, evaluation)
+    if data.tags.get(FINGERPRINT, model) != model:
+        raise InputError(
+            f"the evaluation of {label} is not there, or of another model by now, and run {run_id} in {store} has been "
+            "trained anew since; compare another one"
+        )
     shares = dict(_of_metrics(data.metrics))
     if not shares:
         raise InputError(f"run {run_id} in {store} was not judged; run it to its end")
     return Judged(label, shares, [], None)
+
+
+def _judges(evaluation: str, model: str) -> bool:
+    """Tells whether an evaluation is there and of the model with this fingerprint: TFX gives its places out again.
+
+    One that does not say which model it judged is believed.
+    """
+    return exists(f"{evaluation}/{METRICS_FILE}") and slice_metrics(evaluation).get("model", "") in ("", model)
 
 
 def _of_metrics(metrics: dict[str, float]) -> Any:

@@ -51,7 +51,7 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
         steps = lineage.last_run(metadata_file, configuration.name)
-    told = summary.of(steps)
+    told = summary.of(steps, output)
     told["report_path"] = str(shutil.copyfile(told["report_path"], output.resolve() / HTML_FILE))
     summary.write_aside(output / "summary.json", told)
     return told

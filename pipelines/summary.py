@@ -15,14 +15,15 @@ from components.report.names import HTML_FILE as REPORT_FILE
 from pipelines.lineage import Step
 
 
-def of(steps: dict[str, Step]) -> dict[str, Any]:
-    """Returns the summary of a finished local run from its steps' outputs.
+def of(steps: dict[str, Step], output: pathlib.Path) -> dict[str, Any]:
+    """Returns the summary of a finished local run into the folder `output` from its steps' outputs.
 
     `blessed`, `failures` (why it is not), `decision` (the gate's `blessed`, `reasons` and `champion`), `accuracy`,
     `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme), `left_out_labels`, `classes`
     (name, in index order → `precision`, `recall`, null where no image tells them, and `count`), `slices.institution`
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
-    `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact), `seconds` (step →
+    `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
+    it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
     seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
     """
     ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
@@ -58,7 +59,8 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
         "report_path": str(pathlib.Path(steps["Report"].outputs["report"]) / REPORT_FILE),
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],
-        "evaluation": steps["Evaluator"].outputs["evaluation"],
+        "evaluation": _from(output, steps["Evaluator"].outputs["evaluation"]),
+        "model_fingerprint": evaluation.get("model"),
         "seconds": {step.name: round(step.seconds, 1) for step in steps.values()},
         "reused": [step.name for step in steps.values() if step.reused],
         "resumed_from": training["resumed_from"],
@@ -67,6 +69,12 @@ def of(steps: dict[str, Step]) -> dict[str, Any]:
 
 def _json(folder: str, name: str) -> dict[str, Any]:
     return dict(json.loads((pathlib.Path(folder) / name).read_text()))
+
+
+def _from(output: pathlib.Path, path: str) -> str:
+    """Returns where `path` lies below `output`, which people move and name anew; as it is where it lies elsewhere."""
+    folder = output.resolve()
+    return str(pathlib.Path(path).relative_to(folder)) if folder in pathlib.Path(path).parents else path
 
 
 def write_aside(path: pathlib.Path, content: dict[str, Any]) -> None:

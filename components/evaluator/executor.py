@@ -18,6 +18,7 @@ from components.evaluator.eval_config import eval_config
 from components.evaluator.names import ALL, OVERALL
 from components.mlflow_tracking import tracking
 from components.mlflow_tracking.confusion_matrix import confusion_matrix_figure
+from components.pusher.storage import fingerprint, on_this_machine
 from components.worker_errors import expected_errors
 from marco_model.errors import InputError
 
@@ -50,6 +51,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if not thresholds:
             missed = ["no threshold is set, so nothing can be blessed"]
         evaluation = {
+            "model": _fingerprint(model.uri),
             "classes": classes,
             "blessed": validation.validation_ok and not missed,
             "thresholds": thresholds,
@@ -80,6 +82,11 @@ def split_files(examples: list[types.Artifact], split: str) -> list[str]:
     """Returns the TFRecord files of a split, in the order of their names."""
     folders = artifact_utils.get_split_uris(examples, split)
     return sorted(file for folder in folders for file in fileio.glob(io_utils.all_files_pattern(folder)))
+
+
+def _fingerprint(model_uri: str) -> str:
+    with on_this_machine(path_utils.serving_model_dir(model_uri)) as folder:
+        return fingerprint(folder)
 
 
 def _track(model_uri: str, evaluation: dict[str, Any]) -> None:

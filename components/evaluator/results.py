@@ -2,12 +2,13 @@
 
 `metrics.json`:
 
-    {"classes": ["Clear", …], "blessed": true, "thresholds": {"accuracy": 0.8}, "failures": [],
+    {"model": "9f2c…", "classes": ["Clear", …], "blessed": true, "thresholds": {"accuracy": 0.8}, "failures": [],
      "slices": {"overall": {"all": SLICE}, "institution": {"CSIRO": SLICE, …}, "imager": {…},
                 "institution × imager": {"CSIRO × Rigaku Minstrel": SLICE, …}}}
 
-SLICE: `count` (examples), a value for each name of `names.metric_names`, `null` where a slice lacks the examples to
-say, and `confusion_matrix` (counts, [true class][predicted class]).
+`model`: the hash of the files that were judged (`components.pusher.storage.fingerprint`). SLICE: `count` (examples), a
+value for each name of `names.metric_names`, `null` where a slice lacks the examples to say, and `confusion_matrix`
+(counts, [true class][predicted class]).
 """
 
 from __future__ import annotations

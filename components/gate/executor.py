@@ -18,6 +18,7 @@ from components.gate import champion, comparison, decision, lookup
 from components.gate.decide import Decision
 from components.gate.rules import Rules
 from components.mlflow_tracking import tracking
+from components.mlflow_tracking.names import EVALUATION, FINGERPRINT
 from components.pusher.storage import fingerprint, on_this_machine
 from components.worker_errors import expected_errors
 from marco_data.object_store import is_object
@@ -63,7 +64,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             "%s: %s.", "Blessed" if decided.blessed else "Not blessed", "; ".join(decided.reasons)
         )
         if run:
-            _track(run, evaluation, decided, to_beat)
+            run.set_tags({FINGERPRINT: candidate, EVALUATION: unstaged(evaluation), **_told(decided, to_beat)})
 
     def _against(
         self,
@@ -105,14 +106,12 @@ def _present(run: tracking.Run | None, properties: dict[str, Any], candidate: st
     return lookup.present(run.tracking_uri, name, candidate) if run and name else ""
 
 
-def _track(run: tracking.Run, evaluation: str, decided: Decision, to_beat: dict[str, str] | None) -> None:
+def _told(decided: Decision, to_beat: dict[str, str] | None) -> dict[str, str]:
+    """Returns the tags of the MLflow run that tell the decision."""
     reasons = "; ".join(decided.reasons)[:_TAG]
-    run.set_tags(
-        {
-            "blessed": str(decided.blessed).lower(),
-            "failures": "" if decided.blessed else reasons,
-            "evaluation": unstaged(evaluation),
-            "gate.reasons": reasons,
-            "gate.champion": champion.said(to_beat) if to_beat else "",
-        }
-    )
+    return {
+        "blessed": str(decided.blessed).lower(),
+        "failures": "" if decided.blessed else reasons,
+        "gate.reasons": reasons,
+        "gate.champion": champion.said(to_beat) if to_beat else "",
+    }

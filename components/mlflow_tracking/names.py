@@ -2,7 +2,7 @@
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FINGERPRINT = "model.fingerprint"
-"""Hash of the SavedModel's files, by which a version is found again."""
+"""Hash of the SavedModel's files, by which a version is found again; of a run, that of the model it judged last."""
 CHAMPIONS = "champions"
 """Tag of the registered model: the versions that were champion, the present one last, as a JSON list."""
 PREVIOUS_CHAMPION = "previous_champion"

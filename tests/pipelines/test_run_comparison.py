@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ INSTITUTIONS = np.where(np.arange(COUNT) % 5 < 3, "CSIRO", "Merck")
 IMAGERS = np.where(np.arange(COUNT) % 2, "Rock", "Minstrel")
 
 
-def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True):
+def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model=None):
     """Writes what the Evaluator leaves of a model that is wrong on some images; returns where, and the images right.
 
     `first`: the id of the first image, by which sets of images are told apart.
@@ -54,13 +55,15 @@ def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True):
         "institution": {one: found(one == INSTITUTIONS) for one in ("CSIRO", "Merck")},
         "imager": {one: found(one == IMAGERS) for one in ("Minstrel", "Rock")},
     }
-    (folder / "metrics.json").write_text(json.dumps({"classes": list(CLASSES), "slices": slices}))
+    told = {"classes": list(CLASSES), "slices": slices, **({"model": model} if model else {})}
+    (folder / "metrics.json").write_text(json.dumps(told))
     return folder, guesses == LABELS
 
 
-def run_folder(folder, seed, **options):
-    where, right = evaluation(folder / "evaluation", seed, **options)
-    told = {"evaluation": str(where), "tracking_uri": "sqlite:////nowhere.db", "mlflow_run_id": "0" * 32}
+def run_folder(folder, seed, tracking="sqlite:////nowhere.db", **options):
+    _, right = evaluation(folder / "evaluation", seed, **options)
+    told = {"evaluation": "evaluation", "tracking_uri": tracking, "mlflow_run_id": "0" * 32}
+    told["model_fingerprint"] = options.get("model")
     (folder / "summary.json").write_text(json.dumps(told))
     return str(folder), right
 
@@ -117,11 +120,55 @@ def test_other_classes_are_refused(tmp_path):
         rows_of(one, other)
 
 
+def test_a_folder_that_was_moved_keeps_its_own_numbers_when_another_run_takes_its_place(tmp_path):
+    _, old = run_folder(tmp_path / "local", 0, model="old")
+    (tmp_path / "local").rename(tmp_path / "yesterday")
+    _, new = run_folder(tmp_path / "local", 1, model="new")
+    _, rows = rows_of(str(tmp_path / "yesterday"), str(tmp_path / "local"))
+    shares = [cell.share for cell in rows["accuracy", "overall", "all"].cells]
+    assert shares == pytest.approx([old.mean(), new.mean()])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_evaluation_that_is_gone_or_of_another_model_is_not_taken(tmp_path, there):
+    folder, _ = run_folder(tmp_path / "local", 0, tracking=None, model="old")
+    shutil.rmtree(tmp_path / "local/evaluation")
+    if there:
+        evaluation(tmp_path / "local/evaluation", 1, model="new")
+    with pytest.raises(InputError, match="is not there or of another model, and no MLflow store is named"):
+        judged_runs.find(folder, "nowhere", "marco")
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no summary\.json"):
         judged_runs.find(str(tmp_path), "nowhere", "marco")
     with pytest.raises(InputError, match="no MLflow store"):
         judged_runs.find("champion", str(tmp_path), "marco")
+
+
+@pytest.mark.slow
+def test_a_version_is_told_by_the_evaluation_of_its_own_model_alone(tmp_path, monkeypatch):
+    from components.mlflow_tracking import connection, tracking
+
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    store = connection.local_store(tmp_path)
+    client = connection.client(store)
+    where, _ = evaluation(tmp_path / "kept", 0, model="new")
+    run = tracking.open_run(store, "marco", "key", "trained twice")
+    run.log_slices({"eval/accuracy": 0.75, "eval/count": 40.0})
+    client.create_registered_model("drops")
+    for model in ("old", "new"):
+        tags = {"evaluation": str(where), "model.fingerprint": model}
+        client.create_model_version("drops", str(tmp_path), run_id=run.run_id, tags=tags)
+    run.set_tags({"evaluation": str(where), "model.fingerprint": "new"})
+    for named in ("2", run.run_id):
+        assert judged_runs.find(named, str(tmp_path), "drops").predictions is not None
+    with pytest.raises(InputError, match=r"the evaluation of version 1 .* has been trained anew since"):
+        judged_runs.find("1", str(tmp_path), "drops")
+    run.set_tags({"model.fingerprint": "old"})
+    found = judged_runs.find("1", str(tmp_path), "drops")
+    assert [share.share for share in found.shares.values()] == [0.75]
+    connection.client.cache_clear()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sklearn.metrics
 
 from components.evaluator import prediction_table, results
 from components.evaluator.images import encoded_images
+from components.pusher.storage import fingerprint
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -107,6 +108,7 @@ def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, writ
         chosen = (places == value.split(" × ")).all(axis=1)
         check_against_sklearn(slice_found, labels[chosen], scores[chosen])
     assert found["blessed"] is True and found["failures"] == []
+    assert found["model"] == fingerprint(colour_model / "Format-Serving")
     assert blessing.get_int_custom_property("blessed") == 1
     assert (tmp_path / "blessing/BLESSED").exists()
 

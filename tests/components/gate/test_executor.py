@@ -255,6 +255,7 @@ def test_the_mlflow_run_learns_the_decision(tmp_path, examples, models, tracked)
     assert tags["failures"].startswith("no evidence that it is better")
     assert tags["gate.champion"].startswith("version 7 at ")
     assert tags["evaluation"] == str(tmp_path / "evaluation")
+    assert tags["model.fingerprint"] == fingerprint(models / "candidate/Format-Serving")
 
 
 def crowned(store, place, fingerprint):
