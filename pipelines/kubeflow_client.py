@@ -24,8 +24,8 @@ _PAGE = 100
 def connect(host: str | None, token_file: pathlib.Path | None = None, ca: pathlib.Path | None = None) -> Any:
     """Returns KFP's client of `host`, by default that of `KF_PIPELINES_ENDPOINT`, of the pod or of kubectl's context.
 
-    `token_file` holds a bearer token, `ca` the certificates to trust. Other ways in are those of KFP's client: its
-    environment variables and its context file.
+    `token_file` holds a bearer token, read anew for every request, since such tokens last for hours; `ca` the
+    certificates to trust. Other ways in are those of KFP's client: its environment variables and its context file.
 
     Raises `InputError` where nobody answers within seconds, or where the answer is a refusal.
     """
@@ -36,6 +36,8 @@ def connect(host: str | None, token_file: pathlib.Path | None = None, ca: pathli
         def _load_config(self, *arguments: Any, **options: Any) -> Any:
             config = super()._load_config(*arguments, **options)
             config.retries = urllib3.Retry(_RETRIES, backoff_factor=0.5)
+            if token_file:
+                config.refresh_api_key_hook = functools.partial(_renew_token, token_file)
             return config
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
@@ -74,6 +76,13 @@ def _read_token(path: pathlib.Path) -> str:
         raise InputError(f"--token-file {path} cannot be read: {error.strerror}") from error
 
 
+def _renew_token(path: pathlib.Path, config: Any) -> None:
+    """Gives the client what the file holds now; what it had stays while the file is being replaced."""
+    with contextlib.suppress(OSError):
+        if token := path.read_text().strip():
+            config.api_key["authorization"] = token
+
+
 def _probe(host: str) -> None:
     """Asks once, shortly, whether anybody is there: the client itself would try for minutes."""
     parts = urllib.parse.urlsplit(host if "://" in host else f"https://{host}")
@@ -85,7 +94,8 @@ def _probe(host: str) -> None:
     except OSError as error:
         raise InputError(
             f"Kubeflow Pipelines at {host} cannot be reached ({error}); mend --host, or make a way in with kubectl "
-            "port-forward service/ml-pipeline-ui 8080:80 and give --host http://localhost:8080"
+            "port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80 and give --host http://localhost:8080, "
+            "with --token-file where Kubeflow has several users"
         ) from error
 
 
@@ -111,7 +121,8 @@ def reaching(place: str) -> Iterator[None]:
         said = _said(error)
         if error.status in (401, 403):
             raise InputError(
-                f"{place} refuses ({error.status}: {said}); give --token-file, or --namespace of a profile of yours"
+                f"{place} refuses ({error.status}: {said}); give --token-file with a token that holds and is meant for "
+                "Kubeflow (docs/kubeflow.md), or --namespace of a profile of yours"
             ) from error
         if error.status is not None and 400 <= error.status < 500:
             raise InputError(f"{place} does not take this ({error.status}: {said})") from error

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from marco_model.errors import ClusterError
+from marco_model.errors import ClusterError, InputError
 from pipelines.kubeflow_client import reaching
 
 _POLL_SECONDS = 5.0
@@ -22,20 +22,26 @@ def follow(
     `steps`: names to tell of; where empty, all but those that Kubeflow itself adds. `poll`: seconds between two looks.
     `patience`: for how many seconds Kubeflow may fail to answer before it is given up.
 
-    Raises `ClusterError` where the run failed or was cancelled, with the failed steps' messages, or Kubeflow fails.
+    Raises `ClusterError` where the run failed or was cancelled, with the failed steps' messages, or Kubeflow fails,
+    `InputError` where it refuses, as it does once a token has expired.
     """
     told: dict[str, str] = {}
-    heard = time.monotonic()
+    goes_on = f"the run goes on: marco submit --follow {run}"
+    heard, there = time.monotonic(), False
     while True:
         try:
             with reaching("Kubeflow Pipelines"):
                 seen = client.get_run(run)
         except ClusterError as error:
             if time.monotonic() - heard > patience:
-                raise ClusterError(f"{error}; the run goes on: marco submit --follow {run}") from error
+                raise ClusterError(f"{error}; {goes_on}") from error
             time.sleep(poll)
             continue
-        heard = time.monotonic()
+        except InputError as error:
+            if there:
+                raise InputError(f"{error}; {goes_on}") from error
+            raise
+        heard, there = time.monotonic(), True
         every = _tasks(seen)
         names = {task.display_name for task in every}
         tasks = [task for task in every if _is_step(task.display_name, steps, names)]

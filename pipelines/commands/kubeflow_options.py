@@ -23,7 +23,7 @@ Namespace = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Namespace of the runs, where an installation has several users."),
 ]
-TokenFile = Annotated[Optional[Path], typer.Option(help="A file with a bearer token for Kubeflow's gateway.")]  # noqa: UP045
+TokenFile = Annotated[Optional[Path], typer.Option(help="A file with a bearer token; it may be renewed on the way.")]  # noqa: UP045
 Ca = Annotated[Optional[Path], typer.Option(help="A file with the certificates to trust.")]  # noqa: UP045
 Experiment = Annotated[
     Optional[str],  # noqa: UP045

@@ -151,6 +151,39 @@ def test_following_outlasts_failures_in_between_and_gives_up_in_the_end(kubeflow
         marco(kubeflow, "submit", "--follow", run)
 
 
+def test_a_token_that_is_renewed_while_following_is_taken_and_one_that_expires_does_not_hide_the_run(
+    kubeflow, package, tmp_path, monkeypatch
+):
+    marco(kubeflow, "submit", package, "--no-wait")
+    (run,) = kubeflow.runs
+    kubeflow.states = [("RUNNING", {}, None), ("RUNNING", {}, None), ("SUCCEEDED", {}, None)]
+    (tmp_path / "token").write_text("first")
+    kubeflow.token = "first"
+    answer, renewed = kubeflow.answer, ["second"]
+
+    def expiring(method, path, query, body):
+        given = answer(method, path, query, body)
+        if "/runs/" in path:
+            kubeflow.token = "second"
+            for token in renewed:
+                (tmp_path / "token").write_text(token)
+        return given
+
+    monkeypatch.setattr(kubeflow, "answer", expiring)
+    following = ("submit", "--follow", run, "--token-file", tmp_path / "token")
+    assert marco(kubeflow, *following)[0] == 0
+    kubeflow.states, kubeflow.token = [("RUNNING", {}, None)], "first"
+    (tmp_path / "token").write_text("first")
+    renewed.clear()
+    with pytest.raises(InputError, match=rf"refuses \(401: .*; the run goes on: marco submit --follow {run}$"):
+        marco(kubeflow, *following)
+
+
+def test_a_run_that_is_not_there_is_told_as_such(kubeflow):
+    with pytest.raises(InputError, match=r"does not take this \(404: 'none' not found\)$"):
+        marco(kubeflow, "submit", "--follow", "none")
+
+
 def test_a_connection_that_is_cut_while_following_is_made_anew(kubeflow, package, monkeypatch):
     marco(kubeflow, "submit", package, "--no-wait")
     (run,) = kubeflow.runs
