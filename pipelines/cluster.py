@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any, ClassVar
 
-from components.cluster.options import Placement, Resources
+from components.cluster.options import Placement, Resources, Volume
 
 DATA_STEP = "Data"
 STEPS = (
@@ -49,8 +49,8 @@ class Cluster(Placement):
             raise ValueError(f"cluster.steps names {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
         if self.retries < 0:
             raise ValueError(f"cluster.retries is {self.retries}; give 0 or more")
-        if self.shared and not any(_within(self.shared, volume.path) for volume in self.volumes):
-            raise ValueError(f"cluster.shared {self.shared} lies in none of cluster.volumes; mount one there")
+        if self.shared:
+            _check_shared(self.shared, self.volumes)
         for name, value in self.environment.items():
             if _SECRET_NAME.search(name) and not value.startswith("/"):
                 raise ValueError(f"cluster.environment has {name}, whose value anybody could read; use cluster.secrets")
@@ -65,6 +65,19 @@ class Cluster(Placement):
         """Returns the fields of `Placement`, ready for JSON."""
         return dataclasses.asdict(
             Placement(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Placement)})
+        )
+
+
+def _check_shared(shared: str, volumes: tuple[Volume, ...]) -> None:
+    around = [volume for volume in volumes if _within(shared, volume.path)]
+    if not around:
+        raise ValueError(f"cluster.shared {shared} lies in none of cluster.volumes; mount one there")
+    # Mounts may be nested.
+    innermost = max(around, key=lambda volume: len(volume.path.rstrip("/")))
+    if innermost.read_only:
+        raise ValueError(
+            f"cluster.shared {shared} lies in the claim {innermost.claim}, which is read_only, and steps and replicas "
+            "write there; leave read_only out, or name a folder on another volume"
         )
 
 

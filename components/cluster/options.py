@@ -74,6 +74,8 @@ class Volume:
 
     claim: str
     path: str
+    # Of the replicas of a training alone: packages of Kubeflow Pipelines know no such mount, so steps may write. What
+    # nobody may write, the claim itself must refuse (access mode ReadOnlyMany).
     read_only: bool = False
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -7,6 +7,9 @@ from pipelines import configuration
 VOLUME = "cluster.volumes=[{claim: marco-shared, path: /shared}]"
 
 
+READ_ONLY = "cluster.volumes=[{claim: images, path: /data, read_only: true}, {claim: marco-shared, path: /data/mine/}]"
+
+
 REPLICAS = "cluster.replicas={workers: 3, worker: {accelerators: 1}}"
 
 
@@ -34,6 +37,10 @@ def test_what_containers_share_goes_to_the_training():
         (["cluster.steps.Trianer={cpu: 8}"], "names Trianer; the steps are Data, MarcoExampleGen"),
         (["cluster.shared=/shared"], "cluster.shared /shared lies in none of cluster.volumes"),
         ([VOLUME, "cluster.shared=/sharedelse"], "lies in none of cluster.volumes"),
+        (
+            [READ_ONLY, "cluster.shared=/data/marco"],
+            "cluster.shared /data/marco lies in the claim images, which is read_only",
+        ),
         ([VOLUME, "cluster.replicas={}"], "cluster.replicas need cluster.shared"),
         ([VOLUME, "cluster.shared=/shared", REPLICAS], "engine.kind is one_device and cluster.replicas has workers 3"),
         (["cluster.environment={AWS_SECRET_ACCESS_KEY: abc}"], "has AWS_SECRET_ACCESS_KEY, whose value anybody could"),
@@ -47,6 +54,10 @@ def test_what_containers_share_goes_to_the_training():
 def test_what_a_cluster_could_not_give_is_refused_in_one_line(changes, message):
     with pytest.raises(InputError, match=message):
         load(*changes)
+
+
+def test_the_shared_folder_may_lie_on_a_volume_within_a_read_only_one():
+    assert load(READ_ONLY, "cluster.shared=/data/mine/marco").shared == "/data/mine/marco"
 
 
 def test_an_environment_variable_may_name_the_file_of_a_secret():

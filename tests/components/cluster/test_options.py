@@ -1,6 +1,7 @@
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from kubernetes.utils.quantity import parse_quantity
 
 from components.cluster.options import Replicas, Resources, quantity_bytes
 
@@ -10,8 +11,6 @@ from components.cluster.options import Replicas, Resources, quantity_bytes
     st.sampled_from(["", "Ki", "Mi", "Gi", "Ti", "k", "M", "G", "T"]),
 )
 def test_quantities_are_read_as_kubernetes_client_reads_them(number, unit):
-    from kubernetes.utils.quantity import parse_quantity
-
     assert quantity_bytes(f"{number}{unit}") == round(parse_quantity(f"{number}{unit}"))
 
 
