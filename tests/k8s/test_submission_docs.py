@@ -1,0 +1,51 @@
+"""The commands for a cluster in the README and in docs/kubeflow.md start runs where and as whom k8s/ lets them run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Returns the `marco compile`, `submit` and `schedule` for Kubeflow in the blocks of a text, word by word."""
+    lines = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+        if re.match(r"marco (compile|submit|schedule) ", line)
+    ]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.fixture(params=["README.md", "docs/kubeflow.md"])
+def given(request) -> list[tuple[str, dict]]:
+    """The commands of a document: name and options."""
+    from pipelines.cli import app
+
+    known = typer.main.get_command(app).commands
+    words = commands((ROOT / request.param).read_text())
+    assert {"compile", "submit", "schedule"} <= {name for name, *_ in words}
+    return [(name, known[name].make_context(name, list(rest)).params) for name, *rest in words]
+
+
+def test_runs_start_in_the_namespace_and_as_the_account_that_there_are(given, base, beside):
+    pick = beside("rendering").pick
+    account = pick(base, "ServiceAccount", "marco-pipeline")["metadata"]
+    for name, options in given:
+        if name == "compile":
+            continue
+        assert options["namespace"] == account["namespace"]
+        if not (options.get("show") or options.get("remove")):
+            assert options["service_account"] == account["name"]
+
+
+def test_models_are_published_where_the_overlay_with_a_bucket_serves_them(given):
+    for name, options in given:
+        if name == "compile" and options["root"].startswith("gs://"):
+            assert "destination=gs://BUCKET/marco/models" in options["change"]
