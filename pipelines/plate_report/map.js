@@ -116,15 +116,17 @@ function plateMap(plate, index) {
     draw();
   }
 
+  // Ends at the last time point, whether it got there by itself or somebody chose it meanwhile.
   function play() {
+    const last = plate.times.length - 1;
     if (state.timer) {
       clearInterval(state.timer);
       state.timer = null;
     } else {
-      step(state.time === plate.times.length - 1 ? 0 : state.time + 1);
+      step(state.time === last ? 0 : state.time + 1);
       state.timer = setInterval(() => {
-        step(state.time + 1);
-        if (state.time === plate.times.length - 1) play();
+        if (state.time < last) step(state.time + 1);
+        if (state.time === last) play();
       }, STEP_MS);
     }
     playButton.setAttribute("aria-pressed", String(Boolean(state.timer)));

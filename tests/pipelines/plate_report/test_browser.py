@@ -119,11 +119,31 @@ def test_the_map_shows_scores_and_steps_through_time(made, page):
         assert scores == pytest.approx(wanted, abs=0.0051)
         classes = {label.split(":")[0]: re.search(r": (\w+),", label)[1] for label in labels}
         assert classes == {well: row["class"] for well, row in at(rows, date).items()}
-    page.get_by_role("button", name="Play").click()
-    page.locator('.times button[aria-label^="5 Mar"][aria-pressed=true]').wait_for()
-    page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Images", exact=True).click()
     assert "data:image/jpeg" in page.locator(".map .drop").first.evaluate("one => one.style.backgroundImage")
+
+
+def test_time_points_are_played_to_the_end(made, page):
+    page.clock.install(time=0)
+    page.clock.pause_at(1_000_000)
+    button = page.locator(".times .play")
+
+    def shown(milliseconds):
+        page.clock.run_for(milliseconds)
+        pressed = page.locator(".times .segmented button[aria-pressed=true]").get_attribute("aria-label")
+        return " ".join(pressed.split()[:2]), button.inner_text()
+
+    button.click()
+    assert [shown(1000), shown(1000)] == [("2 Mar", "Pause"), ("5 Mar", "Pause")]
+    button.click()
+    assert shown(5000) == ("5 Mar", "Play")
+    button.click()
+    assert [shown(1000), shown(5000)] == [("12 Mar", "Pause"), ("12 Mar", "Play")]
+    button.click()
+    page.locator(".times .segmented button").last.click()
+    assert shown(5000) == ("12 Mar", "Play")
+    button.click()
+    assert shown(5000) == ("12 Mar", "Play")
 
 
 def test_keyboard_and_click_open_an_image_and_step_through_it(made, page):
@@ -135,7 +155,7 @@ def test_keyboard_and_click_open_an_image_and_step_through_it(made, page):
     page.keyboard.press("Enter")
     dialog = page.locator("dialog")
     assert dialog.locator("h2").inner_text().startswith("B2")
-    assert dialog.locator("img").first.evaluate("one => one.complete && one.naturalWidth > 90")
+    assert dialog.locator("img").first.evaluate("one => one.decode().then(() => one.naturalWidth)") > 90
     row = at(made[1], "2026-03-12")["B2"]
     shown = [float(text) for text in dialog.locator(".bars b").all_inner_texts()]
     assert shown == pytest.approx(
@@ -146,12 +166,12 @@ def test_keyboard_and_click_open_an_image_and_step_through_it(made, page):
     page.keyboard.press("ArrowRight")
     assert dialog.locator("h2").inner_text().startswith("B3")
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     assert focused(page).startswith("B2:")
     page.locator(".map .drop").nth(95).click()
     assert dialog.locator("h2").inner_text().startswith("H12")
     dialog.get_by_role("button", name="Close").click()
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
 
 
 def test_the_list_is_sorted_filtered_and_searched(made, page):
