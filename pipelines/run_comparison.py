@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from components.evaluator.names import OVERALL
 from components.evaluator.prediction_table import scores_of
 from components.gate import paired, unpaired
 from components.gate.comparison import aligned
+from components.gate.rules import DEFAULT_RECALL_CLASS, percent
 from marco_model.errors import InputError
 from pipelines.judged_runs import ACCURACY, Judged, Share, Slice
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAIRED, UNPAIRED, UNKNOWN = "paired", "unpaired", ""
+_RECALL = "recall/"
 COLUMNS = ("metric", "slice", "value", "run", "share", "images", "difference", "low", "high", "how", "p")
 
 
@@ -53,10 +56,11 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def compare(runs: Sequence[Judged], recall_class: str, confidence: float = 0.95) -> list[Row]:
+def compare(runs: Sequence[Judged], recall_class: str | None = None, confidence: float = 0.95) -> list[Row]:
     """Returns the rows of `accuracy` and of the recall of `recall_class`, overall first.
 
-    Raises `InputError` where a run's classes are others than the first one's.
+    Without a `recall_class` it is Crystals, or none where there is no such class. Raises `InputError` where a run's
+    classes are others than the first one's, or `recall_class` is none of them.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -67,7 +71,7 @@ def compare(runs: Sequence[Judged], recall_class: str, confidence: float = 0.95)
             )
     tables = [_tables(first, run) for run in runs[1:]]
     rows = []
-    for metric in (ACCURACY, f"recall/{recall_class}"):
+    for metric in (ACCURACY, *_recall(runs, recall_class)):
         for where in sorted({of for run in runs for name, of in run.shares if name == metric}, key=_rank):
             key = (metric, where)
             base = first.shares.get(key)
@@ -76,6 +80,24 @@ def compare(runs: Sequence[Judged], recall_class: str, confidence: float = 0.95)
                 cells.append(_cell(run, run.shares.get(key), base, _pairs(table, key, first.classes), confidence))
             rows.append(Row(metric, where.kind, where.value, tuple(cells)))
     return rows
+
+
+def _recall(runs: Sequence[Judged], wanted: str | None) -> list[str]:
+    """Returns the metric beside accuracy, if there is one."""
+    known = classes_of(runs)
+    if wanted is None:
+        return [f"{_RECALL}{DEFAULT_RECALL_CLASS}"] if DEFAULT_RECALL_CLASS in known else []
+    if wanted not in known:
+        raise InputError(f"recall class {wanted!r} is no class of these runs; choose from {', '.join(known)}")
+    return [f"{_RECALL}{wanted}"]
+
+
+def classes_of(runs: Sequence[Judged]) -> list[str]:
+    """Returns the classes of which the runs know the recall."""
+    named = (
+        run.classes or [metric.removeprefix(_RECALL) for metric, _ in run.shares if metric != ACCURACY] for run in runs
+    )
+    return list(dict.fromkeys(itertools.chain.from_iterable(named)))
 
 
 def _rank(where: Slice) -> tuple[bool, str, str]:
@@ -126,16 +148,17 @@ def _cell(run: Judged, share: Share | None, base: Share | None, pairs: paired.Pa
 def table(rows: Sequence[Row], metric: str) -> Any:
     """Returns a rich table of one metric: a row a slice, a column a run; `=` marks paired, `~` unpaired differences."""
     from rich.table import Table
+    from rich.text import Text  # Names are people's: what looks like markup or an emoji's code is none.
 
-    shown = Table(title=metric, title_justify="left")
+    shown = Table(title=Text(metric, style="table.title"), title_justify="left")
     chosen = [row for row in rows if row.metric == metric]
     for column in ("slice", ""):
         shown.add_column(column)
     for cell in chosen[0].cells if chosen else ():
-        shown.add_column(cell.run, justify="right")
+        shown.add_column(Text(cell.run), justify="right")
     for row in chosen:
         value = "" if row.slice == OVERALL else row.value
-        shown.add_row(row.slice, value, *(_told(cell) for cell in row.cells))
+        shown.add_row(row.slice, Text(value), *(_told(cell) for cell in row.cells))
     return shown
 
 
@@ -154,7 +177,7 @@ def _told(cell: Cell) -> str:
 
 def said(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> list[str]:
     """Returns how each run was compared with the first, in words."""
-    lines = [f"differences to {runs[0].label} in percentage points, with {confidence:.0%} intervals:"]
+    lines = [f"differences to {runs[0].label} in percentage points, with {percent(confidence)} intervals:"]
     for index, run in enumerate(runs[1:], 1):
         how = {row.cells[index].how for row in rows if row.cells[index].difference is not None}
         told = {
@@ -163,6 +186,9 @@ def said(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> list
             UNKNOWN: "no interval where the count of images is not known",
         }
         lines += [f"  {run.label}: {told[one]}" for one in (PAIRED, UNPAIRED, UNKNOWN) if one in how]
+    if all(row.metric == ACCURACY for row in rows):
+        known = ", ".join(classes_of(runs)) or "none that is known"
+        lines.append(f"accuracy alone: no class is called {DEFAULT_RECALL_CLASS}; --recall-class takes one of {known}")
     return lines
 
 

@@ -87,6 +87,7 @@ def write_aside(path: pathlib.Path, content: dict[str, Any]) -> None:
 def table(summary: dict[str, Any]) -> Any:
     """Returns a rich table: a row overall, one a class and one a slice, with the share scored right and the images."""
     from rich.table import Table
+    from rich.text import Text  # Names are people's: what looks like markup or an emoji's code is none.
 
     shown = Table(title="Accuracy on the evaluation split", title_justify="left")
     shown.add_column("slice")
@@ -96,11 +97,11 @@ def table(summary: dict[str, Any]) -> Any:
     shown.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
     for name, values in summary["classes"].items():
         recall = "–" if values["recall"] is None else f"{values['recall']:.1%}"
-        shown.add_row("class", name, recall, f"{values['count']:,}")
+        shown.add_row("class", Text(name), recall, f"{values['count']:,}")
     shown.add_section()
     for kind, slices in summary["slices"].items():
         for name, values in sorted(slices.items()):
-            shown.add_row(kind, name, f"{values['accuracy']:.1%}", f"{values['count']:,}")
+            shown.add_row(kind, Text(name), f"{values['accuracy']:.1%}", f"{values['count']:,}")
         shown.add_section()
     return shown
 

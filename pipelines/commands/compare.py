@@ -17,7 +17,10 @@ def compare(
     ],
     tracking: Tracking = "runs/local",
     name: Name = "marco",
-    recall_class: Annotated[str, typer.Option(help="The class whose recall is compared beside accuracy.")] = "Crystals",
+    recall_class: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The class whose recall is compared beside accuracy; Crystals where there is such a class."),
+    ] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     csv: Annotated[Optional[Path], typer.Option(help="A CSV to write, a line a slice and run.")] = None,  # noqa: UP045
     json: Annotated[Optional[Path], typer.Option(help="The same as JSON.")] = None,  # noqa: UP045
@@ -37,7 +40,7 @@ def compare(
         raise InputError(f"{', '.join(runs)} alone cannot be compared; give two runs or more")
     found = [judged_runs.find(run, tracking, name) for run in runs]
     rows = run_comparison.compare(found, recall_class, confidence)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for metric in dict.fromkeys(row.metric for row in rows):
         console.print(run_comparison.table(rows, metric))
     console.print("\n".join(run_comparison.said(found, rows, confidence)), soft_wrap=True, highlight=False)

@@ -22,17 +22,19 @@ def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from components.mlflow_tracking import versions
 
-    table = Table(title=f"Versions of {name}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    title = Text(f"Versions of {name}", style="table.title")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
         table.add_column(column, no_wrap=True)
     listed = versions.listed(versions.store(tracking), name)
     for one in listed:
         shares = ("" if share is None else f"{share:.2%}" for share in (one.accuracy, one.recall))
         created = one.created.astimezone().strftime("%Y-%m-%d")
-        table.add_row(one.version, ", ".join(one.aliases), *shares, created, one.data[:8], one.commit[:8])
+        table.add_row(one.version, Text(", ".join(one.aliases)), *shares, created, one.data[:8], one.commit[:8])
     Console().print(table)
     # Below it, since no terminal is wide enough for places.
     for one in listed:

@@ -39,6 +39,6 @@ def run(
     told = local_runner.run(configuration.load(preset, changes, data), output)
     console = Console()
     console.print(summary.table(told))
-    console.print("\n".join(summary.lines(told, output)), soft_wrap=True, highlight=False)
+    console.print("\n".join(summary.lines(told, output)), soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not told["blessed"]:
         raise typer.Exit(3)

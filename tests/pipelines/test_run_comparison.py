@@ -1,6 +1,7 @@
 """Runs compared: pairs where both judged the same images, Newcombe's interval where not; a real MLflow store."""
 
 import csv
+import io
 import json
 import shutil
 
@@ -114,10 +115,42 @@ def test_runs_over_other_images_or_without_predictions_are_not_paired(tmp_path, 
 def test_other_classes_are_refused(tmp_path):
     one, _ = run_folder(tmp_path / "one", 0)
     other, _ = run_folder(tmp_path / "other", 1)
-    told = json.loads((tmp_path / "other/evaluation/metrics.json").read_text())
-    (tmp_path / "other/evaluation/metrics.json").write_text(json.dumps({**told, "classes": ["a", "b", "c", "d"]}))
+    renamed(tmp_path / "other", "a", "b", "c", "d")
     with pytest.raises(InputError, match=r"other has the classes a, b, c, d, and .*one Clear, Crystals"):
         rows_of(one, other)
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    from rich.console import Console
+
+    cell = run_comparison.Cell("runs/[b]", 0.5, 10)
+    rows = [run_comparison.Row("recall/[/x]", "imager", "[x] Rigaku :x:", (cell,))]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(run_comparison.table(rows, "recall/[/x]"))
+    text = console.export_text()
+    for name in ("runs/[b]", "recall/[/x]", "[x] Rigaku :x:"):
+        assert name in text
+
+
+def renamed(folder, *classes):
+    path = folder / "evaluation/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "classes": classes}))
+
+
+def test_a_class_that_there_is_not_is_refused_where_it_was_asked_for_and_told_where_not(tmp_path):
+    runs = [run_folder(tmp_path / name, seed)[0] for seed, name in enumerate(("one", "other"))]
+    found = [judged_runs.find(run, "nowhere", "marco") for run in runs]
+    with pytest.raises(InputError, match=r"recall class 'Crystal' is no class .*choose from Clear, Crystals, Other"):
+        run_comparison.compare(found, "Crystal")
+    for name in ("one", "other"):
+        renamed(tmp_path / name, "a", "b", "c", "d")
+    found = [judged_runs.find(run, "nowhere", "marco") for run in runs]
+    rows = run_comparison.compare(found)
+    assert {row.metric for row in rows} == {"accuracy"}
+    told = run_comparison.said(found, rows, 0.998)
+    assert told[0].endswith("with 99.8% intervals:")
+    assert told[-1] == "accuracy alone: no class is called Crystals; --recall-class takes one of a, b, c, d"
+    assert {row.metric for row in run_comparison.compare(found, "b")} == {"accuracy", "recall/b"}
 
 
 def test_a_folder_that_was_moved_keeps_its_own_numbers_when_another_run_takes_its_place(tmp_path):

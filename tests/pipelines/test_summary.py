@@ -18,9 +18,11 @@ SUMMARY = {
     "left_out_labels": {"raw label 8 (out of focus)": 3},
     "classes": {
         "Hit": {"precision": 1.0, "recall": 0.3, "count": 3},
-        "Miss": {"precision": None, "recall": None, "count": 0},
+        ":x: Miss": {"precision": None, "recall": None, "count": 0},
     },
-    "slices": {"institution": {"CSIRO": {"accuracy": 0.5, "count": 2}, "HWMRI": {"accuracy": 1.0, "count": 2}}},
+    "slices": {
+        "institution": {"[x] CSIRO [/x]": {"accuracy": 0.5, "count": 2}, "HWMRI": {"accuracy": 1.0, "count": 2}}
+    },
     "model_path": "runs/x/models/3",
     "report_path": "runs/x/report.html",
     "tracking_uri": "sqlite:///runs/x/mlflow.db",
@@ -36,7 +38,7 @@ def shown(table):
 
 def test_the_table_has_a_row_a_slice():
     text = shown(summary.table(SUMMARY))
-    for expected in ("overall", "75.0%", "Hit", "30.0%", "Miss", "–", "CSIRO", "50.0%", "HWMRI", "100.0%"):
+    for expected in ("overall", "75.0%", "Hit", "30.0%", ":x: Miss", "–", "[x] CSIRO [/x]", "50.0%", "HWMRI", "100.0%"):
         assert expected in text
 
 
