@@ -40,6 +40,9 @@ def serve(
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000,
     max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20,
     max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64,
+    max_inflight_mb: Annotated[
+        int, typer.Option(min=1, help="MiB of all bodies not yet answered; above it a request gets 503.")
+    ] = 256,
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of the model; 0 takes one a core that the process may use.")
     ] = 0,
@@ -64,7 +67,13 @@ def serve(
     host = host or ("127.0.0.1" if vertex.port is None else "0.0.0.0")
     port = port or vertex.port or PORT
     _check_address(host, port)
-    limits = Limits(max_instances, max_body_mb * MEBIBYTE, max_image_mb * MEBIBYTE, max_pixels)
+    if max_inflight_mb < max_body_mb:
+        raise InputError(
+            f"--max-inflight-mb is {max_inflight_mb}, under --max-body-mb {max_body_mb}; give as much or more"
+        )
+    limits = Limits(
+        max_instances, max_body_mb * MEBIBYTE, max_image_mb * MEBIBYTE, max_pixels, max_inflight_mb * MEBIBYTE
+    )
     found = inputs.model_directory(model or vertex.storage_uri, "serving")
 
     import tensorflow as tf

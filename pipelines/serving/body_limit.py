@@ -1,14 +1,16 @@
-"""Refuses requests whose body is too long, before it is kept. ASGI middleware that needs no framework.
+"""Refuses bodies that are too long, alone or together, before they are kept. ASGI middleware that needs no framework.
 
 https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import dataclasses
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -20,45 +22,98 @@ _DISCARDED = 8
 """So many times the limit is read and thrown away, since a sender that is cut off while it sends misses the answer."""
 
 
-class BodyLimit:
-    """Answers 413 where a body is longer than `limit` bytes, whether its length was announced or not."""
+PATIENCE = 60
+"""Seconds without a byte of a body that is still to come: a sender gone without a word would keep others out."""
 
-    def __init__(self, app: App, limit: int) -> None:
+
+class BodyLimit:
+    """Answers 413 where a body is longer than `limit` bytes, whether its length was announced or not.
+
+    And 503 where it would make more than `in_flight` bytes, at least `limit`, of all requests not answered yet: what is
+    made of a body in memory, text, JSON and images, is a few times as large. A request's bytes count as they come,
+    so that one who announces much and sends nothing keeps nobody out; 408 ends one that stalls.
+    """
+
+    def __init__(self, app: App, limit: int, in_flight: int) -> None:
         self._app = app
         self._limit = limit
+        self._in_flight = in_flight
+        self._held = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Handles one request as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        body = _Body()
+        try:
+            refusal = await self._read(body, dict(scope["headers"]), receive)
+            if refusal:
+                await _refuse(refusal, send)
+            elif not body.left:
+                await self._app(scope, body.again(receive), send)
+        finally:
+            self._held -= body.size
+
+    async def _read(self, body: _Body, headers: Mapping[bytes, bytes], receive: Receive) -> _Refusal | None:
+        """Reads a body to its end, but for one that is refused; `body.left` tells that the sender is gone."""
         announced = headers.get(b"content-length", b"0")
-        too_long = announced.isdigit() and int(announced[:18]) > self._limit
-        messages: collections.deque[Message] = collections.deque()
-        size, more = 0, not (too_long and b"expect" in headers)
-        while more and size <= _DISCARDED * self._limit:
-            message = await receive()
+        refusal = self._refusal(int(announced[:18]) if announced.isdigit() else 0, body)
+        read, more = 0, not (refusal and b"expect" in headers)
+        while more and read <= _DISCARDED * self._limit:
+            try:
+                message = await asyncio.wait_for(receive(), PATIENCE)
+            except asyncio.TimeoutError:
+                return refusal or _Refusal(408, f"nothing more of the request's body came for {PATIENCE} s")
             if message["type"] == "http.disconnect":
-                return
-            size += len(message.get("body", b""))
+                body.left = True
+                return None
+            read += len(message.get("body", b""))
             more = message.get("more_body", False)
-            if size > self._limit or too_long:
-                too_long = True
-                messages.clear()
-            else:
-                messages.append(message)
-        if too_long:
-            await self._refuse(send)
-            return
+            refusal = refusal or self._refusal(read, body)
+            self._held -= body.size
+            body.messages.append(message)
+            body.size = read
+            if refusal:
+                body.messages.clear()
+                body.size = 0
+            self._held += body.size
+        return refusal
 
-        async def again() -> Message:
-            return messages.popleft() if messages else await receive()
+    def _refusal(self, size: int, body: _Body) -> _Refusal | None:
+        if size > self._limit:
+            return _Refusal(413, f"the request's body has more than {self._limit} bytes; send fewer images at once")
+        others = self._held - body.size
+        if others + size > self._in_flight:
+            return _Refusal(503, f"requests of {others} bytes are being answered already; try again later")
+        return None
 
-        await self._app(scope, again, send)
 
-    async def _refuse(self, send: Send) -> None:
-        body = json.dumps({"error": f"the request's body has more than {self._limit} bytes; send fewer images at once"})
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body.encode()})
+class _Refusal(NamedTuple):
+    status: int
+    reason: str
+
+
+@dataclasses.dataclass
+class _Body:
+    """What was read of a body, `size` bytes; `left`: the sender went away."""
+
+    messages: collections.deque[Message] = dataclasses.field(default_factory=collections.deque)
+    size: int = 0
+    left: bool = False
+
+    def again(self, receive: Receive) -> Receive:
+        """Returns what gives the body, and then what `receive` does."""
+
+        async def messages() -> Message:
+            return self.messages.popleft() if self.messages else await receive()
+
+        return messages
+
+
+async def _refuse(refusal: _Refusal, send: Send) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    if refusal.status == 503:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": refusal.reason}).encode()})

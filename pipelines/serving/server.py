@@ -69,7 +69,7 @@ def serve(classifier: LoadedClassifier, options: ServerOptions, limits: Limits) 
         model = _Marco(classifier, options, limits, pool)
         server = _Server(options, limits)
         _add_routes(kserve_app, server, options)
-        kserve_app.add_middleware(BodyLimit, limit=limits.max_body_bytes)
+        kserve_app.add_middleware(BodyLimit, limit=limits.max_body_bytes, in_flight=limits.max_inflight_bytes)
         server.start([model])
 
 

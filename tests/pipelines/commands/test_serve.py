@@ -32,6 +32,7 @@ def test_where_kserve_cannot_be_one_line_says_what_to_do():
         (["--model", "nowhere"], {}, "no model in nowhere"),
         (["--host", "203.0.113.1"], {}, "cannot listen at 203.0.113.1:8080"),
         (["--name", "a/b"], {}, "--name is 'a/b'"),
+        (["--max-body-mb", "300"], {}, "--max-inflight-mb is 256, under --max-body-mb 300"),
         ([], {"AIP_HTTP_PORT": "http"}, "AIP_HTTP_PORT is 'http'"),
     ],
 )

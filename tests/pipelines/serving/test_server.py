@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,27 @@ def test_a_short_load_with_bad_inputs(server, encoded, small_model):
     assert outcome.good > 16
     assert outcome.bad > 0
     assert server.process.poll() is None
+
+
+@pytest.mark.slow
+def test_what_many_send_at_once_takes_no_more_memory_than_is_allowed(encoded, small_model):
+    limits = ("--max-body-mb", "16", "--max-inflight-mb", "32")
+    with serving("--model", str(small_model[0]), *limits) as server:
+        count = int(15 * 2**20 / (1.4 * len(encoded[0])))
+        body = json.dumps({"instances": [instance(encoded[0])] * count}).encode()
+        assert call(server.url + V1, body, JSON)[0] == 200
+        before = most_memory(server)
+        with ThreadPoolExecutor(16) as pool:
+            statuses = [status for status, _ in pool.map(lambda _: call(server.url + V1, body, JSON), range(16))]
+        assert set(statuses) == {200, 503}
+        assert most_memory(server) - before < 300 << 20
+        assert call(server.url + V1, body, JSON)[0] == 200
+
+
+def most_memory(server):
+    """The largest resident set that the server ever had, in bytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10
 
 
 def test_metrics_tell_batches_and_refusals(server, encoded):
