@@ -96,5 +96,10 @@ def failures(validation: Any) -> Iterator[str]:
         for failure in in_slice.failures:
             bound = failure.metric_threshold.value_threshold.lower_bound.value
             value = failure.metric_value.double_value.value
-            got = "cannot be told from these examples" if math.isnan(value) else f"is {value:.4f}"
+            got = "cannot be told from these examples" if math.isnan(value) else f"is {_below(value, bound)}"
             yield f"{failure.metric_key.name} {got}, and at least {bound:g} is wanted"
+
+
+def _below(value: float, bound: float) -> str:
+    """To four digits, or to all where four would look like the bound."""
+    return f"{value:.4f}" if float(f"{value:.4f}") < bound else repr(value)

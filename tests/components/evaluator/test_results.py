@@ -21,3 +21,18 @@ def test_metrics_are_named_for_mlflow_and_the_undefined_left_out(tmp_path):
 def test_a_missing_evaluation_is_named(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.json"):
         results.slice_metrics(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.8, "is 0.8000"), (0.849996, "is 0.849996"), (float("nan"), "cannot be told from these examples")],
+)
+def test_a_missed_threshold_never_looks_met(value, told):
+    from tensorflow_model_analysis.proto import validation_result_pb2
+
+    validation = validation_result_pb2.ValidationResult()
+    failure = validation.metric_validations_per_slice.add().failures.add()
+    failure.metric_key.name = "accuracy"
+    failure.metric_threshold.value_threshold.lower_bound.value = 0.85
+    failure.metric_value.double_value.value = value
+    assert list(results.failures(validation)) == [f"accuracy {told}, and at least 0.85 is wanted"]
