@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.endpoint_pusher import names, state
+from components.endpoint_pusher import machine, names, state
 from components.endpoint_pusher.options import Endpoint
 from components.endpoint_pusher.state import Deployed, State
 from components.endpoint_pusher.versions import Version
@@ -40,44 +40,29 @@ def look(api: Api, endpoint: str) -> State:
 
 
 def deploy(api: Api, options: Endpoint, endpoint: str, version: Version, name: str) -> Deployed:
-    """Deploys a version unless it is deployed: without traffic where another has some, else with all of it.
+    """Deploys a version unless it is, on the machine of `options`: without traffic where any has some, else with all.
 
     Takes minutes. Raises `components.vertex.api.Failed` where its container does not come up.
     """
     seen: list[State] = []
+    asked, wanted = "", machine.wanted(options)
 
     def there() -> Deployed | None:
         seen[:] = [look(api, endpoint)]
-        return seen[0].of(version.model, version.number)
+        # By the id, too: were a machine told in other words than it was asked for in, there would be no end of them.
+        return seen[0].of(version.model, version.number, wanted) or seen[0].by_id(asked)
 
     def act() -> Any:
-        request = {
-            "endpoint": endpoint,
-            "deployed_model": {
-                "id": names.deployed_id(version.name, seen[0].etag),
-                "model": version.name,
-                "display_name": name,
-                "dedicated_resources": _resources(options),
-                **({"service_account": options.service_account} if options.service_account else {}),
-            },
-        }
+        nonlocal asked
+        asked = names.deployed_id(version.name, seen[0].etag)
+        deployed = {"id": asked, "model": version.name, "display_name": name, **wanted.message()}
+        request: dict[str, Any] = {"endpoint": endpoint, "deployed_model": deployed}
         if not seen[0].split():
             request["traffic_split"] = {"0": 100}
-        api.show(f"Deploying version {version.number} to {seen[0].display_name}")
+        api.show(f"Deploying version {version.number} to {seen[0].display_name} on {wanted}")
         return api.act("Endpoint", "deploy_model", request)
 
     return api.ensure(there, act, lambda: endpoint)
-
-
-def _resources(options: Endpoint) -> dict[str, Any]:
-    machine: dict[str, Any] = {"machine_type": options.machine_type}
-    if options.accelerators:
-        machine |= {"accelerator_type": options.accelerator, "accelerator_count": options.accelerators}
-    return {
-        "machine_spec": machine,
-        "min_replica_count": options.min_replicas,
-        "max_replica_count": options.max_replicas,
-    }
 
 
 def change(api: Api, endpoint: str, split: Mapping[str, int], labels: Mapping[str, str | None] | None = None) -> State:

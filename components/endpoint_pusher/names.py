@@ -6,8 +6,8 @@ import hashlib
 import re
 
 MANAGED = "marco-pipeline"
-FINGERPRINT, RUN = "marco-fingerprint", "marco-run"
-"""Labels of a model's version: the start of its files' SHA-256, and its MLflow run."""
+FINGERPRINT, CONTAINER, RUN = "marco-fingerprint", "marco-container", "marco-run"
+"""Labels of a model's version: the starts of the SHA-256 of its files and of what serves them, and its MLflow run."""
 
 SERVING, PREVIOUS, WITHDRAWN = "marco-serving", "marco-previous", "marco-withdrawn"
 """Labels of an endpoint: the deployed model that is proven, the version before it, and `VERSION-ID`, the version that a

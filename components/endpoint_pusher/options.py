@@ -19,11 +19,13 @@ class Endpoint:
 
     name: str
     model: str = ""
+    # Another container or server makes another version of the model.
     container: str = PREBUILT
     # What the container is: TensorFlow Serving, or this project's own image, which then runs `marco serve`.
     server: Literal["tensorflow", "marco"] = "tensorflow"
     # As whom the container runs, where it reads anything beside its model.
     service_account: str = ""
+    # What a version is deployed on; another than it has takes over from that step by step.
     machine_type: str = "n2-standard-4"
     # Vertex AI's own name, such as NVIDIA_TESLA_T4, and how many.
     accelerator: str = ""

@@ -36,7 +36,10 @@ class Deployment(NamedTuple):
             "version": self.version.number,
             "fingerprint": self.version.fingerprint,
             "uri": self.version.uri,
-            "traffic": {one.version: one.share for one in self.endpoint.deployed},
+            "traffic": {
+                version: sum(one.share for one in self.endpoint.deployed if one.version == version)
+                for version in dict.fromkeys(one.version for one in self.endpoint.deployed)
+            },
         }
 
 

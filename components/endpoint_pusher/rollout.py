@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 
-from components.endpoint_pusher import endpoints, golden, names, state, versions
+from components.endpoint_pusher import endpoints, golden, machine, names, state, versions
 from components.endpoint_pusher.golden import Golden, GoldenFailed
 from components.endpoint_pusher.options import Endpoint
 from components.endpoint_pusher.state import Deployed, State
@@ -23,19 +23,20 @@ from marco_model.errors import ClusterError, InputError
 def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
     """Gives `version` the endpoint's traffic, in the steps of `options.traffic`, proving it by golden images at each.
 
-    On an endpoint that serves nothing it gets all at once. Returns the endpoint as it is afterwards; where `version`
-    serves already, nothing is done but to take away what an earlier command left.
+    On an endpoint that serves nothing it gets all at once. Where `version` serves on another machine than `options` ask
+    for, its new deployment takes over in the same way. Returns the endpoint as it is afterwards; where all is so
+    already, nothing is done but to take away what an earlier command left.
 
     Raises:
-        InputError: another version is on trial there, or the service refuses; given again, the command goes on.
+        InputError: another version or machine is on trial there, or the service refuses; given again, it goes on.
         GoldenFailed: it does not answer as it should; it is taken back, and what served before has all the traffic.
         ClusterError: the service fails; given again, the command goes on. What served before still does.
     """
     here = endpoints.ensure(api, options.name)
-    serving, there = here.serving, here.of(version.model, version.number)
+    serving, there = here.serving, here.of(version.model, version.number, machine.wanted(options))
     if there and serving and here.labels.get(names.SERVING) == there.id and there.share == 100:
         return _settled(api, options, here.name, there, version)
-    state.check_free(here, version.number)
+    state.check_free(here, version.number, there)
     if options.check_endpoint and not (there and there.share):
         _prove(api, options, version, images)
     one = endpoints.deploy(api, options, here.name, version, _title(version))
@@ -48,15 +49,18 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]
             golden.check(api, here.name, one.id, share, images, options.tolerance)
     except GoldenFailed as error:
         _withdraw(api, here.name, one, old)
-        kept = f"version {old.version} has all the traffic" if old else "the endpoint serves nothing"
-        raise GoldenFailed(f"version {version.number} is taken back, {kept}: {error}") from error
+        kept = f"version {_told(old, one)} has all the traffic" if old else "the endpoint serves nothing"
+        raise GoldenFailed(f"version {_told(one, old)} is taken back, {kept}: {error}") from error
     if not shares or shares[-1] < 100:
         return endpoints.look(api, here.name)
     return _promoted(api, options, here.name, one, old, version)
 
 
 def promote(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
-    """Gives the version on trial all the traffic, in the steps that are left; see `push`."""
+    """Gives the version on trial, on the machine that it has, all the traffic in the steps left; see `push`."""
+    here = endpoints.ensure(api, options.name)
+    if one := here.canary or here.serving:
+        options = machine.kept(options, one.machine)
     steps = tuple(sorted({*options.traffic, 100}))
     return push(api, dataclasses.replace(options, traffic=steps), version, images)
 
@@ -81,9 +85,8 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
         # It may be what a way back, cut off, has left: then the label says already what was taken back.
         labels = {} if here.withdrawn else {names.WITHDRAWN: f"{canary.version}-{serving.id}"}
         _withdraw(api, here.name, canary, serving, labels)
-        return _clear(
-            api, here.name, serving, keep=True
-        ), f"version {canary.version} taken back, {serving.version} serves"
+        told = f"version {_told(canary, serving)} taken back, {_told(serving, canary)} serves"
+        return _clear(api, here.name, serving, keep=True), told
     if to == serving.version or (to is None and here.withdrawn):
         further = f"; to go back further: --to {before}" if before else ""
         taken = here.withdrawn or "nothing"
@@ -109,7 +112,11 @@ def _back(api: Api, options: Endpoint, here: State, serving: Deployed, before: s
             f"endpoint {options.name} cannot go back to version {before}, which never served; marco deploy push it, or "
             f"go back to one that did: {told or 'there is none'}"
         )
-    old = endpoints.deploy(api, options, here.name, known[before], _title(known[before]))
+    old = here.of(known[before].model, before)
+    if old is None:
+        # What served has the machines that the traffic needs; the command need not know them.
+        options = machine.kept(options, serving.machine)
+        old = endpoints.deploy(api, options, here.name, known[before], _title(known[before]))
     # Before the traffic: once that is moved, the command given again has nothing left to do but to clear.
     versions.make_default(api, known[before])
     labels = {names.SERVING: old.id, names.PREVIOUS: None, names.WITHDRAWN: f"{serving.version}-{old.id}"}
@@ -131,7 +138,7 @@ def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golde
     place = endpoints.ensure(api, options.name + names.CHECK).name
     api.settle(place)
     here = endpoints.look(api, place)
-    usable = here.of(version.model, version.number)
+    usable = here.of(version.model, version.number, machine.wanted(options))
     if usable is None or here.deployed != (usable,) or usable.share < 100:
         # Left by a command that was killed; of several, the last may go with its traffic.
         for left in sorted(here.deployed, key=lambda left: left.share):
@@ -156,8 +163,10 @@ def _promoted(
     api: Api, options: Endpoint, endpoint: str, one: Deployed, old: Deployed | None, version: Version
 ) -> State:
     """Notes that a version with all the traffic is proven, and takes away what it replaces."""
-    before = old.version if old and old.model == one.model else None
-    labels = {names.SERVING: one.id, names.PREVIOUS: before, names.WITHDRAWN: None}
+    labels: dict[str, str | None] = {names.SERVING: one.id, names.WITHDRAWN: None}
+    # A change of machine leaves the way back where it led.
+    if not (old and (old.model, old.version) == (one.model, one.version)):
+        labels[names.PREVIOUS] = old.version if old and old.model == one.model else None
     endpoints.change(api, endpoint, {one.id: 100}, labels)
     return _settled(api, options, endpoint, one, version, old)
 
@@ -178,6 +187,11 @@ def _clear(api: Api, endpoint: str, serving: Deployed, old: Deployed | None = No
         if other.id != serving.id and ours and not kept:
             endpoints.undeploy(api, endpoint, other.id)
     return endpoints.look(api, endpoint)
+
+
+def _told(one: Deployed, other: Deployed | None) -> str:
+    """Returns a deployed model's version, and its machine where `other` is the same version."""
+    return f"{one.version} on {one.machine}" if other and one.version == other.version else one.version
 
 
 def _title(version: Version) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from components.endpoint_pusher import names
+from components.endpoint_pusher import machine, names
+from components.endpoint_pusher.machine import Machine
 from marco_model.errors import InputError
 
 
@@ -19,6 +20,7 @@ class Deployed:
     share: int
     created: str
     name: str
+    machine: Machine = dataclasses.field(default_factory=Machine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +44,16 @@ class State:
 
     @property
     def canary(self) -> Deployed | None:
-        """The model on trial beside the proven one: the newest that has traffic, or that is not the way back."""
-        serving, before = self.serving, self.labels.get(names.PREVIOUS)
-        others = [one for one in self.deployed if one != serving and (one.share or one.version != before)]
+        """The model on trial beside the proven one: the newest that has traffic, or that is not left from before."""
+        others = [one for one in self.deployed if one != self.serving and (one.share or not self._left(one))]
         return max(others, key=lambda one: (one.share > 0, one.created), default=None)
+
+    def _left(self, one: Deployed) -> bool:
+        """Whether a model without traffic is the way back, or the proven version on the machine that it had before."""
+        serving = self.serving
+        if serving and (one.model, one.version) == (serving.model, serving.version):
+            return one.created < serving.created
+        return one.version == self.labels.get(names.PREVIOUS)
 
     @property
     def withdrawn(self) -> str | None:
@@ -53,9 +61,10 @@ class State:
         version, _, instead = self.labels.get(names.WITHDRAWN, "").partition("-")
         return version if self.serving and self.serving.id == instead else None
 
-    def of(self, model: str, version: str) -> Deployed | None:
-        """Returns the deployment of a version, the one with most traffic where there are several."""
+    def of(self, model: str, version: str, machine: Machine | None = None) -> Deployed | None:
+        """Returns the deployment of a version (on `machine`), the one with most traffic where there are several."""
         found = [one for one in self.deployed if one.version == version and one.model == names.last(model)]
+        found = [one for one in found if machine in (None, one.machine)]
         return max(found, key=lambda one: one.share, default=None)
 
     def by_id(self, identity: str) -> Deployed | None:
@@ -82,18 +91,21 @@ def read(endpoint: Any) -> State:
                 share=int(endpoint.traffic_split.get(one.id, 0)),
                 created=one.create_time.isoformat(timespec="seconds") if one.create_time else "",
                 name=one.display_name,
+                machine=machine.read(one),
             )
             for one in endpoint.deployed_models
         ),
     )
 
 
-def check_free(state: State, version: str) -> None:
-    """Raises `InputError` where another version than `version` is on trial, or more than two share the traffic."""
-    serving = state.serving
-    busy = [one for one in state.deployed if one.share and one != serving and one.version != version]
+def check_free(state: State, version: str, there: Deployed | None) -> None:
+    """Raises `InputError` where another than `there`, the deployment of `version` that is meant, is on trial."""
+    busy = [one for one in state.deployed if one.share and one not in (state.serving, there)]
     if busy:
-        told = ", ".join(f"version {one.version} has {one.share} %" for one in busy)
+        told = ", ".join(
+            f"version {one.version}{f' on {one.machine}' if one.version == version else ''} has {one.share} %"
+            for one in busy
+        )
         raise InputError(
             f"on endpoint {state.display_name} {told}; marco deploy promote or marco deploy rollback it first"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from typing import Any
 
 from components.endpoint_pusher import names
@@ -23,11 +25,15 @@ class Release:
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """A version in the registry; `model` is its parent's resource name, `number` a count from 1, as text."""
+    """A version in the registry; `model` is its parent's resource name, `number` a count from 1, as text.
+
+    `fingerprint` and `container` are what its labels say of its files and of what serves them.
+    """
 
     model: str
     number: str
     fingerprint: str
+    container: str
     run: str
     uri: str
     aliases: tuple[str, ...]
@@ -66,12 +72,16 @@ def listed(api: Api, model: str) -> list[Version]:
 def ensure(api: Api, options: Endpoint, model: str, release: Release) -> Version:
     """Returns the version that `release` is of the model `model`, a display name; uploads it where it is not there.
 
+    A version is the same files at the same place in the same container. Place and container are a version's for good,
+    and where files have moved away they may be gone when it is deployed again.
+
     The files are not copied by us: Vertex AI takes them from the bucket. Raises `InputError` for a release that lies
     elsewhere.
     """
     if not is_object(release.uri):
         raise InputError(f"{release.uri} is not on gs://, where Vertex AI takes models from; set destination to gs://…")
-    mark = names.label(release.fingerprint[:32])
+    container, mark = _container(options), names.label(release.fingerprint[:32])
+    sought = (mark, _mark(container), release.uri.rstrip("/"))
     place = f"{api.place.parent}/models/{names.identity(model)}"
     parent: list[str] = []
 
@@ -79,12 +89,13 @@ def ensure(api: Api, options: Endpoint, model: str, release: Release) -> Version
         parent[:] = [found] if (found := find_model(api, model)) else []
         if not parent:
             return None
-        same = [one for one in listed(api, parent[0]) if one.fingerprint == mark]
+        known = listed(api, parent[0])
+        same = [one for one in known if (one.fingerprint, one.container, one.uri.rstrip("/")) == sought]
         # An upload whose answer was lost and which no list showed may have been asked for twice.
         return same[0] if same else None
 
     def act() -> Any:
-        request: dict[str, Any] = {"parent": api.place.parent, "model": _body(options, model, release, mark)}
+        request: dict[str, Any] = {"parent": api.place.parent, "model": _body(model, release, container, mark)}
         request |= {"parent_model": parent[0]} if parent else {"model_id": names.last(place)}
         api.show(f"Uploading {release.uri} as a {'version' if parent else 'first version'} of {model}")
         return api.act("Model", "upload_model", request)
@@ -105,12 +116,21 @@ def make_default(api: Api, version: Version) -> None:
     api.ensure(look, lambda: api.act("Model", "merge_version_aliases", request))
 
 
-def _body(options: Endpoint, name: str, release: Release, mark: str) -> dict[str, Any]:
+def _container(options: Endpoint) -> dict[str, Any]:
     container: dict[str, Any] = {"image_uri": options.container}
     if options.server == "marco":
         # Routes are left to Vertex AI, which tells them to the container by AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE.
         container |= {"command": ["marco", "serve"], "ports": [{"container_port": 8080}]}
-    labels = {names.FINGERPRINT: mark, "managed-by": names.MANAGED}
+    return container
+
+
+def _mark(container: dict[str, Any]) -> str:
+    """Returns what a label says of a container; Vertex AI's reference does not promise to return what was given."""
+    return hashlib.sha256(json.dumps(container, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _body(name: str, release: Release, container: dict[str, Any], mark: str) -> dict[str, Any]:
+    labels = {names.FINGERPRINT: mark, names.CONTAINER: _mark(container), "managed-by": names.MANAGED}
     if release.run:
         labels[names.RUN] = names.label(release.run)
     return {
@@ -118,7 +138,7 @@ def _body(options: Endpoint, name: str, release: Release, mark: str) -> dict[str
         "artifact_uri": release.uri,
         "container_spec": container,
         "labels": labels,
-        "version_description": f"{release.uri} sha256 {release.fingerprint}",
+        "version_description": f"{release.uri} sha256 {release.fingerprint} in {container['image_uri']}",
     }
 
 
@@ -127,6 +147,7 @@ def _version(model: str, one: Any) -> Version:
         model=model,
         number=one.version_id,
         fingerprint=one.labels.get(names.FINGERPRINT, ""),
+        container=one.labels.get(names.CONTAINER, ""),
         run=one.labels.get(names.RUN, ""),
         uri=one.artifact_uri,
         aliases=tuple(one.version_aliases),

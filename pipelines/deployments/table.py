@@ -6,7 +6,7 @@ from components.endpoint_pusher import names, versions
 from components.endpoint_pusher.state import Deployed, State
 from components.vertex.api import Api
 
-COLUMNS = ("version", "traffic", "role", "deployed", "fingerprint", "model", "MLflow run")
+COLUMNS = ("version", "traffic", "role", "deployed", "fingerprint", "model", "MLflow run", "machine")
 
 
 def rows(state: State, known: dict[tuple[str, str], versions.Version]) -> list[tuple[str, ...]]:
@@ -18,7 +18,7 @@ def rows(state: State, known: dict[tuple[str, str], versions.Version]) -> list[t
     for one in sorted(state.deployed, key=lambda one: (-one.share, one.created)):
         version = known.get((one.model, one.version))
         told = (version.fingerprint[:12], version.uri, version.run) if version else ("", "", "")
-        found.append((one.version, f"{one.share} %", _role(state, one), one.created, *told))
+        found.append((one.version, f"{one.share} %", _role(state, one), one.created, *told, str(one.machine)))
     return found
 
 

@@ -1,5 +1,6 @@
 """A stand-in for Vertex AI that watches over an endpoint, and small models for it."""
 
+import collections
 import contextlib
 import copy
 import importlib.util
@@ -27,9 +28,9 @@ def scores_of(content, uri):
 class World:
     """Everything that a test needs: `api`, `service`, and what the endpoint `marco` went through.
 
-    `broken`: URIs of models that answer wrongly once deployed, with an error where `failing`, with a 400 where
-    `refusing`. `moments`: the traffic of every endpoint by version, each time that something changed. `proven`:
-    versions that have answered rightly.
+    `broken`: URIs of models, or containers, that answer wrongly once deployed, with an error where `failing`, with a
+    400 where `refusing`. `moments`: the traffic of every endpoint by version, each time that something changed.
+    `proven`: versions that have answered rightly.
     """
 
     def __init__(self, service):
@@ -55,6 +56,15 @@ class World:
         version = versions.ensure(self.api, options, "marco", versions.Release(uri, f"{number}" * 64, f"run-{number}"))
         return rollout.push(self.api, options, version, self.golden(uri))
 
+    def promote(self, number, **changes):
+        """Promotes what is on trial as a new command would, with options of its own."""
+        (version,) = [
+            one
+            for one in versions.listed(self.api, versions.find_model(self.api, "marco"))
+            if one.number == str(number)
+        ]
+        return rollout.promote(self.api, self.options(**changes), version, self.golden(version.uri))
+
     def rollback(self, to=None, **changes):
         return rollout.rollback(self.api, self.options(**changes), to)
 
@@ -64,7 +74,20 @@ class World:
         if endpoint is None:
             return {}
         version = {one.id: one.model_version_id for one in endpoint.deployed_models}
-        return {version[key]: share for key, share in endpoint.traffic_split.items()}
+        found = collections.Counter()
+        for key, share in endpoint.traffic_split.items():
+            found[version[key]] += share
+        return dict(found)
+
+    def machines(self):
+        """Returns per cent by version and machine type."""
+        endpoint = self.service.endpoints["marco"]
+        return {
+            (one.model_version_id, one.dedicated_resources.machine_spec.machine_type): endpoint.traffic_split.get(
+                one.id, 0
+            )
+            for one in endpoint.deployed_models
+        }
 
     def deployed(self, name="marco"):
         endpoint = self.service.endpoints.get(name)
@@ -77,7 +100,7 @@ class World:
         labels["marco-withdrawn"] = labels.get("marco-withdrawn", "").partition("-")[0]
         versions = [(one.version_id, one.artifact_uri) for one in self.service.models["marco"]]
         default = [one.version_id for one in self.service.models["marco"] if "default" in one.version_aliases]
-        return self.traffic(), self.deployed(), self.deployed("marco-check"), labels, versions, default
+        return self.machines(), self.deployed(), self.deployed("marco-check"), labels, versions, default
 
     @contextlib.contextmanager
     def again(self):
@@ -105,7 +128,7 @@ class World:
         if uri in self.refusing:
             raise ValueError("no such input")
         scores = scores_of(content, uri)
-        if uri in self.broken:
+        if {uri, self.service.asked.container_spec.image_uri} & self.broken:
             scores = scores[::-1]
         else:
             self.proven.add(self.service.asked.version_id)

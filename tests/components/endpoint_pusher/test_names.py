@@ -7,10 +7,19 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.endpoint_pusher import names, state
+from components.endpoint_pusher import machine, names, state
 from components.endpoint_pusher.golden import tries_for
+from components.endpoint_pusher.options import Endpoint
 from components.endpoint_pusher.state import Deployed, State
 
+BIG = Endpoint(
+    "marco",
+    machine_type="n1-standard-8",
+    accelerator="NVIDIA_TESLA_T4",
+    accelerators=2,
+    max_replicas=3,
+    service_account="me@crystals",
+)
 PLACE = "projects/1/locations/europe-west4"
 
 
@@ -35,6 +44,14 @@ def test_a_model_with_traffic_is_asked_until_a_miss_is_one_in_a_million():
     assert [tries_for(share) for share in (100, 50, 10)] == [1, 20, 132]
     for share in range(1, 100):
         assert (1 - share / 100) ** tries_for(share) <= 1.000001e-6 < (1 - share / 100) ** (tries_for(share) - 1)
+
+
+def test_of_one_version_the_older_deployment_is_left_by_a_change_of_machine():
+    for share, trial in ((0, None), (10, "a")):
+        told = endpoint({names.SERVING: "b"}, ("a", "1", share), ("b", "1", 100 - share))
+        assert (told.canary.id if told.canary else None) == trial
+        told = endpoint({names.SERVING: "a"}, ("a", "1", 100 - share), ("b", "1", share))
+        assert told.canary.id == "b"
 
 
 def endpoint(labels, *deployed):
@@ -84,8 +101,15 @@ def test_a_message_is_read():
     message = types.Endpoint(
         name=f"{PLACE}/endpoints/2",
         etag="3",
-        deployed_models=[{"id": "4", "model": f"{PLACE}/models/marco", "model_version_id": "5"}],
+        deployed_models=[
+            {"id": "4", "model": f"{PLACE}/models/marco", "model_version_id": "5"},
+            {"id": "6", "model": f"{PLACE}/models/marco", "model_version_id": "5", **machine.wanted(BIG).message()},
+        ],
         traffic_split={"4": 100},
     )
-    (one,) = state.read(message).deployed
+    one, other = state.read(message).deployed
     assert (one.id, one.model, one.version, one.share) == ("4", "marco", "5", 100)
+    assert machine.kept(BIG, one.machine) == BIG
+    assert other.machine == machine.wanted(BIG)
+    assert str(other.machine) == "n1-standard-8, 2 NVIDIA_TESLA_T4, 1 to 3 replicas, as me@crystals"
+    assert machine.kept(Endpoint("marco"), other.machine) == BIG

@@ -91,6 +91,119 @@ def test_a_container_that_does_not_come_up_changes_nothing(world):
     assert world.traffic() == {V1: 100} and world.deployed() == [V1] and world.deployed("marco-check") == []
 
 
+OTHER = {"container": "europe-west4-docker.pkg.dev/p/marco:2", "server": "marco"}
+
+
+def test_another_container_is_another_version(world):
+    world.push(1)
+    world.broken.add(OTHER["container"])
+    with pytest.raises(GoldenFailed, match="version 2 is taken back, version 1 has all the traffic"):
+        world.push(1, check_endpoint=False, **OTHER)
+    assert world.traffic() == {V1: 100}
+    world.broken.clear()
+    world.moments.clear()
+    world.push(1, **OTHER)
+    assert {V1: 50, V2: 50} in [split for name, split, _ in world.moments if name == "marco"]
+    assert world.traffic() == {V2: 100} and world.deployed() == [V2]
+    first, second = world.service.models["marco"]
+    assert second.container_spec.image_uri == OTHER["container"]
+    assert list(second.container_spec.command) == ["marco", "serve"]
+    assert first.labels["marco-fingerprint"] == second.labels["marco-fingerprint"]
+    world.push(1, container=OTHER["container"])
+    world.push(1, **OTHER)
+    assert len(world.service.models["marco"]) == 3 and world.traffic() == {V2: 100}
+    assert world.rollback(to=V1)[1] == "version 2 taken back, 1 serves"
+
+
+def test_the_same_files_at_another_place_are_another_version(world):
+    for place, number in (("old", V1), ("new", V2), ("new/", V2), ("old", V1)):
+        release = versions.Release(f"gs://{place}", "a" * 64)
+        assert versions.ensure(world.api, world.options(), "marco", release).number == number
+
+
+BIG = {"machine_type": "n1-standard-8"}
+SMALL = {"machine_type": "n2-standard-4"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accelerator": "NVIDIA_TESLA_T4", "accelerators": 1},
+        {"min_replicas": 2, "max_replicas": 3},
+        {"service_account": "server@crystals.iam.gserviceaccount.com"},
+        BIG,
+    ],
+)
+def test_another_machine_takes_over_like_a_version_and_the_old_one_goes(world, changes):
+    world.push(1)
+    world.push(2)
+    (before,) = world.service.endpoints["marco"].deployed_models
+    seen = []
+    world.service.watch = lambda: seen.append(dict(world.service.endpoints["marco"].traffic_split))
+    world.push(2, **changes)
+    (after,) = world.service.endpoints["marco"].deployed_models
+    assert {before.id: 50, after.id: 50} in seen
+    assert all(sum(split.values()) == 100 for split in seen)
+    assert world.traffic() == {V2: 100} and len(world.service.models["marco"]) == 2
+    resources, machine = after.dedicated_resources, after.dedicated_resources.machine_spec
+    got = {
+        "accelerator": machine.accelerator_type.name,
+        "accelerators": machine.accelerator_count,
+        "min_replicas": resources.min_replica_count,
+        "max_replicas": resources.max_replica_count,
+        "service_account": after.service_account,
+        "machine_type": machine.machine_type,
+    }
+    assert {name: got[name] for name in changes} == changes
+    requests = len(world.service.requests)
+    world.push(2, **changes)
+    assert all(one.startswith("GET") for one in world.service.requests[requests:])
+    assert world.rollback()[1] == "version 2 taken back, 1 serves"
+    (back,) = world.service.endpoints["marco"].deployed_models
+    assert back.dedicated_resources == resources
+
+
+def test_a_machine_on_which_the_version_fails_is_taken_back(world):
+    world.push(1)
+    score = world.service.score
+
+    def fail(content, uri):
+        if len(world.deployed()) == 2:
+            raise ArithmeticError("out of memory")
+        return score(content, uri)
+
+    world.service.score = fail
+    told = "version 1 on n1-standard-8 is taken back, version 1 on n2-standard-4 has all the traffic"
+    with pytest.raises(GoldenFailed, match=told):
+        world.push(1, **BIG)
+    assert world.machines() == {(V1, "n2-standard-4"): 100}
+
+
+def test_a_machine_on_trial_is_promoted_or_taken_back(world):
+    world.push(1)
+    for _ in range(2):
+        world.push(1, traffic=(10,), **BIG)
+        assert world.machines() == {(V1, "n2-standard-4"): 90, (V1, "n1-standard-8"): 10}
+        told = world.rollback()[1]
+        assert told == "version 1 on n1-standard-8 taken back, 1 on n2-standard-4 serves"
+        assert world.machines() == {(V1, "n2-standard-4"): 100}
+    world.push(1, traffic=(10,), **BIG)
+    with pytest.raises(InputError, match="version 1 on n1-standard-8 has 10 %; marco deploy promote or"):
+        world.push(1, **SMALL)
+    for _ in range(2):
+        world.promote(1)
+        assert world.machines() == {(V1, "n1-standard-8"): 100}
+
+
+def test_a_version_on_trial_keeps_its_machine_when_it_is_promoted(world):
+    world.push(1)
+    world.push(2, traffic=(10,), **BIG)
+    with pytest.raises(InputError, match="version 2 on n1-standard-8 has 10 %"):
+        world.push(2, **SMALL)
+    world.promote(2)
+    assert world.machines() == {(V2, "n1-standard-8"): 100}
+
+
 def test_what_a_killed_push_left_on_the_check_endpoint_is_taken_away(world):
     """Another model's version of the same number, or another version, deployed or still being deployed."""
     options = world.options()
@@ -279,6 +392,20 @@ def canary_and_back(world):
     world.rollback()
 
 
+def another_container(world):
+    world.push(1, **OTHER)
+
+
+def another_machine(world):
+    world.push(1, **BIG)
+
+
+def machine_and_promote(world):
+    """A machine on trial, promoted by a command that does not name it."""
+    world.push(1, traffic=(50,), check_endpoint=False, **BIG)
+    world.promote(1)
+
+
 def back(world):
     world.rollback()
 
@@ -288,7 +415,15 @@ def back_to_one(world):
 
 
 # Where a command begins, the command, and the traffic that an unproven version may have.
-SWEPT = [("served", push_two, 0), ("served", canary_and_back, 50), ("failed", back, 0), ("tried", back_to_one, 0)]
+SWEPT = [
+    ("served", push_two, 0),
+    ("served", canary_and_back, 50),
+    ("served", another_container, 0),
+    ("served", another_machine, 0),
+    ("served", machine_and_promote, 0),
+    ("failed", back, 0),
+    ("tried", back_to_one, 0),
+]
 
 
 def requests_of(world, command):
