@@ -51,12 +51,13 @@ def wanted(options: Endpoint) -> Machine:
 def read(deployed: Any) -> Machine:
     """Returns what a message `DeployedModel` tells."""
     resources = deployed.dedicated_resources
-    accelerators = resources.machine_spec.accelerator_count
+    spec = resources.machine_spec
+    kind = spec.accelerator_type
     return Machine(
-        machine_type=resources.machine_spec.machine_type,
+        machine_type=spec.machine_type,
         # A kind that this library does not know yet is a bare number.
-        accelerator=getattr(kind := resources.machine_spec.accelerator_type, "name", str(kind)) if accelerators else "",
-        accelerators=accelerators,
+        accelerator=getattr(kind, "name", str(kind)) if spec.accelerator_count else "",
+        accelerators=spec.accelerator_count,
         min_replicas=resources.min_replica_count,
         max_replicas=resources.max_replica_count,
         service_account=deployed.service_account,

@@ -79,7 +79,10 @@ def promote(
 
 def rollback(
     endpoint: options.Name = None,
-    to: Annotated[Optional[str], typer.Option(help="The version that is to serve; by default the one before.")] = None,  # noqa: UP045
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The version that is to serve, one that once did; by default the one before."),
+    ] = None,
     project: options.Project = None,
     location: options.Location = None,
     preset: options.Preset = None,

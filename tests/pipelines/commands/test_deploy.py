@@ -104,6 +104,8 @@ def test_from_a_first_model_to_a_canary_and_back(vertex):
     assert "version 2 taken back, 1 serves" in marco(vertex, "rollback")
     assert row(marco(vertex, "status"), "1")[1:3] == ["100 %", "serves"]
     assert "promote" not in marco(vertex, "promote")
+    command = ["push", "--model", "gs://models/marco/1", "--set", "endpoint.machine_type=n1-standard-8"]
+    assert row(marco(vertex, *command), "1")[7] == "n1-standard-8"
 
 
 def test_what_cannot_be_done_is_said(vertex):
