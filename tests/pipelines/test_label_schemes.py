@@ -154,4 +154,6 @@ def test_mlflow_knows_the_trained_classes(ran):
     version = client.get_model_version_by_alias("marco", "champion").version
     folder = pathlib.Path(client.get_model_version_download_uri("marco", version).removeprefix("file://"))
     outputs = json.loads(yaml.safe_load((folder / "MLmodel").read_text())["signature"]["outputs"])
-    assert [column["name"] for column in outputs] == expected_classes(labels)
+    classes = expected_classes(labels)
+    calibrated = [f"probability_{name}" for name in classes]
+    assert [column["name"] for column in outputs] == ["class", *classes, *calibrated, "version"]
