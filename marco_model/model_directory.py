@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from marco_model.errors import InputError
+from marco_model.labels import CLASSES
 
 METADATA = "assets.extra/marco.json"
 """In a model's folder, what `marco_model.export.export` was told of it; the published model of 2018 has none."""
@@ -46,3 +47,8 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
         return metadata | {"classes": list(metadata["classes"])}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
+
+
+def class_names(saved_model: Path) -> list[str]:
+    """Returns the classes of the model in a SavedModel's folder, in the scores' order; raises as read_metadata."""
+    return list(read_metadata(saved_model).get("classes", CLASSES))

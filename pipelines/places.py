@@ -48,9 +48,9 @@ def remote(configuration: Configuration, root: str) -> Places:
     it would lie in an object store that can't hold it, or where models would be published within a container.
     """
     root, shared = root.rstrip("/"), _lasting(configuration, root)
-    if "://" in shared and not shared.startswith("gs://"):
+    if is_remote(shared) and not shared.startswith("gs://"):
         raise InputError(f"root {root} cannot hold checkpoints; set cluster.volumes and cluster.shared, a path in one")
-    if "://" in shared and not configuration.tracking.uri:
+    if is_remote(shared) and not configuration.tracking.uri:
         raise InputError(f"root {root} cannot hold MLflow's SQLite file; --set tracking.uri=http://HOST of a server")
     destination = configuration.destination
     if destination and not is_remote(destination) and not destination.startswith("/"):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marco_model.errors import InputError
-from marco_model.labels import CLASSES
-from marco_model.model_directory import read_metadata
+from marco_model.model_directory import class_names
 
 SIGNATURE = "serving_examples"
 MEND = (
@@ -40,7 +39,7 @@ def columns(folder: Path, classes: Sequence[str]) -> list[int]:
 
     Raises `InputError` where its classes are others, or where it cannot be loaded or takes no examples.
     """
-    found = list(read_metadata(folder).get("classes", CLASSES))
+    found = class_names(folder)
     if set(found) != set(classes):
         raise InputError(f"its classes are {', '.join(found)}, and the candidate's are {', '.join(classes)}")
     import tensorflow as tf

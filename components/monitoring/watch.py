@@ -74,12 +74,11 @@ def check_images(
 def model_facts(directory: Path) -> dict[str, Any]:
     """Returns `name`, `fingerprint` and `classes` of the classifier in `directory`; raises InputError without one."""
     from components.pusher.storage import fingerprint
-    from marco_model.labels import CLASSES
-    from marco_model.model_directory import PUBLISHED_NAME, read_metadata
+    from marco_model.model_directory import PUBLISHED_NAME, class_names, read_metadata
 
     metadata = read_metadata(directory)
     return {
         "name": metadata.get("name", directory.name) if metadata else PUBLISHED_NAME,
         "fingerprint": fingerprint(directory),
-        "classes": list(metadata.get("classes", CLASSES)),
+        "classes": class_names(directory),
     }

@@ -14,8 +14,7 @@ from tfx.utils import io_utils, path_utils
 from components.mlflow_tracking import names, registry, tracking
 from components.pusher import storage
 from components.pusher.record import RECORD_FILE
-from marco_model.labels import CLASSES
-from marco_model.model_directory import read_metadata
+from marco_model.model_directory import class_names
 
 POD_RUN = "MARCO_RUN"
 """Where a step on Kubeflow Pipelines finds its run's id (`pipelines.kubeflow_package`)."""
@@ -55,7 +54,7 @@ class Executor(base_executor.BaseExecutor):
                     run,
                     name,
                     saved_model,
-                    classes=list(read_metadata(saved_model).get("classes", CLASSES)),
+                    classes=class_names(saved_model),
                     fingerprint=storage.fingerprint(saved_model),
                     published_at=version.path if version else None,
                     tags=self._lineage(exec_properties),
