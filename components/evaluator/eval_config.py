@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,12 +23,7 @@ def eval_config(thresholds: Mapping[str, float], classes: Sequence[str], auc_cla
     from tensorflow_model_analysis.proto import config_pb2
 
     check_thresholds(thresholds, classes, auc_classes)
-    metric = config_pb2.MetricConfig(
-        class_name="ClassificationMetrics",
-        module="components.evaluator.metrics",
-        config=json.dumps({"classes": list(classes), "auc_classes": list(auc_classes)}),
-    )
-    spec = config_pb2.MetricsSpec(metrics=[metric])
+    spec = config_pb2.MetricsSpec()
     for name, bound in thresholds.items():
         # TFMA applies a threshold without slices to every slice; this one is for all examples together.
         threshold = config_pb2.PerSliceMetricThreshold(

@@ -1,10 +1,8 @@
-"""Judges the served model by TFMA, keeps its scores, blesses it or not, and writes the verdict to MLflow."""
+"""Judges the served model slice by slice, keeps its scores, blesses it or not, and writes the verdict to MLflow."""
 
 import json
 from typing import Any
 
-import apache_beam as beam
-import tensorflow_model_analysis as tfma
 from absl import logging
 from tfx import types
 from tfx.dsl.components.base import base_beam_executor
@@ -12,7 +10,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.evaluator import prediction_table, predictions, results
+from components.evaluator import prediction_table, predictions, results, slices, tfma_files
 from components.evaluator.blessing import bless
 from components.evaluator.eval_config import eval_config
 from components.evaluator.names import ALL, OVERALL
@@ -41,12 +39,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
         split = exec_properties["split"]
         files = split_files(input_dict["examples"], split)
-        self._evaluate(files, path_utils.serving_model_path(model.uri), config, output, exec_properties["batch_size"])
+        model_path = path_utils.serving_model_path(model.uri)
+        with expected_errors(), self._make_beam_pipeline() as pipeline:
+            predictions.write_table(pipeline, files, model_path, exec_properties["batch_size"], output)
 
-        slices = results.read_tfma(output, classes)
-        if not slices[OVERALL]:
+        table = prediction_table.read(output)
+        if table.empty:
             raise InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
-        validation = tfma.load_validation_result(output)
+        judged = slices.judged(table, classes, auc_classes)
+        validation = tfma_files.write(output, judged, config, model_path)
         missed = list(results.failures(validation))
         if not thresholds:
             missed = ["no threshold is set, so nothing can be blessed"]
@@ -56,26 +57,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             "blessed": validation.validation_ok and not missed,
             "thresholds": thresholds,
             "failures": missed,
-            "slices": slices,
+            "slices": results.by_name(judged),
         }
         io_utils.write_string_file(f"{output}/{results.METRICS_FILE}", json.dumps(evaluation, indent=1) + "\n")
         bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, evaluation["blessed"])
         if missed:
             logging.warning("The model is not blessed: %s.", "; ".join(missed))
         _track(model.uri, evaluation)
-
-    def _evaluate(self, files: list[str], model_path: str, config: Any, output: str, batch_size: int) -> None:
-        with expected_errors(), self._make_beam_pipeline() as pipeline:
-            predicted = predictions.predict(pipeline, files, model_path, batch_size)
-            predicted | "Table" >> predictions.WriteTable(f"{output}/{prediction_table.PREDICTIONS_FILE}")
-            (
-                predicted
-                | "Slice" >> beam.FlatMap(predictions.slices)
-                | "Evaluate"
-                >> tfma.ExtractEvaluateAndWriteResults(
-                    eval_config=config, extractors=predictions.extractors(), output_path=output
-                )
-            )
 
 
 def split_files(examples: list[types.Artifact], split: str) -> list[str]:

@@ -1,17 +1,15 @@
-"""The model run once over the examples: scores without images, from which both the slices and the table are made."""
+"""The model run once over the examples, by Beam's workers: a table of scores, from which everything else is made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import apache_beam as beam
 import numpy as np
-from tensorflow_model_analysis import constants
-from tensorflow_model_analysis.extractors import extractor, slice_key_extractor
 
 from components.evaluator import prediction_table
-from components.evaluator.names import CROSS, SLICES
+from components.evaluator.names import SLICES
 from marco_data import contract
 from marco_model.errors import InputError
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ROWS = 8192
-"""Rows in one element: many, for TFMA takes about a millisecond for every one and slice, however short."""
+"""Rows in one element."""
 _TEXTS = (contract.FILENAME, *SLICES)
 _NUMBERS = (contract.IMAGE_ID, contract.LABEL)
 
@@ -93,31 +91,21 @@ def _joined(parts: Sequence[Predicted]) -> Predicted:
     return Predicted(parts[0].shard, parts[0].first, features, np.concatenate([part.scores for part in parts]))
 
 
-def predict(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int) -> Any:
-    """Returns a PCollection of `Predicted`: the SavedModel at `model_path` over every record of `files`."""
-    return (
+def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str) -> None:
+    """Adds to `pipeline`: the SavedModel at `model_path` over every record of `files`, as one table in `output`.
+
+    Workers share the files among them; the one that writes holds the whole table (`components.evaluator.
+    prediction_table`) once. `output` may be a URI.
+    """
+    path = f"{output}/{prediction_table.PREDICTIONS_FILE}"
+    _ = (
         pipeline
         | "Files" >> beam.Create(list(files))
         | "Spread" >> beam.Reshuffle()
         | "Predict" >> beam.ParDo(Predict(model_path, batch_size))
+        | "Gather" >> beam.combiners.ToList()
+        | "Write" >> beam.Map(lambda parts: prediction_table.write(frame(parts), path))
     )
-
-
-class WriteTable(beam.PTransform):
-    """From `Predicted` to one Parquet file at `path`, which may be a URI; a worker holds the whole table once."""
-
-    def __init__(self, path: str):
-        super().__init__()
-        self._path = path
-
-    def expand(self, predicted: Any) -> Any:
-        """Gathers, sorts and writes."""
-        path = self._path
-        return (
-            predicted
-            | "Gather" >> beam.combiners.ToList()
-            | "Write" >> beam.Map(lambda parts: prediction_table.write(frame(parts), path))
-        )
 
 
 def frame(parts: Iterable[Predicted]) -> pd.DataFrame:
@@ -145,35 +133,3 @@ def frame(parts: Iterable[Predicted]) -> pd.DataFrame:
 
 def _text(values: np.ndarray) -> list[str]:
     return [value.decode("utf-8", "replace") for value in values.tolist()]
-
-
-def slices(predicted: Predicted) -> Iterator[dict[str, Any]]:
-    """Yields TFMA extracts: all examples, those of each value of each feature, and those of each pair of values."""
-    labels, scores = predicted.features[contract.LABEL], predicted.scores
-    yield _extract(labels, scores, ())
-    for names in (*((name,) for name in SLICES), CROSS):
-        values = [predicted.features[name] for name in names]
-        for key in sorted(set(zip(*(value.tolist() for value in values), strict=True))):
-            chosen = np.all([value == one for value, one in zip(values, key, strict=True)], axis=0)
-            texts = (one.decode("utf-8", "replace") for one in key)
-            yield _extract(labels[chosen], scores[chosen], tuple(zip(names, texts, strict=True)))
-
-
-def _extract(labels: np.ndarray, scores: np.ndarray, slice_key: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    keys = np.empty([1], object)
-    keys[0] = slice_key
-    return {
-        constants.INPUT_KEY: b"",  # TFMA counts its bytes, and warns about every extract that has none.
-        constants.LABELS_KEY: labels,
-        constants.PREDICTIONS_KEY: scores,
-        constants.SLICE_KEY_TYPES_KEY: keys,
-    }
-
-
-def extractors() -> list[Any]:
-    """Returns what TFMA needs between these extracts and its evaluators: a stage by the name they wait for."""
-    return [
-        extractor.Extractor(
-            stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.Map(lambda extract: extract)
-        )
-    ]

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain JSON beside TFMA's files: written once from them, read without TFX or TFMA.
+"""What an evaluation found, as plain JSON beside TFMA's files: read without TFX or TFMA.
 
 `metrics.json`:
 
@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.evaluator.names import ALL, COUNT, CROSS_NAME, OVERALL, SLICES, TIMES
+from components.evaluator.names import ALL, CROSS_NAME, OVERALL, SLICES, TIMES
+from marco_data.files import is_remote
 from marco_model.errors import InputError
+
+if TYPE_CHECKING:
+    from components.evaluator.slices import Slice
 
 METRICS_FILE = "metrics.json"
 
@@ -32,7 +36,7 @@ def slice_metrics(evaluation_uri: str) -> dict[str, Any]:
         InputError: there is none.
     """
     path = f"{evaluation_uri.rstrip('/')}/{METRICS_FILE}"
-    if "://" in path:
+    if is_remote(path):
         import tensorflow as tf
 
         with tf.io.gfile.GFile(path) as file:
@@ -57,37 +61,14 @@ def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def read_tfma(output_path: str, classes: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns the `slices` of `metrics.json` from what TFMA wrote to `output_path`."""
-    import tensorflow_model_analysis as tfma
-
-    slices: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
-    for found in tfma.load_metrics(output_path):
-        values = {pair.key.name: pair.value.double_value.value for pair in found.metric_keys_and_values}
-        count = int(values.pop(COUNT))
-        numbers = {name: None if math.isnan(value) else value for name, value in sorted(values.items())}
-        kind, value = _slice_name(found.slice_key)
-        slices[kind][value] = {"count": count, **numbers}
-    for found in tfma.load_plots(output_path):
-        kind, value = _slice_name(found.slice_key)
-        slices[kind][value]["confusion_matrix"] = _matrix(found, len(classes))
-    return {kind: dict(sorted(values.items())) for kind, values in slices.items()}
-
-
-def _slice_name(slice_key: Any) -> tuple[str, str]:
-    values = {single.column: single.bytes_value.decode() for single in slice_key.single_slice_keys}
-    if not values:
-        return OVERALL, ALL
-    names = [name for name in SLICES if name in values]
-    return TIMES.join(names), TIMES.join(values[name] for name in names)
-
-
-def _matrix(found: Any, classes: int) -> list[list[int]]:
-    matrix = [[0] * classes for _ in range(classes)]
-    for pair in found.plot_keys_and_values:
-        for entry in pair.value.multi_class_confusion_matrix_at_thresholds.matrices[0].entries:
-            matrix[entry.actual_class_id][entry.predicted_class_id] = int(entry.num_weighted_examples)
-    return matrix
+def by_name(slices: Iterable[Slice]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns the `slices` of `metrics.json`, sorted by their values; no example in a kind leaves it empty."""
+    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
+    for one in slices:
+        kind, value = (TIMES.join(texts) for texts in zip(*one.key, strict=True)) if one.key else (OVERALL, ALL)
+        numbers = {name: None if math.isnan(share) else share for name, share in sorted(one.metrics.items())}
+        found[kind][value] = {"count": one.count, **numbers, "confusion_matrix": one.confusion.tolist()}
+    return {kind: dict(sorted(values.items())) for kind, values in found.items()}
 
 
 def failures(validation: Any) -> Iterator[str]:

@@ -92,8 +92,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
     def _predict(self, model_path: str, files: list[str], output: str, batch_size: int) -> None:
         with expected_errors(), self._make_beam_pipeline() as pipeline:
-            predicted = predictions.predict(pipeline, files, model_path, batch_size)
-            predicted | "Table" >> predictions.WriteTable(f"{output}/{prediction_table.PREDICTIONS_FILE}")
+            predictions.write_table(pipeline, files, model_path, batch_size, output)
 
     def _runs_here(self) -> bool:
         runners = [one.partition("=")[2] for one in self._beam_pipeline_args or [] if one.startswith("--runner=")]

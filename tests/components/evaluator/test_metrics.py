@@ -22,24 +22,19 @@ def test_auc_is_sklearns_with_ties(pairs):
         assert found == pytest.approx(sklearn.metrics.roc_auc_score(positive, scores))
 
 
-def test_accumulators_merge_to_the_same_as_one_batch():
-    from components.evaluator.metrics import _Combiner
+@given(st.integers(0, 10_000), st.integers(1, 40))
+@settings(deadline=None, max_examples=100)
+def test_metrics_are_sklearns_or_undefined(seed, count):
+    from components.evaluator.metrics import metrics_of
     from marco_model.labels import CLASSES
 
-    class Batch:
-        def __init__(self, labels, predictions):
-            self.labels, self.predictions = labels, predictions
-
-    rng = np.random.default_rng(1)
-    labels, scores = rng.integers(0, 4, 50), rng.random([50, 4]).astype(np.float32)
-    combiner = _Combiner(CLASSES, ["Crystals"])
-    parts = [
-        combiner.compact(combiner.add_input(combiner.create_accumulator(), Batch(labels[part], scores[part])))
-        for part in (slice(0, 7), slice(7, 8), slice(8, 50))
-    ]
-    merged = combiner.extract_output(combiner.compact(combiner.merge_accumulators(parts)))
-    whole = combiner.extract_output(combiner.add_input(combiner.create_accumulator(), Batch(labels, scores)))
-    assert merged == whole
-    by_name = {key.name: value for key, value in merged.items()}
-    assert by_name["accuracy"] == sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1))
-    assert by_name["auc/Crystals"] == pytest.approx(sklearn.metrics.roc_auc_score(labels == 1, scores[:, 1]))
+    rng = np.random.default_rng(seed)
+    labels, scores = rng.integers(0, 4, count), rng.random([count, 4]).astype(np.float32)
+    found = metrics_of(labels, scores, CLASSES, ["Crystals"])
+    guesses = scores.argmax(axis=1)
+    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, guesses))
+    precision, recall, _, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, guesses, labels=range(4), zero_division=np.nan
+    )
+    for kind, expected in (("precision", precision), ("recall", recall)):
+        np.testing.assert_allclose([found[f"{kind}/{name}"] for name in CLASSES], expected)
