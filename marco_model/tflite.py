@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from marco_model.datasets import untuned
 from marco_model.errors import InputError
 from marco_model.load import LoadedClassifier
 
@@ -115,7 +116,7 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
 
 def _encoded(files: Sequence[str]) -> Iterator[bytes]:
     feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    for record in tf.data.TFRecordDataset(list(files), "GZIP"):
+    for record in untuned(tf.data.TFRecordDataset(list(files), "GZIP")):
         yield tf.io.parse_single_example(record, feature)["image/encoded"].numpy()
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import tensorflow as tf
 
 from marco_model import preprocessing
+from marco_model.datasets import cores, untuned
 
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -39,7 +40,7 @@ def encoded_images(files: list[str]) -> tf.data.Dataset:
 def count(files: list[str]) -> int:
     """Returns how many records there are, without parsing them."""
     records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(256)
-    return int(records.reduce(tf.constant(0, tf.int64), lambda total, batch: total + tf.size(batch, tf.int64)))
+    return int(untuned(records).reduce(tf.constant(0, tf.int64), lambda total, batch: total + tf.size(batch, tf.int64)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +80,8 @@ def epoch_batches(
 
     shuffled = encoded.shuffle(shuffle, seed=seed * 1_000_003 + epoch).enumerate()
     wanted = shuffled.take(batches * batch_size).skip(skip * batch_size)
-    windows = _own(wanted, batch_size, share).map(window, num_parallel_calls=tf.data.AUTOTUNE)
-    return windows.batch(batch_size // share.of, drop_remainder=True).prefetch(2)
+    windows = _own(wanted, batch_size, share).map(window, num_parallel_calls=cores())
+    return untuned(windows.batch(batch_size // share.of, drop_remainder=True).prefetch(2))
 
 
 def _own(enumerated: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.Dataset:
@@ -128,9 +129,7 @@ def evaluation_batches(
 
     own = batch_size // share.of
     batches = -(-images // batch_size)
-    prepared = _own(encoded_images(files).enumerate(), batch_size, share).map(
-        prepare, num_parallel_calls=tf.data.AUTOTUNE
-    )
+    prepared = _own(encoded_images(files).enumerate(), batch_size, share).map(prepare, num_parallel_calls=cores())
     blank = (tf.zeros([size, size, 3]), tf.constant(PADDING, tf.int64))
     padding = tf.data.Dataset.from_tensors(blank).repeat(own)
-    return prepared.concatenate(padding).batch(own, drop_remainder=True).take(batches).prefetch(2)
+    return untuned(prepared.concatenate(padding).batch(own, drop_remainder=True).take(batches).prefetch(2))

@@ -57,10 +57,13 @@ def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
     """
     import tensorflow as tf
 
+    from marco_model.datasets import untuned
+
     files = sorted(tf.io.gfile.glob(f"{examples_uri.rstrip('/')}/Split-{split}/*"))
     kind = "GZIP" if files and files[0].endswith(".gz") else ""
     by_class: dict[int, list[Image]] = {}
-    for number, record in enumerate(tf.data.TFRecordDataset(files, kind).take(_LOOKED_AT).as_numpy_iterator()):
+    records = untuned(tf.data.TFRecordDataset(files, kind).take(_LOOKED_AT))
+    for number, record in enumerate(records.as_numpy_iterator()):
         features = tf.train.Example.FromString(record).features.feature
         encoded = features[contract.ENCODED].bytes_list.value[0]
         if len(encoded) <= MAX_BYTES:

@@ -49,8 +49,13 @@ class Predict(beam.DoFn):
         """Loads the model once a worker."""
         import tensorflow as tf
 
+        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
+        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
         self._model = tf.saved_model.load(self._model_path)
         self._score = self._model.signatures["serving_examples"]
+        self._parse = tf.function(
+            lambda serialized: tf.io.parse_example(serialized, spec), input_signature=[tf.TensorSpec([None], tf.string)]
+        )
 
     def process(self, file: str) -> Iterator[Predicted]:
         """Yields what the model says of the records of `file`, up to 8,192 of them at a time.
@@ -59,13 +64,11 @@ class Predict(beam.DoFn):
         """
         import tensorflow as tf
 
-        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
-        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
+        from marco_model.datasets import untuned
+
         records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
-        batches = records.batch(self._batch_size)
-        batches = batches.map(lambda serialized: (serialized, tf.io.parse_example(serialized, spec)))
         shard, first, parts = file.rpartition("/")[2], 0, []
-        for serialized, parsed in batches.prefetch(1):
+        for serialized in untuned(records.batch(self._batch_size).prefetch(1)):
             scores = self._score(examples=serialized)["scores"].numpy()
             if not np.isfinite(scores).all():
                 record = first + int((~np.isfinite(scores)).any(axis=1).argmax())
@@ -73,7 +76,7 @@ class Predict(beam.DoFn):
                     f"the model at {self._model_path} gives record {record} of {shard} scores that are not finite "
                     f"({', '.join(str(score) for score in scores[record - first])}); train it again"
                 )
-            features = {name: parsed[name].numpy() for name in spec}
+            features = {name: values.numpy() for name, values in self._parse(serialized).items()}
             parts.append(Predicted(shard, first, features, scores))
             first += len(scores)
             if first - parts[0].first >= _ROWS:
