@@ -13,6 +13,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from components.gate.parameters import Judging
 from components.trainer.parameters import TrainingParameters
+from marco_data.files import is_remote
 from marco_model.errors import InputError
 from pipelines import kubeflow_package, places
 from pipelines.configuration import Configuration
@@ -47,7 +48,7 @@ def package_of(configuration: Configuration, root: str, custom_job: dict[str, An
     where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
     data = configuration.data.source or places.data(configuration, root)
     package = _compiled(configuration, where, data)
-    if "://" in root:
+    if is_remote(root):
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
     kubeflow_package.add_data_step(
         package,

@@ -50,6 +50,7 @@ def check(
     from components.monitoring import report
     from components.monitoring.reference import read
     from components.monitoring.watch import check_images, model_facts
+    from marco_data.files import is_remote
 
     compared = read(reference)
     compared.require_model(model_facts(found)["fingerprint"])
@@ -57,7 +58,7 @@ def check(
         paths,
         output,
         compared,
-        model if model and "://" in model else str(found),
+        model if model and is_remote(model) else str(found),
         monitor_options.naming(imager, institution),
         told,
         monitor_options.staging(staging, output),

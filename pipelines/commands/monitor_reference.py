@@ -40,11 +40,12 @@ def reference(
     find(paths)
     from components.monitoring.measure import Sampling
     from components.monitoring.watch import make_reference, model_facts
+    from marco_data.files import is_remote
 
     made = make_reference(
         paths,
         output,
-        (model if model and "://" in model else str(found), model_facts(found)),
+        (model if model and is_remote(model) else str(found), model_facts(found)),
         monitor_options.naming(imager, institution),
         Sampling(images=sample, seed=seed),
         monitor_options.staging(staging, output),
