@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREDICTIONS_FILE = "predictions.parquet"
+COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores")
 
 
 def read(evaluation_uri: str) -> pd.DataFrame:
@@ -76,5 +77,4 @@ def _arrow(frame: pd.DataFrame) -> Any:
     for name in ("shard", "filename", "institution", "imager"):
         columns[name] = pa.array(frame[name].tolist(), pa.string())
     columns["scores"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(scores.reshape(-1)))
-    order = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores")
-    return pa.table({name: columns[name] for name in order})
+    return pa.table({name: columns[name] for name in COLUMNS})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import numpy as np
@@ -16,27 +16,12 @@ from marco_model.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROWS = 8192
-"""Rows in one element."""
 _TEXTS = (contract.FILENAME, *SLICES)
 _NUMBERS = (contract.IMAGE_ID, contract.LABEL)
 
 
-class Predicted(NamedTuple):
-    """Consecutive records of one TFRecord file.
-
-    `shard`: the file's base name; `first`: the index of the first record in it; `features`: name → int64 [n] or
-    bytes [n], of id, label, file name, institution and imager; `scores`: float32 [n, classes].
-    """
-
-    shard: str
-    first: int
-    features: dict[str, np.ndarray]
-    scores: np.ndarray
-
-
 class Predict(beam.DoFn):
-    """From a TFRecord file of ExampleGen's output to `Predicted`, through the signature `serving_examples`.
+    """From a TFRecord file of ExampleGen's output to its rows of the table, through the signature `serving_examples`.
 
     TensorFlow reads and unpacks ahead while the model works; at most three batches of images are in memory.
     """
@@ -57,8 +42,8 @@ class Predict(beam.DoFn):
             lambda serialized: tf.io.parse_example(serialized, spec), input_signature=[tf.TensorSpec([None], tf.string)]
         )
 
-    def process(self, file: str) -> Iterator[Predicted]:
-        """Yields what the model says of the records of `file`, up to 8,192 of them at a time.
+    def process(self, file: str) -> Iterator[pd.DataFrame]:
+        """Yields what the model says of the records of `file` (`components.evaluator.prediction_table`), if it has any.
 
         Raises `InputError` where a score is not finite: an argmax of such scores would pass for a class.
         """
@@ -67,31 +52,23 @@ class Predict(beam.DoFn):
         from marco_model.datasets import untuned
 
         records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
-        shard, first, parts = file.rpartition("/")[2], 0, []
+        shard, scored = file.rpartition("/")[2], 0
+        features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
+        scores: list[np.ndarray] = []
         for serialized in untuned(records.batch(self._batch_size).prefetch(1)):
-            scores = self._score(examples=serialized)["scores"].numpy()
-            if not np.isfinite(scores).all():
-                record = first + int((~np.isfinite(scores)).any(axis=1).argmax())
+            scores.append(self._score(examples=serialized)["scores"].numpy())
+            if not np.isfinite(scores[-1]).all():
+                within = int((~np.isfinite(scores[-1])).any(axis=1).argmax())
                 raise InputError(
-                    f"the model at {self._model_path} gives record {record} of {shard} scores that are not finite "
-                    f"({', '.join(str(score) for score in scores[record - first])}); train it again"
+                    f"the model at {self._model_path} gives record {scored + within} of {shard} scores that are not "
+                    f"finite ({', '.join(str(score) for score in scores[-1][within])}); train it again"
                 )
-            features = {name: values.numpy() for name, values in self._parse(serialized).items()}
-            parts.append(Predicted(shard, first, features, scores))
-            first += len(scores)
-            if first - parts[0].first >= _ROWS:
-                yield _joined(parts)
-                parts = []
-        if parts:
-            yield _joined(parts)
-
-
-def _joined(parts: Sequence[Predicted]) -> Predicted:
-    features = {
-        name: np.concatenate([part.features[name] for part in parts]).astype(bytes if name in _TEXTS else np.int64)
-        for name in parts[0].features
-    }
-    return Predicted(parts[0].shard, parts[0].first, features, np.concatenate([part.scores for part in parts]))
+            for name, values in self._parse(serialized).items():
+                features[name].append(values.numpy())
+            scored += len(scores[-1])
+        if scores:
+            joined = {name: np.concatenate(batches) for name, batches in features.items()}
+            yield _rows(shard, joined, np.concatenate(scores))
 
 
 def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str) -> None:
@@ -107,32 +84,32 @@ def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, 
         | "Spread" >> beam.Reshuffle()
         | "Predict" >> beam.ParDo(Predict(model_path, batch_size))
         | "Gather" >> beam.combiners.ToList()
-        | "Write" >> beam.Map(lambda parts: prediction_table.write(frame(parts), path))
+        | "Write" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
     )
 
 
-def frame(parts: Iterable[Predicted]) -> pd.DataFrame:
-    """Returns the table of `components.evaluator.prediction_table`, not yet sorted."""
+def _rows(shard: str, features: dict[str, np.ndarray], scores: np.ndarray) -> pd.DataFrame:
     import pandas as pd
 
-    columns = ["shard", "index", "image_id", "filename", "label", "institution", "imager", "scores"]
-    tables = [
-        pd.DataFrame(
-            {
-                "shard": part.shard,
-                "index": np.arange(part.first, part.first + len(part.scores), dtype=np.int32),
-                "image_id": part.features[contract.IMAGE_ID],
-                "filename": _text(part.features[contract.FILENAME]),
-                "label": part.features[contract.LABEL].astype(np.int16),
-                "institution": _text(part.features[contract.INSTITUTION]),
-                "imager": _text(part.features[contract.IMAGER]),
-                "scores": list(part.scores),
-            }
-        )
-        for part in parts
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return pd.DataFrame(
+        {
+            "shard": shard,
+            "index": np.arange(len(scores), dtype=np.int32),
+            "image_id": features[contract.IMAGE_ID],
+            "filename": _text(features[contract.FILENAME]),
+            "label": features[contract.LABEL].astype(np.int16),
+            "institution": _text(features[contract.INSTITUTION]),
+            "imager": _text(features[contract.IMAGER]),
+            "scores": list(scores),
+        }
+    )
 
 
 def _text(values: np.ndarray) -> list[str]:
     return [value.decode("utf-8", "replace") for value in values.tolist()]
+
+
+def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(prediction_table.COLUMNS))
