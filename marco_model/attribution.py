@@ -30,7 +30,7 @@ def class_gradient(logits: Callable[[tf.Tensor], tf.Tensor]) -> Gradient:
     is: softmax would mix in the other classes, and flatten out where the network is sure.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def gradient(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)

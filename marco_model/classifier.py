@@ -35,16 +35,16 @@ class Classifier(tf.Module):
     ) -> None:
         super().__init__()
         pixels = tf.TensorSpec([None, input_size, input_size, 3], tf.float32, name="images")
-        self._outputs = tf.function(constant(with_features(network)), input_signature=[pixels])
+        self._outputs = tf.function(constant(with_features(network)), input_signature=[pixels], autograph=False)
         self._classes = tuple(classes)
         self._input_size = input_size
         self._preprocess = preprocess
         self._temperature = temperature
         self._version = version
-        self.logits = tf.function(self._logits, input_signature=[pixels])
-        self.embeddings = tf.function(self._embeddings, input_signature=[pixels])
+        self.logits = tf.function(self._logits, input_signature=[pixels], autograph=False)
+        self.embeddings = tf.function(self._embeddings, input_signature=[pixels], autograph=False)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def images(self, image_bytes: tf.Tensor) -> tf.Tensor:
         """String [batch] to the network's input, float32 [batch, size, size, 3], images in parallel."""
 
@@ -65,7 +65,7 @@ class Classifier(tf.Module):
         """What `_logits` takes to the features that the last layer classifies, float32 [batch, features]."""
         return self._outputs(images)["embeddings"]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the served outputs, which `marco_model.export.export` describes."""
         logits = self.logits(self.images(image_bytes))
@@ -79,7 +79,7 @@ class Classifier(tf.Module):
             "version": tf.fill(count, self._version),
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False)
     def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same outputs from serialized MARCO `tf.train.Example`s."""
         parsed = tf.io.parse_example(examples, {EXAMPLE_IMAGE: tf.io.FixedLenFeature([], tf.string)})

@@ -48,7 +48,7 @@ def convert(classifier: LoadedClassifier) -> bytes:
     kept = tf.Module()
     kept.logits = classifier.logits
 
-    @tf.function(input_signature=[tf.TensorSpec([1, *size], tf.float32, name="images")])
+    @tf.function(input_signature=[tf.TensorSpec([1, *size], tf.float32, name="images")], autograph=False)
     def scores(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(kept.logits(images))
 

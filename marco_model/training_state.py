@@ -44,7 +44,7 @@ class TrainingState:
         # The share of each statistic that a step keeps.
         self._kept = [momenta.get(variable.path, 1.0) for variable in model.non_trainable_variables]
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
-        self._gradients = tf.function(self._forward_and_backward, jit_compile=True) if xla else None
+        self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
 
     def step(
         self,

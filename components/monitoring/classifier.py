@@ -51,7 +51,7 @@ def _in_one_pass(classifier: Any) -> Callable:
 
     logits, embeddings = classifier.logits, classifier.embeddings
 
-    @tf.function
+    @tf.function(autograph=False)
     def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return embeddings(images), tf.nn.softmax(logits(images))
 

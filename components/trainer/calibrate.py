@@ -52,7 +52,7 @@ def evaluated(
     """Returns logits, float32 [images, classes], and labels, int64 [images], of all examples in a fixed order."""
     network = fold(logits_only(model))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def forward(pixels: tf.Tensor) -> tf.Tensor:
         return network(pixels, training=False)
 

@@ -44,7 +44,7 @@ class ParameterServers:
         self._work = work
         strategy = self.strategy
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(batches: tf.data.Iterator, rate: tf.Tensor, decay: tf.Tensor) -> tuple[Scalars, tf.Tensor]:
             images, labels, seed = next(batches)
             return strategy.run(state.step, args=(images, labels, seed, rate, decay)), seed[0]
@@ -53,7 +53,7 @@ class ParameterServers:
         # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor cannot stand.
         tf.random.set_seed(work.recipe.seed + 1)
         self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
-        self._sums = tf.function(state.evaluation_sums)
+        self._sums = tf.function(state.evaluation_sums, autograph=False)
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes `last` − `first` steps; all are done, on whichever worker, when the iteration ends."""

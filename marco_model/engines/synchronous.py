@@ -29,13 +29,13 @@ class Synchronous:
         self._work = work
         strategy = self.strategy
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, rate: tf.Tensor, decay: tf.Tensor) -> Scalars:
             results = strategy.run(state.step, args=(images, labels, seed, rate, decay))
             loss, accuracy = (strategy.experimental_local_results(result)[0] for result in results)
             return loss, accuracy
 
-        @tf.function
+        @tf.function(autograph=False)
         def evaluate(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             def replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
                 sums = state.evaluation_sums(images, labels)
@@ -43,7 +43,7 @@ class Synchronous:
 
             return strategy.experimental_local_results(strategy.run(replica, args=(images, labels)))[0]
 
-        @tf.function
+        @tf.function(autograph=False)
         def any_of(flag: tf.Tensor) -> tf.Tensor:
             def replica(flag: tf.Tensor) -> tf.Tensor:
                 # A copy, since what is reduced must lie on the replica's device.
