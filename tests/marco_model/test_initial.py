@@ -167,9 +167,9 @@ def test_the_published_weights_start_a_training_with_other_classes():
 
 
 @pytest.mark.slow
-def test_an_application_is_exported_scores_the_same_and_can_be_begun_from(tmp_path, encoded):
-    size = 32
-    network = Network(architecture="nasnet_mobile", input_size=size)
+@pytest.mark.parametrize(("name", "size"), [("inception_resnet_v2", 75), ("nasnet_mobile", 32)])
+def test_an_application_is_exported_scores_the_same_and_can_be_begun_from(name, size, tmp_path, encoded):
+    network = Network(architecture=name, input_size=size)
     model = build(network, num_classes=2, seed=0)
     random = np.random.default_rng(0)
     for variable in model.variables:
