@@ -31,13 +31,13 @@ def area_under_roc(positive: np.ndarray, scores: np.ndarray) -> float:
 
 
 def metrics_of(
-    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str], auc_classes: Sequence[str]
+    confusion: np.ndarray, labels: np.ndarray, scores: np.ndarray, classes: Sequence[str], auc_classes: Sequence[str]
 ) -> dict[str, float]:
     """Returns accuracy, precision and recall of each class and the AUC of some, each a share by `names.metric_names`.
 
-    `labels`: int [n]; `scores`: float [n, classes]. NaN where these examples cannot say.
+    `confusion`: the `confusion_matrix` of `labels`, int [n], and `scores`, float [n, classes]. NaN where these
+    examples cannot say.
     """
-    confusion = confusion_matrix(labels, scores)
 
     def share(part: float, whole: float) -> float:
         return float(part / whole) if whole else float("nan")

@@ -34,14 +34,12 @@ class Slice(NamedTuple):
 def judged(table: pd.DataFrame, classes: Sequence[str], auc_classes: Sequence[str]) -> list[Slice]:
     """Returns every slice of a `components.evaluator.prediction_table` that has examples, all examples first."""
     labels, scores = table["label"].to_numpy(), scores_of(table)
-    return [
-        Slice(
-            key,
-            metrics_of(labels[rows], scores[rows], classes, auc_classes),
-            confusion_matrix(labels[rows], scores[rows]),
-        )
-        for key, rows in _rows(table)
-    ]
+    found = []
+    for key, rows in _rows(table):
+        chosen = labels[rows], scores[rows]
+        confusion = confusion_matrix(*chosen)
+        found.append(Slice(key, metrics_of(confusion, *chosen, classes, auc_classes), confusion))
+    return found
 
 
 def _rows(table: pd.DataFrame) -> Iterator[tuple[SliceKey, np.ndarray]]:

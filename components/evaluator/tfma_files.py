@@ -19,6 +19,7 @@ from tensorflow_model_analysis.writers import eval_config_writer
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
 from components.evaluator.names import COUNT
+from components.evaluator.prediction_table import PREDICTIONS_FILE
 from components.evaluator.slices import Slice
 
 CONFUSION_MATRIX = "multi_class_confusion_matrix_plot"
@@ -39,7 +40,7 @@ def write(output: str, slices: Sequence[Slice], config: Any, model_path: str) ->
     run = config_pb2.EvalRun(
         eval_config=config,
         version=version.VERSION,
-        data_location="predictions.parquet",
+        data_location=PREDICTIONS_FILE,
         file_format="parquet",
         model_locations={"": model_path},
     )

@@ -25,12 +25,12 @@ def test_auc_is_sklearns_with_ties(pairs):
 @given(st.integers(0, 10_000), st.integers(1, 40))
 @settings(deadline=None, max_examples=100)
 def test_metrics_are_sklearns_or_undefined(seed, count):
-    from components.evaluator.metrics import metrics_of
+    from components.evaluator.metrics import confusion_matrix, metrics_of
     from marco_model.labels import CLASSES
 
     rng = np.random.default_rng(seed)
     labels, scores = rng.integers(0, 4, count), rng.random([count, 4]).astype(np.float32)
-    found = metrics_of(labels, scores, CLASSES, ["Crystals"])
+    found = metrics_of(confusion_matrix(labels, scores), labels, scores, CLASSES, ["Crystals"])
     guesses = scores.argmax(axis=1)
     assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, guesses))
     precision, recall, _, _ = sklearn.metrics.precision_recall_fscore_support(
