@@ -56,6 +56,7 @@ FROM dependencies AS project
 COPY README.md LICENSE ./
 COPY marco_model marco_model
 COPY marco_data marco_data
+COPY marco_scoring marco_scoring
 COPY components components
 COPY pipelines pipelines
 COPY benchmarks benchmarks

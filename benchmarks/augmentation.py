@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import steps
-from benchmarks.report import report
+from benchmarks import report, train_step
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,9 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     import tensorflow as tf
 
-    windows, labels = (tf.constant(part) for part in steps.batch_of(chosen.size, chosen.batch_size))
-    with_, without = (steps.paper_step(augment=augment, input_size=chosen.size) for augment in (True, False))
-    taken = steps.in_turns(
+    windows, labels = (tf.constant(part) for part in train_step.batch_of(chosen.size, chosen.batch_size))
+    with_, without = (train_step.paper_step(augment=augment, input_size=chosen.size) for augment in (True, False))
+    taken = train_step.in_turns(
         {"ours": lambda: float(with_(windows, labels)), "peer": lambda: float(without(windows, labels))},
         chosen.rounds,
     )

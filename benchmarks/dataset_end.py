@@ -1,7 +1,7 @@
 """Passes over a dataset as ours end them against tf.data's default, seconds.
 
 A pass reads as many elements as two seconds have at ten milliseconds each, from a buffer that is always full: what it
-takes longer is the wait for the iterator's end (`marco_model.datasets.untuned`).
+takes longer is the wait for the iterator's end (`marco_model.preprocessing.untuned`).
 
     python -m benchmarks.dataset_end
 """
@@ -12,7 +12,7 @@ import argparse
 import time
 from typing import Any
 
-from benchmarks.report import report, seconds
+from benchmarks import report, seconds
 
 ELEMENT_SECONDS = 0.01
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     import tensorflow as tf
 
-    from marco_model.datasets import untuned
+    from marco_model.preprocessing import untuned
 
     dataset = tf.data.Dataset.range(round(chosen.seconds / ELEMENT_SECONDS)).prefetch(2)
     ours = seconds(lambda: passes(untuned(dataset), chosen.passes))

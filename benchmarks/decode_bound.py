@@ -13,25 +13,24 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import host_input
-from benchmarks.report import report
+from benchmarks import input, report
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--images", type=Path, default=host_input.IMAGES, help="folder of JPEGs, 599 pixels at least")
+    options.add_argument("--images", type=Path, default=input.IMAGES, help="folder of JPEGs, 599 pixels at least")
     options.add_argument("--count", type=int, default=960, help="windows a round, in batches of 32")
     options.add_argument("--rounds", type=int, default=9, help="turns for each side")
     options.add_argument("--records", action="store_true", help="our side reads records from files")
     chosen = options.parse_args(arguments)
-    encoded = host_input.real_images(chosen.images)
+    encoded = input.real_images(chosen.images)
     with tempfile.TemporaryDirectory() as scratch:
-        examples = host_input.examples(chosen.images, chosen.count, Path(scratch) if chosen.records else None)
-        rates = host_input.in_turns(
+        examples = input.training_examples(chosen.images, chosen.count, Path(scratch) if chosen.records else None)
+        rates = input.in_turns(
             {
-                "ours": host_input.training_windows(examples, chosen.count),
-                "peer": host_input.bare_windows(encoded, chosen.count),
+                "ours": input.training_windows(examples, chosen.count),
+                "peer": input.bare_windows(encoded, chosen.count),
             },
             chosen.rounds,
         )
@@ -39,5 +38,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    host_input.one_core()
+    input.one_core()
     main()

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import report, seconds
+from benchmarks import report, seconds
 
 DRAWN = 240
 SHARDS = 8
@@ -71,7 +71,7 @@ def write_examples(folder: Path, count: int, shorter_side: int = 240) -> list[Pa
 
 def write_model(folder: Path, preset: str) -> None:
     """Exports a preset's untrained network to `folder`/Format-Serving; its scores are noise, its time is not."""
-    from components.trainer import build
+    from components.trainer import training_job
     from marco_model import network
     from marco_model.labels import CLASSES
     from pipelines import configuration
@@ -79,15 +79,15 @@ def write_model(folder: Path, preset: str) -> None:
     loaded = configuration.load(preset)
     model = network.build(loaded.network, num_classes=len(CLASSES), seed=0)
     target = str(folder / "Format-Serving")
-    build.write_model(model, loaded.network, loaded.transform.model_dump(), "untrained", target, CLASSES)
+    training_job.write_model(model, loaded.network, loaded.transform.model_dump(), "untrained", target, CLASSES)
 
 
 def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Callable[[], None]:
     """Returns the run of the Evaluator's executor over `examples`, ready to begin."""
     from tfx.types import artifact_utils, standard_artifacts
 
-    from components.evaluator.executor import Executor
-    from components.example_gen.options import LOCAL_BEAM_ARGS
+    from components.settings import LOCAL_BEAM_ARGS
+    from components.steps.evaluator import Executor
     from marco_model.labels import CLASSES
 
     def artifact(kind: Any, uri: Path) -> Any:
@@ -117,7 +117,7 @@ def plain_prediction(model: Path, files: list[Path], batch_size: int) -> int:
     """Scores every record of `files`, nothing else; returns how many."""
     import tensorflow as tf
 
-    from marco_model.datasets import untuned
+    from marco_model.preprocessing import untuned
 
     loaded = tf.saved_model.load(str(model / "Format-Serving"))
     score = loaded.signatures["serving_examples"]

@@ -94,7 +94,7 @@ def accuracy(model: Any, drops: Drops, size: int) -> float:
     """Returns the share of drops whose class the network names, images being prepared as for serving."""
     import tensorflow as tf
 
-    from marco_model.export import logits_only
+    from marco_model.classifier import logits_only
     from marco_model.preprocessing import evaluation_batch
 
     network = logits_only(model)
@@ -173,7 +173,7 @@ def describe(outcome: Outcome) -> str:
 
 def main() -> None:
     """Runs the benchmark."""
-    from benchmarks.report import report
+    from benchmarks import report
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--institution", default="CSIRO", choices=list(INSTITUTION_SHARES), help="(default CSIRO)")

@@ -21,8 +21,85 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import host_input, steps
-from benchmarks.report import report
+from benchmarks import input, report, train_step
+from benchmarks.train_step import CLASSES
+
+
+def jax_paper_step(
+    *, precision: str = "float32", input_size: int = 599, depth_multiplier: float = 1.0
+) -> Callable[[Any, Any], Any]:
+    """Returns the training step of the `paper` network on (uint8 windows, labels), compiled; it returns the loss.
+
+    As `benchmarks.train_step.paper_step`, with loss, L2, TensorFlow 1's RMSProp, moving statistics and running average
+    in jnp, but for the distortions: windows are only mapped to [-1, 1].
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from marco_model.network import Network, build
+    from marco_model.recipe import Recipe
+
+    recipe = Recipe()
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    model = build(
+        Network(input_size=input_size, depth_multiplier=depth_multiplier),
+        num_classes=CLASSES,
+        seed=0,
+        dtype_policy=policy,
+    )
+    kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
+
+    def cross_entropy(logits: Any, labels: Any) -> Any:
+        target = jax.nn.one_hot(labels, CLASSES) * (1 - recipe.label_smoothing) + recipe.label_smoothing / CLASSES
+        return -jnp.mean(jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1))
+
+    def loss_of(trained: list[Any], moving: list[Any], images: Any, labels: Any) -> tuple[Any, list[Any]]:
+        outputs, moved = model.stateless_call(trained, moving, images, training=True)
+        loss = cross_entropy(outputs["logits"], labels)
+        loss += recipe.auxiliary_weight * cross_entropy(outputs["auxiliary_logits"], labels)
+        squares = sum(jnp.sum(trained[index] ** 2) for index in kernels)
+        return loss + recipe.weight_decay * squares / 2, moved
+
+    def update(value: Any, mean_square: Any, momentum: Any, gradient: Any) -> tuple[Any, Any, Any]:
+        mean_square = recipe.rho * mean_square + (1 - recipe.rho) * gradient**2
+        change = recipe.learning_rate * gradient / jnp.sqrt(mean_square + recipe.epsilon)
+        momentum = recipe.momentum * momentum + change
+        return value - momentum, mean_square, momentum
+
+    def step(state: dict[str, list[Any]], images: Any, labels: Any) -> tuple[dict[str, list[Any]], Any]:
+        inputs = images.astype(jnp.float32) / 127.5 - 1.0
+        (loss, moved), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state["trained"], state["moving"], inputs, labels
+        )
+        slots = zip(state["trained"], state["mean_square"], state["momentum"], gradients, strict=True)
+        trained, mean_square, momentum = (list(part) for part in zip(*(update(*slot) for slot in slots), strict=True))
+        averages = [
+            average - (1 - recipe.average_decay) * (average - value)
+            for average, value in zip(state["averages"], trained + moved, strict=True)
+        ]
+        new = {"trained": trained, "mean_square": mean_square, "momentum": momentum}
+        return {**new, "moving": moved, "averages": averages}, loss
+
+    def copies(variables: list[Any]) -> list[Any]:
+        return [jnp.array(variable.value) for variable in variables]
+
+    trained = copies(model.trainable_variables)
+    state = {
+        "trained": trained,
+        "mean_square": [jnp.ones_like(value) for value in trained],
+        "momentum": [jnp.zeros_like(value) for value in trained],
+        "moving": copies(model.non_trainable_variables),
+        "averages": copies(model.trainable_variables + model.non_trainable_variables),
+    }
+    compiled = jax.jit(step, donate_argnums=0)
+
+    def take(images: Any, labels: Any) -> Any:
+        nonlocal state
+        state, loss = compiled(state, images, labels)
+        return loss
+
+    return take
+
 
 PAPER = 1463.0
 """Images a second: 1.7 M steps of 64 in 19 hours, rounded up as the paper's 260 epochs are."""
@@ -60,7 +137,7 @@ class TensorFlow:
 
     def step(self, precision: str, xla: str, network: dict[str, Any]) -> Callable[[Any, Any], Any]:
         """Returns our training step."""
-        return steps.paper_step(precision=precision, xla=xla == "on", **network)
+        return train_step.paper_step(precision=precision, xla=xla == "on", **network)
 
     def put(self, array: Any) -> Any:
         """Returns a batch in the accelerator's memory."""
@@ -85,9 +162,8 @@ class Jax:
 
     def step(self, precision: str, xla: str, network: dict[str, Any]) -> Callable[[Any, Any], Any]:
         """Returns the training step, without distortions."""
-        from benchmarks import jax_step
 
-        return jax_step.paper_step(precision=precision, **network)
+        return jax_paper_step(precision=precision, **network)
 
     def put(self, array: Any) -> Any:
         """Returns a batch in the accelerator's memory."""
@@ -131,7 +207,7 @@ def _records(chosen: argparse.Namespace, batch: int, folder: Path) -> Any:
 
     count = batch * (chosen.steps + 3)
     return training_input.epoch_batches(
-        host_input.examples(chosen.images, count, folder),
+        input.training_examples(chosen.images, count, folder),
         epoch=0,
         skip=0,
         batches=chosen.steps + 3,
@@ -152,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--steps", type=int, default=20, help="steps timed of each kind")
     options.add_argument("--size", type=int, default=599, help="pixels of the input")
     options.add_argument("--depth-multiplier", type=float, default=1.0, help="a narrow network, to try this on a CPU")
-    options.add_argument("--images", type=Path, default=host_input.IMAGES, help="folder of JPEGs to make records of")
+    options.add_argument("--images", type=Path, default=input.IMAGES, help="folder of JPEGs to make records of")
     chosen = options.parse_args(arguments)
     backend = choose_backend(chosen.backend)
     os.environ.setdefault("KERAS_BACKEND", backend)
@@ -168,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         step = made[precision, xla] = machine.step(precision, xla, network)
         for batch in chosen.batches:
-            windows, labels = (machine.put(part) for part in steps.batch_of(chosen.size, batch))
+            windows, labels = (machine.put(part) for part in train_step.batch_of(chosen.size, batch))
             try:
                 rates[precision, xla, batch] = step_rate(step, (windows, labels), chosen.steps)
             except machine.out_of_memory as error:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.report import report, seconds
+from benchmarks import report, seconds
 
 IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 """Six real images of 1280x960 pixels."""
@@ -37,7 +37,7 @@ def write_set(sources: Sequence[Path], folder: Path, count: int) -> list[bytes]:
     from PIL import Image
 
     from marco_data.contract import build_example
-    from marco_data.sources import write_sources
+    from marco_data.name_tables import write_sources
     from marco_data.tfrecord import frame
     from marco_model.labels import CLASSES
 
@@ -81,7 +81,7 @@ def main() -> None:
     import apache_beam as beam
 
     from components.example_gen.ingest import ingest
-    from components.example_gen.options import LOCAL_BEAM_ARGS
+    from components.settings import LOCAL_BEAM_ARGS
     from marco_model.preprocessing import decode
 
     threads = len(os.sched_getaffinity(0))

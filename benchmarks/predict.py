@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import report, seconds
+from benchmarks import report, seconds
 
 IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 """Six real images of 1280x960 pixels."""
@@ -53,7 +53,7 @@ def main() -> None:
 
     from marco_model.load import load
     from marco_model.released import export_released, published_directory
-    from pipelines.prediction import predict
+    from marco_scoring.prediction import predict
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

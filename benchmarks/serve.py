@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import report, seconds
+from benchmarks import report, seconds
 
 IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 """Six real images of 1280x960 pixels."""

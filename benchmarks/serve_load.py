@@ -16,24 +16,95 @@ from __future__ import annotations
 import argparse
 import base64
 import collections
+import contextlib
 import dataclasses
 import http.client
 import json
+import os
 import random
+import signal
+import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.report import report
-from benchmarks.server_process import ServerProcess, serving
+from benchmarks import report
+
+
+class ServerProcess:
+    """A running server: `url` is its root, `process` the process."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = process
+        self._log = log
+
+    def said(self) -> str:
+        """Returns all that it has written so far."""
+        return self._log.read_text(errors="replace")
+
+    def memory(self) -> int:
+        """Returns the bytes of memory that it holds (resident set size)."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("the server has ended")
+
+    def wait_until_ready(self, route: str, seconds: float) -> None:
+        """Returns once `route` answers 200; raises `RuntimeError` with what the server said where it does not."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(self.url + route, timeout=5):
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"not ready within {seconds} s, status {self.process.poll()}:\n{self.said()}")
+
+    def end(self, seconds: float = 60) -> int:
+        """Asks it to end and returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+def free_port() -> int:
+    """Returns a port that nothing listened to a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(
+    *options: str, environment: Mapping[str, str] | None = None, ready: str = "/v1/models/marco", seconds: float = 300
+) -> Iterator[ServerProcess]:
+    """Runs `marco serve` with `options` at a free port until the block ends; enters it once `ready` answers 200.
+
+    Where `environment` tells the port by `AIP_HTTP_PORT`, that is taken.
+    """
+    told = (environment or {}).get("AIP_HTTP_PORT")
+    port = int(told) if told else free_port()
+    command = [sys.executable, "-m", "pipelines.cli", "serve", *options, *(() if told else ("--port", str(port)))]
+    with tempfile.NamedTemporaryFile(prefix="marco-serve-", suffix=".log") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+        server = ServerProcess(port, process, Path(log.name))
+        try:
+            server.wait_until_ready(ready, seconds)
+            yield server
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
 
 IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 V1, V2 = "/v1/models/marco:predict", "/v2/models/marco/infer"

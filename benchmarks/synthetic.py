@@ -101,7 +101,7 @@ def describe(figures: dict[str, Any]) -> str:
 
 def main() -> None:
     """Runs the benchmark."""
-    from benchmarks.report import report
+    from benchmarks import report
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400, help="how many to draw (default 400)")

@@ -10,9 +10,10 @@ import importlib
 from typing import Any
 
 _ARTIFACTS = {
-    "Decision": "components.gate.artifacts",
-    "Quarantine": "components.example_gen.artifacts",
-    "Report": "components.report.artifacts",
+    "Decision": "components.artifacts",
+    "Deployment": "components.artifacts",
+    "Quarantine": "components.artifacts",
+    "Report": "components.artifacts",
 }
 
 

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from marco_data import contract
-from marco_data.decoding import decoded_shape
-from marco_data.file_names import drop_place
-from marco_data.image_files import encoded_image
+from marco_data.contract import decoded_shape
+from marco_data.image_files import drop_place, encoded_image
 from marco_data.label_table import LabelledImage, LabelTable
-from marco_data.name_tables import HEADER
+from marco_data.name_tables import HEADER, write_sources
+from marco_data.name_tables import RAW_LABELS_FILE as RAW_LABELS_FILE
 from marco_data.progress import progress
-from marco_data.raw_labels import FILE_NAME as RAW_LABELS_FILE
-from marco_data.shards import EVAL, TRAIN
-from marco_data.sources import write_sources
-from marco_data.splits import hashed_draw
+from marco_data.shards import EVAL, TRAIN, hashed_draw
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError
 

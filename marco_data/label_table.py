@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from marco_data.image_files import find_images
-from marco_data.institutions import INSTITUTIONS, UNKNOWN
-from marco_data.sources import FILE_NAME, TABLE_I, parse_sources
+from marco_data.name_tables import INSTITUTIONS, SOURCES_FILE, TABLE_I, UNKNOWN, parse_sources
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -127,7 +126,7 @@ def _from_terf(
     sources, source = _with_institution(institution)
     by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
     if not institution:
-        beside = path.parent / FILE_NAME
+        beside = path.parent / SOURCES_FILE
         known = parse_sources(beside.read_text(encoding="utf-8"), str(beside)) if beside.exists() else {}
         by_text = _numbered(set(by_text), {name: number for number, name in (known or TABLE_I).items()})
         sources = {number: known.get(number, f"source {text}" if text.isdigit() else text)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from marco_data.files import exists, read_bytes
 from marco_model.errors import InputError
+from marco_model.store import exists, read_bytes
 
 HEADER = ("id", "name")
 _HEADS = (*HEADER, "institution", "label")
@@ -58,3 +61,68 @@ def table_path(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> s
 
 def _parent(path: str) -> str:
     return path.rsplit("/", 1)[0] if "/" in path else "."
+
+
+INSTITUTIONS: tuple[str, ...] = ("Bristol-Myers Squibb", "CSIRO", "HWMRI", "GlaxoSmithKline", "Merck")
+
+FORMULATRIX = "Formulatrix Rock Imager"
+MINSTREL = "Rigaku Minstrel"
+HWMRI_HOME = "HWMRI home system"
+UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagerRule:
+    """Images of `institution` whose file name matches the regular expression `pattern` whole come from `imager`."""
+
+    institution: str
+    imager: str
+    pattern: str = ".*"
+
+
+IMAGER_RULES: tuple[ImagerRule, ...] = (
+    ImagerRule("Bristol-Myers Squibb", FORMULATRIX),
+    ImagerRule("CSIRO", FORMULATRIX, r".*_ImagerDefaults_.*"),
+    ImagerRule("CSIRO", MINSTREL),
+    ImagerRule("HWMRI", HWMRI_HOME),
+    ImagerRule("GlaxoSmithKline", FORMULATRIX),
+    ImagerRule("Merck", FORMULATRIX),
+)
+
+
+def imager_of(institution: str, filename: str, rules: Sequence[ImagerRule] = IMAGER_RULES) -> str:
+    """Returns the imager of the first rule that fits, or `unknown`."""
+    for rule in rules:
+        if rule.institution == institution and re.fullmatch(rule.pattern, filename):
+            return rule.imager
+    return UNKNOWN
+
+
+SOURCES_FILE = "sources.csv"
+TABLE_I: dict[int, str] = dict(enumerate(INSTITUTIONS))
+
+
+def parse_sources(text: str, origin: str = SOURCES_FILE) -> dict[int, str]:
+    """Returns institution by source number, as `parse_table` does."""
+    return parse_table(text, origin)
+
+
+def find_sources(paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
+    """Returns the institutions of the nearest `sources.csv`, as `find_table` finds it, or None."""
+    return find_table(SOURCES_FILE, paths, shards)
+
+
+def write_sources(folder: Path, sources: Mapping[int, str] = TABLE_I) -> None:
+    """Writes `folder/sources.csv`."""
+    with (folder / SOURCES_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(sorted(sources.items()))
+
+
+RAW_LABELS_FILE = "labels-raw.csv"
+
+
+def find_raw_labels(paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
+    """Returns the names of the raw labels from the nearest `labels-raw.csv`, as `find_table` finds it, or None."""
+    return find_table(RAW_LABELS_FILE, paths, shards)

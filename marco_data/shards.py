@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data import object_store
-from marco_data.files import file_systems, is_remote, read_bytes
+from marco_data.image_files import drop_place
+from marco_data.name_tables import RAW_LABELS_FILE as RAW_LABELS
+from marco_data.name_tables import SOURCES_FILE as SOURCES
 from marco_data.name_tables import table_path
-from marco_data.raw_labels import FILE_NAME as RAW_LABELS
-from marco_data.relabelling.overlay import overlay_fingerprint
-from marco_data.sources import FILE_NAME as SOURCES
+from marco_data.overlay import overlay_fingerprint
+from marco_model import store
 from marco_model.errors import InputError
+from marco_model.store import file_systems, is_remote, read_bytes
 
 TRAIN = "train"
 EVAL = "eval"
@@ -125,7 +126,7 @@ def _remote_files(path: str) -> list[File]:
     root = path.rstrip("/")
     magic = glob.has_magic(root)
     prefix = _magic_prefix(root) if magic else root
-    found = _objects(root, magic) if object_store.is_object(path) else _matches(root, magic)
+    found = _objects(root, magic) if store.is_object(path) else _matches(root, magic)
     return [
         File(uri, uri.removeprefix(prefix).lstrip("/") or PurePosixPath(uri).name, size, modified)
         for uri, size, modified in found
@@ -137,7 +138,7 @@ def _objects(root: str, magic: bool) -> list[tuple[str, int, float]]:
     """Returns URI, bytes and change time of the objects that a pattern, a name or a folder of a bucket stands for."""
     from apache_beam.io.filesystem import FileSystem
 
-    found = object_store.list_objects(_MAGIC.split(root, maxsplit=1)[0])
+    found = store.list_objects(_MAGIC.split(root, maxsplit=1)[0])
     if magic:
         pattern = re.compile(FileSystem.translate_pattern(root))
         found = [one for one in found if pattern.fullmatch(one.uri)]
@@ -162,3 +163,21 @@ def _matches(root: str, magic: bool) -> list[tuple[str, int, float]]:
 
 def _magic_prefix(pattern: str) -> str:
     return _MAGIC.split(pattern, maxsplit=1)[0].rsplit("/", 1)[0]
+
+
+SPLITS = (TRAIN, EVAL)
+
+
+def hashed_split(filename: str, image_id: int, eval_share: float) -> str:
+    """Returns `train` or `eval` by a hash of the plate, so that drops seen together stay together.
+
+    Where the file name tells no plate the image id is hashed instead. The draw depends on nothing else: images added
+    later do not move those already placed.
+    """
+    plate = drop_place(filename).plate
+    return EVAL if hashed_draw(f"plate {plate}" if plate else f"image {image_id}") < eval_share else TRAIN
+
+
+def hashed_draw(key: str) -> float:
+    """Returns a number in [0, 1), uniform over keys, always the same for the same key."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64

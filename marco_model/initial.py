@@ -15,12 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from marco_model import released
-from marco_model.architectures import ARCHITECTURES, AUXILIARY
+from marco_model.classifier import WEIGHTS
 from marco_model.errors import InputError
-from marco_model.export import WEIGHTS
 from marco_model.labels import CLASSES, key
 from marco_model.model_directory import METADATA
-from marco_model.network import RANDOM, RELEASED, Network
+from marco_model.network import ARCHITECTURES, AUXILIARY, RANDOM, RELEASED, Network
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from marco_model.batch_norm import fold
 from marco_model.calibration import calibrated
 from marco_model.classifier import Classifier
 from marco_model.errors import InputError
-from marco_model.folding import fold
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.model_directory import METADATA, PUBLISHED_NAME, read_metadata, saved_model_directory

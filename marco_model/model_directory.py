@@ -10,7 +10,7 @@ from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 METADATA = "assets.extra/marco.json"
-"""In a model's folder, what `marco_model.export.export` was told of it; the published model of 2018 has none."""
+"""In a model's folder, what `marco_model.classifier.export` was told of it; the published model of 2018 has none."""
 
 PUBLISHED_NAME = "marco-2018"
 

@@ -7,7 +7,10 @@ silent.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from marco_model.errors import InputError
 
@@ -70,3 +73,79 @@ def average_decay_at(recipe: Recipe, step: int) -> float:
     As TensorFlow's `ExponentialMovingAverage` with `num_updates`, which TF-Slim's script passes.
     """
     return min(recipe.average_decay, (1 + step) / (10 + step))
+
+
+Kind = Literal["one_device", "mirrored", "multi_worker", "parameter_server"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """How the steps of a recipe are executed (docs/training.md).
+
+    `kind`: `one_device`; `mirrored`, all GPUs of this machine; `multi_worker`, synchronous workers, and
+    `parameter_server`, asynchronous ones as in the paper, both told of each other by `TF_CONFIG`. Of the synchronous
+    kinds `recipe.batch_size` is the batch of all replicas together; of `parameter_server` it is each worker's.
+    """
+
+    kind: Kind = "one_device"
+    # bfloat16 computes in half the bits and keeps weights, averages and losses in float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    # Compiles forward and backward pass; several replicas then need synchronized_batch_norm off.
+    xla: bool = False
+    # Batch norm over the batch of all replicas, so that their number does not change the result. Asynchronous workers
+    # normalise each its own batch.
+    synchronized_batch_norm: bool = True
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    @property
+    def dtype_policy(self) -> str:
+        """Keras's name for `precision`."""
+        return "mixed_bfloat16" if self.precision == "bfloat16" else "float32"
+
+
+ONE_DEVICE = Engine()
+
+
+VARIABLE = "TF_CONFIG"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes by job (`chief`, `worker`, `ps`), each as host:port, and which of them this is."""
+
+    processes: Mapping[str, Sequence[str]]
+    job: str
+    index: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes checkpoints and the model: the chief, or the first worker where there is none."""
+        return self.job == "chief" or (self.job == "worker" and self.index == 0 and "chief" not in self.processes)
+
+
+def from_environment(kind: str, jobs: Sequence[str]) -> Cluster:
+    """Returns the cluster of `TF_CONFIG`, which must have every one of `jobs`.
+
+    Raises `InputError` where the variable is missing, is no JSON, or describes another kind of cluster.
+    """
+    text = os.environ.get(VARIABLE)
+    if not text:
+        raise InputError(
+            f"engine.kind is {kind} and {VARIABLE} is not set; start every process with it (docs/training.md), "
+            "or set engine.kind=one_device"
+        )
+    try:
+        told = json.loads(text)
+        processes = {job: list(hosts) for job, hosts in told["cluster"].items()}
+        job, index = told["task"]["type"], int(told["task"]["index"])
+        processes[job][index]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{VARIABLE} is {text[:200]!r}; expected the JSON of TensorFlow's clusters, with cluster and task "
+            f"({type(error).__name__}: {error})"
+        ) from None
+    missing = [name for name in jobs if not processes.get(name)]
+    if missing:
+        raise InputError(f"{VARIABLE} names no {' and no '.join(missing)}; engine.kind {kind} needs {', '.join(jobs)}")
+    return Cluster(processes, job, index)

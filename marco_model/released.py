@@ -84,8 +84,8 @@ def released(*, auxiliary: bool = False) -> keras.Model:
 
 
 def export_released(directory: str | Path) -> None:
-    """Writes the published classifier with the signatures of `marco_model.export`."""
-    from marco_model.export import export
+    """Writes the published classifier with the signatures of `marco_model.classifier`."""
+    from marco_model.classifier import export
     from marco_model.labels import CLASSES
 
     facts = Network(initial="released").facts()

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from marco_model.datasets import untuned
 from marco_model.errors import InputError
 from marco_model.load import LoadedClassifier
+from marco_model.preprocessing import untuned
 
 MODEL = "assets.extra/model.tflite"
 CHECK = "assets.extra/tflite.json"

@@ -2,25 +2,155 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import logging
 import math
+import os
+import re
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from marco_model import checkpoint, preemption
-from marco_model.engine import ONE_DEVICE, Engine
-from marco_model.engines.start import Running, prepare, start
-from marco_model.engines.work import StepResult, Work
+from marco_model.engines import Running, StepResult, Work, prepare, start
 from marco_model.errors import ClusterError, DivergedError, InputError, Interrupted
-from marco_model.recipe import Recipe, learning_rate_at
-from marco_model.training_state import TrainingState
+from marco_model.recipe import ONE_DEVICE, Engine, Recipe, learning_rate_at
+from marco_model.training_step import TrainingState
 
 log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Notice:
+    """`signal` is the number of the signal that came, or 0."""
+
+    signal = 0
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[Notice]:
+    """Yields a notice that SIGTERM or SIGINT fills in; the second of them acts as it would have without this.
+
+    Outside the main thread, where Python lets nobody handle signals, nothing is noticed.
+    """
+    notice = Notice()
+    if threading.current_thread() is not threading.main_thread():
+        yield notice
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        notice.signal = number
+        log.info("Received %s: finishing this step and saving; once more ends at once", signal.Signals(number).name)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in SIGNALS:
+        signal.signal(number, receive)
+    try:
+        yield notice
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+KEPT = 2
+_NAME = re.compile(r"^step-(\d{9})\.npz$")
+_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS = "step", "best_step", "best_accuracy", "arrays"
+
+
+class Checkpoint(NamedTuple):
+    """`step`: how many were taken, which with the recipe's seed is the position in the data. `values`: by name.
+
+    `best_accuracy` is −1 until there is an evaluation.
+    """
+
+    step: int
+    best_step: int
+    best_accuracy: float
+    values: Mapping[str, np.ndarray]
+
+
+def save(directory: str, checkpoint: Checkpoint) -> str:
+    """Writes a checkpoint below `directory`, local or in an object store, and returns its path; keeps the last two."""
+    tf.io.gfile.makedirs(directory)
+    path = _path(directory, checkpoint.step)
+    content = io.BytesIO()
+    numbers = {
+        _STEP: np.int64(checkpoint.step),
+        _BEST_STEP: np.int64(checkpoint.best_step),
+        _BEST_ACCURACY: np.float64(checkpoint.best_accuracy),
+        # A zip's checksums are those of its members; this notices that one is missing from its directory.
+        _ARRAYS: np.int64(len(checkpoint.values)),
+    }
+    np.savez(content, **numbers, **checkpoint.values)
+    if "://" in path:
+        with tf.io.gfile.GFile(path, "wb") as file:  # an object appears whole when it is closed
+            file.write(content.getbuffer())
+    else:
+        _write_synced(path, content.getbuffer())
+    for step in steps(directory)[:-KEPT]:
+        tf.io.gfile.remove(_path(directory, step))
+    for half in tf.io.gfile.glob(f"{directory.rstrip('/')}/step-*.npz.partial"):
+        tf.io.gfile.remove(half)
+    return path
+
+
+def _path(directory: str, step: int) -> str:
+    return f"{directory.rstrip('/')}/step-{step:09d}.npz"
+
+
+def _write_synced(path: str, content: memoryview) -> None:
+    """Nothing has the name before all of it is on the disk, and the name is too before this returns."""
+    aside = f"{path}.partial"
+    with open(aside, "wb") as file:  # noqa: PTH123 - a URI is no Path
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)  # noqa: PTH105
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)  # noqa: PTH120
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def steps(directory: str) -> list[int]:
+    """Returns the steps of which there is a checkpoint, in order."""
+    if not tf.io.gfile.isdir(directory):
+        return []
+    found = (_NAME.match(name.rstrip("/")) for name in tf.io.gfile.listdir(directory))
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def newest(directory: str) -> Checkpoint | None:
+    """Returns the newest checkpoint that can be read, or None; one that can't is named in a warning."""
+    for step in reversed(steps(directory)):
+        path = _path(directory, step)
+        try:
+            return _read(path)
+        except Exception as error:  # damage has many faces in zipfile and NumPy
+            log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
+    return None
+
+
+def _read(path: str) -> Checkpoint:
+    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
+        values = {name: arrays[name] for name in arrays.files}
+    told = {name: values.pop(name) for name in (_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS)}
+    if len(values) != int(told[_ARRAYS]):
+        raise ValueError(f"{len(values)} of {told[_ARRAYS]} arrays are there")
+    return Checkpoint(int(told[_STEP]), int(told[_BEST_STEP]), float(told[_BEST_ACCURACY]), values)
+
 
 REPORT_EVERY = 10
 
@@ -93,14 +223,14 @@ def train(
     if run.step:
         on_resume(run.step)
     try:
-        with preemption.noticed() as notice:
+        with noticed() as notice:
             if evaluate_first and not run.step:
                 run.evaluate()
             run.to_the_end(notice)
     except _LOST as error:
         if running.replicas == 1 or engine.kind != "multi_worker":
             raise
-        saved = checkpoint.steps(checkpoint_directory)
+        saved = steps(checkpoint_directory)
         raise ClusterError(
             f"another worker is gone at step {run.step} ({' '.join(str(error.message).split())[:200]}); start all "
             f"workers again to go on from step {saved[-1] if saved else 0}"
@@ -139,7 +269,7 @@ class _Run:
         self._state, self._work, self._running, self._directory = state, work, running, directory
         self._on_step, self._on_metrics = on_step, on_metrics
         self.streams: dict[int, int] = {}
-        saved = checkpoint.newest(directory) or checkpoint.Checkpoint(0, 0, -1.0, {})
+        saved = newest(directory) or Checkpoint(0, 0, -1.0, {})
         self.first = self.step = self._saved = saved.step
         self.best_step, self.best_accuracy = saved.best_step, saved.best_accuracy
         if saved.step:
@@ -148,7 +278,7 @@ class _Run:
         running.begin(state, work)
         self._reported = (self.step, time.monotonic())
 
-    def to_the_end(self, notice: preemption.Notice) -> None:
+    def to_the_end(self, notice: Notice) -> None:
         """Trains until the last step, until patience runs out, or until there is a signal."""
         recipe = self._work.recipe
         while self.step < recipe.steps and not self._waited_enough():
@@ -160,7 +290,7 @@ class _Run:
             if self.step % recipe.checkpoint_every == 0 or ended or self._waited_enough():
                 self._save()
 
-    def _advance(self, until: int, notice: preemption.Notice) -> None:
+    def _advance(self, until: int, notice: Notice) -> None:
         results = self._running.steps(self.step, until)
         for result in results:
             self.step += 1
@@ -219,9 +349,7 @@ class _Run:
             return
         if self._running.leads:
             values = self._state.values()
-            checkpoint.save(
-                self._directory, checkpoint.Checkpoint(self.step, self.best_step, self.best_accuracy, values)
-            )
+            save(self._directory, Checkpoint(self.step, self.best_step, self.best_accuracy, values))
         self._saved = self.step
         self._reported = (self.step, time.monotonic())
 

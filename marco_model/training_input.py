@@ -10,7 +10,7 @@ import dataclasses
 import tensorflow as tf
 
 from marco_model import preprocessing
-from marco_model.datasets import cores, untuned
+from marco_model.preprocessing import cores, untuned
 
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),

@@ -8,30 +8,7 @@ import warnings
 import typer
 
 from marco_model.errors import exit_status
-from pipelines.commands import (
-    compare,
-    compile,
-    data_import,
-    data_ingest,
-    data_inspect,
-    data_synthesize,
-    deploy,
-    deploy_batch,
-    explain,
-    models,
-    monitor_check,
-    monitor_reference,
-    predict,
-    relabel_export,
-    relabel_merge,
-    released,
-    run,
-    schedule,
-    serve,
-    submit,
-    tflite,
-    train,
-)
+from pipelines.commands import data, deploy, models, monitor, relabel, run, score, serve, submit
 
 app = typer.Typer(
     help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
@@ -39,43 +16,43 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
-app.add_typer(data, name="data")
-relabel = typer.Typer(help="Have experts label anew what disagrees most with a model.", no_args_is_help=True)
-app.add_typer(relabel, name="relabel")
-deployments = typer.Typer(help="Deploy published models to an endpoint of Vertex AI.", no_args_is_help=True)
-app.add_typer(deployments, name="deploy")
-monitor = typer.Typer(help="Watch whether images still look as they did.", no_args_is_help=True)
-app.add_typer(monitor, name="monitor")
-registered = typer.Typer(help="List, promote and take back versions of a registered model.", no_args_is_help=True)
-app.add_typer(registered, name="models")
+data_app = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+relabel_app = typer.Typer(help="Have experts label anew what disagrees most with a model.", no_args_is_help=True)
+app.add_typer(relabel_app, name="relabel")
+deploy_app = typer.Typer(help="Deploy published models to an endpoint of Vertex AI.", no_args_is_help=True)
+app.add_typer(deploy_app, name="deploy")
+monitor_app = typer.Typer(help="Watch whether images still look as they did.", no_args_is_help=True)
+app.add_typer(monitor_app, name="monitor")
+models_app = typer.Typer(help="List, promote and take back versions of a registered model.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
 app.command("run")(run.run)
-app.command("predict")(predict.predict)
-app.command("explain")(explain.explain)
-app.command("compare")(compare.compare)
-app.command("released")(released.released)
-app.command("compile")(compile.compile_)
+app.command("predict")(score.predict)
+app.command("explain")(score.explain)
+app.command("compare")(models.compare)
+app.command("released")(score.released)
+app.command("compile")(run.compile_)
 app.command("submit")(submit.submit)
-app.command("schedule")(schedule.schedule)
+app.command("schedule")(submit.schedule)
 app.command("serve")(serve.serve)
-app.command("tflite")(tflite.tflite)
-app.command("train")(train.train)
-deployments.command("push")(deploy.push)
-deployments.command("status")(deploy.status)
-deployments.command("promote")(deploy.promote)
-deployments.command("rollback")(deploy.rollback)
-deployments.command("batch")(deploy_batch.batch)
-monitor.command("reference")(monitor_reference.reference)
-monitor.command("check")(monitor_check.check)
-registered.command("list")(models.list_)
-registered.command("promote")(models.promote)
-registered.command("rollback")(models.rollback)
-data.command("import")(data_import.import_)
-data.command("ingest")(data_ingest.ingest)
-data.command("inspect")(data_inspect.inspect)
-data.command("synthesize")(data_synthesize.synthesize)
-relabel.command("export")(relabel_export.export)
-relabel.command("merge")(relabel_merge.merge)
+app.command("tflite")(score.tflite)
+app.command("train")(run.train)
+deploy_app.command("push")(deploy.push)
+deploy_app.command("status")(deploy.status)
+deploy_app.command("promote")(deploy.promote)
+deploy_app.command("rollback")(deploy.rollback)
+deploy_app.command("batch")(deploy.batch)
+monitor_app.command("reference")(monitor.reference)
+monitor_app.command("check")(monitor.check)
+models_app.command("list")(models.list_)
+models_app.command("promote")(models.promote)
+models_app.command("rollback")(models.rollback)
+data_app.command("import")(data.import_)
+data_app.command("ingest")(data.ingest)
+data_app.command("inspect")(data.inspect)
+data_app.command("synthesize")(data.synthesize)
+relabel_app.command("export")(relabel.export)
+relabel_app.command("merge")(relabel.merge)
 
 
 def main() -> None:

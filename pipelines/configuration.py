@@ -4,29 +4,139 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
+import yaml
 
-from components.endpoint_pusher.options import Endpoint
-from components.evaluator.eval_config import check_thresholds
-from components.evaluator.names import auc_classes
-from components.example_gen.options import LOCAL_BEAM_ARGS
-from components.gate.rules import REGISTRY, Rules
-from components.report.options import ReportOptions
-from components.trainer.customjob.pools import Machines
-from components.trainer.customjob.pools import check as check_machines
-from components.trainer.jobset.manifest import jobs
-from components.tuner.options import Tuning
-from components.vertex.options import Vertex
-from marco_data.institutions import IMAGER_RULES, ImagerRule
-from marco_model.engine import Engine
+from components.evaluations import auc_classes, check_thresholds
+from components.machines import Cluster, Machines
+from components.machines import check as check_machines
+from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Tuning
+from components.trainer.jobset import jobs
+from components.vertex.options import Endpoint, Vertex
+from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_raw_labels
+from marco_data.shards import find_shards
 from marco_model.errors import InputError
+from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme, raw_scheme, with_entries
 from marco_model.network import Network
-from marco_model.recipe import Recipe
-from pipelines import yaml_values
-from pipelines.cluster import Cluster
-from pipelines.labelling import Labels
+from marco_model.recipe import Engine, Recipe
+
+
+def read_yaml(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what a YAML file holds; raises `InputError` where that is no mapping."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
+    return values
+
+
+def merge_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Returns both as one; where both have a name, mappings are joined and other values are those of `above`."""
+    joined = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(name), dict)
+        joined[name] = merge_over(below[name], value) if both else value
+    return joined
+
+
+def override_value(values: dict[str, Any], change: str) -> None:
+    """Makes a change such as `recipe.steps=500` in place; the value is YAML.
+
+    Raises `InputError` where it has no `=`, or leads through a value.
+    """
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise InputError(f"--set {change!r} has no '='; write it as section.key=value")
+    *sections, last = key.strip().split(".")
+    section(values, sections, f"--set {change!r}")[last] = yaml.safe_load(text)
+
+
+def section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
+    """Returns the mapping at a path of names, made where it is not there; `option` is what an error names.
+
+    Raises `InputError` where the path leads through a value.
+    """
+    for name in names:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{option}: {name!r} holds a value, not a section")
+    return values
+
+
+class Labels(pydantic.BaseModel):
+    """Which classes are trained, and what of a record each is taken from (docs/labels.md)."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    # four: MARCO's classes, which is meant where nothing is said; hwmri10: HWMRI's ten; raw: the raw labels themselves.
+    scheme: Literal["four", "hwmri10", "raw"] | None = None
+    # Own classes in the place of a scheme, in the order of their indices.
+    classes: tuple[str, ...] = ()
+    # A raw label, by name or number -> the class it stands for; null leaves such records out.
+    # Strictly a number: YAML reads the label `yes` as true, which would else count as 1.
+    from_raw: dict[str | pydantic.StrictInt, str | None] = {}
+    # One of MARCO's four classes -> the own class that it becomes; null leaves such records out.
+    from_class: dict[str, str | None] = {}
+    # What becomes of a record whose label no entry names.
+    others: Literal["quarantine", "leave_out"] = "quarantine"
+
+    @pydantic.model_validator(mode="after")
+    def _says_one_thing(self) -> Labels:
+        scheme = self.scheme or ("four" if not self.classes else None)
+        if self.scheme and self.classes:
+            raise ValueError(f"labels has both scheme {self.scheme!r} and classes; give one of them")
+        if self.from_raw and self.from_class:
+            raise ValueError("labels has both from_raw and from_class; a class is taken from one of them")
+        if self.from_class and scheme:
+            raise ValueError("labels.from_class needs labels.classes, which it maps to")
+        if self.from_raw and scheme == "four":
+            raise ValueError(
+                "labels.from_raw needs labels.classes, or another scheme than four, which ignores raw labels"
+            )
+        self.label_scheme()
+        return self
+
+    def label_scheme(self, raw_labels: Mapping[int, str] | None = None) -> LabelScheme | None:
+        """Returns the scheme; None for `raw` where the names of the raw labels, number -> name, are not given.
+
+        Raises `InputError` where the table contradicts itself.
+        """
+        table = {str(label): name for label, name in self.from_raw.items()}
+        if self.classes and self.from_class:
+            return LabelScheme("classes", self.classes, "class", self.from_class, self.others)
+        if self.classes:
+            return LabelScheme("classes", self.classes, "raw", table, self.others)
+        if self.scheme == "hwmri10":
+            return with_entries(HWMRI_TEN, table, self.others)
+        if self.scheme == "raw":
+            return raw_scheme(raw_labels, table, self.others) if raw_labels is not None else None
+        return FOUR
+
+
+def label_scheme(labels: Labels, source: str) -> LabelScheme:
+    """Returns the scheme that a configuration asks for; only `raw` looks at the shards' `labels-raw.csv` at `source`.
+
+    Raises `InputError` where that file cannot be found or read from here.
+    """
+    scheme = labels.label_scheme()
+    if scheme:
+        return scheme
+    mend = "list labels.classes, which needs no file while the pipeline is made"
+    try:
+        raw_labels = find_raw_labels([source], (shard.path for shard in find_shards([source])))
+    except InputError as error:
+        raise InputError(f"labels.scheme raw takes its classes from {RAW_LABELS_FILE}: {error}; or {mend}") from error
+    if raw_labels is None:
+        raise InputError(f"labels.scheme raw finds no {RAW_LABELS_FILE} at {source!r} to take its classes from; {mend}")
+    found = labels.label_scheme(raw_labels)
+    assert found is not None
+    return found
+
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 _Kind = TypeVar("_Kind", bound=pydantic.BaseModel)
@@ -202,11 +312,11 @@ def load(
     path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     values = _mapping(path)
     if over:
-        values = yaml_values.laid_over(values, _mapping(over))
+        values = merge_over(values, _mapping(over))
     for override in overrides or []:
-        yaml_values.override(values, override)
+        override_value(values, override)
     if source:
-        yaml_values.section(values, ["data"], f"--data {source!r}")["source"] = source
+        section(values, ["data"], f"--data {source!r}")["source"] = source
     name = f"{path.name} with {over.name}" if over else path.name
     return check(values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
 
@@ -225,7 +335,7 @@ def load_deploying(preset: str | None, given: dict[str, dict[str, Any]], overrid
     for name, fields in given.items():
         values[name].update({field: value for field, value in fields.items() if value is not None})
     for override in overrides:
-        yaml_values.override(values, override)
+        override_value(values, override)
     return _checked(Deploying, values, preset or "the options of marco deploy")
 
 
@@ -258,7 +368,7 @@ def _mapping(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"there is no file {str(path)!r}; copy one of {PRESETS.name}/*.yaml to begin with")
     if not path.is_file():
         raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
-    return yaml_values.read(path)
+    return read_yaml(path)
 
 
 def _sentence(problem: Any) -> str:

@@ -2,19 +2,87 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
+import re
 import shutil
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
-from components.gate.rules import NONE, REGISTRY
-from components.report.names import HTML_FILE
-from marco_data.files import absolute
+from components.report.page import HTML_FILE
+from components.settings import NONE, REGISTRY
 from marco_model.errors import InputError
-from pipelines import lineage, places, summary
+from marco_model.store import absolute
+from pipelines import places, summary
 from pipelines.configuration import Configuration
-from pipelines.run_log import step_lines
+
+_RUNNING = re.compile(r"Component (\S+) is running\.")
+_FINISHED = re.compile(r"Component (\S+) is finished\.")
+_FAILED = re.compile(r"Execution \d+ failed\.")
+_CACHED = re.compile(r"A cached execution \d+ is used\.")
+# Loggers whose INFO lines are meant for people.
+_OURS = ("marco_model", "marco_data", "components", "pipelines")
+
+# Loggers that would print past the root's handlers.
+_WITH_HANDLERS = ("absl", "tensorflow", "mlflow")
+
+
+class _StepLines(logging.Handler):
+    """Turns TFX's log records, and our own, into lines on stderr."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(logging.INFO)
+        self._steps = steps
+        self._number = 0
+        self._begun = 0.0
+        self._cached = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if _FAILED.fullmatch(message):
+            return  # The exception that follows says why.
+        if record.name.startswith(_OURS) or record.levelno >= logging.ERROR:
+            self._print(f"      {message.splitlines()[0]}")
+        elif match := _RUNNING.fullmatch(message):
+            self._number += 1
+            self._begun, self._cached = time.monotonic(), False
+            self._print(f"[{self._number}/{self._steps}] {match[1]}")
+        elif _CACHED.fullmatch(message):
+            self._cached = True
+        elif _FINISHED.fullmatch(message):
+            done = "unchanged, reused" if self._cached else f"done in {time.monotonic() - self._begun:.0f} s"
+            self._print(f"      {done}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step_lines(steps: int, log_file: pathlib.Path) -> Iterator[None]:
+    """Shows a line a step on stderr while a pipeline of `steps` steps runs, and keeps the whole log in `log_file`."""
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.INFO)
+    for name in _WITH_HANDLERS:
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    whole = logging.FileHandler(log_file)
+    whole.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers = [whole, _StepLines(steps)]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+        whole.close()
+
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +98,13 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     source = _source(configuration, output)
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
-    from components.gate.parameters import Judging
-    from components.gate.signature import signature
-    from components.trainer.parameters import TrainingParameters
+    from components.champion import signature
+    from components.trainer.parameters import Judging, TrainingParameters
     from marco_data.shards import fingerprint
     from marco_model.initial import fingerprint as initial_fingerprint
-    from pipelines.judging import lookup
-    from pipelines.labelling import label_scheme
+    from pipelines.configuration import label_scheme
     from pipelines.pipeline import create_pipeline
+    from pipelines.places import lookup
 
     where = places.local(configuration, output)
     metadata_file = output.resolve() / "metadata.db"
@@ -50,8 +117,8 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     pipeline = create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
     with step_lines(len(pipeline.components), output / "run.log"):
         LocalDagRunner().run(pipeline)
-        steps = lineage.last_run(metadata_file, configuration.name)
-    told = summary.of(steps, output)
+        steps = summary.last_run(metadata_file, configuration.name)
+    told = summary.summarize(steps, output)
     told["report_path"] = str(shutil.copyfile(told["report_path"], output.resolve() / HTML_FILE))
     summary.write_aside(output / "summary.json", told)
     return told
@@ -64,7 +131,7 @@ def _absolute(configuration: Configuration) -> Configuration:
     """
     data, gate = configuration.data, configuration.gate
     if data.overlay:
-        from marco_data.relabelling.overlay import read_overlay
+        from marco_data.overlay import read_overlay
 
         read_overlay(data.overlay)
         data = data.model_copy(update={"overlay": absolute(data.overlay)})

@@ -8,21 +8,17 @@ from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
-from components.endpoint_pusher.component import EndpointPusher
-from components.evaluator.component import Evaluator
-from components.example_gen.component import MarcoExampleGen
-from components.example_gen.options import IngestOptions
-from components.example_validator.component import ExampleValidator
-from components.gate.component import ChampionGate
-from components.gate.parameters import Judging
-from components.gate.rules import REGISTRY
-from components.pusher.component import Pusher
-from components.report.component import Report
-from components.schema.component import CuratedSchema
-from components.statistics_gen.options import stats_options
-from components.trainer.component import Trainer
-from components.trainer.parameters import TrainingParameters
-from components.tuner.component import Tuner
+from components.settings import REGISTRY, IngestOptions
+from components.steps.champion_gate import ChampionGate
+from components.steps.endpoint_pusher import EndpointPusher
+from components.steps.evaluator import Evaluator
+from components.steps.example_gen import MarcoExampleGen
+from components.steps.pusher import Pusher
+from components.steps.report import Report
+from components.steps.schema import CuratedSchema, ExampleValidator, stats_options
+from components.steps.trainer import Trainer
+from components.steps.tuner import Tuner
+from components.trainer.parameters import Judging, TrainingParameters
 from marco_model.labels import LabelScheme
 from pipelines.configuration import Configuration, Data
 from pipelines.places import Places
@@ -54,7 +50,7 @@ def create_pipeline(
     transform = Transform(
         examples=examples,
         schema=schema.outputs["schema"],
-        preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
+        preprocessing_fn="components.steps.transform.preprocessing_fn",
         custom_config=configuration.transform.model_dump(),
         disable_statistics=True,
     )

@@ -6,9 +6,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from components.mlflow_tracking.connection import local_store
-from marco_data.files import absolute, is_remote
+from components.champion import Lookup, digest
+from components.mlflow_runs import local_store
 from marco_model.errors import InputError
+from marco_model.store import absolute, is_remote
 from pipelines.configuration import Configuration
 
 
@@ -18,8 +19,8 @@ class Places:
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
     models, a version a folder. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes, what
-    its containers share (`components.cluster.options.Placement`). `custom_job`: on Vertex AI, the machines of such a
-    training (`components.trainer.customjob.launch.run`).
+    its containers share (`components.machines.Placement`). `custom_job`: on Vertex AI, the machines of such a
+    training (`components.trainer.custom_job.run`).
     """
 
     root: str
@@ -73,3 +74,29 @@ def data(configuration: Configuration, root: str) -> str:
 
 def _lasting(configuration: Configuration, root: str) -> str:
     return configuration.cluster.shared.rstrip("/") or root.rstrip("/")
+
+
+def lookup(configuration: Configuration, places: Places, image: str = "") -> Lookup:
+    """Returns what the look-up is told.
+
+    Its settings are all that makes a training another one (data and weights are told by their fingerprints), and where
+    steps are kept to be reused: the same training in another place is another run, and has the champion to beat.
+    `image`: the container's, which is part of that too.
+    """
+    settings = {
+        "data": configuration.data.model_dump(mode="json", exclude={"source", "synthetic"}),
+        "labels": configuration.labels.model_dump(mode="json"),
+        "transform": configuration.transform.model_dump(mode="json"),
+        "network": dataclasses.asdict(configuration.network),
+        "recipe": dataclasses.asdict(configuration.recipe),
+        "engine": dataclasses.asdict(configuration.engine),
+        "tuning": dataclasses.asdict(configuration.tuning) if configuration.tuning else None,
+        "export": configuration.export.model_dump(mode="json"),
+        "kept": [configuration.name, places.root, image],
+    }
+    return Lookup(
+        champion=configuration.gate.champion,
+        tracking=places.tracking,
+        model_name=configuration.model_name,
+        settings=digest(settings),
+    )

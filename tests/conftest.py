@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -38,12 +36,10 @@ def real_images() -> dict[str, Path]:
 
 @pytest.fixture
 def gcs(monkeypatch):
-    """An emulator of Google Cloud Storage that starts empty, with faults to order (tests/gcs_emulator.py)."""
-    spec = importlib.util.spec_from_file_location("gcs_emulator", Path(__file__).with_name("gcs_emulator.py"))
-    emulator = importlib.util.module_from_spec(spec)
-    sys.modules["gcs_emulator"] = emulator  # Where dataclasses look for their annotations.
-    spec.loader.exec_module(emulator)
-    with emulator.running(monkeypatch) as server:
+    """An emulator of Google Cloud Storage that starts empty, with faults to order (tests/fakes/gcs_emulator.py)."""
+    from tests.fakes import gcs_emulator
+
+    with gcs_emulator.running(monkeypatch) as server:
         yield server
 
 

@@ -14,8 +14,8 @@ from pipelines import commands
 HEAVY = {"apache_beam", "cv2", "keras", "kfp", "matplotlib", "mlflow", "pandas", "sklearn", "tensorflow", "tfx"}
 LIGHT = [
     "marco_data.contract",
-    "marco_data.file_names",
-    "marco_data.institutions",
+    "marco_data.image_files",
+    "marco_data.name_tables",
     "marco_data.progress",
     "marco_model.errors",
     "marco_model.labels",

@@ -7,15 +7,66 @@ import functools
 import uuid
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from components.example_gen import bucket
-from marco_data.files import exists, open_raw, read_bytes
-from marco_data.object_store import create_object, reaching
 from marco_data.tfrecord import GZIP_WBITS, frame
+from marco_model.store import (
+    SCHEME,
+    blob_at,
+    create_object,
+    exists,
+    list_objects,
+    open_raw,
+    patience,
+    reaching,
+    read_bytes,
+)
+
+__all__ = ("SCHEME", "copy_objects", "delete_objects", "objects_below")
+
+_AT_ONCE = 8
+
+
+def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:
+    """Copies objects from URI to URI within the service."""
+    _each(_copy, pairs)
+
+
+def delete_objects(uris: Sequence[str]) -> None:
+    """Deletes objects; one that is gone already is fine."""
+    _each(_delete, uris)
+
+
+def objects_below(folder: str) -> list[str]:
+    """Returns the URIs of all objects below a folder."""
+    return [found.uri for found in list_objects(folder.rstrip("/") + "/")]
+
+
+def _copy(pair: tuple[str, str]) -> None:
+    source, target = map(blob_at, pair)
+    with reaching(pair[1]):
+        token, _, _ = target.rewrite(source, **patience())
+        while token:
+            token, _, _ = target.rewrite(source, token=token, **patience())
+
+
+def _delete(uri: str) -> None:
+    from google.api_core.exceptions import NotFound
+
+    with reaching(uri), contextlib.suppress(NotFound):
+        blob_at(uri).delete(**patience())
+
+
+def _each(work: Callable[[Any], None], items: Sequence[Any]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(work, items):
+            pass
+
 
 __all__ = (
     "RecordWriter",
@@ -48,26 +99,26 @@ def join(*parts: str) -> str:
 
 def rename(pairs: Sequence[tuple[str, str]]) -> None:
     """Renames files, replacing what is there."""
-    if pairs and pairs[0][0].startswith(bucket.SCHEME):
-        bucket.copy_objects(pairs)
-        bucket.delete_objects([source for source, _ in pairs])
+    if pairs and pairs[0][0].startswith(SCHEME):
+        copy_objects(pairs)
+        delete_objects([source for source, _ in pairs])
     elif pairs:
         FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
 
 
 def delete_tree(path: str) -> None:
     """Deletes a folder and all in it; none there is fine."""
-    if path.startswith(bucket.SCHEME):
-        bucket.delete_objects(bucket.objects_below(path))
+    if path.startswith(SCHEME):
+        delete_objects(objects_below(path))
     elif exists(path):
         FileSystems.delete([path])
 
 
 def copy_folder(source: str, target: str) -> None:
     """Copies the files of a folder that has no folders; none there is fine."""
-    if source.startswith(bucket.SCHEME):
-        found = bucket.objects_below(source)
-        bucket.copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in found])
+    if source.startswith(SCHEME):
+        found = objects_below(source)
+        copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in found])
         return
     found = [entry.path for result in FileSystems.match([join(source, "*")]) for entry in result.metadata_list]
     if found:
@@ -77,7 +128,7 @@ def copy_folder(source: str, target: str) -> None:
 
 def make_folder(path: str) -> None:
     """Makes a folder, where the file system has such a thing."""
-    if not path.startswith(bucket.SCHEME) and not exists(path):
+    if not path.startswith(SCHEME) and not exists(path):
         FileSystems.mkdirs(path)
 
 
@@ -90,7 +141,7 @@ class Writer:
     def __init__(self, path: str) -> None:
         self._path = path
         self._reaching: Callable[[], AbstractContextManager[None]]
-        if path.startswith(bucket.SCHEME):
+        if path.startswith(SCHEME):
             self._aside = path
             self._file = create_object(path)
             self._reaching = functools.partial(reaching, path)

@@ -15,12 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from components.example_gen import files
-from components.example_gen.checks import Names, check_record
-from components.example_gen.options import BY_SHARD, IngestOptions
-from components.example_gen.verdicts import Accepted, LeftOut, Rejected, Verdict
-from marco_data import reasons, tfrecord
-from marco_data.shards import File, split_of
-from marco_data.splits import SPLITS
+from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, Verdict, check_record
+from components.settings import BY_SHARD, IngestOptions
+from marco_data import contract, tfrecord
+from marco_data.shards import EVAL, SPLITS, File, split_of
 from marco_data.tfrecord import Record, Rest, read_records
 
 # Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
@@ -221,7 +219,7 @@ def _checked(
             # Its bytes are the stream's: they must be taken before anything else is read, and nothing else is.
             waiting.append((record, Rejected("", record.reason, record.detail)))
         elif not record.intact:
-            waiting.append((record, Rejected("", reasons.BAD_CHECKSUM, f"a record of {len(record.data)} bytes")))
+            waiting.append((record, Rejected("", contract.BAD_CHECKSUM, f"a record of {len(record.data)} bytes")))
         else:
             waiting.append((record, pool.submit(check_record, record.data, names, options)))
         if len(waiting) > _AHEAD * options.threads:
@@ -271,3 +269,57 @@ class _Pieces:
         if self._writer is not None:
             self._writer.close()
         return self._counts
+
+
+class Loser(NamedTuple):
+    """A staged record that another one makes superfluous."""
+
+    place: Place
+    image_id: int
+    reason: str
+    detail: str
+
+
+# Of two reasons for one record the first is reported.
+_RANK = (contract.TRAIN_AND_EVAL, contract.DUPLICATE_ID, contract.DUPLICATE_CONTENT)
+
+
+def keys(staged: Staged) -> Iterator[tuple[bytes, Staged]]:
+    """Yields the two keys under which a record is compared with others."""
+    yield b"id " + str(staged.image_id).encode(), staged
+    yield b"digest " + staged.digest, staged
+
+
+def losers(key: bytes, alike: Iterable[Staged], shard_names: Sequence[str]) -> Iterator[Loser]:
+    """Yields all but one of the records with one key.
+
+    The evaluation set's copy wins over the training set's, which protects the test; then the first in the order of
+    shards and records. A record that loses by one key is out even if it would win by the other.
+    `alike` may be iterated more than once.
+    """
+    winner = min(alike, key=_precedence)
+    for record in alike:
+        if record.place == winner.place:
+            continue
+        same_image = record.digest == winner.digest
+        if same_image and record.place.split != winner.place.split:
+            reason = contract.TRAIN_AND_EVAL
+        else:
+            reason = contract.DUPLICATE_ID if key.startswith(b"id ") else contract.DUPLICATE_CONTENT
+        place = winner.place
+        detail = f"kept: image {winner.image_id}, record {place.record} of {shard_names[place.shard]} ({place.split})"
+        yield Loser(record.place, record.image_id, reason, detail)
+
+
+def foremost(found: Iterable[Loser]) -> list[Loser]:
+    """Returns each record once, with the foremost of its reasons, in the order of shards and records."""
+    best: dict[Place, Loser] = {}
+    for loser in found:
+        held = best.get(loser.place)
+        if held is None or (_RANK.index(loser.reason), loser.detail) < (_RANK.index(held.reason), held.detail):
+            best[loser.place] = loser
+    return [best[place] for place in sorted(best)]
+
+
+def _precedence(staged: Staged) -> tuple[bool, int, int]:
+    return staged.place.split != EVAL, staged.place.shard, staged.place.record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import hashlib
 import os
 import tempfile
@@ -10,15 +12,56 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from components.monitoring.naming import Naming
 from marco_data import contract
-from marco_data.file_names import as_text
-from marco_data.files import is_remote, open_raw, read_bytes
-from marco_data.image_files import ENDINGS, MAX_PIXELS, encoded_image
+from marco_data.image_files import ENDINGS, MAX_PIXELS, as_text, encoded_image
+from marco_data.name_tables import UNKNOWN, find_sources, imager_of
 from marco_data.shards import File, find_shards, list_files
-from marco_data.sources import find_sources
 from marco_data.tfrecord import Record, read_records
 from marco_model.errors import InputError
+from marco_model.store import is_remote, open_raw, read_bytes
+
+ANY = "*"
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """The rules, the first that fits counting.
+
+    Attributes:
+        told: pairs of a pattern (`*`, `?`, `[…]`; matches the path below the folder given) and the imager's name.
+        institution: whose file names tell the imager (docs/data.md), for files; records name their own.
+    """
+
+    told: tuple[tuple[str, str], ...] = ()
+    institution: str = ""
+
+    def of_file(self, name: str) -> str:
+        """Returns the imager of the file `name`, a path below the folder given, or `unknown`."""
+        return self._told(name) or imager_name(self.institution, self._by_name(name, self.institution))
+
+    def of_record(self, name: str, institution: str, imager: str) -> str:
+        """Returns the imager of a record whose image was called `name`; `imager` may be empty."""
+        return self._told(name) or imager_name(institution, imager or self._by_name(name, institution))
+
+    def _told(self, name: str) -> str:
+        return next((imager for pattern, imager in self.told if fnmatch.fnmatchcase(name, pattern)), "")
+
+    def _by_name(self, name: str, institution: str) -> str:
+        return imager_of(institution, name.rsplit("/", 1)[-1])
+
+
+def imager_name(institution: str, imager: str) -> str:
+    """Returns `CSIRO / Rigaku Minstrel`: cameras of one make at two places are two imagers."""
+    if imager in ("", UNKNOWN):
+        return institution if institution and not institution.startswith("source ") else UNKNOWN
+    return f"{institution} / {imager}" if institution else imager
+
+
+def parse_told(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Reads `NAME`, for every image, and `PATTERN=NAME`."""
+    pairs = (rule.partition("=") if "=" in rule else (ANY, "=", rule) for rule in rules)
+    return tuple((pattern.strip(), name.strip()) for pattern, _, name in pairs)
+
 
 _A_FILE = -1
 
@@ -44,7 +87,7 @@ class Candidate(NamedTuple):
     name: str
 
 
-def find(paths: Sequence[str], days: float | None = None) -> list[Found]:
+def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
     """Returns the shards and images of files, folders and globs, local or `gs://`.
 
     A folder that holds images is taken for one of images. `days`: only files that changed so many days ago at most.
@@ -95,7 +138,7 @@ def candidates(one: Found, naming: Naming, sources: Mapping[int, str] | None, se
         yield Candidate(_priority(seed, one.name, index), one.path, index, imager, name or f"{one.name}#{index}")
 
 
-def encoded(path: bytes, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
+def encoded_images(path: bytes, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
     """Yields each wanted image of the file `path` as JPEG or PNG bytes, or the reason why there is none."""
     by_index = {one.index: one for one in wanted}
     if _A_FILE in by_index:
@@ -135,7 +178,7 @@ def _file(path: str) -> bytes | str:
 
 def _within_limits(data: bytes) -> bytes | str:
     """Refuses what would take all memory once decoded."""
-    from components.example_gen.image_header import image_header
+    from marco_data.image_files import image_header
 
     try:
         header = image_header(data)

@@ -16,20 +16,69 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.example_gen import files
-from components.example_gen.options import LOCAL_BEAM_ARGS
 from components.monitoring import images
-from components.monitoring.images import Candidate, Found
-from components.monitoring.naming import Naming
-from components.monitoring.statistics import decoded, image_statistics, middle
-from components.monitoring.table import SCHEMA, Table, from_rows
-from marco_data.files import read_bytes
-from marco_data.object_store import is_object
+from components.monitoring.images import Candidate, Found, Naming
+from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
+from components.settings import LOCAL_BEAM_ARGS
 from marco_data.shards import list_files
 from marco_model.errors import InputError
+from marco_model.store import is_object, read_bytes
+
+Described = tuple[np.ndarray, np.ndarray]
+
+
+class Describer:
+    """A classifier that tells what it sees beside what it says.
+
+    Raises InputError where the folder holds no classifier, or one exported without its features.
+    """
+
+    def __init__(self, model: Path) -> None:
+        from marco_model.load import load
+
+        self._classifier = load(model)
+        self._both = _in_one_pass(self._classifier)
+
+    def __call__(self, encoded: Sequence[bytes]) -> list[Described | str]:
+        """Returns embedding, float32 [d], and scores, float32 [classes], of each image, or the reason why not."""
+        if not encoded:
+            return []
+        try:
+            images = self._classifier.images(encoded)
+        except InputError as error:
+            if len(encoded) == 1:
+                return [str(error)]
+            # One at fault costs only itself.
+            return [result for one in encoded for result in self([one])]
+        embeddings, scores = self._both(images)
+        return list(zip(embeddings.numpy(), scores.numpy(), strict=True))
+
+
+def _in_one_pass(classifier: Any) -> Callable:
+    """Joins the two functions that the model has into one of constants.
+
+    Grappler merges what is computed twice from the same constants, and not what is computed from variables: so the
+    network runs once for both.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    logits, embeddings = classifier.logits, classifier.embeddings
+
+    @tf.function(autograph=False)
+    def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return embeddings(images), tf.nn.softmax(logits(images))
+
+    shape = classifier.images([]).shape
+    concrete = both.get_concrete_function(tf.TensorSpec([None, *shape[1:]], tf.float32))
+    frozen = convert_variables_to_constants_v2(concrete)
+    return lambda images: frozen(tf.constant(images))
+
 
 _BATCH = 8
 _THUMBNAIL_SIDE = 144
@@ -108,7 +157,7 @@ def _read(
     group: tuple[bytes, Iterable[tuple[int, Candidate]]],
 ) -> Iterator[tuple[int, Candidate, bytes | str]]:
     path, wanted = group[0], {tuple(one): place for place, one in group[1]}
-    for one, data in images.encoded(path, [Candidate(*values) for values in wanted]):
+    for one, data in images.encoded_images(path, [Candidate(*values) for values in wanted]):
         yield wanted[tuple(one)], one, data
 
 
@@ -121,7 +170,6 @@ class _Measure(beam.DoFn):
 
     def setup(self) -> None:
         """Opens the classifier once a worker."""
-        from components.monitoring.classifier import Describer
 
         self._describe = Describer(_local(self._model))
 
@@ -164,7 +212,7 @@ def _thumbnail(data: bytes) -> bytes:
 def _local(model: str) -> Path:
     if not is_object(model):
         return Path(model)
-    from components.pusher.bucket import download
+    from components.bucket_models import download
 
     folder = tempfile.mkdtemp(prefix="marco-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

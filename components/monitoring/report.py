@@ -14,13 +14,135 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from components.monitoring import comparison, figures, wording
-from components.monitoring.drift import ALARMING, UNDECIDED, Finding, Verdict
-from components.monitoring.limits import Limits
+from components.monitoring import two_sample
+from components.monitoring.drift import (
+    ALARM,
+    ALARMING,
+    CLEAN,
+    FEW_BEFORE,
+    NEW,
+    UNDECIDED,
+    UNREADABLE,
+    Finding,
+    Reference,
+    Verdict,
+)
 from components.monitoring.measure import Measured
-from components.monitoring.reference import Reference
-from components.monitoring.statistics import NAMES
-from components.monitoring.table import Table
+from components.monitoring.statistics import NAMES, Table
+from components.monitoring.two_sample import Limits, Test
+
+_WIDTH, _HEIGHT = 300, 84
+_BINS = 32
+
+
+def histogram(before: np.ndarray, after: np.ndarray) -> str:
+    """Returns the outlines of two distributions, float [n] and [m], over one axis; 1 % at either end is cut off."""
+    both = np.concatenate([before, after])
+    low, high = np.quantile(both, [0.01, 0.99])
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _BINS + 1)
+    counts = [np.histogram(np.clip(values, low, high), edges)[0] / len(values) for values in (before, after)]
+    top = max(count.max() for count in counts)
+    paths = "".join(
+        f'<path class="{name}" d="{_outline(count / top)}"/>'
+        for name, count in zip(("before", "after"), counts, strict=True)
+    )
+    labels = (
+        f'<text x="0" y="{_HEIGHT - 2}">{low:.4g}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{high:.4g}</text>'
+    )
+    return _svg(paths + labels, _HEIGHT, "distributions before and now")
+
+
+def _outline(heights: np.ndarray) -> str:
+    base, room = _HEIGHT - 16, _HEIGHT - 20
+    step = _WIDTH / len(heights)
+    points = [f"M0 {base}"]
+    for index, height in enumerate(heights):
+        y = base - room * height
+        points.append(f"L{index * step:.1f} {y:.1f}L{(index + 1) * step:.1f} {y:.1f}")
+    return "".join([*points, f"L{_WIDTH} {base}"])
+
+
+def shares(names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
+    """Returns two bars a class, as long as its share."""
+    rows = []
+    room = _WIDTH - 150
+    for index, (name, old, new) in enumerate(zip(names, before, after, strict=True)):
+        y = index * 26
+        rows.append(f'<text x="0" y="{y + 16}">{_escaped(name)}</text>')
+        for offset, share, kind in ((3, old, "before"), (12, new, "after")):
+            rows.append(f'<rect class="{kind}" x="90" y="{y + offset}" width="{room * share:.1f}" height="8"/>')
+        rows.append(f'<text x="{_WIDTH}" y="{y + 16}" text-anchor="end">{old:.0%} → {new:.0%}</text>')
+    return _svg("".join(rows), 26 * len(names), "shares of the predicted classes before and now")
+
+
+def _svg(content: str, height: int, label: str) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{content}</svg>'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+_UNITS = {"height": " pixels", "width": " pixels"}
+_DIGITS = {"height": 0, "width": 0, "brightness": 0, "noise": 4}
+TITLES = {
+    two_sample.EMBEDDING: "what the network sees",
+    two_sample.CLASSES: "predicted classes",
+    two_sample.CONFIDENCE: "highest score",
+    two_sample.STRANGERS: "images like none of the reference",
+}
+
+
+def title(test: Test) -> str:
+    """Returns what was compared, such as `brightness`."""
+    return TITLES.get(test.kind, test.name)
+
+
+def change(test: Test, classes: Sequence[str]) -> str:
+    """Returns the change in figures: `median 142 → 171`, `Crystals 25 % → 48 %`."""
+    if isinstance(test.before, list) and isinstance(test.after, list):
+        largest = max(range(len(classes)), key=lambda index: abs(test.after[index] - test.before[index]))
+        return f"{classes[largest]} {test.before[largest]:.0%} → {test.after[largest]:.0%}"
+    before, after = float(test.before), float(test.after)  # type: ignore[arg-type]
+    if test.kind == two_sample.STRANGERS:
+        return f"{before:.0%} → {after:.0%}"
+    if test.kind == two_sample.EMBEDDING:
+        return f"{test.effect:.1%} of the distance"
+    digits = _DIGITS.get(test.name, 3)
+    return f"median {before:,.{digits}f} → {after:,.{digits}f}{_UNITS.get(test.name, '')}"
+
+
+def headline(verdict: Verdict, classes: Sequence[str]) -> str:
+    """Returns what is to be said of an imager, in one line."""
+    count = f"{verdict.images:,} images"
+    alarms = [finding.test for finding in verdict.findings if finding.alarm]
+    if verdict.status == UNREADABLE:
+        return f"unreadable: {verdict.failed:,} of {verdict.failed + verdict.images:,} images{_also(alarms)}"
+    if verdict.status == NEW:
+        name, share = verdict.resembles or ("", 0.0)
+        like = f"; of the known ones {name} is nearest ({share:.0%} of the images)" if name else ""
+        if not verdict.compared_with:
+            return f"new imager, not in the reference: {count}{like}"
+        return f"not the images of this imager: {title(alarms[0])}, {change(alarms[0], classes)} ({count}){like}"
+    if verdict.status == ALARM:
+        return f"{title(alarms[0])}: {change(alarms[0], classes)} ({count}){_also(alarms[1:])}"
+    if verdict.status == CLEAN:
+        return f"no change ({count})"
+    if verdict.status == FEW_BEFORE:
+        whose = "of this imager" if verdict.compared_with else "in all"
+        return (
+            f"cannot be told: the reference has {verdict.before:,} images {whose}, too few to compare {count} with; "
+            "make it anew with more (marco monitor reference)"
+        )
+    return f"too few to tell: {count}{f', and {verdict.failed:,} unreadable' if verdict.failed else ''}"
+
+
+def _also(tests: Sequence[Test]) -> str:
+    return f"; also {', '.join(title(test) for test in tests)}" if tests else ""
+
 
 JSON, HTML = "drift.json", "drift.html"
 _THUMBNAILS = 6
@@ -46,7 +168,7 @@ def _imager(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "imager": verdict.imager,
         "status": verdict.status,
         "first": verdict.first,
-        "headline": wording.headline(verdict, classes),
+        "headline": headline(verdict, classes),
         "images": verdict.images,
         "failed": verdict.failed,
         "seen": verdict.seen,
@@ -101,15 +223,15 @@ def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
     return {
         "imager": verdict.imager,
         "style": "alarm" if verdict.alarming else "few" if verdict.status in UNDECIDED else "clean",
-        "headline": wording.headline(verdict, reference.classes),
+        "headline": headline(verdict, reference.classes),
         "note": f"{verdict.images:,} measured of {verdict.seen:,}; reference: {against}",
         "figures": [figure for one in shown if (figure := _figure(one, new, old, reference.classes))],
         "thumbnails": _thumbnails(old, new) if verdict.alarming else [],
         "tests": [
             {
                 **dataclasses.asdict(finding.test),
-                "title": wording.title(finding.test),
-                "change": wording.change(finding.test, reference.classes),
+                "title": title(finding.test),
+                "change": change(finding.test, reference.classes),
                 "adjusted": finding.adjusted,
                 "alarm": finding.alarm,
             }
@@ -120,16 +242,16 @@ def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
 
 def _figure(finding: Finding, new: Table, old: Table, classes: Sequence[str]) -> dict[str, Any] | None:
     test = finding.test
-    if test.kind == comparison.CLASSES:
-        svg = figures.shares(classes, test.before, test.after)  # type: ignore[arg-type]
-    elif test.kind == comparison.STATISTIC:
+    if test.kind == two_sample.CLASSES:
+        svg = shares(classes, test.before, test.after)  # type: ignore[arg-type]
+    elif test.kind == two_sample.STATISTIC:
         column = NAMES.index(test.name)
-        svg = figures.histogram(old.statistics[:, column], new.statistics[:, column])
-    elif test.kind == comparison.CONFIDENCE:
-        svg = figures.histogram(old.scores.max(axis=1), new.scores.max(axis=1))
+        svg = histogram(old.statistics[:, column], new.statistics[:, column])
+    elif test.kind == two_sample.CONFIDENCE:
+        svg = histogram(old.scores.max(axis=1), new.scores.max(axis=1))
     else:
         return None
-    return {"svg": Markup(svg), "title": wording.title(test), "text": wording.change(test, classes)}
+    return {"svg": Markup(svg), "title": title(test), "text": change(test, classes)}
 
 
 def _thumbnails(old: Table, new: Table) -> list[dict[str, Any]]:

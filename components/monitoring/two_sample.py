@@ -10,9 +10,64 @@ permutation shuffles them within the strata.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from components.monitoring.statistics import NAMES, Table
+from marco_model.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """An alarm is what is significant and large: both, so that neither chance nor a million images sets it off.
+
+    Attributes:
+        alpha: chance of one false alarm in a whole check, all imagers and tests together.
+        statistic: a statistic's smallest difference that counts: Kolmogorov and Smirnov's distance, 0 … 1.
+        confidence: the same for the highest score.
+        embedding: the energy coefficient (share of the distance between two images that is due to the change), 0 … 1.
+        classes: share of the images that are predicted another class than in the reference, 0 … 1.
+        strangers: share of images that look like none of their imager's, more than the reference itself has.
+        unreadable: share of an imager's images that could not be measured, 0 … 1.
+        least: fewer images of an imager, here or in the reference, are too few.
+        most: more are not looked at; the sample is drawn by a hash of their names.
+    """
+
+    alpha: float = 0.01
+    statistic: float = 0.2
+    confidence: float = 0.2
+    embedding: float = 0.02
+    classes: float = 0.15
+    strangers: float = 0.25
+    unreadable: float = 0.2
+    least: int = 50
+    most: int = 1000
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) and not (isinstance(value, (int, float)) and 0 < value < 1):
+                raise InputError(f"limit {field.name} is {value!r}; give a number between 0 and 1")
+        if not 10 <= self.least <= self.most:
+            raise InputError(f"limits least {self.least} and most {self.most}: give 10 or more, the lower one first")
+
+
+def read_limits(path: Path | None) -> Limits:
+    """Reads limits from a JSON file with some of the fields; the defaults without one. Raises InputError."""
+    if path is None:
+        return Limits()
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+        return Limits(**told)
+    except (OSError, ValueError, TypeError) as error:
+        known = ", ".join(field.name for field in dataclasses.fields(Limits))
+        raise InputError(f"{path} is no JSON object with some of {known}: {error}") from error
+
 
 Measure = Callable[[np.ndarray], np.ndarray]
 """From signed weights, float32 [rows, n + m], to the distance that each row makes, float [rows]."""
@@ -147,3 +202,104 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+STATISTIC, EMBEDDING, CLASSES, CONFIDENCE, STRANGERS = "statistic", "embedding", "classes", "confidence", "strangers"
+TESTS = len(NAMES) + 4
+"""For each imager."""
+
+# A class with fewer images in the reference says nothing of what its images look like.
+_FEW = 10
+# Where more of the images are of such classes, the classes are not looked at one by one.
+_LEFT_OUT = 0.2
+_NEIGHBOUR = 3
+_STRANGE = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """What was compared and what came of it.
+
+    `effect`: how large the difference is, 0 … 1, by `kind` as `Limits` says; `limit`: from where it counts. `before`,
+    `after`: medians of a statistic, shares of the classes, a share of strangers.
+    """
+
+    kind: str
+    name: str
+    effect: float
+    limit: float
+    p_value: float
+    before: float | list[float]
+    after: float | list[float]
+
+
+def compare(new: Table, old: Table, limits: Limits, tests: int, rng: np.random.Generator) -> list[Test]:
+    """Compares images of one imager with a reference, both with at least `limits.least` rows.
+
+    `tests`: how many there are in the whole check, which decides how small a p-value must be able to get.
+    """
+    permutations = max(1999, math.ceil(2 * tests / limits.alpha))
+    return [*_within_classes(new, old, limits, permutations, rng), _classes(new, old, limits, permutations, rng)]
+
+
+def _within_classes(new: Table, old: Table, limits: Limits, permutations: int, rng: np.random.Generator) -> list[Test]:
+    is_new = np.arange(len(new) + len(old)) < len(new)
+    strata, kept = _strata(np.concatenate([new.predicted, old.predicted]), is_new)
+    is_new, strata = is_new[kept], strata[kept]
+    statistics = np.concatenate([new.statistics, old.statistics])[kept]
+    confidence = np.concatenate([new.scores.max(axis=1), old.scores.max(axis=1)])[kept]
+    embedding, distances = energy(np.concatenate([new.embedding, old.embedding])[kept])
+    measures: list[Measure] = [*map(kolmogorov_smirnov, statistics.T), kolmogorov_smirnov(confidence), embedding]
+    weights = signed_weights(is_new, strata)
+    least = [*[limits.statistic] * len(NAMES), limits.confidence, 0.0]
+    results = permutation_tests(measures, weights, strata, permutations, rng, least)
+    columns = [*statistics.T, confidence]
+    named = [*((STATISTIC, name, limits.statistic) for name in NAMES), (CONFIDENCE, CONFIDENCE, limits.confidence)]
+    found = [
+        Test(kind, name, result.distance, limit, result.p_value, _median(column[~is_new]), _median(column[is_new]))
+        for (kind, name, limit), result, column in zip(named, results[:-1], columns, strict=True)
+    ]
+    # By chance alone the distance is above 0, the more so the fewer images there are.
+    excess = max(0.0, results[-1].distance - results[-1].by_chance)
+    apart = float(distances[is_new][:, ~is_new].mean())
+    coefficient = excess / max(2 * apart, 1e-9)
+    found.append(Test(EMBEDDING, EMBEDDING, coefficient, limits.embedding, results[-1].p_value, 0.0, coefficient))
+    return [*found, _strangers(distances, is_new, limits)]
+
+
+def _strata(predicted: np.ndarray, is_new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the predicted classes, int [n + m], and a mask of the rows whose class can be compared."""
+    counts = {label: (is_new & (predicted == label)).sum() for label in np.unique(predicted)}
+    old = {label: (~is_new & (predicted == label)).sum() for label in counts}
+    usable = [label for label in counts if counts[label] and old[label] >= _FEW]
+    kept = np.isin(predicted, usable)
+    if (is_new & ~kept).sum() > _LEFT_OUT * is_new.sum():
+        return np.zeros_like(predicted), np.ones_like(is_new)
+    return predicted, kept
+
+
+def _strangers(distances: np.ndarray, is_new: np.ndarray, limits: Limits) -> Test:
+    """How many images have no neighbours among the reference, as near as almost all of the reference have."""
+    from scipy.stats import fisher_exact
+
+    inside = distances[~is_new][:, ~is_new]
+    # The nearest of all is the image itself.
+    usual = np.partition(inside, _NEIGHBOUR, axis=1)[:, _NEIGHBOUR]
+    nearest = np.partition(distances[is_new][:, ~is_new], _NEIGHBOUR - 1, axis=1)[:, _NEIGHBOUR - 1]
+    far = np.quantile(usual, _STRANGE)
+    strange, strange_before = int((nearest > far).sum()), int((usual > far).sum())
+    table = [[strange, len(nearest) - strange], [strange_before, len(usual) - strange_before]]
+    p_value = float(fisher_exact(table, alternative="greater")[1])
+    before, after = strange_before / len(usual), strange / len(nearest)
+    return Test(STRANGERS, STRANGERS, max(0.0, after - before), limits.strangers, p_value, before, after)
+
+
+def _classes(new: Table, old: Table, limits: Limits, permutations: int, rng: np.random.Generator) -> Test:
+    counts = [np.bincount(table.predicted, minlength=table.scores.shape[1]) for table in (new, old)]
+    distance, p_value = class_test(counts[0], counts[1], permutations, rng)
+    shares = [(count / count.sum()).tolist() for count in counts]
+    return Test(CLASSES, CLASSES, distance, limits.classes, p_value, shares[1], shares[0])
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values))

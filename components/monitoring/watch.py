@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
-from components.monitoring import images, report
-from components.monitoring import reference as references
-from components.monitoring.drift import check
-from components.monitoring.limits import Limits
+from components import mlflow_runs
+from components.monitoring import drift, images, report
+from components.monitoring.drift import ALARMING, Reference, check
+from components.monitoring.images import Naming
 from components.monitoring.measure import Measured, Sampling, measure
-from components.monitoring.naming import Naming
-from components.monitoring.reference import Reference
-from components.monitoring.table import from_rows
+from components.monitoring.statistics import from_rows
+from components.monitoring.two_sample import Limits
 
 MakePipeline = Callable[[], beam.Pipeline]
 
@@ -34,11 +34,11 @@ def make_reference(
 
     `model`: where it is, and what `model_facts` says of it. `staging`: a folder or URI that the workers reach.
     """
-    found = images.find(paths)
+    found = images.find_images(paths)
     sources = images.institutions(paths, found)
     measured = measure(found, naming, sources, model[0], staging, sampling, make_pipeline)
-    reference = references.make(measured, model[1])
-    references.write(reference, output)
+    reference = drift.make_reference(measured, model[1])
+    drift.write_reference(reference, output)
     return reference
 
 
@@ -58,7 +58,7 @@ def check_images(
 
     `days`: only images of files that changed so many days ago at most; that there are none is no error.
     """
-    found = images.find(paths, days)
+    found = images.find_images(paths, days)
     sources = images.institutions(paths, found)
     sampling = Sampling(images=limits.most, seed=seed)
     nothing = Measured(from_rows([]), {}, [])
@@ -73,12 +73,51 @@ def check_images(
 
 def model_facts(directory: Path) -> dict[str, Any]:
     """Returns `name`, `fingerprint` and `classes` of the classifier in `directory`; raises InputError without one."""
-    from components.pusher.storage import fingerprint
+    from components.published_models import model_fingerprint
     from marco_model.model_directory import PUBLISHED_NAME, class_names, read_metadata
 
     metadata = read_metadata(directory)
     return {
         "name": metadata.get("name", directory.name) if metadata else PUBLISHED_NAME,
-        "fingerprint": fingerprint(directory),
+        "fingerprint": model_fingerprint(directory),
         "classes": class_names(directory),
     }
+
+
+EXPERIMENT = "marco-monitoring"
+
+
+def log_to_mlflow(tracking_uri: str, outcome: dict[str, Any], files: list[Path]) -> str:
+    """Logs a check as one run of the experiment `marco-monitoring`; returns the run's id.
+
+    Metrics: `alarms`, and for each imager `IMAGER/images` and `IMAGER/TEST`, the effects. Raises InputError where
+    MLflow does not answer.
+    """
+    client = mlflow_runs.connect(tracking_uri)
+    with mlflow_runs.reaching(tracking_uri):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        place = mlflow_runs.artifact_location(tracking_uri)
+        number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, place)
+        run = client.create_run(number, run_name=f"drift {outcome['checked']}").info.run_id
+        for name, value in metrics(outcome).items():
+            client.log_metric(run, name, value)
+        client.set_tag(run, "marco.alarm", str(outcome["alarm"]).lower())
+        client.set_tag(run, "marco.model", outcome["model"]["name"])
+        for file in files:
+            client.log_artifact(run, str(file))
+        client.set_terminated(run)
+    return run
+
+
+def metrics(outcome: dict[str, Any]) -> dict[str, float]:
+    """Returns the figures of a check by names that MLflow allows."""
+    figures: dict[str, float] = {
+        "alarms": sum(one["status"] in ALARMING for one in outcome["imagers"]),
+        "images": outcome["images"],
+        "unreadable": len(outcome["unreadable"]),
+    }
+    for one in outcome["imagers"]:
+        imager = re.sub(r"[^\w\-. ]+", "-", one["imager"])
+        figures[f"{imager}/images"] = one["images"]
+        figures.update({f"{imager}/{test['name']}": test["effect"] for test in one["tests"]})
+    return figures

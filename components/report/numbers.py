@@ -2,15 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.evaluator.names import auc_classes
-from components.evaluator.prediction_table import scores_of
-from components.report import confusion, disagreements, intervals, paper, reliability, roc, slices, thresholds
-from components.report.options import ReportOptions
+from components.evaluations import CROSS_NAME, SLICES, TIMES, auc_classes
+from components.prediction_table import scores_of
+from components.report import curves
+from components.report.curves import share
+from components.settings import ReportOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def slices(frame: pd.DataFrame, right: np.ndarray, target: np.ndarray | None) -> list[dict[str, Any]]:
+    """Returns a table for each of institution, imager and both: `kind` and `rows`, sorted by name.
+
+    A row has `name`, `accuracy` and `target` (recall of the class that must not be missed, None without one), each a
+    `components.report.curves.share`. `frame`: the Evaluator's table; `right`: bool [n], whether the label was
+    predicted; `target`: bool [n], whether the label is that class.
+    """
+    values = {kind: frame[kind].astype(str).to_numpy(object) for kind in SLICES}
+    crossed = [TIMES.join(pair) for pair in zip(*(values[kind] for kind in SLICES), strict=True)]
+    values[CROSS_NAME] = np.array(crossed, object)
+    return [
+        {"kind": kind, "rows": [_row(name, of_kind == name, right, target) for name in sorted(set(of_kind))]}
+        for kind, of_kind in values.items()
+    ]
+
+
+def _row(name: str, chosen: np.ndarray, right: np.ndarray, target: np.ndarray | None) -> dict[str, Any]:
+    told = {"name": name, "accuracy": share(int(right[chosen].sum()), int(chosen.sum())), "target": None}
+    if target is not None:
+        both = chosen & target
+        told["target"] = share(int(right[both].sum()), int(both.sum()))
+    return told
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns `columns` (class names) and `rows`, a row a true class: `name`, `count`, `cells`.
+
+    A cell has `predicted`, `count`, `share` (of the true class; None where it has no image) and, of MARCO's four
+    classes, `paper` (its share there) and `difference` (ours less the paper's); these are None otherwise. `labels`,
+    `predicted`: int [n], class indices.
+    """
+    names = list(classes)
+    counts = np.zeros([len(names)] * 2, np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    columns = curves.order(names)
+    at = [names.index(name) for name in columns]
+    rows = []
+    for name in columns:
+        row = counts[names.index(name), at]
+        shown = curves.CONFUSION[name] if curves.applies(names) else [None] * len(columns)
+        cells = [
+            _cell(other, int(count), int(row.sum()), there)
+            for other, count, there in zip(columns, row, shown, strict=True)
+        ]
+        rows.append({"name": name, "count": int(row.sum()), "cells": cells})
+    return {"columns": list(columns), "rows": rows}
+
+
+def _cell(predicted: str, count: int, total: int, there: float | None) -> dict[str, Any]:
+    share = count / total if total else None
+    difference = share - there if share is not None and there is not None else None
+    return {"predicted": predicted, "count": count, "share": share, "paper": there, "difference": difference}
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def disagreements(frame: pd.DataFrame, scores: np.ndarray, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """Returns the `count` images whose label has the lowest score, of those to which another class was given.
+
+    Each has `row` (its place in `frame`), `image_id`, `filename`, `institution`, `imager`, `label`, `predicted`,
+    `score` (of the predicted class) and `label_score`.
+    """
+    labels = frame["label"].to_numpy(np.int64)
+    of_label = scores[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(scores.argmax(axis=1) != labels)
+    chosen = wrong[np.argsort(of_label[wrong], kind="stable")][:count]
+    return [_told(frame, scores, classes, int(row)) for row in chosen]
+
+
+def errors(
+    frame: pd.DataFrame, scores: np.ndarray, classes: Sequence[str], target: str | None, kinds: int, examples: int
+) -> list[dict[str, Any]]:
+    """Returns the kinds of error with examples: what was missed of `target` first, then what was taken for it.
+
+    The rest follow by how often they happen; at most `kinds`. Each has `label`, `predicted`, `count`, `share` (of the
+    true class) and `images`, at most `examples` of those with the highest score for the wrong class, told as
+    `disagreements` does.
+    """
+    labels = frame["label"].to_numpy(np.int64)
+    predicted = scores.argmax(axis=1)
+    found: list[dict[str, Any]] = []
+    for true, given in sorted({(int(a), int(b)) for a, b in zip(labels, predicted, strict=True) if a != b}):
+        of_kind = np.flatnonzero((labels == true) & (predicted == given))
+        strongest = of_kind[np.argsort(-scores[of_kind, given], kind="stable")][:examples]
+        found.append(
+            {
+                "label": classes[true],
+                "predicted": classes[given],
+                "count": len(of_kind),
+                "share": len(of_kind) / int((labels == true).sum()),
+                "images": [_told(frame, scores, classes, int(row)) for row in strongest],
+            }
+        )
+    found.sort(key=lambda kind: (kind["label"] != target, kind["predicted"] != target, -kind["count"]))
+    return found[:kinds]
+
+
+def _told(frame: pd.DataFrame, scores: np.ndarray, classes: Sequence[str], row: int) -> dict[str, Any]:
+    one = frame.iloc[row]
+    label, predicted = int(one["label"]), int(scores[row].argmax())
+    return {
+        "row": row,
+        "image_id": int(one["image_id"]),
+        "filename": str(one["filename"]),
+        "institution": str(one["institution"]),
+        "imager": str(one["imager"]),
+        "label": classes[label],
+        "predicted": classes[predicted],
+        "score": float(scores[row, predicted]),
+        "label_score": float(scores[row, label]),
+    }
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,31 +159,31 @@ def numbers(
     return {
         "about": dict(about or {}),
         "classes": classes,
-        "interval": intervals.LEVEL,
+        "interval": curves.LEVEL,
         "verdict": _verdict(evaluation, decision),
-        "accuracy": intervals.share(int(right.sum()), len(right)),
+        "accuracy": curves.share(int(right.sum()), len(right)),
         "target": None if of_target is None else _target(target, right, of_target),
-        "paper": {"accuracy": paper.ACCURACY, "images": paper.IMAGES} if paper.applies(classes) else None,
-        "confusion": confusion.confusion(labels, predicted, classes),
+        "paper": {"accuracy": curves.ACCURACY, "images": curves.IMAGES} if curves.applies(classes) else None,
+        "confusion": confusion(labels, predicted, classes),
         "roc": [
-            roc.roc(name, labels == classes.index(name), scores[:, classes.index(name)], classes)
+            curves.roc(name, labels == classes.index(name), scores[:, classes.index(name)], classes)
             for name in auc_classes(classes)
         ],
-        "slices": slices.slices(frame, right, of_target),
-        "calibration": reliability.reliability(scores, labels, temperature),
+        "slices": slices(frame, right, of_target),
+        "calibration": curves.reliability(scores, labels, temperature),
         "thresholds": None
         if of_target is None
-        else thresholds.thresholds(
+        else curves.thresholds(
             str(target), of_target, scores[:, classes.index(target)], options.recall, options.recalls
         ),
-        "disagreements": disagreements.disagreements(frame, scores, classes, options.disagreements),
-        "errors": disagreements.errors(frame, scores, classes, target, options.error_kinds, options.errors),
+        "disagreements": disagreements(frame, scores, classes, options.disagreements),
+        "errors": errors(frame, scores, classes, target, options.error_kinds, options.errors),
         "pictures": {"overlays": 0, "samples": options.overlay_samples, "seconds": 0.0},
     }
 
 
 def _target(name: str | None, right: np.ndarray, of_target: np.ndarray) -> dict[str, Any]:
-    return {"name": name, "recall": intervals.share(int(right[of_target].sum()), int(of_target.sum()))}
+    return {"name": name, "recall": curves.share(int(right[of_target].sum()), int(of_target.sum()))}
 
 
 def _verdict(evaluation: Mapping[str, Any], decision: Mapping[str, Any] | None) -> dict[str, Any]:

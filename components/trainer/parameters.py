@@ -80,3 +80,14 @@ class TakesParameters:
     ) -> None:
         """Runs the executor; raises what it does, and `InputError` for steps that are no number."""
         super().Do(input_dict, output_dict, into_config(exec_properties))  # type: ignore[misc]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """The model to beat (`components.champion.write_champion`, empty for none) and the run's signature.
+
+    Each is a string or a parameter that a step of the run gives.
+    """
+
+    champion: str | RuntimeParameter = ""
+    signature: str | RuntimeParameter = ""

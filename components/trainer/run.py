@@ -8,14 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.trainer import job
-from components.trainer.jobset import launch
-from components.tuner.options import by_section
-from marco_model.engine import Engine
+from components.settings import by_section
+from components.trainer import jobset_launch, training_job
 from marco_model.errors import InputError
 from marco_model.initial import fingerprint
 from marco_model.network import Network
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 
 
 def run_fn(fn_args: Any) -> None:
@@ -25,34 +23,34 @@ def run_fn(fn_args: Any) -> None:
     (`shorter_side`, `quality`), `export` (`tflite`), `tracking` (`uri`, `experiment`, perhaps `artifacts`), `data`
     (`source`, `fingerprint`, perhaps `overlay`), `model_name`, `initial`, the fingerprint of the weights that training
     begins from, empty where it was not known, and `checkpoints`, a folder that outlives the step, so that a killed
-    training is resumed. With `cluster`, the fields of `components.cluster.options.Placement`, and its `replicas`
-    training is on several nodes; with `custom_job` (`components.trainer.customjob.launch.run`) on several machines of
+    training is resumed. With `cluster`, the fields of `components.machines.Placement`, and its `replicas`
+    training is on several nodes; with `custom_job` (`components.trainer.custom_job.run`) on several machines of
     Vertex AI.
 
     Raises `InputError` where the model that training begins from is not the one that it was, or is not there; else what
-    `components.trainer.job.run` does, or `components.trainer.jobset.launch.run`.
+    `components.trainer.training_job.run` does, or `components.trainer.jobset_launch.run`.
     """
     config = with_best(fn_args.custom_config, fn_args.hyperparameters)
     training = job_of(fn_args, config)
-    placement = launch.placement(config.get("cluster"))
+    placement = jobset_launch.placement(config.get("cluster"))
     if config.get("custom_job"):
-        from components.trainer.customjob import launch as custom_job
+        from components.trainer import custom_job
 
         custom_job.run(training, config["custom_job"])
     elif placement:
-        launch.run(training, placement)
+        jobset_launch.run(training, placement)
     else:
         training.write()
-        job.run(training)
+        training_job.run(training)
 
 
-def job_of(fn_args: Any, config: dict[str, Any]) -> job.Job:
+def job_of(fn_args: Any, config: dict[str, Any]) -> training_job.Job:
     """Returns the job that TFX's arguments and a `custom_config` make; raises as `run_fn` does."""
     initial = fingerprint(config["network"]["initial"])
     if config["initial"] not in ("", initial):
         raise InputError(f"the model in {config['network']['initial']} has changed since this run began; run again")
     key = training_key(config, fn_args.transform_graph_path, initial)
-    return job.Job(
+    return training_job.Job(
         key=key,
         name=f"{config['model_name']}-{key[:8]}",
         classes=list(config["classes"]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.resources
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,14 +14,69 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_data.relabelling import csv_lines
-from marco_data.relabelling.ranking import label_probabilities
-from marco_data.relabelling.rater_page import write_page
-from marco_data.relabelling.records import encoded_images
-from marco_data.relabelling.scoring import Scored
-from marco_data.shards import File
-from marco_data.splits import hashed_draw
+from marco_data import overlay
+from marco_data.relabelling.scoring import Scored, encoded_images
+from marco_data.shards import EVAL, File, hashed_draw
 from marco_model.errors import InputError
+
+
+def check_share(share: float) -> None:
+    """Raises `InputError` for a share that is none."""
+    if not 0 < share <= 1:
+        raise InputError(f"--share is {share}; give a share above 0 and up to 1, such as 0.05")
+
+
+def label_probabilities(scored: Scored) -> np.ndarray:
+    """Returns the probability of each record's own label, float32 [n]; disagreement is 1 minus that.
+
+    It asks how little the classifier believes the label, whatever else it believes in. Log-odds of it rank alike; the
+    margin to the best other class would rank an image lower that is torn between two other classes, though its label is
+    as improbable.
+    """
+    rows: np.ndarray = scored.probabilities[np.arange(len(scored.labels)), scored.labels]
+    return rows
+
+
+def most_disagreeing(scored: Scored, share: float) -> dict[str, np.ndarray]:
+    """Returns, by split, the rows of the `share` of its images whose labels are least probable, the least first.
+
+    Of records with one id one counts, that of the evaluation set if it is there, as in ExampleGen. Equal probabilities
+    go by id, so that the order of shards does not matter. At least one image of a split is taken, but none where all of
+    its images count in another. Raises `InputError` for a share that is none.
+    """
+    check_share(share)
+    probabilities = label_probabilities(scored)
+    once = _once(scored)
+    chosen = {}
+    for split in sorted(set(scored.splits.tolist())):
+        rows = once[scored.splits[once] == split]
+        order = np.lexsort((scored.image_ids[rows], probabilities[rows]))
+        chosen[split] = rows[order[: math.ceil(share * len(rows) - 1e-9)]]
+    return chosen
+
+
+def _once(scored: Scored) -> np.ndarray:
+    """Returns the rows that count, one an id."""
+    order = np.lexsort((np.arange(len(scored.splits)), scored.splits != EVAL))
+    _, first = np.unique(scored.image_ids[order], return_index=True)
+    return np.sort(order[first])
+
+
+def write_page(path: Path, items: Sequence[Item], classes: Sequence[str], raters: Sequence[str]) -> None:
+    """Writes the page beside the folder of images.
+
+    Keys 1, 2, … choose a class; answers are kept by the browser and saved as a sheet, which the page can load again.
+    """
+    told = {
+        "name": hashlib.sha256("".join(f"{item.image_id} {item.file}\n" for item in items).encode()).hexdigest()[:16],
+        "classes": list(classes),
+        "raters": list(raters),
+        "items": [[str(item.image_id), item.file] for item in items],
+    }
+    template = importlib.resources.files(__package__).joinpath("rater_page.html").read_text(encoding="utf-8")
+    # The text stands in a script element, which "</" could end.
+    path.write_text(template.replace("__TOLD__", json.dumps(told).replace("</", "<\\/")), encoding="utf-8")
+
 
 RATERS, IMAGES, KEY, ABOUT, SKIPPED = "raters", "images", "key.csv", "export.json", "skipped.csv"
 SHEET_HEADER = ("image_id", "file", "label", "rater", "date", "note")
@@ -75,10 +133,10 @@ def write_export(
     write_page(aside / RATERS / "index.html", items, scored.classes, raters)
     for name in raters:
         rows = ((item.image_id, item.file, "", name, "", "") for item in items)
-        csv_lines.write_lines(aside / RATERS / f"sheet-{name}.csv", SHEET_HEADER, rows)
-    csv_lines.write_lines(aside / KEY, KEY_HEADER, (_key_row(item, shards, scored) for item in items))
+        overlay.write_lines(aside / RATERS / f"sheet-{name}.csv", SHEET_HEADER, rows)
+    overlay.write_lines(aside / KEY, KEY_HEADER, (_key_row(item, shards, scored) for item in items))
     if skipped:
-        csv_lines.write_lines(aside / SKIPPED, SKIPPED_HEADER, skipped)
+        overlay.write_lines(aside / SKIPPED, SKIPPED_HEADER, skipped)
     told = {**about, "classes": list(scored.classes), "skipped": len(skipped), "splits": _counts(scored, chosen)}
     (aside / ABOUT).write_text(json.dumps(told, indent=2) + "\n")
     _put_in_place(aside, output)

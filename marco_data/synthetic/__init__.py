@@ -3,8 +3,7 @@
 `synthesize` writes a set, `draw` makes one image, `plan` says what an image will show without drawing it.
 """
 
-from marco_data.synthetic.kinds import KINDS
-from marco_data.synthetic.plan import Plan, Settings, plan
+from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import Drop, draw
 from marco_data.synthetic.writer import MANIFEST, manifest_of, synthesize
 

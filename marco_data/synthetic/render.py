@@ -8,23 +8,23 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from marco_data.synthetic import camera, clear, crystals, other, precipitate, wells
-from marco_data.synthetic.kinds import KINDS
-from marco_data.synthetic.plan import Plan, Settings, generator, plan
-from marco_data.synthetic.scene import Scene
+from marco_data.synthetic import contents, wells
+from marco_data.synthetic.canvas import NEUTRAL, Scene
+from marco_data.synthetic.contents import draw_solid, prism, random_rotation
+from marco_data.synthetic.plan import IMAGERS, KINDS, Plan, Settings, generator, plan
 
 _CONTENTS: dict[str, Callable[[Scene], None]] = {
-    "clear drop": clear.clear_drop,
-    "clear drop with dust": clear.clear_drop_with_dust,
-    "needles": crystals.needles,
-    "plates": crystals.plates,
-    "facetted blocks": crystals.facetted_blocks,
-    "clusters": crystals.clusters,
-    "phase separation": other.phase_separation,
-    "light precipitate": precipitate.light_precipitate,
-    "heavy precipitate": precipitate.heavy_precipitate,
-    "granular precipitate": precipitate.granular_precipitate,
-    "film": precipitate.film,
+    "clear drop": contents.clear_drop,
+    "clear drop with dust": contents.clear_drop_with_dust,
+    "needles": contents.needles,
+    "plates": contents.plates,
+    "facetted blocks": contents.facetted_blocks,
+    "clusters": contents.clusters,
+    "phase separation": contents.phase_separation,
+    "light precipitate": contents.light_precipitate,
+    "heavy precipitate": contents.heavy_precipitate,
+    "granular precipitate": contents.granular_precipitate,
+    "film": contents.film,
 }
 # What may be in a drop that nobody can judge.
 _UNJUDGED = ("phase separation", "phase separation", "clear drop", "light precipitate")
@@ -93,4 +93,28 @@ def _photograph(rng: np.random.Generator, what: Plan, shape: tuple[int, int]) ->
         brightness = scene.uniform(8, 40)
     elif kind == "overexposed":
         brightness = scene.uniform(330, 600)
-    return camera.expose(scene, what.imager, brightness, blur)
+    return wells.expose(scene, what.imager, brightness, blur)
+
+
+_IMAGER = next(imager for imager in IMAGERS if imager.institution == "GlaxoSmithKline")
+
+
+def one_crystal(seed: int, size: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a clear sitting drop with a single facetted crystal about `size` pixels across.
+
+    Returns the photograph, uint8 [960, 1280, 3] RGB, and the pixels that the crystal covers, bool [960, 1280].
+    """
+    rng = generator(seed, 0, "one crystal")
+    scene = wells.empty_scene(rng, _IMAGER, (_IMAGER.height, _IMAGER.width))
+    wells.drop_body(scene)
+    ink = scene.blank_ink()
+    (place,) = scene.places(1, size)
+    solid = prism(int(rng.choice([4, 6])), 0.5, 0.5 * scene.uniform(0.6, 1.4), float(rng.choice([0.0, 0.5])), 1.0)
+    draw_solid(ink, solid, random_rotation(rng), place, size, scene.uniform(0.8, 1.0), scene.lamp, scene.unit)
+    covered = np.zeros(scene.shape, np.uint8)
+    cv2.fillConvexPoly(covered, cv2.convexHull(cv2.findNonZero((ink != NEUTRAL).astype(np.uint8))), 1)
+    scene.apply_ink(ink, 0.6)
+    wells.meniscus(scene)
+    wells.rim(scene, _IMAGER)
+    image = wells.expose(scene, _IMAGER, scene.uniform(140, 200), scene.uniform(0.5, 0.8))
+    return image, covered.astype(bool)

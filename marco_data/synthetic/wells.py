@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from marco_data.synthetic import fields
-from marco_data.synthetic.imagers import Imager
-from marco_data.synthetic.scene import Scene
+from marco_data.synthetic import canvas
+from marco_data.synthetic.canvas import Field, Scene
+from marco_data.synthetic.plan import Imager
 
 
 def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]) -> Scene:
@@ -19,12 +19,12 @@ def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]
     oil = imager.setup == "oil"
     roundness = float(rng.uniform(3.0, 6.0)) if oil else float(rng.choice([2.0, 2.2, 4.0], p=[0.6, 0.2, 0.2]))
     size = side * magnification * float(rng.uniform(0.5, 0.6) if oil else rng.uniform(0.43, 0.5))
-    well = fields.distance_to_outline(shape, centre, size, fields.wobble(rng, 0.008), roundness)
+    well = canvas.distance_to_outline(shape, centre, size, canvas.wobble(rng, 0.008), roundness)
     reach = side * magnification * float(rng.uniform(0.3, 0.42) if oil else rng.uniform(0.24, 0.42))
     spread = max(0.0, size - reach) * (0.2 if oil else 0.75)
     angle = float(rng.uniform(0, 2 * np.pi))
     drop_centre = (centre[0] + spread * np.cos(angle), centre[1] + spread * np.sin(angle))
-    drop = fields.distance_to_outline(shape, drop_centre, reach, fields.wobble(rng, 0.04 if oil else 0.1))
+    drop = canvas.distance_to_outline(shape, drop_centre, reach, canvas.wobble(rng, 0.04 if oil else 0.1))
     gap = float(rng.uniform(0.0, 6.0)) * side / 960
     drop = np.minimum(drop, well - gap)
     direction = float(rng.uniform(0, 2 * np.pi))
@@ -44,7 +44,7 @@ def empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]
 def _bottom(scene: Scene) -> None:
     """Grain, machining marks and scratches of the plastic."""
     rng, unit = scene.rng, scene.unit
-    scene.light += scene.uniform(0.0005, 0.004) * fields.fractal(rng, scene.shape, 8 * unit, 2 * unit, 0.9)
+    scene.light += scene.uniform(0.0005, 0.004) * canvas.fractal(rng, scene.shape, 8 * unit, 2 * unit, 0.9)
     if scene.chance(0.75):
         marks = np.float32(scene.uniform(0.006, 0.02)) * _streaks(scene)
         scene.light += marks * (np.float32(scene.uniform(0.05, 0.5)) + scene.inside(20))
@@ -61,7 +61,7 @@ def _streaks(scene: Scene) -> np.ndarray:
     polar = cv2.resize(marks, (256, 1024), interpolation=cv2.INTER_LINEAR)
     flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS
     flat = cv2.warpPolar(polar, (columns, rows), (x * 4.0, y * 4.0), float(np.hypot(rows, columns)), flags)
-    return fields.enlarge(flat, scene.shape)
+    return canvas.enlarge(flat, scene.shape)
 
 
 def _scratches(scene: Scene) -> None:
@@ -82,7 +82,7 @@ def _scratches(scene: Scene) -> None:
 def drop_body(scene: Scene) -> None:
     """The drop as a lens: a little brighter or darker than its surroundings, and darkening towards its edge."""
     depth = float(max(scene.drop.max(), 1.0))
-    dome = cv2.sqrt(fields.unit_interval(cv2.multiply(scene.drop, 1 / depth)))
+    dome = cv2.sqrt(canvas.unit_interval(cv2.multiply(scene.drop, 1 / depth)))
     scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * dome
     scene.light *= 1 - np.float32(scene.uniform(0.04, 0.16)) * scene.inside()
 
@@ -90,16 +90,16 @@ def drop_body(scene: Scene) -> None:
 def meniscus(scene: Scene) -> None:
     """The drop's edge: a fine dark line all around, widening into a soft dark crescent where the drop is steep."""
     rng, unit = scene.rng, scene.unit
-    steep = fields.smooth(rng, scene.shape, 0.45 * min(scene.shape))
+    steep = canvas.smooth(rng, scene.shape, 0.45 * min(scene.shape))
     steep = np.clip(steep * 0.9 + np.float32(scene.uniform(-0.6, 0.3)), 0, 1.2)
     width = scene.log_uniform(10, 50) * unit * steep * steep
-    dark = (1 - fields.step(scene.drop - width * np.float32(0.7), 1.5 * unit + 1.2 * width)) * (scene.drop > 0)
+    dark = (1 - canvas.step(scene.drop - width * np.float32(0.7), 1.5 * unit + 1.2 * width)) * (scene.drop > 0)
     dark = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), 0.8 * unit) * np.clip(width / (4 * unit), 0, 1)
     scene.light *= 1 - np.float32(scene.uniform(0.6, 0.97)) * dark
-    strength = np.clip(0.7 + 0.5 * fields.smooth(rng, scene.shape, 0.3 * min(scene.shape)), 0.2, 1.2)
-    line = fields.bump(scene.drop, 0, scene.uniform(0.9, 1.8) * unit)
+    strength = np.clip(0.7 + 0.5 * canvas.smooth(rng, scene.shape, 0.3 * min(scene.shape)), 0.2, 1.2)
+    line = canvas.bump(scene.drop, 0, scene.uniform(0.9, 1.8) * unit)
     scene.light *= 1 - np.float32(scene.uniform(0.15, 0.6)) * strength * line
-    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * strength * fields.bump(scene.drop, -3 * unit, 1.8 * unit)
+    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * strength * canvas.bump(scene.drop, -3 * unit, 1.8 * unit)
 
 
 def rim(scene: Scene, imager: Imager) -> None:
@@ -108,11 +108,11 @@ def rim(scene: Scene, imager: Imager) -> None:
         return
     opaque = scene.chance(imager.dark_ring)
     beyond = _opaque_ring(scene) if opaque else _clear_wall(scene)
-    edge = fields.step(scene.well, scene.uniform(1.5, 4) * scene.unit)
+    edge = canvas.step(scene.well, scene.uniform(1.5, 4) * scene.unit)
     scene.light = scene.light * edge + beyond * (1 - edge)
     _inner_wall(scene, scene.uniform(0.2, 0.7) if opaque else scene.uniform(0.1, 0.4))
     for _ in range(int(scene.rng.integers(2, 5))):
-        line = fields.bump(scene.well, scene.uniform(-9, 6) * scene.unit, scene.uniform(0.8, 2.0) * scene.unit)
+        line = canvas.bump(scene.well, scene.uniform(-9, 6) * scene.unit, scene.uniform(0.8, 2.0) * scene.unit)
         scene.light += np.float32(scene.uniform(-0.3, 0.3)) * line
     np.clip(scene.light, 0.0, None, out=scene.light)
 
@@ -121,9 +121,9 @@ def _opaque_ring(scene: Scene) -> np.ndarray:
     """A black ring, smooth or sparkling, and the bright plate beyond it out of focus."""
     rng, unit = scene.rng, scene.unit
     roughness = np.float32(scene.log_uniform(0.05, 0.6))
-    grain = fields.fractal(rng, scene.shape, 12 * unit, 2 * unit, 0.9)
+    grain = canvas.fractal(rng, scene.shape, 12 * unit, 2 * unit, 0.9)
     ring = np.float32(scene.uniform(0.02, 0.1)) * np.clip(1 + roughness * grain, 0, 3)
-    outer = fields.step(-scene.well - scene.uniform(90, 200) * unit, scene.uniform(4, 30) * unit)
+    outer = canvas.step(-scene.well - scene.uniform(90, 200) * unit, scene.uniform(4, 30) * unit)
     return ring * (1 - outer) + np.float32(scene.uniform(0.7, 1.05)) * outer
 
 
@@ -133,10 +133,10 @@ def _clear_wall(scene: Scene) -> np.ndarray:
     at = 0.0
     for _ in range(int(scene.rng.integers(2, 5))):
         at -= scene.log_uniform(15, 120) * scene.unit
-        outside = 1 - fields.step(scene.well - at, scene.log_uniform(3, 40) * scene.unit)
+        outside = 1 - canvas.step(scene.well - at, scene.log_uniform(3, 40) * scene.unit)
         band += np.float32(scene.uniform(-0.2, 0.2)) * outside
         if scene.chance(0.6):
-            line = fields.bump(scene.well, at, scene.uniform(1.5, 5) * scene.unit)
+            line = canvas.bump(scene.well, at, scene.uniform(1.5, 5) * scene.unit)
             band += np.float32(scene.uniform(-0.3, 0.15)) * line
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in scene.shape)
     band += np.float32(scene.uniform(0, 0.2)) * (np.float32(scene.lamp[0]) * x + np.float32(scene.lamp[1]) * y[:, None])
@@ -145,6 +145,56 @@ def _clear_wall(scene: Scene) -> np.ndarray:
 
 def _inner_wall(scene: Scene, strength: float) -> None:
     """The foot of the wall, seen on one side as a dark crescent within the well."""
-    slope = np.clip(fields.smooth(scene.rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.2), 0, 1)
-    wall = (1 - fields.step(scene.well - 25 * scene.unit * slope, (4 + 20 * slope) * scene.unit)) * (scene.well > 0)
+    slope = np.clip(canvas.smooth(scene.rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.2), 0, 1)
+    wall = (1 - canvas.step(scene.well - 25 * scene.unit * slope, (4 + 20 * slope) * scene.unit)) * (scene.well > 0)
     scene.light *= 1 - np.float32(strength) * wall * slope
+
+
+def expose(scene: Scene, imager: Imager, brightness: float, blur: float) -> np.ndarray:
+    """Returns the photograph, uint8 [height, width, 3] RGB.
+
+    brightness: grey value (0 … 255) that unhindered light would have on average; more than 255 overexposes.
+    blur: sigma of the lens in units; about 0.7 is sharp.
+    """
+    light = cv2.GaussianBlur(scene.light, (0, 0), max(0.4, blur * scene.unit))
+    grey = scene.chance(imager.grey)
+    lamps = _lamps(scene, imager, grey)
+    lights = [light] if grey else _absorbed(scene, light)
+    grain = canvas.white(scene.rng, scene.shape) * np.float32(scene.log_uniform(0.6, 2.0))
+    pixels = []
+    for lamp, colour in zip(lamps, lights, strict=True):
+        cv2.multiply(lamp, colour, dst=lamp, scale=brightness)
+        pixels.append(cv2.add(lamp, grain, dtype=cv2.CV_8U))
+    return cv2.merge(pixels * 3 if grey else _fringed(scene, pixels))
+
+
+def _lamps(scene: Scene, imager: Imager, grey: bool) -> list[Field]:
+    """Returns the light of the lamp over the image, about 1: red, green and blue, or one field if `grey`."""
+    rng = scene.rng
+    channels = 1 if grey else 3
+    y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
+    slope = rng.normal(0, 0.05, 2)
+    light = 1 + slope[0] * x + slope[1] * y - scene.uniform(0, 0.12) * (x * x + y * y)
+    tint = rng.normal(0, 0.08 * imager.saturation, channels)
+    curves = np.stack([x, y, x * y, x * x - y * y], axis=-1)
+    stain = curves @ rng.normal(0, 0.035 * imager.saturation, (4, channels))
+    coarse = light[..., None] * (1 + tint + (0 if grey else stain))
+    return [canvas.enlarge(coarse[..., channel].astype(np.float32), scene.shape) for channel in range(channels)]
+
+
+def _absorbed(scene: Scene, light: Field) -> list[Field]:
+    """Returns red, green and blue light: what matter there is absorbs blue most, which makes it brown."""
+    if scene.extinction is None:
+        return [light] * 3
+    brown = scene.uniform(0, 0.6)
+    return [cv2.multiply(light, cv2.exp(scene.extinction * np.float32(part * brown))) for part in (0.5, 0.0, -0.5)]
+
+
+def _fringed(scene: Scene, pixels: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns the channels with red and blue magnified a little unequally, as simple lenses do."""
+    height, width = scene.shape
+    fringe = scene.uniform(-0.0012, 0.0012)
+    for channel, scale in ((0, 1 + fringe), (2, 1 - fringe)):
+        move = np.array([[scale, 0, (1 - scale) * width / 2], [0, scale, (1 - scale) * height / 2]])
+        pixels[channel] = cv2.warpAffine(pixels[channel], move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return pixels

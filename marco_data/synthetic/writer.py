@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from marco_data.contract import build_example
-from marco_data.institutions import INSTITUTIONS
+from marco_data.name_tables import INSTITUTIONS, write_sources
 from marco_data.progress import progress
-from marco_data.sources import write_sources
-from marco_data.synthetic.kinds import KINDS
-from marco_data.synthetic.plan import Plan, Settings, plan
+from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import draw
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES

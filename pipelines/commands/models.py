@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -24,13 +25,13 @@ def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from components.mlflow_tracking import versions
+    from components import mlflow_registry
 
     title = Text(f"Versions of {name}", style="table.title")
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
         table.add_column(column, no_wrap=True)
-    listed = versions.listed(versions.store(tracking), name)
+    listed = mlflow_registry.list_versions(mlflow_registry.store(tracking), name)
     for one in listed:
         shares = ("" if share is None else f"{share:.2%}" for share in (one.accuracy, one.recall))
         created = one.created.astimezone().strftime("%Y-%m-%d")
@@ -52,9 +53,9 @@ def promote(
 
     Example: marco models promote 3 --tracking runs/local
     """
-    from components.mlflow_tracking import versions
+    from components import mlflow_registry
 
-    done = versions.promote(versions.store(tracking), name, version, destination)
+    done = mlflow_registry.promote(mlflow_registry.store(tracking), name, version, destination)
     before = f", before it version {done.before}" if done.before not in ("", done.version) else ""
     typer.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.there)}.")
 
@@ -66,9 +67,9 @@ def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destinatio
 
     Example: marco models rollback --tracking runs/local
     """
-    from components.mlflow_tracking import versions
+    from components import mlflow_registry
 
-    done = versions.rollback(versions.store(tracking), name, destination)
+    done = mlflow_registry.rollback(mlflow_registry.store(tracking), name, destination)
     typer.echo(
         f"Back from version {done.before} to version {done.version} of {name}; {_place(done.place, done.there)}."
     )
@@ -76,3 +77,43 @@ def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destinatio
 
 def _place(place: str, there: bool) -> str:
     return f"it was the newest already: {place}" if there else f"published: {place}"
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Two or more of: a run's folder, an MLflow run id, a version, champion, challenger."),
+    ],
+    tracking: Tracking = "runs/local",
+    name: Name = "marco",
+    recall_class: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The class whose recall is compared beside accuracy; Crystals where there is such a class."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    csv: Annotated[Optional[Path], typer.Option(help="A CSV to write, a line a slice and run.")] = None,  # noqa: UP045
+    json: Annotated[Optional[Path], typer.Option(help="The same as JSON.")] = None,  # noqa: UP045
+) -> None:
+    """Compare runs slice by slice: accuracy, recall, and the differences to the first with intervals.
+
+    Where two runs predicted the same images, they are compared image by image, which finds much smaller differences.
+
+    Example: marco compare runs/local runs/other --csv comparison.csv
+    """
+    from rich.console import Console
+
+    from marco_model.errors import InputError
+    from pipelines import run_comparison
+
+    if len(runs) < 2:
+        raise InputError(f"{', '.join(runs)} alone cannot be compared; give two runs or more")
+    found = [run_comparison.find_judged(run, tracking, name) for run in runs]
+    rows = run_comparison.compare(found, recall_class, confidence)
+    console = Console(markup=False, emoji=False)
+    for metric in dict.fromkeys(row.metric for row in rows):
+        console.print(run_comparison.table(rows, metric))
+    console.print("\n".join(run_comparison.said(found, rows, confidence)), soft_wrap=True, highlight=False)
+    if csv:
+        run_comparison.write_csv(rows, csv)
+    if json:
+        run_comparison.write_json(rows, confidence, json)

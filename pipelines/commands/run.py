@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -38,7 +39,89 @@ def run(
     changes = [*(change or []), *([f"data.overlay={json.dumps(overlay)}"] if overlay else [])]
     told = local_runner.run(configuration.load(preset, changes, data), output)
     console = Console()
-    console.print(summary.table(told))
+    console.print(summary.summary_table(told))
     console.print("\n".join(summary.lines(told, output)), soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not told["blessed"]:
         raise typer.Exit(3)
+
+
+def train(
+    job: Annotated[str, typer.Argument(help="The job.json beside the checkpoints of a training; local or gs://.")],
+    heartbeat: Annotated[
+        str, typer.Option(help="A file that whoever started this keeps changing; when it rests, save and end.")
+    ] = "",
+    silence: Annotated[
+        float, typer.Option(help="Seconds without a change after which --heartbeat rests.", min=1)
+    ] = 180,
+) -> None:
+    """Take part in a training, or take it up again, without the pipeline around it.
+
+    Every process of a cluster runs this with its own TF_CONFIG (docs/training.md); without a cluster it trains alone.
+
+    Example: marco train runs/local/checkpoints/0123456789abcdef/job.json
+    """
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for ours in ("marco_model", "components"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    from components.trainer.jobset_launch import end_with
+
+    if heartbeat:
+        end_with(heartbeat, silence)
+    from components.trainer import training_job
+
+    training_job.run(training_job.read(job))
+
+
+class Target(str, Enum):
+    """Where a package runs."""
+
+    kubeflow = "kubeflow"
+    vertex = "vertex"
+
+
+def compile_(
+    output: Annotated[Path, typer.Option(help="The package to write: a .yaml file, for Vertex AI a .json file.")],
+    preset: Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")] = "paper",
+    target: Annotated[Target, typer.Option(help="Where the package runs.")] = Target.kubeflow,
+    root: Annotated[
+        str,
+        typer.Option(
+            help="A URI for artifacts, checkpoints, models and data; or a mounted path for all but the artifacts, "
+            "which Kubeflow Pipelines then keeps in its own store. For Vertex AI gs://BUCKET/FOLDER."
+        ),
+    ] = "/shared",
+    image: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Container image with this project, best by digest; by default cluster.image."),
+    ] = None,
+    data: Annotated[Optional[str], typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,  # noqa: UP045
+    site: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A .yaml file laid over the preset: what your cluster gives, such as k8s/site.yaml."),
+    ] = None,
+    change: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
+    ] = None,
+) -> None:
+    """Compile the pipeline of `marco run`, unchanged, into a package of Kubeflow Pipelines or Vertex AI (schema 2.1).
+
+    Data, steps of training and a run's label are parameters of the package, with the preset's as defaults.
+
+    Example: marco compile --preset paper --site k8s/site.yaml --data gs://BUCKET/marco --root gs://BUCKET/runs
+    --image REGISTRY/marco@sha256:… --output marco.yaml
+    """
+    from pipelines import configuration
+
+    if target is Target.vertex:
+        pass
+    else:
+        from pipelines.compilation import compile_for_kubeflow
+    changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
+    loaded = configuration.load(preset, changes, data, site)
+    steps = compile_for_kubeflow(loaded, root, output)
+    typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
+    if "@sha256:" not in loaded.cluster.image:
+        typer.echo("note: name the image by its digest; behind a tag it can change, and finished steps would be reused")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import inputs
+from pipelines.commands import score
 
 PORT = 8080
 
@@ -57,9 +57,8 @@ def serve(
     """
     _require_kserve()
     from marco_model.errors import InputError
-    from pipelines.serving.cores import cores
-    from pipelines.serving.limits import MEBIBYTE, Limits
-    from pipelines.serving.vertex import vertex_container
+    from marco_scoring.serving.classify import MEBIBYTE, Limits, cores
+    from marco_scoring.serving.protocols import vertex_container
 
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise InputError(f"--name is {name!r}; letters, digits and ._- are what a route can have")
@@ -74,14 +73,14 @@ def serve(
     limits = Limits(
         max_instances, max_body_mb * MEBIBYTE, max_image_mb * MEBIBYTE, max_pixels, max_inflight_mb * MEBIBYTE
     )
-    found = inputs.model_directory(model or vertex.storage_uri, "serving")
+    found = score.model_directory(model or vertex.storage_uri, "serving")
 
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads or cores())
     tf.config.threading.set_inter_op_parallelism_threads(threads or cores())
     from marco_model.load import load
-    from pipelines.serving.classify import warm_up
+    from marco_scoring.serving.classify import warm_up
 
     classifier = load(found)
     warm_up(classifier, max_batch)
@@ -89,7 +88,7 @@ def serve(
     # KServe reads the command line, for options of its own, when it is imported.
     arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
-        from pipelines.serving import server
+        from marco_scoring.serving import server
     finally:
         sys.argv = arguments
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)

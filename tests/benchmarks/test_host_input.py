@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import decode_bound, host_input, input
+from benchmarks import decode_bound, input
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ def test_it_measures_both_sides_and_reports_their_ratio(benchmark, options, caps
 
 
 def test_both_sides_make_what_training_needs():
-    examples = host_input.examples(host_input.IMAGES, 32)
-    windows, labels = next(iter(host_input.training_windows(examples, 32)))
+    examples = input.training_examples(input.IMAGES, 32)
+    windows, labels = next(iter(input.training_windows(examples, 32)))
     assert (windows.shape, windows.dtype) == ((32, 599, 599, 3), "uint8")
-    distorted, _ = next(iter(host_input.reference_windows(examples)))
+    distorted, _ = next(iter(input.reference_windows(examples)))
     assert (distorted.shape, distorted.dtype) == (windows.shape, "float32")
     assert labels.shape == (32,)
-    bare = next(iter(host_input.bare_windows(host_input.real_images(), 32)))
+    bare = next(iter(input.bare_windows(input.real_images(), 32)))
     # The same images, cropped elsewhere.
     assert np.mean(bare) == pytest.approx(np.mean(windows), rel=0.1)

@@ -2,8 +2,8 @@ import json
 
 from PIL import Image
 
+from benchmarks import report
 from benchmarks.predict import write_variants
-from benchmarks.report import report
 
 
 def test_the_report_is_one_line_with_the_ratio_of_ours_to_the_peer(capsys):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.cluster.options import Placement, Replicas, Resources, Secret, Toleration, Volume
-from components.trainer.jobset import manifest
-from components.trainer.jobset.pace import Pace
-from marco_model.engine import Engine
+from components.machines import Placement, Replicas, Resources, Secret, Toleration, Volume
+from components.trainer import jobset as manifest
+from components.trainer.jobset import PORT, Pace, Step
+from marco_model.recipe import Engine
 
 ENGINES = {
     "multi_worker": Replicas(
@@ -40,7 +40,7 @@ def jobset(request, beside):
         environment={"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"},
         replicas=ENGINES[request.param],
     )
-    step = manifest.Step(namespace="marco", attempt="1a2b", run="run 7", pod="marco-x7k2p-trainer", uid="0f-1e")
+    step = Step(namespace="marco", attempt="1a2b", run="run 7", pod="marco-x7k2p-trainer", uid="0f-1e")
     return manifest.jobset(
         "9f8e7d", Engine(kind=request.param), placement, step, "/shared/job.json", "/shared/heartbeat", Pace()
     )
@@ -74,7 +74,7 @@ def test_its_replicas_reach_each_other_and_mlflow(jobset, base, beside):
     for replica in replicas:
         assert network.allowed(base, replica, mlflow, 5000)
         for other in replicas:
-            assert network.allowed(base, replica, other, manifest.PORT)
+            assert network.allowed(base, replica, other, PORT)
 
 
 def test_the_pipeline_may_do_what_the_step_asks_for_and_no_more(jobset, base, beside):

@@ -37,7 +37,7 @@ def test_it_runs_a_command_that_there_is(container):
 
 
 def test_an_alarm_is_not_tried_again(job):
-    from pipelines.commands.monitor_check import ALARM_STATUS
+    from pipelines.commands.monitor import ALARM_STATUS
 
     first = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]
     assert first["action"] == "FailJob"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from components.cluster.options import Replicas
+from components.machines import Replicas
 
 
 @pytest.fixture

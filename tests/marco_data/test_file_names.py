@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marco_data.file_names import DropPlace, Taken, drop_place, taken
+from marco_data.image_files import DropPlace, Taken, drop_place, taken
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 from marco_data import contract
 from marco_data.importing import import_images
 from marco_data.label_table import from_csv, from_folder
-from marco_data.sources import parse_sources
+from marco_data.name_tables import parse_sources
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 

@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from marco_data import contract
-from marco_data.contact_sheet import CELL, contact_sheet
-from marco_data.inspection import Sample, inspect_shards, read_quarantine
-from marco_data.reasons import REASONS
-from marco_data.sources import write_sources
+from marco_data.contract import REASONS
+from marco_data.inspection import CELL, Sample, contact_sheet, inspect_shards, read_quarantine
+from marco_data.name_tables import write_sources
 from marco_data.tfrecord import frame
 from marco_model.labels import CLASSES
 

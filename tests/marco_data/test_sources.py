@@ -1,6 +1,6 @@
 import pytest
 
-from marco_data.sources import TABLE_I, parse_sources, write_sources
+from marco_data.name_tables import TABLE_I, parse_sources, write_sources
 from marco_model.errors import InputError
 
 TWO = {0: "CSIRO", 3: "Bristol-Myers Squibb, NJ"}

@@ -1,4 +1,4 @@
-from marco_data.splits import hashed_split
+from marco_data.shards import hashed_split
 
 
 def share(names_and_ids, eval_share):

@@ -42,7 +42,7 @@ def released_model():
 @pytest.fixture(scope="session")
 def released_directory(released_model, tmp_path_factory):
     """`released_model` exported, with a temperature of 0.5."""
-    from marco_model.export import export
+    from marco_model.classifier import export
     from marco_model.labels import CLASSES
 
     directory = tmp_path_factory.mktemp("released") / "model"

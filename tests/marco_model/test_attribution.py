@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_data.synthetic.one_crystal import one_crystal
+from marco_data.synthetic.render import one_crystal
 from marco_model.attribution import class_gradient, smoothgrad
+from marco_model.classifier import export
 from marco_model.errors import InputError
-from marco_model.export import export
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marco_model import checkpoint
-from marco_model.checkpoint import Checkpoint
+from marco_model import training
+from marco_model.training import Checkpoint
 
 
 def made(step, seed=0):
@@ -19,8 +19,8 @@ def path(folder, step):
 
 def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path):
     saved = made(12, 3)
-    checkpoint.save(str(tmp_path), saved)
-    found = checkpoint.newest(str(tmp_path))
+    training.save(str(tmp_path), saved)
+    found = training.newest(str(tmp_path))
     assert found[:3] == saved[:3]
     assert found.values.keys() == saved.values.keys()
     for name, value in saved.values.items():
@@ -31,31 +31,31 @@ def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path):
 def test_the_last_two_are_kept_and_nothing_else_is_left(tmp_path):
     path(tmp_path, 7).with_suffix(".npz.partial").write_bytes(b"half")
     for step in (5, 10, 900, 1000):
-        checkpoint.save(str(tmp_path), made(step))
-    assert checkpoint.steps(str(tmp_path)) == [900, 1000]
+        training.save(str(tmp_path), made(step))
+    assert training.steps(str(tmp_path)) == [900, 1000]
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path):
     (tmp_path / "job.json").write_text("{}")
     (tmp_path / "step-000000004.npz.partial").write_bytes(b"half")
-    assert checkpoint.newest(str(tmp_path)) is None
-    assert checkpoint.newest(str(tmp_path / "missing")) is None
+    assert training.newest(str(tmp_path)) is None
+    assert training.newest(str(tmp_path / "missing")) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_whatever_happens_to_the_newest_file_it_is_read_whole_or_the_one_before_is(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("checkpoints")
-    checkpoint.save(str(folder), made(10, 1))
-    checkpoint.save(str(folder), made(20, 2))
+    training.save(str(folder), made(10, 1))
+    training.save(str(folder), made(20, 2))
     content = bytearray(path(folder, 20).read_bytes())
     if data.draw(st.booleans(), label="cut"):
         del content[data.draw(st.integers(0, len(content) - 1), label="at") :]
     else:
         content[data.draw(st.integers(0, len(content) - 1), label="byte")] ^= data.draw(st.integers(1, 255))
     path(folder, 20).write_bytes(content)
-    found = checkpoint.newest(str(folder))
+    found = training.newest(str(folder))
     expected = made(found.step, found.step // 10)
     assert found.step in (10, 20)
     for name, value in expected.values.items():
@@ -63,19 +63,19 @@ def test_whatever_happens_to_the_newest_file_it_is_read_whole_or_the_one_before_
 
 
 def test_one_that_cannot_be_read_is_named(tmp_path, caplog):
-    checkpoint.save(str(tmp_path), made(10))
+    training.save(str(tmp_path), made(10))
     path(tmp_path, 20).write_bytes(b"")
-    assert checkpoint.newest(str(tmp_path)).step == 10
+    assert training.newest(str(tmp_path)).step == 10
     assert "step-000000020.npz can't be read" in caplog.text
 
 
 def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
-    checkpoint.save(str(tmp_path), made(10))
+    training.save(str(tmp_path), made(10))
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(str(tmp_path), made(20))
-    assert checkpoint.newest(str(tmp_path)).step == 10
+        training.save(str(tmp_path), made(20))
+    assert training.newest(str(tmp_path)).step == 10

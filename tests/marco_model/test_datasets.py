@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 def test_elements_stay_as_they_are_and_nothing_tunes():
     import tensorflow as tf
 
-    from marco_model.datasets import untuned
+    from marco_model.preprocessing import untuned
 
     dataset = tf.data.Dataset.range(9).map(lambda x: x * x, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
     assert list(untuned(dataset).as_numpy_iterator()) == [x * x for x in range(9)]
@@ -16,7 +16,7 @@ def test_elements_stay_as_they_are_and_nothing_tunes():
 
 
 def test_cores_are_those_this_process_may_use():
-    from marco_model.datasets import cores
+    from marco_model.preprocessing import cores
 
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from marco_model.folding import fold
+from marco_model.batch_norm import fold
 from marco_model.inception_v3 import inception_v3
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from marco_model.classifier import METADATA, WEIGHTS, export
 from marco_model.errors import InputError
-from marco_model.export import METADATA, WEIGHTS, export
 from marco_model.initial import Kept, fingerprint, initialise
 from marco_model.labels import CLASSES
 from marco_model.load import load

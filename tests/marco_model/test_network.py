@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model import preprocessing, rmsprop
-from marco_model.architectures import ARCHITECTURES
+from marco_model import preprocessing, training_step
 from marco_model.classifier import with_features
 from marco_model.errors import InputError
-from marco_model.loss import training_loss
-from marco_model.network import Network, build
+from marco_model.network import ARCHITECTURES, Network, build
 from marco_model.recipe import Recipe
+from marco_model.training_step import training_loss
 
 SMALL = Network(input_size=187, depth_multiplier=0.1, batch_norm_momentum=0.9)
 
@@ -24,7 +23,7 @@ def train(model, steps=2):
     images = tf.constant(random.uniform(-1, 1, (4, *model.input_shape[1:])), tf.float32)
     labels = tf.constant([0, 1, 2, 1], tf.int64)
     trained = [tf.Variable(variable.value) for variable in model.trainable_variables]
-    optimizer = rmsprop.RMSProp(trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
+    optimizer = training_step.RMSProp(trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
     others = [tf.convert_to_tensor(variable.value) for variable in model.non_trainable_variables]
     for _ in range(steps):
         with tf.GradientTape() as tape:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from marco_model.overlay import overlay
+from marco_model.attribution import overlay
 
 
 def test_no_heat_is_grey_and_full_heat_is_the_colour_maps_end():

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from marco_model.rmsprop import RMSProp
+from marco_model.training_step import RMSProp
 
 TARGET = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 STEPS = 1_000

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from marco_data.synthetic import Settings, draw
 from marco_model import tflite
+from marco_model.classifier import export
 from marco_model.errors import InputError
-from marco_model.export import export
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load

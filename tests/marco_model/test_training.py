@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from marco_model import training, training_input
-from marco_model.engine import Engine
 from marco_model.errors import InputError
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 
 SIZE = 16
 RECIPE = Recipe(

@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from marco_model.training_state import TrainingState
+from marco_model.training_step import TrainingState
 
 spec = importlib.util.spec_from_file_location("small", pathlib.Path(__file__).parent / "test_training.py")
 small = importlib.util.module_from_spec(spec)

@@ -16,10 +16,10 @@ TRACKING = "tracking.uri=http://mlflow:5000"
 
 def compile_preset(preset, output, *changes):
     """Compiles a preset to `output` and returns the package's two documents."""
-    from pipelines import configuration, kubeflow_runner
+    from pipelines import compilation, configuration
 
     loaded = configuration.load(preset, [TRACKING, f"cluster.image={IMAGE}", *changes], DATA)
-    kubeflow_runner.compile_package(loaded, ROOT, output)
+    compilation.compile_for_kubeflow(loaded, ROOT, output)
     return list(yaml.safe_load_all(output.read_text()))
 
 

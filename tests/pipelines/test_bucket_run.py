@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from components.pusher.names import RECORD
+from components.bucket_models import RECORD
 from marco_data.synthetic import Settings, synthesize
 
 pytestmark = pytest.mark.slow

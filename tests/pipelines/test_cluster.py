@@ -1,6 +1,6 @@
 import pytest
 
-from components.cluster.options import Placement, Resources
+from components.machines import Placement, Resources
 from marco_model.errors import InputError
 from pipelines import configuration
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from components.cluster import data
+from components.steps import cluster_data
 from components.trainer.parameters import into_config
-from marco_data.relabelling.overlay import overlay_fingerprint
+from marco_data.overlay import overlay_fingerprint
 from marco_data.shards import fingerprint
 from marco_data.synthetic import Settings, synthesize
 from marco_model.errors import InputError
-from pipelines import configuration, kubeflow_package, local_runner
+from pipelines import compilation, configuration, local_runner
 
 OVERLAY = "image_id,label,rater,date\n1,Clear,anna,2026-01-01\n"
 
@@ -33,16 +33,16 @@ def test_a_missing_or_broken_overlay_is_told_before_anything_is_drawn(overlay, t
 def test_the_step_data_counts_the_overlay_as_content(overlay, tmp_path):
     synthesize(tmp_path / "drops", 8, Settings(shorter_side=48), processes=1)
     source = str(tmp_path / "drops")
-    told = data.describe(source, "random", None, "", str(overlay))
+    told = cluster_data.describe(source, "random", None, "", str(overlay))
     assert told["fingerprint"] == fingerprint([source], str(overlay)) != fingerprint([source])
     with pytest.raises(InputError, match="there is no overlay"):
-        data.describe(source, "random", None, "", str(tmp_path / "none.csv"))
+        cluster_data.describe(source, "random", None, "", str(tmp_path / "none.csv"))
 
 
 def test_a_package_hands_the_overlay_to_the_step_data_only_where_there_is_one():
     for overlay in ("", "gs://bucket/overlay.csv"):
         package = {"root": {"dag": {"tasks": {}}}, "components": {}, "deploymentSpec": {"executors": {}}}
-        kubeflow_package.add_data_step(
+        compilation.add_data_step(
             package, "image", source="", place="/data", synthetic=None, initial="random", lookup="{}", overlay=overlay
         )
         (executor,) = package["deploymentSpec"]["executors"].values()
@@ -61,11 +61,11 @@ def test_training_is_told_of_the_overlay_beside_the_data():
 
 @pytest.mark.slow
 def test_mlflow_tells_which_overlay_a_run_was_trained_with(overlay, tmp_path, monkeypatch):
-    from components.mlflow_tracking import connection, tracking
+    from components import mlflow_runs
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    run = tracking.open_run(connection.local_store(tmp_path), "marco", "key", "run")
+    run = mlflow_runs.open_run(mlflow_runs.local_store(tmp_path), "marco", "key", "run")
     run.log_data(name="marco", fingerprint="0a", source="/data", counts={"train": 1}, overlay=str(overlay))
-    tags = connection.client(run.tracking_uri).get_run(run.run_id).data.tags
+    tags = mlflow_runs.connect(run.tracking_uri).get_run(run.run_id).data.tags
     assert tags["data.overlay"] == str(overlay)
     assert tags["data.overlay_fingerprint"] == overlay_fingerprint(str(overlay))

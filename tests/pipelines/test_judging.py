@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from pipelines import configuration, local_runner, places
-from pipelines.judging import lookup
+from pipelines.places import lookup
 
 
 def settings(*changes, output="runs/one", image=""):

@@ -1,10 +1,8 @@
 """Submitting, following and scheduling, against a stand-in that speaks Kubeflow's API (kubeflow_api.py)."""
 
-import importlib.util
 import pathlib
 import re
 import socket
-import sys
 import time
 
 import pytest
@@ -12,7 +10,7 @@ import typer.testing
 import yaml
 
 from marco_model.errors import ClusterError, InputError
-from pipelines import cli, kubeflow_client, kubeflow_follow, kubeflow_schedule, kubeflow_submission
+from pipelines import cli, kubeflow_backend
 
 PARAMETERS = {name: {"parameterType": "STRING"} for name in ("data", "steps", "run_label")}
 STEPS = ("Data", "Trainer", "Pusher")
@@ -23,11 +21,9 @@ def kubeflow(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for variable in ("KF_PIPELINES_ENDPOINT", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    path = pathlib.Path(__file__).with_name("kubeflow_api.py")
-    spec = importlib.util.spec_from_file_location("kubeflow_api", path)
-    module = sys.modules["kubeflow_api"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with module.running() as server:
+    from tests.fakes import kubeflow_api
+
+    with kubeflow_api.running() as server:
         yield server
 
 
@@ -59,7 +55,7 @@ def marco(server, command, *arguments, token=None):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(kubeflow_follow.follow, "__defaults__", ((), 0.01, 0.5))
+    monkeypatch.setattr(kubeflow_backend.follow, "__defaults__", ((), 0.01, 0.5))
 
 
 def test_a_package_is_uploaded_once_and_anew_when_it_changes(kubeflow, package, tmp_path):
@@ -276,7 +272,7 @@ def test_at_no_moment_there_is_no_schedule_and_a_leftover_goes_with_the_next_cal
     [("0 0 3 * * 1", "0 0 3 * * 1"), ("0 3 * * 1", "0 0 3 * * 1"), ("0 30 2 ? * MON-FRI", "0 30 2 ? * MON-FRI")],
 )
 def test_cron_has_six_fields_and_five_get_a_second(cron, taken):
-    assert kubeflow_schedule.read_cron(cron)[0] == taken
+    assert kubeflow_backend.read_cron(cron)[0] == taken
 
 
 WRONG = ["", "daily", "0 0 25 * * *", "0 0 3 * * 9", "1 2 3 4 5 6 7", "0 0 3 * 13 *"]
@@ -316,17 +312,17 @@ def test_a_host_where_nobody_is_fails_at_once(package):
         taken.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(InputError, match=r"cannot be reached .*refused.*port-forward"):
-            kubeflow_client.connect(nobody)
+            kubeflow_backend.connect(nobody)
     with pytest.raises(InputError, match="cannot be reached"):
-        kubeflow_client.connect("http://nowhere.invalid")
+        kubeflow_backend.connect("http://nowhere.invalid")
 
 
 def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
-    monkeypatch.setattr(kubeflow_client, "_HEALTH_SECONDS", (0.2, 0.2))
+    monkeypatch.setattr(kubeflow_backend, "_HEALTH_SECONDS", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(ClusterError, match=r"cannot be reached .*timed out"):
-            kubeflow_client.connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            kubeflow_backend.connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - begun < 10
 
 
@@ -350,7 +346,7 @@ def test_what_is_no_package_is_refused(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
-        kubeflow_submission.read_package(path)
+        kubeflow_backend.read_package(path)
 
 
 def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_is_sent(kubeflow, package):
@@ -362,7 +358,7 @@ def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_i
 
 
 def test_a_compiled_package_is_read(tmp_path):
-    package = kubeflow_submission.read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
+    package = kubeflow_backend.read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
     assert package.name == "marco-local"
     assert package.parameters == {"data", "steps", "run_label"}
     assert set(package.steps) >= {"Data", "MarcoExampleGen", "Trainer", "Pusher"}

@@ -7,10 +7,10 @@ import re
 import pytest
 import yaml
 
-from components.cluster import data
-from components.gate.signature import signature
+from components.champion import signature
+from components.steps import cluster_data
 from marco_model.errors import InputError
-from pipelines import configuration, kubeflow_runner
+from pipelines import compilation, configuration
 
 
 def beside(name):
@@ -84,7 +84,7 @@ def test_kfp_kubernetes_own_messages_hold_the_platform_document(package, platfor
 
 def test_artifacts_lie_below_the_root_or_in_kubeflows_own_store(package, tmp_path):
     assert package["defaultPipelineRoot"] == f"{golden.ROOT}/pipeline"
-    kubeflow_runner.compile_package(configuration.load("local"), "/shared", tmp_path / "marco.yaml")
+    compilation.compile_for_kubeflow(configuration.load("local"), "/shared", tmp_path / "marco.yaml")
     mounted, _ = yaml.safe_load_all((tmp_path / "marco.yaml").read_text())
     assert "defaultPipelineRoot" not in mounted
 
@@ -101,8 +101,8 @@ def test_every_step_runs_our_image_by_our_entrypoint_and_none_is_a_resolver(pack
     assert all(set(executor) == {"container"} for executor in executors.values())
     for name, container in containers(package).items():
         assert container["image"] == golden.IMAGE
-        module = "data" if name == "Data" else "entrypoint"
-        assert container["command"] == ["python", "-m", f"components.cluster.{module}"]
+        module = "cluster_data" if name == "Data" else "entrypoint"
+        assert container["command"] == ["python", "-m", f"components.steps.{module}"]
 
 
 def test_every_input_has_its_producer(package):
@@ -249,11 +249,11 @@ SMALL = {"images": 8, "seed": 3, "eval_share": 0.25, "shorter_side": 48, "label_
 
 def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_not(given, tmp_path):
     def keys(champion="", **values):
-        told = data.describe(str(tmp_path / "data"), "random", None, "")
+        told = cluster_data.describe(str(tmp_path / "data"), "random", None, "")
         told |= {"champion": champion, "signature": signature("settings", told["fingerprint"], "random", "")}
         return kubeflow_cache.cache_keys(given[0], values, {"Data": told})
 
-    data.describe("", "random", SMALL, str(tmp_path / "data"))
+    cluster_data.describe("", "random", SMALL, str(tmp_path / "data"))
     first = keys(run_label="monday")
     assert set(first) == set(tasks(given[0])) - {"Data"}
     assert keys(run_label="monday") == first
@@ -272,4 +272,4 @@ def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_n
 
 def test_other_endings_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.yaml"):
-        kubeflow_runner.compile_package(configuration.load("local"), "/marco", tmp_path / "marco.json")
+        compilation.compile_for_kubeflow(configuration.load("local"), "/marco", tmp_path / "marco.json")

@@ -85,7 +85,7 @@ def test_examples_and_schema_are_of_the_trained_classes(ran):
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     from marco_data import contract
-    from marco_data.synthetic.kinds import KINDS
+    from marco_data.synthetic.plan import KINDS
     from marco_model.labels import key
 
     labels, _, output, _ = ran
@@ -127,7 +127,7 @@ def test_metrics_and_summary_are_of_the_trained_classes(ran):
 
 def test_the_published_model_and_its_scores_have_the_trained_classes(ran, real_images, tmp_path):
     from marco_model.load import load
-    from pipelines.prediction import columns, predict
+    from marco_scoring.prediction import columns, predict
 
     labels, summary, _, _ = ran
     assert summary["blessed"]

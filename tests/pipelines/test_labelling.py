@@ -4,11 +4,11 @@ import re
 import pytest
 import yaml
 
-from marco_data.sources import write_sources
+from marco_data.name_tables import write_sources
 from marco_model.errors import InputError
 from marco_model.labels import FOUR, TEN_CLASSES
 from pipelines import configuration
-from pipelines.labelling import Labels, label_scheme
+from pipelines.configuration import Labels, label_scheme
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "labels.md"
 RAW = "id,name\n0,clear drop\n3,needles\n4,Needles\n9,dark\n"
@@ -117,10 +117,10 @@ def test_every_example_in_the_documentation_is_a_section_that_loads():
 
 @pytest.mark.slow
 def test_a_package_for_a_cluster_says_the_classes_to_every_step(tmp_path):
-    from pipelines import kubeflow_runner
+    from pipelines import compilation
 
     loaded = configuration.load("local", ["labels.scheme=hwmri10", "tracking.uri=http://mlflow:5000"])
-    kubeflow_runner.compile_package(loaded, "gs://bucket/runs", tmp_path / "marco.yaml")
+    compilation.compile_for_kubeflow(loaded, "gs://bucket/runs", tmp_path / "marco.yaml")
     package, _ = yaml.safe_load_all((tmp_path / "marco.yaml").read_text())
     for step, parameter in (
         ("MarcoExampleGen", "label_scheme"), ("CuratedSchema", "classes"), ("Evaluator", "classes"),

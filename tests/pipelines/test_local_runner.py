@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from components.pusher.storage import fingerprint
+from components.published_models import model_fingerprint
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,7 @@ def test_the_summary_says_what_the_run_came_to(runs):
     evaluation = json.loads((runs["output"] / summary["evaluation"] / "metrics.json").read_text())
     assert not pathlib.Path(summary["evaluation"]).is_absolute()
     assert summary["model_fingerprint"] == evaluation["model"]
-    assert summary["model_fingerprint"] == fingerprint(pathlib.Path(summary["model_path"]))
+    assert summary["model_fingerprint"] == model_fingerprint(pathlib.Path(summary["model_path"]))
 
 
 def test_nothing_is_run_again_when_nothing_has_changed(runs):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from marco_data import contract
-from marco_data.relabelling.records import labelled_records
+from marco_data.relabelling.scoring import labelled_records
 from marco_data.shards import find_shards
 from marco_data.synthetic import Settings, synthesize
 from marco_model.labels import CLASSES
@@ -36,7 +36,7 @@ def fitted(examples, directory):
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    from marco_model.export import export
+    from marco_model.classifier import export
     from marco_model.inception_v3 import inception_v3
     from marco_model.load import load
     from marco_model.model_directory import saved_model_directory

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from components.evaluator import prediction_table
-from components.gate import paired, unpaired
+from components import paired, prediction_table
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
-from pipelines import judged_runs, run_comparison
+from pipelines import run_comparison
 
 COUNT = 600
 LABELS = np.arange(COUNT) % 4
@@ -70,7 +69,7 @@ def run_folder(folder, seed, tracking="sqlite:////nowhere.db", **options):
 
 
 def rows_of(*runs, **options):
-    found = [judged_runs.find(run, "nowhere", "marco") for run in runs]
+    found = [run_comparison.find_judged(run, "nowhere", "marco") for run in runs]
     return found, {
         (row.metric, row.slice, row.value): row for row in run_comparison.compare(found, "Crystals", **options)
     }
@@ -94,7 +93,7 @@ def test_runs_over_the_same_images_are_paired_slice_by_slice(tmp_path):
         assert cell.difference == pytest.approx(better[on].mean() - right[on].mean())
         pairs = paired.pairs(better[on], right[on])
         assert (cell.how, cell.p) == ("paired", pytest.approx(paired.p_different(pairs)))
-        assert (cell.low, cell.high) == pytest.approx(paired.interval(pairs, 0.9)[:2])
+        assert (cell.low, cell.high) == pytest.approx(paired.paired_interval(pairs, 0.9)[:2])
     assert next(iter(rows)) == ("accuracy", "overall", "all")
     assert "paired: both judged the same images" in run_comparison.said(found, list(rows.values()), 0.9)[1]
 
@@ -108,7 +107,7 @@ def test_runs_over_other_images_or_without_predictions_are_not_paired(tmp_path, 
     cell = rows["accuracy", "institution", "Merck"].cells[1]
     hits = int(better[on].sum()), int(on.sum()), int(right[on].sum()), int(on.sum())
     assert (cell.how, cell.p) == ("unpaired", None)
-    assert (cell.low, cell.high) == pytest.approx(unpaired.interval(*hits, 0.95))
+    assert (cell.low, cell.high) == pytest.approx(paired.unpaired_interval(*hits, 0.95))
     assert "unpaired" in run_comparison.said(found, list(rows.values()), 0.95)[1]
 
 
@@ -139,12 +138,12 @@ def renamed(folder, *classes):
 
 def test_a_class_that_there_is_not_is_refused_where_it_was_asked_for_and_told_where_not(tmp_path):
     runs = [run_folder(tmp_path / name, seed)[0] for seed, name in enumerate(("one", "other"))]
-    found = [judged_runs.find(run, "nowhere", "marco") for run in runs]
+    found = [run_comparison.find_judged(run, "nowhere", "marco") for run in runs]
     with pytest.raises(InputError, match=r"recall class 'Crystal' is no class .*choose from Clear, Crystals, Other"):
         run_comparison.compare(found, "Crystal")
     for name in ("one", "other"):
         renamed(tmp_path / name, "a", "b", "c", "d")
-    found = [judged_runs.find(run, "nowhere", "marco") for run in runs]
+    found = [run_comparison.find_judged(run, "nowhere", "marco") for run in runs]
     rows = run_comparison.compare(found)
     assert {row.metric for row in rows} == {"accuracy"}
     told = run_comparison.said(found, rows, 0.998)
@@ -169,25 +168,25 @@ def test_an_evaluation_that_is_gone_or_of_another_model_is_not_taken(tmp_path, t
     if there:
         evaluation(tmp_path / "local/evaluation", 1, model="new")
     with pytest.raises(InputError, match="is not there or of another model, and no MLflow store is named"):
-        judged_runs.find(folder, "nowhere", "marco")
+        run_comparison.find_judged(folder, "nowhere", "marco")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no summary\.json"):
-        judged_runs.find(str(tmp_path), "nowhere", "marco")
+        run_comparison.find_judged(str(tmp_path), "nowhere", "marco")
     with pytest.raises(InputError, match="no MLflow store"):
-        judged_runs.find("champion", str(tmp_path), "marco")
+        run_comparison.find_judged("champion", str(tmp_path), "marco")
 
 
 @pytest.mark.slow
 def test_a_version_is_told_by_the_evaluation_of_its_own_model_alone(tmp_path, monkeypatch):
-    from components.mlflow_tracking import connection, tracking
+    from components import mlflow_runs
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    store = connection.local_store(tmp_path)
-    client = connection.client(store)
+    store = mlflow_runs.local_store(tmp_path)
+    client = mlflow_runs.connect(store)
     where, _ = evaluation(tmp_path / "kept", 0, model="new")
-    run = tracking.open_run(store, "marco", "key", "trained twice")
+    run = mlflow_runs.open_run(store, "marco", "key", "trained twice")
     run.log_slices({"eval/accuracy": 0.75, "eval/count": 40.0})
     client.create_registered_model("drops")
     for model in ("old", "new"):
@@ -195,29 +194,29 @@ def test_a_version_is_told_by_the_evaluation_of_its_own_model_alone(tmp_path, mo
         client.create_model_version("drops", str(tmp_path), run_id=run.run_id, tags=tags)
     run.set_tags({"evaluation": str(where), "model.fingerprint": "new"})
     for named in ("2", run.run_id):
-        assert judged_runs.find(named, str(tmp_path), "drops").predictions is not None
+        assert run_comparison.find_judged(named, str(tmp_path), "drops").predictions is not None
     with pytest.raises(InputError, match=r"the evaluation of version 1 .* has been trained anew since"):
-        judged_runs.find("1", str(tmp_path), "drops")
+        run_comparison.find_judged("1", str(tmp_path), "drops")
     run.set_tags({"model.fingerprint": "old"})
-    found = judged_runs.find("1", str(tmp_path), "drops")
+    found = run_comparison.find_judged("1", str(tmp_path), "drops")
     assert [share.share for share in found.shares.values()] == [0.75]
-    connection.client.cache_clear()
+    mlflow_runs.connect.cache_clear()
 
 
 @pytest.mark.slow
 def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch):
-    from components.mlflow_tracking import connection, tracking
-    from components.mlflow_tracking.registry import crown
+    from components import mlflow_runs
+    from components.mlflow_registry import crown
     from pipelines.cli import app
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    store = connection.local_store(tmp_path / "store")
-    client = connection.client(store)
+    store = mlflow_runs.local_store(tmp_path / "store")
+    client = mlflow_runs.connect(store)
     folder, right = run_folder(tmp_path / "one", 0)
     where, better = evaluation(tmp_path / "kept", 1)
-    kept = tracking.open_run(store, "marco", "kept", "kept")
+    kept = mlflow_runs.open_run(store, "marco", "kept", "kept")
     kept.set_tags({"evaluation": str(where)})
-    gone = tracking.open_run(store, "marco", "gone", "gone")
+    gone = mlflow_runs.open_run(store, "marco", "gone", "gone")
     gone.log_slices(
         {"eval/accuracy": 0.75, "eval/count": 40.0, "eval/recall/Crystals": 0.5, "train/loss": 1.0, "epoch": 2.0}
     )
@@ -239,4 +238,4 @@ def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch
     assert (crystals[2]["share"], crystals[2]["low"], crystals[2]["how"]) == ("0.5", "", "")
     told = json.loads((tmp_path / "out.json").read_text())
     assert told["rows"][0]["cells"][1]["p"] == pytest.approx(float(overall[1]["p"]))
-    connection.client.cache_clear()
+    mlflow_runs.connect.cache_clear()

@@ -1,6 +1,6 @@
 import logging
 
-from pipelines.run_log import step_lines
+from pipelines.local_runner import step_lines
 
 
 def test_a_step_is_a_line_and_everything_goes_to_the_file(tmp_path, capsys):

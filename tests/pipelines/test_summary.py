@@ -37,7 +37,7 @@ def shown(table):
 
 
 def test_the_table_has_a_row_a_slice():
-    text = shown(summary.table(SUMMARY))
+    text = shown(summary.summary_table(SUMMARY))
     for expected in ("overall", "75.0%", "Hit", "30.0%", ":x: Miss", "–", "[x] CSIRO [/x]", "50.0%", "HWMRI", "100.0%"):
         assert expected in text
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from marco_model.errors import InputError
-from pipelines import configuration, vertex_runner
+from pipelines import compilation, configuration
 
 
 def beside(name):
@@ -52,12 +52,12 @@ def test_googles_own_messages_hold_the_package(package):
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
-    from pipelines import vertex_submission
+    from pipelines import vertex_backend
 
     spec = json_format.ParseDict(package, pipeline_spec_pb2.PipelineSpec())
     assert spec.schema_version == "2.1.0"
     json_format.ParseDict(package["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
-    job = vertex_submission.job(package, "marco", vertex_submission.Submission({"steps": "20"}))
+    job = vertex_backend.job(package, "marco", vertex_backend.Submission({"steps": "20"}))
     assert set(job.pipeline_spec["root"]["dag"]["tasks"]) == set(tasks(package))
     assert job.runtime_config.gcs_output_directory == f"{golden.ROOT}/pipeline" == package["defaultPipelineRoot"]
 
@@ -66,8 +66,8 @@ def test_googles_own_messages_hold_the_package(package):
 def test_steps_run_our_image_and_what_kubernetes_alone_knows_is_nowhere(package):
     for name, container in containers(package).items():
         assert container["image"] == golden.IMAGE
-        module = "data" if name == "Data" else "entrypoint"
-        assert container["command"] == ["python", "-m", f"components.cluster.{module}"]
+        module = "cluster_data" if name == "Data" else "entrypoint"
+        assert container["command"] == ["python", "-m", f"components.steps.{module}"]
         assert container["resources"]["cpuLimit"] > 0
         assert tasks(package)[name]["retryPolicy"]["maxRetryCount"] == 2
         assert tasks(package)[name]["cachingOptions"]["enableCache"] is (name != "Data")
@@ -117,14 +117,14 @@ def test_the_kept_packages_have_ids_that_are_taken():
 )
 def test_what_vertex_ai_does_not_have_is_refused(tmp_path, change, said):
     with pytest.raises(InputError, match=said):
-        vertex_runner.compile_package(configuration.load("local", [change]), "gs://bucket/runs", tmp_path / "a.json")
+        compilation.compile_for_vertex(configuration.load("local", [change]), "gs://bucket/runs", tmp_path / "a.json")
 
 
 def test_other_endings_and_roots_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"give a \.json file"):
-        vertex_runner.compile_package(configuration.load("local"), "gs://bucket/runs", tmp_path / "marco.yaml")
+        compilation.compile_for_vertex(configuration.load("local"), "gs://bucket/runs", tmp_path / "marco.yaml")
     with pytest.raises(InputError, match="gs://BUCKET/FOLDER"):
-        vertex_runner.compile_package(configuration.load("local"), "/shared", tmp_path / "marco.json")
+        compilation.compile_for_vertex(configuration.load("local"), "/shared", tmp_path / "marco.json")
 
 
 def test_an_endpoint_needs_a_project():

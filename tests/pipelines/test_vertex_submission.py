@@ -1,29 +1,24 @@
 """`marco submit` and `marco schedule` with `--target vertex`, against a stand-in for Vertex AI's REST API."""
 
-import importlib.util
 import json
-import pathlib
-import sys
 
 import pytest
 import typer.testing
 
 from components.vertex import api
 from marco_model.errors import ClusterError, InputError
-from pipelines import cli, vertex_schedule
+from pipelines import cli, vertex_backend
 
 STEPS = ("Data", "Trainer", "Pusher")
 
 
 @pytest.fixture
 def vertex(monkeypatch):
-    path = pathlib.Path(__file__).parents[1] / "components/vertex/vertex_api.py"
-    spec = importlib.util.spec_from_file_location("vertex_api", path)
-    module = sys.modules["vertex_api"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from tests.fakes import vertex_api
+
     quick = api.Pace(tries=4, first=1e-4, longest=1e-4, look=0)
     monkeypatch.setattr(api.Api.__init__, "__defaults__", (quick, api.show))
-    with module.running() as service:
+    with vertex_api.running() as service:
         yield service
 
 
@@ -188,7 +183,7 @@ def test_an_error_at_any_request_of_a_replacement_leaves_one_schedule(vertex, pa
 
 @pytest.mark.parametrize("cron", ["0 3 * * 1", "TZ=America/New_York 30 2 * * MON-FRI", "CRON_TZ=UTC */15 * * * *"])
 def test_cron_has_five_fields_and_perhaps_a_zone(cron):
-    assert vertex_schedule.read_cron(cron)[0].endswith(cron.split("UTC ")[-1].split("York ")[-1])
+    assert vertex_backend.read_cron(cron)[0].endswith(cron.split("UTC ")[-1].split("York ")[-1])
 
 
 @pytest.mark.parametrize("cron", ["", "daily", "0 0 3 * * 1", "0 25 * * *", "TZ=Mars/Olympus 0 3 * * 1", "TZ=UTC"])

@@ -23,10 +23,10 @@ CHANGES = {
 
 def compile_preset(preset, output, *changes):
     """Compiles a preset to `output` and returns the package."""
-    from pipelines import configuration, vertex_runner
+    from pipelines import compilation, configuration
 
     changes = [TRACKING, f"cluster.image={IMAGE}", *CHANGES[preset], *changes]
-    vertex_runner.compile_package(configuration.load(preset, changes, DATA), ROOT, output)
+    compilation.compile_for_vertex(configuration.load(preset, changes, DATA), ROOT, output)
     return json.loads(output.read_text())
 
 

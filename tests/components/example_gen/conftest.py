@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marco_data import contract, reasons, tfrecord
-from marco_data.sources import write_sources
+from marco_data import contract, tfrecord
+from marco_data.name_tables import write_sources
 from marco_data.tfrecord import FRAME_BYTES, frame
 from marco_model.labels import CLASSES
 
@@ -119,40 +119,40 @@ def build_damaged_set(folder) -> DamagedSet:
     first = _ShardBuilder("train-00001-of-00005")
     first.good(*range(10))
     jpeg, png = encoded_image(100), encoded_image(101, "PNG")
-    first.bad(reasons.UNDECODABLE_IMAGE, marco_example(100, encoded=jpeg[: len(jpeg) // 2]))
-    first.bad(reasons.UNDECODABLE_IMAGE, marco_example(101, encoded=png[: len(png) // 2], image_format="PNG"))
-    first.bad(reasons.BAD_IMAGE_HEADER, marco_example(102, encoded=np.random.default_rng(1).bytes(500)))
-    first.bad(reasons.NOT_AN_EXAMPLE, np.random.default_rng(2).bytes(700), image_id="")
-    first.bad(reasons.UNKNOWN_LABEL, marco_example(103, label=7))
+    first.bad(contract.UNDECODABLE_IMAGE, marco_example(100, encoded=jpeg[: len(jpeg) // 2]))
+    first.bad(contract.UNDECODABLE_IMAGE, marco_example(101, encoded=png[: len(png) // 2], image_format="PNG"))
+    first.bad(contract.BAD_IMAGE_HEADER, marco_example(102, encoded=np.random.default_rng(1).bytes(500)))
+    first.bad(contract.NOT_AN_EXAMPLE, np.random.default_rng(2).bytes(700), image_id="")
+    first.bad(contract.UNKNOWN_LABEL, marco_example(103, label=7))
     first.good(10)
-    first.bad(reasons.LABEL_TEXT_MISMATCH, marco_example(104, label=0, label_text="Crystals"))
-    first.bad(reasons.MISSING_FEATURE, _without(marco_example(105), contract.FILENAME), image_id="105")
-    first.bad(reasons.MALFORMED_FEATURE, _twice(marco_example(106), contract.LABEL), image_id="106")
-    first.bad(reasons.SIZE_MISMATCH, marco_example(107, height=HEIGHT + 1))
-    first.bad(reasons.TOO_MANY_PIXELS, marco_example(108, encoded=bomb(), image_format="PNG"))
-    first.bad(reasons.FORMAT_MISMATCH, marco_example(109, encoded=encoded_image(109, "PNG"), image_format="JPEG"))
-    first.bad(reasons.UNKNOWN_SOURCE, marco_example(110, source=9))
-    first.bad(reasons.UNSUPPORTED_FORMAT, marco_example(111, image_format="RAW", encoded=encoded_image(111)))
+    first.bad(contract.LABEL_TEXT_MISMATCH, marco_example(104, label=0, label_text="Crystals"))
+    first.bad(contract.MISSING_FEATURE, _without(marco_example(105), contract.FILENAME), image_id="105")
+    first.bad(contract.MALFORMED_FEATURE, _twice(marco_example(106), contract.LABEL), image_id="106")
+    first.bad(contract.SIZE_MISMATCH, marco_example(107, height=HEIGHT + 1))
+    first.bad(contract.TOO_MANY_PIXELS, marco_example(108, encoded=bomb(), image_format="PNG"))
+    first.bad(contract.FORMAT_MISMATCH, marco_example(109, encoded=encoded_image(109, "PNG"), image_format="JPEG"))
+    first.bad(contract.UNKNOWN_SOURCE, marco_example(110, source=9))
+    first.bad(contract.UNSUPPORTED_FORMAT, marco_example(111, image_format="RAW", encoded=encoded_image(111)))
     first.good(11, 12)
 
     second = _ShardBuilder("train-00002-of-00005")
     second.good(20, 21, image_format="PNG")
-    second.bad(reasons.DUPLICATE_ID, marco_example(3, encoded=encoded_image(120)))
-    second.bad(reasons.DUPLICATE_CONTENT, marco_example(121, encoded=encoded_image(4)))
-    second.bad(reasons.TRAIN_AND_EVAL, marco_example(122, encoded=encoded_image(50)))
+    second.bad(contract.DUPLICATE_ID, marco_example(3, encoded=encoded_image(120)))
+    second.bad(contract.DUPLICATE_CONTENT, marco_example(121, encoded=encoded_image(4)))
+    second.bad(contract.TRAIN_AND_EVAL, marco_example(122, encoded=encoded_image(50)))
     second.good(22)
     checked = marco_example(123).SerializeToString()
     damaged = _flipped(frame(checked), 12 + len(checked) // 2)
-    second.bad(reasons.BAD_CHECKSUM, damaged[12:-4], image_id="", framed=damaged)
+    second.bad(contract.BAD_CHECKSUM, damaged[12:-4], image_id="", framed=damaged)
     second.good(23)
     lost = frame(marco_example(124).SerializeToString())
     rest = _flipped(lost, 3) + frame(marco_example(125).SerializeToString())
-    second.bad(reasons.BAD_LENGTH, rest, image_id="", framed=rest)
+    second.bad(contract.BAD_LENGTH, rest, image_id="", framed=rest)
 
     third = _ShardBuilder("train-00003-of-00005")
     third.good(30, 31)
     tail = frame(marco_example(126).SerializeToString())[:-100]
-    third.bad(reasons.TRUNCATED_SHARD, tail, image_id="", framed=tail)
+    third.bad(contract.TRUNCATED_SHARD, tail, image_id="", framed=tail)
 
     fourth = _ShardBuilder("train-00004-of-00005")
     fourth.good(40, 41, 42)
@@ -164,7 +164,7 @@ def build_damaged_set(folder) -> DamagedSet:
     cut.good(60, 61)
     whole = cut.content
     torn = frame(np.random.default_rng(3).bytes(50_000))
-    cut.bad(reasons.BAD_COMPRESSION, torn, image_id="", framed=torn)
+    cut.bad(contract.BAD_COMPRESSION, torn, image_id="", framed=torn)
 
     shards = [first, second, third, fourth, empty, held_out, cut]
     write_sources(folder)

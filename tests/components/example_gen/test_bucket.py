@@ -8,9 +8,9 @@ import pytest
 
 from components.example_gen.files import RecordWriter, exists, join
 from components.example_gen.ingest import ingest
-from components.example_gen.options import IngestOptions
-from marco_data import object_store
+from components.settings import IngestOptions
 from marco_data.shards import fingerprint
+from marco_model import store
 from marco_model.errors import ClusterError, InputError
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_bucket_gives_and_takes_what_a_folder_does(drops, damaged_set, tmp_pat
 def test_faults_while_shards_are_read_and_examples_written_change_nothing(
     drops, gcs, damaged_set, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(object_store, "READ_SECONDS", 3.0)
+    monkeypatch.setattr(store, "READ_SECONDS", 3.0)
     faults = [
         gcs.inject("503", r"GET .*train-00001-of-00005.*alt=media"),
         gcs.inject("cut", r"GET .*train-00002-of-00005.*alt=media"),
@@ -91,7 +91,7 @@ def test_a_shard_that_cannot_be_read_ends_the_ingest_with_one_line(
     drops, gcs, tmp_path, monkeypatch, kind, error, message
 ):
     """In a worker of Beam, whose errors arrive as text."""
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
+    monkeypatch.setattr(store, "RETRY_SECONDS", 3.0)
     gcs.inject(kind, r"GET .*train-00002-of-00005.*alt=media", times=10**9)
     begun = time.monotonic()
     with pytest.raises(error, match=message) as raised:

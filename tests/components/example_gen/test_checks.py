@@ -5,11 +5,10 @@ import hypothesis.strategies as st
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import Names, check_record
-from components.example_gen.options import BY_HASH, IngestOptions, rules_from_json, rules_to_json
-from components.example_gen.verdicts import Accepted, LeftOut, Rejected
-from marco_data import contract, reasons
-from marco_data.institutions import IMAGER_RULES
+from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, check_record
+from components.settings import BY_HASH, IngestOptions, rules_from_json, rules_to_json
+from marco_data import contract
+from marco_data.name_tables import IMAGER_RULES
 from marco_model.errors import InputError
 from marco_model.labels import LabelScheme
 
@@ -32,7 +31,7 @@ def verdict_holds(data, options=OPTIONS):
         assert options is RAW_OPTIONS and verdict.label
         return verdict
     if isinstance(verdict, Rejected):
-        assert verdict.reason in reasons.REASONS and verdict.detail and "\n" not in verdict.detail
+        assert verdict.reason in contract.REASONS and verdict.detail and "\n" not in verdict.detail
         return verdict
     assert isinstance(verdict, Accepted)
     read = tf.io.parse_single_example(verdict.data + verdict.suffix, SCHEMA)

@@ -17,8 +17,8 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     from tfx.orchestration import metadata
     from tfx.types import artifact_utils
 
-    from components.example_gen.component import MarcoExampleGen
-    from components.example_gen.options import IngestOptions
+    from components.settings import IngestOptions
+    from components.steps.example_gen import MarcoExampleGen
 
     def run(name, uri, options):
         pipeline = tfx.dsl.Pipeline(

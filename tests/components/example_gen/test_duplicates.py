@@ -2,9 +2,8 @@ import itertools
 
 import pytest
 
-from components.example_gen.duplicates import foremost, keys, losers
-from components.example_gen.staging import Place, Staged
-from marco_data import reasons
+from components.example_gen.staging import Place, Staged, foremost, keys, losers
+from marco_data import contract
 
 NAMES = ("train-1", "train-2", "test-1")
 
@@ -25,15 +24,15 @@ def outcome(*records):
 
 
 CASES = [
-    ([staged(1, b"a", 0), staged(1, b"b", 1)], [(1, 0, reasons.DUPLICATE_ID)]),
-    ([staged(1, b"a", 0), staged(2, b"a", 1)], [(1, 0, reasons.DUPLICATE_CONTENT)]),
-    ([staged(1, b"a", 0), staged(1, b"a", 1)], [(1, 0, reasons.DUPLICATE_ID)]),
-    ([staged(1, b"a", 0), staged(1, b"a", 2)], [(0, 0, reasons.TRAIN_AND_EVAL)]),
-    ([staged(1, b"a", 0), staged(2, b"a", 2)], [(0, 0, reasons.TRAIN_AND_EVAL)]),
-    ([staged(1, b"a", 0), staged(1, b"b", 2)], [(0, 0, reasons.DUPLICATE_ID)]),
+    ([staged(1, b"a", 0), staged(1, b"b", 1)], [(1, 0, contract.DUPLICATE_ID)]),
+    ([staged(1, b"a", 0), staged(2, b"a", 1)], [(1, 0, contract.DUPLICATE_CONTENT)]),
+    ([staged(1, b"a", 0), staged(1, b"a", 1)], [(1, 0, contract.DUPLICATE_ID)]),
+    ([staged(1, b"a", 0), staged(1, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
+    ([staged(1, b"a", 0), staged(2, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
+    ([staged(1, b"a", 0), staged(1, b"b", 2)], [(0, 0, contract.DUPLICATE_ID)]),
     (
         [staged(1, b"a", 0, 0), staged(2, b"a", 0, 1), staged(3, b"a", 1), staged(4, b"a", 2)],
-        [(0, 0, reasons.TRAIN_AND_EVAL), (0, 1, reasons.TRAIN_AND_EVAL), (1, 0, reasons.TRAIN_AND_EVAL)],
+        [(0, 0, contract.TRAIN_AND_EVAL), (0, 1, contract.TRAIN_AND_EVAL), (1, 0, contract.TRAIN_AND_EVAL)],
     ),
     ([staged(1, b"a", 0), staged(2, b"b", 1), staged(3, b"c", 2)], []),
 ]

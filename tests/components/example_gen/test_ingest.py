@@ -12,9 +12,8 @@ import apache_beam as beam
 import pytest
 import tensorflow as tf
 
-from components.example_gen.ingest import ingest
-from components.example_gen.options import BY_HASH, LOCAL_BEAM_ARGS, IngestOptions
-from components.example_gen.standalone import ingest_to_folder
+from components.example_gen.ingest import ingest, ingest_to_folder
+from components.settings import BY_HASH, LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import contract, tfrecord
 from marco_model.errors import InputError
 

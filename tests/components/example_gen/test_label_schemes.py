@@ -5,12 +5,10 @@ import csv
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import Names, check_record
+from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, as_given, check_record, relabelled
 from components.example_gen.ingest import ingest
-from components.example_gen.options import IngestOptions
-from components.example_gen.relabelling import as_given, relabelled
-from components.example_gen.verdicts import Accepted, LeftOut, Rejected
-from marco_data import contract, reasons
+from components.settings import IngestOptions
+from marco_data import contract
 from marco_model.errors import InputError
 from marco_model.labels import LabelScheme
 
@@ -50,7 +48,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
     summary = ingest([str(folder / "in")], str(folder / "out"), str(folder / "bad"), options)
     assert summary["read"] == 26 == summary["written"] + summary["quarantined"] + summary["left_out"]
     assert summary["left_out_labels"] == {"raw label 2 (Film)": 5}
-    assert summary["reasons"] == {reasons.DUPLICATE_CONTENT: 1, reasons.UNMAPPED_LABEL: 5}
+    assert summary["reasons"] == {contract.DUPLICATE_CONTENT: 1, contract.UNMAPPED_LABEL: 5}
     written = [*records(folder / "out", "train"), *records(folder / "out", "eval")]
     assert len(written) == 15
     for example in written:
@@ -64,7 +62,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
         assert tf.train.Example.FromString(as_given(example.SerializeToString())) == original
     with (folder / "bad" / "quarantine.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["detail"] for row in rows if row["reason"] == reasons.UNMAPPED_LABEL} == {
+    assert {row["detail"] for row in rows if row["reason"] == contract.UNMAPPED_LABEL} == {
         "raw label 4 (plates) has no entry"
     }
     kept = tf.data.TFRecordDataset([str(path) for path in (folder / "bad").glob("records-*.gz")], "GZIP")
@@ -104,9 +102,9 @@ def test_classes_may_be_made_of_marcos_own(make_example):
     assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, LeftOut, Rejected]
     assert value(tf.train.Example.FromString(verdicts[0].data), contract.LABEL) == 1
     assert value(tf.train.Example.FromString(verdicts[1].data), contract.LABEL) == 0
-    assert (verdicts[2].label, verdicts[3].reason) == ("Other", reasons.UNMAPPED_LABEL)
+    assert (verdicts[2].label, verdicts[3].reason) == ("Other", contract.UNMAPPED_LABEL)
     wrong = make_example(0, label_text="Crystals").SerializeToString()
-    assert check_record(wrong, Names(), IngestOptions(label_scheme=scheme)).reason == reasons.LABEL_TEXT_MISMATCH
+    assert check_record(wrong, Names(), IngestOptions(label_scheme=scheme)).reason == contract.LABEL_TEXT_MISMATCH
 
 
 def test_a_record_that_has_its_class_already_keeps_its_bytes(make_example):

@@ -5,10 +5,10 @@ import csv
 import pytest
 import tensorflow as tf
 
+from components.example_gen.checks import as_given
 from components.example_gen.ingest import ingest
-from components.example_gen.options import IngestOptions
-from components.example_gen.relabelling import as_given
-from marco_data import contract, reasons
+from components.settings import IngestOptions
+from marco_data import contract
 from marco_data.shards import fingerprint
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES, LabelScheme
@@ -109,7 +109,7 @@ def test_every_answer_is_accounted_for(ingested):
 def test_duplicates_go_to_quarantine_as_they_came(ingested, make_example):
     folder, summary = ingested
     assert summary["reasons"] == {
-        reasons.DUPLICATE_CONTENT: 1, reasons.TRAIN_AND_EVAL: 1, reasons.UNKNOWN_LABEL: 1,
+        contract.DUPLICATE_CONTENT: 1, contract.TRAIN_AND_EVAL: 1, contract.UNKNOWN_LABEL: 1,
     }  # fmt: skip
     kept = records(folder / "bad", "records-*.gz")
     assert kept[7] == make_example(7)

@@ -13,7 +13,7 @@ SETTINGS = {"seed": 11, "shorter_side": 128, "institutions": {"HWMRI": 1.0, "Mer
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory):
     """The folder of a small exported network with random weights."""
-    from marco_model.export import export
+    from marco_model.classifier import export
     from marco_model.labels import CLASSES
     from marco_model.network import Network, build
 
@@ -62,8 +62,7 @@ class Pool:
         return np.concatenate([self._classifier.embed(encoded[at : at + 64]) for at in range(0, len(encoded), 64)])
 
     def _table(self, rows, encoded, embedding):
-        from components.monitoring.statistics import image_statistics
-        from components.monitoring.table import Table
+        from components.monitoring.statistics import Table, image_statistics
 
         return Table(
             imager=np.array([self._drops[row][0] for row in rows], object),
@@ -83,12 +82,12 @@ class Pool:
 
     def reference(self, rows):
         """A reference of the drops `rows`."""
+        from components.monitoring.drift import make_reference
         from components.monitoring.measure import Measured
-        from components.monitoring.reference import make
 
         classes = ["Clear", "Crystals", "Other", "Precipitate"]
         model = {"name": "small", "fingerprint": "1", "classes": classes}
-        return make(Measured(self.all.take(rows), {}, []), model)
+        return make_reference(Measured(self.all.take(rows), {}, []), model)
 
     def renamed(self, table, imager):
         """The table as if `imager` had taken its images."""

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from components.monitoring.classifier import Describer
+from components.monitoring.measure import Describer
 
 
 @pytest.mark.slow

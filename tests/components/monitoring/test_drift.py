@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from components.monitoring.drift import check
-from components.monitoring.limits import Limits
+from components.monitoring.two_sample import Limits
 
 HOME, MERCK = "HWMRI / HWMRI home system", "Merck / Formulatrix Rock Imager"
 

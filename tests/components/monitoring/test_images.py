@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from components.monitoring.images import candidates, encoded, find, institutions
-from components.monitoring.naming import Naming
+from components.monitoring.images import Naming, candidates, encoded_images, find_images, institutions
 from marco_data import contract
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError
@@ -50,7 +49,7 @@ def shards(tmp_path, real_images):
 
 
 def test_records_tell_their_imager_and_damaged_ones_are_passed_over(shards, real_images):
-    (shard,) = find([str(shards)])
+    (shard,) = find_images([str(shards)])
     sources = institutions([str(shards)], [shard])
     found = list(candidates(shard, Naming(), sources, seed=0))
     assert [(one.index, one.imager) for one in found] == [
@@ -58,14 +57,14 @@ def test_records_tell_their_imager_and_damaged_ones_are_passed_over(shards, real
         (3, "CSIRO / Rigaku Minstrel"),
         (4, "Lab / Own"),
     ]
-    got = {one.index: data for one, data in encoded(shard.path, [found[0], found[1]])}
+    got = {one.index: data for one, data in encoded_images(shard.path, [found[0], found[1]])}
     assert got[1] == real_images["clear_220.jpeg"].read_bytes()
     assert "60000x60000 pixels are more" in got[3]
     assert {one.imager for one in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
 
 
 def test_the_draw_depends_on_names_and_seed_alone(shards):
-    (shard,) = find([str(shards)])
+    (shard,) = find_images([str(shards)])
     one, again, other = ([c.priority for c in candidates(shard, Naming(), None, seed)] for seed in (0, 0, 1))
     assert one == again and set(one).isdisjoint(other)
 
@@ -75,30 +74,30 @@ def test_only_files_that_changed_lately(tmp_path):
         (tmp_path / name).write_bytes(b"x")
         os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
     (tmp_path / "notes.txt").write_text("x")
-    assert [one.name for one in find([str(tmp_path)], days=7)] == ["new.jpg"]
-    assert [one.name for one in find([str(tmp_path)])] == ["new.jpg", "old.jpg"]
+    assert [one.name for one in find_images([str(tmp_path)], days=7)] == ["new.jpg"]
+    assert [one.name for one in find_images([str(tmp_path)])] == ["new.jpg", "old.jpg"]
 
 
 def test_a_folder_with_neither_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no images and no TFRecord shards"):
-        find([str(tmp_path)])
+        find_images([str(tmp_path)])
 
 
 @pytest.mark.slow
 def test_a_bucket_is_a_folder_too(gcs, real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
     gcs.bucket("drops").blob("in/rock/1.jpg").upload_from_string(data)
-    (one,) = find(["gs://drops/in"])
+    (one,) = find_images(["gs://drops/in"])
     (candidate,) = candidates(one, Naming((("rock/*", "Rock"),)), None, seed=0)
     assert candidate.imager == "Rock"
-    assert [got for _, got in encoded(one.path, [candidate])] == [data]
+    assert [got for _, got in encoded_images(one.path, [candidate])] == [data]
 
 
 def test_a_name_that_is_not_utf_8_is_read_and_told_as_text(tmp_path, real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
     (tmp_path / os.fsdecode(b"tr\xf6pfchen.jpg")).write_bytes(data)
-    (one,) = find([str(tmp_path)])
+    (one,) = find_images([str(tmp_path)])
     (candidate,) = candidates(one, Naming(), None, seed=0)
     assert candidate.name == r"tr\xf6pfchen.jpg"
-    assert [got for _, got in encoded(one.path, [candidate])] == [data]
+    assert [got for _, got in encoded_images(one.path, [candidate])] == [data]

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from components.monitoring.limits import Limits, read_limits
+from components.monitoring.two_sample import Limits, read_limits
 from marco_model.errors import InputError
 
 

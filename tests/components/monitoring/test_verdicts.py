@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
-from components.monitoring import report, wording
-from components.monitoring.drift import check
-from components.monitoring.limits import Limits
+from components.monitoring import report
+from components.monitoring.drift import check, make_reference
 from components.monitoring.measure import Measured
-from components.monitoring.reference import make
-from components.monitoring.statistics import NAMES
-from components.monitoring.table import Table
+from components.monitoring.statistics import NAMES, Table
+from components.monitoring.two_sample import Limits
 
 CLASSES = ["Clear", "Crystals"]
 
@@ -27,7 +25,7 @@ def images(count, imager, shift=0.0):
 
 
 def reference(count):
-    return make(
+    return make_reference(
         Measured(images(count, "Rock"), {"Rock": count}, []), {"name": "m", "fingerprint": "", "classes": CLASSES}
     )
 
@@ -40,8 +38,8 @@ def checked(before, now, failed=0):
     measured = Measured(now, {"Rock": len(now) + failed}, [("Rock", str(number), "broken") for number in range(failed)])
     outcome = report.as_json([verdict], measured, old, Limits())
     page = report.as_html(outcome, [verdict], table, old)
-    assert wording.headline(verdict, CLASSES) in page.replace("&#39;", "'")
-    return verdict, wording.headline(verdict, CLASSES), outcome
+    assert report.headline(verdict, CLASSES) in page.replace("&#39;", "'")
+    return verdict, report.headline(verdict, CLASSES), outcome
 
 
 def test_a_reference_with_too_few_images_is_named_and_not_what_came_in():

@@ -27,8 +27,8 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(shards, small_model, tmp_path_factory):
     """A reference of the drops, and its folder."""
+    from components.monitoring.images import Naming
     from components.monitoring.measure import Sampling
-    from components.monitoring.naming import Naming
     from components.monitoring.watch import make_reference, model_facts
 
     folder = tmp_path_factory.mktemp("references") / "reference"
@@ -71,10 +71,10 @@ def test_its_rows_are_those_of_the_images_one_by_one(made, shards, small_model):
 
 
 def test_what_is_read_is_what_was_written(made):
-    from components.monitoring.reference import read
+    from components.monitoring.drift import read_reference
 
     reference, folder = made
-    got = read(str(folder))
+    got = read_reference(str(folder))
     assert got.facts == reference.facts
     for name, column in vars(reference.table).items():
         np.testing.assert_array_equal(getattr(got.table, name), column)
@@ -105,8 +105,8 @@ def files(drops, tmp_path_factory):
 
 
 def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp_path):
-    from components.monitoring.limits import Limits
-    from components.monitoring.naming import Naming, parse_told
+    from components.monitoring.images import Naming, parse_told
+    from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 
     naming = Naming(parse_told([f"HWMRI/*={HOME}", f"Merck/*={MERCK}"]))
@@ -129,8 +129,8 @@ def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp
 
 
 def test_nothing_new_is_no_alarm(made, files, small_model, tmp_path):
-    from components.monitoring.limits import Limits
-    from components.monitoring.naming import Naming
+    from components.monitoring.images import Naming
+    from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 
     outcome = check_images(
@@ -140,8 +140,8 @@ def test_nothing_new_is_no_alarm(made, files, small_model, tmp_path):
 
 
 def test_a_check_is_a_run_of_mlflow(made, files, tmp_path):
-    from components.mlflow_tracking import connection
-    from components.monitoring import tracking
+    from components import mlflow_runs
+    from components.monitoring import watch
 
     outcome = {
         "checked": "2026-01-01",
@@ -153,11 +153,11 @@ def test_a_check_is_a_run_of_mlflow(made, files, tmp_path):
             {"imager": HOME, "status": "alarm", "images": 60, "tests": [{"name": "brightness", "effect": 0.4}]}
         ],
     }
-    uri = connection.local_store(tmp_path / "mlflow")
+    uri = mlflow_runs.local_store(tmp_path / "mlflow")
     report = tmp_path / "drift.html"
     report.write_text("<html></html>")
-    run = connection.client(uri).get_run(tracking.log(uri, outcome, [report]))
+    run = mlflow_runs.connect(uri).get_run(watch.log_to_mlflow(uri, outcome, [report]))
     assert run.data.metrics["HWMRI - HWMRI home system/brightness"] == 0.4
     assert run.data.metrics["alarms"] == 1
     assert (run.data.tags["marco.alarm"], run.info.status) == ("true", "FINISHED")
-    assert [file.path for file in connection.client(uri).list_artifacts(run.info.run_id)] == ["drift.html"]
+    assert [file.path for file in mlflow_runs.connect(uri).list_artifacts(run.info.run_id)] == ["drift.html"]

@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 
-from components.report.figures import figures
 from components.report.numbers import numbers
-from components.report.options import ReportOptions
 from components.report.page import page
-from components.report.pictures import thumbnail
+from components.report.plots import figures, thumbnail
+from components.settings import ReportOptions
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from components.report.confusion import confusion
+from components.report.numbers import confusion
 from marco_model.labels import CLASSES
 
 TABLE_IV = """

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.report.disagreements import disagreements, errors
+from components.report.numbers import disagreements, errors
 from marco_model.labels import CLASSES
 
 

@@ -19,7 +19,7 @@ def artifact(kind, uri):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A model artifact's folder: an untrained network of ours, exported as the Trainer does."""
-    from marco_model.export import export
+    from marco_model.classifier import export
     from marco_model.labels import CLASSES
     from marco_model.network import Network, build
 
@@ -50,7 +50,7 @@ def examples(tmp_path, write_examples, record):
 def evaluate(folder, examples, model):
     from tfx.types import standard_artifacts
 
-    from components.evaluator.executor import Executor
+    from components.steps.evaluator import Executor
 
     evaluation = artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
@@ -72,9 +72,9 @@ def evaluate(folder, examples, model):
 def report(folder, examples, model, evaluation, decision=None, **changes):
     from tfx.types import standard_artifacts
 
-    from components.report.artifacts import Report
-    from components.report.executor import Executor
-    from components.report.options import ReportOptions
+    from components.artifacts import Report
+    from components.settings import ReportOptions
+    from components.steps.report import Executor
 
     output = artifact(Report, folder / "report")
     inputs = {"examples": [examples], "model": [artifact(standard_artifacts.Model, model)], "evaluation": [evaluation]}
@@ -91,22 +91,21 @@ def report(folder, examples, model, evaluation, decision=None, **changes):
 
 
 def test_the_report_is_of_the_evaluation_the_gate_and_the_run(tmp_path, examples, trained):
-    from components.evaluator import results
-    from components.gate.artifacts import Decision
-    from components.mlflow_tracking import connection, tracking
+    from components import evaluations, mlflow_runs
+    from components.artifacts import Decision
 
-    store = connection.local_store(tmp_path / "mlflow")
-    run = tracking.open_run(store, "marco", "judged", "judged")
+    store = mlflow_runs.local_store(tmp_path / "mlflow")
+    run = mlflow_runs.open_run(store, "marco", "judged", "judged")
     model = tmp_path / "model"
     shutil.copytree(trained, model)
-    (model / tracking.TRAINING_FILE).write_text(json.dumps({"mlflow_run_id": run.run_id, "tracking_uri": store}))
+    (model / mlflow_runs.TRAINING_FILE).write_text(json.dumps({"mlflow_run_id": run.run_id, "tracking_uri": store}))
     evaluation = evaluate(tmp_path, examples, model)
     (tmp_path / "decision").mkdir()
     decided = {"blessed": False, "champion": None, "reasons": ["no better"], "checks": []}
     (tmp_path / "decision" / "decision.json").write_text(json.dumps(decided))
     folder = report(tmp_path, examples, model, evaluation, artifact(Decision, tmp_path / "decision"))
     told = json.loads((folder / "report.json").read_text())
-    judged = results.slice_metrics(evaluation.uri)["slices"]
+    judged = evaluations.slice_metrics(evaluation.uri)["slices"]
     overall = judged["overall"]["all"]
     assert told["accuracy"]["share"] == pytest.approx(overall["accuracy"], abs=1e-9)
     assert told["accuracy"]["count"] == overall["count"] == 40
@@ -129,12 +128,12 @@ def test_the_report_is_of_the_evaluation_the_gate_and_the_run(tmp_path, examples
     assert len(different) == shown
     assert "marco-test" in html
     assert {path.name for path in (folder / "figures").iterdir()} == {"roc.svg", "calibration.svg", "thresholds.svg"}
-    kept = {file.path for file in connection.client(store).list_artifacts(run.run_id, "report")}
+    kept = {file.path for file in mlflow_runs.connect(store).list_artifacts(run.run_id, "report")}
     assert kept == {"report/report.html", "report/report.json", "report/figures"}
 
 
 def test_without_mlflow_gate_or_gradients_there_is_a_report_all_the_same(tmp_path, examples, colour_model):
-    from components.evaluator import prediction_table
+    from components import prediction_table
 
     evaluation = evaluate(tmp_path, examples, colour_model)
     folder = report(tmp_path, examples, colour_model, evaluation, disagreements=3)
@@ -149,7 +148,7 @@ def test_without_mlflow_gate_or_gradients_there_is_a_report_all_the_same(tmp_pat
 
 
 def test_overlays_end_when_their_time_is_up(trained, real_images):
-    from components.report.pictures import overlays
+    from components.report.plots import overlays
     from marco_model.load import load
 
     images = [path.read_bytes() for path in real_images.values()]

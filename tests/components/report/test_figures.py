@@ -1,8 +1,8 @@
 import pytest
 
-from components.report.figures import figures
 from components.report.numbers import numbers
-from components.report.options import ReportOptions
+from components.report.plots import figures
+from components.settings import ReportOptions
 
 
 @pytest.mark.parametrize("name", ["a $x{$", "$5 & $6", "100 $", r"\$"])

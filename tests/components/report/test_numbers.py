@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics
 
 from components.report.numbers import numbers
-from components.report.options import ReportOptions
+from components.settings import ReportOptions
 from marco_model.errors import InputError
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.report.figures import figures
 from components.report.numbers import numbers
-from components.report.options import ReportOptions
 from components.report.page import page
+from components.report.plots import figures
+from components.settings import ReportOptions
 from marco_model.labels import CLASSES
 
 _spec = importlib.util.spec_from_file_location("report_reading", Path(__file__).with_name("reading.py"))

@@ -5,7 +5,7 @@ import scipy.special
 import sklearn.calibration
 import sklearn.metrics
 
-from components.report.reliability import BINS, halves, reliability
+from components.report.curves import BINS, halves, reliability
 
 
 def expected_error(probabilities, labels):

@@ -4,7 +4,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.report.roc import area, curve, roc, thinned
+from components.report.curves import area, curve, roc, thinned
 from marco_model.labels import CLASSES
 
 

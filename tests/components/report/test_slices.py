@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from components.report.slices import slices
+from components.report.numbers import slices
 
 
 def check(told, right):

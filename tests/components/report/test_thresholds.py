@@ -4,7 +4,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.report.thresholds import cost, threshold_for, thresholds
+from components.report.curves import cost, threshold_for, thresholds
 
 
 def check(told, positive, scores):

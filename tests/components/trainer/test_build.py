@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.trainer.build import write_model
+from components.trainer.training_job import write_model
 from marco_model.labels import CLASSES
 from marco_model.load import load
 from marco_model.network import Network, build

@@ -14,16 +14,15 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from components.mlflow_tracking.tracking import TRAINING_FILE
-from components.trainer import job
+from components.mlflow_runs import TRAINING_FILE
+from components.trainer import training_job
 from marco_data import contract
 from marco_model import preprocessing
 from marco_model.calibration import expected_calibration_error
-from marco_model.engine import Engine
 from marco_model.errors import InputError
 from marco_model.load import load
 from marco_model.network import Network
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 
 CLASSES = ["Clear", "Crystals"]
 
@@ -58,7 +57,7 @@ def small_job(tmp_path):
     write_examples(tmp_path / "train.gz", 24)
     write_examples(tmp_path / "eval.gz", 8)
     recipe = Recipe(steps=8, batch_size=4, learning_rate=0.01, evaluate_every=4, checkpoint_every=4, average_decay=0.5)
-    return job.Job(
+    return training_job.Job(
         key="key",
         name="small",
         classes=CLASSES,
@@ -77,16 +76,16 @@ def small_job(tmp_path):
 
 def test_what_is_read_is_what_was_written(small_job):
     small_job.write()
-    assert job.read(f"{small_job.checkpoints}/job.json") == small_job
+    assert training_job.read(f"{small_job.checkpoints}/job.json") == small_job
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"network": {"depth": 3}}'])
 def test_a_file_that_is_no_job_is_named(tmp_path, text):
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(InputError, match=r"other\.json is no training job .* give the job\.json"):
-        job.read(str(tmp_path / "other.json"))
+        training_job.read(str(tmp_path / "other.json"))
     with pytest.raises(InputError, match=r"missing\.json is no training job"):
-        job.read(str(tmp_path / "missing.json"))
+        training_job.read(str(tmp_path / "missing.json"))
 
 
 def free_port():
@@ -136,7 +135,7 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
         tflite=True,
         model_directory=str(tmp_path / "longer" / "Format-Serving"),
     )
-    job.run(longer)
+    training_job.run(longer)
     assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
     checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
     assert (checked["images"], checked["other_class"]) == (8, 0)
@@ -144,7 +143,7 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
 
 @pytest.mark.slow
 def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_the_model_does(small_job, tmp_path):
-    job.run(dataclasses.replace(small_job, engine=Engine(), transform={"shorter_side": 155, "quality": 95}))
+    training_job.run(dataclasses.replace(small_job, engine=Engine(), transform={"shorter_side": 155, "quality": 95}))
     told = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
     calibration = told["calibration"]
     network = load(small_job.model_directory)

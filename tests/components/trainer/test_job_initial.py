@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.trainer import job
-from marco_model.engine import Engine
+from components.trainer import training_job
 from marco_model.load import load
 from marco_model.network import Network
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ def small_job(tmp_path):
             example.features.feature["image/encoded"].bytes_list.value.append(tf.io.encode_jpeg(image).numpy())
             example.features.feature["image/class/label"].int64_list.value.append(index % 2)
             writer.write(example.SerializeToString())
-    return job.Job(
+    return training_job.Job(
         key="key",
         name="small",
         classes=["Clear", "Crystals"],
@@ -49,7 +48,7 @@ def weights(folder):
 
 
 def test_a_training_goes_on_from_an_exported_model_with_other_classes_and_its_head_alone(small_job, tmp_path):
-    job.run(small_job)
+    training_job.run(small_job)
     network = dataclasses.replace(small_job.network, initial=str(tmp_path / "models"), trainable="head", auxiliary=None)
     second = dataclasses.replace(
         small_job,
@@ -59,7 +58,7 @@ def test_a_training_goes_on_from_an_exported_model_with_other_classes_and_its_he
         model_directory=str(tmp_path / "models" / "2"),
         key="second",
     )
-    job.run(second)
+    training_job.run(second)
     before, after = weights(small_job.model_directory), weights(second.model_directory)
     changed = {path for path in before if not np.array_equal(before[path], after[path])}
     assert changed == {"Logits-Conv2d_1c_1x1/kernel", "Logits-Conv2d_1c_1x1/bias"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from marco_data.relabelling.agreement import among, fleiss_kappa, pair
+from marco_data.relabelling.merging import among, fleiss_kappa, pair
 from marco_model.labels import CLASSES
 
 # The worked example of the English Wikipedia's article "Fleiss' kappa": 14 raters, 10 subjects, 5 categories.

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from marco_data.relabelling.merge_sheets import merge_sheets
-from marco_data.relabelling.overlay import read_overlay
+from marco_data.overlay import read_overlay
+from marco_data.relabelling.merging import merge_sheets
 from marco_model.errors import InputError
 
 KEY = """image_id,file,split,shard,index,old_label,predicted,probability,disagreement

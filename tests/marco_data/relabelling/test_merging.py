@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marco_data.overlay import Answer
 from marco_data.relabelling.merging import RULES, merge
-from marco_data.relabelling.overlay import Answer
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 

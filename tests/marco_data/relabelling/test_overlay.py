@@ -1,6 +1,6 @@
 import pytest
 
-from marco_data.relabelling.overlay import Answer, check_labels, overlay_fingerprint, read_overlay, write_overlay
+from marco_data.overlay import Answer, check_labels, overlay_fingerprint, read_overlay, write_overlay
 from marco_model.errors import InputError
 from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme
 

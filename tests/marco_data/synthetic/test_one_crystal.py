@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from marco_data.synthetic.one_crystal import one_crystal
+from marco_data.synthetic.render import one_crystal
 
 
 @pytest.mark.parametrize("seed", range(4))

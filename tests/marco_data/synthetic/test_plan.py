@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from marco_data.file_names import drop_place
-from marco_data.institutions import INSTITUTIONS, imager_of
+from marco_data.image_files import drop_place
+from marco_data.name_tables import INSTITUTIONS, imager_of
 from marco_data.synthetic import KINDS, Settings, plan
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES

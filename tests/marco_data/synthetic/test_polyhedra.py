@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from marco_data.synthetic.polyhedra import draw_solid, prism, random_rotation
+from marco_data.synthetic.contents import draw_solid, prism, random_rotation
 
 
 @pytest.mark.parametrize(("sides", "cap"), [(3, 0.0), (4, 0.0), (6, 0.5), (8, 1.0)])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from marco_data import contract
-from marco_data.institutions import INSTITUTIONS
-from marco_data.sources import TABLE_I, parse_sources
+from marco_data.name_tables import INSTITUTIONS, TABLE_I, parse_sources
 from marco_data.synthetic import KINDS, Settings, synthesize
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES

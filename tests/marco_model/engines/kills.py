@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf  # noqa: F401
 from program import module
 
-from marco_model import checkpoint, training
+from marco_model import training
 
 HERE = pathlib.Path(__file__).parent
 EVERY = 10
@@ -102,7 +102,7 @@ def main():
     checkpoints, lost, during_a_write = folder / "killed", [], 0
     checkpoints.mkdir()
     for number in range(kills):
-        saved = max(checkpoint.steps(str(checkpoints)), default=0)
+        saved = max(training.steps(str(checkpoints)), default=0)
         child, pipe = start(folder, checkpoints, steps)
         before = files(checkpoints, ".partial")
         if number % 3 == 0:
@@ -117,13 +117,13 @@ def main():
         during_a_write += bool(files(checkpoints, ".partial") - before)
         first, last = taken(pipe)
         assert first in (0, saved), (first, saved)
-        lost.append(max(last, saved) - max(checkpoint.steps(str(checkpoints)), default=0))
+        lost.append(max(last, saved) - max(training.steps(str(checkpoints)), default=0))
     ends = []
     for where in (checkpoints, folder / "whole"):
         child, pipe = start(folder, where, steps)
         assert os.waitpid(child, 0)[1] == 0
         taken(pipe)
-        ends.append(checkpoint.newest(str(where)))
+        ends.append(training.newest(str(where)))
     same = all((ends[0].values[name] == ends[1].values[name]).all() for name in ends[1].values)
     print(json.dumps({"lost": lost, "during_a_write": during_a_write, "same": same, "step": ends[0].step, "of": steps}))
 

@@ -30,20 +30,19 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     import tensorflow as tf
 
-    from marco_model import training
-    from marco_model.engine import Engine
-    from marco_model.engines import parameter_server, start
+    from marco_model import engines, training
     from marco_model.errors import ClusterError, Interrupted
+    from marco_model.recipe import Engine
 
     if kind == "mirrored":
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     engine = Engine(kind=kind)
-    serving = start.serves_only(engine)
+    serving = engines.serves_only(engine)
     if serving:
-        parameter_server.serve(serving)
+        engines.serve(serving)
         return
-    running = start.start(engine)
+    running = engines.start(engine)
     here = pathlib.Path(__file__).parent
     if task == "rmsprop":
         np.savez(result, weights=module(here.parent / "test_rmsprop.py").ours(running.strategy))

@@ -98,9 +98,9 @@ class Processes:
 
 
 def weights_at(folder, step):
-    from marco_model import checkpoint
+    from marco_model import training
 
-    found = checkpoint.newest(str(folder / "checkpoints"))
+    found = training.newest(str(folder / "checkpoints"))
     assert found.step == step
     return {name: value for name, value in found.values.items() if name.startswith("weight/")}
 
@@ -187,9 +187,9 @@ def test_a_signal_saves_the_current_step_and_ends_apart_from_failure(folder, kin
         for other in others:
             assert processes.wait(other) == 4, "the others stop at the same step"
         told = processes.log(first).read_text()
-    from marco_model import checkpoint
+    from marco_model import training
 
-    (saved,) = checkpoint.steps(str(folder / "checkpoints"))
+    (saved,) = training.steps(str(folder / "checkpoints"))
     assert saved == told.count("step\n") >= 12
     assert f"Interrupted: training stopped at step {saved} of 100000" in told
 

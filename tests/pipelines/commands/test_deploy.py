@@ -1,15 +1,12 @@
 """`marco deploy` as a user gives it, against stand-ins for Vertex AI and Cloud Storage, with a real SavedModel."""
 
 import functools
-import importlib.util
-import pathlib
-import sys
 
 import numpy as np
 import pytest
 import typer.testing
 
-from components.pusher import storage
+from components import published_models
 from components.vertex import api
 from marco_model.errors import InputError
 from pipelines import cli
@@ -19,11 +16,9 @@ CLASSES = ("Clear", "Crystals", "Other", "Precipitate")
 
 
 def stand_in():
-    path = pathlib.Path(__file__).parents[2] / "components/vertex/vertex_api.py"
-    spec = importlib.util.spec_from_file_location("vertex_api", path)
-    module = sys.modules["vertex_api"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.running()
+    from tests.fakes import vertex_api
+
+    return vertex_api.running()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +59,7 @@ def vertex(models, gcs, monkeypatch):
         api.Api.__init__, "__defaults__", (api.Pace(tries=4, first=1e-4, longest=1e-4, look=0), api.show)
     )
     gcs.bucket("models")
-    published = {storage.publish(folder, "gs://models/marco", {}).path: load(folder) for folder in models}
+    published = {published_models.publish(folder, "gs://models/marco", {}).path: load(folder) for folder in models}
     with stand_in() as service:
 
         @functools.cache
@@ -160,13 +155,13 @@ def finished(classifier, folder):
 
     from google.cloud.aiplatform_v1.types import BatchPredictionJob
 
-    from marco_data import object_store
+    from marco_model import store
 
     def end(job):
         assert job.input_config.instances_format == "jsonl" and job.instance_config.key_field == "key"
         lines = []
         for one in job.input_config.gcs_source.uris:
-            for line in object_store.open_object(one).read().decode().splitlines():
+            for line in store.open_object(one).read().decode().splitlines():
                 told = json.loads(line)
                 scores = classifier.score([base64.b64decode(told["image_bytes"]["b64"])])[0]
                 prediction = {"scores": [float(score) for score in scores], "classes": list(CLASSES)}
@@ -175,8 +170,8 @@ def finished(classifier, folder):
         lines[0] = json.dumps({"key": json.loads(lines[0])["key"], "prediction": {"error": "does not decode"}})
         (folder / "lines").write_text("\n".join(lines) + "\n")
         there = f"{job.output_config.gcs_destination.output_uri_prefix}/prediction-marco-2026"
-        object_store.upload(folder / "lines", f"{there}/prediction.results-00000-of-00001")
-        object_store.upload(folder / "lines", f"{there}/prediction.errors_stats-00000-of-00001")
+        store.upload(folder / "lines", f"{there}/prediction.results-00000-of-00001")
+        store.upload(folder / "lines", f"{there}/prediction.errors_stats-00000-of-00001")
         job.output_info = BatchPredictionJob.OutputInfo(gcs_output_directory=there)
         job.state = "JOB_STATE_SUCCEEDED"
 
@@ -186,15 +181,15 @@ def finished(classifier, folder):
 def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs, real_images, tmp_path):
     import csv
 
-    from marco_data import object_store
+    from marco_model import store
     from marco_model.load import load
 
     marco(vertex, "push", "--model", "gs://models/marco/1")
     gcs.bucket("plates")
     for name, path in real_images.items():
-        object_store.upload(path, f"gs://plates/first/{name}")
+        store.upload(path, f"gs://plates/first/{name}")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    object_store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
+    store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
     classifier = load(models[0])
     vertex.states = [lambda job: setattr(job, "state", "JOB_STATE_RUNNING"), finished(classifier, tmp_path)]
     scores = tmp_path / "scores.csv"
@@ -216,9 +211,7 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
     }
 
     def copied():
-        return {
-            one.uri: one.generation for one in object_store.list_objects("gs://plates/scores") if "/input/" in one.uri
-        }
+        return {one.uri: one.generation for one in store.list_objects("gs://plates/scores") if "/input/" in one.uri}
 
     before, vertex.states = copied(), []
     assert typer.testing.CliRunner().invoke(cli.app, command).exit_code == 1
@@ -236,12 +229,12 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
 
 
 def test_without_an_image_that_can_be_read_no_batch_prediction_is_paid_for(vertex, gcs, tmp_path):
-    from marco_data import object_store
+    from marco_model import store
 
     marco(vertex, "push", "--model", "gs://models/marco/1")
     gcs.bucket("plates")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    object_store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
+    store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
     options = ["--project", "crystals", "--location", "europe-west4", "--api", vertex.url]
     options += ["--scores", str(tmp_path / "scores.csv")]
     command = ["deploy", "batch", "--input", "gs://plates/first", "--output", "gs://plates/scores", *options]
@@ -257,11 +250,11 @@ def test_without_an_image_that_can_be_read_no_batch_prediction_is_paid_for(verte
 def test_a_batch_prediction_that_fails_says_so(vertex, gcs, real_images, tmp_path):
     from google.rpc.status_pb2 import Status
 
-    from marco_data import object_store
+    from marco_model import store
     from marco_model.errors import ClusterError
 
     gcs.bucket("plates")
-    object_store.upload(real_images["crystals_10.jpeg"], "gs://plates/a/b.jpeg")
+    store.upload(real_images["crystals_10.jpeg"], "gs://plates/a/b.jpeg")
     command = ["deploy", "batch", "--input", "gs://plates/a", "--output", "gs://plates/scores", "--api", vertex.url]
     command += ["--project", "crystals", "--location", "europe-west4", "--scores", str(tmp_path / "scores.csv")]
     result = typer.testing.CliRunner().invoke(cli.app, command)

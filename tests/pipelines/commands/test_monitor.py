@@ -20,7 +20,7 @@ def model(tmp_path_factory):
     """A tiny network, exported."""
     import keras
 
-    from marco_model.export import export
+    from marco_model.classifier import export
     from marco_model.labels import CLASSES
 
     keras.utils.set_random_seed(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,22 +14,12 @@ import time
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-TESTS = HERE.parents[2]
-
-
-def module(path):
-    name = f"jobset_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @functools.cache
 def problems_of():
     """Returns what tells of a JobSet what JobSet's and Kubernetes' schemas and the restricted standard refuse."""
-    validation, restricted = module(TESTS / "k8s" / "validation.py"), module(TESTS / "k8s" / "restricted.py")
+    from tests.k8s import restricted, validation
 
     def problems(body):
         pods = [job["template"]["spec"]["template"]["spec"] for job in body["spec"]["replicatedJobs"]]
@@ -43,7 +32,8 @@ def problems_of():
 @pytest.fixture
 def start_cluster(tmp_path, monkeypatch):
     """`start_cluster(marco)` returns a running cluster on which the command `marco` is the file `marco`."""
-    api = module(HERE / "kubernetes_api.py")
+    from tests.fakes import kubernetes_api as api
+
     started = []
 
     def start(marco=None):

@@ -10,14 +10,12 @@ import threading
 
 import pytest
 
-from components.cluster.options import Placement, Replicas, Resources, Volume
-from components.trainer import job as jobs
-from components.trainer.jobset import launch
-from components.trainer.jobset.pace import Pace
-from marco_model.engine import Engine
+from components.machines import Placement, Replicas, Resources, Volume
+from components.trainer import jobset_launch, training_job
+from components.trainer.jobset import Pace
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.network import Network
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 
 PACE = Pace(
     look=0.1, waiting=0.3, unreachable=1.0, beat=0.2, silence=3, grace=5, gone=10.0, gone_at_signal=10.0, kept=60
@@ -53,7 +51,7 @@ def job(tmp_path):
     step.mkdir()
     for name in ("train.gz", "eval.gz"):
         (step / name).write_text(f"examples to {name}")
-    return jobs.Job(
+    return training_job.Job(
         key="0a1b",
         name="small",
         classes=["Clear", "Crystals"],
@@ -109,7 +107,7 @@ def gone(cluster):
 def test_the_model_of_the_chief_is_the_steps_and_nothing_is_left(cluster, job, placement):
     lines = []
     there = cluster()
-    launch.run(job, placement, pace=PACE, show=lines.append)
+    jobset_launch.run(job, placement, pace=PACE, show=lines.append)
     model = pathlib.Path(job.model_directory)
     copied = (model / "saved_model.pb").read_text()
     assert copied.startswith(placement.shared)
@@ -129,7 +127,7 @@ def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, jo
     times = []
     for _ in range(2):
         with pytest.raises(ClusterError):
-            launch.run(job, placement, pace=PACE)
+            jobset_launch.run(job, placement, pace=PACE)
         (copy,) = (tmp_path / "shared" / "trainings" / job.key / "data").rglob("*.gz")
         assert copy.read_text() == "examples to train.gz"
         times.append(copy.stat().st_mtime_ns)
@@ -154,7 +152,7 @@ sys.exit(1)
 """
     )
     with pytest.raises(ClusterError) as failed:
-        launch.run(job, placement, pace=PACE)
+        jobset_launch.run(job, placement, pace=PACE)
     first, *lines = str(failed.value).splitlines()
     assert first == "training failed: worker 0 ended with exit status 1 (Error)"
     assert lines == [*(f"  line {number}" for number in range(21, 40)), "  no space left"]
@@ -173,7 +171,7 @@ def test_a_worker_without_memory_is_told_what_to_raise(cluster, job, placement, 
     threading.Thread(target=kill, daemon=True).start()
     message = r"worker 0 ended with exit status 137 \(OOMKilled\); raise cluster.replicas.worker.memory, 7Gi now"
     with pytest.raises(ClusterError, match=message):
-        launch.run(job, placement, pace=PACE)
+        jobset_launch.run(job, placement, pace=PACE)
     assert gone(there)
 
 
@@ -190,7 +188,7 @@ time.sleep(0.3)
 if me == "chief-0": train()
 """
     there, lines = cluster(script), []
-    launch.run(job, told(tmp_path, restarts=1), pace=PACE, show=lines.append)
+    jobset_launch.run(job, told(tmp_path, restarts=1), pace=PACE, show=lines.append)
     assert any(line.startswith("Restart 1 of 1 from the last checkpoint after worker 0") for line in lines), lines
     assert "step 2" in lines
     assert gone(there)
@@ -210,7 +208,7 @@ if me == "chief-0": train()
 def test_what_passes_is_borne(cluster, job, placement, faults):
     there, lines = cluster(), []
     there.faults = list(faults)
-    launch.run(job, placement, pace=PACE, show=lines.append)
+    jobset_launch.run(job, placement, pace=PACE, show=lines.append)
     assert not there.faults
     assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
     assert len({pod.name for pod in there.seen_pods}) == len(there.seen_pods) == 2
@@ -229,17 +227,17 @@ def test_what_does_not_pass_is_told_with_its_mend(cluster, job, placement, statu
     there = cluster()
     there.faults = [("POST", "jobsets", status, ())]
     with pytest.raises(ClusterError, match=mend):
-        launch.run(job, placement, pace=PACE)
+        jobset_launch.run(job, placement, pace=PACE)
     assert asked(there, "POST") == 1
     assert gone(there)
 
 
 def leftover(job, placement, owner="weekly-trainer-1"):
-    from components.trainer.jobset import manifest
-    from components.trainer.jobset.pace import PACE as USUAL
+    from components.trainer import jobset
+    from components.trainer.jobset import PACE as USUAL
 
-    step = manifest.Step(namespace="marco", attempt="earlier", pod=owner, uid="0-0")
-    return manifest.jobset(job.key, job.engine, placement, step, "job.json", "beat", USUAL)
+    step = jobset.Step(namespace="marco", attempt="earlier", pod=owner, uid="0-0")
+    return jobset.jobset(job.key, job.engine, placement, step, "job.json", "beat", USUAL)
 
 
 def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, tmp_path, monkeypatch):
@@ -249,7 +247,7 @@ def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, 
     assert there.create(leftover(job, placement))[0] == 201
     there.steps["weekly-trainer-1"] = "Failed"
     before = set(there.seen_pods)
-    launch.run(job, placement, pace=PACE)
+    jobset_launch.run(job, placement, pace=PACE)
     assert len(set(there.seen_pods) - before) == 2
     assert gone(there)
 
@@ -261,10 +259,10 @@ def test_a_strangers_and_a_running_steps_jobset_stay(cluster, job, placement, tm
     assert there.create(leftover(job, placement))[0] == 201
     there.steps["weekly-trainer-1"] = "Running"
     with pytest.raises(ClusterError, match="the step weekly-trainer-1 trains the same"):
-        launch.run(job, placement, pace=Pace(look=0.1, gone=1.0, beat=1.0))
+        jobset_launch.run(job, placement, pace=Pace(look=0.1, gone=1.0, beat=1.0))
     there.jobsets[f"marco-{job.key}"]["metadata"]["labels"] = {}
     with pytest.raises(ClusterError, match="that this pipeline did not make"):
-        launch.run(job, placement, pace=PACE)
+        jobset_launch.run(job, placement, pace=PACE)
     assert asked(there, "DELETE") == 0
     assert len(there.alive()) == 2
 
@@ -282,7 +280,7 @@ def test_a_pod_that_waits_is_told_of_once(cluster, job, placement, wait_until, r
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(Interrupted) as stopped:
-        launch.run(job, placement, pace=PACE, show=lines.append)
+        jobset_launch.run(job, placement, pace=PACE, show=lines.append)
     assert stopped.value.signal == signal.SIGTERM
     (waits,) = (line for line in lines if line.startswith("worker 0 waits"))
     assert f"{reason}: " in waits
@@ -299,25 +297,25 @@ def test_a_jobset_that_someone_deletes_is_told(cluster, job, placement, wait_unt
 
     threading.Thread(target=delete, daemon=True).start()
     with pytest.raises(ClusterError, match="was deleted by someone else"):
-        launch.run(job, placement, pace=PACE)
+        jobset_launch.run(job, placement, pace=PACE)
 
 
 @pytest.mark.parametrize("shared", ["", "relative"])
 def test_a_shared_folder_that_is_no_path_is_refused(job, placement, shared):
     with pytest.raises(InputError, match=rf"cluster.shared is '{shared}' and cluster.replicas is set"):
-        launch.run(job, dataclasses.replace(placement, shared=shared))
+        jobset_launch.run(job, dataclasses.replace(placement, shared=shared))
 
 
 def test_a_shared_folder_that_cannot_be_written_is_refused(job, placement, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cluster.shared .*/file can't be written"):
-        launch.run(job, dataclasses.replace(placement, shared=str(tmp_path / "file")))
+        jobset_launch.run(job, dataclasses.replace(placement, shared=str(tmp_path / "file")))
 
 
 def test_without_replicas_the_step_trains_itself():
-    assert launch.placement(None) is None
-    assert launch.placement({"image": "x", "shared": "/shared", "replicas": None}) is None
+    assert jobset_launch.placement(None) is None
+    assert jobset_launch.placement({"image": "x", "shared": "/shared", "replicas": None}) is None
 
 
 def test_a_placement_survives_json(placement):
-    assert launch.placement(json.loads(json.dumps(dataclasses.asdict(placement)))) == placement
+    assert jobset_launch.placement(json.loads(json.dumps(dataclasses.asdict(placement)))) == placement

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from components.cluster.options import Placement, Replicas, Resources, Secret, Toleration, Volume
-from components.trainer.jobset import manifest
-from components.trainer.jobset.pace import PACE
-from marco_model.engine import Engine
+from components.machines import Placement, Replicas, Resources, Secret, Toleration, Volume
+from components.trainer import jobset as manifest
+from components.trainer.jobset import PACE
 from marco_model.errors import InputError
+from marco_model.recipe import Engine
 
 STEP = manifest.Step(namespace="marco", attempt="1f", run="weekly/3", pod="weekly-3-trainer", uid="0-1")
 WORKER = Resources(

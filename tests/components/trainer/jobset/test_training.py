@@ -8,16 +8,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from components.cluster.options import Placement, Replicas, Volume
-from components.mlflow_tracking.tracking import TRAINING_FILE
-from components.trainer import job as jobs
-from components.trainer.jobset import launch
-from components.trainer.jobset.pace import Pace
-from marco_model import checkpoint
-from marco_model.engine import Engine
+from components.machines import Placement, Replicas, Volume
+from components.mlflow_runs import TRAINING_FILE
+from components.trainer import jobset_launch, training_job
+from components.trainer.jobset import Pace
+from marco_model import training
 from marco_model.load import load
 from marco_model.network import Network
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +37,7 @@ def job(tmp_path):
     write_examples(step / "eval.gz", 8)
     shared = tmp_path / "shared"
     shared.mkdir()
-    return jobs.Job(
+    return training_job.Job(
         key="0a1b",
         name="small",
         classes=["Clear", "Crystals"],
@@ -77,7 +75,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     endless = dataclasses.replace(job, recipe=recipe)
 
     def saved():
-        return max(checkpoint.steps(job.checkpoints), default=0)
+        return max(training.steps(job.checkpoints), default=0)
 
     step = start_step(endless, placement, PACE)
     wait_until(saved, 400)
@@ -97,7 +95,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
         tracking={**job.tracking, "experiment": "the rest"},
     )
     lines = []
-    launch.run(rest, placement, pace=PACE, show=lines.append)
+    jobset_launch.run(rest, placement, pace=PACE, show=lines.append)
     assert not cluster.jobsets
     assert not cluster.alive()
     assert any(f"Training: {stopped + 2}/{stopped + 2} steps" in line for line in lines), lines

@@ -1,0 +1,164 @@
+"""The model to beat: what names it, and how its scores stand to the candidate's classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components import mlflow_runs
+from components.bucket_models import MODEL_FILE
+from components.mlflow_runs import CHAMPION, FINGERPRINT, JUDGED_AGAINST, PUBLISHED_AT, SERVED_AT, SIGNATURE
+from components.settings import NONE, REGISTRY
+from marco_model.errors import ClusterError, InputError
+from marco_model.model_directory import class_names
+from marco_model.store import exists
+
+SERVING_SIGNATURE = "serving_examples"
+REMEDY = (
+    "publish it again (marco models promote VERSION), name another model_name for models of another kind, or set "
+    "gate.champion to another model's URI or to none"
+)
+
+
+def write_champion(model: str, version: str = "") -> str:
+    """Returns the parameter `champion`: JSON with the `model`'s URI, a folder or `gs://`, and its `version`."""
+    return json.dumps({"model": model, "version": version}, sort_keys=True)
+
+
+def parse_champion(text: str) -> dict[str, str] | None:
+    """Returns what `written` wrote; None of the empty text, which means that there is no champion."""
+    if not text:
+        return None
+    told = json.loads(text)
+    return {"model": str(told["model"]), "version": str(told.get("version", ""))}
+
+
+def describe_champion(champion: dict[str, str]) -> str:
+    """Returns what to call it in a sentence."""
+    return f"version {champion['version']} at {champion['model']}" if champion["version"] else champion["model"]
+
+
+def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
+    """Returns where among the scores of the model in `folder` each of `classes` is.
+
+    Raises `InputError` where its classes are others, or where it cannot be loaded or takes no examples.
+    """
+    found = class_names(folder)
+    if set(found) != set(classes):
+        raise InputError(f"its classes are {', '.join(found)}, and the candidate's are {', '.join(classes)}")
+    import tensorflow as tf
+
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+    except Exception as error:  # TensorFlow has no kind of its own for a model that is damaged.
+        raise InputError(f"it cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+    if SERVING_SIGNATURE not in signatures:
+        raise InputError(f"it has no signature {SERVING_SIGNATURE}")
+    return [found.index(name) for name in classes]
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """What a run is told of the champion.
+
+    `champion`: `registry`, `none`, or a model's folder or URI. `tracking`: MLflow's URI; `model_name`: the registered
+    model whose alias `champion` counts. `settings`: see `components.champion`.
+    """
+
+    champion: str
+    tracking: str
+    model_name: str
+    settings: str
+
+    @classmethod
+    def read(cls, text: str) -> Lookup:
+        """Returns what `written` wrote."""
+        return cls(**json.loads(text))
+
+    def written(self) -> str:
+        """Returns it as JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    def to_beat(self, signature: str) -> str:
+        """Returns the parameter `champion` of a run with this signature: `champion.written`, or empty for none.
+
+        The run that made the champion is judged against the model that it was judged against then.
+
+        Raises `InputError` where MLflow cannot be reached, or where it is not known where the champion lies: neither
+        is the same as no champion.
+        """
+        if self.champion == NONE:
+            return ""
+        if self.champion != REGISTRY:
+            return write_champion(self.champion)
+        version = _champion(self.tracking, self.model_name)
+        if version is None:
+            return ""
+        if version.tags.get(SIGNATURE) == signature:
+            return str(version.tags.get(JUDGED_AGAINST, ""))
+        return _written(version)
+
+
+def current_champion(tracking: str, model_name: str, fingerprint: str) -> str:
+    """Returns the champion of now as `Lookup.to_beat` does; empty for none, and where it has this `fingerprint`.
+
+    A run with the champion's signature whose model is another one after all, since code has changed or a lost cache
+    made it train anew, must beat that champion.
+    """
+    version = _champion(tracking, model_name)
+    return "" if version is None or version.tags.get(FINGERPRINT) == fingerprint else _written(version)
+
+
+def _champion(tracking: str, model_name: str) -> Any:
+    if tracking.startswith("sqlite:///") and not Path(tracking.removeprefix("sqlite:///")).exists():
+        return None
+    client = mlflow_runs.connect(tracking)
+    with mlflow_runs.reaching(tracking):
+        found = client.search_registered_models(f"name = '{model_name}'")
+        holder = dict(found[0].aliases).get(CHAMPION) if found else None
+        return client.get_model_version(model_name, holder) if holder else None
+
+
+def _written(version: Any) -> str:
+    number = str(version.version)
+    if PUBLISHED_AT not in version.tags:
+        raise InputError(
+            f"version {number} of {version.name} is champion in MLflow but was never published, so there is nothing to "
+            f"compare with; publish it (marco models promote {number}), or take the alias away from it"
+        )
+    return write_champion(_place(version.tags), number)
+
+
+def _place(tags: dict[str, str]) -> str:
+    """Returns where the champion was first published, which stays the same when it is published anew.
+
+    Where that version was removed since, it is where the champion was published last.
+    """
+    first = str(tags[PUBLISHED_AT])
+    try:
+        return first if exists(f"{first}/{MODEL_FILE}") else str(tags.get(SERVED_AT, first))
+    except (InputError, ClusterError) as error:  # The gate says so, where it matters.
+        log.warning("Cannot look at the champion, %s: %s", first, error)
+        return first
+
+
+def digest(told: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of settings, which are JSON's kinds, whatever their order."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def signature(settings: str, fingerprint: str, initial: str, steps: str) -> str:
+    """Returns a run's signature.
+
+    `settings`: the `digest` of what defines the training and of where its steps are kept. `fingerprint`: of the data;
+    `initial`: of the weights that training begins from; `steps`: those asked for, empty for the recipe's.
+    """
+    return digest({"settings": settings, "fingerprint": fingerprint, "initial": initial, "steps": steps})

@@ -1,1 +1,0 @@
-"""What a Kubernetes cluster gives a step or a training: resources, volumes, secrets."""

@@ -1,1 +1,0 @@
-"""The EndpointPusher: a published model, as a version on Vertex AI, takes over an endpoint's traffic in steps."""

@@ -1,0 +1,123 @@
+"""The scores of every evaluation example, as one Parquet file beside `metrics.json`; needs neither TFX nor Beam.
+
+A row an example, sorted by (`shard`, `index`): `shard` str (base name of the TFRecord file in ExampleGen's output),
+`index` int32 (the record in it), `image_id` int64, `filename` str, `label` int16 (class index), `institution` str,
+`imager` str, `scores` list of float32 (softmax, in the order of the classes). With `shard` and `index` the image itself
+is found again (`components.prediction_table`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from marco_data import contract
+from marco_model.errors import InputError
+from marco_model.store import exists, is_remote, read_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTIONS_FILE = "predictions.parquet"
+COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores")
+
+
+def read(evaluation_uri: str) -> pd.DataFrame:
+    """Returns the table (see above) of an evaluation artifact; `scores` holds an array a row (see `scores_of`).
+
+    Raises:
+        InputError: there is none.
+    """
+    path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
+    if not exists(path):
+        raise InputError(f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again")
+    import pyarrow.parquet
+
+    table: pd.DataFrame = pyarrow.parquet.read_table(io.BytesIO(read_bytes(path))).to_pandas()
+    return table
+
+
+def scores_of(frame: pd.DataFrame) -> np.ndarray:
+    """Returns the scores of a table, float32 [rows, classes]; [0, 0] of none."""
+    if not len(frame):
+        return np.zeros([0, 0], np.float32)
+    return np.stack(list(frame["scores"])).astype(np.float32)
+
+
+def write(frame: pd.DataFrame, path: str | Path) -> None:
+    """Writes a table with the columns above, sorted, to `path`, which may be a URI; nobody sees half of it."""
+    import pyarrow.parquet
+
+    ordered = frame.sort_values(["shard", "index"], ignore_index=True)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(_arrow(ordered), buffer, compression="zstd")
+    if is_remote(str(path)):
+        import tensorflow as tf
+
+        with tf.io.gfile.GFile(str(path), "wb") as file:
+            file.write(buffer.getvalue())
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.write_bytes(buffer.getvalue())
+    aside.replace(target)
+
+
+def _arrow(frame: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    scores = scores_of(frame)
+    ends = np.arange(len(frame) + 1, dtype=np.int32) * scores.shape[1]
+    numbers = {"index": np.int32, "image_id": np.int64, "label": np.int16}
+    columns = {name: pa.array(frame[name].to_numpy(kind)) for name, kind in numbers.items()}
+    for name in ("shard", "filename", "institution", "imager"):
+        columns[name] = pa.array(frame[name].tolist(), pa.string())
+    columns["scores"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(scores.reshape(-1)))
+    return pa.table({name: columns[name] for name in COLUMNS})
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def encoded_images(examples_uri: str, split: str, rows: pd.DataFrame) -> list[bytes]:
+    """Returns the encoded image (JPEG or PNG) of each of `rows`, in their order.
+
+    `examples_uri`: ExampleGen's output. `rows`: with `shard` (base name of a TFRecord file of `split`) and `index` (the
+    record in it), as in `components.prediction_table`. Reads each file once, up to its last wanted record.
+
+    Raises:
+        InputError: a file has no such record.
+    """
+    shards, indices = rows["shard"].tolist(), rows["index"].tolist()
+    found: dict[tuple[str, int], bytes] = {}
+    for shard in sorted(set(shards)):
+        wanted = {int(index) for name, index in zip(shards, indices, strict=True) if name == shard}
+        path = f"{examples_uri.rstrip('/')}/Split-{split}/{shard}"
+        found |= {(shard, index): encoded for index, encoded in _records(path, wanted).items()}
+    return [found[shard, int(index)] for shard, index in zip(shards, indices, strict=True)]
+
+
+def _records(path: str, wanted: set[int]) -> dict[int, bytes]:
+    import tensorflow as tf
+
+    from marco_model.preprocessing import untuned
+
+    last = max(wanted)
+    records = tf.data.TFRecordDataset(path, compression_type="GZIP" if path.endswith(".gz") else "").take(last + 1)
+    chosen = tf.constant(sorted(wanted), tf.int64)
+    records = records.enumerate().filter(lambda index, _: tf.reduce_any(chosen == index))
+    feature = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+    images = records.map(lambda index, data: (index, tf.io.parse_single_example(data, feature)[contract.ENCODED]))
+    try:
+        found = {int(index): bytes(encoded) for index, encoded in untuned(images).as_numpy_iterator()}
+    except tf.errors.NotFoundError:
+        raise InputError(f"{path} is not there; give the examples that were judged") from None
+    if missing := wanted - set(found):
+        raise InputError(f"{path} has no record {min(missing)}; give the examples that were judged")
+    return found

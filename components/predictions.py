@@ -1,0 +1,114 @@
+"""The model run once over the examples, by Beam's workers: a table of scores, from which everything else is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import apache_beam as beam
+import numpy as np
+
+from components import prediction_table
+from components.evaluations import SLICES
+from marco_data import contract
+from marco_model.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TEXTS = (contract.FILENAME, *SLICES)
+_NUMBERS = (contract.IMAGE_ID, contract.LABEL)
+
+
+class Predict(beam.DoFn):
+    """From a TFRecord file of ExampleGen's output to its rows of the table, through the signature `serving_examples`.
+
+    TensorFlow reads and unpacks ahead while the model works; at most three batches of images are in memory.
+    """
+
+    def __init__(self, model_path: str, batch_size: int):
+        self._model_path = model_path
+        self._batch_size = batch_size
+
+    def setup(self) -> None:
+        """Loads the model once a worker."""
+        import tensorflow as tf
+
+        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
+        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
+        self._model = tf.saved_model.load(self._model_path)
+        self._score = self._model.signatures["serving_examples"]
+        self._parse = tf.function(
+            lambda serialized: tf.io.parse_example(serialized, spec), input_signature=[tf.TensorSpec([None], tf.string)]
+        )
+
+    def process(self, file: str) -> Iterator[pd.DataFrame]:
+        """Yields what the model says of the records of `file` (`components.prediction_table`), if it has any.
+
+        Raises `InputError` where a score is not finite: an argmax of such scores would pass for a class.
+        """
+        import tensorflow as tf
+
+        from marco_model.preprocessing import untuned
+
+        records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
+        shard, scored = file.rpartition("/")[2], 0
+        features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
+        scores: list[np.ndarray] = []
+        for serialized in untuned(records.batch(self._batch_size).prefetch(1)):
+            scores.append(self._score(examples=serialized)["scores"].numpy())
+            if not np.isfinite(scores[-1]).all():
+                within = int((~np.isfinite(scores[-1])).any(axis=1).argmax())
+                raise InputError(
+                    f"the model at {self._model_path} gives record {scored + within} of {shard} scores that are not "
+                    f"finite ({', '.join(str(score) for score in scores[-1][within])}); train it again"
+                )
+            for name, values in self._parse(serialized).items():
+                features[name].append(values.numpy())
+            scored += len(scores[-1])
+        if scores:
+            joined = {name: np.concatenate(batches) for name, batches in features.items()}
+            yield _rows(shard, joined, np.concatenate(scores))
+
+
+def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str) -> None:
+    """Adds to `pipeline`: the SavedModel at `model_path` over every record of `files`, as one table in `output`.
+
+    Workers share the files among them; the one that writes holds the whole table once. `output` may be a URI.
+    """
+    path = f"{output}/{prediction_table.PREDICTIONS_FILE}"
+    _ = (
+        pipeline
+        | "Files" >> beam.Create(list(files))
+        | "Spread" >> beam.Reshuffle()
+        | "Predict" >> beam.ParDo(Predict(model_path, batch_size))
+        | "Gather" >> beam.combiners.ToList()
+        | "Write" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
+    )
+
+
+def _rows(shard: str, features: dict[str, np.ndarray], scores: np.ndarray) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "shard": shard,
+            "index": np.arange(len(scores), dtype=np.int32),
+            "image_id": features[contract.IMAGE_ID],
+            "filename": _text(features[contract.FILENAME]),
+            "label": features[contract.LABEL].astype(np.int16),
+            "institution": _text(features[contract.INSTITUTION]),
+            "imager": _text(features[contract.IMAGER]),
+            "scores": list(scores),
+        }
+    )
+
+
+def _text(values: np.ndarray) -> list[str]:
+    return [value.decode("utf-8", "replace") for value in values.tolist()]
+
+
+def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(prediction_table.COLUMNS))

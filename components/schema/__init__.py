@@ -1,1 +1,0 @@
-"""The curated schema of ExampleGen's output, as data of this package, and the component that hands it to the graph."""

@@ -1,1 +1,0 @@
-"""How TFX's StatisticsGen is set up for drop images."""

@@ -1,0 +1,92 @@
+"""The first step on a cluster: looks at the data of this very run, which a schedule started, and at the champion.
+
+It is never cached. Its outputs are parameters of the steps that follow, and so of their cache keys: unchanged data are
+not ingested again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import tempfile
+
+from components.champion import Lookup, signature
+from components.example_gen import files
+from components.trainer import parameters
+from marco_data.shards import fingerprint
+from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
+from marco_model import store
+from marco_model.errors import exit_status
+from marco_model.initial import fingerprint as initial_fingerprint
+
+OUTPUTS = ("source", "fingerprint", "initial", "champion", "signature")
+
+
+def describe(source: str, initial: str, synthetic: dict | None, place: str, overlay: str = "") -> dict[str, str]:
+    """Returns where the shards are, what stands for their content, and what stands for the weights `initial` names.
+
+    Where `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
+    `place`, a folder of its own on a volume or on `gs://`, unless it lies there already. The file `overlay` of answers
+    (docs/relabelling.md), where one is named, is part of the content.
+
+    Raises `InputError` where there are no data, or no model to begin from.
+    """
+    if not source and synthetic:
+        settings = dict(synthetic)
+        _draw(place, settings.pop("images"), Settings(**settings))
+    source = source or place
+    return {"source": source, "fingerprint": fingerprint([source], overlay), "initial": initial_fingerprint(initial)}
+
+
+def champion(lookup: Lookup, fingerprint: str, initial: str, steps: str) -> dict[str, str]:
+    """Returns the model to beat and what stands for this run's training (`components.gate`).
+
+    Raises `InputError` where MLflow cannot be reached.
+    """
+    told = signature(lookup.settings, fingerprint, initial, steps)
+    return {"champion": lookup.to_beat(told), "signature": told}
+
+
+def _draw(place: str, images: int, settings: Settings) -> None:
+    if not store.is_object(place):
+        synthesize(pathlib.Path(place), images, settings, overwrite=True)
+        return
+    manifest = f"{place}/{MANIFEST}"
+    if store.object_exists(manifest) and json.loads(files.read_bytes(manifest)) == manifest_of(images, settings):
+        return
+    files.delete_tree(place)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = pathlib.Path(folder) / "drawn"
+        synthesize(drawn, images, settings)
+        # The manifest comes last: where it is, everything is.
+        for path in sorted(drawn.iterdir(), key=lambda path: path.name == MANIFEST):
+            store.upload(path, f"{place}/{path.name}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes each output into the file that the launcher named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", required=True, help="shards; empty: those in --place")
+    parser.add_argument("--place", required=True, help="where data lie that the run was not told of")
+    parser.add_argument("--synthetic", required=True, help="JSON: the set to draw into --place, or null")
+    parser.add_argument("--initial", required=True, help="the weights that training begins from")
+    parser.add_argument("--overlay", default="", help="CSV of labels that experts gave (docs/relabelling.md)")
+    parser.add_argument("--lookup", required=True, help="JSON: fields of components.champion.Lookup")
+    parser.add_argument("--steps", required=True, help="steps of training; empty: the recipe's")
+    for name in OUTPUTS:
+        parser.add_argument(f"--{name}-file", required=True, help=f"where {name} is written")
+    told = parser.parse_args(arguments)
+    parameters.steps(told.steps)
+    outputs = describe(told.source, told.initial, json.loads(told.synthetic), told.place, told.overlay)
+    outputs |= champion(Lookup.read(told.lookup), outputs["fingerprint"], outputs["initial"], told.steps)
+    for name, value in outputs.items():
+        file = pathlib.Path(getattr(told, f"{name}_file"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(value)
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    with exit_status():
+        main()

@@ -1,0 +1,137 @@
+"""The TFX component of the Pusher, with the standard artifacts of TFX's own."""
+
+import json
+import os
+from typing import Any, ClassVar
+
+from absl import logging
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.orchestration import data_types
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from components import mlflow_registry, mlflow_runs, published_models
+from components.published_models import RECORD_FILE
+from components.trainer.parameters import Judging
+from marco_model.model_directory import class_names
+
+POD_RUN = "MARCO_RUN"
+"""Where a step on Kubeflow Pipelines finds its run's id (`pipelines.compilation`)."""
+
+
+class Executor(base_executor.BaseExecutor):
+    """Folder first, registry second: what is registered as champion can be served."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Pushes if blessed; running it again changes nothing.
+
+        Raises:
+            InputError: the destination cannot be used, or MLflow cannot be reached.
+        ClusterError: the service of a bucket fails; nothing was published.
+        """
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        run = mlflow_runs.run_of_model(model.uri)
+        if run and exec_properties["run_label"]:
+            run.set_tags({"run_label": exec_properties["run_label"]})
+        version = registered = None
+        name = exec_properties["registered_model"]
+        with published_models.on_this_machine(path_utils.serving_model_dir(model.uri)) as saved_model:
+            if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
+                note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
+                version = published_models.publish(saved_model, exec_properties["destination"], note)
+                logging.info("Published as %s%s.", version.path, ", where it was already" if version.unchanged else "")
+            else:
+                logging.warning("The model is not blessed and so is not published.")
+            if run and name:
+                registered = mlflow_registry.register(
+                    run,
+                    name,
+                    saved_model,
+                    classes=class_names(saved_model),
+                    fingerprint=published_models.model_fingerprint(saved_model),
+                    published_at=version.path if version else None,
+                    tags=self._lineage(exec_properties),
+                )
+        output.set_int_custom_property("pushed", int(version is not None))
+        if version:
+            output.set_string_custom_property("pushed_destination", version.path)
+            output.set_string_custom_property("pushed_version", str(version.number))
+        record = {
+            "pushed": version is not None,
+            "path": version.path if version else None,
+            "version": version.number if version else None,
+            "registered_model": name if registered else None,
+            "registered_version": registered,
+        }
+        io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
+
+    def _lineage(self, properties: dict[str, Any]) -> dict[str, str]:
+        """Returns the tags that say which run of which pipeline made a version, and what it was judged against."""
+        pipeline = getattr(self._context, "pipeline_info", None)
+        return {
+            mlflow_runs.JUDGED_AGAINST: properties["judged_against"],
+            mlflow_runs.SIGNATURE: properties["signature"],
+            mlflow_runs.PIPELINE: pipeline.id if pipeline else "",
+            mlflow_runs.PIPELINE_RUN: os.environ.get(POD_RUN) or getattr(self._context, "pipeline_run_id", None) or "",
+        }
+
+
+class PusherSpec(component_spec.ComponentSpec):
+    """What goes in and out."""
+
+    PARAMETERS: ClassVar = {
+        "destination": component_spec.ExecutionParameter(type=str),
+        "registered_model": component_spec.ExecutionParameter(type=str),
+        "run_label": component_spec.ExecutionParameter(type=str),
+        "judged_against": component_spec.ExecutionParameter(type=str),
+        "signature": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+    OUTPUTS: ClassVar = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
+
+
+class Pusher(base_component.BaseComponent):
+    """Publishes `model` if `model_blessing` says so; outputs `pushed_model` (`components.published_models`).
+
+    TFX's own Pusher copies file by file to where servers look; this one shows a version all at once.
+    """
+
+    SPEC_CLASS = PusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        destination: "str | data_types.RuntimeParameter",
+        registered_model: "str | data_types.RuntimeParameter" = "",
+        run_label: "str | data_types.RuntimeParameter" = "",
+        judging: Judging | None = None,
+    ):
+        """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none.
+
+        `judging`: what the gate was told, kept with the registered version.
+        """
+        judging = judging or Judging()
+        spec = PusherSpec(
+            destination=destination,
+            registered_model=registered_model,
+            run_label=run_label,
+            judged_against=judging.champion,
+            signature=judging.signature,
+            model=model,
+            model_blessing=model_blessing,
+            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+        )
+        super().__init__(spec=spec)

@@ -1,1 +1,0 @@
-"""Training on several nodes: the Trainer step makes a JobSet on Kubernetes, follows it and takes it away again."""

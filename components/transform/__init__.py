@@ -1,1 +1,0 @@
-"""What happens to an image once, before training: for small networks it is shrunk; pixels are never written decoded."""

@@ -1,0 +1,235 @@
+"""Golden images: what a deployed model has to answer, and whether it does."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import itertools
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from components.vertex.api import Api, Refused, Unsure
+from marco_data import contract
+from marco_data.image_files import ENDINGS, encoded_image, find_images
+from marco_model import store
+from marco_model.errors import ClusterError, InputError
+from marco_model.labels import CLASSES
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from marco_model.load import LoadedClassifier
+
+MAX_BYTES = 1_100_000
+"""The largest image that is sent: Vertex AI takes online requests of up to 1.5 MB, and base64 adds a third."""
+
+_NEVER = 1e-6
+"""How unlikely it has to be that a model with traffic has not answered yet, before it is said not to answer."""
+
+
+_RIGHTS = (401, 403)
+"""Refusals of Vertex AI itself, which say nothing about a model."""
+
+
+class GoldenFailed(ClusterError):
+    """A deployed model does not answer as the same model does here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """A JPEG or PNG and, where it is known, the class that it shows; a name that is no class says nothing."""
+
+    name: str
+    content: bytes
+    shows: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """An image and the answer to it: `label`, the class with the highest score, and `scores`, float32 [classes]."""
+
+    name: str
+    content: bytes
+    label: str
+    scores: np.ndarray
+
+
+def answers(classifier: LoadedClassifier, images: Sequence[Image]) -> list[Golden]:
+    """Returns the images with what `classifier`, the model that is to be deployed, answers to them here.
+
+    Raises `InputError` where it does not see in an image what that is said to show, or where there are none.
+    """
+    if not images:
+        raise InputError("there are no golden images; give --golden a folder of them, or endpoint.golden")
+    found = []
+    for image in images:
+        scores = classifier.score([image.content])[0]
+        label = classifier.classes[int(scores.argmax())]
+        if image.shows in classifier.classes and image.shows != label:
+            raise InputError(
+                f"golden image {image.name} shows {image.shows} and the model says {label}; deploy another, or mend "
+                "the image's folder"
+            )
+        found.append(Golden(image.name, image.content, label, scores))
+    return found
+
+
+def tries_for(share: int) -> int:
+    """Returns how often an endpoint has to be asked so that a model with `share` % of the traffic surely answers."""
+    return 1 if share >= 100 else math.ceil(math.log(_NEVER) / math.log(1 - share / 100))
+
+
+def check(api: Api, endpoint: str, identity: str, share: int, golden: Sequence[Golden], tolerance: float) -> None:
+    """Asks an endpoint for every golden image until the deployed model `identity` has answered.
+
+    Vertex AI has no way to ask one deployed model of several; who answered is in the answer. `share`: its per cent of
+    the traffic. Users' requests go on meanwhile.
+
+    Raises `GoldenFailed` where an answer differs, or where the model does not answer, and
+    `components.vertex.api.Refused` where it may not be asked.
+    """
+    for one in golden:
+        _compare(one, _answer(api, endpoint, identity, share, one), tolerance)
+
+
+def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) -> Any:
+    """Returns what a deployed model answers to an image, as Python has it."""
+    request, tries, said, failed = _request(endpoint, golden.content), max(tries_for(share), api.pace.tries), "", 0
+    for _ in range(tries):
+        try:
+            answer = api.act("Prediction", "predict", request)
+        except (Unsure, Refused) as error:
+            status = error.status if isinstance(error, Refused) else None
+            if status in _RIGHTS:
+                raise
+            if status and share >= 100:
+                raise GoldenFailed(f"golden image {golden.name} has no answer: {error}") from error
+            # Of several models, nobody says whose failure it is; the next try may meet another.
+            said = f"; {failed + 1} failed, the last: {error}"
+            if not status:
+                api.pace.wait(min(failed, 3))
+            failed += 1
+        else:
+            if answer.deployed_model_id == identity:
+                return _plain(answer.predictions[0])
+    raise GoldenFailed(
+        f"golden image {golden.name} has no answer of deployed model {identity}, with {share} % of the traffic, "
+        f"in {tries} requests{said}"
+    )
+
+
+def _request(endpoint: str, content: bytes) -> Any:
+    from google.cloud.aiplatform_v1.types import PredictRequest
+    from google.protobuf import json_format, struct_pb2
+
+    instance = {"image_bytes": {"b64": base64.b64encode(content).decode()}}
+    request = PredictRequest(endpoint=endpoint)
+    # The message's own constructor takes no such values.
+    request.instances.append(json_format.ParseDict(instance, struct_pb2.Value()))
+    return request
+
+
+def _compare(golden: Golden, told: Any, tolerance: float) -> None:
+    import numpy as np
+
+    scores = told.get("scores") if isinstance(told, dict) else None
+    if scores is None or len(scores) != len(golden.scores):
+        raise GoldenFailed(f"golden image {golden.name}: {str(told)[:200]} has no {len(golden.scores)} scores")
+    difference = float(np.max(np.abs(np.asarray(scores, np.float64) - golden.scores)))
+    if not difference <= tolerance:
+        raise GoldenFailed(
+            f"golden image {golden.name}: a score is off by {difference:.2g}, more than {tolerance:g}; "
+            f"expected {golden.label} with {float(golden.scores.max()):.4f}"
+        )
+    label = told.get("class", golden.label)
+    if label != golden.label:
+        raise GoldenFailed(f"golden image {golden.name}: the class is {label}, expected {golden.label}")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a protobuf value as Python has it."""
+    if hasattr(value, "items"):
+        return {name: _plain(one) for name, one in value.items()}
+    if hasattr(value, "__iter__") and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return value
+
+
+_LOOKED_AT = 2_000
+"""Records of the evaluation split among which golden images are chosen."""
+_SEED = 20180620
+
+
+def in_place(place: str) -> list[Image]:
+    """Returns the images below a folder or `gs://` URI; a folder that is named as a class says what those in it show.
+
+    Raises `InputError` where there are none, or where one is too large for an online request.
+    """
+    if store.is_object(place):
+        with tempfile.TemporaryDirectory() as folder:
+            root = place.rstrip("/")
+            for one in store.list_objects(f"{root}/"):
+                if one.uri.lower().endswith(ENDINGS):
+                    store.download(one.uri, Path(folder) / one.uri.removeprefix(f"{root}/"))
+            return _below(Path(folder), place)
+    return _below(Path(place), place)
+
+
+def _below(folder: Path, place: str) -> list[Image]:
+    found = []
+    for path in find_images([folder]):
+        content = encoded_image(path)
+        if len(content) > MAX_BYTES:
+            raise InputError(
+                f"golden image {path.name} of {place} has {len(content):,} bytes; shrink it to {MAX_BYTES:,}, what an "
+                "online request holds"
+            )
+        name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
+        found.append(Image(name, content, PurePosixPath(name).parent.name))
+    if not found:
+        raise InputError(f"there are no golden images in {place}; give a folder of JPEG or PNG files")
+    return found
+
+
+def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
+    """Returns `count` images of a split of ExampleGen's output, as many of each class as there are.
+
+    What they show is not said: a model need not be right about each, it has to answer the same everywhere.
+    """
+    import tensorflow as tf
+
+    from marco_model.preprocessing import untuned
+
+    files = sorted(tf.io.gfile.glob(f"{examples_uri.rstrip('/')}/Split-{split}/*"))
+    kind = "GZIP" if files and files[0].endswith(".gz") else ""
+    by_class: dict[int, list[Image]] = {}
+    records = untuned(tf.data.TFRecordDataset(files, kind).take(_LOOKED_AT))
+    for number, record in enumerate(records.as_numpy_iterator()):
+        features = tf.train.Example.FromString(record).features.feature
+        encoded = features[contract.ENCODED].bytes_list.value[0]
+        if len(encoded) <= MAX_BYTES:
+            label = features[contract.LABEL].int64_list.value[0]
+            by_class.setdefault(label, []).append(Image(f"{split} {number}", encoded))
+    queues = [by_class[label] for label in sorted(by_class)]
+    in_turn = (image for row in itertools.zip_longest(*queues) for image in row if image)
+    return list(itertools.islice(in_turn, count))
+
+
+def drawn(count: int) -> list[Image]:
+    """Returns `count` synthetic drops, always the same, of all classes in turn."""
+    from PIL import Image as Pillow
+
+    from marco_data.synthetic import Settings, draw
+
+    found = []
+    for number in range(count):
+        kind = CLASSES[number % len(CLASSES)]
+        drop = draw(number, dataclasses.replace(Settings(seed=_SEED, shorter_side=400), classes={kind: 1.0}))
+        buffer = io.BytesIO()
+        Pillow.fromarray(drop.image).save(buffer, "JPEG", quality=drop.quality)
+        found.append(Image(f"drawn {kind.lower()} {number}", buffer.getvalue()))
+    return found

@@ -1,0 +1,372 @@
+"""Crystals: needles, plates, facetted blocks and clusters of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from marco_data.synthetic import canvas
+from marco_data.synthetic.canvas import Field, Scene
+
+
+def clear_drop(scene: Scene) -> None:
+    """A drop that stayed clear."""
+    if scene.chance(0.3):
+        dust(scene, int(scene.rng.integers(1, 4)))
+
+
+def clear_drop_with_dust(scene: Scene) -> None:
+    """A clear drop with specks and fibres in or under it."""
+    dust(scene, int(scene.rng.integers(2, 8)))
+    if scene.chance(0.15):
+        fibre(scene)
+
+
+def dust(scene: Scene, count: int) -> None:
+    """Draws `count` dark specks of irregular shape anywhere in the well."""
+    ink = scene.blank_ink()
+    for place in scene.rng.random((count, 2)) * scene.shape[::-1]:
+        size = scene.log_uniform(1.0, 3.5) * scene.unit
+        for _ in range(int(scene.rng.integers(1, 4))):
+            at = place + scene.rng.normal(0, 0.7 * size, 2)
+            axes = tuple(max(8, round(size * 16 * scene.uniform(0.4, 1.0))) for _ in range(2))
+            turn = scene.uniform(0, 180)
+            middle = (round(at[0] * 16), round(at[1] * 16))
+            cv2.ellipse(ink, middle, axes, turn, 0, 360, int(scene.uniform(20, 80)), -1, cv2.LINE_AA, 4)
+    scene.apply_ink(ink, 0.6)
+
+
+def fibre(scene: Scene) -> None:
+    """Draws a curled fibre, thin and smooth."""
+    ink = scene.blank_ink()
+    steps = np.linspace(0, 1, 40)
+    turned = scene.uniform(0, 2 * np.pi) + np.cumsum(scene.rng.normal(0, 0.25, 40))
+    length = scene.log_uniform(60, 250) * scene.unit / len(steps)
+    points = scene.places(1, 20)[0] + np.cumsum(length * np.stack([np.cos(turned), np.sin(turned)], axis=1), axis=0)
+    cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, 70, 1, cv2.LINE_AA, 4)
+    scene.apply_ink(ink, 0.6)
+
+
+def phase_separation(scene: Scene) -> None:
+    """Droplets of a second liquid phase, small and many or large and merging, or one large body of it."""
+    unit = scene.unit
+    style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.7, 0.08, 0.22]))
+    if style != "droplets":
+        for _ in range(int(scene.rng.integers(1, 4))):
+            _inner_phase(scene)
+    if style == "body":
+        return
+    ink = scene.blank_ink()
+    typical = scene.log_uniform(2.8, 13) * unit
+    room = float(np.count_nonzero(scene.drop > 0))
+    # A log-normal spread of 0.6 doubles the mean area.
+    count = int(np.clip(scene.log_uniform(0.2, 0.8) * room / (2 * np.pi * typical**2), 20, 1800))
+    density = cv2.exp(canvas.fractal(scene.rng, scene.shape, 250 * unit, 40 * unit, 0.6))
+    contrast = scene.uniform(0.3, 0.7)
+    sizes = typical * np.clip(scene.rng.lognormal(0, 0.6, count), 0.3, 5)
+    for place, radius in zip(scene.places(count, typical, density), sizes, strict=True):
+        _droplet(scene, ink, place, float(radius), contrast)
+    ink[scene.drop < 2 * unit] = 128
+    scene.apply_ink(ink, 0.8)
+
+
+def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
+    """Draws a droplet as the small lens that it is: a dark rim, thicker away from the lamp, around a bright middle."""
+    lamp = np.asarray(scene.lamp)
+    rim = float(np.clip(0.32 * radius, 1.5 * scene.unit, 7 * scene.unit))
+    middle_shade = 1 - 0.2 * contrast
+    rings = ((radius, 0.0, 1 - contrast), (radius - rim, 0.45 * rim, middle_shade), (0.45 * radius, 0.3 * rim, 1.07))
+    for size, shift, shade in rings:
+        at = place + lamp * shift
+        middle = (round(float(at[0]) * 16), round(float(at[1]) * 16))
+        cv2.circle(ink, middle, max(6, round(size * 16)), round(128 * shade), -1, cv2.LINE_AA, 4)
+
+
+def _inner_phase(scene: Scene) -> None:
+    """A large body of the second phase: a brownish fold of changing width, shaded softly on its inside."""
+    rng, unit = scene.rng, scene.unit
+    depth = float(scene.drop.max())
+    place = scene.places(1, 0.4 * depth)[0]
+    radius = depth * scene.uniform(0.35, 0.8)
+    body = canvas.distance_to_outline(scene.shape, (place[0], place[1]), radius, canvas.wobble(rng, 0.25))
+    body = np.minimum(body, scene.drop - 6 * unit)
+    thick = np.clip(0.5 + 0.8 * canvas.smooth(rng, scene.shape, 0.25 * min(scene.shape)), 0, 1.3)
+    fold = canvas.bump(body, 0, scene.uniform(1.5, 3.5) * unit) * thick
+    shade = np.clip(1 - body / np.float32(scene.uniform(20, 90) * unit), 0, 1) * (body > 0) * thick
+    matter = np.float32(scene.uniform(0.3, 1.2)) * fold + np.float32(scene.uniform(0.05, 0.5)) * shade * shade
+    scene.light *= cv2.exp(-matter)
+    scene.extinction = matter if scene.extinction is None else scene.extinction + matter
+    scene.light *= 1 + np.float32(scene.uniform(0.02, 0.12)) * canvas.bump(body, -4 * unit, 2 * unit)
+
+
+def light_precipitate(scene: Scene) -> None:
+    """A fine sandy haze over the drop, a little denser in places."""
+    unit = scene.unit
+    spread = _spread(scene, scene.uniform(0.3, 0.8))
+    _sand(scene, spread, scene.uniform(0.03, 0.09), scene.uniform(0.7, 1.1))
+    _grains(scene, spread, int(scene.log_uniform(2000, 9000)), scene.uniform(0.7, 1.0) * unit, scene.uniform(0.1, 0.3))
+    _absorb(scene, spread * np.float32(scene.uniform(0.08, 0.3)))
+
+
+def heavy_precipitate(scene: Scene) -> None:
+    """Dark matter through the whole drop, mottled and clumped."""
+    unit = scene.unit
+    spread = _spread(scene, scene.uniform(0.2, 0.6))
+    clumps = canvas.fractal(scene.rng, scene.shape, scene.log_uniform(8, 40) * unit, 2 * unit, scene.uniform(0.6, 0.9))
+    matter = np.clip(clumps * np.float32(0.35) + np.float32(scene.uniform(0.9, 1.6)), 0, 3) * spread
+    _absorb(scene, matter * np.float32(scene.log_uniform(0.35, 0.9)))
+    _sand(scene, spread, scene.uniform(0.02, 0.08), scene.uniform(0.7, 1.3))
+
+
+def granular_precipitate(scene: Scene) -> None:
+    """Thousands of separate dark grains."""
+    unit = scene.unit
+    spread = _spread(scene, scene.uniform(0.3, 0.9))
+    uneven = spread * cv2.exp(0.7 * canvas.fractal(scene.rng, scene.shape, 120 * unit, 8 * unit, 0.7))
+    count, size = scene.log_uniform(10000, 30000), scene.uniform(0.7, 1.0)
+    for share, factor in ((0.8, 1.0), (0.18, 1.5), (0.02, 2.0)):
+        _grains(scene, uneven, int(count * share), size * factor * unit, scene.uniform(0.2, 0.5))
+    _sand(scene, spread, scene.uniform(0.04, 0.1), scene.uniform(0.7, 1.1))
+    _absorb(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
+
+
+def film(scene: Scene) -> None:
+    """A skin over the drop, wrinkled and torn, with fine grain in it."""
+    rng, unit = scene.rng, scene.unit
+    spread = _spread(scene, scene.uniform(0.1, 0.5))
+    folds = canvas.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
+    ridges = cv2.exp(-np.abs(folds) * np.float32(scene.uniform(5, 12)))
+    relief = _relief(folds, 2.5 * unit)
+    scene.light *= np.clip(
+        1 + (scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges) * spread, 0.1, 2
+    )
+    _sand(scene, spread, scene.uniform(0.03, 0.08), scene.uniform(0.7, 1.1))
+    _absorb(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
+
+
+def _spread(scene: Scene, uneven: float) -> Field:
+    """Where the matter lies, 0 … 1, float32 [height, width]: the whole drop, thinner in parts by up to `uneven`."""
+    depth = np.float32(max(float(scene.drop.max()), 1.0))
+    inward = np.clip(scene.drop / depth, 0, 1)
+    middle = scene.uniform(-0.8, 0.8)
+    patches = canvas.fractal(scene.rng, scene.shape, 250 * scene.unit, 30 * scene.unit, 0.5) * np.float32(0.5)
+    thin = np.clip(np.float32(0.5) + patches + np.float32(middle) * (inward - np.float32(0.4)), 0, 1)
+    return (1 - np.float32(uneven) * thin) * scene.inside(10)
+
+
+def _sand(scene: Scene, spread: Field, contrast: float, size: float) -> None:
+    """Fine grain of about `size` units, dark specks stronger than bright ones."""
+    grain = cv2.GaussianBlur(canvas.white(scene.rng, scene.shape), (0, 0), max(0.6, size * scene.unit))
+    coarse = canvas.fractal(scene.rng, scene.shape, 16 * scene.unit, 3 * scene.unit, 0.9)
+    deviation = float(cv2.meanStdDev(grain)[1][0, 0])
+    mixed = grain * np.float32(1 / max(deviation, 1e-6)) + np.float32(0.6) * coarse
+    skewed = np.minimum(mixed, np.float32(0.7))
+    scene.light *= np.clip(1 + np.float32(contrast) * skewed * spread, 0.1, 2)
+
+
+def _absorb(scene: Scene, depth: Field) -> None:
+    """Darkens by absorption, `depth` being the optical depth, and remembers it for the colour."""
+    scene.light *= cv2.exp(-depth)
+    scene.extinction = depth if scene.extinction is None else scene.extinction + depth
+
+
+def _grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: float) -> None:
+    """Scatters `count` grains of radius about `sigma` pixels."""
+    dots = np.zeros(scene.shape, np.float32)
+    places = scene.places(count, 3 * scene.unit, spread).astype(np.int32)
+    x = np.clip(places[:, 0], 0, scene.shape[1] - 1)
+    y = np.clip(places[:, 1], 0, scene.shape[0] - 1)
+    dots[y, x] = scene.rng.uniform(0.3, 1.0, count).astype(np.float32)
+    sigma = max(sigma, 0.6)
+    blurred = cv2.GaussianBlur(dots, (0, 0), sigma) * np.float32(2 * np.pi * sigma**2)
+    scene.light *= cv2.exp(-np.float32(contrast) * blurred)
+
+
+def _relief(field: Field, shift: float) -> Field:
+    """Returns how a surface of this height looks in slanted light: its difference with itself, shifted."""
+    move = np.float32([[1, 0, shift], [0, 1, shift]])
+    return field - cv2.warpAffine(field, move, field.shape[::-1], borderMode=cv2.BORDER_REFLECT)
+
+
+class Solid(NamedTuple):
+    """A convex solid around the origin, about 1 across: vertices float [n, 3] and faces as lists of vertex numbers."""
+
+    vertices: np.ndarray
+    faces: list[list[int]]
+
+
+def prism(sides: int, radius: float, half_height: float, cap: float, aspect: float) -> Solid:
+    """Returns a prism along z over a polygon; `aspect` widens it in x, `cap` is the height of its pyramids.
+
+    `cap` is relative to the radius; with 0 the ends are flat.
+    """
+    angles = (np.arange(sides) + 0.5) * 2 * np.pi / sides
+    ring = np.stack([radius * np.cos(angles) * aspect**0.5, radius * np.sin(angles) / aspect**0.5], axis=1)
+    top = np.column_stack([ring, np.full(sides, half_height)])
+    bottom = np.column_stack([ring, np.full(sides, -half_height)])
+    faces = [[i, (i + 1) % sides, sides + (i + 1) % sides, sides + i] for i in range(sides)]
+    vertices = [bottom, top]
+    if cap > 0:
+        height = half_height + cap * radius
+        vertices.append(np.array([[0, 0, -height], [0, 0, height]]))
+        faces += [[i, (i + 1) % sides, 2 * sides] for i in range(sides)]
+        faces += [[sides + i, sides + (i + 1) % sides, 2 * sides + 1] for i in range(sides)]
+    else:
+        faces += [list(range(sides)), list(range(sides, 2 * sides))]
+    return Solid(np.concatenate(vertices), faces)
+
+
+def irregular(solid: Solid, rng: np.random.Generator, amount: float) -> Solid:
+    """Returns the solid with its vertices moved by about `amount`, as crystals grow unevenly."""
+    return solid._replace(vertices=solid.vertices + rng.normal(0, amount, solid.vertices.shape))
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """Returns a random rotation, float [3, 3]."""
+    turn, upper = np.linalg.qr(rng.standard_normal((3, 3)))
+    return turn * np.sign(np.diag(upper))
+
+
+def draw_solid(
+    ink: np.ndarray,
+    solid: Solid,
+    rotation: np.ndarray,
+    centre: np.ndarray,
+    size: float,
+    contrast: float,
+    lamp: tuple[float, float],
+    unit: float,
+) -> None:
+    """Draws a transparent solid of `size` pixels: slightly shaded faces, edges dark on the side away from the lamp."""
+    turned = solid.vertices @ rotation.T
+    points = turned[:, :2] * size + np.asarray(centre)
+    fixed = np.round(points * 16).astype(np.int32)
+    direction = np.array([lamp[0], lamp[1], 0.6]) / np.hypot(1.0, 0.6)
+    front: list[tuple[list[int], np.ndarray]] = []
+    for face in solid.faces:
+        corners = turned[face]
+        normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+        normal = normal / max(np.linalg.norm(normal), 1e-9)
+        normal = normal if normal @ corners.mean(axis=0) > 0 else -normal
+        if normal[2] > 0.02:
+            front.append((face, normal))
+    fine = max(1, round(1.1 * unit))
+    for face, normal in front:
+        shade = 1 + contrast * (0.16 * float(normal @ direction) - 0.06)
+        cv2.fillConvexPoly(ink, fixed[face], int(np.clip(128 * shade, 10, 250)), cv2.LINE_AA, 4)
+    for face, _ in front:
+        cv2.polylines(ink, [fixed[face]], True, round(128 * (1 - 0.2 * contrast)), fine, cv2.LINE_AA, 4)
+    hull = cv2.convexHull(points.astype(np.float32))[:, 0]
+    for start, end in zip(hull, np.roll(hull, -1, axis=0), strict=True):
+        outward = (start + end) / 2 - np.asarray(centre)
+        away = -float(outward @ np.asarray(lamp)) / max(float(np.linalg.norm(outward)), 1e-6)
+        shade = 1 - contrast * (0.35 + 0.45 * max(0.0, away))
+        thick = fine if away < 0.2 else max(fine, round((1 + 2.5 * away * contrast) * unit))
+        ends = [tuple(int(v) for v in np.round(p * 16)) for p in (start, end)]
+        cv2.line(ink, ends[0], ends[1], int(128 * max(0.05, shade)), thick, cv2.LINE_AA, 4)
+
+
+def needles(scene: Scene) -> None:
+    """Straight thin needles: scattered, in sheaves, or radiating from common points."""
+    rng, unit = scene.rng, scene.unit
+    ink = scene.blank_ink()
+    length = scene.log_uniform(50, 260) * unit
+    width = scene.log_uniform(1.0, 5.0) * unit
+    contrast = scene.uniform(0.3, 0.8)
+    for centre in scene.places(int(rng.integers(2, 9)), 60 * unit):
+        count = int(rng.integers(4, 30))
+        style = rng.choice(["scattered", "sheaf", "star"])
+        axis = scene.uniform(0, 2 * np.pi)
+        for _ in range(count):
+            angle = axis + (rng.normal(0, 0.15) if style == "sheaf" else rng.uniform(0, 2 * np.pi))
+            along = np.array([np.cos(angle), np.sin(angle)])
+            reach = length * rng.uniform(0.4, 1.1)
+            jitter = rng.normal(0, 8 if style != "scattered" else 70, 2) * unit
+            start = centre + jitter - (0.5 * reach * along if style == "scattered" or rng.random() < 0.3 else 0)
+            _needle(ink, start, start + reach * along, width * rng.uniform(0.5, 1.3), contrast * rng.uniform(0.4, 1.1))
+    scene.apply_ink(_within_drop(scene, ink), 0.6)
+
+
+def _needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: float, contrast: float) -> None:
+    """Draws a needle: one dark line, or where it is wide enough, two edges around a light core."""
+    dark = int(128 * max(0.05, 1 - contrast))
+    if width < 2.2:
+        cv2.line(ink, _fixed(start), _fixed(end), dark, 1, cv2.LINE_AA, 4)
+        return
+    along = (end - start) / max(np.linalg.norm(end - start), 1e-6)
+    side = np.array([-along[1], along[0]]) * width / 2
+    tip = along * width
+    outline = np.array([start - tip, start + side, end + side, end + tip, end - side, start - side])
+    points = np.round(outline * 16).astype(np.int32)
+    cv2.fillConvexPoly(ink, points, int(128 * (1 + 0.12 * contrast)), cv2.LINE_AA, 4)
+    cv2.polylines(ink, [points], True, dark, 1, cv2.LINE_AA, 4)
+    cv2.line(ink, _fixed(start - side), _fixed(end - side), dark, max(1, round(width / 4)), cv2.LINE_AA, 4)
+
+
+def plates(scene: Scene) -> None:
+    """Thin plates lying at all angles."""
+    size = scene.log_uniform(40, 140) * scene.unit
+    _solids(scene, int(scene.rng.integers(3, 25)), size, _plate)
+
+
+def facetted_blocks(scene: Scene) -> None:
+    """Single crystals with clear facets: cubes, prisms, bipyramids."""
+    size = scene.log_uniform(28, 110) * scene.unit
+    count = int(np.clip(scene.log_uniform(2, 60), 1, (500 * scene.unit / size) ** 2 * 0.5 + 1))
+    sides = int(scene.rng.choice([4, 4, 6, 6, 3, 8]))
+    cap = float(scene.rng.choice([0.0, 0.0, 0.5, 1.0]))
+    slender = scene.uniform(0.5, 2.2)
+
+    def block(rng: np.random.Generator) -> Solid:
+        return prism(sides, 0.5, 0.5 * slender * rng.uniform(0.8, 1.2), cap, rng.uniform(0.8, 1.2))
+
+    _solids(scene, count, size, block)
+
+
+def clusters(scene: Scene) -> None:
+    """Crystals grown out of common points: overlapping plates, rods or blades."""
+    rng, unit = scene.rng, scene.unit
+    ink = scene.blank_ink()
+    contrast = scene.uniform(0.5, 1.0)
+    size = scene.log_uniform(45, 150) * unit
+    slender = scene.log_uniform(0.1, 0.5)
+    for centre in scene.places(int(rng.integers(1, 9)), 40 * unit):
+        scale = size * rng.uniform(0.6, 1.3)
+        for _ in range(int(rng.integers(5, 22))):
+            solid = prism(
+                int(rng.choice([4, 6])), slender * rng.uniform(0.6, 1.3) / 2, 0.5, rng.choice([0.0, 0.3]), 1.0
+            )
+            turn = random_rotation(rng)
+            root = centre + turn[:2, 2] * scale * 0.5
+            draw_solid(ink, solid, turn, root, scale, contrast, scene.lamp, unit)
+    scene.apply_ink(_within_drop(scene, ink), 0.6)
+
+
+def _plate(rng: np.random.Generator) -> Solid:
+    return prism(int(rng.choice([4, 4, 6])), 0.5, rng.uniform(0.02, 0.08), 0.0, rng.uniform(0.5, 1.8))
+
+
+def _solids(scene: Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
+    """Draws `count` solids of about `size` pixels from the factory `shape` all over the drop."""
+    rng = scene.rng
+    ink = scene.blank_ink()
+    contrast = scene.uniform(0.5, 1.0)
+    for place in scene.places(count, 0.6 * size):
+        scale = size * float(np.clip(rng.lognormal(0, 0.35), 0.4, 2.0))
+        solid = irregular(shape(rng), rng, 0.02)
+        draw_solid(ink, solid, random_rotation(rng), place, scale, contrast, scene.lamp, scene.unit)
+    scene.apply_ink(_within_drop(scene, ink), 0.6)
+
+
+def _within_drop(scene: Scene, ink: np.ndarray) -> np.ndarray:
+    """Returns the drawing without what sticks out of the drop."""
+    ink[scene.drop < 2 * scene.unit] = 128
+    return ink
+
+
+def _fixed(point: np.ndarray) -> tuple[int, int]:
+    """Returns a point in OpenCV's fixed point with four fractional bits."""
+    return round(float(point[0]) * 16), round(float(point[1]) * 16)

@@ -1,0 +1,314 @@
+"""From an engine's configuration to the engine."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import logging
+import socket
+import time
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from marco_model import recipe, training_input
+from marco_model.batch_norm import batch_norms
+from marco_model.errors import InputError
+from marco_model.recipe import Cluster, Engine, Recipe, average_decay_at, learning_rate_at
+from marco_model.training_input import ALONE, Share
+from marco_model.training_step import TrainingState
+
+Scalars = tuple[tf.Tensor, tf.Tensor]
+
+CACHE_BELOW_BYTES = 1 << 30
+
+
+class StepResult(NamedTuple):
+    """Loss and accuracy of a step, float32 scalars that may still be computed; `stream` tells who took it."""
+
+    loss: Any
+    accuracy: Any
+    stream: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The recipe and the images that it is to be run on; `input_size` in pixels."""
+
+    recipe: Recipe
+    input_size: int
+    train_files: list[str]
+    eval_files: list[str]
+    train_images: int
+    eval_images: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass over the training images."""
+        return self.train_images // self.recipe.batch_size
+
+    def rates(self, step: int) -> Scalars:
+        """Learning rate and decay of the running average at a step, float32 scalars."""
+        return (
+            tf.constant(learning_rate_at(self.recipe, step, self.steps_per_epoch), tf.float32),
+            tf.constant(average_decay_at(self.recipe, step), tf.float32),
+        )
+
+    def epoch(self, epoch: int, skip: int, share: training_input.Share) -> tf.data.Dataset:
+        """One pass over the training images from batch `skip` on (`training_input.epoch_batches`)."""
+        return training_input.epoch_batches(
+            self._encoded,
+            epoch=epoch,
+            skip=skip,
+            batches=self.steps_per_epoch,
+            size=self.input_size,
+            batch_size=self.recipe.batch_size,
+            shuffle=self.recipe.shuffle,
+            seed=self.recipe.seed,
+            share=share,
+        )
+
+    def endless(self) -> tf.data.Dataset:
+        """The training images without end in an order of no one else's (`training_input.endless_batches`)."""
+        return training_input.endless_batches(
+            self._encoded, size=self.input_size, batch_size=self.recipe.batch_size, shuffle=self.recipe.shuffle
+        )
+
+    def evaluation(self, share: training_input.Share) -> tf.data.Dataset:
+        """One pass over the evaluation images (`training_input.evaluation_batches`)."""
+        return training_input.evaluation_batches(
+            self.eval_files,
+            images=self.eval_images,
+            size=self.input_size,
+            batch_size=self.recipe.batch_size,
+            share=share,
+        )
+
+    @functools.cached_property
+    def _encoded(self) -> tf.data.Dataset:
+        encoded = training_input.encoded_images(self.train_files)
+        small = sum(tf.io.gfile.stat(file).length for file in self.train_files) < CACHE_BELOW_BYTES
+        return encoded.cache() if small else encoded
+
+
+class Synchronous:
+    """Runs a state's step under `strategy`, each replica on its part of the batch, gradients averaged.
+
+    `share`: the part of every batch that this process reads. `leads`: whether it is the one that writes.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, *, share: training_input.Share, leads: bool) -> None:
+        self.strategy = strategy
+        self.replicas = strategy.num_replicas_in_sync
+        self.leads = leads
+        self._share = share
+        self._local = self.replicas // share.of
+
+    def begin(self, state: TrainingState, work: Work) -> None:
+        """Takes the state, made under `strategy`, and what to train it on."""
+        self._work = work
+        strategy = self.strategy
+
+        @tf.function(autograph=False)
+        def step(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, rate: tf.Tensor, decay: tf.Tensor) -> Scalars:
+            results = strategy.run(state.step, args=(images, labels, seed, rate, decay))
+            loss, accuracy = (strategy.experimental_local_results(result)[0] for result in results)
+            return loss, accuracy
+
+        @tf.function(autograph=False)
+        def evaluate(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            def replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+                sums = state.evaluation_sums(images, labels)
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
+
+            return strategy.experimental_local_results(strategy.run(replica, args=(images, labels)))[0]
+
+        @tf.function(autograph=False)
+        def any_of(flag: tf.Tensor) -> tf.Tensor:
+            def replica(flag: tf.Tensor) -> tf.Tensor:
+                # A copy, since what is reduced must lie on the replica's device.
+                here = tf.identity(flag)
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+
+            return strategy.experimental_local_results(strategy.run(replica, args=(flag,)))[0]
+
+        self._step, self._evaluate, self._any_of = step, evaluate, any_of
+
+    def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
+        """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
+        work = self._work
+        step = first
+        while step < last:
+            epoch, within = divmod(step, work.steps_per_epoch)
+            for images, labels in work.epoch(epoch, within, self._share):
+                loss, accuracy = self._step(
+                    self._split(images),
+                    self._split(labels),
+                    tf.constant([work.recipe.seed, step], tf.int64),
+                    *work.rates(step),
+                )
+                step += 1
+                yield StepResult(loss, accuracy)
+                if step == last:
+                    break
+
+    def _split(self, batch: tf.Tensor) -> tf.Tensor:
+        """Gives each local replica its part of this process's part."""
+        if self._local == 1:
+            return batch
+        parts = tf.split(batch, self._local)
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group % self._local]
+        )
+
+    def evaluate(self) -> tuple[float, float]:
+        """Returns mean cross-entropy and accuracy of the running average, the same in every process."""
+        total = tf.zeros([3])
+        for images, labels in self._work.evaluation(self._share):
+            total += self._evaluate(self._split(images), self._split(labels))
+        entropy, right, count = (float(value) for value in total)
+        return entropy / count, right / count
+
+    def anyone(self, flag: bool) -> bool:
+        """Returns whether `flag` is set in any process; all must ask at the same step."""
+        if self._share.of == 1:
+            return flag
+        return float(self._any_of(tf.constant(float(flag)))) > 0
+
+
+log = logging.getLogger(__name__)
+
+QUEUED = 4
+"""Steps given out ahead for each worker, so that none waits for the chief."""
+
+LOST_AFTER = 60.0
+"""Seconds without a chief after which a worker or parameter server that had one ends."""
+
+
+class ParameterServers:
+    """Hands a state's steps to workers, while the variables lie on the parameter servers; runs on the chief."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        self.strategy = tf.distribute.ParameterServerStrategy(resolver)
+        self.replicas = 1
+        self.leads = True
+        self._workers = len(cluster.processes["worker"])
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
+
+    def begin(self, state: TrainingState, work: Work) -> None:
+        """Takes the state, made under `strategy`, and what to train it on."""
+        self._work = work
+        strategy = self.strategy
+
+        @tf.function(autograph=False)
+        def step(batches: tf.data.Iterator, rate: tf.Tensor, decay: tf.Tensor) -> tuple[Scalars, tf.Tensor]:
+            images, labels, seed = next(batches)
+            return strategy.run(state.step, args=(images, labels, seed, rate, decay)), seed[0]
+
+        self._step = step
+        # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor cannot stand.
+        tf.random.set_seed(work.recipe.seed + 1)
+        self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
+        self._sums = tf.function(state.evaluation_sums, autograph=False)
+
+    def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
+        """Takes `last` − `first` steps; all are done, on whichever worker, when the iteration ends."""
+        waiting: collections.deque = collections.deque()
+        try:
+            for step in range(first, last):
+                waiting.append(self._coordinator.schedule(self._step, args=(self._batches, *self._work.rates(step))))
+                if len(waiting) > QUEUED * self._workers:
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            self._coordinator.join()
+
+    @staticmethod
+    def _result(remote: tf.distribute.coordinator.RemoteValue) -> StepResult:
+        (loss, accuracy), stream = remote.fetch()
+        return StepResult(loss, accuracy, int(stream))
+
+    def evaluate(self) -> tuple[float, float]:
+        """Returns mean cross-entropy and accuracy of the running average, computed on the chief."""
+        total = tf.zeros([3])
+        for images, labels in self._work.evaluation(training_input.ALONE):
+            total += self._sums(images, labels)
+        entropy, right, count = (float(value) for value in total)
+        return entropy / count, right / count
+
+    def anyone(self, flag: bool) -> bool:
+        """Returns `flag`: the chief alone decides."""
+        return flag
+
+
+def serve(cluster: Cluster) -> None:
+    """Serves as a worker or parameter server until the chief has come and gone."""
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    tf.distribute.Server(resolver.cluster_spec(), job_name=cluster.job, task_index=cluster.index, protocol="grpc")
+    chief = cluster.processes["chief"][0]
+    log.info("Serving as %s %d for the chief at %s", cluster.job, cluster.index, chief)
+    seen, last = False, time.monotonic()
+    while not seen or time.monotonic() - last < LOST_AFTER:
+        if _answers(chief):
+            seen, last = True, time.monotonic()
+        time.sleep(2.0)
+    log.info("The chief is gone for %.0f s: ending", LOST_AFTER)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5.0):
+            return True
+    except OSError:
+        return False
+
+
+Running = Synchronous | ParameterServers
+
+
+def start(engine: Engine) -> Running:
+    """Returns the engine, started; of the kinds with a cluster, before anything else uses TensorFlow.
+
+    Raises `InputError` where the options don't go together or `TF_CONFIG` does not describe such a cluster.
+    """
+    if engine.kind == "one_device":
+        return Synchronous(tf.distribute.get_strategy(), share=ALONE, leads=True)
+    if engine.kind == "mirrored":
+        return Synchronous(tf.distribute.MirroredStrategy(), share=ALONE, leads=True)
+    if engine.kind == "multi_worker":
+        cluster = recipe.from_environment(engine.kind, ["worker"])
+        processes = [*cluster.processes.get("chief", []), *cluster.processes["worker"]]
+        position = cluster.index + (len(cluster.processes.get("chief", [])) if cluster.job == "worker" else 0)
+        log.info("Waiting for all %d workers", len(processes))
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        return Synchronous(strategy, share=Share(position, len(processes)), leads=cluster.leads)
+    return ParameterServers(recipe.from_environment(engine.kind, ["chief", "worker", "ps"]))
+
+
+def serves_only(engine: Engine) -> recipe.Cluster | None:
+    """Returns the cluster where this process is a worker or parameter server that the chief directs."""
+    if engine.kind != "parameter_server":
+        return None
+    cluster = recipe.from_environment(engine.kind, ["chief", "worker", "ps"])
+    return None if cluster.job == "chief" else cluster
+
+
+def prepare(model: keras.Model, engine: Engine, replicas: int) -> None:
+    """Has the model's batch norms run over all replicas, where the engine is to.
+
+    Raises `InputError` where that is asked of compiled steps, which cannot speak to each other.
+    """
+    if replicas == 1 or not engine.synchronized_batch_norm:
+        return
+    if engine.xla:
+        raise InputError(
+            f"engine.xla is true with {replicas} replicas and synchronized_batch_norm; set one of the two to false"
+        )
+    for layer in batch_norms(model):
+        layer.synchronized = True

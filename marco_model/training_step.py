@@ -1,0 +1,279 @@
+"""What a training run is made of: weights, optimizer slots, running average and best-so-far; and its one step.
+
+The Keras model is used as a pure function (`stateless_call`); the variables are ours, so that the same state is made
+under any `tf.distribute` strategy and the same step runs under it (DESIGN.md, decision 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from marco_model import augmentation, preprocessing
+from marco_model.batch_norm import batch_norms
+from marco_model.errors import InputError
+from marco_model.recipe import Recipe
+
+
+class RMSProp:
+    """Slots for a list of float32 variables, and the fused kernel that updates a variable with them.
+
+    ms ← ρ ms + (1 − ρ) g²;  mom ← momentum · mom + lr · g / √(ms + ε);  v ← v − mom
+
+    Made under the scope of the strategy that the variables were made under; each slot lies beside its variable.
+    """
+
+    def __init__(self, variables: list[tf.Variable], *, rho: float, momentum: float, epsilon: float) -> None:
+        self._variables = variables
+        self._constants = {"rho": rho, "momentum": momentum, "epsilon": epsilon}
+        self.mean_squares, self.momenta = [], []
+        extended = tf.distribute.get_strategy().extended
+        for variable in variables:
+            with extended.colocate_vars_with(variable):
+                self.mean_squares.append(tf.Variable(tf.ones_like(variable), trainable=False))
+                self.momenta.append(tf.Variable(tf.zeros_like(variable), trainable=False))
+
+    def apply(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
+        """Takes one step; called through `merge_call`.
+
+        `gradients` come in the order of the variables and are the same on every replica; `learning_rate` is a float32
+        scalar.
+        """
+        slots = zip(self._variables, self.mean_squares, self.momenta, gradients, strict=True)
+        for variable, mean_square, momentum, gradient in slots:
+            strategy.extended.update(variable, self._update, args=(mean_square, momentum, gradient, learning_rate))
+
+    def _update(
+        self,
+        variable: tf.Variable,
+        mean_square: tf.Variable,
+        momentum: tf.Variable,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+    ) -> None:
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=variable.handle,
+            ms=mean_square.handle,
+            mom=momentum.handle,
+            lr=learning_rate,
+            grad=gradient,
+            **self._constants,
+        )
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """Returns the mean over float32 [batch, classes] logits of the cross-entropy with int64 [batch] labels, smoothed.
+
+    Smoothing s over k classes: 1 − s + s/k for the label, s/k for the others.
+    """
+    classes = logits.shape[-1]
+    target = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(logits, tf.float32)))
+
+
+def heads(outputs: Any) -> dict[str, tf.Tensor]:
+    """Returns the network's outputs by head: `logits`, and `auxiliary_logits` where it has that head."""
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: Recipe) -> tf.Tensor:
+    """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and `auxiliary_logits`.
+
+    `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
+    """
+    by_head = heads(outputs)
+    loss = cross_entropy(by_head["logits"], labels, recipe.label_smoothing)
+    if "auxiliary_logits" in by_head:
+        auxiliary = cross_entropy(by_head["auxiliary_logits"], labels, recipe.label_smoothing)
+        loss += recipe.auxiliary_weight * auxiliary
+    return loss + recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+
+
+class TrainingState:
+    """The state of a training run of `model`, a Keras model from float32 images in [-1, 1] to logits.
+
+    Made under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
+    TF-Slim's do. `xla` compiles the forward and the backward pass.
+    """
+
+    def __init__(self, model: keras.Model, recipe: Recipe, *, xla: bool = False) -> None:
+        self._model = model
+        self._recipe = recipe
+        self._paths = [variable.path for variable in model.trainable_variables + model.non_trainable_variables]
+        self.trained = [tf.Variable(v.value) for v in model.trainable_variables]
+        self.statistics = [tf.Variable(v.value, trainable=False) for v in model.non_trainable_variables]
+        self.optimizer = RMSProp(self.trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
+        self.averages = _copies(self.trained + self.statistics)
+        self.best = _copies(self.trained + self.statistics)
+        momenta = {
+            statistic.path: layer.momentum
+            for layer in batch_norms(model)
+            for statistic in (layer.moving_mean, layer.moving_variance)
+        }
+        # The share of each statistic that a step keeps.
+        self._kept = [momenta.get(variable.path, 1.0) for variable in model.non_trainable_variables]
+        self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
+        self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
+
+    def step(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seed: tf.Tensor,
+        learning_rate: tf.Tensor,
+        average_decay: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes one step in the replica context of `Strategy.run`.
+
+        Args:
+            images: this replica's part of the batch, uint8 [batch / replicas, size, size, 3].
+            labels: int64 [batch / replicas].
+            seed: int64 [2]; the batch's distortions follow from it, whatever the number of replicas.
+            learning_rate: float32 scalar.
+            average_decay: float32 scalar in [0, 1).
+
+        Returns:
+            The batch's loss and its accuracy on the distorted images, float32 scalars.
+        """
+        replica = tf.distribute.get_replica_context()
+        compute = self._gradients or self._forward_and_backward
+        outcome = compute(
+            [tf.convert_to_tensor(variable) for variable in self.trained],
+            [tf.convert_to_tensor(variable) for variable in self.statistics],
+            images,
+            self._draws(tf.shape(images)[0], seed, replica),
+            labels,
+        )
+        if replica.num_replicas_in_sync > 1:
+            outcome = replica.all_reduce(tf.distribute.ReduceOp.MEAN, outcome)
+        gradients, added, loss, accuracy = outcome
+        replica.merge_call(self._update, args=(gradients, added, learning_rate, average_decay))
+        return loss, accuracy
+
+    def _draws(
+        self, share: tf.Tensor, seed: tf.Tensor, replica: tf.distribute.ReplicaContext
+    ) -> augmentation.Draws | None:
+        """Draws for the whole batch, so that its distortions don't depend on the replicas, and returns this one's."""
+        if not self._recipe.augment:
+            return None
+        draws = augmentation.draw(seed, share * replica.num_replicas_in_sync)
+        first = replica.replica_id_in_sync_group * share
+        return augmentation.Draws(*(part[first : first + share] for part in draws))
+
+    def _forward_and_backward(
+        self,
+        trained: list[tf.Tensor],
+        statistics: list[tf.Tensor],
+        images: tf.Tensor,
+        draws: augmentation.Draws | None,
+        labels: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Returns gradients, what is added to the moving statistics, loss and accuracy; pure, hence compilable."""
+        inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
+        with tf.GradientTape() as tape:
+            tape.watch(trained)
+            outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)
+            loss = training_loss(outputs, labels, [trained[index] for index in self._kernels], self._recipe)
+        added = [new - kept * old for new, kept, old in zip(moved, self._kept, statistics, strict=True)]
+        return tape.gradient(loss, trained), added, loss, _accuracy(heads(outputs)["logits"], labels)
+
+    def _update(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: list[tf.Tensor],
+        added: list[tf.Tensor],
+        learning_rate: tf.Tensor,
+        average_decay: tf.Tensor,
+    ) -> None:
+        self.optimizer.apply(strategy, gradients, learning_rate)
+        # What is kept is kept of the value at hand: asynchronous workers that add to stale values, or put others in
+        # their place, would undo each other's steps and could make a variance negative.
+        for variable, kept, addend in zip(self.statistics, self._kept, added, strict=True):
+            strategy.extended.update(variable, _move, args=(kept, addend))
+        for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
+            strategy.extended.update(average, _approach, args=(variable, average_decay))
+
+    def evaluation_sums(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [3] of the running average: summed cross-entropy, right answers, examples.
+
+        `images`: float32 [batch, size, size, 3] in [-1, 1]. `labels`: int64 [batch]; −1 marks padding.
+        """
+        values = [tf.convert_to_tensor(variable) for variable in self.averages]
+        outputs, _ = self._model.stateless_call(values[: len(self.trained)], values[len(self.trained) :], images)
+        logits = tf.cast(heads(outputs)["logits"], tf.float32)
+        real = tf.cast(labels >= 0, tf.float32)
+        entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+        right = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32)
+        return tf.stack([tf.reduce_sum(entropies * real), tf.reduce_sum(right * real), tf.reduce_sum(real)])
+
+    def keep_best(self) -> None:
+        """Keeps the running average as the best weights so far."""
+        for best, average in zip(self.best, self.averages, strict=True):
+            best.assign(average)
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Returns every number of the state by name, such as `momentum/Mixed_5b-Branch_0-Conv2d_0a_1x1/kernel`."""
+        return {name: variable.numpy() for name, variable in self._by_name().items()}
+
+    def restore(self, values: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `values` returned, under this or another strategy.
+
+        Raises `InputError` where the values are of another network.
+        """
+        variables = self._by_name()
+        for name, variable in variables.items():
+            found = values[name].shape if name in values else None
+            if found != tuple(variable.shape):
+                raise InputError(
+                    f"the checkpoint has {name} of shape {found}, the network {tuple(variable.shape)}; "
+                    "it was made by another network: give another folder"
+                )
+        for name, variable in variables.items():
+            variable.assign(values[name])
+
+    def _by_name(self) -> dict[str, tf.Variable]:
+        groups = {
+            "weight": self.trained + self.statistics,
+            "mean_square": self.optimizer.mean_squares,
+            "momentum": self.optimizer.momenta,
+            "average": self.averages,
+            "best": self.best,
+        }
+        return {
+            f"{group}/{path}": variable
+            for group, variables in groups.items()
+            # Slots are the trained variables' alone, which come first.
+            for path, variable in zip(self._paths, variables, strict=False)
+        }
+
+    def put_best_into_model(self) -> None:
+        """Gives the model the best weights, for export."""
+        variables = self._model.trainable_variables + self._model.non_trainable_variables
+        for variable, value in zip(variables, self.best, strict=True):
+            variable.assign(value.numpy())
+
+
+def _copies(variables: list[tf.Variable]) -> list[tf.Variable]:
+    """Returns variables that start with the same values, each where its original lies."""
+    extended = tf.distribute.get_strategy().extended
+    copies = []
+    for variable in variables:
+        with extended.colocate_vars_with(variable):
+            copies.append(tf.Variable(variable, trainable=False))
+    return copies
+
+
+def _move(statistic: tf.Variable, kept: float, addend: tf.Tensor) -> None:
+    statistic.assign(kept * statistic + addend)
+
+
+def _approach(average: tf.Variable, variable: tf.Variable, decay: tf.Tensor) -> None:
+    average.assign_sub((1.0 - decay) * (average - variable))
+
+
+def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32))

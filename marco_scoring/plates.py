@@ -1,0 +1,180 @@
+"""Which images of a plate were taken in one go, and in which drops crystals are new."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from marco_data.image_files import Taken
+from marco_model.errors import InputError
+
+
+def crystal_classes(classes: Sequence[str], chosen: Sequence[str] = ()) -> list[int]:
+    """Returns the indices of the classes named in `chosen`, or else of all that have `crystal` in their names.
+
+    Case does not matter. Raises InputError for a name that the model does not have, or where nothing is found.
+    """
+    names = [name.casefold() for name in classes]
+    for name in chosen:
+        if name.casefold() not in names:
+            raise InputError(f"the model has no class {name!r}; give one of {', '.join(classes)}")
+    wanted = {name.casefold() for name in chosen}
+    found = [index for index, name in enumerate(names) if (name in wanted if wanted else "crystal" in name)]
+    if not found:
+        raise InputError(
+            f"none of the model's classes is named after crystals; say with --crystal-class which of "
+            f"{', '.join(classes)} to rank by"
+        )
+    return found
+
+
+def crystal_score(scores: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+    """Adds up the scores of the classes that mean crystals: [..., classes] to [...]."""
+    return scores[..., list(indices)].sum(axis=-1)
+
+
+class Format(NamedTuple):
+    """A plate's rows and columns."""
+
+    rows: int
+    columns: int
+
+
+FORMATS = (Format(4, 6), Format(6, 8), Format(8, 12), Format(16, 24), Format(32, 48))
+"""Plates of 24, 48, 96, 384 and 1,536 wells, as ANSI SLAS 4 spaces them."""
+USUAL = Format(8, 12)
+"""Taken where few wells were seen."""
+
+
+class Position(NamedTuple):
+    """A well's row and column, both counted from 0."""
+
+    row: int
+    column: int
+
+
+def position(well: str) -> Position | None:
+    """Returns where a well such as `G6`, `g06` or `AF48` lies; None for what names none of a 1,536-well plate.
+
+    Four digits are HWMRI's number of a well of 1,536, from `0001`, which is counted here along the rows.
+    """
+    rows, columns = FORMATS[-1]
+    if re.fullmatch(r"[0-9]{4}", well):
+        number = int(well) - 1
+        return Position(*divmod(number, columns)) if 0 <= number < rows * columns else None
+    match = re.fullmatch(r"([A-Z]|A[A-F])([0-9]{1,2})", well.upper())
+    if not match or not 1 <= int(match[2]) <= columns:
+        return None
+    return Position(_row_names(rows).index(match[1]), int(match[2]) - 1)
+
+
+def row_names(plate: Format) -> list[str]:
+    """Returns `A`, `B` … `Z`, `AA` …, one for each row."""
+    return _row_names(plate.rows)
+
+
+def well_name(where: Position) -> str:
+    """Returns a position as `G6`."""
+    return f"{_row_names(where.row + 1)[-1]}{where.column + 1}"
+
+
+def plate_format(seen: Collection[Position]) -> Format:
+    """Returns the plate that wells come from: the smallest that has them all, and of which half was seen.
+
+    Where less was, it is the smallest of 96 wells or more that has them all: four rows of a 96-well plate would
+    otherwise pass for a whole smaller one.
+    """
+    wells = set(seen)
+    rows = max((well.row for well in wells), default=0) + 1
+    columns = max((well.column for well in wells), default=0) + 1
+    fitting = [plate for plate in FORMATS if rows <= plate.rows and columns <= plate.columns]
+    for plate in fitting:
+        if plate.rows * plate.columns >= USUAL.rows * USUAL.columns or 2 * len(wells) >= plate.rows * plate.columns:
+            return plate
+    raise ValueError(f"row {rows} or column {columns} is on no plate of {FORMATS[-1]}")
+
+
+def _row_names(count: int) -> list[str]:
+    letters = [chr(ord("A") + index) for index in range(26)]
+    return [*letters, *(f"A{letter}" for letter in letters)][:count]
+
+
+PAUSE = datetime.timedelta(hours=3)
+"""An imager is through with a plate of 1,536 wells sooner than this, and comes back to it later."""
+
+
+class TimePoint(NamedTuple):
+    """One go through a plate: what to call it, and how long after the first dated one (`day 3`), or empty."""
+
+    label: str
+    since: str
+
+
+def time_points(images: Sequence[tuple[Hashable, Taken]]) -> tuple[list[TimePoint], list[int]]:
+    """Puts the images of one plate, each (drop, when taken), into time points, in the order of time.
+
+    Returns the time points and, for each image, the index of its own. Images without date or inspection number come
+    first, then those with a number alone, a time point a number; then the dated ones. Of these a new time point begins
+    with a pause of `PAUSE` or more, and where a drop comes again with a later time. So each time point has a drop
+    once, or more than once with equal times (other light, another focus).
+    """
+    undated = sorted({_number(when) for _, when in images if not when.date})
+    points = [TimePoint("no date" if number < 0 else f"inspection {number}", "") for number in undated]
+    drops_at: dict[str, set[Hashable]] = defaultdict(set)
+    for drop, when in images:
+        if when.date:
+            drops_at[when.date].add(drop)
+    starts: list[str] = []
+    point_of: dict[str, int] = {}
+    seen: set[Hashable] = set()
+    before = datetime.datetime.min
+    for date in sorted(drops_at):
+        paused = _moment(date) - before >= PAUSE and not _same_day_alone(starts, date)
+        if paused or seen & drops_at[date]:
+            starts.append(date)
+            seen = set()
+        seen |= drops_at[date]
+        before = _moment(date)
+        point_of[date] = len(undated) + len(starts) - 1
+    index = [point_of[when.date] if when.date else undated.index(_number(when)) for _, when in images]
+    return points + _labelled(starts), index
+
+
+def new_hits(hits: Sequence[tuple[Hashable, int, bool]], last: int) -> list[bool]:
+    """Returns, for each (drop, time point, crystals seen), whether the drop shows them at `last` for the first time.
+
+    A drop that has no earlier image counts only where `last` is not the first time point.
+    """
+    before = {drop for drop, when, hit in hits if hit and when < last}
+    return [last > 0 and hit and when == last and drop not in before for drop, when, hit in hits]
+
+
+def _number(when: Taken) -> int:
+    return int(when.inspection) if when.inspection else -1
+
+
+def _moment(date: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(date)
+
+
+def _same_day_alone(starts: Sequence[str], date: str) -> bool:
+    """Whether `date` is a mere day and the last time point began on it: then nothing says that there was a pause."""
+    return bool(starts) and "T" not in date and starts[-1][:10] == date
+
+
+def _labelled(starts: Sequence[str]) -> list[TimePoint]:
+    """Names each time point by its day, with the time of day where a day has several."""
+    moments = [_moment(start) for start in starts]
+    days = [moment.date() for moment in moments]
+    points = []
+    for moment, start in zip(moments, starts, strict=True):
+        label = f"{moment.day} {moment:%b} {moment.year}"
+        if days.count(moment.date()) > 1 and "T" in start:
+            label += f" {moment:%H:%M}"
+        points.append(TimePoint(label, f"day {(moment.date() - days[0]).days}"))
+    return points

@@ -1,0 +1,200 @@
+"""A batch of images through the model; an image that does not decode costs only itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marco_data.image_files import image_header
+
+MEBIBYTE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds on a request, on each image in it, and on all requests that are not answered yet.
+
+    Attributes:
+        max_instances: images in one request.
+        max_body_bytes: the request's body, as it comes over the network.
+        max_image_bytes: one encoded image.
+        max_pixels: width × height that an image's header tells; one with more is not decoded.
+        max_inflight_bytes: the bodies of all requests that are not answered yet; at least `max_body_bytes`.
+    """
+
+    max_instances: int = 128
+    max_body_bytes: int = 64 * MEBIBYTE
+    max_image_bytes: int = 20 * MEBIBYTE
+    max_pixels: int = 50_000_000
+    max_inflight_bytes: int = 256 * MEBIBYTE
+
+
+class RequestError(Exception):
+    """A request that is refused as a whole: `status` is HTTP's, the message one line for its sender."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""The container's share of processor time: microseconds allowed, or `max`, in a period (cgroup v2)."""
+
+
+def cores(cpu_max: Path = CPU_MAX) -> int:
+    """Returns the cores that this process may use: those it is bound to, or fewer where its container is held to less.
+
+    TensorFlow by itself takes a thread for each core of the machine; in a container held to two cores of 64 these stand
+    in each other's way, and all are stopped once the share is used up.
+    """
+    bound = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = cpu_max.read_text().split()
+        return max(1, min(bound, math.ceil(int(allowed) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):
+        return bound
+
+
+INPUT = "image_bytes"
+"""The model's input, as in the SavedModel's signature `serving_default`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An encoded image, JPEG or PNG by its header, and the number of pixels that the header tells."""
+
+    encoded: bytes
+    pixels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """Why there are no scores, in one line."""
+
+    reason: str
+
+
+def from_json(instance: Any, limits: Limits) -> Image | Refused:
+    """Reads an instance as TensorFlow Serving takes it: `{"image_bytes": {"b64": …}}` or `{"b64": …}`."""
+    given = instance
+    if isinstance(given, dict) and set(given) == {INPUT}:
+        given = given[INPUT]
+    if isinstance(given, dict) and set(given) == {"b64"}:
+        given = given["b64"]
+        if isinstance(given, str):
+            return from_base64(given, limits)
+    return Refused(f'expected {{"{INPUT}": {{"b64": "…"}}}} with base64 in it, got {_described(instance)}')
+
+
+def from_base64(text: str, limits: Limits) -> Image | Refused:
+    """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are forgiven."""
+    if len(text) > 2 * limits.max_image_bytes:
+        return _too_long(len(text) * 3 // 4, limits)
+    packed = "".join(text.split())
+    try:
+        encoded = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        return Refused(f"not base64: {error}")
+    return from_bytes(encoded, limits)
+
+
+def from_bytes(encoded: bytes, limits: Limits) -> Image | Refused:
+    """Checks an image's size in bytes, and its format and size in pixels by its header."""
+    if not encoded:
+        return Refused("empty")
+    if len(encoded) > limits.max_image_bytes:
+        return _too_long(len(encoded), limits)
+    try:
+        header = image_header(encoded)
+    except ValueError as error:
+        return Refused(f"neither a JPEG nor a PNG: {error}")
+    pixels = header.width * header.height
+    if pixels > limits.max_pixels:
+        return Refused(f"{header.width}x{header.height} pixels, at most {limits.max_pixels} allowed")
+    return Image(encoded, pixels)
+
+
+def _too_long(size: int, limits: Limits) -> Refused:
+    return Refused(f"an image of {size} bytes, at most {limits.max_image_bytes} allowed")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"an object with {', '.join(sorted(map(repr, value)))[:100] or 'nothing'}"
+    names = {list: "a list", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from marco_model.load import LoadedClassifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Scores and calibrated probabilities of one image, float32 [classes] each, in the order of the model's classes."""
+
+    scores: np.ndarray
+    probabilities: np.ndarray
+
+
+def classify(classifier: LoadedClassifier, images: Sequence[bytes]) -> list[Scored | Refused]:
+    """Scores encoded images, together where all decode; one answer an image, in their order.
+
+    Where the model refuses the batch, each image is decoded by itself, which is cheap against scoring it, to find those
+    at fault; the others are then scored together. The published graph keeps some 30 MB each time that it refuses a
+    batch, as it seems because TensorFlow 1's TensorArrays are not closed then; so its images are decoded beforehand.
+    """
+    from marco_model.errors import InputError
+
+    published = not classifier.metadata
+    faults = _undecodable(images) if published else {}
+    if not faults:
+        try:
+            return list(_scored(classifier, images))
+        except InputError as error:
+            if len(images) == 1:
+                return [Refused(str(error))]
+        faults = {} if published else _undecodable(images)
+        if not faults:
+            return [answer for image in images for answer in classify(classifier, [image])]
+    sound = [image for index, image in enumerate(images) if index not in faults]
+    good = iter(classify(classifier, sound) if sound else ())
+    return [faults[index] if index in faults else next(good) for index in range(len(images))]
+
+
+def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
+    """Returns the images that do not decode, by their places."""
+    from marco_data.contract import decoded_shape
+    from marco_model.errors import InputError
+
+    faults = {}
+    for index, image in enumerate(images):
+        try:
+            decoded_shape(image)
+        except InputError as error:
+            faults[index] = Refused(str(error))
+    return faults
+
+
+def _scored(classifier: LoadedClassifier, images: Sequence[bytes]) -> list[Scored]:
+    from marco_model.calibration import calibrated
+
+    scores = classifier.score(images)
+    return [Scored(*rows) for rows in zip(scores, calibrated(scores, classifier.temperature), strict=True)]
+
+
+def warm_up(classifier: LoadedClassifier, max_batch: int) -> None:
+    """Scores grey images of a usual size, one and then `max_batch` at once, so that no request pays for first runs."""
+    import tensorflow as tf
+
+    image = tf.io.encode_jpeg(tf.fill([960, 1280, 3], tf.constant(128, tf.uint8))).numpy()
+    for size in sorted({1, max_batch}):
+        classifier.score([image] * size)

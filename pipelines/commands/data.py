@@ -1,0 +1,275 @@
+"""`marco data synthesize`: a set of synthetic drops."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marco_model.errors import InputError
+
+
+def import_(
+    output: Annotated[Path, typer.Option(help="New folder for the shards.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder a class below it; with --csv, the folder of the files listed.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Labels: filename,label or terf's header; paths are relative to it.")
+    ] = None,
+    institution: Annotated[str, typer.Option(help="Where the images come from; metrics are given by it.")] = "",
+    eval_share: Annotated[float, typer.Option(help="Share of plates, or images, held out as test shards.")] = 0.2,
+    shard_images: Annotated[int, typer.Option(min=1, help="Images a shard at most.")] = 1024,
+    raw_labels: Annotated[
+        bool,
+        typer.Option("--raw-labels", help="Labels are your own, of any names; a label scheme makes classes of them."),
+    ] = False,
+) -> None:
+    """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from a folder a class.
+
+    Classes are Clear, Crystals, Other and Precipitate, unless --raw-labels takes labels of your own (docs/labels.md).
+    Files that cannot be read are listed in import.errors.csv, the
+    rest is imported, and the exit status is 1.
+
+    Example: marco data import --output drops --csv labels.csv --institution CSIRO
+    """
+    from marco_data.importing import ERRORS_FILE, import_images
+    from marco_data.label_table import from_csv, from_folder
+
+    if csv is None and folder is not None and folder.suffix.lower() == ".csv":
+        csv, folder = folder, None
+    if csv is not None:
+        table = from_csv(csv, folder, institution, raw_labels)
+    elif folder is not None:
+        table = from_folder(folder, institution, raw_labels)
+    else:
+        raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
+    done = import_images(table, output, eval_share=eval_share, shard_images=shard_images)
+    counts = ", ".join(f"{split} {count}" for split, count in done.written.items())
+    typer.echo(f"{sum(done.written.values())} images in {output} ({counts})")
+    if not done.plates_kept:
+        typer.echo("the images are of too few plates to hold out whole ones: drawn image by image", err=True)
+    if done.errors:
+        for path, reason in done.errors[:5]:
+            typer.echo(f"left out: {path}: {reason}", err=True)
+        typer.echo(f"{len(done.errors)} left out in all, listed in {output / ERRORS_FILE}", err=True)
+        raise typer.Exit(1)
+
+
+def ingest(
+    paths: Annotated[
+        list[str], typer.Argument(help="Shards: files, folders or globs, local or gs://.", metavar="PATH")
+    ],
+    output: Annotated[Path, typer.Option(help="New folder for examples, quarantine and summary.json.")],
+    max_quarantined: Annotated[
+        float, typer.Option(min=0, max=1, help="Give up if a larger share of the records fails a check.")
+    ] = 1.0,
+    split_by: Annotated[
+        str, typer.Option(help="`shard`: by the shards' names; `hash`: by plate or image id.")
+    ] = "shard",
+    eval_share: Annotated[float, typer.Option(help="Share of the evaluation set when split by hash.")] = 0.1,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Do not decode images of more pixels.")] = 50_000_000,
+    labels: Annotated[
+        str, typer.Option(help="Classes to write: four, hwmri10, raw, or a .yaml file with a section `labels`.")
+    ] = "four",
+    overlay: Annotated[
+        str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
+    ] = "",
+) -> None:
+    """Check every record of MARCO shards and write TFX Examples, setting aside what fails.
+
+    OUTPUT gets examples/Split-train and Split-eval, quarantine/ with the records that failed, quarantine.csv with the
+    reason for each, and summary.json with the counts. `marco data inspect OUTPUT` explains them.
+
+    Example: marco data ingest --output runs/checked drops
+    """
+    from marco_data.shards import find_shards
+
+    # Found before Beam and TensorFlow are imported, so that a mistyped path is told at once.
+    find_shards(paths)
+    from pipelines.configuration import label_scheme, load_labels
+
+    scheme = label_scheme(load_labels(labels), paths[0])
+    from components.example_gen.ingest import ingest_to_folder
+    from components.settings import IngestOptions
+
+    options = IngestOptions(
+        split_by=split_by,
+        eval_share=eval_share,
+        max_quarantined=max_quarantined,
+        max_pixels=max_pixels,
+        label_scheme=scheme,
+        overlay=overlay,
+    )
+    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)  # What it logs as a traceback is raised too.
+    summary = ingest_to_folder(paths, output, options)
+    splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
+    typer.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")
+    if summary["left_out"]:
+        typer.echo(f"{summary['left_out']} left out:")
+    for label, count in summary["left_out_labels"].items():
+        typer.echo(f"  {label} {count}")
+    if overlay:
+        _tell_of_overlay(summary, output)
+    typer.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
+    for reason, count in summary["reasons"].items():
+        typer.echo(f"  {reason} {count}")
+    if summary["empty_shards"]:
+        typer.echo(f"empty shards: {', '.join(summary['empty_shards'])}")
+    if not summary["sources"]:
+        typer.echo("no sources.csv found: institutions are named by number, imagers are unknown", err=True)
+
+
+def _tell_of_overlay(summary: dict[str, Any], output: Path) -> None:
+    told = summary["relabelled"]
+    typer.echo(f"{told['total']} relabelled, {told['confirmed']} confirmed by the overlay")
+    for old, new in told["by_class"].items():
+        for name, count in new.items():
+            typer.echo(f"  {old} -> {name} {count}")
+    if summary["overlay_unused"] or summary["overlay_not_written"]:
+        typer.echo(
+            f"answers without use: {len(summary['overlay_unused'])} of ids that no record has, "
+            f"{len(summary['overlay_not_written'])} of records that were quarantined or left out; see "
+            f"{output / 'quarantine' / 'overlay.csv'}"
+        )
+
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from marco_data.inspection import Counts, Inspection
+
+
+def inspect(
+    paths: Annotated[
+        list[str], typer.Argument(help="Shards, folders of them, or what `marco data ingest` wrote.", metavar="PATH")
+    ],
+    contact_sheet: Annotated[Path | None, typer.Option(help="Write examples of each class to this PNG.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Images of each class on the sheet.")] = 6,
+    raw_labels: Annotated[
+        bool, typer.Option("--raw-labels", help="List the raw labels too, with the classes that they are in.")
+    ] = False,
+) -> None:
+    """Count a set's images by class, institution, imager and size, and explain the quarantine of an ingest.
+
+    Example: marco data inspect --contact-sheet sheet.png runs/checked
+    """
+    from rich.console import Console
+
+    from marco_data.inspection import read_quarantine
+
+    console = Console(highlight=False)
+    quarantines = {path: held for path in paths if (held := read_quarantine(path)) is not None}
+    found = _inspected(paths, samples if contact_sheet else 0, len(quarantines) == len(paths))
+    if found is not None:
+        console.print(f"{found.records} images in {found.shards} shards")
+        if found.unreadable:
+            console.print(f"{found.unreadable} records cannot be read; `marco data ingest` says why")
+        for table in (_classes(found), _imagers(found), _sizes(found)):
+            console.print(table)
+        if raw_labels:
+            console.print(_by_split("Raw labels", ("number", "raw label", "class"), found.raw_labels))
+        if contact_sheet:
+            from marco_data.inspection import write_contact_sheet
+
+            write_contact_sheet(contact_sheet, found.samples)
+            console.print(f"examples of each class in {contact_sheet}")
+    for path, entries in quarantines.items():
+        console.print(_quarantine(path, entries) if entries else f"the quarantine of {path} is empty")
+
+
+def _inspected(paths: list[str], samples: int, all_have_quarantines: bool) -> Inspection | None:
+    from marco_data.inspection import inspect_shards
+
+    try:
+        return inspect_shards(paths, samples)
+    except InputError:
+        if not all_have_quarantines:
+            raise
+        # An ingest that was given up leaves its quarantine and no shards.
+        return None
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        counts = column in ("train", "eval", "unknown", "all", "records")
+        table.add_column(column, justify="right" if counts else "left", overflow="fold")
+    return table
+
+
+def _by_split(title: str, names: tuple[str, ...], counts: Counts) -> Table:
+    """A table of counts: keys are a split and the names; most frequent first, the sum last."""
+    splits = [split for split in ("train", "eval", "unknown") if any(key[0] == split for key in counts)]
+    table = _table(title, *names, *splits, "all")
+    totals: dict[tuple[str, ...], int] = {}
+    for key, count in counts.items():
+        totals[key[1:]] = totals.get(key[1:], 0) + count
+    for key, total in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
+        table.add_row(*key, *(str(counts.get((split, *key), 0)) for split in splits), str(total))
+    table.add_section()
+    sums = [sum(count for key, count in counts.items() if key[0] == split) for split in splits]
+    table.add_row("all", *[""] * (len(names) - 1), *map(str, sums), str(sum(sums)))
+    return table
+
+
+def _classes(found: Inspection) -> Table:
+    return _by_split("Classes", ("class",), found.classes)
+
+
+def _imagers(found: Inspection) -> Table:
+    return _by_split("Institutions and imagers", ("institution", "imager"), found.imagers)
+
+
+def _sizes(found: Inspection) -> Table:
+    return _by_split("Sizes", ("pixels",), found.sizes)
+
+
+def _quarantine(path: str, entries: dict[str, list[dict[str, str]]]) -> Table:
+    from marco_data.contract import REASONS
+
+    table = _table(f"Quarantine of {path}", "reason", "records", "what it means", "for instance")
+    for reason, rows in entries.items():
+        first = rows[0]
+        instance = f"{first['shard']}, record {first['index']}: {first['detail']}"
+        table.add_row(reason, str(len(rows)), REASONS.get(reason, ""), instance)
+    table.add_section()
+    table.add_row("all", str(sum(map(len, entries.values()))), "", "")
+    return table
+
+
+def synthesize(
+    output: Annotated[Path, typer.Option(help="New folder for the set.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images to draw.")],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another set; the same seed the same bytes.")] = 0,
+    eval_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the images in the test shards.")] = 0.2,
+    size: Annotated[str, typer.Option(help="`full`, or the shorter side in pixels.")] = "full",
+    label_noise: Annotated[float, typer.Option(min=0, max=1, help="Share of images filed under a wrong class.")] = 0.0,
+    shard_images: Annotated[int, typer.Option(min=1, help="Images a shard at most.")] = 1024,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes draw.")] = 2,
+) -> None:
+    """Draw synthetic drops of all four classes, as five institutions' imagers would see them, in the MARCO contract.
+
+    Image number i depends on the seed and i alone. A folder that already holds exactly this set is left as it is.
+
+    Example: marco data synthesize --output runs/drops --images 400 --seed 0
+    """
+    from marco_data.synthetic import Settings
+    from marco_data.synthetic import synthesize as write
+
+    if size != "full" and not size.isdecimal():
+        raise InputError(f"--size is {size!r}; give `full` or the shorter side in pixels, such as 320")
+    settings = Settings(
+        seed=seed,
+        eval_share=eval_share,
+        shorter_side=0 if size == "full" else int(size),
+        label_noise=label_noise,
+    )
+    manifest = write(output, images, settings, shard_images=shard_images, processes=processes)
+    for group, counts in manifest["counts"].items():
+        typer.echo(f"{group}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    typer.echo(f"{manifest['images']} images in {output}")

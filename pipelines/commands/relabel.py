@@ -1,0 +1,147 @@
+"""`marco relabel merge`: the experts' sheets become an overlay, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from pipelines.commands import score
+
+_MEGABYTE = 1_000_000
+
+
+def export(
+    data: Annotated[
+        list[str], typer.Option(help="Shards, or what `marco data ingest` wrote; local or gs://. May be repeated.")
+    ],
+    output: Annotated[Path, typer.Option(help="New folder: raters/ for the experts, key.csv not for them.")],
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
+    ] = None,
+    share: Annotated[float, typer.Option(help="Share of each split's images to export.")] = 0.05,
+    folds: Annotated[
+        int,
+        typer.Option(min=0, help="Judge each image by a model of the features, fitted without its fold; 0: by scores."),
+    ] = 0,
+    raters: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Who gets a sheet; may be repeated, or names joined by commas."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the order in which images are shown.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
+) -> None:
+    """Export the images whose labels a classifier believes least, in each split, for experts to label anew.
+
+    Images are ranked by 1 minus the calibrated probability of their label. OUTPUT/raters has them without labels, a
+    page to label them in by keys, and a sheet a rater; OUTPUT/key.csv keeps what they were labelled. With --folds 5 the
+    model gives only features: use it where the model was trained on these labels, or on other images. The exit status
+    is 1 if some record could not be scored; the others are exported all the same.
+
+    Example: marco relabel export --model runs/mine/models --data shards --output look --folds 5 --raters anna,ben
+    """
+    from marco_data.relabelling.export import check_output, check_raters, check_share, most_disagreeing, write_export
+    from marco_data.relabelling.scoring import check_folds
+    from marco_data.shards import find_shards
+
+    check_output(output)
+    check_share(share)
+    if folds:
+        check_folds(folds)
+    names = [name.strip() for given in raters or ["expert"] for name in given.split(",") if name.strip()]
+    check_raters(names)
+    shards = find_shards(data)
+    directory = score.model_directory(model, "scoring with")
+    from marco_data.progress import progress
+    from marco_data.relabelling.scoring import score_records
+    from marco_model.load import load
+
+    classifier = load(directory)
+    skipped: list[tuple[str, int, str]] = []
+    megabytes = max(sum(file.size for file in shards) // _MEGABYTE, 1)
+    with progress("scoring", megabytes, unit="MB") as advance:
+        scored = score_records(
+            classifier,
+            shards,
+            folds=folds,
+            batch_size=batch_size,
+            on_problem=lambda *problem: skipped.append(problem),
+            on_bytes=_by_megabyte(advance, megabytes),
+        )
+    chosen = most_disagreeing(scored, share)
+    about = {"model": classifier.name, "data": data, "share": share, "folds": folds, "seed": seed, "raters": names}
+    told = write_export(output, shards, scored, chosen, names, seed, skipped, about)
+    _tell(told, output)
+    if skipped:
+        raise typer.Exit(1)
+
+
+def _by_megabyte(advance: Callable[..., None], total: int) -> Callable[[int], None]:
+    """Returns what is told of bytes and shows whole megabytes, `total` at most: images are nearly all of a shard."""
+    seen = shown = 0
+
+    def more(count: int) -> None:
+        nonlocal seen, shown
+        seen += count
+        until = min(seen // _MEGABYTE, total)
+        if until > shown:
+            advance(until - shown)
+            shown = until
+
+    return more
+
+
+def _tell(told: dict[str, Any], output: Path) -> None:
+    for split, counts in told["splits"].items():
+        if not counts["exported"]:
+            typer.echo(f"{split}: none of {counts['scored']} images, for each is in another split, too")
+            continue
+        typer.echo(
+            f"{split}: {counts['exported']} of {counts['scored']} images, disagreement from "
+            f"{counts['least_disagreement']:.3f} up, {counts['predicted_otherwise']} predicted otherwise"
+        )
+    typer.echo(f"for the experts: {output / 'raters'} (open index.html); not for them: {output / 'key.csv'}")
+    typer.echo(f"then: marco relabel merge SHEET… --key {output / 'key.csv'} --output overlay.csv")
+    if told["skipped"]:
+        typer.echo(f"{told['skipped']} records could not be scored, see {output / 'skipped.csv'}", err=True)
+
+
+def merge(
+    sheets: Annotated[list[str], typer.Argument(help="Filled-in sheets, one or more a rater.", metavar="SHEET…")],
+    key: Annotated[str, typer.Option(help="The key.csv of the export.")],
+    output: Annotated[Path, typer.Option(help="CSV to write; the report and what is left over go beside it.")],
+    rule: Annotated[
+        str, typer.Option(help="`majority`, `unanimous`, or `first`: of the first sheet that has an answer.")
+    ] = "majority",
+    date: Annotated[str, typer.Option(help="Date of answers without one, YYYY-MM-DD.")] = "",
+    earlier: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="An overlay of an earlier round, whose answers stay where this one has none."),
+    ] = None,
+) -> None:
+    """Combine experts' answers into an overlay, which `marco run --overlay` and `marco data ingest --overlay` apply.
+
+    Where the rule settles nothing an image stays as it was, and is listed in OUTPUT's .undecided.csv. Answers that
+    cannot be used stop the merge, each named by file and line.
+
+    Example: marco relabel merge anna.csv ben.csv --key look/key.csv --output overlay.csv
+    """
+    from marco_data.relabelling.merging import lines, merge_sheets
+
+    told, answers = merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
+    typer.echo("\n".join(lines(told)))
+    typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
+    for line in answers.repeated:
+        typer.echo(line, err=True)
+    if answers.unanswered:
+        first, more = answers.unanswered[0][0], len(answers.unanswered) - 1
+        typer.echo(
+            f"{more + 1} answers are empty ({first}{f' and {more} more' if more else ''}), see "
+            f"{output.with_suffix('.unanswered.csv')}",
+            err=True,
+        )
+    if told["undecided"]:
+        typer.echo(f"{told['undecided']} undecided, see {output.with_suffix('.undecided.csv')}", err=True)

@@ -1,0 +1,319 @@
+"""Compiles the graph for Vertex AI Pipelines: Kubeflow Pipelines' package, as JSON, without what Kubernetes knows.
+
+Steps run by the same entrypoint. Vertex AI mounts buckets at `/gcs/`, where `components.steps.entrypoint` looks for
+artifacts on `gs://`; checkpoints, models and data are read and written on `gs://` itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import yaml
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+
+from components.machines import DATA_STEP, Cluster, Resources, quantity_bytes
+from components.steps.cluster_data import OUTPUTS
+from components.trainer.parameters import Judging, TrainingParameters
+from marco_model.errors import InputError
+from marco_model.store import is_remote
+from pipelines import places
+from pipelines.configuration import Configuration, label_scheme
+from pipelines.pipeline import create_pipeline
+from pipelines.places import lookup
+
+ENTRYPOINT = ("python", "-m", "components.steps.entrypoint")
+DATA_COMMAND = ("python", "-m", "components.steps.cluster_data")
+# What a schedule changes; all are strings. Empty: as the preset has it.
+PARAMETERS = {
+    "data": "Shards of scored images: a folder or glob, local to the steps or gs://. Empty: the preset's.",
+    "steps": "Steps of training. Empty: the preset's.",
+    "run_label": "A label of the run, kept as the tag run_label in MLflow.",
+}
+_RETRY = {"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "600s"}
+# Names of the pod that a step finds in its environment, by the path at which Kubernetes keeps them.
+_POD = {
+    "MARCO_POD_NAME": "metadata.name",
+    "MARCO_POD_UID": "metadata.uid",
+    "MARCO_NAMESPACE": "metadata.namespace",
+    "MARCO_RUN": "metadata.labels['pipeline/runid']",
+}
+
+
+def add_data_step(
+    package: dict[str, Any],
+    image: str,
+    *,
+    source: str,
+    place: str,
+    synthetic: dict | None,
+    initial: str,
+    lookup: str,
+    overlay: str = "",
+) -> None:
+    """Puts the step `Data` (`components.steps.cluster_data`) in front, and puts the package's parameters
+    where steps take them.
+
+    TFX compiled what is in `OUTPUTS` as parameters of the package; they become outputs of the step. `source`: the data
+    where the parameter `data` is left empty. `lookup`: `components.champion.Lookup`, as JSON.
+    """
+    tasks = package["root"]["dag"]["tasks"]
+    for task in tasks.values():
+        if _of_data(task.get("inputs", {}).get("parameters", {})):
+            task["dependentTasks"] = sorted({*task.get("dependentTasks", []), DATA_STEP})
+    tasks[DATA_STEP] = {
+        "taskInfo": {"name": DATA_STEP},
+        "componentRef": {"name": DATA_STEP},
+        "cachingOptions": {"enableCache": False},
+        "inputs": {"parameters": {name: {"componentInputParameter": name} for name in ("data", "steps")}},
+    }
+    package["components"][DATA_STEP] = {
+        "executorLabel": f"{DATA_STEP}_executor",
+        "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in ("data", "steps")}},
+        "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in OUTPUTS}},
+    }
+    arguments = {
+        "source": "{{$.inputs.parameters['data']}}",
+        "steps": "{{$.inputs.parameters['steps']}}",
+        "place": place,
+        "synthetic": json.dumps(synthetic),
+        "initial": initial,
+        "lookup": lookup,
+        **({"overlay": overlay} if overlay else {}),
+        **{f"{name}-file": f"{{{{$.outputs.parameters['{name}'].output_file}}}}" for name in OUTPUTS},
+    }
+    package["deploymentSpec"]["executors"][f"{DATA_STEP}_executor"] = {
+        "container": {
+            "image": image,
+            "command": list(DATA_COMMAND),
+            "args": [part for name, value in arguments.items() for part in (f"--{name}", value)],
+        }
+    }
+    defaults = {"data": source, "steps": "", "run_label": ""}
+    package["root"]["inputDefinitions"] = {
+        "parameters": {
+            name: {
+                "parameterType": "STRING",
+                "defaultValue": defaults[name],
+                "isOptional": True,
+                "description": description,
+            }
+            for name, description in PARAMETERS.items()
+        }
+    }
+
+
+def _of_data(parameters: dict[str, Any]) -> bool:
+    """Takes what the step `Data` gives from it, in place; returns whether there was any."""
+    taken = [one for one in parameters.values() if one.get("componentInputParameter") in OUTPUTS]
+    for parameter in taken:
+        output = parameter.pop("componentInputParameter")
+        parameter["taskOutputParameter"] = {"producerTask": DATA_STEP, "outputParameterKey": output}
+    return bool(taken)
+
+
+def add_resources(package: dict[str, Any], cluster: Cluster) -> None:
+    """Gives every container its resources and environment, and every task its retries."""
+    executors = package["deploymentSpec"]["executors"]
+    for step, task in package["root"]["dag"]["tasks"].items():
+        container = executors[f"{step}_executor"]["container"]
+        container["resources"] = _resources(cluster.resources(step))
+        if cluster.environment:
+            container["env"] = [{"name": name, "value": value} for name, value in cluster.environment.items()]
+        if cluster.retries:
+            task["retryPolicy"] = {"maxRetryCount": cluster.retries, **_RETRY}
+
+
+def _resources(wanted: Resources) -> dict[str, Any]:
+    gigabytes = quantity_bytes(wanted.memory) / 1e9
+    told: dict[str, Any] = {
+        "cpuLimit": float(wanted.cpu),
+        "cpuRequest": float(wanted.cpu),
+        "memoryLimit": gigabytes,
+        "memoryRequest": gigabytes,
+    }
+    if wanted.accelerators:
+        told["accelerator"] = {"type": wanted.accelerator, "count": str(wanted.accelerators)}
+    return told
+
+
+def platform_document(package: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
+    """Returns the package's second document: what only Kubernetes knows, of every executor."""
+    executors = {
+        f"{step}_executor": _executor_config(cluster, cluster.resources(step))
+        for step in package["root"]["dag"]["tasks"]
+    }
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+
+
+def _executor_config(cluster: Cluster, resources: Resources) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "fieldPathAsEnv": [{"name": name, "fieldPath": path} for name, path in _POD.items()],
+        "podMetadata": {"labels": {"app.kubernetes.io/part-of": "marco"}},
+    }
+    if resources.node_selector:
+        config["nodeSelector"] = {"labels": dict(resources.node_selector)}
+    if resources.tolerations:
+        config["tolerations"] = [
+            {field: value for field in ("key", "operator", "value", "effect") if (value := getattr(toleration, field))}
+            for toleration in resources.tolerations
+        ]
+    if resources.shared_memory:
+        config["emptyDirMounts"] = [
+            {
+                "volumeName": "shared-memory",
+                "mountPath": "/dev/shm",
+                "medium": "Memory",
+                "sizeLimit": resources.shared_memory,
+            }
+        ]
+    if cluster.volumes:
+        config["pvcMount"] = [{"constant": volume.claim, "mountPath": volume.path} for volume in cluster.volumes]
+    if variables := [secret for secret in cluster.secrets if secret.variables]:
+        config["secretAsEnv"] = [
+            {
+                "secretName": secret.name,
+                "keyToEnv": [{"secretKey": key, "envVar": variable} for variable, key in secret.variables.items()],
+            }
+            for secret in variables
+        ]
+    if mounted := [secret for secret in cluster.secrets if secret.path]:
+        config["secretAsVolume"] = [{"secretName": secret.name, "mountPath": secret.path} for secret in mounted]
+    return config
+
+
+def compile_for_kubeflow(configuration: Configuration, root: str, output: pathlib.Path) -> int:
+    """Writes the pipeline of `configuration` to `output`, a `.yaml` file, and returns the number of its steps.
+
+    `root`: a URI below which artifacts are kept, and all that outlives a run where the configuration has no
+    `cluster.shared`; or a mounted path for the latter alone, with artifacts where Kubeflow Pipelines keeps its own. The
+    second document of the file is for Kubernetes. Raises `InputError` for another ending: the API server of Kubeflow
+    Pipelines takes no other.
+    """
+    if output.suffix != ".yaml":
+        raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
+    package = package_of(configuration, root)
+    add_resources(package, configuration.cluster)
+    platform = platform_document(package, configuration.cluster)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
+    return len(package["root"]["dag"]["tasks"])
+
+
+def package_of(configuration: Configuration, root: str, custom_job: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
+
+    `custom_job`: see `pipelines.places.Places`.
+    """
+    where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
+    data = configuration.data.source or places.data(configuration, root)
+    package = _compiled(configuration, where, data)
+    if is_remote(root):
+        package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
+    add_data_step(
+        package,
+        configuration.cluster.image,
+        source=configuration.data.source or "",
+        place=places.data(configuration, root),
+        synthetic=configuration.data.synthetic.model_dump() if configuration.data.synthetic else None,
+        initial=configuration.network.initial,
+        lookup=lookup(configuration, where, image=configuration.cluster.image).written(),
+        overlay=configuration.data.overlay,
+    )
+    return package
+
+
+def _compiled(configuration: Configuration, where: places.Places, data: str) -> dict:
+    """Returns what TFX compiles, with parameters of the package where a schedule or the step `Data` gives a value."""
+
+    def parameter(name: str) -> RuntimeParameter:
+        return RuntimeParameter(name=name, ptype=str)
+
+    pipeline = create_pipeline(
+        configuration,
+        where,
+        label_scheme(configuration.labels, data),
+        TrainingParameters(
+            parameter("source"), parameter("fingerprint"), parameter("initial"), steps=parameter("steps")
+        ),
+        judging=Judging(parameter("champion"), parameter("signature")),
+        run_label=parameter("run_label"),
+    )
+    config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+        default_image=configuration.cluster.image,
+        default_commands=list(ENTRYPOINT),
+        use_pipeline_spec_2_1=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config, output_dir=folder, output_filename="package.yaml")
+        runner.run(pipeline, write_out=True)
+        return dict(yaml.safe_load((pathlib.Path(folder) / "package.yaml").read_text()))
+
+
+_KUBERNETES_GPU = Resources().accelerator
+DEFAULT_ACCELERATOR = "NVIDIA_TESLA_T4"
+
+
+def compile_for_vertex(configuration: Configuration, root: str, output: pathlib.Path) -> int:
+    """Writes the pipeline of `configuration` to `output`, a `.json` file, and returns the number of its steps.
+
+    `root`: a `gs://` URI below which all that a run keeps lies. Raises `InputError` for another root or ending, or
+    where the configuration asks for what only Kubernetes has.
+    """
+    if output.suffix != ".json":
+        raise InputError(f"--output is {output}; for Vertex AI give a .json file")
+    if not root.startswith("gs://"):
+        raise InputError(f"--root is {root}; Vertex AI keeps artifacts in a bucket, give gs://BUCKET/FOLDER")
+    check(configuration.cluster)
+    # Heavy: TFX.
+
+    package = package_of(configuration, root, _custom_job(configuration))
+    accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
+    add_resources(package, _renamed(configuration.cluster, accelerator))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
+    return len(package["root"]["dag"]["tasks"])
+
+
+def check(cluster: Cluster) -> None:
+    """Raises `InputError` for what a step can't be given there.
+
+    Selectors, tolerations and shared memory are left out without a word: they say where on a cluster a pod runs.
+    """
+    for field, instead in {
+        "volumes": "put data and checkpoints on gs://",
+        "shared": "checkpoints lie below --root",
+        "secrets": "give the service account of the steps the right to read what they need",
+        "replicas": "give machines, those of Vertex AI",
+    }.items():
+        if getattr(cluster, field):
+            raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
+
+
+def _custom_job(configuration: Configuration) -> dict[str, Any] | None:
+    """Returns what the Trainer step is told of a training on several machines, None where it trains by itself."""
+    if not configuration.machines:
+        return None
+    if not configuration.vertex:
+        raise InputError("machines is set and vertex is not; give vertex.project and vertex.location")
+    return {
+        "place": dataclasses.asdict(configuration.vertex),
+        "machines": dataclasses.asdict(configuration.machines),
+        "image": configuration.cluster.image,
+        "environment": dict(configuration.cluster.environment),
+    }
+
+
+def _renamed(cluster: Cluster, accelerator: str) -> Cluster:
+    """Returns the cluster with Vertex AI's name for GPUs that have Kubernetes' own."""
+
+    def renamed(one: Resources) -> Resources:
+        ours = one.accelerator == _KUBERNETES_GPU
+        return dataclasses.replace(one, accelerator=accelerator) if ours else one
+
+    steps = {name: renamed(one) for name, one in cluster.steps.items()}
+    return dataclasses.replace(cluster, default=renamed(cluster.default), steps=steps)

@@ -1,1 +1,0 @@
-"""What `marco deploy` shows and asks beside `components.endpoint_pusher`."""

@@ -1,0 +1,162 @@
+"""The entrypoint with messages as the launcher of Kubeflow Pipelines 2 writes them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from components.steps import entrypoint
+
+RUN = "v2/artifacts/marco-local/0c7e"
+SCHEMA_SPEC = {"artifacts": {"schema": {"artifactType": {"instanceSchema": "title: tfx.Schema\ntype: object\n"}}}}
+
+
+def executor_input(scheme, output_file="/tmp/kfp_outputs/output_metadata.json"):
+    """Returns ExecutorInput of a step with the input `schema` and the output `anomalies`, on a bucket."""
+    root = f"{scheme}mlpipeline/{RUN}"
+    return {
+        "inputs": {
+            "artifacts": {
+                "schema": {
+                    "artifacts": [
+                        {"name": "12", "uri": f"{root}/CuratedSchema/schema", "metadata": {"display_name": "schema"}}
+                    ]
+                }
+            },
+            "parameterValues": {"note": "as it was"},
+        },
+        "outputs": {
+            "artifacts": {
+                "anomalies": {
+                    "artifacts": [
+                        {
+                            "type": {"instanceSchema": "title: tfx.ExampleAnomalies\ntype: object\n"},
+                            "uri": f"{root}/Probe/anomalies",
+                            "metadata": {},
+                        }
+                    ]
+                }
+            },
+            "outputFile": output_file,
+        },
+    }
+
+
+SCHEMES = {"gs://": "/gcs", "s3://": "/s3", "minio://": "/minio"}
+
+
+@pytest.mark.parametrize(("scheme", "folder"), SCHEMES.items())
+def test_artifacts_are_read_and_written_where_the_launcher_stages_them(scheme, folder):
+    message = executor_input(scheme)
+    remote = entrypoint.localize(message, SCHEMA_SPEC)
+    schema = message["inputs"]["artifacts"]["schema"]["artifacts"][0]
+    assert schema["uri"] == f"{folder}/mlpipeline/{RUN}/CuratedSchema/schema"
+    assert schema["type"] == SCHEMA_SPEC["artifacts"]["schema"]["artifactType"]
+    local = f"{folder}/mlpipeline/{RUN}/Probe/anomalies"
+    assert message["outputs"]["artifacts"]["anomalies"]["artifacts"][0]["uri"] == local
+    assert remote == {local: f"{scheme}mlpipeline/{RUN}/Probe/anomalies"}
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/a/b", "s3://bucket/a", "minio://mlpipeline/a", "/shared/a", "runs/a"])
+def test_the_uri_of_a_staged_path_is_found_again(uri):
+    assert entrypoint.unstaged(entrypoint.staged(uri)) == uri
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_recorded_lies_in_the_bucket(scheme):
+    remote = entrypoint.localize(executor_input(scheme), SCHEMA_SPEC)
+    output = {"artifacts": {"anomalies": {"artifacts": [{"uri": next(iter(remote))}]}}}
+    entrypoint.restore(output, remote)
+    assert output["artifacts"]["anomalies"]["artifacts"][0]["uri"] == f"{scheme}mlpipeline/{RUN}/Probe/anomalies"
+
+
+def test_a_type_that_came_along_and_a_mounted_path_stay():
+    message = executor_input("/mounted/")
+    kept = {"schemaTitle": "tfx.Schema"}
+    message["inputs"]["artifacts"]["schema"]["artifacts"][0]["type"] = kept
+    remote = entrypoint.localize(message, SCHEMA_SPEC)
+    schema = message["inputs"]["artifacts"]["schema"]["artifacts"][0]
+    assert (schema["type"], schema["uri"]) == (kept, f"/mounted/mlpipeline/{RUN}/CuratedSchema/schema")
+    assert all(path == uri for path, uri in remote.items())
+
+
+def test_a_type_of_kfps_own_gives_way_to_tfxs():
+    message = executor_input("gs://")
+    message["inputs"]["artifacts"]["schema"]["artifacts"][0]["type"] = {"schemaTitle": "system.Artifact"}
+    entrypoint.localize(message, SCHEMA_SPEC)
+    schema = message["inputs"]["artifacts"]["schema"]["artifacts"][0]
+    assert schema["type"] == SCHEMA_SPEC["artifacts"]["schema"]["artifactType"]
+
+
+def test_a_step_without_inputs_is_taken():
+    message = executor_input("gs://")
+    del message["inputs"]
+    assert entrypoint.localize(message, {})
+
+
+PROBE = """
+import atexit, os, pathlib, sys
+from tfx.dsl.components.base import base_executor
+from components.steps import entrypoint
+from marco_model.errors import InputError
+
+# As libraries of TFX do in their destructors.
+atexit.register(os.abort)
+
+class Executor(base_executor.BaseExecutor):
+    def Do(self, inputs, outputs, properties):
+        (schema,), (anomalies,) = inputs["schema"], outputs["anomalies"]
+        if properties["note"] == "refuse":
+            raise InputError("the note is 'refuse'; give another")
+        text = pathlib.Path(schema.uri, "schema.pbtxt").read_text()
+        pathlib.Path(anomalies.uri, "seen").write_text(f"{schema.type_name} {text} {properties['note']}")
+        anomalies.set_int_custom_property("found", 0)
+
+entrypoint._STAGED = {"minio://": sys.argv.pop(1) + "/"}
+if __name__ == "__main__":
+    import probe
+    sys.modules["probe"] = sys.modules["__main__"]
+    entrypoint.run()
+"""
+
+
+def run_probe(tmp_path, note):
+    message = executor_input("minio://", str(tmp_path / "kfp_outputs/output_metadata.json"))
+    message["inputs"]["parameterValues"]["note"] = note
+    schema = tmp_path / f"staged/mlpipeline/{RUN}/CuratedSchema/schema"
+    schema.mkdir(parents=True)
+    (schema / "schema.pbtxt").write_text("curated")
+    (tmp_path / "probe.py").write_text(PROBE.replace("    import probe\n", ""))
+    spec = {**SCHEMA_SPEC, "parameters": {"note": {"parameterType": "STRING"}}}
+    return subprocess.run(
+        [
+            *(sys.executable, str(tmp_path / "probe.py"), str(tmp_path / "staged")),
+            *("--executor_class_path", "probe.Executor"),
+            *("--json_serialized_invocation_args", json.dumps(message)),
+            *("--json_serialized_inputs_spec_args", json.dumps(spec)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+@pytest.mark.slow
+def test_tfx_runs_an_executor_on_staged_paths_and_the_process_ends_cleanly(tmp_path):
+    done = run_probe(tmp_path, "as it was")
+    assert done.returncode == 0, done.stderr
+    seen = tmp_path / f"staged/mlpipeline/{RUN}/Probe/anomalies/seen"
+    assert seen.read_text() == "Schema curated as it was"
+    told = json.loads((tmp_path / "kfp_outputs/output_metadata.json").read_text())
+    (artifact,) = told["artifacts"]["anomalies"]["artifacts"]
+    assert artifact["uri"] == f"minio://mlpipeline/{RUN}/Probe/anomalies"
+    assert artifact["metadata"]["found"] == 0
+
+
+@pytest.mark.slow
+def test_an_expected_error_is_one_line_and_an_exit_status(tmp_path):
+    done = run_probe(tmp_path, "refuse")
+    assert done.returncode != 0
+    assert "error: the note is 'refuse'; give another" in done.stderr.splitlines()
+    assert not (tmp_path / "kfp_outputs/output_metadata.json").exists()

@@ -1,0 +1,236 @@
+"""The Evaluator's executor on real artifacts, against scikit-learn on the same predictions."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from components import evaluations, prediction_table
+from components.prediction_table import encoded_images
+from components.published_models import model_fingerprint
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+pytestmark = pytest.mark.slow
+
+PLACES = [("CSIRO", "Minstrel"), ("CSIRO", "Rock"), ("Merck", "Rock")]
+
+
+def drops(record, count=90):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 255, [count, 3])
+    labels = rng.integers(0, 4, count)
+    labels[::2] = np.where(colours[::2, 0] > 130, 1, np.where(colours[::2, 1] > 130, 2, 3))
+    made = []
+    for index in range(count):
+        institution, imager = PLACES[index % 3]
+        made.append(record(index, int(labels[index]), institution=institution, imager=imager, colour=colours[index]))
+    return made
+
+
+def judge(folder, examples, model, thresholds, beam_args=()):
+    from tfx.types import standard_artifacts
+
+    from components.steps.evaluator import Executor
+
+    def made(kind, name):
+        artifact = kind()
+        artifact.uri = str(folder / name)
+        return artifact
+
+    evaluation = made(standard_artifacts.ModelEvaluation, "evaluation")
+    blessing = made(standard_artifacts.ModelBlessing, "blessing")
+    trained = standard_artifacts.Model()
+    trained.uri = str(model)
+    context = Executor.Context(beam_pipeline_args=list(beam_args), tmp_dir=str(folder / "tmp"), unique_id="1")
+    Executor(context).Do(
+        {"examples": [examples], "model": [trained]},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        {
+            "thresholds": json.dumps(thresholds),
+            "classes": json.dumps(CLASSES),
+            "auc_classes": json.dumps(["Crystals", "Precipitate"]),
+            "split": "eval",
+            "batch_size": 16,
+        },
+    )
+    return evaluation, blessing
+
+
+def predictions(model, examples):
+    import tensorflow as tf
+
+    score = tf.saved_model.load(str(model / "Format-Serving")).signatures["serving_examples"]
+    serialized = tf.constant([example.SerializeToString() for example in examples])
+    labels = [example.features.feature["image/class/label"].int64_list.value[0] for example in examples]
+    return np.array(labels), score(examples=serialized)["scores"].numpy()
+
+
+def check_against_sklearn(found, labels, scores):
+    guesses = scores.argmax(axis=1)
+    every = range(len(CLASSES))
+    matrix = sklearn.metrics.confusion_matrix(labels, guesses, labels=every)
+    assert found["confusion_matrix"] == matrix.tolist()
+    assert found["count"] == len(labels)
+    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, guesses))
+    precision, recall, _, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, guesses, labels=every, zero_division=np.nan
+    )
+    for index, name in enumerate(CLASSES):
+        for kind, values in (("precision", precision), ("recall", recall)):
+            got = found[f"{kind}/{name}"]
+            assert np.isnan(values[index]) if got is None else got == pytest.approx(values[index])
+    for name in ("Crystals", "Precipitate"):
+        index = CLASSES.index(name)
+        auc = sklearn.metrics.roc_auc_score(labels == index, scores[:, index])
+        assert found[f"auc/{name}"] == pytest.approx(auc, abs=1e-9)
+
+
+def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, write_examples, record, colour_model):
+    made = drops(record)
+    artifact = write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=3)
+    evaluation, blessing = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3, "recall/Crystals": 0.3})
+    found = evaluations.slice_metrics(evaluation.uri)
+    labels, scores = predictions(colour_model, made)
+    places = np.array([PLACES[index % 3] for index in range(len(made))])
+    assert set(found["slices"]["institution"]) == {"CSIRO", "Merck"}
+    assert set(found["slices"]["imager"]) == {"Minstrel", "Rock"}
+    check_against_sklearn(found["slices"]["overall"]["all"], labels, scores)
+    for column, kind in enumerate(("institution", "imager")):
+        for value, slice_found in found["slices"][kind].items():
+            chosen = places[:, column] == value
+            check_against_sklearn(slice_found, labels[chosen], scores[chosen])
+    crossed = found["slices"]["institution × imager"]
+    assert set(crossed) == {"CSIRO × Minstrel", "CSIRO × Rock", "Merck × Rock"}
+    for value, slice_found in crossed.items():
+        chosen = (places == value.split(" × ")).all(axis=1)
+        check_against_sklearn(slice_found, labels[chosen], scores[chosen])
+    assert found["blessed"] is True and found["failures"] == []
+    assert found["model"] == model_fingerprint(colour_model / "Format-Serving")
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_tfma_reads_what_was_found(tmp_path, write_examples, record, colour_model):
+    import tensorflow_model_analysis as tfma
+
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 30)})
+    evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.99, "recall/Crystals": 0.0})
+    slices = evaluations.slice_metrics(evaluation.uri)["slices"]
+    read = tfma.load_eval_result(evaluation.uri)
+    by_key = {key: values[""][""] for key, values in read.slicing_metrics}
+    assert len(by_key) == sum(len(found) for found in slices.values()) == 1 + 2 + 2 + 3
+    for key, found in (
+        ((), slices["overall"]["all"]),
+        ((("imager", "Rock"),), slices["imager"]["Rock"]),
+        ((("institution", "Merck"), ("imager", "Rock")), slices["institution × imager"]["Merck × Rock"]),
+    ):
+        told = {name: value.get("doubleValue") for name, value in by_key[key].items()}
+        assert told["example_count"] == found["count"]
+        for name in ("accuracy", "recall/Crystals", "auc/Precipitate"):
+            assert told[name] == found[name]
+    plots = {key: values[""][""] for key, values in read.plots}
+    entries = plots[()]["multiClassConfusionMatrixAtThresholds"]["matrices"][0]["entries"]
+    assert sum(entry.get("numWeightedExamples", 0) for entry in entries) == 30
+    validation = tfma.load_validation_result(evaluation.uri)
+    assert not validation.validation_ok
+    (failed,) = validation.metric_validations_per_slice
+    assert [failure.metric_key.name for failure in failed.failures] == ["accuracy"]
+    assert [one.num_matching_slices for one in validation.validation_details.slicing_details] == [1]
+
+
+def test_scores_that_are_no_numbers_are_an_error_that_names_the_record(tmp_path, write_examples, record, colour_model):
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(colour_model / "Format-Serving"))
+    (weights,) = (one for one in model.signatures["serving_examples"].variables if one.shape == [3, 4])
+    weights.assign(np.full([3, 4], np.nan))
+    shutil.copytree(colour_model, tmp_path / "diverged")
+    tf.saved_model.save(model, str(tmp_path / "diverged/Format-Serving"), signatures=model.signatures)
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 8)})
+    with pytest.raises(InputError, match=r"gives record 0 of data_tfrecord\S+ scores that are not finite \(nan, nan"):
+        judge(tmp_path, artifact, tmp_path / "diverged", {"accuracy": 0.3})
+
+
+def test_the_table_has_every_example_its_scores_and_the_way_to_its_image(
+    tmp_path, write_examples, record, colour_model
+):
+    made = drops(record)
+    artifact = write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=3)
+    evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
+    table = prediction_table.read(evaluation.uri)
+    assert list(zip(table["shard"], table["index"], strict=True)) == [
+        (f"data_tfrecord-{shard:05d}-of-00003.gz", index) for shard in range(3) for index in range(30)
+    ]
+    order = [shard + 3 * index for shard in range(3) for index in range(30)]
+    labels, scores = predictions(colour_model, made)
+    assert table["image_id"].tolist() == order
+    assert table["filename"].tolist() == [f"{index}.jpg" for index in order]
+    assert table["label"].tolist() == labels[order].tolist()
+    assert list(zip(table["institution"], table["imager"], strict=True)) == [PLACES[index % 3] for index in order]
+    np.testing.assert_allclose(prediction_table.scores_of(table), scores[order], atol=1e-6)
+    chosen = table.iloc[[71, 3, 40, 3]]
+    expected = [
+        made[index].features.feature["image/encoded"].bytes_list.value[0] for index in chosen["image_id"].tolist()
+    ]
+    assert encoded_images(artifact.uri, "eval", chosen) == expected
+
+
+def test_a_missed_threshold_is_named_with_its_value(tmp_path, write_examples, record, colour_model, caplog):
+    made = drops(record, 30)
+    artifact = write_examples(tmp_path / "examples", {"eval": made})
+    evaluation, blessing = judge(tmp_path, artifact, colour_model, {"accuracy": 0.99, "recall/Crystals": 0.0})
+    labels, scores = predictions(colour_model, made)
+    accuracy = sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1))
+    found = evaluations.slice_metrics(evaluation.uri)
+    assert found["failures"] == [f"accuracy is {accuracy:.4f}, and at least 0.99 is wanted"]
+    assert found["blessed"] is False
+    assert found["failures"][0] in caplog.text
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert not (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_without_thresholds_nothing_is_blessed(tmp_path, write_examples, record, colour_model):
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 6)})
+    evaluation, blessing = judge(tmp_path, artifact, colour_model, {})
+    assert evaluations.slice_metrics(evaluation.uri)["blessed"] is False
+    assert blessing.get_int_custom_property("blessed") == 0
+
+
+def test_an_empty_split_cannot_judge(tmp_path, write_examples, colour_model):
+    artifact = write_examples(tmp_path / "examples", {"eval": []})
+    with pytest.raises(InputError, match="no examples"):
+        judge(tmp_path, artifact, colour_model, {"accuracy": 0.1})
+
+
+def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, colour_model):
+    """Serialized as a distributed runner would."""
+    made = drops(record, 40)
+    artifact = write_examples(tmp_path / "examples", {"eval": made}, shards=4)
+    arguments = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.1}, arguments)
+    check_against_sklearn(
+        evaluations.slice_metrics(evaluation.uri)["slices"]["overall"]["all"], *predictions(colour_model, made)
+    )
+
+
+def test_the_training_run_gets_every_slice_the_verdict_and_the_figure(tmp_path, write_examples, record, colour_model):
+    from components import mlflow_runs
+
+    store = mlflow_runs.local_store(tmp_path / "mlflow")
+    run = mlflow_runs.open_run(store, "marco", "judged", "judged")
+    shutil.copytree(colour_model, tmp_path / "model")
+    content = {"mlflow_run_id": run.run_id, "tracking_uri": store}
+    (tmp_path / "model" / mlflow_runs.TRAINING_FILE).write_text(json.dumps(content))
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 30)})
+    evaluation, _ = judge(tmp_path, artifact, tmp_path / "model", {"accuracy": 0.99})
+    found = mlflow_runs.connect(store).get_run(run.run_id)
+    slices = evaluations.slice_metrics(evaluation.uri)["slices"]
+    assert found.data.metrics["eval/accuracy"] == slices["overall"]["all"]["accuracy"]
+    assert found.data.metrics["eval/imager/Rock/accuracy"] == slices["imager"]["Rock"]["accuracy"]
+    assert found.data.metrics["eval/institution/Merck/recall/Other"] == slices["institution"]["Merck"]["recall/Other"]
+    assert found.data.tags["blessed"] == "false"
+    assert "accuracy is" in found.data.tags["failures"]
+    assert [file.path for file in mlflow_runs.connect(store).list_artifacts(run.run_id)] == ["confusion_matrix.png"]

@@ -1,0 +1,76 @@
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def run_gate(artifact, folder, **domains):
+    from tfx.components.statistics_gen import executor as statistics_executor
+    from tfx.types import artifact_utils, standard_artifacts
+
+    from components.steps.schema import CuratedSchema, ValidatorExecutor, stats_options
+    from components.steps.schema import SchemaExecutor as SchemaExecutor
+
+    def made(kind, name):
+        result = kind()
+        result.uri = str(folder / name)
+        return result
+
+    schema, statistics = made(standard_artifacts.Schema, "schema"), made(standard_artifacts.ExampleStatistics, "stats")
+    anomalies = made(standard_artifacts.ExampleAnomalies, "anomalies")
+    SchemaExecutor().Do({}, {"schema": [schema]}, dict(CuratedSchema(**domains).exec_properties))
+    statistics_executor.Executor().Do(
+        {"examples": [artifact]},
+        {"statistics": [statistics]},
+        {"stats_options_json": stats_options().to_json(), "exclude_splits": "[]"},
+    )
+    ValidatorExecutor().Do(
+        {"statistics": [statistics], "schema": [schema]}, {"anomalies": [anomalies]}, {"exclude_splits": "[]"}
+    )
+    assert artifact_utils.decode_split_names(anomalies.split_names) == ["train", "eval"]
+    return statistics
+
+
+@pytest.fixture
+def good(record):
+    return [record(index, index % 4) for index in range(8)]
+
+
+def test_good_examples_pass_and_no_image_bytes_are_in_the_statistics(tmp_path, write_examples, good):
+    import tensorflow_data_validation as tfdv
+
+    artifact = write_examples(tmp_path / "examples", {"train": good, "eval": good[:4]})
+    run_gate(artifact, tmp_path, institutions=["CSIRO"], imagers=["Minstrel"])
+    statistics = tfdv.load_stats_binary(str(tmp_path / "stats/Split-train/FeatureStats.pb"))
+    names = {feature.path.step[0] for feature in statistics.datasets[0].features}
+    assert "image/encoded" not in names
+    assert {"image/class/label", "institution"} <= names
+    assert statistics.datasets[0].num_examples == 8
+
+
+def test_anomalies_stop_the_run_and_are_named(tmp_path, write_examples, record, good):
+    from marco_model.errors import InputError
+
+    bad = [
+        record(100, 1, **{"image/class/label": 7}),
+        record(101, 1, **{"image/class/text": b"Fog"}),
+        record(102, 1, institution="Atlantis"),
+        record(103, 1, without="imager"),
+        record(104, 1, **{"image/width": 3}),
+    ]
+    artifact = write_examples(tmp_path / "examples", {"train": good, "eval": good + bad})
+    with pytest.raises(InputError) as raised:
+        run_gate(artifact, tmp_path, institutions=["CSIRO"])
+    message = str(raised.value)
+    assert "split eval" in message and "split train" not in message
+    for name in ("image/class/label", "image/class/text", "institution", "imager", "image/width"):
+        assert name in message
+    assert "Atlantis" in message and "Fog" in message
+    assert "mend the data" in message and "\n" not in message
+
+
+def test_an_empty_split_stops_the_run(tmp_path, write_examples, good):
+    from marco_model.errors import InputError
+
+    artifact = write_examples(tmp_path / "examples", {"train": good, "eval": []})
+    with pytest.raises(InputError, match="split eval"):
+        run_gate(artifact, tmp_path)

@@ -1,0 +1,56 @@
+import hashlib
+import pathlib
+
+import pytest
+
+from components.steps import schema
+
+
+def test_a_changed_schema_changes_the_fingerprint():
+    text = pathlib.Path(schema.__file__).with_name("schema.pbtxt").read_bytes()
+    assert schema.fingerprint() == hashlib.sha256(text).hexdigest()
+
+
+def test_statistics_are_taken_of_all_but_the_image_bytes():
+    from marco_data import contract
+
+    features = set(contract.BYTES_FEATURES + contract.INT_FEATURES) | {"institution", "imager"}
+    assert set(schema.statistics_features()) == features - {contract.ENCODED}
+
+
+@pytest.mark.slow
+def test_the_component_writes_a_schema_that_tfx_reads(tmp_path):
+    from tfx.types import standard_artifacts
+    from tfx.utils import io_utils
+
+    from components.steps.schema import CuratedSchema, SchemaExecutor
+
+    component = CuratedSchema(institutions=["Merck", "CSIRO"], classes=["Hit", "Miss", "Unsure"])
+    artifact = standard_artifacts.Schema()
+    artifact.uri = str(tmp_path)
+    SchemaExecutor().Do({}, {"schema": [artifact]}, dict(component.exec_properties))
+    schema = io_utils.SchemaReader().read(str(tmp_path / "schema.pbtxt"))
+    domains = {feature.name: list(feature.string_domain.value) for feature in schema.feature}
+    assert domains["institution"] == ["CSIRO", "Merck"]
+    assert domains["imager"] == []
+    assert domains["image/class/text"] == ["Hit", "Miss", "Unsure"]
+    assert next(feature for feature in schema.feature if feature.name == "image/class/label").int_domain.max == 2
+
+
+@pytest.mark.slow
+def test_transform_parses_examples_by_the_schema():
+    """As TFX's Transform and Trainer do: every feature is a dense scalar."""
+    from tensorflow_transform.tf_metadata import schema_utils
+
+    spec = schema_utils.schema_as_feature_spec(schema.curated_schema()).feature_spec
+    assert {name: feature.shape for name, feature in spec.items()} == {name: [] for name in spec}
+    assert "image/encoded" in spec
+
+
+def test_the_schemas_own_classes_are_the_four():
+    from marco_model.labels import CLASSES
+
+    features = {feature.name: feature for feature in schema.curated_schema().feature}
+    assert features["image/class/text"].string_domain.value == list(CLASSES)
+    assert features["image/class/label"].int_domain.max == len(CLASSES) - 1
+    assert schema.curated_schema(classes=CLASSES) == schema.curated_schema()

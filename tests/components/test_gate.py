@@ -1,0 +1,211 @@
+"""The decision by construction: two models whose true accuracies are known, judged on simulated images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from components.gate import BETTER, NOT_WORSE, SLICE, decide
+from components.settings import Rules, percent
+from marco_model.errors import InputError
+from marco_model.labels import CLASSES
+
+IMAGES, SEEDS = 8_000, 100
+IMAGERS = {"Rock Imager": 0.5, "Minstrel": 0.25, "home system": 0.15, "Rock Imager 2": 0.1}
+INSTITUTIONS = {"CSIRO": 0.4, "HWMRI": 0.2, "Merck": 0.2, "BMS": 0.1, "GSK": 0.1}
+CRYSTALS, CHAMPION = 0.125, 0.9
+
+
+class Truth(NamedTuple):
+    """How much more often the candidate is right than the champion: in general, on one imager, on crystals."""
+
+    difference: float
+    imager: float | None = None
+    crystals: float | None = None
+    churn: float = 0.06
+    on: str = "Rock Imager 2"
+
+
+def images(rng, count=IMAGES):
+    slices = {
+        "institution": rng.choice(list(INSTITUTIONS), count, p=list(INSTITUTIONS.values())),
+        "imager": rng.choice(list(IMAGERS), count, p=list(IMAGERS.values())),
+    }
+    return slices, rng.random(count) < CRYSTALS
+
+
+def labelled(rng, truth, slices, positive):
+    """Returns which images the candidate and the champion label right.
+
+    The two disagree on a share `churn` of the images, and the champion is right on 90 % of all.
+    """
+    difference = np.full(len(positive), truth.difference)
+    if truth.imager is not None:
+        difference[slices["imager"] == truth.on] = truth.imager
+    if truth.crystals is not None:
+        difference[positive] = truth.crystals
+    gained, lost = (truth.churn + difference) / 2, (truth.churn - difference) / 2
+    drawn = rng.random(len(positive))
+    champion = drawn < CHAMPION
+    candidate = (champion & (drawn >= lost)) | (~champion & (drawn < CHAMPION + gained))
+    return candidate, champion
+
+
+def promoted(truth, seeds=SEEDS, count=IMAGES, rules=None):
+    """Returns how many of the simulated candidates replace the champion."""
+    total = 0
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        slices, positive = images(rng, count)
+        candidate, champion = labelled(rng, truth, slices, positive)
+        total += decide(candidate, champion, positive=positive, slices=slices, rules=rules or Rules()).blessed
+    return total
+
+
+EQUAL, BETTER_EVERYWHERE = Truth(0.0), Truth(0.02)
+FALSE = {
+    "equal": EQUAL,
+    "one noise apart, no better": Truth(0.0, churn=0.005),
+    "better, but 5 points worse on the smallest imager": Truth(0.03, imager=-0.05, churn=0.09),
+    "better, but 5 points worse on the largest imager": Truth(0.05, imager=-0.05, churn=0.09, on="Rock Imager"),
+    "better, but 5 points fewer crystals": Truth(0.03, crystals=-0.05, churn=0.09),
+    "better, but 3 points fewer crystals": Truth(0.03, crystals=-0.03, churn=0.09),
+    "worse": Truth(-0.01),
+}
+
+
+@pytest.mark.parametrize("truth", FALSE.values(), ids=FALSE)
+def test_at_most_five_of_a_hundred_are_promoted_that_should_not_be(truth):
+    assert promoted(truth) <= 5
+
+
+def test_a_better_model_is_promoted():
+    assert promoted(BETTER_EVERYWHERE) >= 97
+
+
+def test_a_better_model_that_finds_just_as_many_crystals_is_promoted():
+    assert promoted(Truth(0.03, crystals=0.0, churn=0.09)) >= 80
+
+
+def test_an_identical_model_is_never_promoted():
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        slices, positive = images(rng)
+        right = rng.random(IMAGES) < CHAMPION
+        decision = decide(right, right, positive=positive, slices=slices, rules=Rules())
+        assert not decision.blessed
+        (reason,) = decision.reasons
+        assert reason.startswith("no evidence that it is better than the champion: accuracy")
+
+
+def test_a_few_hundred_images_promote_no_equal_model_either():
+    assert promoted(EQUAL, count=300) <= 5
+
+
+def judged(gained, lost, count, rules=None, slices=None, positive=None):
+    """Decides where the first images are gains, the next are losses, and both are right on the rest."""
+    candidate, champion = np.ones(count, bool), np.ones(count, bool)
+    champion[:gained] = False
+    candidate[gained : gained + lost] = False
+    given = slices or {"imager": np.full(count, "Rock Imager")}
+    return decide(candidate, champion, positive=positive, slices=given, rules=rules or Rules())
+
+
+def test_every_check_says_what_it_compared():
+    positive = np.arange(1000) < 200
+    decision = judged(60, 10, 1000, positive=positive)
+    assert decision.blessed
+    assert [(check.kind, check.name) for check in decision.checks] == [
+        (BETTER, "accuracy"),
+        (BETTER, "recall/Crystals"),
+        (NOT_WORSE, "accuracy"),
+        (NOT_WORSE, "recall/Crystals"),
+        (SLICE, "imager/Rock Imager"),
+    ]
+    for check in decision.checks:
+        assert check.count == (200 if check.name.startswith("recall") else 1000)
+        assert check.difference == pytest.approx(check.candidate - check.champion)
+        assert check.low < check.difference < check.high
+        assert check.passed == (check.difference >= check.limit)
+    assert decision.checks[0].difference == pytest.approx(0.05)
+    assert decision.reasons[0].startswith("better than the champion: accuracy 94.00% → 99.00% of 1,000 images")
+
+
+def test_a_fall_is_told_with_its_slice_its_size_and_its_interval():
+    count = 2000
+    imager = np.where(np.arange(count) < 1500, "Rock Imager", "Minstrel")
+    candidate, champion = np.ones(count, bool), np.ones(count, bool)
+    champion[:300] = False
+    candidate[1500:1560] = False
+    decision = decide(candidate, champion, positive=None, slices={"imager": imager}, rules=Rules())
+    assert not decision.blessed
+    (reason,) = decision.reasons
+    assert reason.startswith(
+        "accuracy on imager Minstrel fell by 12.00% (100.00% → 88.00% of 500 images; 95% interval -1"
+    )
+    assert reason.endswith("beyond chance, and not shown to be less than 3.0%")
+
+
+def test_a_small_fall_that_is_beyond_chance_is_allowed_where_it_is_shown_to_be_within_the_margin():
+    slices = {"imager": np.where(np.arange(80_000) < 40_000, "a", "b")}
+    candidate, champion = np.ones(80_000, bool), np.ones(80_000, bool)
+    champion[:3000] = False
+    candidate[40_000:40_400] = False
+    decision = decide(candidate, champion, positive=None, slices=slices, rules=Rules())
+    fallen = decision.checks[-1]
+    assert (fallen.name, fallen.high < 0, fallen.passed) == ("imager/b", True, True)
+    assert decision.blessed
+    strict = decide(candidate, champion, positive=None, slices=slices, rules=Rules(slice_margin=0.005))
+    assert not strict.blessed
+
+
+def test_a_slice_of_few_images_is_shown_and_not_judged():
+    slices = {"imager": np.where(np.arange(1000) < 990, "many", "few")}
+    candidate, champion = np.ones(1000, bool), np.ones(1000, bool)
+    champion[:100], candidate[990:] = False, False
+    decision = decide(candidate, champion, positive=None, slices=slices, rules=Rules())
+    few = next(check for check in decision.checks if check.name == "imager/few")
+    assert (few.count, few.limit, few.passed) == (10, None, True)
+    assert decision.blessed
+    assert not decide(candidate, champion, positive=None, slices=slices, rules=Rules(smallest_slice=10)).blessed
+
+
+def test_without_images_of_the_class_its_recall_cannot_be_checked_and_the_champion_stays():
+    decision = judged(60, 10, 1000, positive=np.zeros(1000, bool))
+    assert [check.name for check in decision.checks if check.kind == BETTER] == ["accuracy"]
+    (recall,) = [check for check in decision.checks if check.name == "recall/Crystals"]
+    assert (recall.kind, recall.count, recall.limit, recall.passed) == (NOT_WORSE, 0, None, False)
+    assert (decision.blessed, len(decision.reasons)) == (False, 1)
+    assert decision.reasons[0].startswith("recall/Crystals could not be checked: no image of that class")
+    assert judged(60, 10, 1000, positive=None).blessed
+
+
+@pytest.mark.parametrize(("confidence", "told"), [(0.95, "95%"), (0.996, "99.6%"), (0.99999, "99.999%")])
+def test_a_confidence_is_told_with_all_its_digits(confidence, told):
+    assert percent(confidence) == told
+    decision = judged(0, 100, 1000, rules=Rules(confidence=confidence))
+    assert f"{told} interval" in decision.reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"confidence": 1.0}, "gate.confidence is 1.0"),
+        ({"caution": 0.0}, "gate.caution is 0.0"),
+        ({"slice_margin": -0.1}, "gate.slice_margin is -0.1"),
+        ({"smallest_slice": 0}, "gate.smallest_slice is 0"),
+    ],
+)
+def test_rules_out_of_range_are_refused_by_name(values, named):
+    with pytest.raises(ValueError, match=named):
+        Rules(**values)
+
+
+def test_the_class_of_the_recall_is_crystals_where_there_is_one():
+    assert Rules().recall_index(CLASSES) == CLASSES.index("Crystals")
+    assert Rules().recall_index(("hit", "miss")) is None
+    assert Rules(recall_class="hit").recall_index(("hit", "miss")) == 0
+    with pytest.raises(InputError, match="'Crystals' is no class; choose from hit, miss"):
+        Rules(recall_class="Crystals").recall_index(("hit", "miss"))

@@ -1,0 +1,69 @@
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pytest
+
+from components import prediction_table
+from marco_model.errors import InputError
+
+
+def table(rows=5, classes=3):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "shard": [f"data-{row % 2}.gz" for row in range(rows)],
+            "index": np.arange(rows, dtype=np.int32),
+            "image_id": np.arange(rows) + 2**40,
+            "filename": [f"é{row}.jpg" for row in range(rows)],
+            "label": np.arange(rows, dtype=np.int16) % classes,
+            "institution": "CSIRO",
+            "imager": "Rigaku Minstrel",
+            "scores": list(rng.random([rows, classes]).astype(np.float32)),
+        }
+    )
+
+
+def test_what_is_read_is_what_was_written_in_order(tmp_path):
+    made = table()
+    prediction_table.write(made.sample(frac=1, random_state=1), tmp_path / "predictions.parquet")
+    found = prediction_table.read(str(tmp_path))
+    assert list(zip(found["shard"], found["index"], strict=True)) == [
+        ("data-0.gz", 0),
+        ("data-0.gz", 2),
+        ("data-0.gz", 4),
+        ("data-1.gz", 1),
+        ("data-1.gz", 3),
+    ]
+    again = made.iloc[found["index"]]
+    for column in ("image_id", "filename", "label", "institution", "imager"):
+        assert found[column].tolist() == again[column].tolist()
+    np.testing.assert_array_equal(
+        prediction_table.scores_of(found), prediction_table.scores_of(made)[found["index"].to_numpy()]
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
+
+
+def test_the_types_of_the_columns(tmp_path):
+    prediction_table.write(table(), tmp_path / "predictions.parquet")
+    schema = pyarrow.parquet.read_schema(tmp_path / "predictions.parquet")
+    found = {name: str(schema.field(name).type) for name in schema.names if name != "scores"}
+    assert found == {
+        "shard": "string",
+        "index": "int32",
+        "image_id": "int64",
+        "filename": "string",
+        "label": "int16",
+        "institution": "string",
+        "imager": "string",
+    }
+    assert schema.field("scores").type.value_type == pyarrow.float32()
+
+
+def test_no_examples_make_an_empty_table(tmp_path):
+    prediction_table.write(table(0), tmp_path / "predictions.parquet")
+    assert prediction_table.scores_of(prediction_table.read(str(tmp_path))).shape == (0, 0)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"predictions\.parquet is missing"):
+        prediction_table.read(str(tmp_path))

@@ -1,0 +1,93 @@
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from components.search import RecipeTuner, oracle, search_job, search_space, trial_job
+from components.settings import Tuning
+from components.trainer.run import with_best
+from marco_model.errors import Interrupted
+from marco_model.recipe import Engine
+
+spec = importlib.util.spec_from_file_location("trainer_jobs", pathlib.Path(__file__).parent / "trainer" / "test_job.py")
+trainer_jobs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(trainer_jobs)
+small_job = trainer_jobs.small_job
+
+SPACE = {
+    "recipe.learning_rate": {"min": 1e-4, "max": 1e-1, "sampling": "log"},
+    "recipe.batch_size": {"min": 2, "max": 8},
+    "network.variant": {"choices": ["paper", "released"]},
+}
+
+
+@pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])
+def test_oracles_suggest_values_of_the_fields_types_within_their_limits(name, tmp_path):
+    suggesting = oracle(Tuning(space=SPACE, oracle=name, trials=4), "study")
+    suggesting._set_project_dir(str(tmp_path), "search")
+    for _ in range(4):
+        values = suggesting.create_trial("tuner0").hyperparameters.values
+        assert 1e-4 <= values["recipe.learning_rate"] <= 1e-1
+        assert values["recipe.batch_size"] in range(2, 9)
+        assert type(values["recipe.batch_size"]) is int
+        assert values["network.variant"] in ("paper", "released")
+
+
+def test_a_trial_is_the_job_with_other_values_and_a_place_of_its_own(small_job):
+    job = trial_job(small_job, {"recipe.momentum": 0.5, "tuner/bracket": 1, "network.variant": "released"}, 40, "3")
+    assert (job.recipe.steps, job.recipe.evaluate_every, job.recipe.momentum) == (40, 4, 0.5)
+    assert job.recipe.learning_rate == small_job.recipe.learning_rate
+    assert job.network.variant == "released"
+    assert job.checkpoints == f"{small_job.checkpoints}/trial-3"
+    assert job.key != small_job.key
+
+
+def test_another_space_is_another_search_and_more_trials_are_the_same(small_job):
+    one, more, other = (
+        search_job(small_job, Tuning(space=SPACE, trials=trials, steps=steps))
+        for trials, steps in ((4, 10), (5, 10), (4, 20))
+    )
+    assert one == more
+    assert len({one.key, other.key, small_job.key}) == 3
+    assert one.checkpoints != other.checkpoints
+
+
+def test_the_trainer_takes_the_best_values_and_leaves_the_searchs_own():
+    config = {"recipe": {"momentum": 0.9, "steps": 5}, "network": {"variant": "paper"}}
+    found = {"values": {"recipe.momentum": 0.5, "tuner/epochs": 3}}
+    assert with_best(config, found) == {"recipe": {"momentum": 0.5, "steps": 5}, "network": {"variant": "paper"}}
+    assert with_best(config, None) == config
+    assert config["recipe"]["momentum"] == 0.9
+
+
+@pytest.mark.slow
+def test_a_search_finds_the_better_rate_and_goes_on_after_it_was_stopped(small_job, monkeypatch):
+    job = dataclasses.replace(small_job, engine=Engine())
+    tuning = Tuning(
+        space={"recipe.learning_rate": {"choices": [1e-12, 0.003, 1e30]}}, oracle="random", trials=3, steps=20
+    )
+    assert search_space(tuning).space[0].values == [1e-12, 0.003, 1e30]
+    begun = []
+
+    def stopped_in_the_second(job, *rest):
+        begun.append(job.recipe.learning_rate)
+        if len(begun) == 2:
+            raise Interrupted("stopped", 15)
+        return train(job, *rest)
+
+    from components.trainer import training_job
+
+    train = training_job.train
+    monkeypatch.setattr(training_job, "train", stopped_in_the_second)
+    with pytest.raises(Interrupted):
+        RecipeTuner(oracle(tuning, "study"), job, tuning.steps).search(verbose=0)
+    again = RecipeTuner(oracle(tuning, "study"), job, tuning.steps)
+    again.search(verbose=0)
+    again.results_summary()
+    assert begun[1] == begun[2], "the trial that was stopped is taken up"
+    assert sorted(begun[:1] + begun[2:]) == [1e-12, 0.003, 1e30]
+    assert again.get_best_hyperparameters()[0].values == {"recipe.learning_rate": 0.003}
+    states = [json.loads(path.read_text()) for path in pathlib.Path(job.checkpoints).glob("search/trial_*/trial.json")]
+    assert sorted(state["status"] for state in states) == ["COMPLETED", "COMPLETED", "FAILED"]

@@ -1,0 +1,152 @@
+"""The component's executor, from a published SavedModel in a bucket to an endpoint that serves it."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from components import published_models
+from components.published_models import RECORD_FILE
+from components.vertex import golden, rollout
+from components.vertex.golden import GoldenFailed, Image
+from components.vertex.options import Endpoint, Vertex
+from marco_model import store
+from marco_model.errors import InputError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def published(gcs, colour_model):
+    """Publishes the colour model to a bucket and returns its URI."""
+    gcs.bucket("models")
+    note = {"model": "x", "mlflow_run_id": "0123abcd"}
+    return published_models.publish(colour_model / "Format-Serving", "gs://models/marco", note).path
+
+
+@pytest.fixture
+def serving(world, colour_model):
+    """The stand-in answers as TensorFlow Serving would with the same SavedModel."""
+    from marco_model.load import load
+
+    classifier = load(colour_model / "Format-Serving")
+
+    def score(content, uri):
+        scores = classifier.score([content])[0]
+        return {"scores": [float(one) for one in scores], "classes": list(classifier.classes)}
+
+    world.service.score = score
+    return world
+
+
+def run(world, tmp_path, uri, write_examples, record, **endpoint):
+    """Runs the executor as TFX would and returns what it recorded."""
+    from tfx.types import standard_artifacts
+
+    from components.artifacts import Deployment
+    from components.steps.endpoint_pusher import Executor
+
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 90)]
+    examples = tmp_path / "examples"
+    shutil.rmtree(examples, ignore_errors=True)
+    records = [record(number, number % 4, colour=colours[number % 4]) for number in range(12)]
+    pushed, deployment = standard_artifacts.PushedModel(), Deployment()
+    pushed.uri, deployment.uri = str(tmp_path / "pushed"), str(tmp_path / "deployment")
+    (tmp_path / "pushed").mkdir(exist_ok=True)
+    (tmp_path / "pushed" / RECORD_FILE).write_text(json.dumps({"pushed": uri is not None, "path": uri}))
+    properties = {
+        "vertex": json.dumps(dataclasses.asdict(world.api.place)),
+        "endpoint": json.dumps(dataclasses.asdict(Endpoint("marco", **endpoint))),
+        "model_name": "marco",
+    }
+    executor = Executor()
+    executor.pace = world.api.pace
+    executor.Do(
+        {"pushed_model": [pushed], "examples": [write_examples(examples, {"eval": records})]},
+        {"deployment": [deployment]},
+        properties,
+    )
+    assert deployment.get_int_custom_property("deployed") == int(uri is not None)
+    return json.loads(pathlib.Path(deployment.uri, "deployment.json").read_text())
+
+
+def test_a_published_model_is_deployed_and_checked_by_the_evaluation_split(
+    serving, tmp_path, published, write_examples, record
+):
+    told = run(serving, tmp_path, published, write_examples, record)
+    assert told["deployed"] and told["version"] == "1" and told["traffic"] == {"1": 100}
+    assert told["uri"] == published == "gs://models/marco/1"
+    (version,) = serving.service.models["marco"]
+    assert version.labels["marco-run"] == "0123abcd"
+    predicts = sum(":predict" in one for one in serving.service.requests)
+    assert predicts == 2 * 8  # Eight images, on the endpoint of the check and on the real one.
+    changes = [one for one in serving.service.requests if not one.startswith("GET")]
+    assert run(serving, tmp_path, published, write_examples, record) == told
+    assert [one for one in serving.service.requests if not one.startswith("GET")] == changes
+
+
+def test_nothing_is_deployed_that_was_not_published(world, tmp_path, write_examples, record):
+    assert run(world, tmp_path, None, write_examples, record) == {"deployed": False}
+    assert world.service.requests == []
+
+
+def test_scores_a_little_off_are_found_out(serving, tmp_path, published, write_examples, record):
+    right = serving.service.score
+
+    def score(content, uri):
+        told = right(content, uri)
+        told["scores"][0] += 0.002
+        return told
+
+    serving.service.score = score
+    with pytest.raises(GoldenFailed, match=r"a score is off by 0.002, more than 0.001"):
+        run(serving, tmp_path, published, write_examples, record)
+    assert serving.traffic() == {}
+    run(serving, tmp_path, published, write_examples, record, tolerance=0.01)
+    assert serving.traffic() == {"1": 100}
+
+
+def test_golden_images_of_a_bucket_say_what_they_show(serving, published, jpeg, gcs, tmp_path):
+    gcs.bucket("golden")
+    for name, colour in {"Crystals/red.jpg": (200, 30, 30), "other/green.jpg": (30, 200, 30)}.items():
+        path = tmp_path / pathlib.Path(name).name
+        path.write_bytes(jpeg(colour))
+        store.upload(path, f"gs://golden/images/{name}")
+    images = golden.in_place("gs://golden/images")
+    assert [(one.name, one.shows) for one in images] == [("Crystals/red.jpg", "Crystals"), ("other/green.jpg", "other")]
+    with rollout.fetched(published) as (_, folder):
+        assert [one.label for one in rollout.expected(folder, images)] == ["Crystals", "Other"]
+    with pytest.raises(InputError, match="red shows Clear and the model says Crystals"):
+        wrong = [Image("red", images[0].content, "Clear")]
+        rollout.push_model(serving.api, Endpoint("marco"), "marco", published, lambda: wrong)
+    assert not serving.service.requests
+
+
+def test_a_model_on_this_machine_is_refused(world, colour_model):
+    with pytest.raises(InputError, match="is not on gs://, where Vertex AI takes models from"):
+        rollout.push_model(world.api, Endpoint("marco"), "marco", str(colour_model), list)
+
+
+def test_images_too_large_for_a_request_are_refused(tmp_path):
+    import numpy as np
+    from PIL import Image as Pillow
+
+    noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "noise.png")
+    with pytest.raises(InputError, match=r"noise\.png .* shrink it"):
+        golden.in_place(str(tmp_path))
+
+
+def test_drawn_images_are_of_all_classes_and_always_the_same():
+    first, second = golden.drawn(4), golden.drawn(4)
+    assert first == second
+    assert [one.name.split()[1] for one in first] == ["clear", "crystals", "other", "precipitate"]
+
+
+def test_where_a_project_is_is_checked():
+    with pytest.raises(ValueError, match=r"vertex\.location 'europe' is none"):
+        Vertex("crystals", "europe")
+    with pytest.raises(ValueError, match=r"endpoint\.traffic is \[50, 10\]"):
+        Endpoint("marco", traffic=(50, 10))

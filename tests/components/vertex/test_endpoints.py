@@ -1,0 +1,120 @@
+"""Names, labels and what is read from an endpoint: plain functions, on any input."""
+
+import re
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.vertex import endpoints, options
+from components.vertex.endpoints import Deployed, State
+from components.vertex.golden import tries_for
+from components.vertex.options import Endpoint
+
+BIG = Endpoint(
+    "marco",
+    machine_type="n1-standard-8",
+    accelerator="NVIDIA_TESLA_T4",
+    accelerators=2,
+    max_replicas=3,
+    service_account="me@crystals",
+)
+PLACE = "projects/1/locations/europe-west4"
+
+
+@given(st.text(max_size=200))
+def test_ids_and_labels_are_what_vertex_ai_takes(text):
+    assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", endpoints.identity(text))
+    assert endpoints.identity(text) == endpoints.identity(text)
+    assert re.fullmatch(r"[a-z0-9_-]{0,63}", endpoints.label(text))
+
+
+@given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
+def test_other_names_have_other_ids(one, other):
+    assert (endpoints.identity(one) == endpoints.identity(other)) == (one == other)
+
+
+@given(st.text(), st.text())
+def test_ids_of_deployed_models_are_ten_digits(version, etag):
+    assert re.fullmatch(r"[1-9]\d{9}", endpoints.deployed_id(version, etag))
+
+
+def test_a_model_with_traffic_is_asked_until_a_miss_is_one_in_a_million():
+    assert [tries_for(share) for share in (100, 50, 10)] == [1, 20, 132]
+    for share in range(1, 100):
+        assert (1 - share / 100) ** tries_for(share) <= 1.000001e-6 < (1 - share / 100) ** (tries_for(share) - 1)
+
+
+def test_of_one_version_the_older_deployment_is_left_by_a_change_of_machine():
+    for share, trial in ((0, None), (10, "a")):
+        told = endpoint({endpoints.SERVING: "b"}, ("a", "1", share), ("b", "1", 100 - share))
+        assert (told.canary.id if told.canary else None) == trial
+        told = endpoint({endpoints.SERVING: "a"}, ("a", "1", 100 - share), ("b", "1", share))
+        assert told.canary.id == "b"
+
+
+def endpoint(labels, *deployed):
+    told = tuple(
+        Deployed(key, "marco", version, share, f"2026-01-0{number}", "")
+        for number, (key, version, share) in enumerate(deployed, 1)
+    )
+    return State("endpoints/marco", "marco", "1", labels, told)
+
+
+def test_who_serves_and_who_is_on_trial():
+    serving, previous = endpoints.SERVING, endpoints.PREVIOUS
+    cases = [
+        (endpoint({}), None, None),
+        (endpoint({}, ("a", "1", 100)), "a", None),
+        (endpoint({}, ("a", "1", 0)), None, "a"),
+        (endpoint({serving: "a"}, ("a", "1", 10), ("b", "2", 90)), "a", "b"),
+        (endpoint({serving: "a"}, ("a", "1", 0), ("b", "2", 100)), "a", "b"),
+        (endpoint({serving: "b", previous: "1"}, ("a", "1", 0), ("b", "2", 100)), "b", None),
+        (endpoint({serving: "b", previous: "1"}, ("a", "1", 10), ("b", "2", 90)), "b", "a"),
+        (endpoint({serving: "gone"}, ("a", "1", 30), ("b", "2", 70)), "b", "a"),
+    ]
+    for told, serves, trial in cases:
+        assert (told.serving.id if told.serving else None, told.canary.id if told.canary else None) == (serves, trial)
+
+
+@given(st.lists(st.integers(0, 100), max_size=5))
+def test_the_split_names_only_models_with_traffic(shares):
+    told = endpoint({}, *((str(number), str(number), share) for number, share in enumerate(shares)))
+    assert all(told.split().values()) and sum(told.split().values()) == sum(shares)
+
+
+def test_the_commands_need_no_tfx():
+    told = (
+        "import sys, pipelines.cli, components.vertex.batch, pipelines.commands.deploy, "
+        "components.vertex.rollout, components.vertex.golden, pipelines.vertex_backend, "
+        "pipelines.commands.submit, pipelines.configuration; "
+        "print([one for one in ('tfx', 'tensorflow', 'kfp', 'google.cloud.aiplatform_v1') if one in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_message_is_read():
+    from google.cloud.aiplatform_v1 import types
+
+    message = types.Endpoint(
+        name=f"{PLACE}/endpoints/2",
+        etag="3",
+        deployed_models=[
+            {"id": "4", "model": f"{PLACE}/models/marco", "model_version_id": "5"},
+            {
+                "id": "6",
+                "model": f"{PLACE}/models/marco",
+                "model_version_id": "5",
+                **options.wanted_machine(BIG).message(),
+            },
+        ],
+        traffic_split={"4": 100},
+    )
+    one, other = endpoints.read_state(message).deployed
+    assert (one.id, one.model, one.version, one.share) == ("4", "marco", "5", 100)
+    assert options.kept_machine(BIG, one.machine) == BIG
+    assert other.machine == options.wanted_machine(BIG)
+    assert str(other.machine) == "n1-standard-8, 2 NVIDIA_TESLA_T4, 1 to 3 replicas, as me@crystals"
+    assert options.kept_machine(Endpoint("marco"), other.machine) == BIG

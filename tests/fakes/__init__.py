@@ -1,0 +1,1 @@
+"""Stand-ins for services that cannot run here, each written from the upstream source that it names."""

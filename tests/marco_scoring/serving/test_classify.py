@@ -1,0 +1,81 @@
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from marco_model.errors import InputError
+from marco_model.load import load
+from marco_scoring.serving.classify import Refused, Scored, classify, warm_up
+
+
+@pytest.fixture(scope="module")
+def classifier(small_model):
+    return load(small_model[0])
+
+
+def test_scores_and_probabilities_are_the_networks(classifier, encoded, small_model):
+    answers = classify(classifier, encoded)
+    np.testing.assert_allclose([one.scores for one in answers], small_model[1], atol=1e-3)
+    expected = softmax(np.log(small_model[1]) / 1.5, axis=1)
+    np.testing.assert_allclose([one.probabilities for one in answers], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [(0,), (2, 3), (0, 1, 2, 3, 4, 5)])
+def test_an_image_that_does_not_decode_costs_only_itself(classifier, encoded, small_model, bad):
+    images = [image[:30_000] if index in bad else image for index, image in enumerate(encoded)]
+    answers = classify(classifier, images)
+    assert [index for index, one in enumerate(answers) if isinstance(one, Refused)] == list(bad)
+    for index, one in enumerate(answers):
+        if isinstance(one, Refused):
+            assert one.reason.startswith("does not decode: ")
+        else:
+            np.testing.assert_allclose(one.scores, small_model[1][index], atol=1e-3)
+
+
+class Picky:
+    """A classifier that refuses some images though they decode; each score is the image's length."""
+
+    temperature = 1.0
+    metadata: ClassVar = {"name": "picky"}
+
+    def __init__(self, refused):
+        self.refused = refused
+
+    def score(self, images):
+        if any(image in self.refused for image in images):
+            raise InputError("too picky")
+        return np.float32([[1 / len(image), 1 - 1 / len(image)] for image in images])
+
+
+def test_what_decodes_and_is_refused_all_the_same_costs_only_itself(encoded):
+    answers = classify(Picky([encoded[1]]), encoded[:3])
+    assert answers[1] == Refused("too picky")
+    for index in (0, 2):
+        assert isinstance(answers[index], Scored)
+        assert answers[index].scores[0] == pytest.approx(1 / len(encoded[index]))
+
+
+def test_the_published_graph_never_sees_what_does_not_decode(encoded):
+    class Published(Picky):
+        metadata: ClassVar = {}
+
+    cut = encoded[1][:30_000]
+    answers = classify(Published([cut]), [encoded[0], cut, encoded[2]])
+    assert [type(one) for one in answers] == [Scored, Refused, Scored]
+    assert answers[1].reason.startswith("does not decode: ")
+    assert [type(one) for one in classify(Published([cut]), [cut])] == [Refused]
+    assert classify(Published([encoded[0]]), encoded[:2])[0] == Refused("too picky")
+
+
+def test_warming_up_scores_one_and_a_whole_batch():
+    class Counting(Picky):
+        sizes = ()
+
+        def score(self, images):
+            self.sizes += (len(images),)
+            return super().score(images)
+
+    counting = Counting([])
+    warm_up(counting, 8)
+    assert counting.sizes == (1, 8)
