@@ -1,4 +1,4 @@
-"""Errors that are the caller's to mend, shown by the command line as one line without a traceback."""
+"""Errors that the caller can fix, shown by the command line as one line without a traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 class InputError(ValueError):
     """Input, configuration or environment is not as expected.
 
-    The message names the problem, the value received and the mend, in one line.
+    The message names the problem, the value received and the fix, in one line.
     """
 
 
@@ -29,6 +29,26 @@ class Interrupted(Exception):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def one_line(error: BaseException | str, limit: int = 200) -> str:
+    """Returns the text of an error in one line of at most `limit` characters; the error's type where it has no text."""
+    text = " ".join(str(error).split())[:limit]
+    return text or type(error).__name__
+
+
+@contextlib.contextmanager
+def translated(kind: type[Exception], message: str, *errors: type[BaseException]) -> Iterator[None]:
+    """Raises `kind` with `message` in the place of an error of `errors`; "{}" in `message` becomes the error's line.
+
+    `InputError` and `ClusterError` pass as they are, so that the innermost message is the one that is shown.
+    """
+    try:
+        yield
+    except (InputError, ClusterError):
+        raise
+    except errors as error:
+        raise kind(message.replace("{}", one_line(error))) from error
 
 
 @contextlib.contextmanager
@@ -59,6 +79,6 @@ def expected_errors() -> Iterator[None]:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         for kind in (InputError, ClusterError):
-            if told := re.search(rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
-                raise kind(told[1]) from error
+            if match := re.search(rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
+                raise kind(match[1]) from error
         raise

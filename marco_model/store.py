@@ -1,4 +1,7 @@
-"""Reading files alike on this machine and in a bucket; Beam is imported for stores other than `gs://` alone."""
+"""Bytes on this machine and in buckets: open, list, copy, create, delete, and files that appear only when complete.
+
+Beam is imported only for stores other than `gs://`.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,21 @@ import dataclasses
 import functools
 import io
 import re
-from collections.abc import Iterator
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
-from marco_model.errors import ClusterError, InputError
+from marco_model.errors import ClusterError, InputError, one_line
 
 SCHEME = "gs://"
 CONNECT_SECONDS, READ_SECONDS, RETRY_SECONDS = 10.0, 60.0, 120.0
 _FIRST_WAIT_SECONDS = 1.0
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
 _BLOCK_BYTES = 1 << 24
+_TRANSFERS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +158,42 @@ def _writer() -> Any:
     return Writer
 
 
+def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:
+    """Copies objects from URI to URI within the service, several at once."""
+    _each(_copy, pairs)
+
+
+def delete_objects(uris: Sequence[str]) -> None:
+    """Deletes objects, several at once; one that is gone already is fine."""
+    _each(_delete, uris)
+
+
+def objects_below(folder: str) -> list[str]:
+    """Returns the URIs of all objects below a folder."""
+    return [item.uri for item in list_objects(folder.rstrip("/") + "/")]
+
+
+def _copy(pair: tuple[str, str]) -> None:
+    source, target = map(blob_at, pair)
+    with reaching(pair[1]):
+        token, _, _ = target.rewrite(source, **patience())
+        while token:
+            token, _, _ = target.rewrite(source, token=token, **patience())
+
+
+def _delete(uri: str) -> None:
+    from google.api_core.exceptions import NotFound
+
+    with reaching(uri), contextlib.suppress(NotFound):
+        blob_at(uri).delete(**patience())
+
+
+def _each(work: Callable[[Any], None], items: Sequence[Any]) -> None:
+    with ThreadPoolExecutor(_TRANSFERS) as pool:
+        for _ in pool.map(work, items):
+            pass
+
+
 def upload(path: Path, uri: str) -> None:
     """Writes a file as an object; the service compares the checksum."""
     with reaching(uri):
@@ -261,7 +304,7 @@ def reaching(uri: str) -> Iterator[None]:
 def _line(error: Exception) -> str:
     """Returns the error's text in one line, without the request's address and what the library expected of it."""
     text = re.sub(r" (GET|POST|PUT|DELETE) http\S+|: \('Request failed with.*", "", str(error), flags=re.DOTALL)
-    return " ".join(text.split())[:200] or type(error).__name__
+    return one_line(text) if text.strip() else type(error).__name__
 
 
 def is_remote(path: str) -> bool:
@@ -313,3 +356,43 @@ def file_systems(path: str) -> Any:
     if not known:
         raise InputError(f"{path!r}: {scheme}:// cannot be read; give gs://BUCKET/FOLDER, or a folder, here or mounted")
     return FileSystems
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a new file of this machine that appears at `path` only when the block ends without an error.
+
+    It is written beside `path` under a name of its own, so that two processes never write into one file, and then
+    renamed over what is there. Folders are made. `mode`: `w` for UTF-8 text with `\\n` at the ends of lines, or `wb`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with aside.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
+            yield file
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | Path) -> Iterator[Path]:
+    """Yields an empty folder that is renamed to `path` when the block ends without an error, else deleted.
+
+    Raises `OSError` where `path` is a folder that is not empty by then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    aside.mkdir()
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")

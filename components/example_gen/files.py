@@ -7,80 +7,13 @@ import functools
 import uuid
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from marco_data.tfrecord import GZIP_WBITS, frame
-from marco_model.store import (
-    SCHEME,
-    blob_at,
-    create_object,
-    exists,
-    list_objects,
-    open_raw,
-    patience,
-    reaching,
-    read_bytes,
-)
-
-__all__ = ("SCHEME", "copy_objects", "delete_objects", "objects_below")
-
-_AT_ONCE = 8
-
-
-def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:
-    """Copies objects from URI to URI within the service."""
-    _each(_copy, pairs)
-
-
-def delete_objects(uris: Sequence[str]) -> None:
-    """Deletes objects; one that is gone already is fine."""
-    _each(_delete, uris)
-
-
-def objects_below(folder: str) -> list[str]:
-    """Returns the URIs of all objects below a folder."""
-    return [found.uri for found in list_objects(folder.rstrip("/") + "/")]
-
-
-def _copy(pair: tuple[str, str]) -> None:
-    source, target = map(blob_at, pair)
-    with reaching(pair[1]):
-        token, _, _ = target.rewrite(source, **patience())
-        while token:
-            token, _, _ = target.rewrite(source, token=token, **patience())
-
-
-def _delete(uri: str) -> None:
-    from google.api_core.exceptions import NotFound
-
-    with reaching(uri), contextlib.suppress(NotFound):
-        blob_at(uri).delete(**patience())
-
-
-def _each(work: Callable[[Any], None], items: Sequence[Any]) -> None:
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(work, items):
-            pass
-
-
-__all__ = (
-    "RecordWriter",
-    "Writer",
-    "copy_folder",
-    "delete_tree",
-    "exists",
-    "join",
-    "make_folder",
-    "open_raw",
-    "read_bytes",
-    "rename",
-    "write_bytes",
-)
+from marco_model.store import SCHEME, copy_objects, create_object, delete_objects, exists, objects_below, reaching
 
 _BUFFER_BYTES = 1 << 22
 

@@ -29,6 +29,7 @@ from marco_data.contract import UNMAPPED_LABEL
 from marco_data.overlay import Answer
 from marco_data.shards import SPLITS
 from marco_data.tfrecord import Record, read_records
+from marco_model import store
 from marco_model.errors import InputError
 
 OVERLAY_FILE = "overlay.csv"
@@ -148,7 +149,7 @@ def _entry(loser: Loser, shard_names: Sequence[str]) -> Entry:
 
 
 def _rejected(staging: str, report: UnitReport) -> Iterator[tuple[tuple[int, int], bytes]]:
-    with files.open_raw(rejected_path(staging, report.unit)) as stream:
+    with store.open_raw(rejected_path(staging, report.unit)) as stream:
         entries = (entry for entry in report.entries if entry.has_record)
         for entry, record in zip(entries, read_records(stream), strict=True):
             yield (entry.number, entry.index), _whole(record).data
@@ -159,7 +160,7 @@ def _parted(path: str, losing: dict[int, Place], writer: files.RecordWriter) -> 
 
     Of those that were given another class the features are as they were, in an order of their own.
     """
-    with files.open_raw(path) as stream:
+    with store.open_raw(path) as stream:
         for found in read_records(stream):
             record = _whole(found)
             place = losing.get(record.index)
@@ -319,7 +320,7 @@ def _publish_split(pieces: Sequence[str], folder: str) -> None:
 
 
 def _latest(settled: str, staged: str) -> str:
-    return settled if files.exists(settled) else staged
+    return settled if store.exists(settled) else staged
 
 
 def _counts_table(reasons: Mapping[str, int]) -> bytes:

@@ -20,6 +20,7 @@ from components.settings import BY_SHARD, IngestOptions
 from marco_data import contract, tfrecord
 from marco_data.shards import EVAL, SPLITS, File, split_of
 from marco_data.tfrecord import Record, Rest, read_records
+from marco_model import store
 
 # Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
 _AHEAD = 4
@@ -157,7 +158,7 @@ def write_report(staging: str, report: UnitReport) -> None:
 
 def read_report(staging: str, unit: int) -> UnitReport:
     """Reads a unit's report."""
-    held = json.loads(files.read_bytes(report_path(staging, unit)))
+    held = json.loads(store.read_bytes(report_path(staging, unit)))
     entries = [Entry(**entry) for entry in held["entries"]]
     return UnitReport(**{**held, "entries": entries, "applied": [Applied(*one) for one in held["applied"]]})
 
@@ -173,7 +174,7 @@ def stage(unit: Unit, staging: str, names: Names, options: IngestOptions, pool: 
     read = 0
     for shard in unit.shards:
         seen = 0
-        with files.open_raw(shard.path) as stream:
+        with store.open_raw(shard.path) as stream:
             for record, checked in _checked(read_records(stream), names, options, pool):
                 seen += 1
                 if not isinstance(checked, Rejected) and checked.overlaid:
