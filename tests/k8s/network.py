@@ -1,4 +1,4 @@
-"""Who may speak to whom under the NetworkPolicies, as the Kubernetes API defines them."""
+"""Which connections the NetworkPolicies allow, as the Kubernetes API defines them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Peer:
 
 
 def matches(selector: Item, labels: dict[str, str]) -> bool:
-    """Tells whether a label selector takes in what has these labels."""
+    """Returns whether a label selector matches these labels."""
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
         _expression(part, labels) for part in selector.get("matchExpressions", [])
     )
@@ -37,7 +37,7 @@ def _expression(part: Item, labels: dict[str, str]) -> bool:
 
 
 def allowed(objects: list[Item], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
-    """Tells whether a connection is let out at its source and in at its target; other namespaces let all in and out."""
+    """Returns whether a connection may leave its source and enter its target; other namespaces allow everything."""
     return _passes(objects, source, target, "Egress", port, protocol) and _passes(
         objects, target, source, "Ingress", port, protocol
     )

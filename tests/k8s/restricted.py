@@ -13,12 +13,18 @@ Item = dict[str, Any]
 
 def containers(spec: Item) -> list[Item]:
     """Returns all containers of a pod."""
-    return [one for kind in ("initContainers", "containers", "ephemeralContainers") for one in spec.get(kind, [])]
+    return [
+        container
+        for kind in ("initContainers", "containers", "ephemeralContainers")
+        for container in spec.get(kind, [])
+    ]
 
 
 def contexts(spec: Item) -> list[tuple[str, Item]]:
     """Returns name and security context of the pod and of each container."""
-    named = [(f"container {one['name']}", one.get("securityContext") or {}) for one in containers(spec)]
+    named = [
+        (f"container {container['name']}", container.get("securityContext") or {}) for container in containers(spec)
+    ]
     return [("pod", spec.get("securityContext") or {}), *named]
 
 
@@ -72,20 +78,23 @@ def volume_types(spec: Item) -> Iterator[str]:
 
 def host_ports(spec: Item) -> Iterator[str]:
     """No ports of the host."""
-    for one in containers(spec):
-        for port in one.get("ports", []):
+    for container in containers(spec):
+        for port in container.get("ports", []):
             if port.get("hostPort"):
-                yield f"container {one['name']} takes the host's port {port['hostPort']}"
+                yield f"container {container['name']} takes the host's port {port['hostPort']}"
 
 
 def host_probes(spec: Item) -> Iterator[str]:
     """Probes and hooks go to the pod itself."""
-    for one in containers(spec):
-        hooks = {**(one.get("lifecycle") or {}), **{key: one[key] for key in one if key.endswith("Probe")}}
+    for container in containers(spec):
+        hooks = {
+            **(container.get("lifecycle") or {}),
+            **{key: container[key] for key in container if key.endswith("Probe")},
+        }
         for name, hook in hooks.items():
             for way in ("httpGet", "tcpSocket"):
                 if (hook.get(way) or {}).get("host"):
-                    yield f"container {one['name']}: {name} goes to the host {hook[way]['host']}"
+                    yield f"container {container['name']}: {name} goes to the host {hook[way]['host']}"
 
 
 def app_armor(spec: Item) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The JobSet of a training is valid, restricted, and finds in the namespace what it names."""
+"""The JobSet of a training is valid and restricted, and everything it names exists in the namespace."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from components.machines import Placement, Replicas, Resources, Secret, Tolerati
 from components.trainer import jobset as manifest
 from components.trainer.jobset import PORT, Pace, Step
 from marco_model.recipe import Engine
+from tests.k8s import network, policy, references, rendering, restricted, validation
 
 ENGINES = {
     "multi_worker": Replicas(
@@ -29,9 +30,9 @@ ENGINES = {
 
 
 @pytest.fixture(params=ENGINES)
-def jobset(request, beside):
+def jobset(request):
     """The JobSet of a site that k8s/ set up, with everything that a placement can carry."""
-    site = yaml.safe_load((beside("rendering").K8S / "site.yaml").read_text())["cluster"]
+    site = yaml.safe_load((rendering.K8S / "site.yaml").read_text())["cluster"]
     placement = Placement(
         image=f"registry.example/marco-pipeline@sha256:{'a' * 64}",
         shared=site["shared"],
@@ -47,55 +48,50 @@ def jobset(request, beside):
 
 
 @pytest.mark.parametrize("version", ["1.32", "1.37"])
-def test_it_is_valid(jobset, beside, version):
-    assert beside("validation").problems(jobset, version) == []
+def test_it_is_valid(jobset, version):
+    assert validation.problems(jobset, version) == []
 
 
-def test_every_replica_is_restricted(jobset, beside):
-    pods = beside("rendering").pods
-    rules = beside("restricted").RESTRICTED | beside("policy").OWN
-    assert len(list(pods([jobset]))) == len(jobset["spec"]["replicatedJobs"])
-    assert beside("policy").findings(rules, pods([jobset])) == []
-    assert beside("policy").tokens([jobset], pods) == []
-    assert beside("policy").sidecars([jobset], pods) == []
+def test_every_replica_is_restricted(jobset):
+    rules = restricted.RESTRICTED | policy.OWN
+    assert len(list(rendering.pods([jobset]))) == len(jobset["spec"]["replicatedJobs"])
+    assert policy.findings(rules, rendering.pods([jobset])) == []
+    assert policy.tokens([jobset]) == []
+    assert policy.sidecars([jobset]) == []
 
 
-def test_it_finds_what_it_names(jobset, base, beside):
-    references, pods = beside("references"), beside("rendering").pods
-    secrets = references.secrets_to_make((beside("rendering").K8S / "README.md").read_text())
-    assert references.missing([*base, jobset], pods, secrets) == []
-    assert jobset["metadata"]["namespace"] == beside("rendering").pick(base, "Namespace")["metadata"]["name"]
+def test_everything_it_names_exists(jobset, base):
+    secrets = references.secrets_to_make((rendering.K8S / "README.md").read_text())
+    assert references.missing([*base, jobset], secrets) == []
+    assert jobset["metadata"]["namespace"] == rendering.pick(base, "Namespace")["metadata"]["name"]
 
 
-def test_its_replicas_reach_each_other_and_mlflow(jobset, base, beside):
-    network, pods = beside("network"), beside("rendering").pods
+def test_its_replicas_reach_each_other_and_mlflow(jobset, base):
     mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
-    replicas = [network.Peer(tuple(pod["metadata"]["labels"].items())) for _, pod in pods([jobset])]
+    replicas = [network.Peer(tuple(pod["metadata"]["labels"].items())) for _, pod in rendering.pods([jobset])]
     for replica in replicas:
         assert network.allowed(base, replica, mlflow, 5000)
         for other in replicas:
             assert network.allowed(base, replica, other, PORT)
 
 
-def test_the_pipeline_may_do_what_the_step_asks_for_and_no_more(jobset, base, beside):
+def test_the_role_grants_exactly_the_verbs_that_the_step_uses(jobset, base):
     group, _ = jobset["apiVersion"].split("/")
     granted = {
         verb
-        for rule in beside("rendering").pick(base, "Role")["rules"]
+        for rule in rendering.pick(base, "Role")["rules"]
         if group in rule["apiGroups"] and "jobsets" in rule["resources"]
         for verb in rule["verbs"]
     }
     sources = Path(manifest.__file__).parent.glob("*.py")
-    asked = {
-        verb for source in sources for verb in re.findall(r"\.(\w+?)_namespaced_custom_object", source.read_text())
-    }
-    assert granted == asked
+    used = {verb for source in sources for verb in re.findall(r"\.(\w+?)_namespaced_custom_object", source.read_text())}
+    assert granted == used
 
 
 BREAKAGES = {
     "an unknown field": lambda item: item["spec"].update(replicas=2),
     "another version": lambda item: item.update(apiVersion="jobset.x-k8s.io/v1beta1"),
-    "a value that is none": lambda item: item["spec"]["successPolicy"].update(operator="Most"),
+    "an unknown value": lambda item: item["spec"]["successPolicy"].update(operator="Most"),
     "a wrong type": lambda item: item["spec"]["failurePolicy"].update(maxRestarts="2"),
     "a missing name": lambda item: item["spec"]["replicatedJobs"][0].pop("name"),
     "an unknown field of a job": lambda item: item["spec"]["replicatedJobs"][0].update(count=2),
@@ -109,13 +105,13 @@ def _job(item):
 
 
 @pytest.mark.parametrize("change", BREAKAGES)
-def test_a_broken_jobset_is_found(jobset, beside, change):
+def test_a_broken_jobset_is_found(jobset, change):
     BREAKAGES[change](jobset)
-    assert beside("validation").problems(jobset, "1.32")
+    assert validation.problems(jobset, "1.32")
 
 
-def test_a_jobset_that_is_not_restricted_is_found(jobset, beside):
+def test_a_jobset_that_is_not_restricted_is_found(jobset):
     pod = _job(jobset)["spec"]["template"]["spec"]
     pod["containers"][0]["securityContext"]["capabilities"] = {"add": ["SYS_PTRACE"]}
-    found = beside("policy").findings(beside("restricted").RESTRICTED, beside("rendering").pods([jobset]))
-    assert [what.split(": ")[1] for what in found] == ["capabilities", "capabilities"]
+    findings = policy.findings(restricted.RESTRICTED, rendering.pods([jobset]))
+    assert [what.split(": ")[1] for what in findings] == ["capabilities", "capabilities"]

@@ -13,15 +13,17 @@ import urllib.request
 
 import pytest
 
+from tests.k8s import rendering
+
 
 @pytest.fixture
-def server(base, beside, tmp_path):
-    """The server as the Deployment starts it, on a free port and with a store of its own."""
-    deployment = beside("rendering").pick(base, "Deployment", "mlflow")
+def server(base, tmp_path):
+    """The server as the Deployment starts it, on a free port and with its own store."""
+    deployment = rendering.pick(base, "Deployment", "mlflow")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     replaced = {
         "--port": f"--port={port}",
         "--host": "--host=127.0.0.1",
@@ -39,7 +41,7 @@ def server(base, beside, tmp_path):
                 time.sleep(0.3)
             yield port
         finally:
-            # With its workers; nothing of it is kept.
+            # The whole group, since the server has workers.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
@@ -56,7 +58,7 @@ def _status(port: int, path: str, host: str) -> int:
 
 
 @pytest.mark.slow
-def test_the_server_starts_and_knows_its_hosts(server):
+def test_the_server_starts_and_accepts_its_own_host_names_only(server):
     experiment = "/api/2.0/mlflow/experiments/get?experiment_id=0"
     for host in ("mlflow:5000", "mlflow.marco:5000", "mlflow.marco.svc.cluster.local:5000", "localhost:5000"):
         assert _status(server, experiment, host) == 200, host

@@ -1,4 +1,4 @@
-"""The scheduled check of images: what it runs is a command of this project, and it reaches what it needs."""
+"""The scheduled check of images runs a command of this project and reaches what it needs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import shlex
 
 import pytest
 
+from tests.k8s import network, rendering
+
 
 @pytest.fixture
-def job(monitored, beside):
-    return beside("rendering").pick(monitored, "CronJob")["spec"]
+def job(monitored):
+    return rendering.pick(monitored, "CronJob")["spec"]
 
 
 @pytest.fixture
 def container(job):
-    (one,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    return one
+    (only,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return only
 
 
-def test_it_runs_a_command_that_there_is(container):
+def test_it_runs_an_existing_command(container):
     import typer.main
 
     from pipelines.cli import app
@@ -36,7 +38,7 @@ def test_it_runs_a_command_that_there_is(container):
         assert f"/{path.split('/')[1]}" in mounts
 
 
-def test_an_alarm_is_not_tried_again(job):
+def test_an_alarm_is_not_retried(job):
     from pipelines.commands.monitor import ALARM_STATUS
 
     first = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]
@@ -44,8 +46,7 @@ def test_an_alarm_is_not_tried_again(job):
     assert ALARM_STATUS in first["onExitCodes"]["values"] and 1 not in first["onExitCodes"]["values"]
 
 
-def test_it_reaches_mlflow_and_buckets_and_nothing_else(monitored, base, beside):
-    network = beside("network")
+def test_it_reaches_mlflow_and_buckets_and_nothing_else(monitored, base):
     check = network.Peer((("app.kubernetes.io/name", "marco-monitoring"),))
     mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
     postgres = network.Peer((("app.kubernetes.io/name", "postgres"),))
@@ -57,7 +58,7 @@ def test_it_reaches_mlflow_and_buckets_and_nothing_else(monitored, base, beside)
     assert not network.allowed(monitored, mlflow, check, 8080)
 
 
-def test_what_it_reads_is_where_a_run_publishes(container, base, beside):
-    served = beside("rendering").pick(base, "InferenceService")["spec"]["predictor"]["model"]["storageUri"]
+def test_it_reads_the_model_where_a_run_publishes_it(container, base):
+    served = rendering.pick(base, "InferenceService")["spec"]["predictor"]["model"]["storageUri"]
     model = re.search(r"--model (\S+)", container["args"][0])[1]
     assert served == f"pvc://marco-shared{model.removeprefix('/shared')}"

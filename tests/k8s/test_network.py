@@ -1,13 +1,15 @@
-"""The network policies let through what a run needs and nothing else."""
+"""The network policies allow the connections that a run needs and no others."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.k8s import network, rendering
+
 
 @pytest.fixture
-def peers(beside):
-    peer = beside("network").Peer
+def peers():
+    peer = network.Peer
     return {
         "mlflow": peer((("app.kubernetes.io/name", "mlflow"),)),
         "postgres": peer((("app.kubernetes.io/name", "postgres"),)),
@@ -51,7 +53,7 @@ DENIED = [
     ("step", "internet", 22),
     ("replica", "postgres", 5432),
     ("replica", "kubeflow", 8887),
-    # The replicas have nothing to ask the Kubernetes API.
+    # The replicas never call the Kubernetes API.
     ("replica", "internet", 6443),
     ("postgres", "internet", 443),
     ("postgres", "mlflow", 5000),
@@ -70,21 +72,20 @@ DENIED = [
 
 
 @pytest.mark.parametrize(("source", "target", "port"), ALLOWED)
-def test_what_a_run_needs_passes(objects, beside, peers, source, target, port):
-    assert beside("network").allowed(objects, peers[source], peers[target], port)
+def test_connections_that_a_run_needs_pass(objects, peers, source, target, port):
+    assert network.allowed(objects, peers[source], peers[target], port)
 
 
 @pytest.mark.parametrize(("source", "target", "port"), DENIED)
-def test_nothing_else_passes(objects, beside, peers, source, target, port):
-    assert not beside("network").allowed(objects, peers[source], peers[target], port)
+def test_no_other_connection_passes(objects, peers, source, target, port):
+    assert not network.allowed(objects, peers[source], peers[target], port)
 
 
-def test_without_policies_everything_passes(beside, peers):
-    assert beside("network").allowed([], peers["stranger"], peers["postgres"], 5432)
+def test_without_policies_everything_passes(peers):
+    assert network.allowed([], peers["stranger"], peers["postgres"], 5432)
 
 
-def test_the_metadata_server_is_for_the_overlay_that_uses_it(base, beside):
-    network, rendering = beside("network"), beside("rendering")
+def test_only_the_gpu_overlay_reaches_the_metadata_server(base):
     server = network.Peer(address="169.254.169.252")
     mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
     postgres = network.Peer((("app.kubernetes.io/name", "postgres"),))

@@ -1,8 +1,10 @@
-"""The manifests meet the restricted Pod Security Standard and the project's own demands, and each check can fail."""
+"""The manifests meet the restricted Pod Security Standard and the project's own rules, and each check can fail."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.k8s import policy, rendering, restricted
 
 # The image whose digest could not be read where these manifests were written, and this project's own, which every site
 # builds (k8s/README.md, "Images").
@@ -12,59 +14,44 @@ UNPINNED = (
 )
 
 
-@pytest.fixture
-def policy(beside):
-    return beside("policy")
-
-
-@pytest.fixture
-def restricted(beside):
-    return beside("restricted")
-
-
-@pytest.fixture
-def pods(beside):
-    return beside("rendering").pods
-
-
-def test_every_pod_is_restricted(objects, policy, restricted, pods):
-    assert {name for name, _ in pods(objects)} - {"CronJob/marco-monitoring"} == {
+def test_every_pod_is_restricted(objects):
+    assert {name for name, _ in rendering.pods(objects)} - {"CronJob/marco-monitoring"} == {
         "Deployment/mlflow",
         "StatefulSet/postgres",
         "InferenceService/marco",
         "Job/marco-shared",
     }
-    assert policy.findings(restricted.RESTRICTED, pods(objects)) == []
+    assert policy.findings(restricted.RESTRICTED, rendering.pods(objects)) == []
 
 
-def test_the_namespace_enforces_what_its_pods_meet(base, beside):
-    labels = beside("rendering").pick(base, "Namespace")["metadata"]["labels"]
+def test_the_namespace_enforces_the_restricted_standard(base):
+    labels = rendering.pick(base, "Namespace")["metadata"]["labels"]
     assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
 
 
-def test_every_pod_meets_the_own_demands(objects, policy, pods):
-    found = policy.findings(policy.OWN, pods(objects))
-    assert [what for what in found if not (what.startswith(UNPINNED) and what.endswith("is a placeholder"))] == []
+def test_every_pod_meets_the_projects_own_rules(objects):
+    findings = policy.findings(policy.OWN, rendering.pods(objects))
+    assert [what for what in findings if not (what.startswith(UNPINNED) and what.endswith("is a placeholder"))] == []
 
 
-def test_serving_pods_have_probes(objects, policy, pods):
-    assert policy.probes(objects, pods) == []
+def test_serving_pods_have_probes(objects):
+    assert policy.probes(objects) == []
 
 
-def test_no_pod_gets_a_sidecar(objects, policy, pods):
-    assert policy.sidecars(objects, pods) == []
+def test_no_pod_gets_a_sidecar(objects):
+    assert policy.sidecars(objects) == []
 
 
-def test_no_pod_gets_a_token_and_no_role_a_wildcard(objects, policy, pods):
-    assert policy.tokens(objects, pods) == []
+def test_no_pod_gets_a_token_and_no_role_a_wildcard(objects):
+    assert policy.tokens(objects) == []
     assert policy.wildcards(objects) == []
     assert policy.secrets_in_manifests(objects) == []
 
 
-def test_the_pipeline_may_do_this_and_nothing_more(base, beside):
+def test_the_role_grants_exactly_these_verbs(base):
     granted = {
         (group, resource, verb, tuple(rule.get("resourceNames", [])))
-        for rule in beside("rendering").pick(base, "Role")["rules"]
+        for rule in rendering.pick(base, "Role")["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
@@ -90,8 +77,8 @@ def _pod(**changes):
         "capabilities": {"drop": ["ALL"]},
     }
     container = {
-        "name": "one",
-        "image": f"registry.example/one@sha256:{'a' * 64}",
+        "name": "main",
+        "image": f"registry.example/main@sha256:{'a' * 64}",
         "securityContext": context,
         "resources": {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
     }
@@ -161,25 +148,25 @@ BREAKAGES = {
 }
 
 
-def test_a_good_pod_passes(policy, restricted):
+def test_a_good_pod_passes():
     rules = restricted.RESTRICTED | policy.OWN
-    assert policy.findings(rules, [("Pod/one", _pod())]) == []
-    assert set(BREAKAGES) == set(rules), "each rule has something that it finds"
+    assert policy.findings(rules, [("Pod/main", _pod())]) == []
+    assert set(BREAKAGES) == set(rules), "each rule has a breakage that it reports"
 
 
 @pytest.mark.parametrize(
     ("rule", "change"), [(rule, change) for rule, changes in BREAKAGES.items() for change in changes]
 )
-def test_each_rule_finds_what_it_is_for(policy, restricted, rule, change):
-    found = policy.findings(restricted.RESTRICTED | policy.OWN, [("Pod/one", _pod(**change))])
-    assert [what.split(": ")[1] for what in found] == [rule]
+def test_each_breakage_is_reported_by_its_rule_alone(rule, change):
+    findings = policy.findings(restricted.RESTRICTED | policy.OWN, [("Pod/main", _pod(**change))])
+    assert [what.split(": ")[1] for what in findings] == [rule]
 
 
-def test_init_containers_count(policy, restricted):
+def test_init_containers_are_checked():
     pod = _pod()
-    pod["spec"]["initContainers"] = [{"name": "first", "image": "one:latest"}]
-    found = policy.findings(restricted.RESTRICTED | policy.OWN, [("Pod/one", pod)])
-    assert {what.split(": ")[1] for what in found} == {
+    pod["spec"]["initContainers"] = [{"name": "first", "image": "main:latest"}]
+    findings = policy.findings(restricted.RESTRICTED | policy.OWN, [("Pod/main", pod)])
+    assert {what.split(": ")[1] for what in findings} == {
         "capabilities",
         "privilege_escalation",
         "read_only_root",
@@ -189,19 +176,19 @@ def test_init_containers_count(policy, restricted):
 
 
 @pytest.mark.parametrize("field", ["verbs", "resources", "apiGroups"])
-def test_a_wildcard_is_found(base, beside, policy, field):
-    beside("rendering").pick(base, "Role")["rules"][0][field] = ["*"]
+def test_a_wildcard_is_reported(base, field):
+    rendering.pick(base, "Role")["rules"][0][field] = ["*"]
     assert policy.wildcards(base) == [f"Role/marco-pipeline: {field} ['*']"]
 
 
-def test_more_that_must_not_be(base, beside, policy, pods):
-    pick = beside("rendering").pick
+def test_each_check_of_all_objects_can_fail(base):
+    pick = rendering.pick
     del pick(base, "Deployment")["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
-    assert policy.probes(base, pods) == ["Deployment/mlflow: container mlflow has no livenessProbe"]
+    assert policy.probes(base) == ["Deployment/mlflow: container mlflow has no livenessProbe"]
     del pick(base, "Deployment")["spec"]["template"]["metadata"]["labels"]["sidecar.istio.io/inject"]
-    assert policy.sidecars(base, pods) == ["Deployment/mlflow does not refuse Istio's proxy"]
+    assert policy.sidecars(base) == ["Deployment/mlflow does not refuse Istio's proxy"]
     pick(base, "StatefulSet")["spec"]["template"]["spec"]["automountServiceAccountToken"] = True
-    assert policy.tokens(base, pods) == ["StatefulSet/postgres is handed a token"]
+    assert policy.tokens(base) == ["StatefulSet/postgres is handed a token"]
     base.append({"kind": "Secret", "metadata": {"name": "key"}, "stringData": {"password": "1234"}})
     assert policy.secrets_in_manifests(base) == ["Secret/key has values"]
     base.append({"kind": "ClusterRole", "metadata": {"name": "all"}, "rules": []})

@@ -1,21 +1,23 @@
-"""Everything in k8s/ renders and is what the API's and the CRDs' schemas allow."""
+"""Everything in k8s/ renders, and the schemas of the API and of the CRDs accept it."""
 
 from __future__ import annotations
 
 import pytest
 
-# The oldest that Kubeflow Pipelines 2.17 and KServe 0.21 still name, and the newest there is a schema for.
+from tests.k8s import rendering, validation
+
+# The oldest that Kubeflow Pipelines 2.17 and KServe 0.21 still support, and the newest that has a schema here.
 VERSIONS = ["1.32", "1.37"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_is_valid(objects, beside, version):
-    found = {beside("rendering").title(item): beside("validation").problems(item, version) for item in objects}
-    assert {name: problems for name, problems in found.items() if problems} == {}
+def test_every_object_is_valid(objects, version):
+    problems = {rendering.title(item): validation.problems(item, version) for item in objects}
+    assert {name: found for name, found in problems.items() if found} == {}
 
 
-def test_every_object_has_its_place(objects):
-    # Also that rendering leaves nothing out: the folders are few, and this is their content.
+def test_every_kind_is_rendered_into_its_namespace(objects):
+    # Shows too that rendering leaves nothing out.
     kinds = {item["kind"] for item in objects}
     assert {"Namespace", "ResourceQuota", "LimitRange", "PriorityClass", "NetworkPolicy", "Role"} <= kinds
     assert {"StatefulSet", "Deployment", "PersistentVolumeClaim", "InferenceService", "ServingRuntime"} <= kinds
@@ -35,11 +37,11 @@ BREAKAGES = {
 
 
 @pytest.mark.parametrize("kind", BREAKAGES)
-def test_a_broken_object_is_found(base, beside, kind):
+def test_a_broken_object_is_refused(base, kind):
     item = next(item for item in base if item["kind"] == kind)
-    assert beside("validation").problems(item, VERSIONS[0]) == []
+    assert validation.problems(item, VERSIONS[0]) == []
     BREAKAGES[kind](item)
-    assert beside("validation").problems(item, VERSIONS[0])
+    assert validation.problems(item, VERSIONS[0])
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_a_broken_object_is_found(base, beside, kind):
         {"scaleMetric": "load"},
     ],
 )
-def test_a_broken_part_of_a_predictor_is_found(base, beside, change):
-    item = beside("rendering").pick(base, "InferenceService")
+def test_a_broken_predictor_is_refused(base, change):
+    item = rendering.pick(base, "InferenceService")
     item["spec"]["predictor"].update(change)
-    assert beside("validation").problems(item, VERSIONS[0])
+    assert validation.problems(item, VERSIONS[0])
 
 
-def test_a_folder_that_does_not_render_says_why(beside, tmp_path):
+def test_the_reason_is_raised_for_a_folder_that_does_not_render(tmp_path):
     (tmp_path / "kustomization.yaml").write_text("resources: [nothing.yaml]\n")
     with pytest.raises(RuntimeError, match=r"nothing\.yaml"):
-        beside("rendering").render(tmp_path)
+        rendering.render(tmp_path)

@@ -1,4 +1,4 @@
-"""The commands for a cluster in the README and in docs/kubeflow.md start runs where and as whom k8s/ lets them run."""
+"""The documented commands for a cluster use the namespace and the account that k8s/ makes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import typer.main
+
+from tests.k8s import rendering
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +26,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 @pytest.fixture(params=["README.md", "docs/kubeflow.md"])
-def given(request) -> list[tuple[str, dict]]:
+def documented(request) -> list[tuple[str, dict]]:
     """The commands of a document: name and options."""
     from pipelines.cli import app
 
@@ -34,10 +36,10 @@ def given(request) -> list[tuple[str, dict]]:
     return [(name, known[name].make_context(name, list(rest)).params) for name, *rest in words]
 
 
-def test_runs_start_in_the_namespace_and_as_the_account_that_there_are(given, base, beside):
-    pick = beside("rendering").pick
+def test_runs_use_the_namespace_and_the_account_of_the_manifests(documented, base):
+    pick = rendering.pick
     account = pick(base, "ServiceAccount", "marco-pipeline")["metadata"]
-    for name, options in given:
+    for name, options in documented:
         if name == "compile":
             continue
         assert options["namespace"] == account["namespace"]
@@ -45,7 +47,7 @@ def test_runs_start_in_the_namespace_and_as_the_account_that_there_are(given, ba
             assert options["service_account"] == account["name"]
 
 
-def test_models_are_published_where_the_overlay_with_a_bucket_serves_them(given):
-    for name, options in given:
+def test_models_are_published_where_the_gpu_overlay_serves_them(documented):
+    for name, options in documented:
         if name == "compile" and options["root"].startswith("gs://"):
             assert "destination=gs://BUCKET/marco/models" in options["change"]
