@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-debian13 image test-kubeflow lint lock
+.PHONY: docs help env run test test-fast test-debian13 image test-kubeflow lint lock
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -10,6 +10,9 @@ env: ## make .venv/, or leave it as it is where it is up to date
 
 run: env ## run the whole pipeline on this machine, into runs/local
 	.venv/bin/marco run --preset local --output runs/local
+
+docs: env ## build the documentation site into docs/_build/html; warnings are errors
+	.venv/bin/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
 
 test: env ## run every test, two files at a time
 	.venv/bin/python -m pytest -m "" --numprocesses 2 --dist loadfile --no-loadscope-reorder
