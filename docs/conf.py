@@ -30,7 +30,7 @@ myst_heading_anchors = 4
 
 
 def resolve_page(app: sphinx.application.Sphinx, page: str, source: list[str]) -> None:
-    """Reads the file that `ROOT_PAGES` names for a page, and turns links between repository files into links of the site."""
+    """Reads the file that `ROOT_PAGES` names for a page, and turns links between files into links of the site."""
     path = ROOT / ROOT_PAGES.get(page, f"docs/{page}.md")
     pages = {file: f"{name}.md" for name, file in ROOT_PAGES.items()}
 
