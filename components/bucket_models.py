@@ -28,14 +28,8 @@ from typing import Any, BinaryIO
 
 from marco_model import store
 from marco_model.errors import ClusterError, InputError
+from marco_model.model_directory import MODEL_FILE, PUSH_RECORD
 from marco_model.store import Object, blob_at, list_objects, patience, reaching
-
-MODEL_FILE = "saved_model.pb"
-"""The file without which there is no model: whoever looks for versions takes none that lacks it."""
-
-RECORD = "assets.extra/push.json"
-"""Our note in a version; the rest of it is the model as it was."""
-
 
 _ASIDE = re.compile(r"\.push-(?P<mark>[0-9a-f]{16})-[0-9a-f]{8}")
 _CLAIMS, _CLAIM = ".claims", re.compile(r"(\d+)\.json")
@@ -89,10 +83,10 @@ def remove_abandoned(root: str, listed: Mapping[str, Mapping[str, Object]], mark
         if aside and ((mark or "").startswith(aside["mark"]) or is_abandoned(objects.values())):
             delete(objects.values())
     claims = _claims(listed)
-    halves = {int(place) for place, objects in listed.items() if place.isdigit() and RECORD in objects}
+    halves = {int(place) for place, objects in listed.items() if place.isdigit() and PUSH_RECORD in objects}
     for number in claims.keys() | halves.difference(versions(listed)):
         shown, claim = listed.get(str(number), {}), claims.get(number)
-        note = claim or shown[RECORD]
+        note = claim or shown[PUSH_RECORD]
         if read_note(note.uri).get("fingerprint") == (mark or "") or is_abandoned([*shown.values(), note]):
             left = list_objects(f"{root}/{number}/")
             if f"{root}/{number}/{MODEL_FILE}" not in (one.uri for one in left):
@@ -105,7 +99,7 @@ def delete(objects: Iterable[Object], seconds: float | None = None) -> None:
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     def rank(one: Object) -> int:
-        return 0 if one.uri.endswith(f"/{MODEL_FILE}") else 2 if one.uri.endswith(f"/{RECORD}") else 1
+        return 0 if one.uri.endswith(f"/{MODEL_FILE}") else 2 if one.uri.endswith(f"/{PUSH_RECORD}") else 1
 
     for one in sorted(objects, key=rank):
         with contextlib.suppress(NotFound, PreconditionFailed):
@@ -138,7 +132,7 @@ def publish(model: Path, destination: str, note: Mapping[str, Any]) -> tuple[int
         for attempt in range(_ATTEMPTS):
             listed = by_folder(root)
             newest = max(versions(listed), default=0)
-            if newest and read_note(f"{root}/{newest}/{RECORD}").get("fingerprint") == mark:
+            if newest and read_note(f"{root}/{newest}/{PUSH_RECORD}").get("fingerprint") == mark:
                 remove_abandoned(root, listed, mark)
                 return newest, True
             remove_abandoned(root, listed, mark if attempt == 0 else None)
@@ -170,12 +164,12 @@ class _Push:
     def __init__(self, root: str, model: Path, note: Mapping[str, Any]) -> None:
         paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
         self._root = root
-        self._paths = {name: path for name, path in paths.items() if name != RECORD}
+        self._paths = {name: path for name, path in paths.items() if name != PUSH_RECORD}
         self._name = f".push-{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
         self._aside = f"{root}/{self._name}"
         published = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self._note = json.dumps({**note, "push": self._name, "published": published}, indent=1).encode() + b"\n"
-        self._checksums = {RECORD: _crc32c(io.BytesIO(self._note))}
+        self._checksums = {PUSH_RECORD: _crc32c(io.BytesIO(self._note))}
         for name, path in self._paths.items():
             with path.open("rb") as file:
                 self._checksums[name] = _crc32c(file)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from components import mlflow_runs
-from components.bucket_models import MODEL_FILE
 from components.mlflow_runs import CHAMPION, FINGERPRINT, JUDGED_AGAINST, PUBLISHED_AT, SERVED_AT, SIGNATURE
 from components.settings import NONE, REGISTRY
 from marco_model.errors import ClusterError, InputError
-from marco_model.model_directory import class_names
+from marco_model.model_directory import MODEL_FILE, class_names
 from marco_model.store import exists
 
 SERVING_SIGNATURE = "serving_examples"

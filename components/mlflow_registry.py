@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components import mlflow_runs, published_models
-from components.bucket_models import MODEL_FILE
 from components.mlflow_runs import (
     CHALLENGER,
     CHAMPION,
@@ -33,6 +32,7 @@ from components.mlflow_runs import (
     Run,
 )
 from marco_model.errors import InputError
+from marco_model.model_directory import MODEL_FILE, model_fingerprint
 from marco_model.store import absolute
 
 _KEPT = 100  # MLflow's tags hold 5,000 characters.
@@ -317,7 +317,7 @@ def _files(client: Any, version: Any, folder: Path) -> Path:
     if not found:
         raise InputError(f"version {version.version} of {version.name} has no {MODEL_FILE} in MLflow; train it again")
     registered = version.tags.get(FINGERPRINT)
-    if registered and published_models.model_fingerprint(found[0].parent) != registered:
+    if registered and model_fingerprint(found[0].parent) != registered:
         raise InputError(
             f"the files of version {version.version} of {version.name} in MLflow are not those that were registered; "
             "restore them, or train again"

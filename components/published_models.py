@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -21,9 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components import bucket_models
-from components.bucket_models import MODEL_FILE, RECORD
 from marco_model.errors import InputError
-from marco_model.model_directory import saved_model_directory
+from marco_model.model_directory import MODEL_FILE, PUSH_RECORD, model_fingerprint, saved_model_directory
 from marco_model.store import is_object, read_bytes
 
 _ASIDE = ".push-"
@@ -61,7 +59,7 @@ def publish_in_folder(model: Path, destination: str, note: Mapping[str, Any]) ->
 def _copy(model: Path, aside: Path, note: Mapping[str, Any]) -> None:
     """Copies, adds the note, and has everything on the disk before it returns."""
     shutil.copytree(model, aside)
-    record = aside / RECORD
+    record = aside / PUSH_RECORD
     record.parent.mkdir(exist_ok=True)
     published = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     record.write_text(json.dumps({**note, "published": published}, indent=1) + "\n")
@@ -94,7 +92,7 @@ def _appear(aside: Path, folder: Path) -> int:
 
 def _note(version: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((version / RECORD).read_text()))
+        return dict(json.loads((version / PUSH_RECORD).read_text()))
     return {}
 
 
@@ -130,21 +128,6 @@ class Version(NamedTuple):
     number: int
     path: str
     unchanged: bool
-
-
-def model_fingerprint(model: Path) -> str:
-    """Returns the SHA-256 of the names and contents of a model's files; our own note is left out."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in model.rglob("*") if path.is_file()):
-        name = path.relative_to(model).as_posix()
-        if name == RECORD:
-            continue
-        content = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                content.update(block)
-        digest.update(f"{name}\0{content.hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

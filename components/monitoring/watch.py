@@ -73,8 +73,7 @@ def check_images(
 
 def model_facts(directory: Path) -> dict[str, Any]:
     """Returns `name`, `fingerprint` and `classes` of the classifier in `directory`; raises InputError without one."""
-    from components.published_models import model_fingerprint
-    from marco_model.model_directory import PUBLISHED_NAME, class_names, read_metadata
+    from marco_model.model_directory import PUBLISHED_NAME, class_names, model_fingerprint, read_metadata
 
     metadata = read_metadata(directory)
     return {

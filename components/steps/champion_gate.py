@@ -17,12 +17,13 @@ from components import champion, evaluations, gate, mlflow_runs, prediction_tabl
 from components.artifacts import Decision
 from components.gate import Verdict
 from components.mlflow_runs import EVALUATION, FINGERPRINT
-from components.published_models import model_fingerprint, on_this_machine
+from components.published_models import on_this_machine
 from components.settings import Rules
 from components.steps.entrypoint import unstaged
 from components.steps.evaluator import bless, split_files
 from marco_model.errors import InputError, expected_errors
 from marco_model.labels import CLASSES
+from marco_model.model_directory import model_fingerprint
 from marco_model.store import is_object
 
 Artifacts = dict[str, list[types.Artifact]]

@@ -15,9 +15,10 @@ from tfx.utils import io_utils, path_utils
 from components import evaluations, mlflow_runs, prediction_table, predictions, tfma_files
 from components.evaluations import ALL, OVERALL, auc_classes, check_thresholds, eval_config
 from components.mlflow_runs import confusion_matrix_figure
-from components.published_models import model_fingerprint, on_this_machine
+from components.published_models import on_this_machine
 from marco_model.errors import InputError, expected_errors
 from marco_model.labels import CLASSES
+from marco_model.model_directory import model_fingerprint
 
 
 def bless(blessing: types.Artifact, model: types.Artifact, blessed: bool) -> None:

@@ -15,7 +15,7 @@ from tfx.utils import io_utils, path_utils
 from components import mlflow_registry, mlflow_runs, published_models
 from components.published_models import RECORD_FILE
 from components.trainer.parameters import Judging
-from marco_model.model_directory import class_names
+from marco_model.model_directory import class_names, model_fingerprint
 
 POD_RUN = "MARCO_RUN"
 """Where a step on Kubeflow Pipelines finds its run's id (`pipelines.compilation`)."""
@@ -56,7 +56,7 @@ class Executor(base_executor.BaseExecutor):
                     name,
                     saved_model,
                     classes=class_names(saved_model),
-                    fingerprint=published_models.model_fingerprint(saved_model),
+                    fingerprint=model_fingerprint(saved_model),
                     published_at=version.path if version else None,
                     tags=self._lineage(exec_properties),
                 )

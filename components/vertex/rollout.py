@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components import bucket_models, published_models
-from components.bucket_models import RECORD
+from components import bucket_models
 from components.vertex import endpoints, golden
 from components.vertex.api import Api
 from components.vertex.endpoints import Deployed, Release, State, Version
 from components.vertex.golden import Golden, GoldenFailed, Image
 from components.vertex.options import Endpoint, kept_machine, wanted_machine
 from marco_model.errors import ClusterError, InputError
+from marco_model.model_directory import PUSH_RECORD, model_fingerprint
 from marco_model.store import is_object
 
 
@@ -240,8 +240,8 @@ def fetched(uri: str) -> Iterator[tuple[Release, Path]]:
         place = uri.rstrip("/")
         if place.rsplit("/", 1)[1] != model.name:
             place = f"{place}/{model.name}"
-        note = json.loads((model / RECORD).read_text()) if (model / RECORD).is_file() else {}
-        yield Release(place, published_models.model_fingerprint(model), note.get("mlflow_run_id") or ""), model
+        note = json.loads((model / PUSH_RECORD).read_text()) if (model / PUSH_RECORD).is_file() else {}
+        yield Release(place, model_fingerprint(model), note.get("mlflow_run_id") or ""), model
 
 
 def expected(model: Path, images: Sequence[Image]) -> list[Golden]:

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from components import bucket_models, published_models
-from components.bucket_models import RECORD
 from marco_model import store
 from marco_model.errors import ClusterError, InputError
+from marco_model.model_directory import PUSH_RECORD, model_fingerprint
 
 DESTINATION = "gs://models/marco"
 STEPS = {
@@ -40,7 +40,7 @@ def content(folder):
 
 def version(gcs, number):
     found = gcs.objects(f"{DESTINATION}/{number}/")
-    found.pop(RECORD)
+    found.pop(PUSH_RECORD)
     return found
 
 
@@ -74,9 +74,9 @@ def test_versions_count_up_hold_the_model_and_nothing_else_is_left(models, model
     first = published_models.publish(model, DESTINATION + "/", {"mlflow_run_id": "r1"})
     assert first == (1, f"{DESTINATION}/1", False)
     assert version(models, 1) == content(model)
-    note = json.loads(models.objects(f"{DESTINATION}/1/")[RECORD])
+    note = json.loads(models.objects(f"{DESTINATION}/1/")[PUSH_RECORD])
     assert note["mlflow_run_id"] == "r1"
-    assert note["fingerprint"] == published_models.model_fingerprint(model)
+    assert note["fingerprint"] == model_fingerprint(model)
     assert published_models.publish(model, DESTINATION, {}) == (1, f"{DESTINATION}/1", True)
     other = make_model(tmp_path / "other", b"second")
     assert published_models.publish(other, DESTINATION, {})[::2] == (2, False)
@@ -156,7 +156,7 @@ def test_wherever_a_push_breaks_off_a_server_finds_a_whole_version_and_the_next_
             assert "saved_model.pb" not in served
         assert published_models.publish(model, destination, {}).number == 2
         found = models.objects(f"{destination}/")
-        assert found.pop(f"2/{RECORD}")
+        assert found.pop(f"2/{PUSH_RECORD}")
         assert found == {"1/saved_model.pb": b"older"} | {f"2/{name}": one for name, one in whole.items()}
         if not cut.hits and not dead.hits:
             break
@@ -220,8 +220,8 @@ def test_a_number_that_is_taken_when_it_is_claimed_is_left_alone(models, model, 
 
 def test_a_number_with_a_note_and_no_model_is_cleared_without_a_claim(models, model):
     """A copy that arrived after its push was taken for dead and cleared."""
-    note = json.dumps({"fingerprint": published_models.model_fingerprint(model)})
-    models.client().bucket("models").blob(f"marco/1/{RECORD}").upload_from_string(note)
+    note = json.dumps({"fingerprint": model_fingerprint(model)})
+    models.client().bucket("models").blob(f"marco/1/{PUSH_RECORD}").upload_from_string(note)
     assert published_models.publish(model, DESTINATION, {}).number == 1
     assert version(models, 1) == content(model)
 
@@ -233,9 +233,7 @@ def test_a_push_that_was_taken_for_dead_begins_again(models, model, monkeypatch)
     def clear(push, name):
         if name == "saved_model.pb" and not seen:
             seen.append(name)
-            bucket_models.remove_abandoned(
-                DESTINATION, bucket_models.by_folder(DESTINATION), published_models.model_fingerprint(model)
-            )
+            bucket_models.remove_abandoned(DESTINATION, bucket_models.by_folder(DESTINATION), model_fingerprint(model))
             assert models.objects(f"{DESTINATION}/") == {}
         return copy(push, name)
 
@@ -311,7 +309,7 @@ def test_the_newest_version_is_downloaded_whole(models, model, tmp_path):
     found = bucket_models.download(DESTINATION, tmp_path / "here")
     assert found == tmp_path / "here" / "2"
     assert fault.hits == 1
-    assert published_models.model_fingerprint(found) == published_models.model_fingerprint(other)
-    assert published_models.model_fingerprint(
-        bucket_models.download(f"{DESTINATION}/1/", tmp_path / "there")
-    ) == published_models.model_fingerprint(model)
+    assert model_fingerprint(found) == model_fingerprint(other)
+    assert model_fingerprint(bucket_models.download(f"{DESTINATION}/1/", tmp_path / "there")) == model_fingerprint(
+        model
+    )

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 def trained(tmp_path_factory):
     """A store in a folder with three versions of `drops`: 1 and 2 published, 3 not; their places; the models' names."""
     from components import mlflow_registry, mlflow_runs, published_models
+    from marco_model.model_directory import model_fingerprint
 
     root = tmp_path_factory.mktemp("run")
     store = mlflow_runs.local_store(root)
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
             "drops",
             model,
             classes=("a", "b"),
-            fingerprint=published_models.model_fingerprint(model),
+            fingerprint=model_fingerprint(model),
             published_at=place,
             tags={"marco.signature": f"s{number}", "judged_against": ""},
         )

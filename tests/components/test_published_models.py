@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from components import published_models
-from components.bucket_models import RECORD
 from marco_model.errors import InputError
+from marco_model.model_directory import PUSH_RECORD, model_fingerprint
 
 
 @pytest.fixture
@@ -33,13 +33,9 @@ def test_versions_count_up_from_one_and_hold_the_model(tmp_path, model):
     second = published_models.publish(other, str(tmp_path / "models"), {})
     assert (first.number, second.number) == (1, 2)
     assert (Path(second.path) / "variables/variables.data").read_bytes() == b"second"
-    note = json.loads((Path(first.path) / RECORD).read_text())
+    note = json.loads((Path(first.path) / PUSH_RECORD).read_text())
     assert note["mlflow_run_id"] == "r1"
-    assert (
-        published_models.model_fingerprint(Path(first.path))
-        == published_models.model_fingerprint(model)
-        == note["fingerprint"]
-    )
+    assert model_fingerprint(Path(first.path)) == model_fingerprint(model) == note["fingerprint"]
     assert sorted(child.name for child in (tmp_path / "models").iterdir()) == ["1", "2"]
 
 
@@ -64,7 +60,7 @@ def test_concurrent_pushes_get_a_version_each(tmp_path):
         published = list(pool.map(lambda one: published_models.publish(one, str(tmp_path / "models"), {}), models))
     assert sorted(version.number for version in published) == list(range(1, 9))
     for one, version in zip(models, published, strict=True):
-        assert published_models.model_fingerprint(Path(version.path)) == published_models.model_fingerprint(one)
+        assert model_fingerprint(Path(version.path)) == model_fingerprint(one)
 
 
 def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_works(tmp_path, model):

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from components.bucket_models import RECORD
 from marco_data.synthetic import Settings, synthesize
+from marco_model.model_directory import PUSH_RECORD
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_a_run_on_buckets_ends_right_whatever_befalls_the_way_there(gcs, tmp_pat
         path.relative_to(trained).as_posix(): path.read_bytes() for path in trained.rglob("*") if path.is_file()
     }
     pushed = gcs.objects("gs://models/marco/")
-    note = json.loads(pushed.pop(f"1/{RECORD}"))
+    note = json.loads(pushed.pop(f"1/{PUSH_RECORD}"))
     assert note["mlflow_run_id"] == summary["mlflow_run_id"]
     assert pushed == {f"1/{name}": content for name, content in expected.items()}
     logged = gcs.objects("gs://artifacts/mlflow/")
@@ -94,4 +94,4 @@ def test_a_run_on_buckets_ends_right_whatever_befalls_the_way_there(gcs, tmp_pat
     (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: gs://models/other is refused (403")
     assert gcs.objects("gs://models/other/") == {}
-    assert set(gcs.objects("gs://models/marco/")) == {f"1/{name}" for name in [*expected, RECORD]}
+    assert set(gcs.objects("gs://models/marco/")) == {f"1/{name}" for name in [*expected, PUSH_RECORD]}

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from components.published_models import model_fingerprint
+from marco_model.model_directory import model_fingerprint
 
 pytestmark = pytest.mark.slow
 

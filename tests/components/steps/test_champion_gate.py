@@ -10,9 +10,9 @@ import pytest
 
 from components import champion, prediction_table
 from components.gate import read_decision
-from components.published_models import model_fingerprint
 from components.settings import Rules
 from marco_model.labels import CLASSES
+from marco_model.model_directory import model_fingerprint
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ import sklearn.metrics
 
 from components import evaluations, prediction_table
 from components.prediction_table import encoded_images
-from components.published_models import model_fingerprint
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
+from marco_model.model_directory import model_fingerprint
 
 pytestmark = pytest.mark.slow
 
