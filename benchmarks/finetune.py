@@ -108,8 +108,8 @@ def fine_tune(part: str, files: Mapping[str, list[str]], counts: Mapping[str, in
     """Returns the network with its best weights, and how training went; no part leaves it as published."""
     from marco_data.progress import progress
     from marco_model import training
-    from marco_model.initial import initialise
     from marco_model.network import build
+    from marco_model.weights import initialise
     from pipelines.configuration import load
 
     configuration = load("finetune", [f"recipe.learning_rate={PARTS[part]}", *changes])
@@ -133,7 +133,7 @@ def fine_tune(part: str, files: Mapping[str, list[str]], counts: Mapping[str, in
 
 def measure(arguments: argparse.Namespace) -> list[Outcome]:
     """Returns what the published classifier reaches, then each fine-tuned part."""
-    from marco_model.released import released
+    from marco_model.weights import published_network
     from pipelines.configuration import load
 
     configuration = load("finetune", arguments.set)
@@ -153,7 +153,7 @@ def measure(arguments: argparse.Namespace) -> list[Outcome]:
         print(describe(outcome), file=sys.stderr, flush=True)
         return outcome
 
-    outcomes = [judge("as published", released(), 0, 0.0)]
+    outcomes = [judge("as published", published_network(), 0, 0.0)]
     with tempfile.TemporaryDirectory() as folder:
         files = {"train": write(Path(folder) / "train", train), "eval": write(Path(folder) / "eval", evaluation)}
         for part in arguments.trainable:

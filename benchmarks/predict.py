@@ -52,13 +52,14 @@ def main() -> None:
         options.error(f"no JPEGs in {chosen.images}")
 
     from marco_model.load import load
-    from marco_model.released import export_released, published_directory
+    from marco_model.model_directory import published_directory
+    from marco_model.weights import export_published
     from marco_scoring.prediction import predict
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         files = write_variants(sources, folder, chosen.count)
-        export_released(folder / "model")
+        export_published(folder / "model")
         ours, peer = load(folder / "model"), load(published_directory())
 
         def predict_files() -> None:

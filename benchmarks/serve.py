@@ -68,9 +68,9 @@ def agreement(ours: Ask, peer: Ask, encoded: Sequence[bytes]) -> tuple[int, int]
 
     from marco_model.labels import CLASSES
     from marco_model.preprocessing import evaluation_batch
-    from marco_model.released import released
+    from marco_model.weights import published_network
 
-    model = released()
+    model = published_network()
     images = tf.function(lambda batch: evaluation_batch(batch, 599))
     names = np.array(CLASSES)
     keras_model = published = 0
@@ -103,10 +103,11 @@ def main() -> None:
     if not encoded:
         options.error(f"no JPEGs in {chosen.images}")
 
-    from marco_model.released import export_released, published_directory
+    from marco_model.model_directory import published_directory
+    from marco_model.weights import export_published
 
     with tempfile.TemporaryDirectory() as scratch:
-        export_released(Path(scratch) / "model")
+        export_published(Path(scratch) / "model")
         ours, peer = asking(Path(scratch) / "model"), asking(published_directory())
     one, peer_one = medians(ours, peer, [[image] for image in encoded], chosen.rounds)
     for size in (8, 32):

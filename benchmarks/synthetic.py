@@ -29,7 +29,7 @@ def published_scores(encoded: Sequence[bytes]) -> np.ndarray:
     """Returns the published classifier's scores, float32 [images, 4] in the order of `CLASSES`."""
     from marco_data.progress import progress
     from marco_model.load import load
-    from marco_model.released import published_directory
+    from marco_model.model_directory import published_directory
 
     classifier = load(published_directory())
     scores = []

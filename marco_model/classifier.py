@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from marco_model.batch_norm import fold
 from marco_model.errors import InputError
-from marco_model.model_directory import METADATA
+from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.preprocessing import evaluation_image
 
 EXAMPLE_IMAGE = "image/encoded"
@@ -127,10 +127,6 @@ def constant(network: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]
         return {name: tf.cast(tensor, tf.float32) for name, tensor in found.items()}
 
     return outputs
-
-
-WEIGHTS = "assets.extra/weights.npz"
-"""The weights as trained, batch norms not folded in and auxiliary head included: what training can begin from."""
 
 
 def logits_only(model: keras.Model) -> keras.Model:

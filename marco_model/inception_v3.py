@@ -1,26 +1,177 @@
-"""Inception-v3 for MARCO in Keras 3, built from the table in `depths.py` (Bruno et al. 2018; TF-Slim's `inception_v3`).
+"""Inception-v3 for MARCO in Keras 3: the table of its convolutions, and the network built from it.
 
-A pure function under `Model.stateless_call`, and free of TensorFlow, so that any Keras backend runs it. Layers carry
-TF-Slim's names with `-` for `/`, which Keras does not allow: `slim_name` gives a variable's name in the published
-checkpoint.
+Names and stock depths are those of TF-Slim's `inception_v3` (Szegedy et al. 2015), oddities included, so that a layer
+has the same name here as in the published checkpoint. `Conv2d_0a_3x3` is MARCO's own: it halves 599x599 to 299x299, the
+input that TF-Slim expects. `CAPS` are the limits of Bruno et al. 2018, Table III.
+
+The network is a pure function under `Model.stateless_call`, and free of TensorFlow, so that any Keras backend runs it.
+Its layers carry TF-Slim's names with `-` for `/`, which Keras does not allow; `slim_name` gives a variable's name in
+the published checkpoint.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
 
-from marco_model import depths
 from marco_model.batch_norm import BatchNormalization
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
+
+VARIANTS: tuple[str, ...] = ("paper", "released")
+MIN_DEPTH = 16
 
 SMALLEST_INPUT = 151
 """Pixels; with fewer the last grid reduction, `Mixed_7a`, has no 3x3 window left."""
 
 BATCH_NORM_EPSILON = 0.001
+
+
+class Conv(NamedTuple):
+    """A convolution: filters of `kernel` (height, width) pixels, `depth` of them before any cap."""
+
+    name: str
+    kernel: tuple[int, int]
+    depth: int
+    stride: int = 1
+    padding: str = "same"
+
+
+class Pool(NamedTuple):
+    """A 3x3 pooling, `kind` being `max` (stride 2, VALID) or `average` (stride 1, SAME)."""
+
+    name: str
+    kind: str
+
+
+Branch = tuple[Conv | Pool | tuple[Conv, Conv], ...]
+"""Layers in sequence; a pair of convolutions is two side by side whose outputs are concatenated."""
+
+STEM: Branch = (
+    Conv("Conv2d_0a_3x3", (3, 3), 16, stride=2, padding="valid"),
+    Conv("Conv2d_1a_3x3", (3, 3), 32, stride=2, padding="valid"),
+    Conv("Conv2d_2a_3x3", (3, 3), 32, padding="valid"),
+    Conv("Conv2d_2b_3x3", (3, 3), 64),
+    Pool("MaxPool_3a_3x3", "max"),
+    Conv("Conv2d_3b_1x1", (1, 1), 80, padding="valid"),
+    Conv("Conv2d_4a_3x3", (3, 3), 192, padding="valid"),
+    Pool("MaxPool_5a_3x3", "max"),
+)
+
+
+def _mixed_5(pooled: int, reduce: str = "Conv2d_0a_1x1", spread: str = "Conv2d_0b_5x5") -> tuple[Branch, ...]:
+    return (
+        (Conv("Conv2d_0a_1x1", (1, 1), 64),),
+        (Conv(reduce, (1, 1), 48), Conv(spread, (5, 5), 64)),
+        (Conv("Conv2d_0a_1x1", (1, 1), 64), Conv("Conv2d_0b_3x3", (3, 3), 96), Conv("Conv2d_0c_3x3", (3, 3), 96)),
+        (Pool("AvgPool_0a_3x3", "average"), Conv("Conv2d_0b_1x1", (1, 1), pooled)),
+    )
+
+
+def _mixed_6(inner: int) -> tuple[Branch, ...]:
+    return (
+        (Conv("Conv2d_0a_1x1", (1, 1), 192),),
+        (
+            Conv("Conv2d_0a_1x1", (1, 1), inner),
+            Conv("Conv2d_0b_1x7", (1, 7), inner),
+            Conv("Conv2d_0c_7x1", (7, 1), 192),
+        ),
+        (
+            Conv("Conv2d_0a_1x1", (1, 1), inner),
+            Conv("Conv2d_0b_7x1", (7, 1), inner),
+            Conv("Conv2d_0c_1x7", (1, 7), inner),
+            Conv("Conv2d_0d_7x1", (7, 1), inner),
+            Conv("Conv2d_0e_1x7", (1, 7), 192),
+        ),
+        (Pool("AvgPool_0a_3x3", "average"), Conv("Conv2d_0b_1x1", (1, 1), 192)),
+    )
+
+
+def _mixed_7(tall: str) -> tuple[Branch, ...]:
+    return (
+        (Conv("Conv2d_0a_1x1", (1, 1), 320),),
+        (
+            Conv("Conv2d_0a_1x1", (1, 1), 384),
+            (Conv("Conv2d_0b_1x3", (1, 3), 384), Conv(tall, (3, 1), 384)),
+        ),
+        (
+            Conv("Conv2d_0a_1x1", (1, 1), 448),
+            Conv("Conv2d_0b_3x3", (3, 3), 384),
+            (Conv("Conv2d_0c_1x3", (1, 3), 384), Conv("Conv2d_0d_3x1", (3, 1), 384)),
+        ),
+        (Pool("AvgPool_0a_3x3", "average"), Conv("Conv2d_0b_1x1", (1, 1), 192)),
+    )
+
+
+BLOCKS: dict[str, tuple[Branch, ...]] = {
+    "Mixed_5b": _mixed_5(32),
+    "Mixed_5c": _mixed_5(64, "Conv2d_0b_1x1", "Conv_1_0c_5x5"),
+    "Mixed_5d": _mixed_5(64),
+    "Mixed_6a": (
+        (Conv("Conv2d_1a_1x1", (3, 3), 384, stride=2, padding="valid"),),
+        (
+            Conv("Conv2d_0a_1x1", (1, 1), 64),
+            Conv("Conv2d_0b_3x3", (3, 3), 96),
+            Conv("Conv2d_1a_1x1", (3, 3), 96, stride=2, padding="valid"),
+        ),
+        (Pool("MaxPool_1a_3x3", "max"),),
+    ),
+    "Mixed_6b": _mixed_6(128),
+    "Mixed_6c": _mixed_6(160),
+    "Mixed_6d": _mixed_6(160),
+    "Mixed_6e": _mixed_6(192),
+    "Mixed_7a": (
+        (Conv("Conv2d_0a_1x1", (1, 1), 192), Conv("Conv2d_1a_3x3", (3, 3), 320, stride=2, padding="valid")),
+        (
+            Conv("Conv2d_0a_1x1", (1, 1), 192),
+            Conv("Conv2d_0b_1x7", (1, 7), 192),
+            Conv("Conv2d_0c_7x1", (7, 1), 192),
+            Conv("Conv2d_1a_3x3", (3, 3), 192, stride=2, padding="valid"),
+        ),
+        (Pool("MaxPool_1a_3x3", "max"),),
+    ),
+    "Mixed_7b": _mixed_7("Conv2d_0b_3x1"),
+    "Mixed_7c": _mixed_7("Conv2d_0c_3x1"),
+}
+
+CAPS: dict[str, int] = {
+    "Conv2d_4a_3x3": 144,
+    "Mixed_6a": 256,
+    "Mixed_6b": 128,
+    "Mixed_6c": 144,
+    "Mixed_6d": 144,
+    "Mixed_6e": 96,
+    "Mixed_7a": 96,
+    "Mixed_7b": 192,
+    "Mixed_7b/Branch_3": 96,
+    "Mixed_7c": 192,
+    "Mixed_7c/Branch_3": 96,
+}
+"""The most filters of any convolution of a layer, block or branch; the longest matching name decides.
+
+The values were read off the published network, which obeys Table III except for `UNCAPPED`. Where no stock depth was
+reduced (`Mixed_5*`), no cap can be seen.
+"""
+
+UNCAPPED: frozenset[str] = frozenset({"Mixed_6c/Branch_2/Conv2d_0b_7x1", "Mixed_6e/Branch_2/Conv2d_0a_1x1"})
+"""Convolutions that keep their stock depth in the published network, contrary to Table III."""
+
+
+def cap(name: str) -> int | None:
+    """Returns the cap on the convolution of this full name, such as `Mixed_6e/Branch_2/Conv2d_0a_1x1`, if any."""
+    parts = name.split("/")
+    for length in range(len(parts), 0, -1):
+        limit = CAPS.get("/".join(parts[:length]))
+        if limit is not None:
+            return limit
+    return None
+
+
+def filters(name: str, stock: int, variant: str, multiplier: float = 1.0) -> int:
+    """Returns the number of filters of a convolution in `variant`; `multiplier` scales it as TF-Slim does."""
+    limit = None if variant == "released" and name in UNCAPPED else cap(name)
+    capped = stock if limit is None else min(stock, limit)
+    return max(int(capped * multiplier), MIN_DEPTH)
 
 
 class _Builder:
@@ -31,12 +182,12 @@ class _Builder:
         self.depth_multiplier = depth_multiplier
         self.batch_norm_momentum = batch_norm_momentum
 
-    def conv(self, x: Any, conv: depths.Conv, prefix: str = "", stddev: float = 0.1) -> Any:
+    def conv(self, x: Any, conv: Conv, prefix: str = "", stddev: float = 0.1) -> Any:
         """Convolution without bias, batch norm with beta only, ReLU."""
         name = prefix + conv.name
-        filters = depths.depth(name.replace("-", "/"), conv.depth, self.variant, self.depth_multiplier)
+        depth = filters(name.replace("-", "/"), conv.depth, self.variant, self.depth_multiplier)
         x = layers.Conv2D(
-            filters,
+            depth,
             conv.kernel,
             strides=conv.stride,
             padding=conv.padding,
@@ -49,12 +200,12 @@ class _Builder:
         )(x)
         return layers.ReLU(name=f"{name}-Relu")(x)
 
-    def branch(self, x: Any, branch: depths.Branch, prefix: str = "") -> Any:
-        """Layers one after another; a pair of convolutions side by side is concatenated."""
+    def branch(self, x: Any, branch: Branch, prefix: str = "") -> Any:
+        """Layers in sequence; the outputs of a pair of convolutions are concatenated."""
         for layer in branch:
-            if isinstance(layer, depths.Conv):
+            if isinstance(layer, Conv):
                 x = self.conv(x, layer, prefix)
-            elif isinstance(layer, depths.Pool):
+            elif isinstance(layer, Pool):
                 x = _pool(x, layer, prefix)
             else:
                 x = layers.Concatenate(name=f"{prefix}concat")([self.conv(x, conv, prefix) for conv in layer])
@@ -62,23 +213,21 @@ class _Builder:
 
     def block(self, x: Any, name: str) -> Any:
         """A `Mixed` block: all branches from one input, concatenated."""
-        branches = [
-            self.branch(x, branch, f"{name}-Branch_{index}-") for index, branch in enumerate(depths.BLOCKS[name])
-        ]
+        branches = [self.branch(x, branch, f"{name}-Branch_{index}-") for index, branch in enumerate(BLOCKS[name])]
         return layers.Concatenate(name=name)(branches)
 
     def auxiliary_logits(self, x: Any, num_classes: int) -> Any:
         """The head on `Mixed_6e` that only training uses. Kernels shrink with small inputs, as TF-Slim's do."""
         pool = min(5, x.shape[1])
         x = layers.AveragePooling2D(pool, strides=3, padding="valid", name="AuxLogits-AvgPool_1a_5x5")(x)
-        x = self.conv(x, depths.Conv("Conv2d_1b_1x1", (1, 1), 128), "AuxLogits-")
+        x = self.conv(x, Conv("Conv2d_1b_1x1", (1, 1), 128), "AuxLogits-")
         size = min(5, x.shape[1])
-        whole = depths.Conv(f"Conv2d_2a_{size}x{size}", (size, size), 768, padding="valid")
+        whole = Conv(f"Conv2d_2a_{size}x{size}", (size, size), 768, padding="valid")
         x = self.conv(x, whole, "AuxLogits-", stddev=0.01)
         return _logits(x, num_classes, "AuxLogits-Conv2d_2b_1x1", "auxiliary_logits", stddev=0.001)
 
 
-def _pool(x: Any, pool: depths.Pool, prefix: str) -> Any:
+def _pool(x: Any, pool: Pool, prefix: str) -> Any:
     name = prefix + pool.name
     if pool.kind == "max":
         return layers.MaxPooling2D(3, strides=2, padding="valid", name=name)(x)
@@ -117,8 +266,8 @@ def inception_v3(
 
     Raises InputError for an unknown variant, an input below 151 pixels, or numbers that are not positive.
     """
-    if variant not in depths.VARIANTS:
-        raise InputError(f"unknown network variant {variant!r}; use one of {', '.join(depths.VARIANTS)}")
+    if variant not in VARIANTS:
+        raise InputError(f"unknown network variant {variant!r}; use one of {', '.join(VARIANTS)}")
     if input_size < SMALLEST_INPUT:
         raise InputError(f"input size {input_size} is too small for Inception-v3; use at least {SMALLEST_INPUT} pixels")
     if depth_multiplier <= 0:
@@ -127,9 +276,9 @@ def inception_v3(
         raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
     builder = _Builder(variant, depth_multiplier, batch_norm_momentum)
     images = keras.Input((input_size, input_size, 3), name="images")
-    x = builder.branch(images, depths.STEM)
+    x = builder.branch(images, STEM)
     outputs = {}
-    for name in depths.BLOCKS:
+    for name in BLOCKS:
         x = builder.block(x, name)
         if auxiliary and name == "Mixed_6e":
             outputs["auxiliary_logits"] = builder.auxiliary_logits(x, num_classes)

@@ -19,7 +19,7 @@ from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.model_directory import METADATA, PUBLISHED_NAME, read_metadata, saved_model_directory
-from marco_model.released import load_published_weights
+from marco_model.weights import load_published_weights
 
 
 class LoadedClassifier:

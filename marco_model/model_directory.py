@@ -1,11 +1,12 @@
-"""A model on disk: which folder it is, what its files are called, what it says of itself, and its fingerprint.
+"""A model on disk: its folder, the names of its files, what it records about itself, and its fingerprint.
 
-Free of TensorFlow, so that a wrong folder is reported at once.
+A model is a SavedModel. Published versions of it lie in numbered folders side by side, as TensorFlow Serving reads
+them. The classifier of 2018 is one of the files of the PyPI package dls-marco-score-ispyb 1.0.1 (Apache-2.0), which is
+located without importing it. Free of TensorFlow, so that a wrong folder is reported at once.
 """
 
-from __future__ import annotations
-
 import hashlib
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,25 @@ from marco_model.labels import CLASSES
 MODEL_FILE = "saved_model.pb"
 """The file that makes a folder a model: a folder without it is not a version."""
 
+METADATA = "assets.extra/marco.json"
+"""The `metadata` of `marco_model.classifier.export`; the published classifier of 2018 has none."""
+
+WEIGHTS = "assets.extra/weights.npz"
+"""The weights as trained, with batch norms not folded in and with the auxiliary head: training can start from them."""
+
 PUSH_RECORD = "assets.extra/push.json"
 """The note that publishing adds to a version. All other files are those of the model that was published."""
 
-METADATA = "assets.extra/marco.json"
-"""In a model's folder, what `marco_model.classifier.export` was told of it; the published model of 2018 has none."""
-
 PUBLISHED_NAME = "marco-2018"
+PUBLISHED_PACKAGE = "dls-marco-score-ispyb"
+PUBLISHED_SHA256 = "d2fdbb72a05634a26d3811149c098b1767e405e7edf0b2ea24d6e72676bddb03"
+"""Of the `saved_model.pb` of the classifier published in 2018."""
 
 
 def saved_model_directory(directory: str | Path) -> Path:
     """Returns `directory` if it holds a SavedModel, else its highest numbered version.
 
-    Raises InputError if there is neither.
+    Raises `InputError` if it holds neither.
     """
     directory = Path(directory)
     if (directory / MODEL_FILE).is_file():
@@ -43,11 +50,36 @@ def saved_model_directory(directory: str | Path) -> Path:
     return max(versions, key=lambda version: int(version.name))
 
 
-def read_metadata(saved_model: Path) -> dict[str, Any]:
-    """Returns what `export` was told of the model in a SavedModel's folder: its `classes`, in order, and more.
+def published_directory() -> Path:
+    """Returns the folder of the SavedModel that was published in 2018.
 
-    Empty for the published model, whose classes are MARCO's and whose name is PUBLISHED_NAME. Raises InputError if what
-    is there is damaged.
+    Raises `InputError` if its package is not installed or holds another file.
+    """
+    try:
+        package = importlib.metadata.distribution(PUBLISHED_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(
+            f"the published classifier's package {PUBLISHED_PACKAGE} is not installed; "
+            "pip install 'marco-pipeline[released]'"
+        ) from None
+    directory = Path(str(package.locate_file("dls_marco_score_ispyb/savedmodel")))
+    graph = directory / MODEL_FILE
+    if not graph.is_file():
+        raise InputError(f"{graph} is missing; install {PUBLISHED_PACKAGE}==1.0.1 again")
+    sha256 = hashlib.sha256(graph.read_bytes()).hexdigest()
+    if sha256 != PUBLISHED_SHA256:
+        raise InputError(
+            f"{graph} has sha256 {sha256}, not the published {PUBLISHED_SHA256}; "
+            f"install {PUBLISHED_PACKAGE}==1.0.1 again"
+        )
+    return directory
+
+
+def read_metadata(saved_model: Path) -> dict[str, Any]:
+    """Returns what `export` recorded about the model in a SavedModel's folder: its `classes`, in order, and more.
+
+    Empty for the published classifier, whose classes are MARCO's and whose name is PUBLISHED_NAME. Raises `InputError`
+    if the record is damaged.
     """
     path = saved_model / METADATA
     if not path.is_file():
@@ -60,12 +92,12 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
 
 
 def class_names(saved_model: Path) -> list[str]:
-    """Returns the classes of the model in a SavedModel's folder, in the scores' order; raises as read_metadata."""
+    """Returns the classes of the model in a SavedModel's folder, in the scores' order; raises as `read_metadata`."""
     return list(read_metadata(saved_model).get("classes", CLASSES))
 
 
 def model_fingerprint(model: Path) -> str:
-    """Returns the SHA-256 of the names and contents of a model's files, PUSH_RECORD left out, in hexadecimal."""
+    """Returns the SHA-256 of the names and contents of a model's files without PUSH_RECORD, in hexadecimal."""
     digest = hashlib.sha256()
     for path in sorted(path for path in model.rglob("*") if path.is_file()):
         name = path.relative_to(model).as_posix()

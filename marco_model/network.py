@@ -1,18 +1,23 @@
-"""The network that a configuration describes, and how it is built with its first, random weights.
+"""The networks that a configuration can describe, and how one is built with its first, random weights.
 
-Keras is imported where it is used: the configuration imports this file.
+`ARCHITECTURES` is what is known of each, `Network` is the section `network` of a configuration, and `build` makes the
+Keras model: MARCO's Inception-v3 (`inception_v3.py`), or a network of `keras.applications` with one input, raw logits
+and stable names. The configuration imports this file, so Keras is imported only to build.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from marco_model import depths
 from marco_model.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
 
 AUXILIARY = "AuxLogits-"
 """What the names of the auxiliary head's layers begin with."""
@@ -22,9 +27,9 @@ AUXILIARY = "AuxLogits-"
 class Architecture:
     """A network as published.
 
-    `input_size` and `smallest_input` are pixels. `blocks` maps the name of each block, from the input on, to the layer
-    whose output it starts from; `features` is the layer whose output, averaged, the head classifies. `logits` names the
-    layers that have a column a class.
+    `input_size` and `smallest_input` are in pixels. `blocks` maps the name of each block, from the input on, to the
+    layer whose output it starts from; `features` is the layer whose output, averaged, the head classifies. `logits`
+    names the layers with one column per class. `application` is its name in `keras.applications`, empty for ours.
     """
 
     input_size: int
@@ -32,15 +37,17 @@ class Architecture:
     blocks: Mapping[str, str]
     features: str
     logits: tuple[str, ...] = ("predictions",)
+    application: str = ""
 
 
 def _chain(names: list[str], outputs: list[str]) -> dict[str, str]:
-    """Maps each of `names` to the output before it; `outputs` begins with what stands before the first block."""
+    """Maps each of `names` to the output before it; `outputs` begins with the layer before the first block."""
     return dict(zip(names, outputs[: len(names)], strict=True))
 
 
 def _inception_v3() -> Architecture:
-    names = list(depths.BLOCKS)
+    # The blocks of `inception_v3.BLOCKS`.
+    names = [f"Mixed_{block}" for block in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]]
     return Architecture(
         input_size=599,
         smallest_input=151,
@@ -57,10 +64,16 @@ def _inception_resnet_v2() -> Architecture:
         blocks = [f"{block}_{number}" for number in range(1, count + 1)]
         names += [*blocks, *([reduction] if reduction else [])]
         outputs += [*(f"{name}_ac" for name in blocks), *([reduction] if reduction else [])]
-    return Architecture(input_size=299, smallest_input=75, blocks=_chain(names, outputs), features="conv_7b_ac")
+    return Architecture(
+        input_size=299,
+        smallest_input=75,
+        blocks=_chain(names, outputs),
+        features="conv_7b_ac",
+        application="InceptionResNetV2",
+    )
 
 
-def _nasnet(input_size: int, repeats: int) -> Architecture:
+def _nasnet(application: str, input_size: int, repeats: int) -> Architecture:
     normal = [
         [f"normal_{number}" for number in range(first, first + repeats)] for first in (0, repeats + 1, 2 * repeats + 1)
     ]
@@ -68,19 +81,21 @@ def _nasnet(input_size: int, repeats: int) -> Architecture:
     between = [[f"reduction_reduce_{repeats}"], [f"reduction_reduce_{2 * repeats}"], []]
     names = reductions + list(itertools.chain(*(a + b for a, b in zip(normal, between, strict=True))))
     outputs = ["stem_bn1", *(name.replace("_", "_concat_", 1) for name in names)]
-    return Architecture(input_size=input_size, smallest_input=32, blocks=_chain(names, outputs), features=outputs[-1])
+    return Architecture(
+        input_size=input_size,
+        smallest_input=32,
+        blocks=_chain(names, outputs),
+        features=outputs[-1],
+        application=application,
+    )
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "inception_v3": _inception_v3(),
     "inception_resnet_v2": _inception_resnet_v2(),
-    "nasnet_mobile": _nasnet(224, 4),
-    "nasnet_large": _nasnet(331, 6),
+    "nasnet_mobile": _nasnet("NASNetMobile", 224, 4),
+    "nasnet_large": _nasnet("NASNetLarge", 331, 6),
 }
-
-
-if TYPE_CHECKING:
-    import keras
 
 RANDOM = "random"
 RELEASED = "released"
@@ -88,10 +103,10 @@ RELEASED = "released"
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What is trained, from where, and which part of it.
+    """Which network is trained, from which weights, and which part of it.
 
-    What is left out is the architecture's own and reads so once made: `Network().input_size` is 599. Raises
-    `InputError` for what the architecture does not have.
+    A field that is left out takes the architecture's own value: `Network().input_size` is 599. Raises `InputError` for
+    a value that the architecture does not have.
     """
 
     # The paper's network, or one that it tried without gain.
@@ -102,21 +117,21 @@ class Network:
     input_size: int = 0
     # Of inception_v3.
     depth_multiplier: float = 1.0
-    # TF-Slim trains Inception-v3 with its auxiliary head; the published weights have one. Of no use where only what
-    # stands above it is trained.
+    # TF-Slim trains Inception-v3 with its auxiliary head; the published weights have one. It is of no use where only
+    # layers above it are trained.
     auxiliary: bool | None = None
     # TF-Slim's inception_arg_scope. A run of a few hundred steps needs a shorter memory, such as 0.9.
     batch_norm_momentum: float = 0.9997
-    # Where the weights start: `random`; `released`, the published classifier's; or a model of ours: its folder, or one
-    # of numbered versions, local or gs://.
+    # The first weights: `random`; `released`, the published classifier's; or those of an earlier model: its folder, or
+    # one of numbered versions, local or gs://.
     initial: str = RANDOM
-    # What is trained: `all`, `head`, or everything from a block on, such as `Mixed_7a`.
+    # The part to train: `all`, `head`, or everything from a block on, such as `Mixed_7a`.
     trainable: str = "all"
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        """Fills in what was left out; checks what no type can say."""
+        """Fills in the architecture's own values and checks what types cannot express."""
         own = self._own()
         if self.trainable not in ("all", "head", *own.blocks):
             raise InputError(
@@ -124,7 +139,7 @@ class Network:
                 f"to train: {', '.join(own.blocks)}"
             )
         if self.architecture != "inception_v3":
-            self._refuse_what_inception_v3_alone_has()
+            self._refuse_fields_of_inception_v3()
         self._set("input_size", self.input_size or own.input_size)
         if self.input_size < own.smallest_input:
             raise InputError(
@@ -133,15 +148,15 @@ class Network:
         if self.architecture == "inception_v3":
             self._set("variant", self.variant or (RELEASED if self.initial == RELEASED else "paper"))
         if self.auxiliary is None:
-            self._set("auxiliary", self._an_auxiliary_head_helps())
+            self._set("auxiliary", self._auxiliary_head_helps())
         if self.initial == RELEASED and (self.variant != RELEASED or self.depth_multiplier != 1.0):
             raise InputError(
                 f"network.initial is released, with {self.architecture}, variant {self.variant} and depth_multiplier "
-                f"{self.depth_multiplier}; the published weights fit inception_v3, variant released, at 1.0 alone"
+                f"{self.depth_multiplier}; the published weights fit only inception_v3, variant released, at 1.0"
             )
 
     def facts(self) -> dict[str, Any]:
-        """Returns what decides the shapes of the weights below the heads, as an exported model keeps it."""
+        """Returns the fields that decide the shapes of the weights below the heads; an exported model records them."""
         return {name: getattr(self, name) for name in ("architecture", "variant", "depth_multiplier")}
 
     def _own(self) -> Architecture:
@@ -152,15 +167,15 @@ class Network:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _refuse_what_inception_v3_alone_has(self) -> None:
+    def _refuse_fields_of_inception_v3(self) -> None:
         for name, default in (("variant", None), ("depth_multiplier", 1.0), ("auxiliary", None)):
             value = getattr(self, name)
             if value != default and value is not False:
                 raise InputError(
-                    f"network.{name} is {value!r}, which inception_v3 alone has; remove it for {self.architecture}"
+                    f"network.{name} is {value!r}, which only inception_v3 has; remove it for {self.architecture}"
                 )
 
-    def _an_auxiliary_head_helps(self) -> bool:
+    def _auxiliary_head_helps(self) -> bool:
         """Whether something below the auxiliary head, which stands on `Mixed_6e`, is trained."""
         if self.architecture != "inception_v3" or self.trainable == "head":
             return False
@@ -169,33 +184,35 @@ class Network:
 
 
 def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = "float32") -> keras.Model:
-    """Returns the network to train, with random weights that come from `seed` alone.
+    """Returns the network to train, with random weights that depend on `seed` alone.
 
     Input: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes], or a
     dict of `logits` and `auxiliary_logits`. `dtype_policy` is Keras's, such as `mixed_bfloat16`: layers then compute in
-    bfloat16, variables and logits stay float32. What `network.trainable` leaves out is frozen: its variables are not
-    among `trainable_variables`, its batch norms use their moving statistics and don't move them.
-    `initial.initialise` puts other first weights in.
+    bfloat16, variables and logits stay float32. The layers that `network.trainable` leaves out are frozen: their
+    variables are not among `trainable_variables`, their batch norms use their moving statistics and don't move them.
+    `weights.initialise` replaces the random weights.
     """
     import keras
 
     keras.utils.set_random_seed(seed)
-    with _policy(dtype_policy):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
         model = _untrained(network, num_classes)
-    _freeze(model, network)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if network.trainable != "all":
+        # The heads are always trained, and everything else from this layer's output on.
+        architecture = ARCHITECTURES[network.architecture]
+        last = architecture.features if network.trainable == "head" else architecture.blocks[network.trainable]
+        for layer in keras.Model(model.inputs, model.get_layer(last).output).layers:
+            layer.trainable = False
     return model
 
 
 def _untrained(network: Network, num_classes: int) -> keras.Model:
     if network.architecture != "inception_v3":
-        from marco_model.applications import application
-
-        return application(
-            network.architecture,
-            input_size=network.input_size,
-            num_classes=num_classes,
-            batch_norm_momentum=network.batch_norm_momentum,
-        )
+        return _application(network, num_classes)
     from marco_model.inception_v3 import inception_v3
 
     return inception_v3(
@@ -208,26 +225,45 @@ def _untrained(network: Network, num_classes: int) -> keras.Model:
     )
 
 
-def _freeze(model: keras.Model, network: Network) -> None:
-    """Freezes the layers below what `network.trainable` names; the heads are always trained."""
+def _application(network: Network, num_classes: int) -> keras.Model:
+    """Returns a network of `keras.applications` with a head of ours.
+
+    Input `images`: float32 [batch, input_size, input_size, 3] in [-1, 1], the range of `preprocess_input` of all of
+    them. Output: logits, float32 [batch, num_classes].
+    """
     import keras
 
-    if network.trainable == "all":
-        return
-    architecture = ARCHITECTURES[network.architecture]
-    last = architecture.features if network.trainable == "head" else architecture.blocks[network.trainable]
-    for layer in keras.Model(model.inputs, model.get_layer(last).output).layers:
-        layer.trainable = False
+    name = network.architecture
+    images = keras.Input((network.input_size, network.input_size, 3), name="images")
+    # Without its top, which would compute the logits in the policy's dtype.
+    builder = getattr(keras.applications, ARCHITECTURES[name].application)
+    trunk = builder(include_top=False, weights=None, input_tensor=images, pooling="avg", name=name)
+    names = _numbered_from_zero(trunk)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = {**layer.get_config(), "name": names.get(layer.name, layer.name)}
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["momentum"] = network.batch_norm_momentum
+        return type(layer).from_config(config)
+
+    trunk = keras.models.clone_model(trunk, clone_function=clone)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="predictions")(trunk.output)
+    return keras.Model(trunk.input, logits, name=name)
 
 
-@contextlib.contextmanager
-def _policy(name: str) -> Iterator[None]:
-    """Makes `name` the policy of layers made inside."""
-    import keras
+def _numbered_from_zero(model: keras.Model) -> dict[str, str]:
+    """Maps each name that Keras made up, such as `conv2d_17`, to the one that it makes up in a new process.
 
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+    Keras numbers layers without a name of their own through the process; checkpoints and exported weights go by names.
+    """
+    numbered = []
+    for layer in model.layers:
+        prefix = re.sub(r"_\d+$", "", layer.name)
+        if prefix.replace("_", "") == type(layer).__name__.lower():
+            numbered.append((int(layer.name[len(prefix) + 1 :] or 0), prefix, layer.name))
+    earlier: Counter[str] = Counter()
+    names = {}
+    for _, prefix, name in sorted(numbered):
+        names[name] = f"{prefix}_{earlier[prefix]}" if earlier[prefix] else prefix
+        earlier[prefix] += 1
+    return names

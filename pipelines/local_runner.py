@@ -101,7 +101,7 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     from components.champion import signature
     from components.trainer.parameters import Judging, TrainingParameters
     from marco_data.shards import fingerprint
-    from marco_model.initial import fingerprint as initial_fingerprint
+    from marco_model.weights import initial_fingerprint
     from pipelines.configuration import label_scheme
     from pipelines.pipeline import create_pipeline
     from pipelines.places import lookup

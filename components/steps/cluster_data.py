@@ -18,7 +18,7 @@ from marco_data.shards import fingerprint
 from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
 from marco_model import store
 from marco_model.errors import exit_status
-from marco_model.initial import fingerprint as initial_fingerprint
+from marco_model.weights import initial_fingerprint
 
 OUTPUTS = ("source", "fingerprint", "initial", "champion", "signature")
 

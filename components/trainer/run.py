@@ -11,9 +11,9 @@ import tensorflow as tf
 from components.settings import by_section
 from components.trainer import jobset_launch, training_job
 from marco_model.errors import InputError
-from marco_model.initial import fingerprint
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
+from marco_model.weights import initial_fingerprint
 
 
 def run_fn(fn_args: Any) -> None:
@@ -46,7 +46,7 @@ def run_fn(fn_args: Any) -> None:
 
 def job_of(fn_args: Any, config: dict[str, Any]) -> training_job.Job:
     """Returns the job that TFX's arguments and a `custom_config` make; raises as `run_fn` does."""
-    initial = fingerprint(config["network"]["initial"])
+    initial = initial_fingerprint(config["network"]["initial"])
     if config["initial"] not in ("", initial):
         raise InputError(f"the model in {config['network']['initial']} has changed since this run began; run again")
     key = training_key(config, fn_args.transform_graph_path, initial)

@@ -27,9 +27,9 @@ from marco_model.calibration import expected_calibration_error, fit_temperature
 from marco_model.classifier import logits_only
 from marco_model.engines import Running, serves_only, start
 from marco_model.errors import InputError, Interrupted
-from marco_model.initial import initialise
 from marco_model.network import RANDOM, Network, build
 from marco_model.recipe import Engine, Recipe
+from marco_model.weights import initialise
 
 
 def write_model(

@@ -29,12 +29,10 @@ def model_directory(model: str | None, doing: str) -> Path:
     One on `gs://` is downloaded first, into a folder that is removed when the process ends. `doing` says what is done
     with it, such as `scoring with`. Raises `InputError` where there is none.
     """
-    from marco_model.model_directory import saved_model_directory
+    from marco_model.model_directory import published_directory, saved_model_directory
     from marco_model.store import is_object
 
     if model is None:
-        from marco_model.released import published_directory
-
         typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
         return saved_model_directory(published_directory())
     if is_object(model):
@@ -177,9 +175,9 @@ def released(
 
     Example: marco released --output models/released
     """
-    from marco_model.released import export_released
+    from marco_model.weights import export_published
 
-    export_released(output)
+    export_published(output)
     typer.echo(f"{output}: the published classifier; try: marco predict --model {output} --output scores.csv IMAGES")
 
 

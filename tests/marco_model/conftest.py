@@ -26,7 +26,7 @@ def published():
     """The published SavedModel itself."""
     import tensorflow as tf
 
-    from marco_model.released import published_directory
+    from marco_model.model_directory import published_directory
 
     return tf.saved_model.load(str(published_directory()))
 
@@ -34,9 +34,9 @@ def published():
 @pytest.fixture(scope="session")
 def released_model():
     """The published network as ours, auxiliary head and all."""
-    from marco_model.released import released
+    from marco_model.weights import published_network
 
-    return released(auxiliary=True)
+    return published_network(auxiliary=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load
+from marco_model.model_directory import published_directory
 from marco_model.preprocessing import evaluation_batch, shrink
-from marco_model.released import published_directory
 
 SIZE = 12
 IMAGE = np.random.default_rng(1).uniform(-1, 1, (SIZE, SIZE, 3)).astype(np.float32)

@@ -7,11 +7,12 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from marco_data.contract import ENCODED, build_example
-from marco_model.classifier import EXAMPLE_IMAGE, METADATA, export
+from marco_model.classifier import EXAMPLE_IMAGE, export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load
+from marco_model.model_directory import METADATA
 from marco_model.preprocessing import evaluation_batch, shrink
 
 

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from marco_model.load import load
-from marco_model.released import published_directory
+from marco_model.model_directory import published_directory
 
 
 def test_the_published_classifiers_sorted_scores_come_in_the_order_of_the_classes(encoded, published_scores):

@@ -91,7 +91,7 @@ def test_what_is_left_out_is_the_architectures_own():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"architecture": "nasnet_mobile", "variant": "paper"}, "network.variant is 'paper'.*inception_v3 alone"),
+        ({"architecture": "nasnet_mobile", "variant": "paper"}, "network.variant is 'paper'.*only inception_v3"),
         ({"architecture": "nasnet_large", "depth_multiplier": 0.5}, "depth_multiplier is 0.5"),
         ({"architecture": "inception_resnet_v2", "auxiliary": True}, "auxiliary is True"),
         ({"architecture": "inception_resnet_v2", "input_size": 74}, "74.*at least 75"),

@@ -10,7 +10,7 @@ import pytest
 from marco_data.shards import find_shards
 from marco_model import store as object_store
 from marco_model.errors import ClusterError, InputError
-from marco_model.store import create_object, download, exists, open_raw, read_bytes, upload
+from marco_model.store import absolute, create_object, download, exists, open_raw, read_bytes, upload
 
 CONTENT = random.Random(7).randbytes(700_000)
 
@@ -176,3 +176,10 @@ def test_what_is_not_written_to_the_end_does_not_appear(store, size):
 def test_a_download_is_checked(store, tmp_path):
     download(SHARD, tmp_path / "deep" / "file")
     assert (tmp_path / "deep" / "file").read_bytes() == CONTENT
+
+
+def test_an_absolute_path_starts_at_the_root_and_a_uri_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("models") == f"{tmp_path}/models"
+    assert absolute(f"{tmp_path}/models") == f"{tmp_path}/models"
+    assert absolute("gs://served/drops") == "gs://served/drops"

@@ -39,8 +39,8 @@ def fitted(examples, directory):
     from marco_model.classifier import export
     from marco_model.inception_v3 import inception_v3
     from marco_model.load import load
-    from marco_model.model_directory import saved_model_directory
-    from marco_model.released import load_published_weights, published_directory
+    from marco_model.model_directory import published_directory, saved_model_directory
+    from marco_model.weights import load_published_weights
 
     network = inception_v3(variant="released", input_size=SIZE)
     load_published_weights(network, saved_model_directory(published_directory()))

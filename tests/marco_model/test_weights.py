@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model.classifier import METADATA, WEIGHTS, export
+from marco_model.classifier import export
 from marco_model.errors import InputError
-from marco_model.initial import Kept, fingerprint, initialise
+from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load
+from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_batch
-from marco_model.released import load_published_weights
+from marco_model.weights import Kept, initial_fingerprint, initialise, load_published_weights
 
 SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=False)
 LOGITS, AUXILIARY_LOGITS = "Logits-Conv2d_1c_1x1", "AuxLogits-Conv2d_2b_1x1"
@@ -98,8 +99,8 @@ def test_an_auxiliary_head_that_the_model_lacks_starts_at_random(tmp_path):
     [
         ({"depth_multiplier": 0.3}, "has depth_multiplier 0.1 and network.depth_multiplier is 0.3"),
         ({"variant": "released"}, "has variant paper and network.variant is released"),
-        ({"initial": "nowhere"}, "'nowhere', where no model is; give random, released"),
-        ({"initial": "gs//models"}, "no model is"),
+        ({"initial": "nowhere"}, "'nowhere', which holds no model; give random, released"),
+        ({"initial": "gs//models"}, "holds no model"),
     ],
 )
 def test_a_model_that_does_not_fit_is_named(earlier, change, message):
@@ -117,7 +118,7 @@ def test_another_architecture_is_named(earlier):
         initialise(keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)]), network, ["a", "b"])
 
 
-def test_missing_or_damaged_weights_are_told(earlier, tmp_path):
+def test_missing_or_damaged_weights_are_reported(earlier, tmp_path):
     network = dataclasses.replace(SMALL, initial=str(earlier[0] / "9"))
     model = build(network, num_classes=2, seed=0)
     with pytest.raises(InputError, match=r"cannot read assets.extra/weights.npz.*exported with its weights"):
@@ -135,16 +136,16 @@ def test_missing_or_damaged_weights_are_told(earlier, tmp_path):
 
 def test_the_fingerprint_is_the_contents_wherever_it_lies(earlier, tmp_path):
     version = earlier[0] / "10"
-    assert fingerprint(str(earlier[0])) == fingerprint(str(version))
+    assert initial_fingerprint(str(earlier[0])) == initial_fingerprint(str(version))
     remote = "ram://models/3"
     tf.io.gfile.makedirs(f"{remote}/assets.extra")
     for name in ("saved_model.pb", METADATA, WEIGHTS):
         tf.io.gfile.copy(str(version / name), f"{remote}/{name}", overwrite=True)
-    assert fingerprint("ram://models/") == fingerprint(str(version))
-    told = json.loads((version / METADATA).read_text())
+    assert initial_fingerprint("ram://models/") == initial_fingerprint(str(version))
+    metadata = json.loads((version / METADATA).read_text())
     with tf.io.gfile.GFile(f"{remote}/{METADATA}", "w") as file:
-        json.dump({**told, "classes": ["Crystals", "Clear", "Skin"]}, file)
-    assert len({fingerprint(name) for name in ("random", "released", str(version), "ram://models")}) == 4
+        json.dump({**metadata, "classes": ["Crystals", "Clear", "Skin"]}, file)
+    assert len({initial_fingerprint(name) for name in ("random", "released", str(version), "ram://models")}) == 4
 
 
 def test_the_published_weights_start_a_training_with_other_classes():
@@ -183,3 +184,17 @@ def test_an_application_is_exported_scores_the_same_and_can_be_begun_from(name, 
     initialise(again, dataclasses.replace(network, initial=folder), ["Clear", "Crystals"])
     before = values(model)
     assert all(np.array_equal(value, before[path]) for path, value in values(again).items())
+
+
+def test_every_score_of_the_real_images_is_the_published_one(released_directory, encoded, published_scores):
+    classifier = load(released_directory)
+    assert classifier.classes == CLASSES
+    np.testing.assert_allclose(classifier.score(encoded), published_scores, atol=1e-4)
+
+
+def test_other_shapes_than_the_published_are_refused():
+    for model in (inception_v3(variant="paper"), inception_v3(variant="released", num_classes=5)):
+        before = np.array(model.get_layer("Conv2d_0a_3x3").kernel)
+        with pytest.raises(InputError, match="published checkpoint"):
+            load_published_weights(model)
+        np.testing.assert_array_equal(model.get_layer("Conv2d_0a_3x3").kernel, before)

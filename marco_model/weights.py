@@ -1,0 +1,241 @@
+"""The first weights of a training that does not start at random: the published classifier's, or an earlier model's.
+
+`network.initial` names them. The published weights of 2018 fit `inception_v3` of variant `released`; those of an
+earlier model are in the `WEIGHTS` file of its folder, local or on gs://, which TensorFlow's own file system reads.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from marco_model import classifier, labels, model_directory
+from marco_model.errors import InputError, one_line
+from marco_model.inception_v3 import inception_v3, slim_name
+from marco_model.network import ARCHITECTURES, AUXILIARY, RANDOM, RELEASED, Network
+
+log = logging.getLogger(__name__)
+
+
+class Kept(NamedTuple):
+    """What a new model took over from an earlier one.
+
+    `classes`: those whose columns of the head were kept. `fresh`: those that start at random. `auxiliary`: whether the
+    auxiliary head was kept; None if the new model has none.
+    """
+
+    classes: tuple[str, ...]
+    fresh: tuple[str, ...]
+    auxiliary: bool | None
+
+
+def initial_fingerprint(initial: str) -> str:
+    """Returns what identifies the weights that `network.initial` names: for an earlier model a hash of its content.
+
+    Raises `InputError` if there is no such model.
+    """
+    if initial == RANDOM:
+        return RANDOM
+    if initial == RELEASED:
+        return model_directory.PUBLISHED_SHA256
+    folder = _folder(initial)
+    digest = hashlib.sha256()
+    for name in (model_directory.METADATA, model_directory.WEIGHTS):
+        digest.update(hashlib.sha256(_read(folder, name)).digest())
+    return digest.hexdigest()
+
+
+def initialise(model: keras.Model, network: Network, classes: Sequence[str]) -> Kept | None:
+    """Fills `model`, which `build` made from `network` for `classes`, with the weights that `network.initial` names.
+
+    Everything below the heads is kept. In the heads, the columns of classes that both models have are kept by name;
+    those of other classes, and an auxiliary head that the earlier model lacks or has in another size, stay as they
+    are. Logs and returns what was kept; returns None if `initial` is `random`.
+
+    Raises `InputError` if there is no such model, or if it has another architecture.
+    """
+    if network.initial == RANDOM:
+        return None
+    published = network.initial == RELEASED
+    values, earlier = (_published_weights(model), labels.CLASSES) if published else _earlier_weights(network)
+    kept = _fill(model, network, values, classes, earlier)
+    log.info("Weights start from %s: %s", network.initial, _sentence(kept, earlier))
+    return kept
+
+
+def load_published_weights(model: keras.Model, directory: Path | None = None) -> None:
+    """Fills an `inception_v3` of variant `released`, with or without auxiliary head, with the published weights.
+
+    `directory` is the published SavedModel's, by default the installed package's. Raises `InputError` if a variable of
+    the model is not in the checkpoint with the same shape, such as with other classes.
+    """
+    checkpoint = _published_checkpoint(directory)
+    shapes = checkpoint.get_variable_to_shape_map()
+    for variable in model.variables:
+        name = slim_name(variable)
+        if shapes.get(name) != list(variable.shape):
+            raise InputError(
+                f"{name} has shape {list(variable.shape)} here and {shapes.get(name)} in the published checkpoint; "
+                "use variant released at full depth with its four classes"
+            )
+    for variable in model.variables:
+        variable.assign(checkpoint.get_tensor(slim_name(variable)))
+
+
+def published_network(*, auxiliary: bool = False) -> keras.Model:
+    """Returns the published network at 599 pixels with its weights, for scoring or further training."""
+    model = inception_v3(variant="released", auxiliary=auxiliary)
+    load_published_weights(model)
+    return model
+
+
+def export_published(directory: str | Path) -> None:
+    """Writes the published classifier with the signatures of `marco_model.classifier`, under the name marco-released.
+
+    Raises `InputError` if its package is not installed, or if `directory` is not empty.
+    """
+    metadata = {
+        "name": "marco-released",
+        **Network(initial=RELEASED).facts(),
+        "source": f"{model_directory.PUBLISHED_PACKAGE} 1.0.1",
+        "saved_model_sha256": model_directory.PUBLISHED_SHA256,
+    }
+    classifier.export(published_network(), directory, classes=labels.CLASSES, input_size=599, metadata=metadata)
+
+
+def _published_checkpoint(directory: Path | None = None) -> Any:
+    directory = directory or model_directory.published_directory()
+    return tf.train.load_checkpoint(str(directory / "variables" / "variables"))
+
+
+def _published_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the published values of the variables of `model`, an `inception_v3`, by path, as far as they exist."""
+    checkpoint = _published_checkpoint()
+    names = {variable.path: slim_name(variable) for variable in model.variables}
+    return {path: checkpoint.get_tensor(name) for path, name in names.items() if checkpoint.has_tensor(name)}
+
+
+def _earlier_weights(network: Network) -> tuple[dict[str, np.ndarray], Sequence[str]]:
+    """Returns the weights of the model that `network.initial` names, by path, and its classes."""
+    folder = _folder(network.initial)
+    record, weights = (_read(folder, name) for name in (model_directory.METADATA, model_directory.WEIGHTS))
+    try:
+        metadata: dict[str, Any] = json.loads(record)
+        with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
+            values = {path: arrays[path] for path in arrays.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"the model in {folder} is damaged ({error}); copy or export it again") from None
+    for name, expected in network.facts().items():
+        if metadata.get(name, expected) != expected:
+            raise InputError(
+                f"the model in {folder} has {name} {metadata[name]} and network.{name} is {expected}; make them the "
+                "same"
+            )
+    return values, metadata["classes"]
+
+
+def _folder(path: str) -> str:
+    """Returns the folder of the model at `path`, or of the newest of its numbered versions; local or gs://."""
+    path = path.rstrip("/")
+
+    def holds_model(folder: str) -> bool:
+        return bool(tf.io.gfile.exists(f"{folder}/{model_directory.MODEL_FILE}"))
+
+    try:
+        if holds_model(path):
+            return path
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)] if tf.io.gfile.isdir(path) else []
+        versions = [name for name in names if name.isdigit() and holds_model(f"{path}/{name}")]
+    except tf.errors.OpError as error:
+        raise InputError(f"network.initial is {path!r}, which cannot be read: {one_line(error.message)}") from None
+    if not versions:
+        raise InputError(
+            f"network.initial is {path!r}, which holds no model; give random, released, or a folder with "
+            f"{model_directory.MODEL_FILE} or of numbered versions"
+        )
+    return f"{path}/{max(versions, key=int)}"
+
+
+def _read(folder: str, name: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as file:
+            return bytes(file.read())
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"network.initial: cannot read {name} of {folder} ({one_line(error.message)}); training starts only from a "
+            "model that was exported with its weights, by this or a later version"
+        ) from None
+
+
+def _fill(
+    model: keras.Model,
+    network: Network,
+    values: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    earlier: Sequence[str],
+) -> Kept:
+    """Assigns the values that fit; raises `InputError`, with nothing assigned, if one below the heads does not."""
+    logits = ARCHITECTURES[network.architecture].logits
+
+    def fits(variable: keras.Variable) -> bool:
+        shape, expected = _shape(values, variable), tuple(variable.shape)
+        if shape is not None and _layer(variable) in logits:
+            return shape[:-1] == expected[:-1]
+        return shape == expected
+
+    auxiliary = [variable for variable in model.variables if _layer(variable).startswith(AUXILIARY)]
+    keeps_auxiliary = all(fits(variable) for variable in auxiliary)
+    kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(AUXILIARY)]
+    for variable in kept:
+        if not fits(variable):
+            raise InputError(
+                f"network.initial is {network.initial!r}, where {variable.path} has shape {_shape(values, variable)}, "
+                f"and {tuple(variable.shape)} here; describe the same network"
+            )
+    columns = {labels.key(name): column for column, name in enumerate(earlier)}
+    pairs = [(column, columns[labels.key(name)]) for column, name in enumerate(classes) if labels.key(name) in columns]
+    for variable in kept:
+        value = values[variable.path]
+        variable.assign(_with_columns(variable.numpy(), value, pairs) if _layer(variable) in logits else value)
+    return Kept(
+        classes=tuple(name for name in classes if labels.key(name) in columns),
+        fresh=tuple(name for name in classes if labels.key(name) not in columns),
+        auxiliary=keeps_auxiliary if auxiliary else None,
+    )
+
+
+def _layer(variable: keras.Variable) -> str:
+    return str(variable.path).partition("/")[0]
+
+
+def _shape(values: Mapping[str, np.ndarray], variable: keras.Variable) -> tuple[int, ...] | None:
+    return values[variable.path].shape if variable.path in values else None
+
+
+def _with_columns(new: np.ndarray, earlier: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns `new` with the columns at the first of each pair taken from those of `earlier` at the second."""
+    for column, earlier_column in pairs:
+        new[..., column] = earlier[..., earlier_column]
+    return new
+
+
+def _sentence(kept: Kept, earlier: Sequence[str]) -> str:
+    parts = ["everything below the head is kept"]
+    if kept.classes:
+        parts.append(f"the head is kept for {', '.join(kept.classes)}")
+    if kept.fresh:
+        parts.append(f"it starts at random for {', '.join(kept.fresh)}")
+    gone = [name for name in earlier if labels.key(name) not in map(labels.key, kept.classes)]
+    if gone:
+        parts.append(f"no longer classes: {', '.join(gone)}")
+    if kept.auxiliary is not None:
+        parts.append(f"the auxiliary head {'is kept' if kept.auxiliary else 'starts at random'}")
+    return "; ".join(parts)
