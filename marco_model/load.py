@@ -1,6 +1,4 @@
-"""Opens a classifier on disk: a SavedModel that `export` wrote, or the published one of 2018."""
-
-from __future__ import annotations
+"""Opens a classifier on disk: a SavedModel that `marco_model.classifier.export` wrote, or the published one of 2018."""
 
 import contextlib
 import functools
@@ -12,21 +10,25 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from marco_model import model_directory, store
 from marco_model.batch_norm import fold
 from marco_model.calibration import calibrated
 from marco_model.classifier import Classifier
-from marco_model.errors import InputError
+from marco_model.errors import InputError, translated
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.model_directory import METADATA, PUBLISHED_NAME, read_metadata, saved_model_directory
 from marco_model.weights import load_published_weights
 
 
 class LoadedClassifier:
     """A classifier ready to score.
 
-    `classes`: names in the order of the scores. `name`: what to call it in results. `temperature`: what makes scores
-    probabilities; 1.0 where none was fitted, as for the published model. `metadata`: what `export` was told.
+    Attributes:
+        name: what to call it in results.
+        classes: names of the classes, in the order of the scores.
+        temperature: what the logits are divided by to give probabilities; 1.0 where none was fitted, as for the
+            published classifier.
+        metadata: what `export` recorded; empty for the published classifier.
     """
 
     def __init__(
@@ -42,18 +44,41 @@ class LoadedClassifier:
         self.temperature = float(metadata.get("temperature", 1.0))
 
     def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
-        """Scores encoded images, JPEG or PNG; returns float32 [images, classes], in the order of `classes`.
+        """Scores encoded images, JPEG or PNG.
 
-        Raises InputError if one of them does not decode; which one, only scoring it alone can tell.
+        Returns float32 [images, classes] in the order of `classes`: values in [0, 1], each row summing to 1. Raises
+        `InputError` if one of them does not decode; to find out which, score it alone.
         """
         if not image_bytes:
             return np.zeros((0, len(self.classes)), np.float32)
-        try:
+        with _decoding():
             outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"does not decode: {_reason(error)}") from None
         scores = outputs["scores"].numpy()
         return scores if self._in_order else _reordered(scores, outputs["classes"].numpy(), self.classes)
+
+    def score_files(self, paths: Sequence[str | Path], batch_size: int = 8) -> np.ndarray:
+        """Scores image files, JPEG or PNG, given as paths or as gs:// URIs, `batch_size` at a time.
+
+        Returns float32 [files, classes], as `score` does, in the order of `paths`. Raises `InputError` that names the
+        first file that cannot be read or does not decode, and `ClusterError` if a bucket's service fails.
+        """
+        scores = [np.zeros((0, len(self.classes)), np.float32)]
+        for start in range(0, len(paths), batch_size):
+            batch = [str(path) for path in paths[start : start + batch_size]]
+            images = []
+            for path in batch:
+                with translated(InputError, f"{path} cannot be read ({{}})", OSError):
+                    images.append(store.read_bytes(path))
+            try:
+                scores.append(self.score(images))
+            except InputError:
+                for path, image in zip(batch, images, strict=True):
+                    try:
+                        self.score([image])
+                    except InputError as error:
+                        raise InputError(f"{path} {error}") from None
+                raise
+        return np.concatenate(scores)
 
     def probabilities(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns calibrated scores of encoded images, float32 [images, classes]; takes and raises what `score` does.
@@ -65,7 +90,7 @@ class LoadedClassifier:
     def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns the features that the last layer classifies, float32 [images, features].
 
-        Raises InputError as `score` does, or where the model was exported without its features.
+        Raises `InputError` as `score` does, or if the model was exported without its features.
         """
         embeddings = self.embeddings
         images = self.images(image_bytes)
@@ -74,28 +99,26 @@ class LoadedClassifier:
         return embeddings(tf.constant(images)).numpy()
 
     def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
-        """Returns what the network sees of encoded images: float32 [images, size, size, 3] in [-1, 1].
+        """Returns the network's input for encoded images: float32 [images, size, size, 3] in [-1, 1].
 
-        Raises InputError as `score` does, or where the model was exported without its network's own functions.
+        Raises `InputError` as `score` does, or if the model was exported without its network's own functions.
         """
-        try:
+        with _decoding():
             return self._network.images(tf.constant(list(image_bytes), tf.string)).numpy()
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"does not decode: {_reason(error)}") from None
 
     @property
     def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """From what `images` returns to logits, float32 [images, classes], differentiable.
+        """The function from what `images` returns to logits, float32 [images, classes], differentiable.
 
-        Raises InputError where the model was exported without its network's own functions.
+        Raises `InputError` if the model was exported without its network's own functions.
         """
         return self._network.logits
 
     @property
     def embeddings(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """From what `images` returns, no empty batch, to what `embed` gives, float32 [images, features].
+        """The function from what `images` returns, at least one image, to what `embed` returns.
 
-        Raises InputError where the model was exported without its features.
+        Raises `InputError` if the model was exported without its features.
         """
         embeddings = getattr(self._network, "embeddings", None)
         if embeddings is None:
@@ -114,40 +137,37 @@ class LoadedClassifier:
         return self._saved
 
 
-def _reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's message without what tells of its graph."""
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message)
-    lines = (line.strip() for line in text.splitlines())
-    about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "File ")
-    return next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
+def open_classifier(directory: str | Path) -> LoadedClassifier:
+    """Opens the SavedModel in `directory`, or the newest version in a folder of numbered versions.
 
-
-def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Puts scores [n, classes], each row sorted in its own way, into the order of `classes`."""
-    wanted = np.array([name.encode() for name in classes], dtype=object)
-    columns = np.argmax(names[:, None, :] == wanted[None, :, None], axis=2)
-    return np.take_along_axis(scores, columns, axis=1)
-
-
-def load(directory: str | Path) -> LoadedClassifier:
-    """Opens the SavedModel in `directory`, or the newest in a folder of numbered versions.
-
-    Raises InputError if there is none, or if it takes something other than encoded images.
+    Raises `InputError` if there is none, or if it takes something other than encoded images.
     """
-    found = saved_model_directory(directory)
+    folder = model_directory.saved_model_directory(directory)
     with without_warnings():
-        saved = tf.saved_model.load(str(found))
+        saved = tf.saved_model.load(str(folder))
     signature = saved.signatures.get("serving_default")
     if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
-        raise InputError(f"the model in {found} does not take image_bytes; use one exported by marco")
-    metadata = read_metadata(found)
+        raise InputError(f"the model in {folder} does not take image_bytes; use one exported by marco")
+    metadata = model_directory.read_metadata(folder)
     if metadata:
-        return LoadedClassifier(saved, metadata.get("name", found.name), metadata["classes"], metadata, found)
+        return LoadedClassifier(saved, metadata.get("name", folder.name), metadata["classes"], metadata, folder)
     if signature.structured_outputs["scores"].shape[-1] != len(CLASSES):
         raise InputError(
-            f"the model in {found} has no {METADATA} and not MARCO's four classes; use one exported by marco"
+            f"the model in {folder} has no {model_directory.METADATA} and not MARCO's four classes; use one exported "
+            "by marco"
         )
-    return LoadedClassifier(saved, PUBLISHED_NAME, CLASSES, {}, found)
+    return LoadedClassifier(saved, model_directory.PUBLISHED_NAME, CLASSES, {}, folder)
+
+
+load = open_classifier
+
+
+def open_published_classifier() -> LoadedClassifier:
+    """Opens the classifier published in 2018, with the classes `CLASSES`.
+
+    Raises `InputError` if its package is not installed (`pip install 'marco-pipeline[released]'`).
+    """
+    return open_classifier(model_directory.published_directory())
 
 
 @contextlib.contextmanager
@@ -160,3 +180,23 @@ def without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Raises `InputError` for an image that does not decode, in one line and without details of the graph."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message)
+        lines = (line.strip() for line in text.splitlines())
+        about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+        reason = next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
+        raise InputError(f"does not decode: {reason}") from None
+
+
+def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Puts scores [n, classes], each row sorted in its own way, into the order of `classes`."""
+    order = np.array([name.encode() for name in classes], dtype=object)
+    columns = np.argmax(names[:, None, :] == order[None, :, None], axis=2)
+    return np.take_along_axis(scores, columns, axis=1)
