@@ -4,15 +4,12 @@ The service is fake-gcs-server behind a proxy (tests/gcs_emulator.py), to which 
 """
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from marco_data.synthetic import Settings, synthesize
 from marco_model.model_directory import PUSH_RECORD
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -33,15 +30,9 @@ TINY = {
 READING, PUSHING, LOGGING = "GET .*/o/set/.*alt=media", "POST /upload/.*/b/models/", "POST /upload/.*/b/artifacts/"
 
 
-def marco(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1500, env=environment, check=False)
-
-
 def run(output, **changes):
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
-    return marco("run", "--preset", "local", "--output", str(output), *settings)
+    return processes.run_marco("run", "--output", output, *settings, modules=processes.PIPELINE)
 
 
 def test_a_run_on_buckets_ends_right_whatever_befalls_the_way_there(gcs, tmp_path, real_images):
@@ -83,7 +74,7 @@ def test_a_run_on_buckets_ends_right_whatever_befalls_the_way_there(gcs, tmp_pat
     scores = tmp_path / "scores.csv"
     picture = str(real_images["crystals_10.jpeg"])
     gcs.inject("cut", "GET .*/b/models/.*alt=media")
-    scored = marco("predict", "--model", summary["model_path"], "--output", str(scores), picture)
+    scored = processes.run_marco("predict", "--model", summary["model_path"], "--output", scores, picture)
     assert scored.returncode == 0, scored.stderr
     _, row = scores.read_text().splitlines()
     assert sum(float(score) for score in row.split(",")[5:9]) == pytest.approx(1, abs=1e-4)

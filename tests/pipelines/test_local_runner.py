@@ -4,13 +4,12 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from marco_model.model_directory import model_fingerprint
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +28,17 @@ TINY = {
 }
 
 
-def command(output, **changes):
+def start(output, folder, **changes):
+    """Starts `marco run` in `folder`; it writes everything to stdout."""
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
-    return [sys.executable, "-m", "pipelines.cli", "run", "--preset", "local", "--output", str(output), *settings]
+    modules = processes.PIPELINE
+    return processes.marco("run", "--output", output, *settings, modules=modules, cwd=folder, merged=True)
+
+
+def finished(process):
+    with process:
+        process.wait(500)
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +46,16 @@ def runs(tmp_path_factory):
     """Runs three times into one folder; the first is killed with SIGKILL once training has saved a checkpoint."""
     output = tmp_path_factory.mktemp("run")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
-    with subprocess.Popen(command(output), cwd=elsewhere, start_new_session=True, **options) as first:
+    with start(output, elsewhere) as first:
         deadline = time.monotonic() + 400
         while not list(output.glob("checkpoints/*/step-*.npz")) and first.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         os.killpg(first.pid, signal.SIGKILL)
-        killed = first.communicate()[0]
-    assert first.returncode == -signal.SIGKILL, killed
-    second = subprocess.run(command(output), cwd=elsewhere, timeout=500, check=False, **options)
+        assert first.wait(60) == -signal.SIGKILL, first.stdout
+    second = finished(start(output, elsewhere))
     summary = json.loads((output / "summary.json").read_text()) if second.returncode == 0 else None
-    third = subprocess.run(command(output), cwd=elsewhere, timeout=300, check=False, **options)
+    third = finished(start(output, elsewhere))
     return {"output": output, "elsewhere": elsewhere, "second": second, "summary": summary, "third": third}
 
 
@@ -114,9 +118,9 @@ def test_mlflow_holds_one_run_with_recipe_curves_slices_data_and_versions(runs):
 def test_the_published_model_scores_an_image_through_marco_predict(runs, real_images):
     scores = runs["elsewhere"] / "scores.csv"
     images = [str(path) for path in real_images.values()]
-    arguments = ["predict", "--model", runs["summary"]["model_path"], "--output", str(scores), *images]
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], check=True, env=environment)
+    arguments = ["predict", "--model", runs["summary"]["model_path"], "--output", scores, *images]
+    scored = processes.run_marco(*arguments)
+    assert scored.returncode == 0, scored.stderr
     header, *rows = scores.read_text().splitlines()
     assert header == "path,plate,well,drop,class,clear,crystals,other,precipitate,model"
     assert len(rows) == 6
@@ -131,13 +135,10 @@ def test_a_run_writes_nothing_outside_its_output(runs):
 def test_changed_data_are_ingested_again_and_the_new_model_must_beat_the_champion(runs):
     """Comes last: it changes what the other tests look at."""
     changed = {"data.synthetic.seed": 1, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    arguments = command(runs["output"], **changed)
 
     def again():
-        options = {"cwd": runs["elsewhere"], "timeout": 300, "check": False, "env": environment, "text": True}
-        done = subprocess.run(arguments, capture_output=True, **options)
-        assert done.returncode == 3, done.stdout + done.stderr
+        done = finished(start(runs["output"], runs["elsewhere"], **changed))
+        assert done.returncode == 3, done.stdout
         return done.stdout, json.loads((runs["output"] / "summary.json").read_text())
 
     shown, told = again()

@@ -1,0 +1,275 @@
+"""Processes that tests start: `marco` and functions, forked from a server that has imported the heavy libraries.
+
+Importing TensorFlow takes 4 s of a core and TFX 13 s, which every process of a test would pay. The server imports them
+once for each pytest worker and forks a child per request. A child is a process like any other: it has its own
+environment, folder, arguments, output and exit status, and it is ended by real signals. Forking is safe because the
+server imports only: no TensorFlow device, thread pool or gRPC channel exists in it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+# What `marco predict` and the like import, and what `marco run` imports.
+TENSORFLOW = ("tensorflow", "keras")
+PIPELINE = (*TENSORFLOW, "tfx.v1", "tensorflow_model_analysis", "mlflow", "matplotlib.pyplot", "sklearn.metrics")
+_MESSAGE_BYTES = 1 << 17
+
+
+class _Request(NamedTuple):
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    argv: list[str]
+    environment: dict[str, str]
+    folder: str
+
+
+class Process:
+    """A running child; `returncode` is None until `poll` or `wait` has seen its end, and -N after signal N."""
+
+    def __init__(self, pid: int, status: int, output: Any, errors: Any) -> None:
+        self.pid, self.returncode = pid, None
+        self._status, self._output, self._errors = status, output, errors
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self._reap()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit status; raises subprocess.TimeoutExpired after `timeout` seconds."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            self._reap()
+        return self.returncode
+
+    def _reap(self) -> None:
+        content = os.read(self._status, 16)
+        os.close(self._status)
+        assert content, "the fork server ended"
+        self.returncode = int(content)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    @property
+    def stdout(self) -> str:
+        """What the process has written to stdout so far, unless `stdout` was passed."""
+        return _content(self._output)
+
+    @property
+    def stderr(self) -> str:
+        """What the process has written to stderr so far; empty where it goes to stdout."""
+        return _content(self._errors)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        self.wait()
+
+
+def start(
+    function: Callable[..., Any],
+    *arguments: Any,
+    modules: Iterable[str] = TENSORFLOW,
+    argv: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stdout: int | None = None,
+    merged: bool = False,
+) -> Process:
+    """Starts `function(*arguments)` in a new process, which ends as a script with that one call would.
+
+    It leads its own session and process group. `function` and `arguments` are pickled. `modules` are imported by the
+    server, if they are not yet. `environment` replaces `os.environ`. `stdout` is a file descriptor; `merged` sends
+    stderr to stdout.
+    """
+    output = None if stdout is not None else tempfile.TemporaryFile()  # noqa: SIM115
+    errors = None if merged else tempfile.TemporaryFile()  # noqa: SIM115
+    request = _Request(
+        function,
+        arguments,
+        ["marco", *argv],
+        dict(os.environ if environment is None else environment),
+        os.fspath(cwd or Path.cwd()),
+    )
+    out = output.fileno() if output else stdout
+    reader, writer = os.pipe()
+    try:
+        pid = _server().request(tuple(modules), request, [out, errors.fileno() if errors else out, writer])
+    finally:
+        os.close(writer)
+    return Process(pid, reader, output, errors)
+
+
+def marco(*arguments: object, modules: Iterable[str] = TENSORFLOW, **options: Any) -> Process:
+    """Starts the command `marco` with `arguments`; `options` are those of `start`."""
+    return start(_marco, modules=["pipelines.cli", *modules], argv=[str(argument) for argument in arguments], **options)
+
+
+def run_marco(*arguments: object, timeout: float = 600, **options: Any) -> Process:
+    """Runs the command `marco` and returns the process that has ended; kills it after `timeout` seconds."""
+    with marco(*arguments, **options) as process:
+        process.wait(timeout)
+    return process
+
+
+def _marco() -> None:
+    from pipelines import cli
+
+    cli.main()
+
+
+def _content(file: Any) -> str:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() if file else ""
+
+
+class _Client:
+    """The server's other end; ends the server, and with it all children, when this process ends."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        command = [sys.executable, "-W", "ignore", "-m", "tests.processes", str(theirs.fileno())]
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        output = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
+        self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], **output)
+        theirs.close()
+        atexit.register(self._close)
+
+    def request(self, modules: tuple[str, ...], request: _Request, descriptors: list[int]) -> int:
+        """Returns the id of the child."""
+        # The server unpickles the modules first, and the rest in the child, which alone may import more.
+        message = pickle.dumps((modules, pickle.dumps(request)))
+        assert len(message) < _MESSAGE_BYTES
+        with self._lock:
+            socket.send_fds(self._socket, [message], descriptors)
+            answer = self._socket.recv(64)
+        if not answer:
+            raise RuntimeError(f"the fork server ended: {_content(self._log)[-2000:]}")
+        return int(answer)
+
+    def _close(self) -> None:
+        self._socket.close()
+        self._process.wait(60)
+
+
+_server = functools.cache(_Client)
+
+
+def _serve(connection: socket.socket) -> _Request | None:
+    """Forks a child per request until the other end is closed. Returns the request in a child, None in the server."""
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(waker)
+    statuses: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([connection, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ends(statuses)
+        if connection not in ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
+        if not message:
+            for pid in statuses:
+                os.kill(pid, signal.SIGKILL)
+            return None
+        modules, request = pickle.loads(message)
+        for name in modules:
+            importlib.import_module(name)
+        output, errors, status = descriptors
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+            os.setsid()
+            connection.send(str(os.getpid()).encode())
+            os.dup2(output, 1)
+            os.dup2(errors, 2)
+            for descriptor in (connection.detach(), woken, waker, *statuses.values(), *descriptors):
+                os.close(descriptor)
+            return request
+        statuses[pid] = status
+        os.close(output)
+        os.close(errors)
+
+
+def _report_ends(statuses: dict[int, int]) -> None:
+    while statuses:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        descriptor = statuses.pop(pid)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(descriptor, str(os.waitstatus_to_exitcode(status)).encode())
+        os.close(descriptor)
+
+
+def serve(descriptor: int) -> None:
+    """Serves requests that come through a socket, and does its work where this process becomes a child."""
+    pickled = _serve(socket.socket(fileno=descriptor))
+    if pickled is None:
+        return
+    request: _Request = pickle.loads(pickled)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.chdir(request.folder)
+    sys.argv[:] = request.argv
+    _run(request.function, request.arguments)
+
+
+def _run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Does what the interpreter does for a script, but for freeing all modules, which takes seconds for TFX."""
+    status: object = 0
+    try:
+        function(*arguments)
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 255)
+
+
+if __name__ == "__main__":
+    from tests import processes  # Requests are pickled by this name.
+
+    processes.serve(int(sys.argv[1]))
