@@ -1,14 +1,8 @@
-import importlib.util
-import pathlib
-
 import numpy as np
 import tensorflow as tf
 
 from marco_model.training_step import TrainingState
-
-spec = importlib.util.spec_from_file_location("small", pathlib.Path(__file__).parent / "test_training.py")
-small = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(small)
+from tests.marco_model import small_problem as small
 
 
 def test_steps_from_stale_values_never_make_a_variance_negative():

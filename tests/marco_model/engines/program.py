@@ -1,80 +1,108 @@
-"""One process of a training, for tests that need several: `program.py TASK KIND FOLDER RESULT`.
-
-`rmsprop` writes the weights after a thousand steps to RESULT, `train` what training left in the model and how it ended.
-FOLDER holds `train.gz` and `eval.gz`. The environment gives `TF_CONFIG`; `STEPS` is JSON that changes the recipe.
-"""
+"""One process of a training, for tests that need several; `TF_CONFIG` is in its environment."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
-import pathlib
-import sys
 import time
 
+import keras
 import numpy as np
+import tensorflow as tf
+
+from marco_model import engines, training
+from marco_model.errors import ClusterError, Interrupted
+from marco_model.recipe import Engine
+from tests.marco_model import rmsprop_steps, small_problem
+
+CLUSTER_ERROR, INTERRUPTED = 3, 4
 
 
-def module(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+def run_rmsprop(kind, result):
+    """Writes the weights after a thousand steps under the engine to the file `result`."""
+    if running := _start(kind):
+        np.savez(result, weights=rmsprop_steps.by_ours(running.strategy))
 
 
-def main():
-    task, kind, folder, result = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4]
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    import tensorflow as tf
+def run_training(kind, result, folder, recipe, pause=0.0):
+    """Trains on `train.gz` and `eval.gz` of a folder and prints `step` after each step, then rests for `pause` seconds.
 
-    from marco_model import engines, training
-    from marco_model.errors import ClusterError, Interrupted
-    from marco_model.recipe import Engine
-
-    if kind == "mirrored":
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-    engine = Engine(kind=kind)
-    serving = engines.serves_only(engine)
-    if serving:
-        engines.serve(serving)
+    Writes what training left in the model, and how it ended, to the file `result`. `recipe` changes the small recipe.
+    """
+    running = _start(kind)
+    if not running:
         return
-    running = engines.start(engine)
-    here = pathlib.Path(__file__).parent
-    if task == "rmsprop":
-        np.savez(result, weights=module(here.parent / "test_rmsprop.py").ours(running.strategy))
-        return
-    small = module(here.parent / "test_training.py")
-    recipe = dataclasses.replace(small.RECIPE, **json.loads(os.environ.get("RECIPE", "{}")))
-    pause = float(os.environ.get("PAUSE", "0"))
 
     def on_step():
         print("step", flush=True)
         time.sleep(pause)
 
-    model = small.network()
+    model = small_problem.network()
+    options = {"engine": Engine(kind=kind), "running": running, "on_step": on_step}
     try:
-        trained = training.train(
-            model,
-            recipe,
-            input_size=small.SIZE,
-            train_files=[str(folder / "train.gz")],
-            eval_files=[str(folder / "eval.gz")],
-            train_images=60,
-            eval_images=20,
-            checkpoint_directory=str(folder / "checkpoints"),
-            engine=engine,
-            running=running,
-            on_step=on_step,
-        )
+        trained = _train(model, dataclasses.replace(small_problem.RECIPE, **recipe), folder, **options)
     except (ClusterError, Interrupted) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
-        os._exit(3 if isinstance(error, ClusterError) else 4)
+        os._exit(CLUSTER_ERROR if isinstance(error, ClusterError) else INTERRUPTED)
     np.savez(result, *model.get_weights(), trained=json.dumps(dataclasses.asdict(trained)))
 
 
-if __name__ == "__main__":
-    main()
+def run_with_large_checkpoints(folder, checkpoints, steps, every):
+    """Trains a network whose checkpoints take a while to write; prints the step it resumes from and a dot per step."""
+    recipe = dataclasses.replace(
+        small_problem.RECIPE,
+        steps=steps,
+        checkpoint_every=every,
+        evaluate_every=25,
+        patience=steps,
+        learning_rate=0.002,
+    )
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((small_problem.SIZE, small_problem.SIZE, 3)),
+            keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv"),
+            keras.layers.BatchNormalization(scale=False, momentum=0.5, name="norm"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(1024, activation="relu", name="wide"),
+            keras.layers.Dense(2, name="logits"),
+        ],
+        name="small",
+    )
+    _train(
+        model,
+        recipe,
+        folder,
+        checkpoint_directory=str(checkpoints),
+        on_resume=lambda step: print(f"{step} ", end="", flush=True),
+        on_step=lambda: print(".", end="", flush=True),
+    )
+
+
+def _start(kind):
+    """Returns the running engine, or None after a process that only serves others has ended."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if kind == "mirrored":
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    engine = Engine(kind=kind)
+    if serving := engines.serves_only(engine):
+        engines.serve(serving)
+        return None
+    return engines.start(engine)
+
+
+def _train(model, recipe, folder, **options):
+    defaults = {"checkpoint_directory": str(folder / "checkpoints")}
+    return training.train(
+        model,
+        recipe,
+        input_size=small_problem.SIZE,
+        train_files=[str(folder / "train.gz")],
+        eval_files=[str(folder / "eval.gz")],
+        train_images=60,
+        eval_images=20,
+        **{**defaults, **options},
+    )
