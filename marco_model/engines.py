@@ -1,6 +1,10 @@
-"""From an engine's configuration to the engine."""
+"""Engines: where and how the steps of a training are executed (docs/training.md).
 
-from __future__ import annotations
+`start` makes the engine that a configuration describes: `Synchronous` on one device, on all GPUs of this machine, or on
+several machines whose replicas average their gradients; `ParameterServers` for asynchronous workers, as in the paper.
+Both take a `TrainingState` and a `Work`, then hand out the results of steps as `training.train` asks for them. Workers
+and parameter servers of an asynchronous cluster take no part in `train`: they `serve`.
+"""
 
 import collections
 import dataclasses
@@ -8,26 +12,34 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from marco_model import recipe, training_input
+from marco_model import training_input
 from marco_model.batch_norm import batch_norms
 from marco_model.errors import InputError
-from marco_model.recipe import Cluster, Engine, Recipe, average_decay_at, learning_rate_at
-from marco_model.training_input import ALONE, Share
+from marco_model.recipe import Cluster, Engine, Recipe, average_decay_at, cluster_from_environment, learning_rate_at
 from marco_model.training_step import TrainingState
+
+log = logging.getLogger(__name__)
 
 Scalars = tuple[tf.Tensor, tf.Tensor]
 
 CACHE_BELOW_BYTES = 1 << 30
+"""Training files that are smaller together are kept in memory after the first pass."""
+
+QUEUED = 4
+"""Steps handed out ahead for each asynchronous worker, so that none waits for the chief."""
+
+LOST_AFTER = 60.0
+"""Seconds without a chief after which a worker or parameter server that had one ends."""
 
 
 class StepResult(NamedTuple):
-    """Loss and accuracy of a step, float32 scalars that may still be computed; `stream` tells who took it."""
+    """Loss and accuracy of a step, float32 scalars that may still be computed; `stream` identifies who took it."""
 
     loss: Any
     accuracy: Any
@@ -36,7 +48,7 @@ class StepResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """The recipe and the images that it is to be run on; `input_size` in pixels."""
+    """A recipe and the images to train it on; `input_size` in pixels."""
 
     recipe: Recipe
     input_size: int
@@ -72,7 +84,7 @@ class Work:
         )
 
     def endless(self) -> tf.data.Dataset:
-        """The training images without end in an order of no one else's (`training_input.endless_batches`)."""
+        """The training images without end, for each worker in another order (`training_input.endless_batches`)."""
         return training_input.endless_batches(
             self._encoded, size=self.input_size, batch_size=self.recipe.batch_size, shuffle=self.recipe.shuffle
         )
@@ -94,10 +106,19 @@ class Work:
         return encoded.cache() if small else encoded
 
 
-class Synchronous:
-    """Runs a state's step under `strategy`, each replica on its part of the batch, gradients averaged.
+def _mean_of(sums: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batches: tf.data.Dataset) -> tuple[float, float]:
+    """Returns mean cross-entropy and accuracy from `TrainingState.evaluation_sums` of all batches."""
+    total = tf.zeros([3])
+    for images, labels in batches:
+        total += sums(images, labels)
+    entropy, correct, count = (float(value) for value in total)
+    return entropy / count, correct / count
 
-    `share`: the part of every batch that this process reads. `leads`: whether it is the one that writes.
+
+class Synchronous:
+    """Runs a state's step under `strategy`, each replica on its part of the batch, with averaged gradients.
+
+    `share`: the part of every batch that this process reads. `leads`: whether this process writes checkpoints.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, *, share: training_input.Share, leads: bool) -> None:
@@ -105,10 +126,10 @@ class Synchronous:
         self.replicas = strategy.num_replicas_in_sync
         self.leads = leads
         self._share = share
-        self._local = self.replicas // share.of
+        self._local = self.replicas // share.count
 
     def begin(self, state: TrainingState, work: Work) -> None:
-        """Takes the state, made under `strategy`, and what to train it on."""
+        """Takes the state, made under `strategy`, and the work."""
         self._work = work
         strategy = self.strategy
 
@@ -118,24 +139,25 @@ class Synchronous:
             loss, accuracy = (strategy.experimental_local_results(result)[0] for result in results)
             return loss, accuracy
 
+        def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
         @tf.function(autograph=False)
-        def evaluate(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        def evaluation_sums(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             def replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-                sums = state.evaluation_sums(images, labels)
-                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
+                return sum_over_replicas(state.evaluation_sums(images, labels))
 
             return strategy.experimental_local_results(strategy.run(replica, args=(images, labels)))[0]
 
         @tf.function(autograph=False)
-        def any_of(flag: tf.Tensor) -> tf.Tensor:
+        def flags(flag: tf.Tensor) -> tf.Tensor:
             def replica(flag: tf.Tensor) -> tf.Tensor:
                 # A copy, since what is reduced must lie on the replica's device.
-                here = tf.identity(flag)
-                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+                return sum_over_replicas(tf.identity(flag))
 
             return strategy.experimental_local_results(strategy.run(replica, args=(flag,)))[0]
 
-        self._step, self._evaluate, self._any_of = step, evaluate, any_of
+        self._step, self._evaluation_sums, self._flags = step, evaluation_sums, flags
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
@@ -166,30 +188,20 @@ class Synchronous:
 
     def evaluate(self) -> tuple[float, float]:
         """Returns mean cross-entropy and accuracy of the running average, the same in every process."""
-        total = tf.zeros([3])
-        for images, labels in self._work.evaluation(self._share):
-            total += self._evaluate(self._split(images), self._split(labels))
-        entropy, right, count = (float(value) for value in total)
-        return entropy / count, right / count
+        return _mean_of(
+            lambda images, labels: self._evaluation_sums(self._split(images), self._split(labels)),
+            self._work.evaluation(self._share),
+        )
 
     def anyone(self, flag: bool) -> bool:
         """Returns whether `flag` is set in any process; all must ask at the same step."""
-        if self._share.of == 1:
+        if self._share.count == 1:
             return flag
-        return float(self._any_of(tf.constant(float(flag)))) > 0
-
-
-log = logging.getLogger(__name__)
-
-QUEUED = 4
-"""Steps given out ahead for each worker, so that none waits for the chief."""
-
-LOST_AFTER = 60.0
-"""Seconds without a chief after which a worker or parameter server that had one ends."""
+        return float(self._flags(tf.constant(float(flag)))) > 0
 
 
 class ParameterServers:
-    """Hands a state's steps to workers, while the variables lie on the parameter servers; runs on the chief."""
+    """Hands a state's steps to workers while the variables lie on the parameter servers; runs on the chief."""
 
     def __init__(self, cluster: Cluster) -> None:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -200,7 +212,7 @@ class ParameterServers:
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
 
     def begin(self, state: TrainingState, work: Work) -> None:
-        """Takes the state, made under `strategy`, and what to train it on."""
+        """Takes the state, made under `strategy`, and the work."""
         self._work = work
         strategy = self.strategy
 
@@ -210,14 +222,14 @@ class ParameterServers:
             return strategy.run(state.step, args=(images, labels, seed, rate, decay)), seed[0]
 
         self._step = step
-        # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor cannot stand.
+        # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor does not allow.
         tf.random.set_seed(work.recipe.seed + 1)
         self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
-        self._sums = tf.function(state.evaluation_sums, autograph=False)
+        self._evaluation_sums = tf.function(state.evaluation_sums, autograph=False)
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes `last` − `first` steps; all are done, on whichever worker, when the iteration ends."""
-        waiting: collections.deque = collections.deque()
+        waiting: collections.deque[tf.distribute.coordinator.RemoteValue] = collections.deque()
         try:
             for step in range(first, last):
                 waiting.append(self._coordinator.schedule(self._step, args=(self._batches, *self._work.rates(step))))
@@ -235,74 +247,40 @@ class ParameterServers:
 
     def evaluate(self) -> tuple[float, float]:
         """Returns mean cross-entropy and accuracy of the running average, computed on the chief."""
-        total = tf.zeros([3])
-        for images, labels in self._work.evaluation(training_input.ALONE):
-            total += self._sums(images, labels)
-        entropy, right, count = (float(value) for value in total)
-        return entropy / count, right / count
+        return _mean_of(self._evaluation_sums, self._work.evaluation(training_input.ALONE))
 
     def anyone(self, flag: bool) -> bool:
-        """Returns `flag`: the chief alone decides."""
+        """Returns `flag`: only the chief decides."""
         return flag
-
-
-def serve(cluster: Cluster) -> None:
-    """Serves as a worker or parameter server until the chief has come and gone."""
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    tf.distribute.Server(resolver.cluster_spec(), job_name=cluster.job, task_index=cluster.index, protocol="grpc")
-    chief = cluster.processes["chief"][0]
-    log.info("Serving as %s %d for the chief at %s", cluster.job, cluster.index, chief)
-    seen, last = False, time.monotonic()
-    while not seen or time.monotonic() - last < LOST_AFTER:
-        if _answers(chief):
-            seen, last = True, time.monotonic()
-        time.sleep(2.0)
-    log.info("The chief is gone for %.0f s: ending", LOST_AFTER)
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=5.0):
-            return True
-    except OSError:
-        return False
 
 
 Running = Synchronous | ParameterServers
 
 
 def start(engine: Engine) -> Running:
-    """Returns the engine, started; of the kinds with a cluster, before anything else uses TensorFlow.
+    """Returns the engine, started; an engine with a cluster must be started before anything else uses TensorFlow.
 
-    Raises `InputError` where the options don't go together or `TF_CONFIG` does not describe such a cluster.
+    Raises `InputError` if the options don't go together or `TF_CONFIG` does not describe such a cluster.
     """
     if engine.kind == "one_device":
-        return Synchronous(tf.distribute.get_strategy(), share=ALONE, leads=True)
+        return Synchronous(tf.distribute.get_strategy(), share=training_input.ALONE, leads=True)
     if engine.kind == "mirrored":
-        return Synchronous(tf.distribute.MirroredStrategy(), share=ALONE, leads=True)
+        return Synchronous(tf.distribute.MirroredStrategy(), share=training_input.ALONE, leads=True)
     if engine.kind == "multi_worker":
-        cluster = recipe.from_environment(engine.kind, ["worker"])
-        processes = [*cluster.processes.get("chief", []), *cluster.processes["worker"]]
-        position = cluster.index + (len(cluster.processes.get("chief", [])) if cluster.job == "worker" else 0)
-        log.info("Waiting for all %d workers", len(processes))
+        cluster = cluster_from_environment(engine.kind, ["worker"])
+        chiefs = cluster.processes.get("chief", [])
+        position = cluster.index + (len(chiefs) if cluster.job == "worker" else 0)
+        processes = len(chiefs) + len(cluster.processes["worker"])
+        log.info("Waiting for all %d workers", processes)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        return Synchronous(strategy, share=Share(position, len(processes)), leads=cluster.leads)
-    return ParameterServers(recipe.from_environment(engine.kind, ["chief", "worker", "ps"]))
+        return Synchronous(strategy, share=training_input.Share(position, processes), leads=cluster.leads)
+    return ParameterServers(cluster_from_environment(engine.kind, ["chief", "worker", "ps"]))
 
 
-def serves_only(engine: Engine) -> recipe.Cluster | None:
-    """Returns the cluster where this process is a worker or parameter server that the chief directs."""
-    if engine.kind != "parameter_server":
-        return None
-    cluster = recipe.from_environment(engine.kind, ["chief", "worker", "ps"])
-    return None if cluster.job == "chief" else cluster
+def synchronize_batch_norms(model: keras.Model, engine: Engine, replicas: int) -> None:
+    """Makes the model's batch norms use the batch of all replicas, if the engine is configured to.
 
-
-def prepare(model: keras.Model, engine: Engine, replicas: int) -> None:
-    """Has the model's batch norms run over all replicas, where the engine is to.
-
-    Raises `InputError` where that is asked of compiled steps, which cannot speak to each other.
+    Raises `InputError` if the steps are compiled, since compiled replicas cannot exchange moments.
     """
     if replicas == 1 or not engine.synchronized_batch_norm:
         return
@@ -312,3 +290,34 @@ def prepare(model: keras.Model, engine: Engine, replicas: int) -> None:
         )
     for layer in batch_norms(model):
         layer.synchronized = True
+
+
+def serving_cluster(engine: Engine) -> Cluster | None:
+    """Returns the cluster if this process is a worker or parameter server that the chief directs, else None."""
+    if engine.kind != "parameter_server":
+        return None
+    cluster = cluster_from_environment(engine.kind, ["chief", "worker", "ps"])
+    return None if cluster.job == "chief" else cluster
+
+
+def serve(cluster: Cluster) -> None:
+    """Serves as a worker or parameter server until the chief has been there and is gone."""
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    tf.distribute.Server(resolver.cluster_spec(), job_name=cluster.job, task_index=cluster.index, protocol="grpc")
+    chief = cluster.processes["chief"][0]
+    log.info("Serving as %s %d for the chief at %s", cluster.job, cluster.index, chief)
+    seen, last = False, time.monotonic()
+    while not seen or time.monotonic() - last < LOST_AFTER:
+        if _accepts_connections(chief):
+            seen, last = True, time.monotonic()
+        time.sleep(2.0)
+    log.info("The chief is gone for %.0f s: ending", LOST_AFTER)
+
+
+def _accepts_connections(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5.0):
+            return True
+    except OSError:
+        return False

@@ -1,10 +1,8 @@
-"""The training recipe, in one place. Defaults are the paper's (Bruno et al. 2018, "Training"), else TF-Slim's.
+"""How a network is trained (`Recipe`), where its steps run (`Engine`), and the processes that share them (`Cluster`).
 
-TF-Slim's Inception-v3 training script is the paper's stated starting point; its constants stand where the paper is
-silent.
+Defaults of the recipe are the paper's (Bruno et al. 2018, "Training"). Where the paper is silent they are those of
+TF-Slim's Inception-v3 training script, which the paper names as its starting point.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import json
@@ -17,9 +15,9 @@ from marco_model.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How it is trained. Steps are batches; epochs are passes over the training split.
+    """How a network is trained. Steps are batches; epochs are passes over the training split.
 
-    Raises `InputError` where a value cannot be meant.
+    Raises `InputError` for a value out of range.
     """
 
     # "about 100 M images": 1.7 M steps of 64, 260 epochs of MARCO.
@@ -52,7 +50,7 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
+        """Checks what types cannot express."""
         for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every", "shuffle"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 1")
@@ -82,9 +80,9 @@ Kind = Literal["one_device", "mirrored", "multi_worker", "parameter_server"]
 class Engine:
     """How the steps of a recipe are executed (docs/training.md).
 
-    `kind`: `one_device`; `mirrored`, all GPUs of this machine; `multi_worker`, synchronous workers, and
-    `parameter_server`, asynchronous ones as in the paper, both told of each other by `TF_CONFIG`. Of the synchronous
-    kinds `recipe.batch_size` is the batch of all replicas together; of `parameter_server` it is each worker's.
+    `kind`: `one_device`; `mirrored`, all GPUs of this machine; `multi_worker`, synchronous workers; `parameter_server`,
+    asynchronous workers as in the paper. The workers of the last two find each other through `TF_CONFIG`. With the
+    synchronous kinds `recipe.batch_size` is the batch of all replicas together; with `parameter_server` each worker's.
     """
 
     kind: Kind = "one_device"
@@ -92,8 +90,8 @@ class Engine:
     precision: Literal["float32", "bfloat16"] = "float32"
     # Compiles forward and backward pass; several replicas then need synchronized_batch_norm off.
     xla: bool = False
-    # Batch norm over the batch of all replicas, so that their number does not change the result. Asynchronous workers
-    # normalise each its own batch.
+    # Batch norm over the batch of all replicas, so that their number does not change the result. Each asynchronous
+    # worker normalises its own batch.
     synchronized_batch_norm: bool = True
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -106,8 +104,8 @@ class Engine:
 
 ONE_DEVICE = Engine()
 
-
-VARIABLE = "TF_CONFIG"
+CLUSTER_VARIABLE = "TF_CONFIG"
+"""The environment variable that describes a cluster to each of its processes, as TensorFlow defines it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,28 +122,30 @@ class Cluster:
         return self.job == "chief" or (self.job == "worker" and self.index == 0 and "chief" not in self.processes)
 
 
-def from_environment(kind: str, jobs: Sequence[str]) -> Cluster:
-    """Returns the cluster of `TF_CONFIG`, which must have every one of `jobs`.
+def cluster_from_environment(kind: str, jobs: Sequence[str]) -> Cluster:
+    """Returns the cluster that `TF_CONFIG` describes, which must have each of `jobs`.
 
-    Raises `InputError` where the variable is missing, is no JSON, or describes another kind of cluster.
+    Raises `InputError` if the variable is missing, is not JSON, or describes another kind of cluster.
     """
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(CLUSTER_VARIABLE)
     if not text:
         raise InputError(
-            f"engine.kind is {kind} and {VARIABLE} is not set; start every process with it (docs/training.md), "
+            f"engine.kind is {kind} and {CLUSTER_VARIABLE} is not set; start every process with it (docs/training.md), "
             "or set engine.kind=one_device"
         )
     try:
-        told = json.loads(text)
-        processes = {job: list(hosts) for job, hosts in told["cluster"].items()}
-        job, index = told["task"]["type"], int(told["task"]["index"])
+        description = json.loads(text)
+        processes = {job: list(hosts) for job, hosts in description["cluster"].items()}
+        job, index = description["task"]["type"], int(description["task"]["index"])
         processes[job][index]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{VARIABLE} is {text[:200]!r}; expected the JSON of TensorFlow's clusters, with cluster and task "
+            f"{CLUSTER_VARIABLE} is {text[:200]!r}; expected the JSON of TensorFlow's clusters, with cluster and task "
             f"({type(error).__name__}: {error})"
         ) from None
     missing = [name for name in jobs if not processes.get(name)]
     if missing:
-        raise InputError(f"{VARIABLE} names no {' and no '.join(missing)}; engine.kind {kind} needs {', '.join(jobs)}")
+        raise InputError(
+            f"{CLUSTER_VARIABLE} names no {' and no '.join(missing)}; engine.kind {kind} needs {', '.join(jobs)}"
+        )
     return Cluster(processes, job, index)

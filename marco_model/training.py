@@ -1,13 +1,16 @@
-"""Training from files to the best weights: resumes from its last checkpoint, stops early, reports as it goes."""
+"""Training from files to the best weights: resumes from its last checkpoint, stops early, reports as it goes.
 
-from __future__ import annotations
+`train` is the loop; `training_step.TrainingState` is what it trains, and an engine (`engines.py`) takes the steps. A
+checkpoint is one file with every number of the state, independent of the engine that wrote it. Of the input it holds
+only the number of steps, which with the recipe's seed gives the position in the data. SIGTERM and SIGINT end training
+after the current step, with a checkpoint.
+"""
 
 import contextlib
 import dataclasses
 import io
 import logging
 import math
-import os
 import re
 import signal
 import threading
@@ -20,147 +23,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model.engines import Running, StepResult, Work, prepare, start
-from marco_model.errors import ClusterError, DivergedError, InputError, Interrupted
+from marco_model import engines, store
+from marco_model.errors import ClusterError, DivergedError, InputError, Interrupted, one_line
 from marco_model.recipe import ONE_DEVICE, Engine, Recipe, learning_rate_at
 from marco_model.training_step import TrainingState
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Notice:
-    """`signal` is the number of the signal that came, or 0."""
-
-    signal = 0
-
-
-@contextlib.contextmanager
-def noticed() -> Iterator[Notice]:
-    """Yields a notice that SIGTERM or SIGINT fills in; the second of them acts as it would have without this.
-
-    Outside the main thread, where Python lets nobody handle signals, nothing is noticed.
-    """
-    notice = Notice()
-    if threading.current_thread() is not threading.main_thread():
-        yield notice
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        notice.signal = number
-        log.info("Received %s: finishing this step and saving; once more ends at once", signal.Signals(number).name)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in SIGNALS:
-        signal.signal(number, receive)
-    try:
-        yield notice
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-KEPT = 2
-_NAME = re.compile(r"^step-(\d{9})\.npz$")
-_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS = "step", "best_step", "best_accuracy", "arrays"
-
-
-class Checkpoint(NamedTuple):
-    """`step`: how many were taken, which with the recipe's seed is the position in the data. `values`: by name.
-
-    `best_accuracy` is −1 until there is an evaluation.
-    """
-
-    step: int
-    best_step: int
-    best_accuracy: float
-    values: Mapping[str, np.ndarray]
-
-
-def save(directory: str, checkpoint: Checkpoint) -> str:
-    """Writes a checkpoint below `directory`, local or in an object store, and returns its path; keeps the last two."""
-    tf.io.gfile.makedirs(directory)
-    path = _path(directory, checkpoint.step)
-    content = io.BytesIO()
-    numbers = {
-        _STEP: np.int64(checkpoint.step),
-        _BEST_STEP: np.int64(checkpoint.best_step),
-        _BEST_ACCURACY: np.float64(checkpoint.best_accuracy),
-        # A zip's checksums are those of its members; this notices that one is missing from its directory.
-        _ARRAYS: np.int64(len(checkpoint.values)),
-    }
-    np.savez(content, **numbers, **checkpoint.values)
-    if "://" in path:
-        with tf.io.gfile.GFile(path, "wb") as file:  # an object appears whole when it is closed
-            file.write(content.getbuffer())
-    else:
-        _write_synced(path, content.getbuffer())
-    for step in steps(directory)[:-KEPT]:
-        tf.io.gfile.remove(_path(directory, step))
-    for half in tf.io.gfile.glob(f"{directory.rstrip('/')}/step-*.npz.partial"):
-        tf.io.gfile.remove(half)
-    return path
-
-
-def _path(directory: str, step: int) -> str:
-    return f"{directory.rstrip('/')}/step-{step:09d}.npz"
-
-
-def _write_synced(path: str, content: memoryview) -> None:
-    """Nothing has the name before all of it is on the disk, and the name is too before this returns."""
-    aside = f"{path}.partial"
-    with open(aside, "wb") as file:  # noqa: PTH123 - a URI is no Path
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)  # noqa: PTH105
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)  # noqa: PTH120
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def steps(directory: str) -> list[int]:
-    """Returns the steps of which there is a checkpoint, in order."""
-    if not tf.io.gfile.isdir(directory):
-        return []
-    found = (_NAME.match(name.rstrip("/")) for name in tf.io.gfile.listdir(directory))
-    return sorted(int(match.group(1)) for match in found if match)
-
-
-def newest(directory: str) -> Checkpoint | None:
-    """Returns the newest checkpoint that can be read, or None; one that can't is named in a warning."""
-    for step in reversed(steps(directory)):
-        path = _path(directory, step)
-        try:
-            return _read(path)
-        except Exception as error:  # damage has many faces in zipfile and NumPy
-            log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
-    return None
-
-
-def _read(path: str) -> Checkpoint:
-    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
-        values = {name: arrays[name] for name in arrays.files}
-    told = {name: values.pop(name) for name in (_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS)}
-    if len(values) != int(told[_ARRAYS]):
-        raise ValueError(f"{len(values)} of {told[_ARRAYS]} arrays are there")
-    return Checkpoint(int(told[_STEP]), int(told[_BEST_STEP]), float(told[_BEST_ACCURACY]), values)
-
-
 REPORT_EVERY = 10
+"""Steps between two reports of loss and accuracy: reading them waits for the accelerator."""
+
+CHECKPOINTS_KEPT = 2
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # What TensorFlow raises in a synchronous process when another one is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.DeadlineExceededError)
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """How training ended; `accuracy` is the best on the evaluation split, of the weights that the model now holds.
+class TrainingResult:
+    """How training ended; `accuracy` is the best on the evaluation split, of the weights that the model now has.
 
     `streams`: steps by the asynchronous worker's stream that took them; empty with other engines.
     """
@@ -170,6 +52,21 @@ class Trained:
     accuracy: float
     resumed_from: int
     streams: dict[int, int] = dataclasses.field(default_factory=dict)
+
+
+class Checkpoint(NamedTuple):
+    """The state after `step` steps; `best_accuracy` is −1 before the first evaluation, `values` are arrays by name."""
+
+    step: int
+    best_step: int
+    best_accuracy: float
+    values: Mapping[str, np.ndarray]
+
+
+class Notice:
+    """`signal` is the number of the signal that was received, or 0."""
+
+    signal = 0
 
 
 def train(
@@ -184,62 +81,62 @@ def train(
     checkpoint_directory: str,
     evaluate_first: bool = False,
     engine: Engine = ONE_DEVICE,
-    running: Running | None = None,
+    running: engines.Running | None = None,
     on_resume: Callable[[int], None] = lambda step: None,
     on_step: Callable[[], None] = lambda: None,
     on_metrics: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
-) -> Trained:
+) -> TrainingResult:
     """Trains `model` in place and leaves the best averaged weights in it.
 
     Args:
         model: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits.
-        recipe: what to do.
+        recipe: how to train.
         input_size: side of the windows in pixels.
         train_files: gzip TFRecords of `tf.train.Example` with `image/encoded` and `image/class/label`.
         eval_files: the same, for early stopping.
         train_images, eval_images: how many records the files hold (`training_input.count`).
-        checkpoint_directory: where to save, and from where to resume if it holds a checkpoint; with several processes
-            all must see it.
+        checkpoint_directory: local or in an object store; where checkpoints are saved, and where training resumes from
+            if it holds one. All processes of a cluster must see it.
         evaluate_first: whether the first weights count as the best so far, as those of a trained model should.
         engine: where to train.
-        running: the engine, if it was started before, as clusters must be before TensorFlow is used.
-        on_resume: told the step from which training goes on, if it was begun before.
+        running: the engine if it was started before, as clusters must be before TensorFlow is used.
+        on_resume: called with the step from which training resumes, if it does.
         on_step: called after each step.
-        on_metrics: told metrics by name as they come, with their step.
+        on_metrics: called with a step and its metrics by name, as they come.
 
     Raises:
-        InputError: the training split fills no batch, the evaluation split is empty, the loss is no longer finite, or
-            the engine does not fit.
-        Interrupted: SIGTERM or SIGINT came; the last step is saved.
+        InputError: the training split is smaller than a batch, the evaluation split is empty, the loss is no longer
+            finite, the engine does not fit, or the checkpoint is of another network.
+        Interrupted: SIGTERM or SIGINT was received; the last step is saved.
         ClusterError: another process of a synchronous cluster is gone.
     """
-    running = running or start(engine)
-    work = Work(recipe, input_size, train_files, eval_files, train_images, eval_images)
+    running = running or engines.start(engine)
+    work = engines.Work(recipe, input_size, train_files, eval_files, train_images, eval_images)
     _check(work, running.replicas)
-    prepare(model, engine, running.replicas)
+    engines.synchronize_batch_norms(model, engine, running.replicas)
     with running.strategy.scope():
         state = TrainingState(model, recipe, xla=engine.xla)
     run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)
     if run.step:
         on_resume(run.step)
     try:
-        with noticed() as notice:
+        with defer_signals() as notice:
             if evaluate_first and not run.step:
                 run.evaluate()
             run.to_the_end(notice)
     except _LOST as error:
         if running.replicas == 1 or engine.kind != "multi_worker":
             raise
-        saved = steps(checkpoint_directory)
+        saved = saved_steps(checkpoint_directory)
         raise ClusterError(
-            f"another worker is gone at step {run.step} ({' '.join(str(error.message).split())[:200]}); start all "
-            f"workers again to go on from step {saved[-1] if saved else 0}"
+            f"another worker is gone at step {run.step} ({one_line(error.message)}); start all workers again to "
+            f"continue from step {saved[-1] if saved else 0}"
         ) from error
     state.put_best_into_model()
-    return Trained(run.step, run.best_step, run.best_accuracy, run.first, run.streams)
+    return TrainingResult(run.step, run.best_step, run.best_accuracy, run.first, run.streams)
 
 
-def _check(work: Work, replicas: int) -> None:
+def _check(work: engines.Work, replicas: int) -> None:
     recipe = work.recipe
     if work.train_images < recipe.batch_size:
         raise InputError(
@@ -255,13 +152,13 @@ def _check(work: Work, replicas: int) -> None:
 
 
 class _Run:
-    """A training run as it goes; made from the newest checkpoint, if there is one."""
+    """A training run in progress; it continues from the newest checkpoint, if there is one."""
 
     def __init__(
         self,
         state: TrainingState,
-        work: Work,
-        running: Running,
+        work: engines.Work,
+        running: engines.Running,
         directory: str,
         on_step: Callable[[], None],
         on_metrics: Callable[[int, dict[str, float]], None],
@@ -269,7 +166,7 @@ class _Run:
         self._state, self._work, self._running, self._directory = state, work, running, directory
         self._on_step, self._on_metrics = on_step, on_metrics
         self.streams: dict[int, int] = {}
-        saved = newest(directory) or Checkpoint(0, 0, -1.0, {})
+        saved = newest_checkpoint(directory) or Checkpoint(0, 0, -1.0, {})
         self.first = self.step = self._saved = saved.step
         self.best_step, self.best_accuracy = saved.best_step, saved.best_accuracy
         if saved.step:
@@ -281,13 +178,13 @@ class _Run:
     def to_the_end(self, notice: Notice) -> None:
         """Trains until the last step, until patience runs out, or until there is a signal."""
         recipe = self._work.recipe
-        while self.step < recipe.steps and not self._waited_enough():
+        while self.step < recipe.steps and not self._out_of_patience():
             until = min(_next(self.step, recipe.evaluate_every), _next(self.step, recipe.checkpoint_every))
             self._advance(min(until, recipe.steps), notice)
             ended = self.step == recipe.steps
             if self.step % recipe.evaluate_every == 0 or ended:
                 self.evaluate()
-            if self.step % recipe.checkpoint_every == 0 or ended or self._waited_enough():
+            if self.step % recipe.checkpoint_every == 0 or ended or self._out_of_patience():
                 self._save()
 
     def _advance(self, until: int, notice: Notice) -> None:
@@ -303,12 +200,11 @@ class _Run:
                 self._save()
                 raise Interrupted(
                     f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
-                    "command goes on from there",
+                    "command continues from there",
                     notice.signal or signal.SIGTERM,
                 )
 
-    def _report(self, result: StepResult) -> None:
-        """Reads the step's numbers now and then only, since reading waits for the accelerator."""
+    def _report(self, result: engines.StepResult) -> None:
         recipe = self._work.recipe
         if self.step % REPORT_EVERY and self.step != recipe.steps:
             return
@@ -330,18 +226,18 @@ class _Run:
         )
 
     def evaluate(self) -> None:
-        """Evaluates the running average and keeps it if it is the best."""
+        """Evaluates the running average and keeps it if it is the best so far."""
         loss, accuracy = self._running.evaluate()
         if accuracy > self.best_accuracy:
             self._state.keep_best()
             self.best_step, self.best_accuracy = self.step, accuracy
         self._on_metrics(self.step, {"validation/loss": loss, "validation/accuracy": accuracy})
         log.info("Step %d: evaluation accuracy %.3f, best %.3f", self.step, accuracy, self.best_accuracy)
-        if self._waited_enough():
+        if self._out_of_patience():
             log.info("Stopping early: no gain in %d steps", self.step - self.best_step)
         self._reported = (self.step, time.monotonic())
 
-    def _waited_enough(self) -> bool:
+    def _out_of_patience(self) -> bool:
         return self.step - self.best_step >= self._work.recipe.patience * self._work.recipe.evaluate_every
 
     def _save(self) -> None:
@@ -349,7 +245,7 @@ class _Run:
             return
         if self._running.leads:
             values = self._state.values()
-            save(self._directory, Checkpoint(self.step, self.best_step, self.best_accuracy, values))
+            save_checkpoint(self._directory, Checkpoint(self.step, self.best_step, self.best_accuracy, values))
         self._saved = self.step
         self._reported = (self.step, time.monotonic())
 
@@ -357,3 +253,101 @@ class _Run:
 def _next(step: int, every: int) -> int:
     """Returns the first multiple of `every` after `step`."""
     return (step // every + 1) * every
+
+
+# Checkpoints
+
+_CHECKPOINT = re.compile(r"step-(\d{9})\.npz")
+_PARTIAL = re.compile(r"\.?step-\d{9}\.npz.*\.partial")
+_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS = "step", "best_step", "best_accuracy", "arrays"
+
+
+def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
+    """Writes a checkpoint into `directory`, local or in an object store, and returns its path; keeps the last two.
+
+    The file has its name only when it is complete, and is then on the disk.
+    """
+    tf.io.gfile.makedirs(directory)
+    path = _checkpoint_path(directory, checkpoint.step)
+    content = io.BytesIO()
+    numbers = {
+        _STEP: np.int64(checkpoint.step),
+        _BEST_STEP: np.int64(checkpoint.best_step),
+        _BEST_ACCURACY: np.float64(checkpoint.best_accuracy),
+        # A zip's checksums are those of its members; the count shows whether one is missing from its directory.
+        _ARRAYS: np.int64(len(checkpoint.values)),
+    }
+    np.savez(content, **numbers, **checkpoint.values)
+    # An object appears whole when it is closed.
+    remote = store.is_remote(path)
+    with tf.io.gfile.GFile(path, "wb") if remote else store.whole_file(path, "wb", synced=True) as file:
+        file.write(content.getbuffer())
+    for step in saved_steps(directory)[:-CHECKPOINTS_KEPT]:
+        tf.io.gfile.remove(_checkpoint_path(directory, step))
+    for name in filter(_PARTIAL.fullmatch, tf.io.gfile.listdir(directory)):  # Of processes that were killed.
+        tf.io.gfile.remove(f"{directory.rstrip('/')}/{name}")
+    return path
+
+
+def saved_steps(directory: str) -> list[int]:
+    """Returns the steps that have a checkpoint, in order."""
+    if not tf.io.gfile.isdir(directory):
+        return []
+    matches = (_CHECKPOINT.fullmatch(name.rstrip("/")) for name in tf.io.gfile.listdir(directory))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def newest_checkpoint(directory: str) -> Checkpoint | None:
+    """Returns the newest checkpoint that can be read, or None; logs a warning about each that cannot be read."""
+    for step in reversed(saved_steps(directory)):
+        path = _checkpoint_path(directory, step)
+        try:
+            return _read_checkpoint(path)
+        except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file.
+            log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
+    return None
+
+
+def _checkpoint_path(directory: str, step: int) -> str:
+    return f"{directory.rstrip('/')}/step-{step:09d}.npz"
+
+
+def _read_checkpoint(path: str) -> Checkpoint:
+    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
+        values = {name: arrays[name] for name in arrays.files}
+    numbers = {name: values.pop(name) for name in (_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS)}
+    if len(values) != int(numbers[_ARRAYS]):
+        raise ValueError(f"it has {len(values)} of {numbers[_ARRAYS]} arrays")
+    return Checkpoint(int(numbers[_STEP]), int(numbers[_BEST_STEP]), float(numbers[_BEST_ACCURACY]), values)
+
+
+# Signals
+
+
+@contextlib.contextmanager
+def defer_signals() -> Iterator[Notice]:
+    """Yields a notice that SIGTERM or SIGINT fills in; the second signal acts as it would have without this.
+
+    Outside the main thread, where Python does not allow signal handlers, the notice stays empty.
+    """
+    notice = Notice()
+    if threading.current_thread() is not threading.main_thread():
+        yield notice
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        notice.signal = number
+        log.info("Received %s: finishing this step and saving; another ends at once", signal.Signals(number).name)
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, receive)
+    try:
+        yield notice
+    finally:
+        restore()

@@ -1,21 +1,38 @@
-"""Training's input: encoded images to shuffled batches of uint8 windows, the same for the same seed and position.
+"""The input of training and its evaluation: TFRecords of encoded images to batches.
 
-The host decodes just the window and leaves it uint8; the accelerator distorts (`augmentation.py`).
+Batches of a training hold uint8 windows, the same for the same seed and position; the host decodes only the window, the
+accelerator distorts it (`augmentation.py`). Batches of an evaluation hold whole images, prepared as the served model
+prepares them.
 """
 
-from __future__ import annotations
-
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from marco_model import preprocessing
-from marco_model.preprocessing import cores, untuned
+
+Example = tuple[tf.Tensor, tf.Tensor]
+"""An encoded image or its window, and its label."""
+
+PADDING = -1
+"""The label of the blank images that fill the last evaluation batch."""
 
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every batch that process `index` of `count` takes: consecutive examples, as many for each process."""
+
+    index: int = 0
+    count: int = 1
+
+
+ALONE = Share()
 
 
 def encoded_images(files: list[str]) -> tf.data.Dataset:
@@ -27,7 +44,7 @@ def encoded_images(files: list[str]) -> tf.data.Dataset:
     def read(file: tf.Tensor) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(file, compression_type="GZIP")
 
-    def parse(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def parse(batch: tf.Tensor) -> Example:
         parsed = tf.io.parse_example(batch, FEATURES)
         return parsed["image/encoded"], parsed["image/class/label"]
 
@@ -40,18 +57,8 @@ def encoded_images(files: list[str]) -> tf.data.Dataset:
 def count(files: list[str]) -> int:
     """Returns how many records there are, without parsing them."""
     records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(256)
-    return int(untuned(records).reduce(tf.constant(0, tf.int64), lambda total, batch: total + tf.size(batch, tf.int64)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """The part of every batch that one of several processes takes: a run of examples, the same length for each."""
-
-    index: int = 0
-    of: int = 1
-
-
-ALONE = Share()
+    zero = tf.constant(0, tf.int64)
+    return int(preprocessing.untuned(records).reduce(zero, lambda total, batch: total + tf.size(batch, tf.int64)))
 
 
 def epoch_batches(
@@ -68,68 +75,67 @@ def epoch_batches(
 ) -> tf.data.Dataset:
     """Returns one epoch of (uint8 [batch, size, size, 3] windows, int64 [batch] labels) from batch `skip` on.
 
-    Order and windows depend on `seed`, the epoch and the position alone: training that is resumed sees what
-    uninterrupted training would have seen, and the shares of several processes make up the batches of a single one.
-    Each process reads all images and decodes its own. What is left after `batches` full batches is left out.
+    Order and windows depend only on `seed`, the epoch and the position: resumed training sees what uninterrupted
+    training would have seen, and the shares of several processes make up the batches of a single one. Each process
+    reads all images and decodes its own. Images beyond `batches` full batches are left out.
     """
 
-    def window(position: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = example
-        draw_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, epoch], tf.int64), position)
-        return preprocessing.random_window(image, size, draw_seed), label
-
+    window = _random_windows(size, tf.constant([seed, epoch], tf.int64))
     shuffled = encoded.shuffle(shuffle, seed=seed * 1_000_003 + epoch).enumerate()
-    wanted = shuffled.take(batches * batch_size).skip(skip * batch_size)
-    windows = _own(wanted, batch_size, share).map(window, num_parallel_calls=cores())
-    return untuned(windows.batch(batch_size // share.of, drop_remainder=True).prefetch(2))
+    remaining = shuffled.take(batches * batch_size).skip(skip * batch_size)
+    windows = _own(remaining, batch_size, share).map(window, num_parallel_calls=preprocessing.cores())
+    return preprocessing.untuned(windows.batch(batch_size // share.count, drop_remainder=True).prefetch(2))
+
+
+def _random_windows(size: int, seed: tf.Tensor) -> Callable[..., Example]:
+    """Returns the function from (position, example) to the example's window, whose place `seed` and position decide."""
+
+    def window(position: tf.Tensor, example: Example) -> Example:
+        image, label = example
+        return preprocessing.random_window(image, size, tf.random.experimental.stateless_fold_in(seed, position)), label
+
+    return window
 
 
 def _own(enumerated: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.Dataset:
-    """Keeps of (position, example) those of the share."""
-    if share.of == 1:
+    """Keeps the pairs of (position, example) that belong to the share."""
+    if share.count == 1:
         return enumerated
-    own = batch_size // share.of
+    own = batch_size // share.count
     return enumerated.filter(lambda position, example: tf.equal(position % batch_size // own, share.index))
 
 
 def endless_batches(encoded: tf.data.Dataset, *, size: int, batch_size: int, shuffle: int) -> tf.data.Dataset:
-    """Returns (windows, labels, seed) without end, in an order of its own each time: an asynchronous worker's input.
+    """Returns (windows, labels, seed) without end, in another order each time: an asynchronous worker's input.
 
-    Windows and labels are those of `epoch_batches`; `seed`, int64 [2], tells the stream and the batch's number in it.
+    Windows and labels are those of `epoch_batches`; `seed`, int64 [2], is the stream and the batch's number in it.
     """
-    # Drawn where the dataset runs, so that each worker, and a worker that came back, has another.
+    # Drawn where the dataset runs, so that each worker, and a restarted worker, has another stream.
     stream = tf.cast(tf.timestamp() * 1e6, tf.int64)
-
-    def window(position: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = example
-        draw_seed = tf.random.experimental.stateless_fold_in(tf.stack([stream, 0]), position)
-        return preprocessing.random_window(image, size, draw_seed), label
-
+    window = _random_windows(size, tf.stack([stream, 0]))
     shuffled = encoded.shuffle(shuffle, seed=stream).repeat().enumerate()
     batches = shuffled.map(window, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
     numbered = batches.enumerate()
     return numbered.map(lambda number, batch: (*batch, tf.stack([stream, number]))).prefetch(2)
 
 
-PADDING = -1
-"""The label of what fills the last evaluation batch."""
-
-
 def evaluation_batches(
     files: list[str], *, images: int, size: int, batch_size: int, share: Share = ALONE
 ) -> tf.data.Dataset:
-    """Returns one pass of (float32 [batch, size, size, 3] in [-1, 1], int64 [batch] labels), the served path.
+    """Returns one pass of (float32 [batch, size, size, 3] in [-1, 1], int64 [batch] labels), prepared as in serving.
 
-    All batches are full, and every share has as many; what fills the last of the `images` has the label `PADDING`.
+    All batches are full, and every share has as many; blank images after the `images` have the label `PADDING`.
     """
 
-    def prepare(_: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def prepare(_: tf.Tensor, example: Example) -> Example:
         image, label = example
         return preprocessing.evaluation_image(image, size), label
 
-    own = batch_size // share.of
+    own = batch_size // share.count
     batches = -(-images // batch_size)
-    prepared = _own(encoded_images(files).enumerate(), batch_size, share).map(prepare, num_parallel_calls=cores())
+    examples = _own(encoded_images(files).enumerate(), batch_size, share)
+    prepared = examples.map(prepare, num_parallel_calls=preprocessing.cores())
     blank = (tf.zeros([size, size, 3]), tf.constant(PADDING, tf.int64))
     padding = tf.data.Dataset.from_tensors(blank).repeat(own)
-    return untuned(prepared.concatenate(padding).batch(own, drop_remainder=True).take(batches).prefetch(2))
+    padded = prepared.concatenate(padding).batch(own, drop_remainder=True)
+    return preprocessing.untuned(padded.take(batches).prefetch(2))

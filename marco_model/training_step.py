@@ -1,10 +1,9 @@
-"""What a training run is made of: weights, optimizer slots, running average and best-so-far; and its one step.
+"""The state of a training run and its one step: weights, optimizer slots, running average and the best weights so far.
 
-The Keras model is used as a pure function (`stateless_call`); the variables are ours, so that the same state is made
-under any `tf.distribute` strategy and the same step runs under it (DESIGN.md, decision 3).
+`RMSProp` is TensorFlow 1's optimizer, `training_loss` the loss of TF-Slim's script, `TrainingState` joins them. The
+Keras model is used as a pure function (`stateless_call`) and the variables are ours, so that the same state is made,
+and the same step runs, under any `tf.distribute` strategy.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +19,11 @@ from marco_model.recipe import Recipe
 
 
 class RMSProp:
-    """Slots for a list of float32 variables, and the fused kernel that updates a variable with them.
+    """RMSProp as TensorFlow 1 had it: slots for a list of float32 variables, and the fused kernel that updates them.
 
     ms ← ρ ms + (1 − ρ) g²;  mom ← momentum · mom + lr · g / √(ms + ε);  v ← v − mom
 
-    Made under the scope of the strategy that the variables were made under; each slot lies beside its variable.
+    Make it under the scope of the strategy that the variables were made under; each slot lies beside its variable.
     """
 
     def __init__(self, variables: list[tf.Variable], *, rho: float, momentum: float, epsilon: float) -> None:
@@ -38,9 +37,9 @@ class RMSProp:
                 self.momenta.append(tf.Variable(tf.zeros_like(variable), trainable=False))
 
     def apply(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
-        """Takes one step; called through `merge_call`.
+        """Takes one step; call it through `merge_call`.
 
-        `gradients` come in the order of the variables and are the same on every replica; `learning_rate` is a float32
+        `gradients` are in the order of the variables and the same on every replica; `learning_rate` is a float32
         scalar.
         """
         slots = zip(self._variables, self.mean_squares, self.momenta, gradients, strict=True)
@@ -96,7 +95,7 @@ def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], rec
 class TrainingState:
     """The state of a training run of `model`, a Keras model from float32 images in [-1, 1] to logits.
 
-    Made under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
+    Make it under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
     TF-Slim's do. `xla` compiles the forward and the backward pass.
     """
 
@@ -114,7 +113,7 @@ class TrainingState:
             for layer in batch_norms(model)
             for statistic in (layer.moving_mean, layer.moving_variance)
         }
-        # The share of each statistic that a step keeps.
+        # The share of each moving statistic that a step keeps.
         self._kept = [momenta.get(variable.path, 1.0) for variable in model.non_trainable_variables]
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
         self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
@@ -132,7 +131,7 @@ class TrainingState:
         Args:
             images: this replica's part of the batch, uint8 [batch / replicas, size, size, 3].
             labels: int64 [batch / replicas].
-            seed: int64 [2]; the batch's distortions follow from it, whatever the number of replicas.
+            seed: int64 [2]; decides the batch's distortions, whatever the number of replicas.
             learning_rate: float32 scalar.
             average_decay: float32 scalar in [0, 1).
 
@@ -157,7 +156,7 @@ class TrainingState:
     def _draws(
         self, share: tf.Tensor, seed: tf.Tensor, replica: tf.distribute.ReplicaContext
     ) -> augmentation.Draws | None:
-        """Draws for the whole batch, so that its distortions don't depend on the replicas, and returns this one's."""
+        """Returns this replica's draws out of those for the whole batch, which don't depend on the replicas."""
         if not self._recipe.augment:
             return None
         draws = augmentation.draw(seed, share * replica.num_replicas_in_sync)
@@ -172,7 +171,7 @@ class TrainingState:
         draws: augmentation.Draws | None,
         labels: tf.Tensor,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns gradients, what is added to the moving statistics, loss and accuracy; pure, hence compilable."""
+        """Returns gradients, additions to the moving statistics, loss and accuracy; pure, so that XLA compiles it."""
         inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)
@@ -190,15 +189,15 @@ class TrainingState:
         average_decay: tf.Tensor,
     ) -> None:
         self.optimizer.apply(strategy, gradients, learning_rate)
-        # What is kept is kept of the value at hand: asynchronous workers that add to stale values, or put others in
-        # their place, would undo each other's steps and could make a variance negative.
+        # A share of the current value is kept: asynchronous workers that added to stale values, or replaced them, would
+        # undo each other's steps and could make a variance negative.
         for variable, kept, addend in zip(self.statistics, self._kept, added, strict=True):
             strategy.extended.update(variable, _move, args=(kept, addend))
         for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
             strategy.extended.update(average, _approach, args=(variable, average_decay))
 
     def evaluation_sums(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [3] of the running average: summed cross-entropy, right answers, examples.
+        """Returns float32 [3] for the running average: summed cross-entropy, correct answers, examples.
 
         `images`: float32 [batch, size, size, 3] in [-1, 1]. `labels`: int64 [batch]; −1 marks padding.
         """
@@ -220,16 +219,16 @@ class TrainingState:
         return {name: variable.numpy() for name, variable in self._by_name().items()}
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
-        """Takes over what `values` returned, under this or another strategy.
+        """Assigns what `values` returned, under this or another strategy.
 
-        Raises `InputError` where the values are of another network.
+        Raises `InputError` if the values are those of another network.
         """
         variables = self._by_name()
         for name, variable in variables.items():
-            found = values[name].shape if name in values else None
-            if found != tuple(variable.shape):
+            shape = values[name].shape if name in values else None
+            if shape != tuple(variable.shape):
                 raise InputError(
-                    f"the checkpoint has {name} of shape {found}, the network {tuple(variable.shape)}; "
+                    f"the checkpoint has {name} of shape {shape}, the network {tuple(variable.shape)}; "
                     "it was made by another network: give another folder"
                 )
         for name, variable in variables.items():
@@ -246,7 +245,7 @@ class TrainingState:
         return {
             f"{group}/{path}": variable
             for group, variables in groups.items()
-            # Slots are the trained variables' alone, which come first.
+            # Only trained variables, which come first, have slots.
             for path, variable in zip(self._paths, variables, strict=False)
         }
 
@@ -258,7 +257,7 @@ class TrainingState:
 
 
 def _copies(variables: list[tf.Variable]) -> list[tf.Variable]:
-    """Returns variables that start with the same values, each where its original lies."""
+    """Returns variables that start with the same values, each on the device of its original."""
     extended = tf.distribute.get_strategy().extended
     copies = []
     for variable in variables:

@@ -52,7 +52,7 @@ def run(job: Job, told: dict[str, Any], pace: Pace = PACE) -> None:
         service_account=place.service_account,
         network=place.network,
     )
-    with training.noticed() as notice:
+    with training.defer_signals() as notice:
         request = {"parent": place.parent, "custom_job": body}
         seen = api.ensure(lambda: _there(api, job.key, attempt), lambda: api.act("Job", "create_custom_job", request))
         api.show(f"CustomJob {seen.name.rsplit('/', 1)[1]}; its log is in Cloud Logging")

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.machines import Placement, Resources
 from marco_model.errors import ClusterError, InputError
-from marco_model.recipe import VARIABLE, Engine
+from marco_model.recipe import CLUSTER_VARIABLE, Engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
                 "command": command,
                 "env": [
                     {"name": "MARCO_INDEX", "valueFrom": index},
-                    {"name": VARIABLE, "value": tf_config},
+                    {"name": CLUSTER_VARIABLE, "value": tf_config},
                     *({"name": variable, "value": value} for variable, value in plain.items()),
                     *from_secrets,
                 ],

@@ -222,7 +222,7 @@ def run(
     body = jobset.jobset(job.key, job.engine, placement, here, f"{inside.checkpoints}/{FILE}", heartbeat, pace)
     name = body["metadata"]["name"]
     api = Api(here.namespace)
-    with training.noticed() as notice, beating(heartbeat, pace.beat):
+    with training.defer_signals() as notice, beating(heartbeat, pace.beat):
         try:
             created = _create(api, body, here, pace.gone, notice)
             if created:

@@ -25,7 +25,7 @@ from marco_model import classifier, engines, preprocessing, tflite, training, tr
 from marco_model.batch_norm import fold
 from marco_model.calibration import expected_calibration_error, fit_temperature
 from marco_model.classifier import logits_only
-from marco_model.engines import Running, serves_only, start
+from marco_model.engines import Running, serving_cluster, start
 from marco_model.errors import InputError, Interrupted
 from marco_model.network import RANDOM, Network, build
 from marco_model.recipe import Engine, Recipe
@@ -159,7 +159,7 @@ def run(job: Job) -> None:
 
     Raises what `marco_model.training.train` does.
     """
-    serving = serves_only(job.engine)
+    serving = serving_cluster(job.engine)
     if serving:
         engines.serve(serving)
         return
@@ -228,7 +228,7 @@ def tracked(job: Job, counts: dict[str, int]) -> Iterator[mlflow_runs.Run]:
 
 def train(
     job: Job, running: Running, counts: dict[str, int], run: mlflow_runs.Run | None = None
-) -> tuple[Any, training.Trained]:
+) -> tuple[Any, training.TrainingResult]:
     """Returns the trained network and how training ended; curves go to `run`, and a progress bar is shown with it."""
     model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
     initialise(model, job.network, job.classes)

@@ -88,7 +88,7 @@ def _start(kind):
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     engine = Engine(kind=kind)
-    if serving := engines.serves_only(engine):
+    if serving := engines.serving_cluster(engine):
         engines.serve(serving)
         return None
     return engines.start(engine)

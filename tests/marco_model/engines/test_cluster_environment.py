@@ -3,12 +3,12 @@ import json
 import pytest
 
 from marco_model.errors import InputError
-from marco_model.recipe import from_environment
+from marco_model.recipe import cluster_from_environment
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
 
 
-def told(monkeypatch, cluster, job, index):
+def set_cluster(monkeypatch, cluster, job, index):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": job, "index": index}}))
 
 
@@ -19,23 +19,23 @@ def test_the_chief_leads_or_else_the_first_worker(monkeypatch):
         ({"worker": ["a:1", "b:1"]}, "worker", 0, True),
         ({"worker": ["a:1", "b:1"]}, "worker", 1, False),
     ):
-        told(monkeypatch, cluster, job, index)
-        assert from_environment("multi_worker", ["worker"]).leads is leads
+        set_cluster(monkeypatch, cluster, job, index)
+        assert cluster_from_environment("multi_worker", ["worker"]).leads is leads
 
 
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
 )
-def test_what_tells_of_no_cluster_is_refused_with_its_text(monkeypatch, text):
+def test_a_variable_that_describes_no_cluster_is_refused_with_its_text(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match=r"TF_CONFIG is .*expected the JSON of TensorFlow's clusters"):
-        from_environment("multi_worker", ["worker"])
+        cluster_from_environment("multi_worker", ["worker"])
 
 
 def test_a_missing_variable_or_job_is_named(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(InputError, match=r"engine\.kind is multi_worker and TF_CONFIG is not set"):
-        from_environment("multi_worker", ["worker"])
-    told(monkeypatch, {"worker": ["a:1"]}, "worker", 0)
+        cluster_from_environment("multi_worker", ["worker"])
+    set_cluster(monkeypatch, {"worker": ["a:1"]}, "worker", 0)
     with pytest.raises(InputError, match="names no chief and no ps"):
-        from_environment("parameter_server", ["chief", "worker", "ps"])
+        cluster_from_environment("parameter_server", ["chief", "worker", "ps"])

@@ -98,7 +98,7 @@ class Cluster:
 def weights_at(folder, step):
     from marco_model import training
 
-    newest = training.newest(str(folder / "checkpoints"))
+    newest = training.newest_checkpoint(str(folder / "checkpoints"))
     assert newest.step == step
     return {name: value for name, value in newest.values.items() if name.startswith("weight/")}
 
@@ -131,7 +131,7 @@ def test_a_lost_worker_is_reported_and_a_restart_resumes_on_another_engine(folde
         assert cluster.wait("worker0") == program.CLUSTER_ERROR, cluster.log("worker0")[-2000:]
         log = cluster.log("worker0")
     assert "ClusterError: another worker is gone at step" in log
-    assert "start all workers again to go on from step" in log
+    assert "start all workers again to continue from step" in log
     recipe = {"steps": 40, "evaluate_every": 20, "checkpoint_every": 10}
     with Cluster(folder, "mirrored", {ALONE: 1}, program.run_training, folder, recipe) as cluster:
         cluster.expect_success("alone0")
@@ -186,7 +186,7 @@ def test_a_signal_saves_the_current_step_and_ends_apart_from_failure(folder, kin
         log = cluster.log(first)
     from marco_model import training
 
-    (saved,) = training.steps(str(folder / "checkpoints"))
+    (saved,) = training.saved_steps(str(folder / "checkpoints"))
     assert saved == log.count("step\n") >= 12
     assert f"Interrupted: training stopped at step {saved} of 100000" in log
 
@@ -220,7 +220,7 @@ def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
     checkpoints, lost, during_a_write = folder / "killed", [], 0
     checkpoints.mkdir()
     for number in range(KILLS):
-        saved = max(training.steps(str(checkpoints)), default=0)
+        saved = max(training.saved_steps(str(checkpoints)), default=0)
         before = files(checkpoints, ".partial")
         with processes.start(program.run_with_large_checkpoints, folder, checkpoints, steps, EVERY) as process:
             if number % 3 == 0:
@@ -235,12 +235,12 @@ def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
         during_a_write += bool(files(checkpoints, ".partial") - before)
         resumed, last = last_steps(process.stdout)
         assert resumed in (0, saved), process.stderr[-3000:]
-        lost.append(max(last, saved) - max(training.steps(str(checkpoints)), default=0))
+        lost.append(max(last, saved) - max(training.saved_steps(str(checkpoints)), default=0))
     assert max(lost) <= EVERY
     assert during_a_write >= 2
     ends = []
     for place in (checkpoints, folder / "whole"):
         with processes.start(program.run_with_large_checkpoints, folder, place, steps, EVERY) as process:
             assert process.wait(120) == 0, process.stderr[-3000:]
-        ends.append(training.newest(str(place)))
+        ends.append(training.newest_checkpoint(str(place)))
     assert all((ends[0].values[name] == value).all() for name, value in ends[1].values.items())

@@ -75,7 +75,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     endless = dataclasses.replace(job, recipe=recipe)
 
     def saved():
-        return max(training.steps(job.checkpoints), default=0)
+        return max(training.saved_steps(job.checkpoints), default=0)
 
     step = start_step(endless, placement, PACE)
     wait_until(saved, 400)
