@@ -1,23 +1,17 @@
-"""TFX components, one folder each; every one rests on a plain function that can be tested without a pipeline.
+"""The parts of the pipeline: `steps` are what it runs; everything else here is what the steps are made of.
 
-Artifact types of our own are found here by name: on Kubeflow TFX takes a type's name for the path to import it from,
-and allows but one dot in it.
+In a container TFX imports an artifact type by its `TYPE_NAME`, in which its compiler allows a single dot. So the types
+of `components.artifacts` are called `components.Decision` and so on, and this package finds them under that name.
 """
-
-from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_ARTIFACTS = {
-    "Decision": "components.artifacts",
-    "Deployment": "components.artifacts",
-    "Quarantine": "components.artifacts",
-    "Report": "components.artifacts",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _ARTIFACTS:
-        return getattr(importlib.import_module(_ARTIFACTS[name]), name)
+    """Returns the artifact type `components.NAME`; TFX is imported only then."""
+    if name[:1].isupper():
+        artifact_type = getattr(importlib.import_module("components.artifacts"), name, None)
+        if getattr(artifact_type, "TYPE_NAME", None) == f"{__name__}.{name}":
+            return artifact_type
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

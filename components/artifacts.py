@@ -1,6 +1,8 @@
-"""The artifact type that the gate adds to TFX's own."""
+"""The artifact types that this pipeline adds to TFX's own. Each is called by the path that it is imported from.
 
-from __future__ import annotations
+TFX writes an artifact's `TYPE_NAME` into a compiled package and imports the class by it in each container. The name may
+have a single dot, so the package `components` finds these classes for it: a class here needs no entry anywhere else.
+"""
 
 from tfx.types import artifact
 

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from components.published_models import RECORD_FILE
 from components.steps import entrypoint
+from tests.components import packages
 
 RUN = "v2/artifacts/marco-local/0c7e"
 SCHEMA_SPEC = {"artifacts": {"schema": {"artifactType": {"instanceSchema": "title: tfx.Schema\ntype: object\n"}}}}
@@ -160,3 +162,33 @@ def test_an_expected_error_is_one_line_and_an_exit_status(tmp_path):
     assert done.returncode != 0
     assert "error: the note is 'refuse'; give another" in done.stderr.splitlines()
     assert not (tmp_path / "kfp_outputs/output_metadata.json").exists()
+
+
+@pytest.mark.slow
+def test_the_endpoint_pusher_of_a_compiled_package_starts(tmp_path):
+    """Its executor is reached and does its work; nothing is deployed that was not published."""
+    package = packages.read_package(packages.PACKAGES / "vertex/paper.json")
+    step = package["components"]["EndpointPusher"]
+    container = package["deploymentSpec"]["executors"]["EndpointPusher_executor"]["container"]
+    constants = package["root"]["dag"]["tasks"]["EndpointPusher"]["inputs"]["parameters"]
+    message = {
+        "inputs": {
+            "artifacts": packages.artifact_lists(step["inputDefinitions"], tmp_path / "in"),
+            "parameterValues": {name: value["runtimeValue"]["constant"] for name, value in constants.items()},
+        },
+        "outputs": {
+            "artifacts": packages.artifact_lists(step["outputDefinitions"], tmp_path / "out"),
+            "outputFile": str(tmp_path / "executor_output.json"),
+        },
+    }
+    pushed = tmp_path / "in/pushed_model"
+    pushed.mkdir(parents=True)
+    (pushed / RECORD_FILE).write_text(json.dumps({"pushed": False, "path": None}))
+    arguments = [json.dumps(message) if argument == "{{$}}" else argument for argument in container["args"]]
+    done = subprocess.run(
+        [sys.executable, "-m", "components.steps.entrypoint", *arguments], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out/deployment/deployment.json").read_text()) == {"deployed": False}
+    (deployment,) = json.loads((tmp_path / "executor_output.json").read_text())["artifacts"]["deployment"]["artifacts"]
+    assert deployment["metadata"]["deployed"] == 0
