@@ -198,6 +198,8 @@ class _Run:
             if self._running.anyone(bool(notice.signal)):
                 results.close()
                 self._save()
+                # Waits for the process that saves: a cluster may end it as soon as another process has ended.
+                self._running.anyone(True)
                 raise Interrupted(
                     f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
                     "command continues from there",
