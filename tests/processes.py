@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -74,6 +75,13 @@ class Process:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+    def wait_for_output(self, text: str, seconds: float = 60.0) -> None:
+        """Waits until stdout contains `text`; fails with the output where the process ends first or takes longer."""
+        until = time.monotonic() + seconds
+        while text not in self.stdout:
+            assert self.poll() is None and time.monotonic() < until, self.stdout + self.stderr
+            time.sleep(0.01)
 
     @property
     def stdout(self) -> str:

@@ -2,10 +2,6 @@
 
 import contextlib
 import json
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +11,7 @@ from components import bucket_models, published_models
 from marco_model import store
 from marco_model.errors import ClusterError, InputError
 from marco_model.model_directory import PUSH_RECORD, model_fingerprint
+from tests import processes
 
 DESTINATION = "gs://models/marco"
 STEPS = {
@@ -166,32 +163,30 @@ def test_wherever_a_push_breaks_off_a_server_finds_a_whole_version_and_the_next_
     assert all("rewriteTo" in request for request in too_early)
 
 
+def _push_and_wait(model, at):
+    """Pushes a model, and waits at `_check` or before the last call of `_copy`."""
+    original = getattr(bucket_models._Push, at)
+
+    def wait(push, *arguments):
+        if at == "_check" or arguments == ("saved_model.pb",):
+            print("waiting", flush=True)
+            time.sleep(600)
+        original(push, *arguments)
+
+    setattr(bucket_models._Push, at, wait)
+    published_models.publish(model, DESTINATION, {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["_check", "_copy"])
 def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by_any(
     models, model, tmp_path, monkeypatch, at
 ):
     """A real process, killed with SIGKILL once its files lie aside, or once it has shown all but the last."""
-    script = textwrap.dedent(
-        f"""
-        import pathlib, time
-        from components import bucket_models, published_models
-        does = bucket_models._Push.{at}
-        def stop(push, *arguments):
-            if {at!r} == "_check" or arguments == ("saved_model.pb",):
-                print("here", flush=True)
-                time.sleep(600)
-            does(push, *arguments)
-        bucket_models._Push.{at} = stop
-        published_models.publish(pathlib.Path({str(model)!r}), {DESTINATION!r}, {{}})
-        """
-    )
 
     def killed():
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "here\n"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with processes.start(_push_and_wait, model, at) as process:
+            process.wait_for_output("waiting\n")
         left = models.objects(f"{DESTINATION}/")
         assert len(left) == (4 if at == "_check" else 8)
         assert complete(models) == []

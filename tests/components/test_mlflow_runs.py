@@ -7,6 +7,7 @@ import pytest
 
 from components import mlflow_runs
 from marco_model.errors import InputError
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +26,20 @@ def read(run):
     return mlflow_runs.connect(run.tracking_uri).get_run(run.run_id)
 
 
+def _resume(store):
+    run = mlflow_runs.open_run(store, "marco", "key-1", "again")
+    run.log_recipe({"recipe": {"rate": 0.045}})
+    print(run.run_id)
+
+
 def test_a_resumed_training_finds_its_run_from_another_process(store):
     run = mlflow_runs.open_run(store, "marco", "key-1", "first")
     run.log_recipe({"recipe": {"rate": 0.045}})
     run.close("FAILED")
-    code = f"from components import mlflow_runs; r = mlflow_runs.open_run({store!r}, 'marco', 'key-1', 'again')"
-    code += "; r.log_recipe({'recipe': {'rate': 0.045}}); print(r.run_id)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == run.run_id
-    assert found.stderr == ""
+    with processes.start(_resume, store, modules=["mlflow"]) as other:
+        assert other.wait(120) == 0, other.stderr
+    assert other.stdout.strip() == run.run_id
+    assert other.stderr == ""
     assert read(run).info.status == "RUNNING"
     assert mlflow_runs.open_run(store, "marco", "key-2", "other").run_id != run.run_id
 

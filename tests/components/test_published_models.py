@@ -1,9 +1,5 @@
 import json
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +9,7 @@ import pytest
 from components import published_models
 from marco_model.errors import InputError
 from marco_model.model_directory import PUSH_RECORD, model_fingerprint
+from tests import processes
 
 
 @pytest.fixture
@@ -63,21 +60,16 @@ def test_concurrent_pushes_get_a_version_each(tmp_path):
         assert model_fingerprint(Path(version.path)) == model_fingerprint(one)
 
 
+def _copy_and_wait(model, destination):
+    published_models._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(600))
+    published_models.publish(model, str(destination), {})
+
+
 def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_works(tmp_path, model):
     """A real process, killed with SIGKILL while its finished copy waits for the rename."""
     destination = tmp_path / "models"
-    script = textwrap.dedent(
-        f"""
-        import pathlib, time
-        from components import published_models
-        published_models._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(600))
-        published_models.publish(pathlib.Path({str(model)!r}), {str(destination)!r}, {{}})
-        """
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "copied\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with processes.start(_copy_and_wait, model, destination) as process:
+        process.wait_for_output("copied\n")
     assert published_models.folder_versions(destination) == []
     left = [child.name for child in destination.iterdir()]
     assert len(left) == 1 and left[0].startswith(".")

@@ -3,14 +3,14 @@
 It takes the requests that the official client sends for JobSets, pods and logs, refuses a JobSet that the schemas
 refuse, and does what JobSet's controller does as far as a training sees it: one pod for each Job, host names, labels,
 success and failure policy, time to live, deletion with all pods. A container is a process with the command and the
-environment that the manifest gives it. Two things stand for what a node has: `marco` is looked up by `executable`, and
-the host names that JobSet's DNS would know become ports of 127.0.0.1.
+environment that the manifest gives it; the host names that JobSet's DNS would know become ports of 127.0.0.1.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import http.server
 import json
 import os
@@ -46,7 +46,7 @@ def free_port():
 class Pod:
     """A replica: a process, its lines with the time they came, and what the API says of it."""
 
-    def __init__(self, jobset, job, index, attempt, template, command, environment):
+    def __init__(self, jobset, job, index, attempt, template, start=None):
         self.jobset, self.job, self.index, self.attempt = jobset, job, index, attempt
         self.name = f"{jobset}-{job}-{index}-0-{attempt}abcd"
         self.replica = f"{job}-{index}"
@@ -60,22 +60,25 @@ class Pod:
         self.created, self.finished, self.oom, self.waiting = now(), None, False, None
         self.lines = []
         self.process = None
-        if command:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            threading.Thread(target=self._read, daemon=True).start()
+        if start:
+            reader, writer = os.pipe()
+            self.process = start(writer)
+            os.close(writer)
+            self._reader = threading.Thread(target=self._read, args=[reader], daemon=True)
+            self._reader.start()
 
-    def _read(self):
-        for line in self.process.stdout:
-            stamp = now().strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
-            self.lines.append((now(), f"{stamp} {line.decode(errors='replace').rstrip()}"))
+    def _read(self, output):
+        with os.fdopen(output, errors="replace") as lines:
+            for line in lines:
+                stamp = now().strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+                self.lines.append((now(), f"{stamp} {line.rstrip()}"))
 
     def status(self):
         """Returns the exit status as a container runtime has it, None while the process runs."""
         code = self.process.poll() if self.process else None
         if code is None:
             return None
+        self._reader.join(10)
         self.finished = self.finished or now()
         return 128 - code if code < 0 else code
 
@@ -117,12 +120,13 @@ class Pod:
 class Cluster:
     """All that the API knows. `faults`: (method, part of the path, status or "cut", headers), each for one request.
 
-    `executable`: what `marco` is. `problems`: a JobSet to what is wrong with it. `waiting`: replica to the reason that
+    `start(command, environment, output)` starts a container as a process that leads its own session and writes to the
+    file descriptor `output`. `problems`: a JobSet to what is wrong with it. `waiting`: replica to the reason that
     its pod does not start. `steps`: pods that are no replicas, by name, with their phase.
     """
 
-    def __init__(self, executable, problems, grace=30.0):
-        self.executable, self.problems, self.grace = executable, problems, grace
+    def __init__(self, start, problems, grace=30.0):
+        self.start, self.problems, self.grace = start, problems, grace
         self.lock = threading.RLock()
         self.jobsets, self.pods, self.seen_pods = {}, [], []
         self.faults, self.requests, self.waiting, self.steps = [], [], {}, {}
@@ -167,12 +171,12 @@ class Cluster:
                 value = re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], variable["value"])
                 environment[variable["name"]] = value
         environment["TF_CONFIG"] = self._resolved(jobset, environment["TF_CONFIG"])
-        command = [self.executable.get(word, word) for word in container["command"][:1]] + container["command"][1:]
         if f"{job}-{index}" in self.waiting:
-            pod = Pod(name, job, index, jobset["status"]["restarts"], template, None, None)
+            pod = Pod(name, job, index, jobset["status"]["restarts"], template)
             pod.waiting = self.waiting[f"{job}-{index}"]
             return pod
-        return Pod(name, job, index, jobset["status"]["restarts"], template, command, environment)
+        start = functools.partial(self.start, container["command"], environment)
+        return Pod(name, job, index, jobset["status"]["restarts"], template, start)
 
     def _resolved(self, jobset, tf_config):
         """Does what DNS would, for host names that JobSet gives to pods of this set and no others."""
@@ -345,11 +349,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running(folder, executable, problems):
+def running(folder, start, problems):
     """Yields a `Cluster` behind HTTP, with `kubeconfig`, the path of a configuration of kubectl for it."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.cluster = cluster = Cluster(executable, problems)
+    server.cluster = cluster = Cluster(start, problems)
     cluster.kubeconfig = folder / "kubeconfig"
     cluster.kubeconfig.write_text(
         json.dumps(

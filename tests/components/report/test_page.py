@@ -1,9 +1,7 @@
 """Every number on the page is a value of report.json: the page is read back, and nothing else in it has a digit."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +11,7 @@ from components.report.page import page
 from components.report.plots import figures
 from components.settings import ReportOptions
 from marco_model.labels import CLASSES
-
-_spec = importlib.util.spec_from_file_location("report_reading", Path(__file__).with_name("reading.py"))
-_reading = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_reading)
-Page, read_number, value_at = _reading.Page, _reading.read_number, _reading.value_at
+from tests.components.report.reading import Page, read_number, value_at
 
 IN_HUNDREDTHS = {"share", "points"}
 ABOUT = {

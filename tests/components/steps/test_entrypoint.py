@@ -1,13 +1,12 @@
 """The entrypoint with messages as the launcher of Kubeflow Pipelines 2 writes them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from components.published_models import RECORD_FILE
 from components.steps import entrypoint
+from tests import processes
 from tests.components import packages
 
 RUN = "v2/artifacts/marco-local/0c7e"
@@ -97,51 +96,27 @@ def test_a_step_without_inputs_is_taken():
     assert entrypoint.localize(message, {})
 
 
-PROBE = """
-import atexit, os, pathlib, sys
-from tfx.dsl.components.base import base_executor
-from components.steps import entrypoint
-from marco_model.errors import InputError
-
-# As libraries of TFX do in their destructors.
-atexit.register(os.abort)
-
-class Executor(base_executor.BaseExecutor):
-    def Do(self, inputs, outputs, properties):
-        (schema,), (anomalies,) = inputs["schema"], outputs["anomalies"]
-        if properties["note"] == "refuse":
-            raise InputError("the note is 'refuse'; give another")
-        text = pathlib.Path(schema.uri, "schema.pbtxt").read_text()
-        pathlib.Path(anomalies.uri, "seen").write_text(f"{schema.type_name} {text} {properties['note']}")
-        anomalies.set_int_custom_property("found", 0)
-
-entrypoint._STAGED = {"minio://": sys.argv.pop(1) + "/"}
-if __name__ == "__main__":
-    import probe
-    sys.modules["probe"] = sys.modules["__main__"]
-    entrypoint.run()
-"""
-
-
 def run_probe(tmp_path, note):
     message = executor_input("minio://", str(tmp_path / "kfp_outputs/output_metadata.json"))
     message["inputs"]["parameterValues"]["note"] = note
     schema = tmp_path / f"staged/mlpipeline/{RUN}/CuratedSchema/schema"
     schema.mkdir(parents=True)
     (schema / "schema.pbtxt").write_text("curated")
-    (tmp_path / "probe.py").write_text(PROBE.replace("    import probe\n", ""))
     spec = {**SCHEMA_SPEC, "parameters": {"note": {"parameterType": "STRING"}}}
-    return subprocess.run(
-        [
-            *(sys.executable, str(tmp_path / "probe.py"), str(tmp_path / "staged")),
-            *("--executor_class_path", "probe.Executor"),
-            *("--json_serialized_invocation_args", json.dumps(message)),
-            *("--json_serialized_inputs_spec_args", json.dumps(spec)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    argv = [
+        *("--executor_class_path", "tests.components.steps.probe.Executor"),
+        *("--json_serialized_invocation_args", json.dumps(message)),
+        *("--json_serialized_inputs_spec_args", json.dumps(spec)),
+    ]
+    with processes.start(_run_probe, tmp_path / "staged", argv=argv, modules=processes.PIPELINE) as process:
+        process.wait(180)
+    return process
+
+
+def _run_probe(staged):
+    from tests.components.steps import probe
+
+    probe.run(staged)
 
 
 @pytest.mark.slow
@@ -185,9 +160,8 @@ def test_the_endpoint_pusher_of_a_compiled_package_starts(tmp_path):
     pushed.mkdir(parents=True)
     (pushed / RECORD_FILE).write_text(json.dumps({"pushed": False, "path": None}))
     arguments = [json.dumps(message) if argument == "{{$}}" else argument for argument in container["args"]]
-    done = subprocess.run(
-        [sys.executable, "-m", "components.steps.entrypoint", *arguments], capture_output=True, text=True, timeout=180
-    )
+    with processes.start(entrypoint.run, argv=arguments, modules=processes.PIPELINE) as done:
+        done.wait(180)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out/deployment/deployment.json").read_text()) == {"deployed": False}
     (deployment,) = json.loads((tmp_path / "executor_output.json").read_text())["artifacts"]["deployment"]["artifacts"]

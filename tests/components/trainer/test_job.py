@@ -1,10 +1,8 @@
+import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from marco_model.errors import InputError
 from marco_model.load import load
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
+from tests import processes
 
 CLASSES = ["Clear", "Crystals"]
 
@@ -94,33 +93,22 @@ def free_port():
         return held.getsockname()[1]
 
 
-def marco_train(path, environment):
-    command = [str(pathlib.Path(sys.executable).parent / "marco"), "train", path]
-    return subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 @pytest.mark.slow
 def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
     small_job.write()
     path = f"{small_job.checkpoints}/job.json"
     counts = {"chief": 1, "worker": 2, "ps": 1}
     cluster = {name: [f"127.0.0.1:{free_port()}" for _ in range(count)] for name, count in counts.items()}
-    processes = {
-        (name, index): marco_train(
-            path, {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": name, "index": index}})}
-        )
-        for name, hosts in cluster.items()
-        for index in range(len(hosts))
-    }
-    try:
-        told, _ = processes["chief", 0].communicate(timeout=500)
-        assert processes["chief", 0].returncode == 0, told[-2000:]
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
+    with contextlib.ExitStack() as replicas:
+        for name, hosts in cluster.items():
+            for index in range(len(hosts)):
+                config = json.dumps({"cluster": cluster, "task": {"type": name, "index": index}})
+                environment = os.environ | {"TF_CONFIG": config}
+                replica = processes.marco("train", path, environment=environment, merged=True)
+                replicas.enter_context(replica)
+                if name == "chief":
+                    chief = replica
+        assert chief.wait(500) == 0, chief.stdout[-2000:]
     trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
     assert (trained["steps"], trained["resumed_from"]) == (8, 0)
     assert sum(trained["streams"].values()) == 8

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests import processes
+
 
 def marco(*arguments):
     command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
@@ -21,7 +23,7 @@ def test_the_published_classifier_is_explained_and_what_cannot_be_read_is_listed
     shutil.copy(real_images["crystals_10.jpeg"], tmp_path / "drop.jpeg")
     (tmp_path / "note.png").write_text("no image")
     output = tmp_path / "out"
-    done = marco("explain", "--output", output, "--class", "clear", "--samples", 2, "--raw", tmp_path)
+    done = processes.run_marco("explain", "--output", output, "--class", "clear", "--samples", 2, "--raw", tmp_path)
     assert done.returncode == 1, done.stderr
     assert "1 of 2 files could not be explained" in done.stderr
     with (output / "explained.csv").open(newline="") as file:

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests import processes
+
 HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model"
 
 
@@ -18,7 +20,7 @@ def marco(*arguments, cwd=None):
 
 @pytest.mark.slow
 def test_released_then_predict_gives_the_published_scores(real_images, tmp_path):
-    made = marco("released", "--output", tmp_path / "released")
+    made = processes.run_marco("released", "--output", tmp_path / "released")
     assert made.returncode == 0, made.stderr
     folder = tmp_path / "plate"
     folder.mkdir()
@@ -26,7 +28,7 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
         shutil.copy(real_images[name], folder / name.upper())
     (folder / "half.jpg").write_bytes(real_images["clear_220.jpeg"].read_bytes()[:30_000])
     output = tmp_path / "scores.csv"
-    scored = marco("predict", "--model", tmp_path / "released", "--output", output, folder)
+    scored = processes.run_marco("predict", "--model", tmp_path / "released", "--output", output, folder)
     assert scored.returncode == 1, scored.stderr
     assert "1 of 4 files could not be scored" in scored.stderr
     assert output.read_text().splitlines()[0] == HEADER

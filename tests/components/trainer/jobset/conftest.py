@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
-import json
-import os
-import pathlib
 import subprocess
-import sys
 import time
 
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+from tests import processes
 
 
 @functools.cache
@@ -31,14 +27,20 @@ def problems_of():
 
 @pytest.fixture
 def start_cluster(tmp_path, monkeypatch):
-    """`start_cluster(marco)` returns a running cluster on which the command `marco` is the file `marco`."""
+    """`start_cluster(marco)` returns a running cluster; `marco` is a file that replaces the command of that name."""
     from tests.fakes import kubernetes_api as api
 
     started = []
 
     def start(marco=None):
-        executable = str(marco or pathlib.Path(sys.executable).parent / "marco")
-        context = api.running(tmp_path, {"marco": executable}, problems_of())
+        def start_container(command, environment, output):
+            assert command[0] == "marco"
+            if not marco:
+                return processes.marco(*command[1:], environment=environment, stdout=output, merged=True)
+            options = {"stdout": output, "stderr": output, "start_new_session": True}
+            return subprocess.Popen([marco, *command[1:]], env=environment, **options)
+
+        context = api.running(tmp_path, start_container, problems_of())
         cluster = context.__enter__()
         started.append(context)
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
@@ -70,27 +72,20 @@ def wait_until():
 
 
 @pytest.fixture
-def start_step(tmp_path):
-    """`start_step(job, placement, pace, **environment)` starts step.py with them."""
-    started = []
+def start_step():
+    """`start_step(job, placement, pace)` starts the Trainer's step as a process."""
+    with contextlib.ExitStack() as started:
 
-    def start(job, placement, pace, **environment):
-        told = {name: dataclasses.asdict(one) for name, one in (("placement", placement), ("pace", pace))}
-        job.write()
-        file = tmp_path / f"step-{len(started)}.json"
-        file.write_text(json.dumps({**told, "job": f"{job.checkpoints}/job.json"}))
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "step.py"), str(file)],
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
+        def start(job, placement, pace):
+            job.write()
+            return started.enter_context(processes.start(_train, f"{job.checkpoints}/job.json", placement, pace))
 
-    yield start
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            process.communicate()
+        yield start
+
+
+def _train(job, placement, pace):
+    from components.trainer import jobset_launch, training_job
+    from marco_model.errors import exit_status
+
+    with exit_status():
+        jobset_launch.run(training_job.read(job), placement, pace=pace)

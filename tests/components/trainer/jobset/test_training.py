@@ -80,7 +80,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     step = start_step(endless, placement, PACE)
     wait_until(saved, 400)
     step.kill()
-    step.communicate()
+    step.wait()
     wait_until(lambda: not cluster.jobsets and not cluster.alive(), 120)
     # Both missed the heartbeat, saved where they were, and ended as at a preemption.
     assert [pod.status() for pod in cluster.seen_pods] == [143, 143], cluster.seen_pods[0].lines[-5:]
