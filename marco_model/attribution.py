@@ -1,10 +1,8 @@
-"""Which pixels a class score hangs on: SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825).
+"""Which pixels a class score depends on: SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825).
 
 The gradient of a class's score with respect to the image says which pixels would change it, but flickers from pixel to
 pixel. SmoothGrad averages it over copies of the image with Gaussian noise. Bruno et al. 2018 show it in Fig. 4.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -16,18 +14,21 @@ from marco_model.errors import InputError
 Gradient = Callable[[np.ndarray, int], np.ndarray]
 
 SAMPLES = 50
-"""Noisy copies of an image; the paper sees little gain beyond (its section 3.1)."""
+"""Noisy copies of an image; the paper sees little gain with more (its section 3.1)."""
 NOISE = 0.1
-"""Standard deviation of the noise as a share of the image's range. The paper recommends 0.1 to 0.2; in more than the
-least of it thin needles drown."""
+"""Standard deviation of the noise as a share of the image's range. The paper recommends 0.1 to 0.2; with more than 0.1
+thin needles disappear."""
 BATCH_SIZE = 4
+COLOURS = "inferno"
+CLIPPED = 99.0
+"""Percentile of an attribution above which all values are drawn alike, as Smilkov et al. 2017 (section 3.2) advise."""
 
 
 def class_gradient(logits: Callable[[tf.Tensor], tf.Tensor]) -> Gradient:
     """Returns the function (images, class index) -> d logits[:, class] / d images, both float32 [n, size, size, 3].
 
-    `logits` maps float32 [n, size, size, 3] to [n, classes]. The gradient is the logit's, which the paper's class score
-    is: softmax would mix in the other classes, and flatten out where the network is sure.
+    `logits` maps float32 [n, size, size, 3] to [n, classes]. The paper's class score is the logit: softmax would mix in
+    the other classes, and flatten where the network is sure.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -54,10 +55,10 @@ def smoothgrad(
 
     image: float32 [size, size, 3]. noise: standard deviation as a share of the image's own range, its highest less its
     lowest value. The gradients of `samples` noisy copies, `batch_size` at a time, are averaged; then their absolute
-    values are added up over the three channels, as the authors' code does for grey maps
-    (`VisualizeImageGrayscale` in PAIR-code/saliency). `seed` decides the noise; the batch size does not.
+    values are summed over the three channels, as the authors' code does for grey maps (`VisualizeImageGrayscale` in
+    PAIR-code/saliency). `seed` decides the noise, whatever the batch size.
 
-    Raises InputError for fewer than one sample or image a batch, or a share of noise below 0 or without an end.
+    Raises `InputError` for fewer than one sample or image per batch, or noise that is negative or not finite.
     """
     if samples < 1 or batch_size < 1:
         raise InputError(f"{samples} samples in batches of {batch_size}; give 1 or more of both")
@@ -73,16 +74,11 @@ def smoothgrad(
     return (np.abs(total).sum(axis=-1) / samples).astype(np.float32)
 
 
-COLOURS = "inferno"
-CLIPPED = 99.0
-"""Percentile of an attribution above which everything is drawn alike, as Smilkov et al. 2017 (section 3.2) advise."""
-
-
 def overlay(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     """Draws an attribution over its image: uint8 [size, size, 3] RGB.
 
-    image: float32 [size, size, 3] in [-1, 1]. attribution: float32 [size, size], 0 or more. Where it is 0 the image
-    shows in grey, where it is highest only the heat does.
+    image: float32 [size, size, 3] in [-1, 1]. attribution: float32 [size, size], 0 or more. Where it is 0, the grey
+    image shows; where it is highest, only the colour map.
     """
     import matplotlib
 

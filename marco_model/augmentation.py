@@ -1,11 +1,11 @@
 """The paper's image distortions, batched, for the accelerator.
 
 Bruno et al. 2018 distort brightness, saturation, hue and contrast "as in TF-Slim's Inception preprocessing" and flip
-both ways. The host sends uint8 windows; here every image of the batch gets its own draw, from a seed alone, so that a
+both ways. The host sends uint8 windows; here each image of the batch gets its own draw, from a seed alone, so that a
 step can be replayed.
 
-TF-Slim's `inception_preprocessing.py` draws for each image, beside the four amounts, one of four orders of the
-operations (`distort_color` with `fast_mode=False`; `fast_mode` would leave out hue and contrast, which the paper has):
+Besides the four amounts, TF-Slim's `inception_preprocessing.py` draws one of four orders of the operations for each
+image (`distort_color` with `fast_mode=False`; `fast_mode` would leave out hue and contrast, which the paper has):
 
 | order | first | second | third | fourth | slots here |
 |---|---|---|---|---|---|
@@ -16,11 +16,9 @@ operations (`distort_color` with `fast_mode=False`; `fast_mode` would leave out 
 
 Brightness, a shift, and contrast, a scaling about the mean, commute; so do saturation and hue, which both keep the
 largest channel. Hence one pass L does either or both of the first pair, one pass K either or both of the second, and
-the passes L K L K do every order, an image taking no part in those that its order has no use for. So all images go
-through the same operations on static shapes.
+the passes L K L K do every order; a pass leaves the images alone whose order does not need it. So all images go through
+the same operations on static shapes.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -34,7 +32,7 @@ ORDERS = 4
 
 
 class Draws(NamedTuple):
-    """One random draw for each image of a batch; every member has shape [batch].
+    """One random draw for each image of a batch; every field has shape [batch].
 
     `brightness`: added, in ±32/255. `saturation`, `contrast`: factors in [0.5, 1.5). `hue`: turn in ±0.2.
     `left_right`, `up_down`: bool. `order`: int32, 0 to 3, of the operations.
@@ -50,7 +48,7 @@ class Draws(NamedTuple):
 
 
 def draw(seed: tf.Tensor, batch: tf.Tensor | int) -> Draws:
-    """Returns the draws for `batch` images from an int [2] seed: the same seed, the same draws, outside of XLA."""
+    """Returns the draws for `batch` images from an int [2] seed; outside of XLA, a seed always gives the same draws."""
     seeds = tf.unstack(tf.random.split(seed, len(Draws._fields)))
 
     def uniform(index: int, low: float, high: float) -> tf.Tensor:
@@ -70,8 +68,8 @@ def draw(seed: tf.Tensor, batch: tf.Tensor | int) -> Draws:
 Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Red, green and blue of a batch, float32 [batch, h, w] each.
 
-Three channels in the last place would keep the operations from the processor's vectors: on planes `distort` takes
-about a fifth of the time on a CPU.
+Three channels in the last dimension would prevent vector instructions: on planes `distort` takes about a fifth of the
+time on a CPU.
 """
 
 
@@ -96,8 +94,8 @@ def adjust_brightness_and_contrast(planes: Planes, shifts: tf.Tensor, factors: t
 def adjust_saturation_and_hue(planes: Planes, saturates: tf.Tensor, factors: tf.Tensor, turns: tf.Tensor) -> Planes:
     """Scales HSV saturation by [batch] factors where bool [batch] `saturates`, and turns the hue by [batch] circles.
 
-    The same as `tf.image.adjust_saturation` and `adjust_hue`, in either order. Saturation ends at 1, so that where it
-    is scaled, be it by 1, no channel stays below 0; turning the hue alone, by 0 as well, keeps such values.
+    The same as `tf.image.adjust_saturation` and `adjust_hue`, in either order. Saturation is limited to 1, so where it
+    is scaled, even by 1, no channel stays below 0; turning only the hue, even by 0, keeps such values.
     """
     red, green, blue = planes
     high = tf.maximum(red, tf.maximum(green, blue))
@@ -121,7 +119,7 @@ def adjust_saturation_and_hue(planes: Planes, saturates: tf.Tensor, factors: tf.
 
 
 def _distort_colours(planes: Planes, draws: Draws) -> Planes:
-    """Does the four operations in each image's order, as the table at the top of this file places them."""
+    """Applies the four operations in each image's order, in the passes of the table at the top of this file."""
 
     def in_orders(*orders: int) -> tf.Tensor:
         return tf.reduce_any(tf.equal(draws.order[:, None], orders), axis=1)

@@ -1,6 +1,7 @@
-"""Batch norm that trains with TensorFlow's fused kernel: Keras 3's own takes a dozen passes over the activations."""
+"""Batch norm: a layer that trains with TensorFlow's fused kernel, and `fold`, which removes it for inference.
 
-from __future__ import annotations
+Keras 3's own layer takes a dozen passes over the activations.
+"""
 
 from collections import Counter
 from typing import Any
@@ -12,10 +13,10 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("marco")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's layer, to the name and the number, for [batch, height, width, channels].
+    """Keras's layer with the same names and numbers, for [batch, height, width, channels].
 
-    It is Keras's own code that runs in inference, on other backends than TensorFlow, where moments are taken over all
-    replicas (`synchronized`), and with a mask.
+    Keras's own code runs in inference, on other backends than TensorFlow, with moments over all replicas
+    (`synchronized`), and with a mask.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -33,7 +34,7 @@ class BatchNormalization(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        # The kernel gives the variance of a sample, n / (n - 1) times that of the batch, which Keras averages.
+        # The kernel returns the variance of a sample, n / (n - 1) times that of the batch, which Keras averages.
         count = tf.cast(tf.size(inputs) // channels[0], tf.float32)
         variance *= (count - 1.0) / count
         for moving, moment in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -42,25 +43,25 @@ class BatchNormalization(layers.BatchNormalization):
 
 
 def batch_norms(model: keras.Model) -> list[layers.BatchNormalization]:
-    """Returns all batch norms of a model, those of models within it too."""
-    found: list[layers.BatchNormalization] = []
+    """Returns all batch norms of a model, those of models within it included."""
+    norms: list[layers.BatchNormalization] = []
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            found.append(layer)
+            norms.append(layer)
         elif hasattr(layer, "layers"):
-            found += batch_norms(layer)
-    return found
+            norms += batch_norms(layer)
+    return norms
 
 
 class _Folded(layers.Layer):
-    """Stands where a batch norm stood and takes the arguments that its call took."""
+    """Takes the place of a batch norm and accepts the arguments of its call."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return inputs
 
 
 def _followers(model: keras.Model) -> dict[str, layers.BatchNormalization]:
-    """Maps a convolution's name to the batch norm that alone consumes it, with nothing between."""
+    """Maps a convolution's name to the batch norm that is the only consumer of its output."""
     consumed = [layer.input for layer in model.layers if not isinstance(layer, layers.InputLayer)]
     consumers = Counter(_source(tensor).name for tensor in keras.tree.flatten([consumed, model.output]))
     pairs = {}
@@ -78,9 +79,9 @@ def _source(tensor: Any) -> layers.Layer:
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """Returns a float32 copy for inference whose convolutions do what they and their batch norm did.
+    """Returns a float32 copy for inference whose convolutions include their batch norms.
 
-    With the moving mean m and variance v, scale s = gamma / sqrt(v + epsilon) of the output channel:
+    With the moving mean m and variance v, and the scale s = gamma / sqrt(v + epsilon) of an output channel:
     s * (k * x - m) + beta = (s k) * x + (beta - s m).
     """
     norms = _followers(model)

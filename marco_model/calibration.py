@@ -1,11 +1,9 @@
-"""Scores that mean what they say: temperature scaling, and how far confidence is from accuracy.
+"""Temperature scaling, which makes scores probabilities, and how far confidence is from accuracy.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599): dividing the logits by one number leaves
 the order of the classes as it is, and makes the softmax the best probabilities that such a number can. MARCO is trained
 with label smoothing, which pulls the highest score to about 0.925 however sure the network is.
 """
-
-from __future__ import annotations
 
 import dataclasses
 
@@ -16,16 +14,16 @@ from scipy.special import log_softmax, softmax
 from marco_model.errors import InputError
 
 LOWEST, HIGHEST = 0.05, 20.0
-"""Temperatures beyond are what a handful of examples, all right or all wrong, would ask for."""
+"""Temperatures beyond these would only result from a handful of examples, all right or all wrong."""
 _LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
-"""Stands for the logarithm of a score that float32 rounded to 0, so that no likelihood is infinite."""
+"""Replaces the logarithm of a score that float32 rounded to 0, so that no likelihood is infinite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
     """Confidence, the highest probability of an example, against accuracy in bins of equal width.
 
-    `edges`: float64 [bins + 1] from 0 to 1; a bin holds its upper edge, not its lower. `count`: int64 [bins].
+    `edges`: float64 [bins + 1] from 0 to 1; a bin includes its upper edge. `count`: int64 [bins].
     `confidence`, `accuracy`: float64 [bins], means over a bin's examples, NaN where it has none.
     """
 
@@ -38,8 +36,8 @@ class Reliability:
 def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature under which the labels are most likely, between `LOWEST` and `HIGHEST`.
 
-    `log_scores`: float [n, classes], logits or logarithms of scores, which differ by a constant a row and so give the
-    same; `labels`: int [n]. Raises InputError where there is no example, or they don't fit each other.
+    `log_scores`: float [n, classes], logits or logarithms of scores, which differ by a constant per row and so give the
+    same result; `labels`: int [n]. Raises `InputError` if there are no examples, or if the two don't fit each other.
     """
     logits = np.asarray(log_scores, np.float64)
     labels = _checked(logits, labels)
@@ -49,9 +47,9 @@ def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
-    # The loss is convex in 1 / T, so that along log T it has one valley.
-    found = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded", options={"xatol": 1e-8})
-    return float(np.exp(found.x))
+    # The loss is convex in 1 / T, so it has a single minimum along log T.
+    minimum = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded", options={"xatol": 1e-8})
+    return float(np.exp(minimum.x))
 
 
 def calibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
@@ -67,7 +65,7 @@ def calibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
     """Returns the reliability diagram's numbers for float [n, classes] probabilities and int [n] labels.
 
-    Raises InputError where there is no example, or they don't fit each other.
+    Raises `InputError` if there are no examples, or if the two don't fit each other.
     """
     probabilities = np.asarray(probabilities, np.float64)
     labels = _checked(probabilities, labels)
@@ -85,13 +83,13 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Returns the mean distance of confidence and accuracy over bins, weighted by their examples: 0 to 1, at best 0.
+    """Returns the mean difference between confidence and accuracy over bins, weighted by examples: 0 to 1, at best 0.
 
     Takes and raises what `reliability` does.
     """
-    found = reliability(probabilities, labels, bins)
-    gaps = np.nan_to_num(np.abs(found.accuracy - found.confidence))
-    return float((found.count * gaps).sum() / found.count.sum())
+    diagram = reliability(probabilities, labels, bins)
+    gaps = np.nan_to_num(np.abs(diagram.accuracy - diagram.confidence))
+    return float((diagram.count * gaps).sum() / diagram.count.sum())
 
 
 def _checked(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:

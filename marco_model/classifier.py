@@ -1,11 +1,10 @@
-"""The served model: from encoded images to named scores, class, calibrated probabilities and features."""
+"""The served model: from encoded images to named scores, class, calibrated probabilities and features; its export."""
 
-from __future__ import annotations
-
+import contextlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from marco_model import store
 from marco_model.batch_norm import fold
 from marco_model.errors import InputError
 from marco_model.model_directory import METADATA, WEIGHTS
@@ -27,9 +27,9 @@ Preprocess = Callable[[tf.Tensor], tf.Tensor]
 class Classifier(tf.Module):
     """Preprocessing, network, temperature and names in one traceable module.
 
-    `network`: from float32 [batch, size, size, 3] in [-1, 1] to logits, by way of a global average pooling.
-    `temperature`: what divides the logits before the softmax that gives `probabilities`. `version`: the model's name.
-    Raises InputError if the network averages nothing globally.
+    `network`: from float32 [batch, size, size, 3] in [-1, 1] to logits, through a global average pooling.
+    `temperature`: divides the logits before the softmax that gives `probabilities`. `version`: the model's name. Raises
+    `InputError` if the network has no global average pooling.
     """
 
     def __init__(
@@ -54,23 +54,20 @@ class Classifier(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def images(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """String [batch] to the network's input, float32 [batch, size, size, 3], images in parallel."""
+        """Returns the network's input for string [batch]: float32 [batch, size, size, 3], decoded in parallel."""
 
-        def one(encoded: tf.Tensor) -> tf.Tensor:
+        def prepare(encoded: tf.Tensor) -> tf.Tensor:
             return evaluation_image(self._preprocess(encoded) if self._preprocess else encoded, self._input_size)
 
         spec = tf.TensorSpec([self._input_size, self._input_size, 3], tf.float32)
-        return tf.map_fn(one, image_bytes, fn_output_signature=spec, parallel_iterations=16)
+        return tf.map_fn(prepare, image_bytes, fn_output_signature=spec, parallel_iterations=16)
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
-        """Float32 [batch, size, size, 3] in [-1, 1], as `images` returns, to logits, float32 [batch, classes].
-
-        Differentiable, from a loaded SavedModel too.
-        """
+        """Returns logits, float32 [batch, classes], for what `images` returns; differentiable, also once loaded."""
         return self._outputs(images)["logits"]
 
     def _embeddings(self, images: tf.Tensor) -> tf.Tensor:
-        """What `_logits` takes to the features that the last layer classifies, float32 [batch, features]."""
+        """Returns the features that the last layer classifies, float32 [batch, features], for what `images` returns."""
         return self._outputs(images)["embeddings"]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
@@ -89,15 +86,15 @@ class Classifier(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False)
     def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The same outputs from serialized MARCO `tf.train.Example`s."""
+        """Returns the same outputs for serialized MARCO `tf.train.Example`s."""
         parsed = tf.io.parse_example(examples, {EXAMPLE_IMAGE: tf.io.FixedLenFeature([], tf.string)})
         return self.from_bytes(parsed[EXAMPLE_IMAGE])
 
 
 def with_features(network: keras.Model) -> keras.Model:
-    """Returns the same network, variables shared, that gives a dict: `logits` and what they are computed from.
+    """Returns the same network, with the same variables, that returns a dict of `logits` and `embeddings`.
 
-    `embeddings`: [batch, features], the output of the last global average pooling. Raises InputError without one.
+    `embeddings`: [batch, features], the output of the last global average pooling. Raises `InputError` without one.
     """
     pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
     if not pools:
@@ -108,9 +105,9 @@ def with_features(network: keras.Model) -> keras.Model:
 
 
 def constant(network: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns `network`'s function for inference with its weights as constants, from a dict's network to float32.
+    """Returns the inference function of a `network` that returns a dict, with its weights as constants; in float32.
 
-    TensorFlow's CPU kernels bring constant filters into their own order once, those in variables at every call.
+    TensorFlow's CPU kernels rearrange constant filters once, but filters in variables at every call.
     """
     trainable, others = (
         [variable.numpy() for variable in variables]
@@ -118,13 +115,13 @@ def constant(network: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]
     )
 
     def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found, _ = network.stateless_call(
+        tensors, _ = network.stateless_call(
             [tf.constant(value) for value in trainable],
             [tf.constant(value) for value in others],
             images,
             training=False,
         )
-        return {name: tf.cast(tensor, tf.float32) for name, tensor in found.items()}
+        return {name: tf.cast(tensor, tf.float32) for name, tensor in tensors.items()}
 
     return outputs
 
@@ -157,14 +154,14 @@ def export(
     - `probabilities`: float32 [n, classes], the softmax of logits / `temperature` (`calibration.fit_temperature`)
     - `version`: string [n], the model's name
 
-    Batch norm is folded into the convolutions. The functions `images`, `logits` and `embeddings` of `Classifier` are
-    kept too, with gradients. The weights as they were, by their paths, lie beside it in `assets.extra/weights.npz`.
+    Batch norms are folded into the convolutions. The functions `images`, `logits` and `embeddings` of `Classifier` are
+    kept too, with gradients. The weights as trained, by path, are in `assets.extra/weights.npz`.
 
-    `preprocess` maps an encoded image (scalar string) to the one that the network was trained on, such as a shrunk
-    one. `metadata` is kept as JSON in `assets.extra/marco.json` with `classes`, `input_size` and `temperature`; its
-    `name` (the folder's, if it has none) is the `version`, and what `marco predict` puts into its last column.
+    `preprocess` maps an encoded image (scalar string) to an image as the network was trained on, such as a shrunk one.
+    `metadata` is kept as JSON in `assets.extra/marco.json` with `classes`, `input_size` and `temperature`; its `name`
+    (by default the folder's) is the `version`, and what `marco predict` writes into its last column.
 
-    Raises InputError if the directory holds something, the classes don't fit the network, the temperature is not
+    Raises `InputError` if the directory is not empty, the classes don't fit the network, the temperature is not
     positive, or the network has no features to keep.
     """
     target = str(directory).rstrip("/")
@@ -175,34 +172,40 @@ def export(
         raise InputError(f"the temperature is {temperature}; give a positive number, 1 to leave the scores as they are")
     if tf.io.gfile.exists(target) and tf.io.gfile.listdir(target):
         raise InputError(f"{target} is not empty; export to a new folder")
-    told = {
+    record = {
         "name": target.rpartition("/")[2],
         **metadata,
         "classes": list(classes),
         "input_size": input_size,
         "temperature": float(temperature),
     }
-    classifier = Classifier(fold(network), classes, input_size, preprocess, float(temperature), str(told["name"]))
+    classifier = Classifier(fold(network), classes, input_size, preprocess, float(temperature), str(record["name"]))
     signatures = {
         tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: classifier.from_bytes,
         "serving_examples": classifier.from_examples,
     }
+    with _new_directory(target) as folder:
+        tf.saved_model.save(classifier, folder, signatures=signatures)
+        tf.io.gfile.makedirs(f"{folder}/assets.extra")
+        with tf.io.gfile.GFile(f"{folder}/{METADATA}", "w") as file:
+            json.dump(record, file, indent=2)
+        weights = io.BytesIO()
+        np.savez(weights, **{variable.path: variable.numpy() for variable in model.variables})
+        with tf.io.gfile.GFile(f"{folder}/{WEIGHTS}", "wb") as file:
+            file.write(weights.getvalue())
+
+
+@contextlib.contextmanager
+def _new_directory(target: str) -> Iterator[str]:
+    """Yields a folder beside `target`, local or in an object store, that becomes `target` when it is complete."""
+    if not store.is_remote(target):
+        with store.whole_directory(target) as folder:
+            yield str(folder)
+        return
     aside = f"{target}.partial"
     if tf.io.gfile.exists(aside):
         tf.io.gfile.rmtree(aside)
-    tf.saved_model.save(classifier, aside, signatures=signatures)
-    tf.io.gfile.makedirs(f"{aside}/assets.extra")
-    with tf.io.gfile.GFile(f"{aside}/{METADATA}", "w") as file:
-        json.dump(told, file, indent=2)
-    _write_weights(model, f"{aside}/{WEIGHTS}")
+    yield aside
     if tf.io.gfile.exists(target):
         tf.io.gfile.rmtree(target)
     tf.io.gfile.rename(aside, target)
-
-
-def _write_weights(model: keras.Model, path: str) -> None:
-    """Writes every variable by its path, such as `Conv2d_0a_3x3/kernel`."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{variable.path: variable.numpy() for variable in model.variables})
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(buffer.getvalue())

@@ -1,6 +1,4 @@
-"""Errors that the caller can fix, shown by the command line as one line without a traceback."""
-
-from __future__ import annotations
+"""The errors that a command ends with in one line instead of a traceback, and how other errors become one of them."""
 
 import contextlib
 import re
@@ -20,11 +18,11 @@ class DivergedError(InputError):
 
 
 class ClusterError(RuntimeError):
-    """Another process of a distributed training is gone; the message, in one line, says how to go on."""
+    """A service failed, or another process of a distributed training is gone; the message says how to continue."""
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, has saved its state and can be resumed; `signal` is the number of what asked."""
+    """Training was stopped by the signal number `signal`, has saved its state and can be resumed."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -39,9 +37,10 @@ def one_line(error: BaseException | str, limit: int = 200) -> str:
 
 @contextlib.contextmanager
 def translated(kind: type[Exception], message: str, *errors: type[BaseException]) -> Iterator[None]:
-    """Raises `kind` with `message` in the place of an error of `errors`; "{}" in `message` becomes the error's line.
+    """Raises `kind` with `message` instead of an error of the types `errors`.
 
-    `InputError` and `ClusterError` pass as they are, so that the innermost message is the one that is shown.
+    "{}" in `message` is replaced with the error's text in one line. `InputError` and `ClusterError` pass unchanged, so
+    that the innermost message is the one that is shown.
     """
     try:
         yield
@@ -55,8 +54,8 @@ def translated(kind: type[Exception], message: str, *errors: type[BaseException]
 def exit_status() -> Iterator[None]:
     """Ends the process on an expected error, with one line on stderr.
 
-    Exit status: 2 for an `InputError`, 1 for a `ClusterError`; 128 + the signal's number, as shells have it, where
-    training was asked to stop and has saved its state.
+    Exit status: 2 for an `InputError`, 1 for a `ClusterError`, and 128 + the signal's number, as in shells, for
+    `Interrupted`.
     """
     try:
         yield
@@ -70,9 +69,9 @@ def exit_status() -> Iterator[None]:
 
 @contextlib.contextmanager
 def expected_errors() -> Iterator[None]:
-    """Raises again what a worker of Beam raised of the kinds that are one line.
+    """Raises an `InputError` or `ClusterError` of a Beam worker again under its own type.
 
-    A runner gives back its text alone, or with the name of the step.
+    A runner returns only the error's text, perhaps with the name of the step.
     """
     try:
         yield

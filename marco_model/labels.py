@@ -1,6 +1,4 @@
-"""Classes and their order, and label schemes: which classes are trained, and what of a record each is taken from."""
-
-from __future__ import annotations
+"""Classes and their order, and label schemes: which classes are trained, and which labels stand for each."""
 
 import dataclasses
 import functools
@@ -27,9 +25,9 @@ TEN_CLASSES: dict[str, tuple[str, ...]] = {
     "Precipitate and skin": ("precipitate", "skin"),
     "Skin": ("skin",),
 }
-"""HWMRI's ten classes (Snell et al. 2008; Cumbaa and Jurisica 2010), each with what is seen in the drop."""
+"""HWMRI's ten classes (Snell et al. 2008; Cumbaa and Jurisica 2010), each with the contents of the drop."""
 
-# What each of those is called in the two papers and in the scores of HWMRI's own classifier (docs/labels.md).
+# The names of these contents in the two papers and in the scores of HWMRI's own classifier (docs/labels.md).
 _SPELLINGS: dict[str, tuple[str, ...]] = {
     "clear": ("clear", "clear drop"),
     "crystals": ("crystals", "crystal"),
@@ -39,7 +37,8 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "skin": ("skin", "skin effect"),
 }
 
-Table = Mapping[str, "str | None"]
+Table = Mapping[str, str | None]
+"""From a label to the class that it stands for, or to None to leave out records with it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +49,18 @@ class LabelScheme:
         name: for messages.
         classes: in the order of their indices, at least two.
         source: what is looked up: a record's `class`, one of MARCO's four, or its `raw` label.
-        table: label → class, or None to leave such records out. A raw label is listed by its name or its number; the
-            number is looked up first. A label that is named like a class needs no entry.
-        others: what becomes of a record whose label has no entry: `quarantine` or `leave_out`.
+        table: label → class, or None to leave out records with it. A raw label is listed by its name or its number; the
+            number is looked up first. A label that has the name of a class needs no entry.
+        others: what happens to a record whose label has no entry: `quarantine` or `leave_out`.
 
-    Names are the same if they differ in case, in punctuation or in an `and` alone. Raises `InputError` for a table that
+    Names that differ only in case, punctuation or an `and` are the same. Raises `InputError` for a table that
     contradicts itself or names an unknown class, and for classes that are fewer than two, alike or empty.
     """
 
     name: str
     classes: tuple[str, ...]
     source: Literal["class", "raw"] = "raw"
-    table: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    table: Table = dataclasses.field(default_factory=dict)
     others: Literal["quarantine", "leave_out"] = "quarantine"
 
     def __post_init__(self) -> None:
@@ -92,7 +91,7 @@ class LabelScheme:
     def index_of(self, name: str | None, number: int | None = None) -> int | None:
         """Returns the class index of a label, or None if records with it are left out.
 
-        Raises `KeyError` where the scheme says nothing of it.
+        Raises `KeyError` for a label that the scheme does not know.
         """
         for label in (number, name):
             if label is not None and _as_key(label) in self._indices:
@@ -103,7 +102,7 @@ class LabelScheme:
 
     @property
     def goes_by_names(self) -> bool:
-        """Whether raw labels must have names for the table to be of use."""
+        """Whether the table can only be used if raw labels have names."""
         return self.source == "raw" and not any(_NUMBER.fullmatch(label) for label in self.table)
 
     def to_json(self) -> str:
@@ -111,17 +110,17 @@ class LabelScheme:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @staticmethod
-    def from_json(text: str) -> LabelScheme:
-        """Reads what `to_json` wrote."""
-        held = json.loads(text)
-        return LabelScheme(**{**held, "classes": tuple(held["classes"])})
+    def from_json(text: str) -> "LabelScheme":
+        """Returns the scheme that `to_json` wrote."""
+        fields = json.loads(text)
+        return LabelScheme(**{**fields, "classes": tuple(fields["classes"])})
 
 
 _NUMBER = re.compile(r"-?\d+")
 
 
 def key(label: str) -> str:
-    """Returns what counts of a label when labels are compared: its number, or its words but for case and `and`."""
+    """Returns what identifies a label: its number, or its words without case, punctuation and `and`."""
     if _NUMBER.fullmatch(label.strip()):
         return f"#{int(label)}"
     words = [word for word in re.findall(r"[^\W_]+", label.casefold()) if word != "and"]
@@ -141,7 +140,7 @@ def _require_unlike(what: str, labels: Iterable[str]) -> None:
 
 
 def _ten_way_table() -> dict[str, str | None]:
-    """Returns every spelling of the ten classes, their parts in either order."""
+    """Returns all spellings of the ten classes, with their parts in any order."""
     return {
         " ".join(words): name
         for name, parts in TEN_CLASSES.items()
@@ -155,7 +154,7 @@ HWMRI_TEN = LabelScheme("hwmri10", tuple(TEN_CLASSES), table=_ten_way_table())
 
 
 def with_entries(scheme: LabelScheme, table: Table, others: Literal["quarantine", "leave_out"]) -> LabelScheme:
-    """Returns the scheme with entries added to its table, or put in the place of its own."""
+    """Returns the scheme with entries added to its table, where they replace entries for the same label."""
     added = set(map(key, table))
     kept = {label: name for label, name in scheme.table.items() if key(label) not in added}
     return dataclasses.replace(scheme, table={**kept, **table}, others=others)
@@ -164,17 +163,17 @@ def with_entries(scheme: LabelScheme, table: Table, others: Literal["quarantine"
 def raw_scheme(
     raw_labels: Mapping[int, str], table: Table, others: Literal["quarantine", "leave_out"] = "quarantine"
 ) -> LabelScheme:
-    """Returns the scheme that trains raw labels as they are named (number → name), in the order of their numbers.
+    """Returns the scheme whose classes are the names of raw labels (number → name), in the order of their numbers.
 
-    Labels of one name are one class. `table` renames, merges (two labels, one name) or leaves out (None) some of them.
-    Raises `InputError` for an entry that is no raw label, and for two that count as one.
+    Labels with the same name are one class. `table` renames, merges (two labels, one name) or leaves out (None) some of
+    them. Raises `InputError` for an entry that is not a raw label, and for two entries for the same label.
     """
     _require_unlike("labels.from_raw", table)
     entries = {key(label): name for label, name in table.items()}
     known = {name_key for number, name in raw_labels.items() for name_key in (f"#{number}", key(name))}
     for label in table:
         if key(label) not in known:
-            raise InputError(f"labels.from_raw has {label!r}, which is no raw label of labels-raw.csv")
+            raise InputError(f"labels.from_raw has {label!r}, which is not a raw label of labels-raw.csv")
     resolved: dict[str, str | None] = {}
     classes: dict[str, str] = {}
     for number, name in sorted(raw_labels.items()):

@@ -1,10 +1,8 @@
-"""What an image is to the network, defined once for training, evaluation and the served model.
+"""How an encoded image becomes the network's input, defined once for training, evaluation and the served model.
 
 The evaluation path is the published graph's, read from its `saved_model.pb`: `DecodeJpeg` to three channels, centre
 crop to the shorter side, `ResizeBilinear` with `align_corners=False` and without half-pixel centres, then to [-1, 1].
 """
-
-from __future__ import annotations
 
 import os
 
@@ -14,7 +12,7 @@ import tensorflow as tf
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a scalar string, JPEG or PNG, to uint8 [height, width, 3]; 16-bit samples keep their upper byte.
 
-    The kernel of `decode_jpeg` tells PNG by its first bytes.
+    The kernel of `decode_jpeg` recognizes PNG by its first bytes.
     """
     return tf.io.decode_jpeg(encoded, channels=3)
 
@@ -52,7 +50,7 @@ def evaluation_image(encoded: tf.Tensor, size: int) -> tf.Tensor:
 def evaluation_batch(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """`evaluation_image` of a string [batch]: float32 [batch, size, size, 3], images decoded in parallel."""
     return tf.map_fn(
-        lambda one: evaluation_image(one, size),
+        lambda image: evaluation_image(image, size),
         encoded,
         fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32),
         parallel_iterations=16,
@@ -68,9 +66,9 @@ def _scaled(shape: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tensor:
-    """Re-encodes a scalar string as a JPEG whose shorter side is `shorter_side`; smaller images come back as they were.
+    """Re-encodes a scalar string as a JPEG whose shorter side is `shorter_side`; smaller images are returned unchanged.
 
-    Pixels are averaged over the area they come from, so that no detail turns into noise; `quality` is JPEG's, 1 to 100.
+    Pixels are averaged over the area they come from, so that no detail becomes noise; `quality` is JPEG's, 1 to 100.
     """
     image = decode(encoded)
     shape = tf.shape(image)
@@ -88,10 +86,10 @@ def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """A random window of an image for training: uint8 [size, size, 3], its place uniform by the int [2] `seed`.
+    """Returns a random window of an image for training: uint8 [size, size, 3]; the int [2] `seed` decides its place.
 
-    Of a JPEG only the window is decoded. Of an image whose shorter side is under `size`, a square of that side is
-    scaled up to `size`, as the evaluation path does with the square in the middle.
+    Of a JPEG, only the window is decoded. If the shorter side is below `size`, a square of that side is scaled up to
+    `size`, as the evaluation path does with the square in the middle.
     """
     is_jpeg = _is_jpeg(encoded)
     shape = tf.cond(
@@ -118,10 +116,10 @@ def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns `dataset` without tf.data's autotuning; put it last.
 
-    About every second time, giving up an iterator of an autotuned dataset waits, idle, for the next turn of the tuning
-    thread: up to as long as the iterator has lived, at most a minute (TensorFlow 2.16 and 2.21; `python -m
-    benchmarks.dataset_end`). Without it `tf.data.AUTOTUNE` means as many calls at once as there are cores, at most 16:
-    give `cores()` where more are of use.
+    About every second time, the end of an iterator of an autotuned dataset waits idle for the next turn of the tuning
+    thread: as long as the iterator has existed, at most a minute (TensorFlow 2.16 and 2.21; `python -m
+    benchmarks.dataset_end`). Without autotuning `tf.data.AUTOTUNE` means as many parallel calls as there are cores, at
+    most 16: give `cores()` where more are useful.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

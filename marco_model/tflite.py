@@ -1,12 +1,10 @@
 """The network as a TensorFlow Lite model, for devices without TensorFlow, and how well it agrees with the SavedModel.
 
-Input `images`: float32 [1, size, size, 3] in [-1, 1], what `Classifier.images` makes of an encoded image. Output:
-scores, float32 [1, classes], summing to 1, classes in the order of `assets.extra/marco.json`. The batch is fixed, since
-TensorFlow Lite's fast kernels (XNNPACK) take none of any size. Weights stay float32. Decoding, cropping and resizing
-are the caller's: TensorFlow Lite has no JPEG decoder.
+Input `images`: float32 [1, size, size, 3] in [-1, 1], as `Classifier.images` returns it. Output: scores, float32
+[1, classes], summing to 1, in the order of the classes in `assets.extra/marco.json`. The batch size is fixed, since
+TensorFlow Lite's fast kernels (XNNPACK) need that. Weights stay float32. The caller decodes, crops and resizes:
+TensorFlow Lite has no JPEG decoder.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import itertools
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from marco_model import store
 from marco_model.errors import InputError
 from marco_model.load import LoadedClassifier
 from marco_model.preprocessing import untuned
@@ -62,19 +61,18 @@ def scorer(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
         # TensorFlow 2.21 says that its interpreter will move to another package.
         warnings.simplefilter("ignore")
         interpreter = tf.lite.Interpreter(model_content=model, num_threads=2)
-    given, told = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
     interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
-    def one(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given, image[None])
+    def score(image: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source, image[None])
         interpreter.invoke()
-        return interpreter.get_tensor(told)[0]
+        return interpreter.get_tensor(target)[0]
 
-    return lambda images: np.stack([one(image) for image in images])
+    return lambda images: np.stack([score(image) for image in images])
 
 
-def agreement(classifier: LoadedClassifier, model: bytes, encoded: Iterable[bytes]) -> Agreement:
+def compare(classifier: LoadedClassifier, model: bytes, encoded: Iterable[bytes]) -> Agreement:
     """Scores encoded images, JPEG or PNG, with both models and compares."""
     score = scorer(model)
     images, other_class, largest = 0, 0, 0.0
@@ -86,32 +84,32 @@ def agreement(classifier: LoadedClassifier, model: bytes, encoded: Iterable[byte
     return Agreement(images, other_class, largest)
 
 
-def checked(classifier: LoadedClassifier, encoded: Iterable[bytes]) -> tuple[bytes, Agreement]:
-    """Returns the TFLite model and how it agrees; raises InputError if one image is given another class."""
+def convert_and_check(classifier: LoadedClassifier, encoded: Iterable[bytes]) -> tuple[bytes, Agreement]:
+    """Returns the TFLite model and how it agrees; raises `InputError` if an image is given another class."""
     model = convert(classifier)
-    found = agreement(classifier, model, encoded)
-    if found.other_class:
+    comparison = compare(classifier, model, encoded)
+    if comparison.other_class:
         raise InputError(
-            f"the TFLite model gives {found.other_class} of {found.images} images another class than the SavedModel "
-            f"(scores differ by up to {found.largest_difference:.2g}); do without it, in a run with export.tflite=false"
+            f"the TFLite model gives {comparison.other_class} of {comparison.images} images another class than the "
+            f"SavedModel (scores differ by up to {comparison.largest_difference:.2g}); do without it, in a run with "
+            "export.tflite=false"
         )
-    return model, found
+    return model, comparison
 
 
 def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agreement:
-    """Puts `assets.extra/model.tflite` and, in `tflite.json`, its agreement into an exported model's folder.
+    """Adds `assets.extra/model.tflite` and its agreement, `assets.extra/tflite.json`, to an exported model's folder.
 
-    directory: of the SavedModel, local or a URI. examples: gzip TFRecords of `tf.train.Example` with `image/encoded`,
-    on all of which the two models must agree. Raises InputError as `checked` does; the folder is then as it was.
+    directory: of the SavedModel, local or on gs://. examples: gzip TFRecords of `tf.train.Example` with
+    `image/encoded`, on all of which the two models must agree. Raises `InputError` as `convert_and_check` does, with
+    nothing written.
     """
     saved = tf.saved_model.load(directory)
     classifier = LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
-    model, found = checked(classifier, _encoded(examples))
-    for path, content in ((MODEL, model), (CHECK, json.dumps(dataclasses.asdict(found), indent=2).encode())):
-        with tf.io.gfile.GFile(f"{directory}/{path}.partial", "wb") as file:
-            file.write(content)
-        tf.io.gfile.rename(f"{directory}/{path}.partial", f"{directory}/{path}", overwrite=True)
-    return found
+    model, comparison = convert_and_check(classifier, _encoded(examples))
+    store.write_bytes(f"{directory}/{MODEL}", model)
+    store.write_bytes(f"{directory}/{CHECK}", json.dumps(dataclasses.asdict(comparison), indent=2).encode())
+    return comparison
 
 
 def _encoded(files: Sequence[str]) -> Iterator[bytes]:

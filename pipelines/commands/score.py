@@ -204,7 +204,7 @@ def tflite(
     files = images(paths)
     found = model_directory(model, "converting")
     from marco_model.load import load
-    from marco_model.tflite import checked
+    from marco_model.tflite import convert_and_check
 
     def encoded() -> Iterator[bytes]:
         with progress("checking", len(files)) as advance:
@@ -215,7 +215,7 @@ def tflite(
                     raise InputError(f"{path} {error}; leave it out") from None
                 advance(1)
 
-    converted, agreement = checked(load(found), encoded())
+    converted, agreement = convert_and_check(load(found), encoded())
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_name(f".{output.name}.partial")
     aside.write_bytes(converted)

@@ -49,3 +49,15 @@ def released_directory(released_model, tmp_path_factory):
     metadata = {"name": "released"}
     export(released_model, directory, classes=CLASSES, input_size=599, temperature=0.5, metadata=metadata)
     return directory
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """The files of the small problem: 60 images to train on and 20 to evaluate."""
+    from tests.marco_model.small_problem import write_examples
+
+    folder = tmp_path_factory.mktemp("examples")
+    return {
+        "train_files": write_examples(folder / "train.gz", 60, 0),
+        "eval_files": write_examples(folder / "eval.gz", 20, 1),
+    }

@@ -111,7 +111,7 @@ def test_raw_labels_train_as_they_are_named_but_for_what_is_merged_renamed_or_le
     assert [scheme.index_of(name, number) for number, name in sorted(raw.items())] == [0, 1, 0, 2, 2, None]
     with pytest.raises(KeyError):
         scheme.index_of(None, 40)
-    with pytest.raises(InputError, match="'plates', which is no raw label"):
+    with pytest.raises(InputError, match="'plates', which is not a raw label"):
         raw_scheme(raw, {"plates": None})
     with pytest.raises(InputError, match="'dark' and 'Dark', which count as one"):
         raw_scheme(raw, {"dark": None, "Dark": "clear"})

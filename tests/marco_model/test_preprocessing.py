@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -179,3 +180,19 @@ def test_windows_come_out_of_a_data_set(encoded):
     images = tf.data.Dataset.from_tensor_slices((encoded, tf.range(len(encoded))))
     windows = images.map(lambda one, i: preprocessing.random_window(one, 64, tf.stack([0, i])))
     assert [window.shape for window in windows] == [(64, 64, 3)] * len(encoded)
+
+
+def test_elements_stay_as_they_are_and_nothing_tunes():
+    dataset = tf.data.Dataset.range(9).map(lambda x: x * x, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    assert list(preprocessing.untuned(dataset).as_numpy_iterator()) == [x * x for x in range(9)]
+    assert preprocessing.untuned(dataset).options().autotune.enabled is False
+
+
+def test_cores_are_those_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert preprocessing.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert preprocessing.cores() == len(allowed)

@@ -40,26 +40,26 @@ def directory(drops, tmp_path_factory):
 
 def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
     classifier = load(directory)
-    model, found = tflite.checked(classifier, drops)
-    assert (found.images, found.other_class) == (120, 0)
-    assert found.largest_difference < 1e-4
+    model, comparison = tflite.convert_and_check(classifier, drops)
+    assert (comparison.images, comparison.other_class) == (120, 0)
+    assert comparison.largest_difference < 1e-4
     classes = classifier.score(drops).argmax(1)
     assert np.bincount(classes, minlength=4).min() > 5
     interpreter = tf.lite.Interpreter(model_content=model)
-    (given,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (given["shape"].tolist(), given["dtype"]) == ([1, 151, 151, 3], np.float32)
-    assert (told["shape"].tolist(), told["dtype"]) == ([1, 4], np.float32)
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (source["shape"].tolist(), source["dtype"]) == ([1, 151, 151, 3], np.float32)
+    assert (target["shape"].tolist(), target["dtype"]) == ([1, 4], np.float32)
 
 
 def test_another_models_classes_are_counted(directory, drops):
     classifier = load(directory)
     scores = classifier.score(drops[:40])
     reversed_model = _reversed(classifier)
-    found = tflite.agreement(classifier, tflite.convert(reversed_model), drops[:40])
-    assert found.other_class == (scores.argmax(1) != scores[:, ::-1].argmax(1)).sum() > 20
-    assert found.largest_difference == pytest.approx(np.abs(scores - scores[:, ::-1]).max(), abs=1e-4)
-    with pytest.raises(InputError, match=rf"gives {found.other_class} of 40 images another class"):
-        tflite.checked(reversed_model, drops[:40])
+    comparison = tflite.compare(classifier, tflite.convert(reversed_model), drops[:40])
+    assert comparison.other_class == (scores.argmax(1) != scores[:, ::-1].argmax(1)).sum() > 20
+    assert comparison.largest_difference == pytest.approx(np.abs(scores - scores[:, ::-1]).max(), abs=1e-4)
+    with pytest.raises(InputError, match=rf"gives {comparison.other_class} of 40 images another class"):
+        tflite.convert_and_check(reversed_model, drops[:40])
 
 
 def test_it_is_put_into_a_models_folder_with_its_check(directory, drops, tmp_path):
@@ -68,9 +68,9 @@ def test_it_is_put_into_a_models_folder_with_its_check(directory, drops, tmp_pat
         for encoded in drops[:10]:
             feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    found = tflite.add(str(directory), CLASSES, [str(examples)])
-    assert (found.images, found.other_class) == (10, 0)
-    assert json.loads((directory / tflite.CHECK).read_text()) == dataclasses.asdict(found)
+    comparison = tflite.add(str(directory), CLASSES, [str(examples)])
+    assert (comparison.images, comparison.other_class) == (10, 0)
+    assert json.loads((directory / tflite.CHECK).read_text()) == dataclasses.asdict(comparison)
     classifier = load(directory)
     scores = tflite.scorer((directory / tflite.MODEL).read_bytes())(classifier.images(drops[:3]))
     np.testing.assert_allclose(scores, classifier.score(drops[:3]), atol=1e-4)

@@ -3,20 +3,13 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from marco_model import training, training_input
 from marco_model.errors import InputError
 from marco_model.recipe import Engine
-from tests.marco_model.small_problem import RECIPE, SIZE, network, write_examples
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("examples")
-    return {
-        "train_files": write_examples(folder / "train.gz", 60, 0),
-        "eval_files": write_examples(folder / "eval.gz", 20, 1),
-    }
+from tests.marco_model.small_problem import RECIPE, SIZE, network
 
 
 def train(files, folder, recipe=RECIPE, **options):
@@ -73,20 +66,6 @@ def test_early_stopping_waits_for_patience_and_keeps_the_best(files, tmp_path):
     assert result.best_step == 4
 
 
-def test_every_epoch_shows_every_image_once_in_a_new_order(files):
-    encoded = training_input.encoded_images(files["train_files"])
-    options = {"skip": 0, "batches": 15, "size": SIZE, "batch_size": 4, "shuffle": 64, "seed": 3}
-    epochs = [
-        np.concatenate([i.numpy() for i, _ in training_input.epoch_batches(encoded, epoch=e, **options)])
-        for e in (0, 0, 1)
-    ]
-    assert len(epochs[0]) == 60
-    np.testing.assert_array_equal(epochs[0], epochs[1])
-    assert (epochs[0] != epochs[2]).any()
-    late = [i.numpy() for i, _ in training_input.epoch_batches(encoded, epoch=0, **{**options, "skip": 13})]
-    np.testing.assert_array_equal(np.concatenate(late), epochs[0][52:])
-
-
 def test_too_few_images_are_named(files, tmp_path):
     with pytest.raises(InputError, match=r"60 images, less than recipe\.batch_size 64"):
         train(files, tmp_path, dataclasses.replace(RECIPE, batch_size=64))
@@ -95,35 +74,6 @@ def test_too_few_images_are_named(files, tmp_path):
 def test_a_loss_that_explodes_stops_the_run(files, tmp_path):
     with pytest.raises(InputError, match=r"lower recipe\.learning_rate"):
         train(files, tmp_path, dataclasses.replace(RECIPE, learning_rate=1e30))
-
-
-def test_the_shares_of_several_processes_make_up_the_batches_of_one(files):
-    encoded = training_input.encoded_images(files["train_files"])
-    options = {"epoch": 2, "skip": 1, "batches": 5, "size": SIZE, "batch_size": 12, "shuffle": 64, "seed": 3}
-    whole = [images.numpy() for images, _ in training_input.epoch_batches(encoded, **options)]
-    parts = [
-        [
-            images.numpy()
-            for images, _ in training_input.epoch_batches(encoded, **options, share=training_input.Share(index, 3))
-        ]
-        for index in range(3)
-    ]
-    assert len(whole) == 4
-    for number, batch in enumerate(whole):
-        np.testing.assert_array_equal(np.concatenate([part[number] for part in parts]), batch)
-
-
-@pytest.mark.parametrize("processes", [1, 2, 4])
-def test_every_share_of_the_evaluation_has_as_many_batches_and_no_image_is_lost(files, processes):
-    seen = []
-    for index in range(processes):
-        batches = training_input.evaluation_batches(
-            files["eval_files"], images=20, size=SIZE, batch_size=8, share=training_input.Share(index, processes)
-        )
-        labels = [labels.numpy() for _, labels in batches]
-        assert [len(part) for part in labels] == [8 // processes] * 3
-        seen += list(np.concatenate(labels))
-    assert sorted(seen) == [training_input.PADDING] * 4 + [0] * 10 + [1] * 10
 
 
 def test_a_training_that_stopped_early_does_not_go_on(files, tmp_path):
@@ -164,3 +114,78 @@ def test_the_first_weights_win_where_training_does_not_better_them(files, tmp_pa
     result = training.train(model, recipe, input_size=SIZE, evaluate_first=True, **options)
     assert (result.best_step, result.accuracy) == (0, 1.0)
     assert all((left == right).all() for left, right in zip(before, model.get_weights(), strict=True))
+
+
+def checkpoint_of(step, seed=0):
+    rng = np.random.default_rng(seed)
+    values = {"weight/a/kernel": rng.normal(size=(3, 5)).astype(np.float32), "weight/b": np.float32(seed)}
+    return training.Checkpoint(step, step // 2, 0.1 + 0.2, values)
+
+
+def checkpoint_path(folder, step):
+    return folder / f"step-{step:09d}.npz"
+
+
+def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path):
+    saved = checkpoint_of(12, 3)
+    training.save_checkpoint(str(tmp_path), saved)
+    newest = training.newest_checkpoint(str(tmp_path))
+    assert newest[:3] == saved[:3]
+    assert newest.values.keys() == saved.values.keys()
+    for name, value in saved.values.items():
+        assert newest.values[name].dtype == np.float32
+        np.testing.assert_array_equal(newest.values[name], value)
+
+
+def test_the_last_two_are_kept_and_nothing_else_is_left(tmp_path):
+    for name in (".step-000000007.npz.0123456789ab.partial", "step-000000007.npz.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    for step in (5, 10, 900, 1000):
+        training.save_checkpoint(str(tmp_path), checkpoint_of(step))
+    assert training.saved_steps(str(tmp_path)) == [900, 1000]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path):
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "step-000000004.npz.partial").write_bytes(b"half")
+    assert training.newest_checkpoint(str(tmp_path)) is None
+    assert training.newest_checkpoint(str(tmp_path / "missing")) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_to_the_newest_file_it_is_read_whole_or_the_one_before_is(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    training.save_checkpoint(str(folder), checkpoint_of(10, 1))
+    training.save_checkpoint(str(folder), checkpoint_of(20, 2))
+    content = bytearray(checkpoint_path(folder, 20).read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del content[data.draw(st.integers(0, len(content) - 1), label="at") :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1), label="byte")] ^= data.draw(st.integers(1, 255))
+    checkpoint_path(folder, 20).write_bytes(content)
+    newest = training.newest_checkpoint(str(folder))
+    expected = checkpoint_of(newest.step, newest.step // 10)
+    assert newest.step in (10, 20)
+    for name, value in expected.values.items():
+        np.testing.assert_array_equal(newest.values[name], value)
+
+
+def test_one_that_cannot_be_read_is_named(tmp_path, caplog):
+    training.save_checkpoint(str(tmp_path), checkpoint_of(10))
+    checkpoint_path(tmp_path, 20).write_bytes(b"")
+    assert training.newest_checkpoint(str(tmp_path)).step == 10
+    assert "step-000000020.npz can't be read" in caplog.text
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
+    training.save_checkpoint(str(tmp_path), checkpoint_of(10))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        training.save_checkpoint(str(tmp_path), checkpoint_of(20))
+    assert training.newest_checkpoint(str(tmp_path)).step == 10

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from marco_model import training_step
+from marco_model.recipe import Recipe
+from tests.marco_model import rmsprop_steps
+from tests.marco_model import small_problem as small
+
+
+def test_a_thousand_steps_match_tf1s_rule():
+    """Other engines: tests/marco_model/engines."""
+    (weights,) = rmsprop_steps.by_ours(tf.distribute.get_strategy())
+    np.testing.assert_allclose(weights, rmsprop_steps.by_tf1s_rule(), atol=1e-5)
+
+
+def test_smoothed_cross_entropy_in_closed_form():
+    logits = np.array([[2.0, -1.0, 0.5, 0.0], [0.0, 3.0, 1.0, -2.0]], np.float32)
+    labels = np.array([0, 2])
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -np.mean([0.9 * logs[i, label] + 0.1 * logs[i].mean() for i, label in enumerate(labels)])
+    assert float(training_step.cross_entropy(tf.constant(logits), labels, 0.1)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_training_loss_sums_both_heads_and_half_the_squared_kernels():
+    logits, kernel = tf.zeros([2, 4]), tf.constant([[3.0, 4.0]])
+    recipe = Recipe(auxiliary_weight=0.4, weight_decay=0.1)
+    total = training_step.training_loss(
+        {"logits": logits, "auxiliary_logits": logits}, tf.constant([0, 1]), [kernel], recipe
+    )
+    assert float(total) == pytest.approx(1.4 * np.log(4) + 0.1 * 25 / 2, rel=1e-6)
+
+
+def test_an_even_guess_at_the_published_ceiling():
+    """The highest published score, 0.925 = 1 - 0.1 + 0.1/4, is where smoothing 0.1 has its minimum."""
+    best = tf.math.log(tf.constant([[0.925, 0.025, 0.025, 0.025]]))
+    at_best = float(training_step.cross_entropy(best, tf.constant([0]), 0.1))
+    for score in (0.9, 0.95):
+        other = tf.math.log(tf.constant([[score, *[(1 - score) / 3] * 3]]))
+        assert float(training_step.cross_entropy(other, tf.constant([0]), 0.1)) > at_best
+
+
+def test_steps_from_stale_values_never_make_a_variance_negative():
+    """As when asynchronous workers, which all read the first values, hand in their steps one after another."""
+    state = training_step.TrainingState(small.network(), small.RECIPE)
+    images = (
+        tf.zeros([4, small.SIZE, small.SIZE, 3], tf.uint8) + tf.constant([0, 20, 40, 60], tf.uint8)[:, None, None, None]
+    )
+    values = [tf.convert_to_tensor(v) for v in state.trained], [tf.convert_to_tensor(v) for v in state.statistics]
+    gradients, added, _, _ = state._forward_and_backward(*values, images, None, tf.constant([0, 1, 0, 1], tf.int64))
+    for _ in range(12):
+        tf.distribute.get_replica_context().merge_call(
+            state._update, args=(gradients, added, tf.constant(0.0), tf.constant(0.5))
+        )
+    mean, variance = (statistic.numpy() for statistic in state.statistics)
+    momentum = 0.5
+    np.testing.assert_allclose(variance, added[1] / (1 - momentum), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(mean, added[0] / (1 - momentum), rtol=1e-3, atol=1e-3)
+    assert (variance >= 0).all()
+    assert (added[1].numpy() / (1 - momentum) < 0.5).all(), "far from the first value, 1, so that staleness shows"
