@@ -1,0 +1,85 @@
+"""Each rule of `make lint` fails on a planted fault, in a copy of the packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("marco_model", "marco_data", "marco_scoring", "components", "pipelines")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tree")
+    for name in (*PACKAGES, "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def run(tree: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command of this environment in the copy, whose packages come before the installed ones."""
+    return subprocess.run(
+        [Path(sys.executable).parent / command[0], *command[1:]],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def plant(tree: Path, files: dict[str, str], *command: str | Path) -> str:
+    """Returns what the command prints with some more files in the copy, after it has failed on them alone."""
+    clean = run(tree, *command)
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    for name, text in files.items():
+        (tree / name).write_text(text)
+    try:
+        planted = run(tree, *command)
+    finally:
+        for name in files:
+            (tree / name).unlink()
+    assert planted.returncode == 1, planted.stdout + planted.stderr
+    return planted.stdout
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_circle_between_siblings_is_found(tree: Path, package: str) -> None:
+    circle = {
+        f"{package}/planted_left.py": f"from {package} import planted_right\n",
+        f"{package}/planted_right.py": f"from {package} import planted_left\n",
+    }
+    report = plant(tree, circle, "lint-imports", "--no-cache")
+    assert "No circles between siblings BROKEN" in report
+    assert "planted_left" in report and "planted_right" in report
+
+
+def test_an_import_upwards_is_found(tree: Path) -> None:
+    report = plant(tree, {"marco_model/planted.py": "from pipelines import cli\n"}, "lint-imports", "--no-cache")
+    assert "Dependencies point one way BROKEN" in report
+
+
+def test_an_untyped_function_is_found(tree: Path) -> None:
+    untyped = {"marco_model/planted.py": "def planted(value):\n    return value\n"}
+    assert "planted.py:1: error: Function is missing a type annotation" in plant(tree, untyped, "mypy")
+
+
+def test_a_fault_of_style_is_found(tree: Path) -> None:
+    report = plant(tree, {"marco_model/planted.py": "import os\n"}, "ruff", "check", "--no-cache", ".")
+    assert "F401" in report
+
+
+def test_a_banned_word_is_found(tree: Path) -> None:
+    # Of a folder that is clean by itself.
+    (tree / "clean").mkdir()
+    planted = {"clean/planted.py": "told = 1\n"}
+    report = plant(tree, planted, "python", ROOT / "scripts" / "check_prose.py", "clean")
+    assert "planted.py:1: the name told" in report
