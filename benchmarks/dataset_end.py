@@ -1,7 +1,7 @@
 """Passes over a dataset as ours end them against tf.data's default, seconds.
 
 A pass reads as many elements as two seconds have at ten milliseconds each, from a buffer that is always full: what it
-takes longer is the wait for the iterator's end (`marco_model.preprocessing.untuned`).
+takes longer is the wait for the iterator's end (`marco_model.preprocessing.without_autotuning`).
 
     python -m benchmarks.dataset_end
 """
@@ -32,10 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     import tensorflow as tf
 
-    from marco_model.preprocessing import untuned
+    from marco_model.preprocessing import without_autotuning
 
     dataset = tf.data.Dataset.range(round(chosen.seconds / ELEMENT_SECONDS)).prefetch(2)
-    ours = seconds(lambda: passes(untuned(dataset), chosen.passes))
+    ours = seconds(lambda: passes(without_autotuning(dataset), chosen.passes))
     peer = seconds(lambda: passes(dataset, chosen.passes))
     report(ours / chosen.passes, peer / chosen.passes, f"seconds a pass of {chosen.seconds:g} seconds")
 

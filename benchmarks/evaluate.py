@@ -117,12 +117,13 @@ def plain_prediction(model: Path, files: list[Path], batch_size: int) -> int:
     """Scores every record of `files`, nothing else; returns how many."""
     import tensorflow as tf
 
-    from marco_model.preprocessing import untuned
+    from marco_model.preprocessing import without_autotuning
 
     loaded = tf.saved_model.load(str(model / "Format-Serving"))
     score = loaded.signatures["serving_examples"]
     records = tf.data.TFRecordDataset([str(file) for file in files], compression_type="GZIP")
-    return sum(len(score(examples=batch)["scores"].numpy()) for batch in untuned(records.batch(batch_size).prefetch(1)))
+    batches = without_autotuning(records.batch(batch_size).prefetch(1))
+    return sum(len(score(examples=batch)["scores"].numpy()) for batch in batches)
 
 
 def main(arguments: list[str] | None = None) -> None:

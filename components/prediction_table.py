@@ -106,7 +106,7 @@ def encoded_images(examples_uri: str, split: str, rows: pd.DataFrame) -> list[by
 def _records(path: str, wanted: set[int]) -> dict[int, bytes]:
     import tensorflow as tf
 
-    from marco_model.preprocessing import untuned
+    from marco_model.preprocessing import without_autotuning
 
     last = max(wanted)
     records = tf.data.TFRecordDataset(path, compression_type="GZIP" if path.endswith(".gz") else "").take(last + 1)
@@ -115,7 +115,7 @@ def _records(path: str, wanted: set[int]) -> dict[int, bytes]:
     feature = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
     images = records.map(lambda index, data: (index, tf.io.parse_single_example(data, feature)[contract.ENCODED]))
     try:
-        found = {int(index): bytes(encoded) for index, encoded in untuned(images).as_numpy_iterator()}
+        found = {int(index): bytes(encoded) for index, encoded in without_autotuning(images).as_numpy_iterator()}
     except tf.errors.NotFoundError:
         raise InputError(f"{path} is not there; give the examples that were judged") from None
     if missing := wanted - set(found):

@@ -49,13 +49,13 @@ class Predict(beam.DoFn):
         """
         import tensorflow as tf
 
-        from marco_model.preprocessing import untuned
+        from marco_model.preprocessing import without_autotuning
 
         records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
         shard, scored = file.rpartition("/")[2], 0
         features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
         scores: list[np.ndarray] = []
-        for serialized in untuned(records.batch(self._batch_size).prefetch(1)):
+        for serialized in without_autotuning(records.batch(self._batch_size).prefetch(1)):
             scores.append(self._score(examples=serialized)["scores"].numpy())
             if not np.isfinite(scores[-1]).all():
                 within = int((~np.isfinite(scores[-1])).any(axis=1).argmax())

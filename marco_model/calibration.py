@@ -52,7 +52,7 @@ def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimum.x))
 
 
-def calibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
+def calibrate(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Returns probabilities, float32 [n, classes]: the softmax of log(scores) / temperature, for positive temperatures.
 
     `scores`: float [n, classes], rows summing to 1.

@@ -43,7 +43,8 @@ class Classifier(tf.Module):
     ) -> None:
         super().__init__()
         pixels = tf.TensorSpec([None, input_size, input_size, 3], tf.float32, name="images")
-        self._outputs = tf.function(constant(with_features(network)), input_signature=[pixels], autograph=False)
+        outputs = inference_function(with_features(network))
+        self._outputs = tf.function(outputs, input_signature=[pixels], autograph=False)
         self._classes = tuple(classes)
         self._input_size = input_size
         self._preprocess = preprocess
@@ -104,7 +105,7 @@ def with_features(network: keras.Model) -> keras.Model:
     return keras.Model(network.inputs, {"logits": network.output, "embeddings": features}, name=network.name)
 
 
-def constant(network: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def inference_function(network: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Returns the inference function of a `network` that returns a dict, with its weights as constants; in float32.
 
     TensorFlow's CPU kernels rearrange constant filters once, but filters in variables at every call.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from marco_model import model_directory, store
 from marco_model.batch_norm import fold
-from marco_model.calibration import calibrated
+from marco_model.calibration import calibrate
 from marco_model.classifier import Classifier
 from marco_model.errors import InputError, translated
 from marco_model.inception_v3 import inception_v3
@@ -85,7 +85,7 @@ class LoadedClassifier:
 
         Models exported before there were temperatures give their scores.
         """
-        return calibrated(self.score(image_bytes), self.temperature)
+        return calibrate(self.score(image_bytes), self.temperature)
 
     def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns the features that the last layer classifies, float32 [images, features].

@@ -113,7 +113,7 @@ def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(window, [size, size, 3])
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns `dataset` without tf.data's autotuning; put it last.
 
     About every second time, the end of an iterator of an autotuned dataset waits idle for the next turn of the tuning

@@ -20,7 +20,7 @@ import tensorflow as tf
 from marco_model import store
 from marco_model.errors import InputError
 from marco_model.load import LoadedClassifier
-from marco_model.preprocessing import untuned
+from marco_model.preprocessing import without_autotuning
 
 MODEL = "assets.extra/model.tflite"
 CHECK = "assets.extra/tflite.json"
@@ -114,7 +114,7 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
 
 def _encoded(files: Sequence[str]) -> Iterator[bytes]:
     feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    for record in untuned(tf.data.TFRecordDataset(list(files), "GZIP")):
+    for record in without_autotuning(tf.data.TFRecordDataset(list(files), "GZIP")):
         yield tf.io.parse_single_example(record, feature)["image/encoded"].numpy()
 
 

@@ -57,8 +57,10 @@ def encoded_images(files: list[str]) -> tf.data.Dataset:
 def count(files: list[str]) -> int:
     """Returns how many records there are, without parsing them."""
     records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(256)
-    zero = tf.constant(0, tf.int64)
-    return int(preprocessing.untuned(records).reduce(zero, lambda total, batch: total + tf.size(batch, tf.int64)))
+    total = preprocessing.without_autotuning(records).reduce(
+        tf.constant(0, tf.int64), lambda total, batch: total + tf.size(batch, tf.int64)
+    )
+    return int(total)
 
 
 def epoch_batches(
@@ -84,7 +86,7 @@ def epoch_batches(
     shuffled = encoded.shuffle(shuffle, seed=seed * 1_000_003 + epoch).enumerate()
     remaining = shuffled.take(batches * batch_size).skip(skip * batch_size)
     windows = _own(remaining, batch_size, share).map(window, num_parallel_calls=preprocessing.cores())
-    return preprocessing.untuned(windows.batch(batch_size // share.count, drop_remainder=True).prefetch(2))
+    return preprocessing.without_autotuning(windows.batch(batch_size // share.count, drop_remainder=True).prefetch(2))
 
 
 def _random_windows(size: int, seed: tf.Tensor) -> Callable[..., Example]:
@@ -138,4 +140,4 @@ def evaluation_batches(
     blank = (tf.zeros([size, size, 3]), tf.constant(PADDING, tf.int64))
     padding = tf.data.Dataset.from_tensors(blank).repeat(own)
     padded = prepared.concatenate(padding).batch(own, drop_remainder=True)
-    return preprocessing.untuned(padded.take(batches).prefetch(2))
+    return preprocessing.without_autotuning(padded.take(batches).prefetch(2))

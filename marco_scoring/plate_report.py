@@ -18,7 +18,7 @@ import numpy as np
 
 from marco_data.image_files import DropPlace, Taken, as_text, drop_place, encoded_image, taken
 from marco_data.progress import progress
-from marco_model.calibration import calibrated
+from marco_model.calibration import calibrate
 from marco_scoring.plates import (
     Format,
     Position,
@@ -378,7 +378,7 @@ def _image(report: Report, one: Placed) -> dict[str, Any]:
         "explain": _explain(report, image),
     }
     if report.temperature != 1:
-        probabilities = calibrated(image.scores[None], report.temperature)[0]
+        probabilities = calibrate(image.scores[None], report.temperature)[0]
         data["probabilities"] = _digits(probabilities)
         data["probability"] = round(float(crystal_score(probabilities, report.crystals)), 7)
     return data

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.paired import wilson
-from marco_model.calibration import calibrated, expected_calibration_error, fit_temperature
+from marco_model.calibration import calibrate, expected_calibration_error, fit_temperature
 from marco_model.calibration import reliability as reliability_of
 from marco_model.labels import CLASSES
 
@@ -205,7 +205,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, temperature: float) -> d
     fewer than two images a class. `confidence`: the mean highest score and probability. A curve is a list of bins with
     `low`, `high`, `count`, `confidence` and `accuracy`, empty bins left out.
     """
-    probabilities = calibrated(scores, temperature)
+    probabilities = calibrate(scores, temperature)
     found = cross_fitted(scores, labels)
     return {
         "temperature": float(temperature),
@@ -244,7 +244,7 @@ def cross_fitted(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, tu
     temperatures = []
     for part in (first, ~first):
         temperatures.append(fit_temperature(logarithms[~part], labels[~part]))
-        probabilities[part] = calibrated(scores[part], temperatures[-1])
+        probabilities[part] = calibrate(scores[part], temperatures[-1])
     return probabilities, (temperatures[0], temperatures[1])
 
 

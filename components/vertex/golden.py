@@ -202,12 +202,12 @@ def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
     """
     import tensorflow as tf
 
-    from marco_model.preprocessing import untuned
+    from marco_model.preprocessing import without_autotuning
 
     files = sorted(tf.io.gfile.glob(f"{examples_uri.rstrip('/')}/Split-{split}/*"))
     kind = "GZIP" if files and files[0].endswith(".gz") else ""
     by_class: dict[int, list[Image]] = {}
-    records = untuned(tf.data.TFRecordDataset(files, kind).take(_LOOKED_AT))
+    records = without_autotuning(tf.data.TFRecordDataset(files, kind).take(_LOOKED_AT))
     for number, record in enumerate(records.as_numpy_iterator()):
         features = tf.train.Example.FromString(record).features.feature
         encoded = features[contract.ENCODED].bytes_list.value[0]

@@ -185,10 +185,10 @@ def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
 
 
 def _scored(classifier: LoadedClassifier, images: Sequence[bytes]) -> list[Scored]:
-    from marco_model.calibration import calibrated
+    from marco_model.calibration import calibrate
 
     scores = classifier.score(images)
-    return [Scored(*rows) for rows in zip(scores, calibrated(scores, classifier.temperature), strict=True)]
+    return [Scored(*rows) for rows in zip(scores, calibrate(scores, classifier.temperature), strict=True)]
 
 
 def warm_up(classifier: LoadedClassifier, max_batch: int) -> None:

@@ -23,9 +23,9 @@ def linear(images):
 
 @pytest.mark.parametrize("index", [0, 3])
 def test_of_a_linear_score_it_is_the_size_of_the_weights(index):
-    found = smoothgrad(class_gradient(linear), IMAGE, index, samples=7, noise=0.5, batch_size=3)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.abs(WEIGHTS[..., index]).sum(-1), rtol=1e-5)
+    result = smoothgrad(class_gradient(linear), IMAGE, index, samples=7, noise=0.5, batch_size=3)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, np.abs(WEIGHTS[..., index]).sum(-1), rtol=1e-5)
 
 
 def test_of_a_squared_score_it_is_the_mean_noisy_image():
@@ -35,8 +35,8 @@ def test_of_a_squared_score_it_is_the_mean_noisy_image():
     noise = np.random.default_rng(5).standard_normal((9, SIZE, SIZE, 3), dtype=np.float32)
     expected = np.abs((IMAGE + 0.2 * np.ptp(IMAGE) * noise).mean(0)).sum(-1)
     for batch_size in (1, 4, 100):
-        found = smoothgrad(class_gradient(square), IMAGE, 0, samples=9, noise=0.2, batch_size=batch_size, seed=5)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        result = smoothgrad(class_gradient(square), IMAGE, 0, samples=9, noise=0.2, batch_size=batch_size, seed=5)
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_noise_smooths_a_kink_as_its_closed_form_says():
@@ -44,7 +44,7 @@ def test_noise_smooths_a_kink_as_its_closed_form_says():
     from scipy.stats import norm
 
     sigma = 0.3 * float(np.ptp(IMAGE))
-    found = smoothgrad(
+    result = smoothgrad(
         class_gradient(lambda images: tf.reduce_sum(tf.nn.relu(images), [1, 2, 3])[:, None]),
         IMAGE,
         0,
@@ -52,7 +52,7 @@ def test_noise_smooths_a_kink_as_its_closed_form_says():
         noise=0.3,
         batch_size=500,
     )
-    np.testing.assert_allclose(found, norm.cdf(IMAGE / sigma).sum(-1), atol=0.07)
+    np.testing.assert_allclose(result, norm.cdf(IMAGE / sigma).sum(-1), atol=0.07)
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"batch_size": 0}, {"noise": -0.1}, {"noise": float("nan")}])
@@ -78,8 +78,8 @@ def test_a_model_from_disk_has_the_gradients_of_the_network_and_shows_what_it_se
     shrunk = [shrink(tf.constant(image), 160, 50) for image in encoded[:2]]
     np.testing.assert_allclose(images, evaluation_batch(tf.stack(shrunk), 151), atol=1e-6)
     expected = class_gradient(lambda pixels: network(pixels, training=False))(images, 2)
-    found = class_gradient(loaded.logits)(images, 2)
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    result = class_gradient(loaded.logits)(images, 2)
+    np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.slow
@@ -112,10 +112,10 @@ def test_the_strongest_hundredth_falls_on_the_one_crystal_ten_times_more_often_t
     # The network sees the centre square, 960 pixels wide, at 599.
     places = np.minimum((np.arange(599) + 0.5) * 960 / 599, 959).astype(int)
     crystal = covered[:, 160:1120][np.ix_(places, places)]
-    found = smoothgrad(
+    result = smoothgrad(
         class_gradient(released_classifier.logits), image, CLASSES.index("Crystals"), samples=16, batch_size=4
     )
-    strongest = found >= np.quantile(found, 0.99)
+    strongest = result >= np.quantile(result, 0.99)
     factor = crystal[strongest].mean() / crystal.mean()
     print(f"seed {seed}: the crystal is {crystal.mean():.2%} of the image, factor {factor:.1f}")
     assert 0.001 < crystal.mean() < 0.01

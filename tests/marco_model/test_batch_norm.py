@@ -10,14 +10,14 @@ from marco_model.inception_v3 import inception_v3
 
 def pair(dtype="float32", **options):
     """Ours and Keras's, with the same weights: none that a layer starts with."""
-    made = []
+    layers_of_both = []
     for kind in (BatchNormalization, keras.layers.BatchNormalization):
         layer = kind(momentum=0.75, epsilon=0.001, dtype=dtype, **options)
         layer.build((None, None, None, 5))
         random = np.random.default_rng(0)
         layer.set_weights([random.uniform(0.5, 2, weight.shape) for weight in layer.get_weights()])
-        made.append(layer)
-    return made
+        layers_of_both.append(layer)
+    return layers_of_both
 
 
 def train(layer, images):

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from marco_model.calibration import (
     HIGHEST,
     LOWEST,
-    calibrated,
+    calibrate,
     expected_calibration_error,
     fit_temperature,
     reliability,
@@ -48,10 +48,11 @@ def test_at_the_temperature_the_likelihoods_slope_is_zero(seed):
         expected = (softmax(logits * inverse, axis=1) * logits).sum(1)
         return (expected - logits[np.arange(len(labels)), labels]).mean()
 
-    found = fit_temperature(logits, labels)
-    assert found == pytest.approx(1 / brentq(slope, 0.05, 20), rel=1e-5)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(1 / brentq(slope, 0.05, 20), rel=1e-5)
     losses = [
-        log_loss(labels, softmax(logits / t, axis=1), labels=range(4)) for t in (found * 0.98, found, found * 1.02)
+        log_loss(labels, softmax(logits / t, axis=1), labels=range(4))
+        for t in (temperature * 0.98, temperature, temperature * 1.02)
     ]
     assert losses[1] == min(losses)
 
@@ -74,16 +75,16 @@ def test_a_few_examples_ask_for_no_more_than_the_bounds():
     arrays.arrays(np.float64, (5, 4), elements=strategies.floats(-30, 30)), strategies.floats(LOWEST, HIGHEST)
 )
 def test_calibrated_scores_are_the_softmax_of_the_divided_logits(logits, temperature):
-    found = calibrated(softmax(logits, axis=1), temperature)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, softmax(logits / temperature, axis=1), atol=1e-6)
-    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    calibrated = calibrate(softmax(logits, axis=1), temperature)
+    assert calibrated.dtype == np.float32
+    np.testing.assert_allclose(calibrated, softmax(logits / temperature, axis=1), atol=1e-6)
+    np.testing.assert_allclose(calibrated.sum(1), 1, atol=1e-6)
 
 
 def test_a_temperature_of_one_changes_nothing_and_zeros_stay():
     scores = np.array([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(calibrated(scores, 1.0), scores, atol=1e-7)
-    assert calibrated(scores, 3.0)[0, 0] == 0
+    np.testing.assert_allclose(calibrate(scores, 1.0), scores, atol=1e-7)
+    assert calibrate(scores, 3.0)[0, 0] == 0
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
@@ -91,14 +92,14 @@ def test_a_temperature_of_one_changes_nothing_and_zeros_stay():
 def test_the_curve_is_scikit_learns(bins, seed):
     logits, labels = drawn(300, 1.5, seed)
     probabilities = softmax(logits, axis=1)
-    found = reliability(probabilities, labels, bins)
+    diagram = reliability(probabilities, labels, bins)
     right = (probabilities.argmax(1) == labels).astype(int)
     accuracy, confidence = calibration_curve(right, probabilities.max(1), n_bins=bins)
-    filled = found.count > 0
-    np.testing.assert_allclose(found.accuracy[filled], accuracy, atol=1e-12)
-    np.testing.assert_allclose(found.confidence[filled], confidence, atol=1e-12)
-    assert found.count.sum() == 300
-    assert np.isnan(found.accuracy[~filled]).all()
+    filled = diagram.count > 0
+    np.testing.assert_allclose(diagram.accuracy[filled], accuracy, atol=1e-12)
+    np.testing.assert_allclose(diagram.confidence[filled], confidence, atol=1e-12)
+    assert diagram.count.sum() == 300
+    assert np.isnan(diagram.accuracy[~filled]).all()
 
 
 def test_the_expected_error_by_hand():
@@ -112,7 +113,7 @@ def test_the_expected_error_by_hand():
 def test_fitting_takes_the_error_out():
     logits, labels = drawn(20_000, 2.5)
     before = expected_calibration_error(softmax(logits, axis=1), labels)
-    after = expected_calibration_error(calibrated(softmax(logits, axis=1), fit_temperature(logits, labels)), labels)
+    after = expected_calibration_error(calibrate(softmax(logits, axis=1), fit_temperature(logits, labels)), labels)
     assert before > 0.1
     assert after < 0.015
 

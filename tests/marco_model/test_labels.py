@@ -72,7 +72,7 @@ def test_a_number_goes_before_a_name_and_a_class_needs_no_entry():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"classes": ("Hit",)}, r"labels\.classes is \['Hit'\]; name at least two"),
         ({"classes": ("Hit", "hit ")}, "'hit '; give a name on one line"),
@@ -88,8 +88,8 @@ def test_a_number_goes_before_a_name_and_a_class_needs_no_entry():
         ),
     ],
 )
-def test_a_scheme_that_contradicts_itself_is_one_clear_line(arguments, told):
-    with pytest.raises(InputError, match=told) as error:
+def test_a_scheme_that_contradicts_itself_is_one_clear_line(arguments, message):
+    with pytest.raises(InputError, match=message) as error:
         LabelScheme("mine", **arguments)
     assert "\n" not in str(error.value)
 

@@ -20,9 +20,9 @@ def test_the_published_classifier_has_features_and_no_temperature(encoded, publi
     classifier = load(published_directory())
     assert classifier.temperature == 1.0
     np.testing.assert_allclose(classifier.probabilities(encoded[:2]), published_scores[:2], atol=1e-5)
-    found = classifier.embed(encoded[:2])
+    result = classifier.embed(encoded[:2])
     kernel, bias = released_model.get_layer("Logits-Conv2d_1c_1x1").get_weights()
-    np.testing.assert_allclose(softmax(found @ kernel[0, 0] + bias, axis=1), published_scores[:2], atol=1e-5)
+    np.testing.assert_allclose(softmax(result @ kernel[0, 0] + bias, axis=1), published_scores[:2], atol=1e-5)
 
 
 def test_probabilities_are_the_models_own(released_directory, encoded, published_scores):

@@ -80,9 +80,9 @@ def test_small_images_are_not_touched_by_shrinking():
 
 def place_of(window, image):
     """Top and left of the one place in `image` that equals `window`."""
-    found = np.argwhere((image[:, :, 0] == window[0, 0, 0]) & (image[:, :, 1] == window[0, 0, 1]))
+    corners = np.argwhere((image[:, :, 0] == window[0, 0, 0]) & (image[:, :, 1] == window[0, 0, 1]))
     size = len(window)
-    places = [p for p in found if np.array_equal(image[p[0] : p[0] + size, p[1] : p[1] + size], window)]
+    places = [p for p in corners if np.array_equal(image[p[0] : p[0] + size, p[1] : p[1] + size], window)]
     assert len(places) == 1
     return tuple(places[0])
 
@@ -184,8 +184,8 @@ def test_windows_come_out_of_a_data_set(encoded):
 
 def test_elements_stay_as_they_are_and_nothing_tunes():
     dataset = tf.data.Dataset.range(9).map(lambda x: x * x, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-    assert list(preprocessing.untuned(dataset).as_numpy_iterator()) == [x * x for x in range(9)]
-    assert preprocessing.untuned(dataset).options().autotune.enabled is False
+    assert list(preprocessing.without_autotuning(dataset).as_numpy_iterator()) == [x * x for x in range(9)]
+    assert preprocessing.without_autotuning(dataset).options().autotune.enabled is False
 
 
 def test_cores_are_those_this_process_may_use():
