@@ -15,7 +15,7 @@ from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 MODEL_FILE = "saved_model.pb"
-"""The file that makes a folder a model: a folder without it is not a version."""
+"""A folder with this file is a model; without it, a folder is not a version."""
 
 METADATA = "assets.extra/marco.json"
 """The `metadata` of `marco_model.classifier.export`; the published classifier of 2018 has none."""

@@ -22,13 +22,13 @@ def linear(images):
 
 
 @pytest.mark.parametrize("index", [0, 3])
-def test_of_a_linear_score_it_is_the_size_of_the_weights(index):
+def test_for_a_linear_score_it_is_the_size_of_the_weights(index):
     result = smoothgrad(class_gradient(linear), IMAGE, index, samples=7, noise=0.5, batch_size=3)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, np.abs(WEIGHTS[..., index]).sum(-1), rtol=1e-5)
 
 
-def test_of_a_squared_score_it_is_the_mean_noisy_image():
+def test_for_a_squared_score_it_is_the_mean_noisy_image():
     def square(images):
         return tf.reduce_sum(images**2, [1, 2, 3])[:, None] / 2
 
@@ -56,7 +56,7 @@ def test_noise_smooths_a_kink_as_its_closed_form_says():
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"batch_size": 0}, {"noise": -0.1}, {"noise": float("nan")}])
-def test_what_cannot_be_meant_is_refused(wrong):
+def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match="give"):
         smoothgrad(class_gradient(linear), IMAGE, 0, **wrong)
 
@@ -91,7 +91,7 @@ def test_the_published_graph_is_explained_by_its_weights(encoded, published_scor
         loaded.images([b"not an image"])
 
 
-def test_an_export_without_gradients_is_told(tmp_path):
+def test_an_export_without_gradients_is_reported(tmp_path):
     older = tf.Module()
     older.scores = tf.function(
         lambda image_bytes: {"scores": tf.zeros([tf.shape(image_bytes)[0], 2])},

@@ -114,7 +114,7 @@ def test_scale_and_bias_are_folded_in_as_well():
     np.testing.assert_allclose(fold(model)(inputs), model(inputs, training=False), atol=1e-5)
 
 
-def test_what_cannot_be_folded_stays_and_the_scores_are_the_same():
+def test_batch_norms_that_cannot_be_folded_stay_and_the_scores_are_the_same():
     images = keras.Input((8, 8, 3))
     shared = layers.Conv2D(4, 3)(images)
     twice = layers.Add()([layers.BatchNormalization(name="shared")(shared), shared])

@@ -33,7 +33,7 @@ def test_the_temperature_is_what_the_labels_were_drawn_by(sharpness):
     assert fit_temperature(logits, labels) == pytest.approx(sharpness, rel=0.03)
 
 
-def test_of_two_classes_it_is_the_closed_form():
+def test_for_two_classes_it_is_the_closed_form():
     # A logit of 2 for the class that is right 3 times in 4: sigmoid(2 / T) = 3/4, so T = 2 / log 3.
     log_scores = np.tile([2.0, 0.0], (4, 1))
     assert fit_temperature(log_scores, np.array([0, 0, 0, 1])) == pytest.approx(2 / np.log(3), rel=1e-6)

@@ -52,7 +52,7 @@ def test_the_longest_matching_name_gives_the_cap(name, limit):
     assert cap(name) == limit
 
 
-def test_paper_obeys_every_cap_and_cuts_nothing_else():
+def test_paper_obeys_every_cap_and_reduces_nothing_else():
     for name, conv in CONVS.items():
         limit = cap(name)
         assert filters(name, conv.depth, "paper") == (conv.depth if limit is None else min(conv.depth, limit))
@@ -90,7 +90,7 @@ OUTPUT_DEPTHS = {
 }
 
 
-def test_released_has_the_published_variables_and_no_other(released_model):
+def test_released_has_exactly_the_published_variables(released_model):
     checkpoint = tf.train.load_checkpoint(str(published_directory() / "variables" / "variables"))
     published = checkpoint.get_variable_to_shape_map()
     assert len(published) == 393
@@ -190,6 +190,6 @@ def test_it_survives_serialization(tmp_path):
         ({"variant": "paper", "num_classes": 1}, "num_classes"),
     ],
 )
-def test_what_makes_no_network_is_refused(wrong, reason):
+def test_arguments_that_describe_no_network_are_refused(wrong, reason):
     with pytest.raises(InputError, match=reason):
         inception_v3(**wrong)

@@ -42,17 +42,17 @@ def test_the_ten_way_scheme_takes_every_known_spelling():
         HWMRI_TEN.index_of("unsure")
 
 
-@pytest.mark.parametrize(("one", "other"), [
+@pytest.mark.parametrize(("name", "other"), [
     ("Phase separation & crystal", "phase_separation  crystal"), ("Precip and skin", "PRECIP/SKIN"), ("07", "7"),
     ("Schlieren (grün)", "schlieren, grün"),
 ])  # fmt: skip
-def test_names_are_alike_but_for_case_punctuation_and_the_word_and(one, other):
-    assert key(one) == key(other)
+def test_names_that_differ_in_case_punctuation_or_the_word_and_are_the_same(name, other):
+    assert key(name) == key(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("sand", "s"), ("7", "label 7"), ("+", "-"), ("a1", "a 1"), ("-1", "1")])
-def test_names_that_differ_otherwise_are_not(one, other):
-    assert key(one) != key(other)
+@pytest.mark.parametrize(("name", "other"), [("sand", "s"), ("7", "label 7"), ("+", "-"), ("a1", "a 1"), ("-1", "1")])
+def test_names_that_differ_otherwise_are_not_the_same(name, other):
+    assert key(name) != key(other)
 
 
 def test_a_number_goes_before_a_name_and_a_class_needs_no_entry():
@@ -101,7 +101,7 @@ def test_entries_are_added_to_a_scheme_or_replace_its_own():
     assert scheme.classes[scheme.index_of("garbage")] == "Garbage"
 
 
-def test_raw_labels_train_as_they_are_named_but_for_what_is_merged_renamed_or_left_out():
+def test_raw_labels_are_classes_unless_they_are_merged_renamed_or_left_out():
     raw = {5: "needles", 2: "Clear", 7: "clear", 9: "light precipitate", 11: "heavy precipitate", 12: "dark"}
     assert raw_scheme(raw, {}).classes == ("Clear", "needles", "light precipitate", "heavy precipitate", "dark")
     assert raw_scheme(raw, {}).index_of("clear", 7) == 0
@@ -122,7 +122,7 @@ def test_raw_labels_train_as_they_are_named_but_for_what_is_merged_renamed_or_le
     labels=st.lists(NAMES, max_size=8, unique_by=key),
     data=st.data(),
 )
-def test_any_table_stands_for_what_it_says_and_survives_its_way_through_a_parameter(classes, labels, data):
+def test_any_table_maps_as_written_and_survives_serialization(classes, labels, data):
     table = {label: data.draw(st.sampled_from([*classes, None])) for label in labels}
     scheme = LabelScheme("any", tuple(classes), table=table)
     assert LabelScheme.from_json(json.loads(json.dumps(scheme.to_json()))) == scheme

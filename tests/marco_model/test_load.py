@@ -70,7 +70,7 @@ def test_an_image_that_does_not_decode_is_an_input_error_in_one_line(released_di
     assert "node" not in str(error.value)
 
 
-def test_what_is_no_classifier_is_refused(tmp_path):
+def test_a_folder_without_a_classifier_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         load(tmp_path / "nowhere")
     module = tf.Module()

@@ -29,7 +29,7 @@ def test_another_graph_than_the_published_is_refused(monkeypatch, tmp_path):
         model_directory.published_directory()
 
 
-def test_the_fingerprint_is_of_names_and_contents_and_not_of_the_note_of_publishing(tmp_path):
+def test_the_fingerprint_is_of_names_and_contents_without_the_note_of_publishing(tmp_path):
     model = tmp_path / "model"
     (model / "assets.extra").mkdir(parents=True)
     (model / "saved_model.pb").write_bytes(b"graph")

@@ -50,9 +50,9 @@ def values(model):
 
 
 def test_first_weights_depend_on_the_seed_alone():
-    one, same, other = (build(SMALL, num_classes=3, seed=seed) for seed in (1, 1, 2))
-    assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), same.get_weights(), strict=True))
-    assert any(not np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+    first, same, other = (build(SMALL, num_classes=3, seed=seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), same.get_weights(), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
 
 
 def test_half_precision_changes_what_layers_compute_in_and_nothing_else():
@@ -68,7 +68,7 @@ def test_half_precision_changes_what_layers_compute_in_and_nothing_else():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_what_is_left_out_is_the_architectures_own():
+def test_fields_that_are_left_out_take_the_architectures_own_values():
     sizes = {name: Network(architecture=name).input_size for name in ARCHITECTURES}
     assert sizes == {"inception_v3": 599, "inception_resnet_v2": 299, "nasnet_mobile": 224, "nasnet_large": 331}
     assert (Network().variant, Network().auxiliary) == ("paper", True)
@@ -104,7 +104,7 @@ def test_what_is_left_out_is_the_architectures_own():
         ({"initial": "released", "depth_multiplier": 0.5}, "0.5"),
     ],
 )
-def test_what_cannot_apply_is_refused(wrong, message):
+def test_values_that_cannot_apply_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         Network(**wrong)
 

@@ -41,7 +41,7 @@ def test_evaluation_is_centre_crop_then_legacy_bilinear_to_minus_one_to_one(heig
     np.testing.assert_allclose(preprocessing.evaluation_image(png(image), size), expected, atol=1e-5)
 
 
-def test_evaluation_is_the_published_graphs(published, encoded):
+def test_evaluation_images_equal_those_of_the_published_graph(published, encoded):
     tall = Image.open(io.BytesIO(encoded[0])).rotate(90, expand=True).crop((0, 0, 701, 951))
     images = tf.constant([*encoded[1:3], png(np.asarray(tall))])
     placeholder = published.signatures["serving_default"].inputs[0].name
@@ -87,7 +87,7 @@ def place_of(window, image):
     return tuple(places[0])
 
 
-def test_windows_lie_everywhere_and_follow_their_seed():
+def test_windows_are_everywhere_and_follow_their_seed():
     image = noise(12, 10)
     encoded = tf.constant(png(image))
     windows = [preprocessing.random_window(encoded, 9, tf.constant([7, i])).numpy() for i in range(80)]
@@ -136,7 +136,7 @@ def test_any_shape_gives_a_window_of_its_own_pixels(height, width, kind):
     assert preprocessing.evaluation_image(tf.constant(encoded), 40).shape == (40, 40, 3)
 
 
-def test_windows_of_small_images_lie_everywhere():
+def test_windows_of_small_images_are_everywhere():
     image = np.repeat(np.arange(0, 250, 10, dtype=np.uint8)[None, :, None], 5, 0).repeat(3, 2)
     lefts = {
         int(preprocessing.random_window(tf.constant(png(image)), 10, tf.constant([7, i]))[0, 0, 0]) for i in range(200)
@@ -176,9 +176,9 @@ def test_every_kind_of_pixel_becomes_rgb_in_training_and_evaluation_alike(encode
     np.testing.assert_allclose(window, expected[top : top + 40, left : left + 40].astype(int), atol=12)
 
 
-def test_windows_come_out_of_a_data_set(encoded):
+def test_a_dataset_yields_windows(encoded):
     images = tf.data.Dataset.from_tensor_slices((encoded, tf.range(len(encoded))))
-    windows = images.map(lambda one, i: preprocessing.random_window(one, 64, tf.stack([0, i])))
+    windows = images.map(lambda image, i: preprocessing.random_window(image, 64, tf.stack([0, i])))
     assert [window.shape for window in windows] == [(64, 64, 3)] * len(encoded)
 
 

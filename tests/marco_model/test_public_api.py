@@ -52,9 +52,16 @@ def test_the_published_classifier_opens_without_a_path(encoded, published_scores
     np.testing.assert_allclose(classifier.score(encoded[:1]), published_scores[:1], atol=1e-5)
 
 
-@pytest.mark.parametrize("use", ["", "; marco_model.CLASSES, marco_model.InputError, marco_model.__version__"])
-def test_importing_the_package_brings_nothing_heavy(use):
-    heavy = {"tensorflow", "keras", "numpy", "scipy", "google.cloud.storage"}
-    code = f"import sys, marco_model{use}; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    "use",
+    [
+        "marco_model",
+        "marco_model; marco_model.CLASSES, marco_model.InputError, marco_model.__version__",
+        "marco_model.model_directory, marco_model.network, marco_model.recipe, marco_model.store",
+    ],
+)
+def test_importing_what_the_configuration_needs_brings_nothing_heavy(use):
+    heavy = {"tensorflow", "keras", "numpy", "scipy", "google.cloud.storage", "apache_beam"}
+    code = f"import sys, {use}; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

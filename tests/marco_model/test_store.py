@@ -49,7 +49,7 @@ def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_of_two_writers_at_once_each_writes_its_own_and_the_last_one_stays(tmp_path):
+def test_two_concurrent_writers_never_mix_their_content(tmp_path):
     both_wrote = threading.Barrier(2)
 
     def write(letter):
@@ -102,7 +102,7 @@ def test_a_whole_folder_appears_at_the_end_and_replaces_none_that_holds_somethin
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_of_two_folders_for_one_place_one_appears_whole(tmp_path):
+def test_if_two_folders_compete_for_a_place_one_appears_whole(tmp_path):
     with pytest.raises(OSError, match="not empty"), store.whole_directory(tmp_path / "1") as late:
         (late / "file").write_text("late")
         with store.whole_directory(tmp_path / "1") as early:

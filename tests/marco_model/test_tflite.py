@@ -62,7 +62,7 @@ def test_another_models_classes_are_counted(directory, drops):
         tflite.convert_and_check(reversed_model, drops[:40])
 
 
-def test_it_is_put_into_a_models_folder_with_its_check(directory, drops, tmp_path):
+def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, tmp_path):
     examples = tmp_path / "eval.gz"
     with tf.io.TFRecordWriter(str(examples), "GZIP") as writer:
         for encoded in drops[:10]:

@@ -76,7 +76,7 @@ def test_a_loss_that_explodes_stops_the_run(files, tmp_path):
         train(files, tmp_path, dataclasses.replace(RECIPE, learning_rate=1e30))
 
 
-def test_a_training_that_stopped_early_does_not_go_on(files, tmp_path):
+def test_a_training_that_stopped_early_does_not_continue(files, tmp_path):
     recipe = dataclasses.replace(RECIPE, steps=400, patience=2, learning_rate=0.0, average_decay=0.0)
     train(files, tmp_path, recipe)
     _, again = train(files, tmp_path, recipe)
@@ -106,7 +106,7 @@ def test_bfloat16_and_xla_learn_as_well(files, tmp_path):
     assert all(weights.dtype == np.float32 for weights in model.get_weights())
 
 
-def test_the_first_weights_win_where_training_does_not_better_them(files, tmp_path):
+def test_the_first_weights_win_if_training_does_not_improve_them(files, tmp_path):
     model, _ = train(files, tmp_path / "first")
     before = model.get_weights()
     recipe = dataclasses.replace(RECIPE, steps=8, learning_rate=1.0)
@@ -126,7 +126,7 @@ def checkpoint_path(folder, step):
     return folder / f"step-{step:09d}.npz"
 
 
-def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path):
+def test_a_checkpoint_is_read_as_it_was_saved_to_the_bit(tmp_path):
     saved = checkpoint_of(12, 3)
     training.save_checkpoint(str(tmp_path), saved)
     newest = training.newest_checkpoint(str(tmp_path))
@@ -155,7 +155,7 @@ def test_a_folder_without_checkpoints_has_none(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_whatever_happens_to_the_newest_file_it_is_read_whole_or_the_one_before_is(tmp_path_factory, data):
+def test_a_damaged_newest_file_is_read_whole_or_the_one_before_is(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("checkpoints")
     training.save_checkpoint(str(folder), checkpoint_of(10, 1))
     training.save_checkpoint(str(folder), checkpoint_of(20, 2))
@@ -172,7 +172,7 @@ def test_whatever_happens_to_the_newest_file_it_is_read_whole_or_the_one_before_
         np.testing.assert_array_equal(newest.values[name], value)
 
 
-def test_one_that_cannot_be_read_is_named(tmp_path, caplog):
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, caplog):
     training.save_checkpoint(str(tmp_path), checkpoint_of(10))
     checkpoint_path(tmp_path, 20).write_bytes(b"")
     assert training.newest_checkpoint(str(tmp_path)).step == 10

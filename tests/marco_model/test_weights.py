@@ -53,7 +53,7 @@ def earlier(tmp_path_factory):
     return models, values(model)
 
 
-def test_a_model_of_ours_is_taken_over_whole_from_the_newest_version(earlier, caplog):
+def test_the_newest_version_of_an_earlier_model_is_taken_over_whole(earlier, caplog):
     models, before = earlier
     network = dataclasses.replace(SMALL, auxiliary=True, initial=str(models))
     model = build(network, num_classes=3, seed=5)
@@ -66,7 +66,7 @@ def test_a_model_of_ours_is_taken_over_whole_from_the_newest_version(earlier, ca
     assert "kept for Clear, Crystals, Skin; the auxiliary head is kept" in caplog.messages[0]
 
 
-def test_of_other_classes_the_columns_are_kept_by_name(earlier, caplog):
+def test_with_other_classes_columns_are_kept_by_name(earlier, caplog):
     models, before = earlier
     network = dataclasses.replace(SMALL, auxiliary=True, initial=str(models))
     model = build(network, num_classes=4, seed=5)
@@ -134,7 +134,7 @@ def test_missing_or_damaged_weights_are_reported(earlier, tmp_path):
         initialise(model, dataclasses.replace(SMALL, initial=str(tmp_path / "m")), ["a", "b"])
 
 
-def test_the_fingerprint_is_the_contents_wherever_it_lies(earlier, tmp_path):
+def test_the_fingerprint_is_of_the_contents_wherever_the_model_is(earlier, tmp_path):
     version = earlier[0] / "10"
     assert initial_fingerprint(str(earlier[0])) == initial_fingerprint(str(version))
     remote = "ram://models/3"
@@ -169,7 +169,7 @@ def test_the_published_weights_start_a_training_with_other_classes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("inception_resnet_v2", 75), ("nasnet_mobile", 32)])
-def test_an_application_is_exported_scores_the_same_and_can_be_begun_from(name, size, tmp_path, encoded):
+def test_an_exported_application_scores_the_same_and_can_start_a_training(name, size, tmp_path, encoded):
     network = Network(architecture=name, input_size=size)
     model = build(network, num_classes=2, seed=0)
     random = np.random.default_rng(0)
