@@ -37,11 +37,11 @@ def write_set(sources: Sequence[Path], folder: Path, count: int) -> list[bytes]:
     from PIL import Image
 
     from marco_data.contract import build_example
-    from marco_data.name_tables import write_sources
+    from marco_data.name_tables import write_tables
     from marco_data.tfrecord import frame
     from marco_model.labels import CLASSES
 
-    write_sources(folder)
+    write_tables(folder)
     made = [(path.read_bytes(), *Image.open(path).size) for path in sources]
     images = []
     for first in range(0, count, SHARD_IMAGES):

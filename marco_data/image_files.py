@@ -1,6 +1,9 @@
-"""Finds image files and hands over their bytes in a form that TensorFlow decodes: JPEG or PNG."""
+"""Image files of drops: names, files, encoded bytes and headers.
 
-from __future__ import annotations
+`drop_place` and `acquisition` read file names by the imagers' conventions. `find_images` lists the images of folders.
+`encoded_image` returns a file as JPEG or PNG, the formats that TensorFlow decodes. `image_header` reads format and size
+without decoding.
+"""
 
 import datetime
 import io
@@ -12,25 +15,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from marco_model.errors import InputError
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-class DropPlace(NamedTuple):
-    """Where a drop is; an empty string stands for what the file name does not tell."""
+JPEG, PNG = "JPEG", "PNG"
 
-    plate: str = ""
-    well: str = ""
-    drop: str = ""
+ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+"""Endings of image files, matched without regard to case."""
 
+MAX_PIXELS = 50_000_000
+"""Largest image accepted, height times width: ten times the largest imagers', and 150 MB once decoded."""
 
-class Taken(NamedTuple):
-    """When an image was taken: what the file name tells of it, the rest being empty.
-
-    `date`: ISO 8601 without a zone, `2005-09-05T20:32` or `2005-09-05`. `inspection`: the number of the plate's
-    inspection, as written.
-    """
-
-    date: str = ""
-    inspection: str = ""
-
+MAX_BYTES = 256 * 2**20
+"""Largest file accepted."""
 
 _WELL = r"(?P<plate>[^_]+)_(?P<well>(?:[A-Z]|A[A-F])[0-9]{1,2})(?:-(?P<drop>[0-9]+))?"
 _DATED = re.compile(
@@ -40,27 +37,47 @@ _DATED = re.compile(
 )
 _FORMULATRIX = re.compile(_WELL + r"_[^_]+_(?P<inspection>[0-9]+)\.[^.]+", re.IGNORECASE)
 _HWMRI = re.compile(r"(?P<plate>X[0-9]{9})(?P<well>[0-9]{4})(?P<day>[0-9]{8})(?P<time>[0-9]{4})\.[^.]+", re.IGNORECASE)
+_FORMATS = (JPEG, PNG, "TIFF", "BMP")
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
+_JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = 0xDA, 0xD9
+
+
+class DropPlace(NamedTuple):
+    """Where a drop is; a part that the file name does not state is empty."""
+
+    plate: str = ""
+    well: str = ""
+    drop: str = ""
+
+
+class Acquisition(NamedTuple):
+    """When an image was taken; a part that the file name does not state is empty.
+
+    `date`: ISO 8601 without a zone, `2005-09-05T20:32` or `2005-09-05`. `inspection`: the number of the plate's
+    inspection, as written.
+    """
+
+    date: str = ""
+    inspection: str = ""
 
 
 def drop_place(filename: str) -> DropPlace:
     """Returns plate, well and drop of a base name; all empty if no convention fits."""
-    told = _told(filename)
-    return DropPlace(told.get("plate", ""), told.get("well", ""), told.get("drop", ""))
+    parts = _name_parts(filename)
+    return DropPlace(parts.get("plate", ""), parts.get("well", ""), parts.get("drop", ""))
 
 
-def taken(filename: str) -> Taken:
-    """Returns when the image of this base name was taken; all empty if no convention tells."""
-    told = _told(filename)
-    return Taken(_date(told.get("day", ""), told.get("time", "")), told.get("inspection", ""))
+def acquisition(filename: str) -> Acquisition:
+    """Returns when the image of this base name was taken; all empty if no convention fits."""
+    parts = _name_parts(filename)
+    return Acquisition(_date(parts.get("day", ""), parts.get("time", "")), parts.get("inspection", ""))
 
 
-def as_text(path: object) -> str:
-    """Returns a path as text that any file can hold: a byte of a name that is not UTF-8 shows as `\\xf6`."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _told(filename: str) -> dict[str, str]:
-    """What the first convention that fits finds; a date that is none does not count."""
+def _name_parts(filename: str) -> dict[str, str]:
+    """Returns the parts of a name by the first convention that fits; one with an impossible date does not fit."""
     dated = _DATED.fullmatch(filename)
     if dated and not _date(dated["day"], dated["time"] or ""):
         dated = None
@@ -69,7 +86,7 @@ def _told(filename: str) -> dict[str, str]:
 
 
 def _date(day: str, time: str) -> str:
-    """Returns digits of a day and of an hour and minute, or none, as ISO 8601; empty where they are no date."""
+    """Returns the digits of a day and of an hour and minute (may be empty) as ISO 8601; empty for an invalid date."""
     digits = re.sub(r"\D", "", day)
     try:
         if not time:
@@ -80,56 +97,45 @@ def _date(day: str, time: str) -> str:
     return moment.isoformat(timespec="minutes")
 
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-"""Matched without regard to case."""
-
-MAX_PIXELS = 50_000_000
-"""Largest image accepted, height times width: ten times the largest imagers', and 150 MB once decoded."""
-
-MAX_BYTES = 256 * 2**20
-"""Largest file accepted."""
-
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-_PASSED_ON = {b"\xff\xd8\xff": "JPEG", b"\x89PN": "PNG"}
+def as_text(path: object) -> str:
+    """Returns a path as text that any file can hold: a byte of a name that is not UTF-8 shows as `\\xf6`."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the files among `paths`, and the images in folders and their subfolders, each once.
+    """Returns the files among `paths`, and the images in folders and their subfolders, without repeats.
 
-    What a folder holds comes in name order. A file named outright is kept whatever its ending. Hidden files are passed
-    over. Raises InputError for a path that does not exist.
+    The images of a folder come in name order. A file named explicitly is kept whatever its ending. Hidden files are
+    skipped. Raises `InputError` for a path that does not exist.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (child for child in path.rglob("*") if child.suffix.lower() in ENDINGS)
-            found.update(dict.fromkeys(sorted(c for c in inside if not c.name.startswith(".") and c.is_file())))
+            children = (child for child in path.rglob("*") if child.suffix.lower() in ENDINGS)
+            images.update(dict.fromkeys(sorted(c for c in children if not c.name.startswith(".") and c.is_file())))
         elif path.exists():
-            found[path] = None
+            images[path] = None
         else:
             raise InputError(f"no such file or folder: {path}")
-    return list(found)
+    return list(images)
 
 
 def encoded_image(path: str | Path) -> bytes:
     """Returns an image file as JPEG or PNG bytes.
 
-    JPEG and PNG come as they are, their header checked alone; TIFF (first page) and BMP are decoded and re-encoded as
-    PNG without loss, but for 16-bit samples, of which the upper byte is kept, as TensorFlow does with PNG. Grey,
-    palette, CMYK and transparent images become RGB; transparency is dropped. Orientation tags are not applied, as in
-    the published classifier.
+    JPEG and PNG are returned as they are after a check of their header. TIFF (first page) and BMP are re-encoded as PNG
+    without loss, except that of 16-bit samples only the upper byte is kept, as TensorFlow does with PNG. Grey, palette,
+    CMYK and transparent images become RGB; transparency is dropped. Orientation tags are not applied, as in the
+    published classifier.
 
-    Raises InputError, without the path in its message, for what is not such an image or is too large to decode.
+    Raises `InputError`, without the path in its message, for any other file and one too large to decode.
     """
     encoded = _read(Path(path))
     image = _open(encoded)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise InputError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} accepted")
-    if encoded[:3] in _PASSED_ON:
+    if encoded.startswith((_JPEG_START, _PNG_START[:3])):
         return encoded
     return _as_png(image)
 
@@ -147,21 +153,21 @@ def _read(path: Path) -> bytes:
     return encoded
 
 
-def _open(encoded: bytes) -> Image.Image:
-    """Reads the header alone."""
-    from PIL import Image
+def _open(encoded: bytes) -> "Image.Image":
+    """Opens an image; only the header is read."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         return Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"the header states more than the {MAX_PIXELS:,} pixels accepted") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError("not a JPEG, PNG, TIFF or BMP image") from None
-    except Exception as error:  # Pillow's parsers raise what they stumble over: struct.error, SyntaxError, KeyError …
+    except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, SyntaxError, KeyError …
         raise InputError(f"the image header is damaged: {error}") from None
 
 
-def _as_png(image: Image.Image) -> bytes:
+def _as_png(image: "Image.Image") -> bytes:
     try:
         rgb = _eight_bits(image).convert("RGB")
     except InputError:
@@ -173,7 +179,7 @@ def _as_png(image: Image.Image) -> bytes:
     return png.getvalue()
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: "Image.Image") -> "Image.Image":
     import numpy as np
     from PIL import Image
 
@@ -184,17 +190,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-JPEG = "JPEG"
-PNG = "PNG"
-
-_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
-_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-
-
 class ImageHeader(NamedTuple):
-    """Format, `JPEG` or `PNG`, and size in pixels."""
+    """Format (`JPEG` or `PNG`) and size in pixels."""
 
     format: str
     height: int
@@ -202,11 +199,11 @@ class ImageHeader(NamedTuple):
 
 
 def image_header(encoded: bytes) -> ImageHeader:
-    """Reads a JPEG's frame header (ITU T.81, B.2.2) or a PNG's IHDR; raises `ValueError` where there is none."""
+    """Reads a JPEG's frame header (ITU T.81, B.2.2) or a PNG's IHDR; raises `ValueError` if it has neither."""
     if encoded.startswith(_PNG_START) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
         header = ImageHeader(PNG, height, width)
-    elif encoded.startswith(b"\xff\xd8\xff"):
+    elif encoded.startswith(_JPEG_START):
         header = ImageHeader(JPEG, *_jpeg_size(encoded))
     else:
         raise ValueError(f"starts with {encoded[:8].hex(' ') or 'nothing'}")
@@ -223,12 +220,12 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
         marker = encoded[position + 1]
         if marker == 0xFF:
             position += 1
-        elif marker in _WITHOUT_LENGTH:
+        elif marker in _JPEG_WITHOUT_LENGTH:
             position += 2
-        elif marker in _SIZES:
+        elif marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", encoded, position + 5)
             return height, width
-        elif marker in (_START_OF_SCAN, _END_OF_IMAGE):
+        elif marker in (_JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE):
             break
         else:
             position += 2 + struct.unpack_from(">H", encoded, position + 2)[0]

@@ -1,6 +1,4 @@
-"""What is in a set of shards: counts, and a few images of each class."""
-
-from __future__ import annotations
+"""The content of a set of shards: counts, a contact sheet with a few images per class, and the quarantine's reasons."""
 
 import collections
 import csv
@@ -13,23 +11,25 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from marco_data import contract
-from marco_data.name_tables import UNKNOWN, find_raw_labels, find_sources, imager_of
+from marco_data import contract, name_tables, shards
 from marco_data.progress import progress
-from marco_data.shards import File, find_shards, hashed_draw, split_of
 from marco_data.tfrecord import Record, read_records
+from marco_model import store
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
-from marco_model.store import open_raw
 
 QUARANTINE_FILE = "quarantine.csv"
+CELL = 240
+_CAPTION = 34
+_GAP = 8
+_INK, _PAPER, _GREY = (20, 20, 20), (255, 255, 255), (200, 200, 200)
 
 Counts = collections.Counter[tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image for the contact sheet."""
+    """An image of the contact sheet: JPEG or PNG bytes and its captions."""
 
     encoded: bytes
     class_name: str
@@ -39,9 +39,10 @@ class Sample:
 
 @dataclasses.dataclass
 class Inspection:
-    """Counts over a set; each by split (`train`, `eval` or `unknown`) and a name, `samples` by class.
+    """Counts over a set by split (`train`, `eval` or `unknown`) and name; `samples` by class.
 
-    A raw label goes by number, name (empty where the set has no labels-raw.csv) and class.
+    Names: the class; institution and imager; width×height; a raw label's number, name (empty if the set has no
+    labels-raw.csv) and class.
     """
 
     classes: Counts = dataclasses.field(default_factory=collections.Counter)
@@ -62,31 +63,31 @@ def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
     """Reads every record of raw shards or of ExampleGen's output, and decodes none.
 
     `samples` images of each class are kept, drawn by a stable hash of their ids. Records that cannot be read are
-    counted; `marco data ingest` says what is wrong with them. Raises `InputError` where there are no shards.
+    counted; `marco data ingest` says what is wrong with them. Raises `InputError` if there are no shards.
     """
-    shards = find_shards(paths)
-    sources = find_sources(paths, (shard.path for shard in shards))
-    raw_names = find_raw_labels(paths, (shard.path for shard in shards)) or {}
-    found = Inspection(shards=len(shards))
+    files = shards.find_shards(paths)
+    places = [file.path for file in files]
+    sources = name_tables.find_table(name_tables.SOURCES_FILE, paths, places)
+    raw_names = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places) or {}
+    inspection = Inspection(shards=len(files))
     drawn: dict[str, list[tuple[float, int, Sample]]] = {}
-    with progress("reading", len(shards), unit="shards") as advance:
-        for shard in shards:
-            split = _split(shard)
-            for features in _features(shard.path):
+    with progress("reading", len(files), unit="shards") as advance:
+        for place in places:
+            split = shards.split_of(place, default=name_tables.UNKNOWN)
+            for features in _features(place):
                 if features is None:
-                    found.unreadable += 1
+                    inspection.unreadable += 1
                     continue
-                _count(found, split, features, sources)
-                _count_raw_label(found, split, features, raw_names)
+                _count(inspection, split, features, sources, raw_names)
                 if samples:
-                    _draw(drawn, features, sources, samples)
+                    _draw_sample(drawn, features, sources, samples)
             advance(1)
-    found.samples = {name: [sample for *_, sample in sorted(held, reverse=True)] for name, held in drawn.items()}
-    return found
+    inspection.samples = {name: [sample for *_, sample in sorted(heap, reverse=True)] for name, heap in drawn.items()}
+    return inspection
 
 
 def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
-    """Returns a quarantine's entries by reason, most frequent first, or None where `path` holds none.
+    """Returns a quarantine's entries by reason, most frequent first, or None if there is no quarantine at `path`.
 
     `path` is the output of `marco data ingest` or the quarantine itself.
     """
@@ -100,33 +101,20 @@ def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
     return None
 
 
-def _split(shard: File) -> str:
-    try:
-        return split_of(shard.path)
-    except InputError:
-        return UNKNOWN
-
-
 def _features(path: str) -> Iterator[dict[str, Any] | None]:
-    """Yields each record's features, each its first value, or None for a record or rest that cannot be read."""
-    with open_raw(path) as file:
-        for found in read_records(file):
-            if not isinstance(found, Record) or not found.intact:
+    """Yields the first value of each feature of each record; None for a record or rest that cannot be read."""
+    with store.open_raw(path) as file:
+        for record in read_records(file):
+            if not isinstance(record, Record) or not record.intact:
                 yield None
                 continue
             try:
-                feature = contract.parse_example(found.data).features.feature
+                feature = contract.parse_example(record.data).features.feature
             except InputError:
                 yield None
                 continue
-            values = {name: _first(feature[name]) for name in feature}
+            values = {name: next(iter(contract.feature_values(feature[name])[1]), None) for name in feature}
             yield values if {contract.LABEL, contract.ENCODED} <= values.keys() else None
-
-
-def _first(feature: Any) -> Any:
-    kind = feature.WhichOneof("kind")
-    held = getattr(feature, kind).value if kind else ()
-    return held[0] if held else None
 
 
 def _text(features: Mapping[str, Any], name: str) -> str:
@@ -134,18 +122,21 @@ def _text(features: Mapping[str, Any], name: str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _count(found: Inspection, split: str, features: Mapping[str, Any], sources: Mapping[int, str] | None) -> None:
-    institution = _institution(features, sources)
-    imager = _text(features, contract.IMAGER) or imager_of(institution, _text(features, contract.FILENAME))
-    found.classes[split, _class_name(features)] += 1
-    found.imagers[split, institution, imager] += 1
-    found.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
-
-
-def _count_raw_label(found: Inspection, split: str, features: Mapping[str, Any], raw_names: Mapping[int, str]) -> None:
+def _count(
+    inspection: Inspection,
+    split: str,
+    features: Mapping[str, Any],
+    sources: Mapping[int, str] | None,
+    raw_names: Mapping[int, str],
+) -> None:
+    institution, filename = _institution(features, sources), _text(features, contract.FILENAME)
+    imager = _text(features, contract.IMAGER) or name_tables.imager_of(institution, filename)
+    inspection.classes[split, _class_name(features)] += 1
+    inspection.imagers[split, institution, imager] += 1
+    inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
     number = features.get(contract.LABEL_RAW)
     if isinstance(number, int):
-        found.raw_labels[split, str(number), raw_names.get(number, ""), _class_name(features)] += 1
+        inspection.raw_labels[split, str(number), raw_names.get(number, ""), _class_name(features)] += 1
 
 
 def _institution(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> str:
@@ -157,41 +148,31 @@ def _class_name(features: Mapping[str, Any]) -> str:
     return _text(features, contract.LABEL_TEXT) or f"label {features[contract.LABEL]}"
 
 
-def _draw(
+def _draw_sample(
     drawn: dict[str, list[tuple[float, int, Sample]]],
     features: Mapping[str, Any],
     sources: Mapping[int, str] | None,
     samples: int,
 ) -> None:
-    """Keeps the image if its draw is among the lowest of its class; a heap holds the highest of those on top."""
-    held = drawn.setdefault(_class_name(features), [])
+    """Keeps the image if its draw is among the lowest of its class; the heap has the highest of these on top."""
+    class_name, institution = _class_name(features), _institution(features, sources)
+    heap = drawn.setdefault(class_name, [])
     number = features.get(contract.IMAGE_ID)
-    rank = -hashed_draw(f"sample {number}")
-    if len(held) == samples and rank <= held[0][0]:
+    rank = -shards.hashed_draw(f"sample {number}")
+    if len(heap) == samples and rank <= heap[0][0]:
         return
-    sample = Sample(
-        features[contract.ENCODED],
-        _class_name(features),
-        _institution(features, sources),
-        _text(features, contract.FILENAME),
-    )
+    sample = Sample(features[contract.ENCODED], class_name, institution, _text(features, contract.FILENAME))
     entry = (rank, sum(map(len, drawn.values())) if number is None else number, sample)
-    if len(held) < samples:
-        heapq.heappush(held, entry)
+    if len(heap) < samples:
+        heapq.heappush(heap, entry)
     else:
-        heapq.heapreplace(held, entry)
-
-
-CELL = 240
-_CAPTION = 34
-_GAP = 8
-_INK, _PAPER, _GREY = (20, 20, 20), (255, 255, 255), (200, 200, 200)
+        heapq.heapreplace(heap, entry)
 
 
 def contact_sheet(samples: Mapping[str, Sequence[Sample]]) -> Image.Image:
-    """Draws the samples, in a row a class, each with its class, institution and file name; RGB.
+    """Draws the samples, one row per class, each with its class, institution and file name; RGB.
 
-    An image that does not decode is an empty cell that says so.
+    An image that does not decode becomes an empty cell with a note.
     """
     names = sorted(samples, key=lambda name: (CLASSES.index(name) if name in CLASSES else len(CLASSES), name))
     columns = max((len(samples[name]) for name in names), default=1)
@@ -204,11 +185,9 @@ def contact_sheet(samples: Mapping[str, Sequence[Sample]]) -> Image.Image:
 
 
 def write_contact_sheet(path: Path, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """Writes the sheet as PNG, aside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    contact_sheet(samples).save(aside, "PNG")
-    aside.rename(path)
+    """Writes the sheet as PNG, whole or not at all."""
+    with store.whole_file(path, "wb") as file:
+        contact_sheet(samples).save(file, "PNG")
 
 
 def _draw_cell(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
@@ -218,14 +197,14 @@ def _draw_cell(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
         image = Image.open(io.BytesIO(sample.encoded), formats=("JPEG", "PNG")).convert("RGB")
         image.thumbnail((CELL, CELL))
         sheet.paste(image, (left + (CELL - image.width) // 2, top + CELL - image.height))
-    except Exception:  # Pillow's decoders raise what they stumble over
+    except Exception:  # Pillow's decoders raise whatever they meet.
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=_GREY)
         draw.text((left + 8, top + CELL // 2), "does not decode", _INK, font)
     for line, text in enumerate((f"{sample.class_name} · {sample.institution}", sample.filename)):
-        draw.text((left, top + CELL + 2 + 16 * line), _shortened(text, font), _INK, font)
+        draw.text((left, top + CELL + 2 + 16 * line), _shorten(text, font), _INK, font)
 
 
-def _shortened(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
     if font.getlength(text) <= CELL:
         return text
     while text and font.getlength(text + "…") > CELL:

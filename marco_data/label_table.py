@@ -1,9 +1,7 @@
-"""Which image has which label: from a CSV file, or from a folder a label.
+"""Tables of images and their labels, from a CSV file or from one folder per label.
 
-Labels are MARCO's classes, or raw labels of any names, of which a label scheme makes classes later (docs/labels.md).
+Labels are MARCO's classes, or raw labels of any names, which a label scheme maps to classes later (docs/labels.md).
 """
-
-from __future__ import annotations
 
 import csv
 import dataclasses
@@ -11,8 +9,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from marco_data.image_files import find_images
-from marco_data.name_tables import INSTITUTIONS, SOURCES_FILE, TABLE_I, UNKNOWN, parse_sources
+from marco_data import image_files
+from marco_data.name_tables import INSTITUTIONS, SOURCES_FILE, TABLE_I, UNKNOWN, parse_table
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -24,9 +22,9 @@ _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(CLASSES)
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """One image to import: where it is, its id, its class, the source's own label and the institution, by number.
+    """An image to import: its file and id, and its class, raw label and institution as numbers of the table's names.
 
-    Where labels are raw labels, the class is the raw label.
+    With raw labels only, the class is the raw label.
     """
 
     path: Path
@@ -38,7 +36,7 @@ class LabelledImage:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """The images of a set, and the names behind their classes, raw labels and sources."""
+    """The images of a set, and the names of their classes, raw labels and sources by number."""
 
     images: tuple[LabelledImage, ...]
     classes: Mapping[int, str]
@@ -47,21 +45,22 @@ class LabelTable:
 
 
 def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -> LabelTable:
-    """Reads a folder that has one folder a class, or a raw label.
+    """Reads a folder that has one folder per class, or with `raw_labels` per raw label.
 
-    Raises `InputError` where a folder's name is no class, unless they are `raw_labels`.
+    `institution` names the source of all images. Raises `InputError` if a folder's name is not a class, unless
+    `raw_labels`, and if there are no images.
     """
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is no folder; give one that has a folder for each class, or --csv")
+        raise InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
     sources, source = _with_institution(institution)
     children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    classes, numbers = _label_numbers((child.name for child in children), raw_labels)
+    classes, number_of = _label_numbers((child.name for child in children), raw_labels)
     images = []
     for child in children:
-        label = numbers(child.name, f"folder {str(child)!r}")
+        label = number_of(child.name, f"folder {str(child)!r}")
         images += [
             LabelledImage(path, _stable_id(institution, path.relative_to(folder)), label, label, source)
-            for path in find_images([child])
+            for path in image_files.find_images([child])
         ]
     if not images:
         named = "" if raw_labels else f" named {', '.join(CLASSES)}"
@@ -70,11 +69,11 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -
 
 
 def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_labels: bool = False) -> LabelTable:
-    """Reads a CSV with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
+    """Reads a CSV file with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
 
-    Files are looked for below `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
-    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are not looked at. Raises
-    `InputError` with the number of the line for what cannot be understood.
+    Paths are relative to `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
+    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. Raises
+    `InputError` with the number of a line that cannot be used.
     """
     root = root or path.parent
     rows = list(_rows(path))
@@ -82,10 +81,10 @@ def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_la
         table = _from_terf(path, rows, root, institution, raw_labels)
     else:
         sources, source = _with_institution(institution)
-        classes, numbers = _label_numbers((row["label"] for _, row in rows), raw_labels)
+        classes, number_of = _label_numbers((row["label"] for _, row in rows), raw_labels)
         images = []
         for line, row in rows:
-            label = numbers(row["label"], f"{path.name}, line {line}")
+            label = number_of(row["label"], f"{path.name}, line {line}")
             file = root / row["filename"]
             images.append(LabelledImage(file, _stable_id(institution, Path(row["filename"])), label, label, source))
         table = LabelTable(tuple(images), classes, classes, sources)
@@ -94,7 +93,7 @@ def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_la
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields line numbers and cells; the header is checked, cells are stripped, empty lines passed over."""
+    """Yields line numbers and cells; checks the header, strips cells, skips empty lines."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -102,18 +101,18 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     first = text.split("\n", 1)[0]
     reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
     header = [cell.strip().lower() for cell in next(reader, [])]
-    if not any(set(wanted) <= set(header) for wanted in (TERF_HEADER, SIMPLE_HEADER)):
-        wanted = " or ".join(",".join(header) for header in (SIMPLE_HEADER, TERF_HEADER))
-        raise InputError(f"{path.name} has the header {first.strip()!r}; expected {wanted}")
-    found = False
+    if not any(set(names) <= set(header) for names in (TERF_HEADER, SIMPLE_HEADER)):
+        expected = " or ".join(",".join(names) for names in (SIMPLE_HEADER, TERF_HEADER))
+        raise InputError(f"{path.name} has the header {first.strip()!r}; expected {expected}")
+    empty = True
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
             raise InputError(f"{path.name}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
-        found = True
+        empty = False
         yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    if not found:
+    if empty:
         raise InputError(f"{path.name} lists no images")
 
 
@@ -122,31 +121,24 @@ def _from_terf(
 ) -> LabelTable:
     if not only_raw:
         rows = [(line, {**row, "label_raw": row["label_raw"] or UNKNOWN}) for line, row in rows]
-    raw_labels, raw_numbers = _label_numbers((row["label_raw"] for _, row in rows), True)
+    raw_labels, raw_number_of = _label_numbers((row["label_raw"] for _, row in rows), True)
     sources, source = _with_institution(institution)
     by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
     if not institution:
         beside = path.parent / SOURCES_FILE
-        known = parse_sources(beside.read_text(encoding="utf-8"), str(beside)) if beside.exists() else {}
+        known = parse_table(beside.read_text(encoding="utf-8"), str(beside)) if beside.exists() else {}
         by_text = _numbered(set(by_text), {name: number for number, name in (known or TABLE_I).items()})
         sources = {number: known.get(number, f"source {text}" if text.isdigit() else text)
                    for text, number in by_text.items()}  # fmt: skip
     images = []
     for line, row in rows:
         where = f"{path.name}, line {line}"
-        raw = raw_numbers(row["label_raw"], where)
+        raw = raw_number_of(row["label_raw"], where)
         label = raw if only_raw else _terf_class(row, where)
         if not row["image_id"].isdigit():
             raise InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
-        images.append(
-            LabelledImage(
-                root / row["image_path"],
-                int(row["image_id"]),
-                label,
-                raw,
-                by_text[row["source"]],
-            )
-        )
+        file = root / row["image_path"]
+        images.append(LabelledImage(file, int(row["image_id"]), label, raw, by_text[row["source"]]))
     return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(CLASSES)), raw_labels, sources)
 
 
@@ -158,11 +150,11 @@ def _terf_class(row: Mapping[str, str], where: str) -> int:
 
 
 def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, str], Callable[[str, str], int]]:
-    """Returns the names by number, and what gives a text's number, told where it stands."""
+    """Returns the names by number, and a function from a label and its place (for messages) to its number."""
     if not raw_labels:
         return dict(enumerate(CLASSES)), _class_number
     numbers = _numbered(set(texts), {})
-    # A name of digits alone would be taken for the number in labels-raw.csv.
+    # A name of digits only would be read as a number in labels-raw.csv.
     names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
 
     def number(text: str, where: str) -> int:
@@ -174,13 +166,13 @@ def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, st
 
 
 def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
-    """Numbers texts: as they say where all are whole numbers, else known ones as known and the others after these."""
+    """Returns numbers for texts: their values if all are whole numbers, else known ones and new ones after these."""
     if all(text.isdigit() for text in texts):
         return {text: int(text) for text in texts}
     new = sorted(texts - set(known))
     first = max(known.values(), default=-1) + 1
-    numbers = {text: first + place for place, text in enumerate(new)}
-    return {text: known[text] if text in known else numbers[text] for text in texts}
+    numbers = {**known, **{text: first + place for place, text in enumerate(new)}}
+    return {text: numbers[text] for text in texts}
 
 
 def _with_institution(institution: str) -> tuple[dict[int, str], int]:
@@ -204,7 +196,7 @@ def _class_number(text: str, where: str) -> int:
 
 
 def _stable_id(institution: str, name: Path) -> int:
-    """An id of 52 bits (exact in a double) by institution and name alone, so that sets can be joined."""
+    """Returns an id of 52 bits (exact in a double) that depends on institution and name only, so sets can be joined."""
     digest = hashlib.blake2b(f"{institution}\0{name.as_posix()}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 12
 

@@ -1,6 +1,4 @@
-"""One look for all progress: a rich bar on stderr, which turns into plain lines where no terminal is at hand."""
-
-from __future__ import annotations
+"""Progress of long work on stderr: a bar on a terminal, otherwise plain lines."""
 
 import contextlib
 import sys
@@ -10,26 +8,26 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """Yields `advance(n=1, earlier=False)`; off a terminal it prints a line every ten seconds.
+    """Yields `advance(n=1, earlier=False)`, which counts `n` of `total`; off a terminal it prints a line every 10 s.
 
-    Shows done, total and rate, or time left; `earlier` counts what was done before, and not at this rate.
+    A bar shows the time left, a line the rate. `earlier` counts work of an earlier run, which does not enter the rate.
     """
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        import rich.console
+        import rich.progress as bar
 
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeRemainingColumn(),
+            bar.TextColumn("{task.description}"),
+            bar.BarColumn(),
+            bar.MofNCompleteColumn(),
+            bar.TextColumn(unit),
+            bar.TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True)) as bars:
+        with bar.Progress(*columns, console=rich.console.Console(stderr=True)) as bars:
             task = bars.add_task(label, total=total)
             yield lambda n=1, earlier=False: bars.advance(task, n)
         return
-    begun = shown = time.monotonic()
+    start = shown = time.monotonic()
     done = before = 0
 
     def advance(n: int = 1, earlier: bool = False) -> None:
@@ -39,7 +37,7 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
         now = time.monotonic()
         if now - shown >= 10 or done == total:
             shown = now
-            rate = (done - before) / max(now - begun, 1e-9)
+            rate = (done - before) / max(now - start, 1e-9)
             print(f"{label}: {done}/{total} {unit}, {rate:.1f}/s", file=sys.stderr, flush=True)
 
     yield advance

@@ -2,10 +2,8 @@
 
 A frame is a length (uint64), its masked CRC-32C (uint32), the data, and the data's masked CRC-32C, all little-endian
 (TensorFlow, `tensorflow/core/lib/io/record_writer.h`). A shard may be compressed as a whole, with zlib or gzip; this is
-told from its first bytes, never from its name. Offsets are those of the uncompressed stream.
+recognized by its first bytes, never by its name. Offsets are those of the uncompressed stream.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import struct
@@ -29,15 +27,15 @@ REST_REASONS = (BAD_LENGTH, TRUNCATED_SHARD, BAD_COMPRESSION)
 
 
 class Readable(Protocol):
-    """What the reader needs of a stream: up to `size` bytes, fewer only at its end."""
+    """A stream as the reader needs it."""
 
     def read(self, size: int) -> bytes:
-        """Returns the next bytes, none at the end."""
+        """Returns the next `size` bytes, fewer only at the end."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """The data of one frame; `intact` is False where its checksum does not fit."""
+    """The data of one frame; `intact` is False if its checksum does not match."""
 
     index: int
     offset: int
@@ -47,7 +45,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Rest:
-    """What could not be read as frames, from `offset` to the end of the shard; `chunks` yields those bytes once."""
+    """The part of a shard, from `offset` to its end, that cannot be read as frames; `chunks` yields its bytes once."""
 
     index: int
     offset: int
@@ -57,7 +55,7 @@ class Rest:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Returns the CRC-32C of `data`, rotated and offset as TFRecord wants it."""
+    """Returns the CRC-32C of `data`, rotated and offset as TFRecord requires."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -70,9 +68,9 @@ def frame(data: bytes) -> bytes:
 
 
 def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
-    """Yields every record of a shard in order and, where the framing breaks, one `Rest` last.
+    """Yields every record of a shard in order and, if the framing breaks, one `Rest` last.
 
-    `shard` is a seekable binary file, uncompressed, zlib or gzip. Damage never raises. Memory is bounded by the longest
+    `shard` is a seekable binary file: uncompressed, zlib or gzip. Damage never raises. Memory is bounded by the longest
     record; a record over 256 MiB counts as a bad length.
     """
     stream = open_stream(shard)
@@ -108,7 +106,7 @@ def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
 def open_stream(shard: BinaryIO) -> Readable:
     """Returns the shard's uncompressed bytes as a stream.
 
-    A length's low bytes may look like a zlib header, so a valid first length settles it before the magic bytes do.
+    The low bytes of a length may look like a zlib header, so a valid first length is checked before the magic bytes.
     """
     head = shard.read(LENGTH_BYTES)
     shard.seek(0)
@@ -122,7 +120,7 @@ def open_stream(shard: BinaryIO) -> Readable:
 
 
 class Inflated:
-    """A zlib or gzip file as an uncompressed stream; `problem` says why it ended early, and is empty if it did not."""
+    """A zlib or gzip file as an uncompressed stream; `problem` says why it ended early, or is empty."""
 
     def __init__(self, shard: BinaryIO, wbits: int) -> None:
         self._shard = shard
@@ -159,7 +157,7 @@ class Inflated:
         return data
 
     def _next_member(self) -> bool:
-        """Goes on with the next gzip member; padding of zeros is skipped, anything else is a problem."""
+        """Starts the next gzip member; padding of zeros is skipped, anything else is a problem."""
         self._input = self._input.lstrip(b"\0")
         if not self._input:
             return False
@@ -176,7 +174,7 @@ def _length(header: bytes) -> int | None:
     return length if checksum == masked_crc32c(header[:8]) else None
 
 
-def _rest(begun: bytes, stream: Readable) -> Iterator[bytes]:
-    yield begun
+def _rest(beginning: bytes, stream: Readable) -> Iterator[bytes]:
+    yield beginning
     while chunk := stream.read(CHUNK_BYTES):
         yield chunk

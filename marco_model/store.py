@@ -9,6 +9,7 @@ imported when they are needed.
 import base64
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import io
 import os
@@ -152,17 +153,48 @@ def whole_file(path: str | Path, mode: str = "w", *, synced: bool = False) -> It
 def whole_directory(path: str | Path) -> Iterator[Path]:
     """Yields an empty folder that is renamed to `path` when the block ends without an error, and is deleted otherwise.
 
-    Raises `OSError` if `path` is then a folder that is not empty.
+    What killed processes left of earlier attempts at `path` is deleted first. Raises `OSError` if `path` is a folder
+    that is not empty at the end.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_leftovers(path)
     aside = _aside(path)
-    aside.mkdir()
+    # Locked before it gets its name, so that no other process takes it for a leftover.
+    unlocked = aside.with_suffix(".new")
+    unlocked.mkdir()
+    lock = _lock(unlocked)
+    unlocked.rename(aside)
     try:
         yield aside
         aside.replace(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _delete_leftovers(path: Path) -> None:
+    """Deletes the folders of earlier `whole_directory(path)` blocks whose processes are gone."""
+    leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{12}\.partial")
+    for folder in path.parent.iterdir():
+        if leftover.fullmatch(folder.name) and folder.is_dir() and (lock := _lock(folder)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder while the process lives; returns the descriptor, or None if it is locked or cannot be locked."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def sync(path: Path) -> None:

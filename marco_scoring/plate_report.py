@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from marco_data.image_files import DropPlace, Taken, as_text, drop_place, encoded_image, taken
+from marco_data.image_files import Acquisition, DropPlace, acquisition, as_text, drop_place, encoded_image
 from marco_data.progress import progress
 from marco_model.calibration import calibrate
 from marco_scoring.plates import (
@@ -177,7 +177,7 @@ class Placed:
 
     image: ScoredImage
     place: DropPlace
-    taken: Taken
+    taken: Acquisition
     hit: bool
     position: Position | None = None
     plate: int | None = None
@@ -217,7 +217,7 @@ def place_images(images: Sequence[ScoredImage], crystals: Sequence[int]) -> tupl
 def _placed(image: ScoredImage, crystals: Sequence[int]) -> Placed:
     place = drop_place(image.path.name)
     hit = int(image.scores.argmax()) in crystals
-    return Placed(image, place, taken(image.path.name), hit, position(place.well))
+    return Placed(image, place, acquisition(image.path.name), hit, position(place.well))
 
 
 def _drop(one: Placed) -> tuple[Position | None, str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marco_data.image_files import Taken
+from marco_data.image_files import Acquisition
 from marco_model.errors import InputError
 
 
@@ -115,7 +115,7 @@ class TimePoint(NamedTuple):
     since: str
 
 
-def time_points(images: Sequence[tuple[Hashable, Taken]]) -> tuple[list[TimePoint], list[int]]:
+def time_points(images: Sequence[tuple[Hashable, Acquisition]]) -> tuple[list[TimePoint], list[int]]:
     """Puts the images of one plate, each (drop, when taken), into time points, in the order of time.
 
     Returns the time points and, for each image, the index of its own. Images without date or inspection number come
@@ -154,7 +154,7 @@ def new_hits(hits: Sequence[tuple[Hashable, int, bool]], last: int) -> list[bool
     return [last > 0 and hit and when == last and drop not in before for drop, when, hit in hits]
 
 
-def _number(when: Taken) -> int:
+def _number(when: Acquisition) -> int:
     return int(when.inspection) if when.inspection else -1
 
 

@@ -16,7 +16,7 @@ from components.machines import check as check_machines
 from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Tuning
 from components.trainer.jobset import jobs
 from components.vertex.options import Endpoint, Vertex
-from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_raw_labels
+from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_table
 from marco_data.shards import find_shards
 from marco_model.errors import InputError
 from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme, raw_scheme, with_entries
@@ -128,7 +128,7 @@ def label_scheme(labels: Labels, source: str) -> LabelScheme:
         return scheme
     mend = "list labels.classes, which needs no file while the pipeline is made"
     try:
-        raw_labels = find_raw_labels([source], (shard.path for shard in find_shards([source])))
+        raw_labels = find_table(RAW_LABELS_FILE, [source], (shard.path for shard in find_shards([source])))
     except InputError as error:
         raise InputError(f"labels.scheme raw takes its classes from {RAW_LABELS_FILE}: {error}; or {mend}") from error
     if raw_labels is None:

@@ -1,10 +1,9 @@
-"""One record of the MARCO contract: is it whole, consistent and decodable?
+"""Checks of one record of the MARCO contract: is it complete, consistent and decodable? And its class.
 
-The checks run from cheap to dear, and an image is decoded only once its header was found sane. The decoder is
-training's own, so that whatever training could not read is found here.
+The checks run from cheap to expensive, and an image is decoded only if its header is plausible. The decoder is
+training's own, so every image that training could not read is found here. `check_record` also assigns the class of the
+label scheme or of the overlay.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -13,31 +12,40 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.settings import BY_HASH, IngestOptions
-from marco_data import contract
-from marco_data.contract import decoded_shape
+from marco_data import contract, name_tables, shards
 from marco_data.image_files import JPEG, PNG, image_header
-from marco_data.name_tables import imager_of
 from marco_data.overlay import Answer
-from marco_data.shards import hashed_split
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES, LabelScheme
 
 
-class Overlaid(NamedTuple):
-    """What an overlay did to a record: its class without the overlay, and with it, empty where it is left out."""
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tables beside the shards: institutions and raw labels by number, None if the set has none, and the overlay.
+
+    Without `sources` every number is valid and the institution is called `source N`. `overlay`: answers by image id.
+    """
+
+    sources: Mapping[int, str] | None = None
+    raw_labels: Mapping[int, str] | None = None
+    overlay: Mapping[int, Answer] = dataclasses.field(default_factory=dict)
+
+
+class OverlayEffect(NamedTuple):
+    """The effect of an overlay on a record: its class without it, and with it (empty if the record is left out)."""
 
     image_id: int
-    given: str
-    became: str
+    old_class: str
+    new_class: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
     """A sound record. `suffix` appended to `data` adds `institution` and `imager`; `split` is empty if by shard.
 
-    Serialized protocol buffers that are joined are merged when parsed, so that the record itself need not be written
-    anew, and its original bytes are still at hand should it prove a duplicate. Only a record to which the label scheme
-    gives another class, or that an overlay names, is written anew: it is `relabelled`.
+    Concatenated protocol buffers are merged when parsed. So the record keeps its bytes, in case it turns out to be a
+    duplicate. Only a record whose class the label scheme changes, or that an overlay names, is serialized again: it is
+    `relabelled`.
     """
 
     image_id: int
@@ -46,12 +54,12 @@ class Accepted:
     data: bytes
     suffix: bytes
     relabelled: bool
-    overlaid: Overlaid | None = None
+    overlay_effect: OverlayEffect | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """A record for the quarantine; `image_id` is empty where it could not be read."""
+    """A record for the quarantine; `image_id` is empty if it could not be read."""
 
     image_id: str
     reason: str
@@ -60,28 +68,27 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """A record that the label scheme leaves out on purpose, because of `label`; it is not looked at any further."""
+    """A record that the label scheme leaves out on purpose, because of `label`; it is not checked further."""
 
     label: str
-    overlaid: Overlaid | None = None
+    overlay_effect: OverlayEffect | None = None
 
 
 Verdict = Accepted | Rejected | LeftOut
-
 
 _GIVEN = ((contract.LABEL, contract.GIVEN_LABEL), (contract.LABEL_TEXT, contract.GIVEN_TEXT))
 _OVERLAY = (contract.OVERLAY_LABEL, contract.OVERLAY_RATER, contract.OVERLAY_DATE)
 
 
-def relabelled(data: bytes, label: int, text: str, answer: Answer | None = None) -> bytes:
-    """Returns a serialized record with class `label`, named `text`; the ones it had become `image/given/…`.
+def relabel(data: bytes, label: int, text: str, answer: Answer | None = None) -> bytes:
+    """Returns a serialized record with class `label`, named `text`; the original ones become `image/given/…`.
 
-    `answer` is what an overlay says of it, kept as `image/overlay/…`.
+    `answer` is the overlay's answer for it, kept as `image/overlay/…`.
     """
     example = contract.parse_example(data)
     feature = example.features.feature
-    for name, given in _GIVEN:
-        feature[given].CopyFrom(feature[name])
+    for name, original in _GIVEN:
+        feature[original].CopyFrom(feature[name])
     feature[contract.LABEL].int64_list.value[:] = [label]
     feature[contract.LABEL_TEXT].bytes_list.value[:] = [text.encode()]
     if answer:
@@ -90,29 +97,17 @@ def relabelled(data: bytes, label: int, text: str, answer: Answer | None = None)
     return bytes(example.SerializeToString(deterministic=True))
 
 
-def as_given(data: bytes) -> bytes:
-    """Returns what `relabelled` was given: the same features, though perhaps in another order."""
+def restore_label(data: bytes) -> bytes:
+    """Reverses `relabel`: returns the same features as before, though perhaps in another order."""
     example = contract.parse_example(data)
     feature = example.features.feature
-    for name, given in _GIVEN:
-        feature[name].CopyFrom(feature[given])
-        del feature[given]
+    for name, original in _GIVEN:
+        feature[name].CopyFrom(feature[original])
+        del feature[original]
     for name in _OVERLAY:
         if name in feature:
             del feature[name]
     return bytes(example.SerializeToString(deterministic=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """The tables beside the shards: institutions and raw labels by number; None where the set has none.
-
-    Without `sources` every number is fine and the institution is called `source N`. `overlay`: answers by image id.
-    """
-
-    sources: Mapping[int, str] | None = None
-    raw_labels: Mapping[int, str] | None = None
-    overlay: Mapping[int, Answer] = dataclasses.field(default_factory=dict)
 
 
 class _Flaw(Exception):
@@ -122,42 +117,39 @@ class _Flaw(Exception):
         self.detail = detail
 
 
-def check_record(data: bytes, names: Names, options: IngestOptions) -> Verdict:
-    """Checks one serialized `tf.train.Example` and gives it the class of the label scheme, or of the overlay.
+def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict:
+    """Checks one serialized `tf.train.Example` and assigns the class of the label scheme, or of the overlay.
 
-    The scheme looks up what the overlay says of an image in the place of the record's own label.
-    Never raises for what is in `data`.
+    For an image of the overlay, the scheme looks up the answer instead of the record's own label. Never raises for any
+    content of `data`.
     """
     scheme = options.label_scheme
     features: dict[str, Any] = {}
     try:
         features.update(_features(data))
-        label = given = _given_label(features, scheme, names.raw_labels)
-        answer = names.overlay.get(features[contract.IMAGE_ID])
+        image_id, filename = features[contract.IMAGE_ID], _text(features, contract.FILENAME)
+        label = own_label = _own_label(features, scheme, tables.raw_labels)
+        answer = tables.overlay.get(image_id)
         if answer:
             label = _Label(answer.label, None, f"{answer.label} of the overlay")
         index = _class_index(scheme, label)
-        overlaid = _overlaid(features[contract.IMAGE_ID], scheme, given, index) if answer else None
+        effect = _overlay_effect(image_id, scheme, own_label, index) if answer else None
         if index is None:
-            return LeftOut(label.told, overlaid)
-        institution = _institution(features[contract.SOURCE], names.sources)
+            return LeftOut(label.title, effect)
+        institution = _institution(features[contract.SOURCE], tables.sources)
         _check_image(features, options.max_pixels)
     except _Flaw as flaw:
         return Rejected(_image_id(data), flaw.reason, flaw.detail)
-    image_id, filename = features[contract.IMAGE_ID], features[contract.FILENAME].decode("utf-8", "replace")
-    wanted = index, scheme.classes[index]
-    changed = bool(answer) or wanted != (
-        features[contract.LABEL],
-        features[contract.LABEL_TEXT].decode("utf-8", "replace"),
-    )
+    new_label = index, scheme.classes[index]
+    changed = bool(answer) or new_label != (features[contract.LABEL], _text(features, contract.LABEL_TEXT))
     return Accepted(
         image_id=image_id,
         digest=hashlib.sha256(features[contract.ENCODED]).digest()[:16],
-        split=hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
-        data=relabelled(data, *wanted, answer) if changed else data,
+        split=shards.hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
+        data=relabel(data, *new_label, answer) if changed else data,
         relabelled=changed,
-        suffix=_suffix(institution, imager_of(institution, filename, options.imager_rules)),
-        overlaid=overlaid,
+        suffix=_suffix(institution, name_tables.imager_of(institution, filename, options.imager_rules)),
+        overlay_effect=effect,
     )
 
 
@@ -169,15 +161,18 @@ def _features(data: bytes) -> dict[str, Any]:
         for name in names:
             if name not in feature:
                 raise _Flaw(contract.MISSING_FEATURE, f"{name} is absent")
-            held = feature[name]
-            found = held.WhichOneof("kind")
-            entries = getattr(held, found).value if found else ()
+            actual, entries = contract.feature_values(feature[name])
             if not entries:
                 raise _Flaw(contract.MISSING_FEATURE, f"{name} is empty")
-            if found != kind or len(entries) != 1:
-                raise _Flaw(contract.MALFORMED_FEATURE, f"{name} has {len(entries)} in {found}, expected one in {kind}")
+            if actual != kind or len(entries) != 1:
+                detail = f"{name} has {len(entries)} in {actual}, expected one in {kind}"
+                raise _Flaw(contract.MALFORMED_FEATURE, detail)
             values[name] = entries[0]
     return values
+
+
+def _text(features: Mapping[str, Any], name: str) -> str:
+    return str(features[name].decode("utf-8", "replace"))
 
 
 def _parse(data: bytes) -> Any:
@@ -188,25 +183,25 @@ def _parse(data: bytes) -> Any:
 
 
 def _image_id(data: bytes) -> str:
-    """The record's image id as text, or nothing where there is not exactly one."""
+    """Returns the record's image id as text, empty unless there is exactly one."""
     try:
         feature = _parse(data).features.feature
     except _Flaw:
         return ""
-    held = feature[contract.IMAGE_ID].int64_list.value
-    return str(held[0]) if len(held) == 1 else ""
+    numbers = feature[contract.IMAGE_ID].int64_list.value
+    return str(numbers[0]) if len(numbers) == 1 else ""
 
 
 class _Label(NamedTuple):
-    """A label as a scheme looks it up, and as people are told of it."""
+    """A label as a scheme looks it up; `title` is for messages."""
 
     name: str | None
     number: int | None
-    told: str
+    title: str
 
 
-def _given_label(features: Mapping[str, Any], scheme: LabelScheme, raw_labels: Mapping[int, str] | None) -> _Label:
-    """Returns the label that the scheme takes the class from; the record's own class is checked only if it is that."""
+def _own_label(features: Mapping[str, Any], scheme: LabelScheme, raw_labels: Mapping[int, str] | None) -> _Label:
+    """Returns the label that the scheme looks up: the raw label, or the record's class, which is checked only then."""
     if scheme.source == "raw":
         number = features[contract.LABEL_RAW]
         name = (raw_labels or {}).get(number)
@@ -214,7 +209,7 @@ def _given_label(features: Mapping[str, Any], scheme: LabelScheme, raw_labels: M
     label = features[contract.LABEL]
     if not 0 <= label < len(CLASSES):
         raise _Flaw(contract.UNKNOWN_LABEL, f"label {label}, expected 0 to {len(CLASSES) - 1}")
-    text = features[contract.LABEL_TEXT].decode("utf-8", "replace")
+    text = _text(features, contract.LABEL_TEXT)
     if text.casefold() != CLASSES[label].casefold():
         raise _Flaw(contract.LABEL_TEXT_MISMATCH, f"label {label} is {CLASSES[label]}, the text says {text!r}")
     return _Label(CLASSES[label], None, CLASSES[label])
@@ -224,21 +219,21 @@ def _class_index(scheme: LabelScheme, label: _Label) -> int | None:
     try:
         return scheme.index_of(label.name, label.number)
     except KeyError:
-        raise _Flaw(contract.UNMAPPED_LABEL, f"{label.told} has no entry") from None
+        raise _Flaw(contract.UNMAPPED_LABEL, f"{label.title} has no entry") from None
 
 
-def _overlaid(image_id: int, scheme: LabelScheme, given: _Label, index: int | None) -> Overlaid:
+def _overlay_effect(image_id: int, scheme: LabelScheme, own_label: _Label, index: int | None) -> OverlayEffect:
     try:
-        before = scheme.index_of(given.name, given.number)
+        before = scheme.index_of(own_label.name, own_label.number)
     except KeyError:
         before = None
-    was = given.told if before is None else scheme.classes[before]
-    return Overlaid(image_id, was, "" if index is None else scheme.classes[index])
+    old_class = own_label.title if before is None else scheme.classes[before]
+    return OverlayEffect(image_id, old_class, "" if index is None else scheme.classes[index])
 
 
 def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
-    stated = features[contract.FORMAT].decode("utf-8", "replace").upper().replace("JPG", JPEG)
-    colorspace, channels = features[contract.COLORSPACE].decode("utf-8", "replace"), features[contract.CHANNELS]
+    stated = _text(features, contract.FORMAT).upper().replace("JPG", JPEG)
+    colorspace, channels = _text(features, contract.COLORSPACE), features[contract.CHANNELS]
     if stated not in (JPEG, PNG) or colorspace.upper() != "RGB" or channels != 3:
         raise _Flaw(contract.UNSUPPORTED_FORMAT, f"format {stated!r}, colorspace {colorspace!r}, channels {channels}")
     encoded = features[contract.ENCODED]
@@ -255,7 +250,7 @@ def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
         stated_size = f"{features[contract.WIDTH]}x{features[contract.HEIGHT]}"
         raise _Flaw(contract.SIZE_MISMATCH, f"stated {stated_size}, found {size}")
     try:
-        shape = decoded_shape(encoded)
+        shape = contract.decoded_shape(encoded)
     except InputError as error:
         raise _Flaw(contract.UNDECODABLE_IMAGE, str(error)) from error
     if shape != (header.height, header.width, 3):
@@ -272,9 +267,7 @@ def _institution(source: int, sources: Mapping[int, str] | None) -> str:
 
 @functools.cache
 def _suffix(institution: str, imager: str) -> bytes:
-    import tensorflow as tf
-
-    example = tf.train.Example()
+    example = contract.new_example()
     example.features.feature[contract.INSTITUTION].bytes_list.value.append(institution.encode())
     example.features.feature[contract.IMAGER].bytes_list.value.append(imager.encode())
-    return example.SerializeToString(deterministic=True)
+    return bytes(example.SerializeToString(deterministic=True))

@@ -1,6 +1,8 @@
-"""Files of an ingest, on any file system that Beam knows, written aside and renamed."""
+"""The output files of an ingest, on this machine, on `gs://` or on another store that Beam knows.
 
-from __future__ import annotations
+A `Writer` is open while records are processed and its file appears when it is closed. Whole files are read and written
+with `marco_model.store`; here are the operations on files and folders that it does not have.
+"""
 
 import contextlib
 import functools
@@ -8,80 +10,74 @@ import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import IO, Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from marco_data.tfrecord import GZIP_WBITS, frame
-from marco_model.store import SCHEME, copy_objects, create_object, delete_objects, exists, objects_below, reaching
-
-_BUFFER_BYTES = 1 << 22
-
-
-def write_bytes(path: str, data: bytes) -> None:
-    """Writes a whole file."""
-    writer = Writer(path)
-    writer.write(data)
-    writer.close()
+from marco_model import store
 
 
 def join(*parts: str) -> str:
-    """Joins path parts as the file system of the first wants it."""
-    return FileSystems.join(*parts)
+    """Joins parts of a path or URI."""
+    return str(FileSystems.join(*parts))
 
 
 def rename(pairs: Sequence[tuple[str, str]]) -> None:
-    """Renames files, replacing what is there."""
-    if pairs and pairs[0][0].startswith(SCHEME):
-        copy_objects(pairs)
-        delete_objects([source for source, _ in pairs])
+    """Renames files; existing ones are replaced."""
+    if pairs and store.is_object(pairs[0][0]):
+        store.copy_objects(pairs)
+        store.delete_objects([source for source, _ in pairs])
     elif pairs:
         FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a folder and all in it; none there is fine."""
-    if path.startswith(SCHEME):
-        delete_objects(objects_below(path))
-    elif exists(path):
+    """Deletes a folder with its content; a folder that does not exist is fine."""
+    if store.is_object(path):
+        store.delete_objects(store.objects_below(path))
+    elif store.exists(path):
         FileSystems.delete([path])
 
 
 def copy_folder(source: str, target: str) -> None:
-    """Copies the files of a folder that has no folders; none there is fine."""
-    if source.startswith(SCHEME):
-        found = objects_below(source)
-        copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in found])
+    """Copies the files of a folder without subfolders; a folder that does not exist is fine."""
+    if store.is_object(source):
+        store.copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in store.objects_below(source)])
         return
-    found = [entry.path for result in FileSystems.match([join(source, "*")]) for entry in result.metadata_list]
-    if found:
+    paths = [entry.path for result in FileSystems.match([join(source, "*")]) for entry in result.metadata_list]
+    if paths:
         make_folder(target)
-        FileSystems.copy(found, [join(target, path.rsplit("/", 1)[1]) for path in found])
+        FileSystems.copy(paths, [join(target, path.rsplit("/", 1)[1]) for path in paths])
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder, where the file system has such a thing."""
-    if not path.startswith(SCHEME) and not exists(path):
+    """Makes a folder if the store has folders and this one does not exist."""
+    if not store.is_object(path) and not store.exists(path):
         FileSystems.mkdirs(path)
 
 
 class Writer:
-    """A file that appears under its name only when closed; a second attempt at it replaces the first.
+    """A file that appears under its name only when closed; a second attempt replaces it.
 
-    An object of a bucket does so by itself, other files are written aside and renamed.
+    On `gs://` the service ensures that. A local file is a `store.whole_file`; on other stores it is renamed at the end.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._reaching: Callable[[], AbstractContextManager[None]]
-        if path.startswith(SCHEME):
-            self._aside = path
-            self._file = create_object(path)
-            self._reaching = functools.partial(reaching, path)
+        self._stack = contextlib.ExitStack()
+        self._file: IO[Any]
+        self._aside = ""
+        self._reaching: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        if store.is_object(path):
+            self._file = store.create_object(path)
+            self._reaching = functools.partial(store.reaching, path)
+        elif not store.is_remote(path):
+            self._file = self._stack.enter_context(store.whole_file(path, "wb"))
         else:
-            self._aside = f"{path}.{uuid.uuid4().hex}.part"
+            self._aside = f"{path}.{uuid.uuid4().hex}.partial"
             self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
-            self._reaching = contextlib.nullcontext
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
@@ -89,17 +85,18 @@ class Writer:
             self._file.write(data)
 
     def close(self) -> None:
-        """Ends the file and gives it its name."""
+        """Completes the file, which then appears."""
         with self._reaching():
             self._file.close()
-        if self._aside != self._path:
+        self._stack.close()
+        if self._aside:
             rename([(self._aside, self._path)])
 
 
 class RecordWriter(Writer):
     """A gzip TFRecord file.
 
-    Level 0, since JPEG and PNG don't get smaller: it costs a copy, where level 6 costs as much time as decoding.
+    Level 0, since JPEG and PNG do not get smaller: it costs a copy, while level 6 costs as much time as decoding.
     """
 
     def __init__(self, path: str) -> None:
@@ -109,12 +106,12 @@ class RecordWriter(Writer):
         self.record_bytes = 0
 
     def write_record(self, data: bytes) -> None:
-        """Appends one record."""
+        """Appends a record."""
         self.write(self._deflater.compress(frame(data)))
         self.records += 1
         self.record_bytes += len(data)
 
     def close(self) -> None:
-        """Ends the file and gives it its name."""
+        """Completes the file, which then appears."""
         self.write(self._deflater.flush())
         super().close()

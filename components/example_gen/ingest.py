@@ -1,9 +1,8 @@
-"""The whole ingest on Beam: stage every unit, find duplicates by key, settle, then publish in one go.
+"""The whole ingest on Beam: stage every unit, find duplicates by key, settle the units, publish everything at once.
 
-Nothing here knows TFX: `marco data ingest` runs it alone, the pipeline's executor with its own Beam pipeline.
+Nothing here knows TFX: `marco data ingest` runs it alone (`ingest_to_folder`), the pipeline's executor with its own
+Beam pipeline (`ingest`).
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -16,17 +15,17 @@ from typing import Any
 
 import apache_beam as beam
 
-from components.example_gen import files
-from components.example_gen.checks import Names
-from components.example_gen.publishing import SUMMARY_FILE, publish, settle
-from components.example_gen.staging import Loser, Staged, Unit, foremost, keys, losers, plan_units, stage
+from components.example_gen import files, publishing, staging
+from components.example_gen.checks import Tables
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
-from marco_data.name_tables import RAW_LABELS_FILE as LABELS_RAW
-from marco_data.name_tables import find_raw_labels, find_sources
-from marco_data.overlay import check_labels, read_overlay
+from marco_data import name_tables, overlay, shards
 from marco_data.progress import progress
-from marco_data.shards import File, find_shards
+from marco_model import store
 from marco_model.errors import InputError, expected_errors
+
+EXAMPLES, QUARANTINE = "examples", "quarantine"
+_STAGING = "staging"
+_MEGABYTE = 1_000_000
 
 
 def ingest(
@@ -36,98 +35,98 @@ def ingest(
     options: IngestOptions | None = None,
     make_pipeline: Callable[[], beam.Pipeline] | None = None,
 ) -> dict[str, Any]:
-    """Reads shards, writes `Split-train`, `Split-eval` below `examples` and what failed below `quarantine`.
+    """Reads shards, writes `Split-train` and `Split-eval` below `examples` and rejected records below `quarantine`.
 
     Args:
-        paths: files, folders or globs of shards, local or `gs://`; `sources.csv` and `labels-raw.csv` are looked for
+        paths: files, folders or globs of shards, local or `gs://`; `sources.csv` and `labels-raw.csv` are searched for
             in the folders given, the shards' own and those above them.
-        examples: folder of the output, without files; it holds nothing until all is done.
-        quarantine: folder of what failed.
+        examples: folder of the output, without files; it holds only staged files until everything is done.
+        quarantine: folder of the rejected records.
         options: see `IngestOptions`.
         make_pipeline: returns the Beam pipeline to run on; the local runner by default.
 
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
-        `left_out_labels` (label → count), `splits` (split → count), `shards`, `empty_shards`, `sources` (whether a
-        sources.csv was found), and what the overlay did (`OverlayTrace.counts`).
+        `left_out_labels` (label → count), `splits` (split → count), `shards`, `empty_shards`, `sources` (whether there
+        is a sources.csv), and the effect of the overlay (`OverlayTrace.counts`).
 
     Raises:
-        InputError: no shards, an unknown split, a broken sources.csv or overlay, no labels-raw.csv where the label
-            scheme needs it, or more quarantined than `max_quarantined`; in that case the quarantine is there and the
-            examples are not.
+        InputError: no shards, an unknown split, an invalid sources.csv or overlay, no labels-raw.csv although the label
+            scheme needs it, or more quarantined than `max_quarantined`; in that case the quarantine is written and
+            the examples are not.
         ClusterError: the service of a bucket fails.
     """
     options = options or IngestOptions()
-    shards = find_shards(paths)
-    units = plan_units(shards, options)
-    names = _names(paths, shards, options)
-    staging = files.join(examples, "staging")
-    files.delete_tree(staging)
-    shard_names = tuple(file.name for file in shards)
+    shard_files = shards.find_shards(paths)
+    units = staging.plan_units(shard_files, options)
+    tables = _find_tables(paths, shard_files, options)
+    folder = files.join(examples, _STAGING)
+    files.delete_tree(folder)
+    shard_names = tuple(file.name for file in shard_files)
     pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
     with expected_errors(), pipeline:
         (
             pipeline
             | "Units" >> beam.Create(units)
             | "Spread" >> beam.Reshuffle()
-            | "Stage" >> beam.ParDo(_Stage(staging, names, options))
-            | "Keys" >> beam.FlatMap(keys)
+            | "Stage" >> beam.ParDo(_Stage(folder, tables, options))
+            | "Keys" >> beam.FlatMap(staging.duplicate_keys)
             | "ByKey" >> beam.GroupByKey()
-            | "Losers" >> beam.FlatMap(_losers_by_unit, shard_names)
+            | "Duplicates" >> beam.FlatMap(_duplicates_by_unit, shard_names)
             | "ByUnit" >> beam.GroupByKey()
-            | "Settle" >> beam.Map(_settle_unit, staging, shard_names)
+            | "Settle" >> beam.Map(_settle_unit, folder, shard_names)
         )
     numbers = [unit.number for unit in units]
-    summary = publish(staging, numbers, examples, quarantine, options.max_quarantined, names.overlay)
-    return {**summary, "shards": len(shards), "sources": names.sources is not None}
+    summary = publishing.publish(folder, numbers, examples, quarantine, options.max_quarantined, tables.overlay)
+    return {**summary, "shards": len(shard_files), "sources": tables.sources is not None}
 
 
-def _names(paths: Sequence[str], shards: Sequence[File], options: IngestOptions) -> Names:
-    """Finds the tables beside the shards; that of the raw labels only where the label scheme asks for them."""
-    files = [file.path for file in shards]
-    raw_labels = find_raw_labels(paths, files) if options.label_scheme.source == "raw" else None
+def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], options: IngestOptions) -> Tables:
+    """Reads the overlay and the tables beside the shards; that of the raw labels only if the label scheme uses it."""
+    places = [file.path for file in shard_files]
+    raw_labels = None
+    if options.label_scheme.source == "raw":
+        raw_labels = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places)
     if raw_labels is None and options.label_scheme.goes_by_names:
         raise InputError(
             f"the label scheme {options.label_scheme.name!r} goes by the names of raw labels, and there is no "
-            f"{LABELS_RAW} at {paths[0]!r} or beside the shards; put it there, or map the labels by their numbers"
+            f"{name_tables.RAW_LABELS_FILE} at {paths[0]!r} or beside the shards; put it there, or map the labels by "
+            "their numbers"
         )
-    overlay = read_overlay(options.overlay) if options.overlay else {}
-    check_labels(overlay, options.label_scheme)
-    return Names(find_sources(paths, files), raw_labels, overlay)
+    answers = overlay.read_overlay(options.overlay) if options.overlay else {}
+    overlay.check_labels(answers, options.label_scheme)
+    return Tables(name_tables.find_table(name_tables.SOURCES_FILE, paths, places), raw_labels, answers)
 
 
 class _Stage(beam.DoFn):
-    """`stage` in a Beam worker."""
+    """`staging.stage` in a Beam worker."""
 
-    def __init__(self, staging: str, names: Names, options: IngestOptions) -> None:
-        self._staging = staging
-        self._names = names
+    def __init__(self, folder: str, tables: Tables, options: IngestOptions) -> None:
+        self._folder = folder
+        self._tables = tables
         self._options = options
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(self._options.threads)
 
-    def process(self, unit: Unit) -> Iterator[Staged]:
+    def process(self, unit: staging.Unit) -> Iterator[staging.StagedRecord]:
         """Stages a unit."""
-        yield from stage(unit, self._staging, self._names, self._options, self._pool)
+        yield from staging.stage(unit, self._folder, self._tables, self._options, self._pool)
 
     def teardown(self) -> None:
         self._pool.shutdown()
 
 
-def _losers_by_unit(group: tuple[bytes, Iterable[Staged]], names: Sequence[str]) -> Iterator[tuple[int, Loser]]:
-    for loser in losers(*group, names):
-        yield loser.place.unit, loser
+def _duplicates_by_unit(
+    group: tuple[bytes, Iterable[staging.StagedRecord]], shard_names: Sequence[str]
+) -> Iterator[tuple[int, staging.Duplicate]]:
+    for duplicate in staging.find_duplicates(*group, shard_names):
+        yield duplicate.place.unit, duplicate
 
 
-def _settle_unit(group: tuple[int, Iterable[Loser]], staging: str, names: Sequence[str]) -> None:
-    unit, found = group
-    settle(staging, unit, foremost(found), names)
-
-
-EXAMPLES = "examples"
-QUARANTINE = "quarantine"
-_MEGABYTE = 1_000_000
+def _settle_unit(group: tuple[int, Iterable[staging.Duplicate]], folder: str, shard_names: Sequence[str]) -> None:
+    unit, duplicates = group
+    publishing.settle(folder, unit, staging.merge_reasons(duplicates), shard_names)
 
 
 def ingest_to_folder(
@@ -135,42 +134,34 @@ def ingest_to_folder(
 ) -> dict[str, Any]:
     """Writes `examples/`, `quarantine/` and `summary.json` below `output`; returns the summary.
 
-    `output` must be new, empty, or what a killed ingest left. Raises `InputError` as `ingest` does.
+    `output` must be new, empty, or the rest of a killed ingest. Raises `InputError` as `ingest` does.
     """
-    shards = find_shards(paths)
-    _make_room(output)
-    examples = output / EXAMPLES
-    with _shown(examples, sum(file.size for file in shards)):
-        summary = ingest(
-            paths, str(examples), str(output / QUARANTINE), options, lambda: beam.Pipeline(argv=list(beam_args))
-        )
-    aside = output / f"{SUMMARY_FILE}.part"
-    aside.write_text(json.dumps(summary, indent=2) + "\n")
-    aside.rename(output / SUMMARY_FILE)
+    shard_files = shards.find_shards(paths)
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if output.exists() and (not output.is_dir() or names - {EXAMPLES, QUARANTINE}):
+        raise InputError(f"{str(output)!r} is not empty; give a new folder, or remove what it holds")
+    for name in names:
+        shutil.rmtree(output / name)
+    examples, quarantine = output / EXAMPLES, output / QUARANTINE
+    with _staging_progress(examples / _STAGING, sum(file.size for file in shard_files)):
+        summary = ingest(paths, str(examples), str(quarantine), options, lambda: beam.Pipeline(argv=list(beam_args)))
+    with store.whole_file(output / publishing.SUMMARY_FILE) as file:
+        file.write(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
-def _make_room(output: Path) -> None:
-    held = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    if output.exists() and (not output.is_dir() or held - {EXAMPLES, QUARANTINE}):
-        raise InputError(f"{str(output)!r} is not empty; give a new folder, or remove what it holds")
-    output.mkdir(parents=True, exist_ok=True)
-    for name in held:
-        shutil.rmtree(output / name)
-
-
 @contextlib.contextmanager
-def _shown(examples: Path, total: int) -> Iterator[None]:
-    """Shows how much is staged, while the pipeline runs in other threads or processes."""
-    over = threading.Event()
+def _staging_progress(folder: Path, total: int) -> Iterator[None]:
+    """Shows how many of `total` bytes are staged in `folder`, while the pipeline runs in other threads or processes."""
+    finished = threading.Event()
 
     def watch() -> None:
         with progress("checking", max(total // _MEGABYTE, 1), unit="MB") as advance:
             shown = 0
-            finished = False
-            while not finished:
-                finished = over.wait(0.5)
-                staged = total if finished else min(_size(examples / "staging"), total)
+            last = False
+            while not last:
+                last = finished.wait(0.5)
+                staged = total if last else min(_size(folder), total)
                 if staged // _MEGABYTE > shown:
                     advance(staged // _MEGABYTE - shown)
                     shown = staged // _MEGABYTE
@@ -180,7 +171,7 @@ def _shown(examples: Path, total: int) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         watcher.join()
 
 

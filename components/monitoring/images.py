@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from marco_data import contract
 from marco_data.image_files import ENDINGS, MAX_PIXELS, as_text, encoded_image
-from marco_data.name_tables import UNKNOWN, find_sources, imager_of
+from marco_data.name_tables import SOURCES_FILE, UNKNOWN, find_table, imager_of
 from marco_data.shards import File, find_shards, list_files
 from marco_data.tfrecord import Record, read_records
 from marco_model.errors import InputError
@@ -121,7 +121,7 @@ def _is_image(name: str) -> bool:
 def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
     """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
     shards = [os.fsdecode(one.path) for one in found if one.is_shard]
-    return find_sources(paths, shards) if shards else None
+    return find_table(SOURCES_FILE, paths, shards) if shards else None
 
 
 def candidates(one: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:

@@ -1,6 +1,9 @@
-"""One label an image from the answers of several experts; where they don't settle one, the image stays as it was."""
+"""From the sheets of several experts to an overlay with one label per image, and a report (`marco relabel merge`).
 
-from __future__ import annotations
+`merge_sheets` does all of it: `read_key` and `read_sheets` read the exported images and the answers, `merge` combines
+the answers by a rule, and `build_report` counts the changes and measures how far raters agree. An image that the rule
+does not decide keeps its label.
+"""
 
 import collections
 import dataclasses
@@ -14,19 +17,74 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_data import overlay
-from marco_data.overlay import Answer, newest_answers, read_answers, write_overlay
+from marco_data import name_tables, overlay
+from marco_data.overlay import Answer
+from marco_model import labels, store
 from marco_model.errors import InputError
-from marco_model.labels import CLASSES, key
-from marco_model.store import exists, read_bytes
 
-ABOUT = "export.json"
-_SHEET = ("image_id", "label", "rater", "date")
-_TOLD = 5
+EXPORT_FILE = "export.json"
+UNDECIDED_HEADER = ("image_id", "rater", "label", "date", "where")
+UNANSWERED_HEADER = ("image_id", "rater", "where")
+JOINED = "+"
+PAPER = {"changed": 0.426, "disagree": 0.22, "share": 0.05}
+"""Bruno et al. 2018: one expert relabelled the 5 % that disagreed most with a first model, 42.6 % of them changed; on
+such images raters disagree in about 22 %."""
+_SHOWN_PROBLEMS = 5
 
 
-class Keyed(NamedTuple):
-    """An exported image, as `key.csv` has it: its split, and what it was labelled and predicted."""
+def merge_sheets(
+    sheets: Sequence[str], key_path: str, output: Path, *, rule: str = "majority", date: str = "", earlier: str = ""
+) -> tuple[dict[str, Any], "Answers"]:
+    """Writes the overlay `output` and its report beside it; returns the report and the answers.
+
+    Beside `overlay.csv`: `overlay.report.json`, `overlay.report.html`, `overlay.undecided.csv` with every answer to an
+    image that the rule does not decide, and `overlay.unanswered.csv` with the lines without a label. `date` is that of
+    answers without one. `earlier`: an earlier overlay, whose lines all come first.
+
+    Raises `InputError`, with nothing written, for input that cannot be used and for an answer that is not newer than a
+    different one in `earlier`.
+    """
+    images, classes = read_key(key_path)
+    answers = read_sheets(sheets, images, classes, date)
+    merged = merge(answers.by_rater, rule)
+    before = overlay.read_answers(earlier) if earlier else []
+    _refuse_outdated_answers(overlay.newest_answers(before), merged.decided)
+    report = build_report(images, answers, merged, classes, rule)
+    lines = ((image, answer._replace(where="")) for image, answer in (*before, *merged.decided.items()))
+    overlay.write_overlay(output, dict.fromkeys(lines))  # Without repeats, if the same sheets are merged again.
+    for ending, text in ((".report.json", json.dumps(report, indent=2) + "\n"), (".report.html", report_page(report))):
+        with store.whole_file(output.with_suffix(ending)) as file:
+            file.write(text)
+    undecided = [
+        (image, answer.rater, answer.label, answer.date, answer.where)
+        for image, of_image in merged.undecided.items()
+        for answer in of_image
+    ]
+    unanswered = [(image, rater, where) for where, image, rater in answers.unanswered]
+    _write_rest(output.with_suffix(".undecided.csv"), UNDECIDED_HEADER, undecided)
+    _write_rest(output.with_suffix(".unanswered.csv"), UNANSWERED_HEADER, unanswered)
+    return report, answers
+
+
+def _refuse_outdated_answers(before: Mapping[int, Answer], decided: Mapping[int, Answer]) -> None:
+    """Only the newest date of an overlay counts, so the report would list a change that does not take place."""
+    for image, answer in decided.items():
+        old = before.get(image)
+        if old and old.date >= answer.date and labels.key(old.label) != labels.key(answer.label):
+            raise InputError(
+                f"{old.where}: image {image} is {old.label} on {old.date}, and {answer.label} on {answer.date} in "
+                f"{answer.where}, which is no later; remove that line of the earlier overlay, or this answer"
+            )
+
+
+def _write_rest(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    path.unlink(missing_ok=True)
+    if rows:
+        name_tables.write_csv(path, header, rows)
+
+
+class ExportedImage(NamedTuple):
+    """An exported image as listed in `key.csv`: its split, its label and the classifier's prediction."""
 
     split: str
     old_label: str
@@ -35,11 +93,10 @@ class Keyed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """`by_rater`: rater → image id → answer, raters in the order of their sheets. The rest says what to know of sheets.
+    """`by_rater`: rater → image id → answer, raters in the order of their sheets.
 
-    A rater is named as where the name, whatever its case, stands first.
-
-    `unanswered`: (where, image id, rater) of lines with an empty label. `repeated`: lines that say the same again.
+    A rater's name is spelled as at its first occurrence, whatever its case later. `unanswered`: (where, image id,
+    rater) of lines with an empty label. `repeated`: messages about lines that repeat an answer.
     """
 
     by_rater: Mapping[str, Mapping[int, Answer]]
@@ -47,114 +104,114 @@ class Answers:
     repeated: Sequence[str]
 
 
-def read_key(path: str) -> tuple[dict[int, Keyed], tuple[str, ...]]:
+def read_key(path: str) -> tuple[dict[int, ExportedImage], tuple[str, ...]]:
     """Returns the exported images by id, and the classes: those of the `export.json` beside it, or MARCO's four."""
-    mend = "give the key.csv that `marco relabel export` wrote"
-    lines = overlay.read_lines(path, ("image_id", "split", "old_label", "predicted"), mend)
+    fix = "give the key.csv that `marco relabel export` wrote"
     images = {
-        overlay.image_id(line): Keyed(*(line.cells[name] for name in ("split", "old_label", "predicted")))
-        for line in lines
+        overlay.image_id(line): ExportedImage(*(line.cells[name] for name in ExportedImage._fields))
+        for line in overlay.read_lines(path, ("image_id", *ExportedImage._fields), fix)
     }
     folder, slash, _ = path.rpartition("/")
-    about = f"{folder}{slash}{ABOUT}"
-    return images, tuple(json.loads(read_bytes(about))["classes"]) if exists(about) else CLASSES
+    export_path = f"{folder}{slash}{EXPORT_FILE}"
+    if not store.exists(export_path):
+        return images, labels.CLASSES
+    return images, tuple(json.loads(store.read_bytes(export_path))["classes"])
 
 
-def read_sheets(paths: Sequence[str], images: Mapping[int, Keyed], classes: Sequence[str], date: str = "") -> Answers:
-    """Reads all sheets; `date` stands where a line with a label has none.
+def read_sheets(
+    paths: Sequence[str], images: Mapping[int, ExportedImage], classes: Sequence[str], date: str = ""
+) -> Answers:
+    """Reads all sheets; `date` is that of lines with a label and no date.
 
-    A sheet's name stands for a rater that is not filled in. Raises `InputError` that names each file and line at fault,
-    the first few of many: an unknown class or image, a date that is none, or two labels of one rater for one image.
+    The rater of a line without one is taken from the sheet's name. Raises `InputError` that names the first faulty
+    lines with their files: an unknown class or image, an invalid date, or two labels of one rater for one image.
     """
-    reader = _Reader(images, {key(name): name for name in classes}, date)
+    reader = _Reader(images, {labels.key(name): name for name in classes}, date)
+    problems = []
     for path in paths:
         for line in overlay.read_lines(path, ("image_id", "label"), "give a sheet that `marco relabel export` wrote"):
             try:
-                reader.take(path, line)
+                reader.add(path, line)
             except InputError as error:
-                reader.problems.append(str(error))
-    if reader.problems:
-        more = len(reader.problems) - _TOLD
-        told = "; ".join(reader.problems[:_TOLD]) + (f"; and {more} more" if more > 0 else "")
-        raise InputError(f"{len(reader.problems)} answers cannot be used, nothing was written: {told}")
+                problems.append(str(error))
+    if problems:
+        more = len(problems) - _SHOWN_PROBLEMS
+        shown = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+        raise InputError(f"{len(problems)} answers cannot be used, nothing was written: {shown}")
     return Answers(reader.by_rater, reader.unanswered, reader.repeated)
 
 
 class _Reader:
-    def __init__(self, images: Mapping[int, Keyed], classes: Mapping[str, str], date: str) -> None:
+    def __init__(self, images: Mapping[int, ExportedImage], classes: Mapping[str, str], date: str) -> None:
         self._images, self._classes, self._date = images, classes, date
         self._raters: dict[str, str] = {}
         self.by_rater: dict[str, dict[int, Answer]] = {}
         self.unanswered: list[tuple[str, int, str]] = []
         self.repeated: list[str] = []
-        self.problems: list[str] = []
 
-    def take(self, path: str, line: overlay.Line) -> None:
-        """Takes a line; raises `InputError` where it cannot be used."""
-        cells = {**dict.fromkeys(_SHEET, ""), **line.cells}
-        number = overlay.image_id(line)
-        if number not in self._images:
-            raise InputError(f"{line.where}: image {number} was not exported; give the key.csv of this sheet")
-        named = cells["rater"] or Path(path).stem.removeprefix("sheet-")
-        rater = self._raters.setdefault(named.casefold(), named)
+    def add(self, path: str, line: overlay.Line) -> None:
+        """Adds a line of the sheet `path`; raises `InputError` if it cannot be used."""
+        cells = {"rater": "", "date": "", **line.cells}
+        image = overlay.image_id(line)
+        if image not in self._images:
+            raise InputError(f"{line.where}: image {image} was not exported; give the key.csv of this sheet")
+        name = cells["rater"] or Path(path).stem.removeprefix("sheet-")
+        rater = self._raters.setdefault(name.casefold(), name)
         answers = self.by_rater.setdefault(rater, {})
         if not cells["label"]:
-            self.unanswered.append((line.where, number, rater))
+            self.unanswered.append((line.where, image, rater))
             return
-        label = self._classes.get(key(cells["label"]))
+        label = self._classes.get(labels.key(cells["label"]))
         if label is None:
-            raise InputError(f"{line.where}: class {cells['label']!r} is none of {', '.join(self._classes.values())}")
+            classes = ", ".join(self._classes.values())
+            raise InputError(f"{line.where}: class {cells['label']!r} is not one of {classes}")
         if not cells["date"] and not self._date:
             raise InputError(f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines")
         dated = line._replace(cells={**cells, "date": cells["date"] or self._date})
         answer = Answer(label, rater, overlay.date(dated), line.where)
-        held = answers.get(number)
-        if held and held.label != label:
+        first = answers.setdefault(image, answer)
+        if first.label != label:
             raise InputError(
-                f"{line.where}: {rater} says {label} of image {number}, and {held.label} in {held.where}; keep one"
+                f"{line.where}: {rater} says {label} of image {image}, and {first.label} in {first.where}; keep one"
             )
-        if held:
-            self.repeated.append(f"{line.where} repeats {held.where}")
-        else:
-            answers[number] = answer
-
-
-JOINED = "+"
+        if first is not answer:
+            self.repeated.append(f"{line.where} repeats {first.where}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Merged:
-    """`decided`: image id → the label with those who gave it, joined by `+`, their newest date, and all their lines.
+class MergedAnswers:
+    """`decided`: image id → the label with the raters who gave it, joined by `+`, their newest date and their lines.
 
-    `undecided`: image id → all answers, of images on which the rule settles nothing.
+    `undecided`: image id → all answers, for images that the rule does not decide.
     """
 
     decided: Mapping[int, Answer]
     undecided: Mapping[int, Sequence[Answer]]
 
 
-def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") -> Merged:
-    """Combines the answers, rater by rater in the order of precedence.
+def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") -> MergedAnswers:
+    """Combines the answers; raters are in the order of precedence.
 
-    `majority`: the label that most gave, a tie settles nothing. `unanimous`: the label that all gave who answered.
-    `first`: the answer of the first rater that has one. Raises `InputError` for another rule.
+    `majority`: the label that most raters gave; a tie decides nothing. `unanimous`: the label that all gave who
+    answered. `first`: the answer of the first rater that has one. Raises `InputError` for another rule.
     """
     if rule not in RULES:
         raise InputError(f"--rule is {rule!r}; give one of {', '.join(RULES)}")
     by_image: dict[int, list[Answer]] = {}
-    for answers in by_rater.values():
-        for number, answer in answers.items():
-            by_image.setdefault(number, []).append(answer)
+    for by_id in by_rater.values():
+        for image, answer in by_id.items():
+            by_image.setdefault(image, []).append(answer)
     decided, undecided = {}, {}
-    for number, answers_of_it in sorted(by_image.items()):
-        label = RULES[rule](answers_of_it)
+    for image, answers in sorted(by_image.items()):
+        label = RULES[rule](answers)
         if label is None:
-            undecided[number] = answers_of_it
-        else:
-            theirs = answers_of_it[:1] if rule == "first" else [one for one in answers_of_it if one.label == label]
-            raters, date = JOINED.join(one.rater for one in theirs), max(one.date for one in theirs)
-            decided[number] = Answer(label, raters, date, " and ".join(one.where for one in theirs))
-    return Merged(decided, undecided)
+            undecided[image] = answers
+            continue
+        deciding = answers[:1] if rule == "first" else [answer for answer in answers if answer.label == label]
+        raters = JOINED.join(answer.rater for answer in deciding)
+        lines = " and ".join(answer.where for answer in deciding)
+        decided[image] = Answer(label, raters, max(answer.date for answer in deciding), lines)
+    return MergedAnswers(decided, undecided)
 
 
 def _majority(answers: Sequence[Answer]) -> str | None:
@@ -163,27 +220,23 @@ def _majority(answers: Sequence[Answer]) -> str | None:
 
 
 def _unanimous(answers: Sequence[Answer]) -> str | None:
-    labels = {answer.label for answer in answers}
-    return labels.pop() if len(labels) == 1 else None
-
-
-def _first(answers: Sequence[Answer]) -> str | None:
-    return answers[0].label
+    given_labels = {answer.label for answer in answers}
+    return given_labels.pop() if len(given_labels) == 1 else None
 
 
 RULES: dict[str, Callable[[Sequence[Answer]], str | None]] = {
     "majority": _majority,
     "unanimous": _unanimous,
-    "first": _first,
+    "first": lambda answers: answers[0].label,
 }
 
 
 def fleiss_kappa(counts: np.ndarray) -> float:
     """Returns Fleiss' κ of `counts`, int [subjects, categories]: how many raters put a subject into a category.
 
-    All subjects have the same number of raters, at least two. NaN where all answers are one category, when chance alone
-    agrees wholly. Source: Fleiss 1971, "Measuring nominal scale agreement among many raters", Psychol. Bull. 76, 378.
-    Raises `ValueError` for other numbers of raters.
+    All subjects have the same number of raters, at least two. NaN if all answers are one category, where chance alone
+    gives full agreement. Source: Fleiss 1971, "Measuring nominal scale agreement among many raters", Psychol. Bull. 76,
+    378. Raises `ValueError` for other numbers of raters.
     """
     counts = np.asarray(counts, np.float64)
     raters = counts.sum(axis=1)
@@ -196,37 +249,36 @@ def fleiss_kappa(counts: np.ndarray) -> float:
     return math.nan if expected == 1 else float((agreement.mean() - expected) / (1 - expected))
 
 
-def pair(first: Mapping[int, str], second: Mapping[int, str], classes: Sequence[str]) -> dict[str, Any]:
+def pair_agreement(first: Mapping[int, str], second: Mapping[int, str], classes: Sequence[str]) -> dict[str, Any]:
     """Returns `images` that both labelled, the share `agree` and Cohen's `kappa`; None where they are undefined."""
     shared = sorted(first.keys() & second.keys())
     mine, theirs = [first[image] for image in shared], [second[image] for image in shared]
-    same = sum(a == b for a, b in zip(mine, theirs, strict=True))
-    return {"images": len(shared), "agree": share(same, len(shared)), "kappa": _cohen(mine, theirs, classes)}
+    equal = sum(a == b for a, b in zip(mine, theirs, strict=True))
+    return {"images": len(shared), "agree": _share(equal, len(shared)), "kappa": _cohen_kappa(mine, theirs, classes)}
 
 
-def among(by_rater: Mapping[str, Mapping[int, str]], classes: Sequence[str]) -> dict[str, Any]:
+def group_agreement(by_rater: Mapping[str, Mapping[int, str]], classes: Sequence[str]) -> dict[str, Any]:
     """Returns, of the `images` that every one of two or more raters labelled, the share they `disagree` on and `kappa`.
 
-    `kappa` is Fleiss'; None where there are no such images, or it is undefined.
+    `kappa` is Fleiss'; None if there are no such images or it is undefined.
     """
     raters = list(by_rater.values())
     shared = sorted(set.intersection(*map(set, raters))) if len(raters) > 1 else []
-    counts = np.array([[sum(one[image] == name for one in raters) for name in classes] for image in shared])
+    counts = np.array([[sum(rater[image] == name for rater in raters) for name in classes] for image in shared])
     split = int((counts.max(axis=1) < len(raters)).sum()) if shared else 0
     kappa = fleiss_kappa(counts) if shared else math.nan
     return {
         "images": len(shared),
-        "disagree": share(split, len(shared)),
+        "disagree": _share(split, len(shared)),
         "kappa": None if math.isnan(kappa) else kappa,
     }
 
 
-def share(part: int, whole: int) -> float | None:
-    """Returns part ÷ whole, None of nothing."""
+def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _cohen(mine: Sequence[str], theirs: Sequence[str], classes: Sequence[str]) -> float | None:
+def _cohen_kappa(mine: Sequence[str], theirs: Sequence[str], classes: Sequence[str]) -> float | None:
     from sklearn.metrics import cohen_kappa_score
 
     if not mine or len({*mine, *theirs}) == 1:
@@ -234,28 +286,24 @@ def _cohen(mine: Sequence[str], theirs: Sequence[str], classes: Sequence[str]) -
     return float(cohen_kappa_score(mine, theirs, labels=[name for name in classes if name in {*mine, *theirs}]))
 
 
-PAPER = {"changed": 0.426, "disagree": 0.22, "share": 0.05}
-"""Bruno et al. 2018: one expert relabelled the 5 % that disagreed most with a first model, 42.6 % of them changed; on
-such images raters disagree in about 22 %."""
-
-
-def report(
-    images: Mapping[int, Keyed], answers: Answers, merged: Merged, classes: Sequence[str], rule: str
+def build_report(
+    images: Mapping[int, ExportedImage], answers: Answers, merged: MergedAnswers, classes: Sequence[str], rule: str
 ) -> dict[str, Any]:
-    """Returns the report; shares are of 0 … 1, None where there is nothing to take a share of.
+    """Returns the report; shares are of 0 … 1, None if there is nothing to take a share of.
 
     `exported`, `answered` (by anyone), `decided`, `undecided`; `splits`: split, or `all` → `exported`, `decided`,
     `changed`, `share_changed` (of the decided) and `by_class`: old label → new label → images; `raters`: rater →
-    `answered`, `unanswered`, and its agreement `with_old_labels` and `with_classifier`; `pairs` and `all_raters`:
+    `answered`, `unanswered`, and the agreement `with_old_labels` and `with_classifier`; `pairs` and `all_raters`:
     agreement of raters; `paper`: the published figures.
     """
     by_rater = {
-        rater: {number: one.label for number, one in given.items()} for rater, given in answers.by_rater.items()
+        rater: {image: answer.label for image, answer in by_id.items()} for rater, by_id in answers.by_rater.items()
     }
-    old = {number: one.old_label for number, one in images.items()}
-    predicted = {number: one.predicted for number, one in images.items()}
-    names = sorted({*classes, *old.values(), *predicted.values()}, key=lambda name: _place(name, classes))
-    splits = sorted({one.split for one in images.values()}, reverse=True)
+    old = {number: image.old_label for number, image in images.items()}
+    predicted = {number: image.predicted for number, image in images.items()}
+    # The classes in their order, then other labels.
+    names = list(dict.fromkeys([*classes, *sorted({*old.values(), *predicted.values()})]))
+    splits = sorted({image.split for image in images.values()}, reverse=True)
     return {
         "rule": rule,
         "classes": list(classes),
@@ -264,151 +312,86 @@ def report(
         "decided": len(merged.decided),
         "undecided": len(merged.undecided),
         "splits": {
-            name: _changes({n: one for n, one in images.items() if name in (one.split, "all")}, merged.decided)
+            name: _changes({n: image for n, image in images.items() if name in (image.split, "all")}, merged.decided)
             for name in dict.fromkeys([*splits, "all"])
         },
         "raters": {
             rater: {
-                "answered": len(given),
-                "unanswered": sum(one[2] == rater for one in answers.unanswered),
-                "with_old_labels": pair(given, old, names),
-                "with_classifier": pair(given, predicted, names),
+                "answered": len(by_id),
+                "unanswered": sum(name == rater for _, _, name in answers.unanswered),
+                "with_old_labels": pair_agreement(by_id, old, names),
+                "with_classifier": pair_agreement(by_id, predicted, names),
             }
-            for rater, given in by_rater.items()
+            for rater, by_id in by_rater.items()
         },
         "pairs": [
-            {"raters": [first, second], **pair(by_rater[first], by_rater[second], names)}
+            {"raters": [first, second], **pair_agreement(by_rater[first], by_rater[second], names)}
             for first, second in itertools.combinations(by_rater, 2)
         ],
-        "all_raters": among(by_rater, names),
+        "all_raters": group_agreement(by_rater, names),
         "paper": PAPER,
     }
 
 
-def _place(name: str, classes: Sequence[str]) -> tuple[int, str]:
-    return (list(classes).index(name) if name in classes else len(classes)), name
-
-
-def _changes(images: Mapping[int, Keyed], decided: Mapping[int, Answer]) -> dict[str, Any]:
-    here = [(images[number].old_label, answer.label) for number, answer in decided.items() if number in images]
-    changed = sum(old != new for old, new in here)
+def _changes(images: Mapping[int, ExportedImage], decided: Mapping[int, Answer]) -> dict[str, Any]:
+    pairs = [(images[number].old_label, answer.label) for number, answer in decided.items() if number in images]
+    changed = sum(old != new for old, new in pairs)
     by_class: dict[str, dict[str, int]] = {}
-    for (old, new), count in sorted(collections.Counter(here).items()):
+    for (old, new), count in sorted(collections.Counter(pairs).items()):
         by_class.setdefault(old, {})[new] = count
     return {
         "exported": len(images),
-        "decided": len(here),
+        "decided": len(pairs),
         "changed": changed,
-        "share_changed": share(changed, len(here)),
+        "share_changed": _share(changed, len(pairs)),
         "by_class": by_class,
     }
 
 
-def lines(told: Mapping[str, Any]) -> list[str]:
+def report_lines(report: Mapping[str, Any]) -> list[str]:
     """Returns the report in a few lines for people."""
-    found = [
-        f"{told['answered']} of {told['exported']} exported images answered: {told['decided']} decided by the rule "
-        f"{told['rule']!r}, {told['undecided']} left as they were"
+    lines = [
+        f"{report['answered']} of {report['exported']} exported images answered: {report['decided']} decided by the "
+        f"rule {report['rule']!r}, {report['undecided']} left as they were"
     ]
-    for name, split in told["splits"].items():
-        found.append(f"{name}: {split['changed']} of {split['decided']} changed ({percent(split['share_changed'])})")
-        found += [
-            f"  {old} -> {new} {count}"
-            for old, by_new in split["by_class"].items()
-            for new, count in by_new.items()
-            if old != new and name == "all"
-        ]
-    for rater, one in told["raters"].items():
-        old, predicted = one["with_old_labels"], one["with_classifier"]
-        found.append(
-            f"{rater}: {one['answered']} answers; agrees with the old labels on {percent(old['agree'])}, with the "
-            f"classifier on {percent(predicted['agree'])}"
-        )
-    found += [
-        f"{' and '.join(one['raters'])}: agree on {percent(one['agree'])} of {one['images']}, Cohen's κ "
-        f"{number(one['kappa'])}"
-        for one in told["pairs"]
+    for name, split in report["splits"].items():
+        lines.append(f"{name}: {split['changed']} of {split['decided']} changed ({_percent(split['share_changed'])})")
+    lines += [
+        f"  {old} -> {new} {count}"
+        for old, by_new in report["splits"]["all"]["by_class"].items()
+        for new, count in by_new.items()
+        if old != new
     ]
-    if len(told["raters"]) > 1:
-        among_all = told["all_raters"]
-        found.append(
-            f"all raters: disagree on {percent(among_all['disagree'])} of {among_all['images']}, Fleiss' κ "
-            f"{number(among_all['kappa'])}"
+    for name, rater in report["raters"].items():
+        lines.append(
+            f"{name}: {rater['answered']} answers; agrees with the old labels on "
+            f"{_percent(rater['with_old_labels']['agree'])}, with the classifier on "
+            f"{_percent(rater['with_classifier']['agree'])}"
         )
-    paper = told["paper"]
-    found.append(f"in the paper: {percent(paper['changed'])} changed, raters disagree on {percent(paper['disagree'])}")
-    return found
+    for pair in report["pairs"]:
+        agree, kappa = _percent(pair["agree"]), _decimals(pair["kappa"])
+        lines.append(f"{' and '.join(pair['raters'])}: agree on {agree} of {pair['images']}, Cohen's κ {kappa}")
+    if len(report["raters"]) > 1:
+        group = report["all_raters"]
+        disagree, kappa = _percent(group["disagree"]), _decimals(group["kappa"])
+        lines.append(f"all raters: disagree on {disagree} of {group['images']}, Fleiss' κ {kappa}")
+    changed, disagree = _percent(report["paper"]["changed"]), _percent(report["paper"]["disagree"])
+    return [*lines, f"in the paper: {changed} changed, raters disagree on {disagree}"]
 
 
-def page(told: Mapping[str, Any]) -> str:
+def report_page(report: Mapping[str, Any]) -> str:
     """Returns the report as a self-contained HTML page."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": percent, "number": number}
-    text = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text).render(told)
+    environment.filters |= {"percent": _percent, "decimals": _decimals}
+    template = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(report)
 
 
-def percent(value: float | None) -> str:
-    """Returns a share as people read it."""
+def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def number(value: float | None) -> str:
-    """Returns κ as people read it."""
+def _decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-UNDECIDED_HEADER = ("image_id", "rater", "label", "date", "where")
-UNANSWERED_HEADER = ("image_id", "rater", "where")
-
-
-def merge_sheets(
-    sheets: Sequence[str], key_path: str, output: Path, *, rule: str = "majority", date: str = "", earlier: str = ""
-) -> tuple[dict[str, Any], Answers]:
-    """Writes the overlay `output` and, beside it, what tells of it; returns the report and the answers.
-
-    Beside `overlay.csv`: `overlay.report.json`, `overlay.report.html`, `overlay.undecided.csv` with every answer to an
-    image that the rule leaves as it was, and `overlay.unanswered.csv` with the lines without a label. `earlier`: an
-    overlay of before, all of whose lines go in first. Raises `InputError`, with nothing written, for what cannot be
-    used, and where an answer is not newer than another one in `earlier`.
-    """
-    images, classes = read_key(key_path)
-    answers = read_sheets(sheets, images, classes, date)
-    merged = merge(answers.by_rater, rule)
-    before = read_answers(earlier) if earlier else []
-    _refuse_answers_that_do_not_count(newest_answers(before), merged.decided)
-    told = report(images, answers, merged, classes, rule)
-    lines = ((number, one._replace(where="")) for number, one in (*before, *merged.decided.items()))
-    write_overlay(output, dict.fromkeys(lines))  # Once each, though the same sheets be merged again.
-    output.with_suffix(".report.json").write_text(json.dumps(told, indent=2) + "\n")
-    output.with_suffix(".report.html").write_text(page(told), encoding="utf-8")
-    _write_leftovers(output, merged, answers)
-    return told, answers
-
-
-def _refuse_answers_that_do_not_count(before: Mapping[int, Answer], decided: Mapping[int, Answer]) -> None:
-    """Of an overlay the newest date counts; the report would tell of a change that is none."""
-    for number, answer in decided.items():
-        held = before.get(number)
-        if held and held.date >= answer.date and key(held.label) != key(answer.label):
-            raise InputError(
-                f"{held.where}: image {number} is {held.label} on {held.date}, and {answer.label} on {answer.date} in "
-                f"{answer.where}, which is no later; remove that line of the earlier overlay, or this answer"
-            )
-
-
-def _write_leftovers(output: Path, merged: Merged, answers: Answers) -> None:
-    undecided = [
-        (number, one.rater, one.label, one.date, one.where) for number, ones in merged.undecided.items() for one in ones
-    ]
-    unanswered = [(number, rater, where) for where, number, rater in answers.unanswered]
-    for kind, header, rows in (
-        (".undecided.csv", UNDECIDED_HEADER, undecided),
-        (".unanswered.csv", UNANSWERED_HEADER, unanswered),
-    ):
-        path = output.with_suffix(kind)
-        path.unlink(missing_ok=True)
-        if rows:
-            overlay.write_lines(path, header, rows)

@@ -1,6 +1,8 @@
-"""How probable each record's label is: by the classifier itself, or by what its features tell of the other records."""
+"""How probable each record's label is, by a classifier itself or by models fitted to its features.
 
-from __future__ import annotations
+`score_records` reads every record of the shards and scores it. With folds, the classifier only gives features, and
+`cross_probabilities` judges each image by a model that was fitted without it.
+"""
 
 import collections
 import dataclasses
@@ -11,23 +13,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from marco_data import contract
-from marco_data.image_files import drop_place
-from marco_data.name_tables import UNKNOWN
-from marco_data.shards import File, hashed_draw, split_of
+from marco_data import contract, image_files, shards
 from marco_data.tfrecord import Record, read_records
+from marco_model import labels, store
 from marco_model.errors import InputError
-from marco_model.labels import key
-from marco_model.store import open_raw
+
+if TYPE_CHECKING:
+    from marco_model.load import LoadedClassifier
 
 ALL = "all"
+"""The split of shards whose names have none: they are ranked together."""
+
+FITTED_AT_MOST = 20_000
+"""Images that the model of one fold is fitted to; more change little and cost time in proportion."""
+
+REGULARIZATION = 0.01
+"""scikit-learn's C on standardized features: strong, since there are many features and some labels are wrong."""
+
+REPEATS = 3
+"""How often folds are drawn; the mean of the probabilities finds more wrong labels than a single draw."""
+
+_BLOCK_IMAGES = 4096
+
+Measure = Callable[[Sequence[bytes]], np.ndarray]
+OnProblem = Callable[[str, int, str], None]
+"""Receives the shard's name, the record's position and the reason why it cannot be used."""
 
 
-class Labelled(NamedTuple):
-    """One record: its shard, by number, its place in it, split (`train`, `eval`, or `all`), id, name, class, image."""
+class LabelledRecord(NamedTuple):
+    """A record: number of its shard, position there, split (`train`, `eval` or `all`), id, name, label and image."""
 
     shard: int
-    index: int
+    position: int
     split: str
     image_id: int
     filename: str
@@ -35,80 +52,149 @@ class Labelled(NamedTuple):
     encoded: bytes
 
 
-OnProblem = Callable[[str, int, str], None]
-"""Told the shard's name, the record's place in it and why it cannot be used."""
+@dataclasses.dataclass(frozen=True)
+class ScoredRecords:
+    """The records that could be scored, in their order; arrays have one row per record.
+
+    `places`: int32 [n, 2], shard and position. `image_ids`: int64 [n]. `splits`: str [n]. `labels`: int32 [n], indices
+    of `classes`. `probabilities`: float32 [n, classes].
+    """
+
+    classes: tuple[str, ...]
+    places: np.ndarray
+    image_ids: np.ndarray
+    splits: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
 
 
-def labelled_records(shards: Sequence[File], on_problem: OnProblem) -> Iterator[Labelled]:
-    """Yields each record of `shards` in order; one that cannot be used is told to `on_problem`."""
-    for number, shard in enumerate(shards):
-        split = _split(shard)
-        with open_raw(shard.path) as file:
-            for found in read_records(file):
-                problem = _unread(found)
-                if not problem:
+def score_records(
+    classifier: "LoadedClassifier",
+    files: Sequence[shards.File],
+    *,
+    folds: int = 0,
+    batch_size: int = 8,
+    on_problem: OnProblem,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> ScoredRecords:
+    """Scores every record of the shards `files`; only one batch of images is in memory.
+
+    With `folds` the probabilities are `cross_probabilities` of the classifier's embeddings, which wait in a temporary
+    file; otherwise they are the classifier's own, calibrated. `on_bytes` receives the bytes of images read. Raises
+    `InputError` if no record can be scored, and at once for a label that the classifier does not know.
+    """
+    measure = classifier.embed if folds else classifier.probabilities
+    rows: list[LabelledRecord] = []
+    with tempfile.TemporaryFile() as file:
+        for record, values in _measured(measure, labelled_records(files, on_problem), batch_size, on_bytes):
+            if isinstance(values, str):
+                on_problem(files[record.shard].name, record.position, values)
+                continue
+            if not folds:
+                _require_class(record.label, classifier)
+            rows.append(record._replace(encoded=b""))
+            file.write(values.astype(np.float32).tobytes())
+        if not rows:
+            raise InputError("no record of the shards can be scored; `marco data ingest` says what is wrong with them")
+        file.flush()
+        measured = np.memmap(file, np.float32, "r").reshape(len(rows), -1)
+        classes, numbers = _label_numbers([row.label for row in rows], classifier.classes)
+        probabilities = (
+            cross_probabilities(measured, numbers, len(classes), folds, [(row.filename, row.image_id) for row in rows])
+            if folds
+            else np.array(measured)
+        )
+    return ScoredRecords(
+        classes,
+        np.array([(row.shard, row.position) for row in rows], np.int32),
+        np.array([row.image_id for row in rows], np.int64),
+        np.array([row.split for row in rows]),
+        numbers,
+        probabilities,
+    )
+
+
+def _require_class(label: str, classifier: "LoadedClassifier") -> None:
+    if labels.key(label) not in map(labels.key, classifier.classes):
+        raise InputError(
+            f"records are labelled {label!r}, and the classes of {classifier.name} are "
+            f"{', '.join(classifier.classes)}; give a --model of these labels, or --folds 5, which learns them"
+        )
+
+
+def _label_numbers(names: Sequence[str], classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the classes and each name's index: `classes`, or the names themselves if these do not include all."""
+    by_key = {labels.key(name): name for name in sorted(set(names))}
+    if not by_key.keys() <= set(map(labels.key, classes)):
+        classes = tuple(by_key.values())
+    index = {labels.key(name): number for number, name in enumerate(classes)}
+    return classes, np.array([index[labels.key(name)] for name in names], np.int32)
+
+
+def _measured(
+    measure: Measure, records: Iterator[LabelledRecord], batch_size: int, on_bytes: Callable[[int], None]
+) -> Iterator[tuple[LabelledRecord, np.ndarray | str]]:
+    while batch := list(itertools.islice(records, batch_size)):
+        on_bytes(sum(len(record.encoded) for record in batch))
+        yield from zip(batch, _values(measure, [record.encoded for record in batch]), strict=True)
+
+
+def _values(measure: Measure, images: list[bytes]) -> list[np.ndarray | str]:
+    """Measures a batch; if that fails, measures image by image, so that a bad image affects only itself."""
+    try:
+        return list(measure(images))
+    except InputError as error:
+        if len(images) == 1:
+            return [str(error)]
+    return [value for image in images for value in _values(measure, [image])]
+
+
+def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Iterator[LabelledRecord]:
+    """Yields each record of the shards in order; a record that cannot be used is reported to `on_problem`."""
+    for number, shard in enumerate(files):
+        split = shards.split_of(shard.path, default=ALL)
+        with store.open_raw(shard.path) as file:
+            for record in read_records(file):
+                if not isinstance(record, Record):
+                    problem = record.detail
+                elif not record.intact:
+                    problem = "its checksum does not match"
+                else:
                     try:
-                        yield Labelled(number, found.index, split, *_record_values(found.data))
-                        continue
+                        values = _record_values(record.data)
                     except InputError as error:
                         problem = str(error)
-                on_problem(shard.name, found.index, problem)
-
-
-def encoded_images(shards: Sequence[File], places: Mapping[tuple[int, int], Any]) -> Iterator[tuple[Any, bytes]]:
-    """Yields what `places` holds for a (shard, index) with the encoded image there; each shard is read once at most."""
-    wanted: dict[int, dict[int, Any]] = collections.defaultdict(dict)
-    for (number, index), held in places.items():
-        wanted[number][index] = held
-    for number, by_index in sorted(wanted.items()):
-        with open_raw(shards[number].path) as file:
-            for found in read_records(file):
-                if found.index in by_index and isinstance(found, Record):
-                    feature = contract.parse_example(found.data).features.feature
-                    yield by_index.pop(found.index), feature[contract.ENCODED].bytes_list.value[0]
-                if not by_index:
-                    break
-
-
-def _split(shard: File) -> str:
-    """By the shard's name; one that tells none is ranked with all of its kind."""
-    try:
-        return split_of(shard.path)
-    except InputError:
-        return ALL
-
-
-def _unread(found: object) -> str:
-    if not isinstance(found, Record):
-        return str(getattr(found, "detail", UNKNOWN))
-    return "" if found.intact else "its checksum does not fit"
+                    else:
+                        yield LabelledRecord(number, record.index, split, *values)
+                        continue
+                on_problem(shard.name, record.index, problem)
 
 
 def _record_values(data: bytes) -> tuple[int, str, str, bytes]:
-    feature = contract.parse_example(data).features.feature
-    kinds = {
-        contract.IMAGE_ID: "int64_list",
-        contract.FILENAME: "bytes_list",
-        contract.LABEL_TEXT: "bytes_list",
-        contract.ENCODED: "bytes_list",
-    }
+    features = contract.parse_example(data).features.feature
     values = []
-    for name, kind in kinds.items():
-        held = getattr(feature[name], kind).value if name in feature else ()
-        if len(held) != 1:
+    for name in (contract.IMAGE_ID, contract.FILENAME, contract.LABEL_TEXT, contract.ENCODED):
+        kind, entries = contract.feature_values(features[name]) if name in features else ("", ())
+        if len(entries) != 1 or kind != ("int64_list" if name == contract.IMAGE_ID else "bytes_list"):
             raise InputError(f"{name} is missing or not one value")
-        values.append(held[0])
+        values.append(entries[0])
     image_id, filename, label, encoded = values
     return image_id, filename.decode("utf-8", "replace"), label.decode("utf-8", "replace"), encoded
 
 
-FITTED_AT_MOST = 20_000
-"""Images that one fold's model is fitted on; more change little and cost time in proportion."""
-REGULARIZATION = 0.01
-"""scikit-learn's C on standardized features: strong, since features are many and some labels wrong."""
-REPEATS = 3
-"""How often folds are drawn anew; the mean of the probabilities finds more wrong labels than one draw does."""
-_IMAGES_A_BLOCK = 4096
+def encoded_images(files: Sequence[shards.File], places: Mapping[tuple[int, int], Any]) -> Iterator[tuple[Any, bytes]]:
+    """Yields the value of each of `places`, by (shard, position), with the encoded image there; reads a shard once."""
+    by_shard: dict[int, dict[int, Any]] = collections.defaultdict(dict)
+    for (number, position), value in places.items():
+        by_shard[number][position] = value
+    for number, by_index in sorted(by_shard.items()):
+        with store.open_raw(files[number].path) as file:
+            for record in read_records(file):
+                if record.index in by_index and isinstance(record, Record):
+                    feature = contract.parse_example(record.data).features.feature
+                    yield by_index.pop(record.index), feature[contract.ENCODED].bytes_list.value[0]
+                if not by_index:
+                    break
 
 
 def check_folds(folds: int) -> None:
@@ -123,10 +209,10 @@ def cross_probabilities(
     """Returns probabilities, float32 [n, classes], each image's by a model that was fitted without its fold.
 
     `embeddings`: float32 [n, features]. `labels`: int [n]. `names`: file name and id of each, which decide its fold
-    (`fold_of`). Raises `InputError` for fewer than two folds, or where a fold leaves images of one class alone.
+    (`fold_of`). Raises `InputError` for fewer than two folds, or if the other folds have images of only one class.
     """
     check_folds(folds)
-    found = np.zeros((len(labels), classes), np.float32)
+    probabilities = np.zeros((len(labels), classes), np.float32)
     for repeat in range(REPEATS):
         fold = fold_of(names, folds, repeat)
         for number in range(folds):
@@ -135,148 +221,36 @@ def cross_probabilities(
                 raise InputError(
                     f"{len(labels)} images are too few for {folds} folds; give fewer --folds, or more images"
                 )
-            _add_probabilities(found, embeddings, labels, held_out, _some_of(others))
-    return found / REPEATS
+            if len(others) > FITTED_AT_MOST:
+                others = np.sort(np.random.default_rng(0).choice(others, FITTED_AT_MOST, replace=False))
+            _add_probabilities(probabilities, embeddings, labels, held_out, others)
+    return probabilities / REPEATS
 
 
 def _add_probabilities(
-    found: np.ndarray, embeddings: np.ndarray, labels: np.ndarray, held_out: np.ndarray, fitted_on: np.ndarray
+    probabilities: np.ndarray, embeddings: np.ndarray, labels: np.ndarray, held_out: np.ndarray, fitted: np.ndarray
 ) -> None:
-    """Adds to the rows `held_out` of `found` what a model says of them that was fitted on other rows."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    """Adds to the rows `held_out` the probabilities by a model fitted to the rows `fitted`."""
+    from sklearn import linear_model, pipeline, preprocessing
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=1000))
-    model.fit(embeddings[fitted_on], labels[fitted_on])
-    for start in range(0, len(held_out), _IMAGES_A_BLOCK):
-        rows = held_out[start : start + _IMAGES_A_BLOCK]
-        found[np.ix_(rows, model.classes_)] += model.predict_proba(embeddings[rows])
+    regression = linear_model.LogisticRegression(C=REGULARIZATION, max_iter=1000)
+    model = pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
+    model.fit(embeddings[fitted], labels[fitted])
+    for start in range(0, len(held_out), _BLOCK_IMAGES):
+        rows = held_out[start : start + _BLOCK_IMAGES]
+        probabilities[np.ix_(rows, model.classes_)] += model.predict_proba(embeddings[rows])
 
 
 def fold_of(names: Sequence[tuple[str, int]], folds: int, repeat: int = 0) -> np.ndarray:
-    """Returns each image's fold, int [n], drawn by a hash of its plate, or of its id, anew for each `repeat`.
+    """Returns each image's fold, int [n], by a hash of its plate or id that differs for each `repeat`.
 
-    Images of a plate, which may show one drop several times under one wrong label, share a fold where file names tell
-    plates and these are four times as many as folds.
+    Images of a plate, which may show one drop several times under the same wrong label, share a fold if the file names
+    state at least four times as many plates as there are folds.
     """
-    plates = [drop_place(filename).plate for filename, _ in names]
+    plates = [image_files.drop_place(filename).plate for filename, _ in names]
     by_plate = len({plate for plate in plates if plate}) >= 4 * folds
     keys = [
         f"fold {repeat} plate {plate}" if by_plate and plate else f"fold {repeat} image {image_id}"
         for plate, (_, image_id) in zip(plates, names, strict=True)
     ]
-    return np.array([int(hashed_draw(key) * folds) for key in keys])
-
-
-def _some_of(rows: np.ndarray) -> np.ndarray:
-    if len(rows) <= FITTED_AT_MOST:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, FITTED_AT_MOST, replace=False))
-
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
-
-Measure = Callable[[Sequence[bytes]], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """The records that could be scored, in their order; arrays have a row a record.
-
-    `places`: int32 [n, 2], shard and place in it. `image_ids`: int64 [n]. `splits`: [n]. `labels`: int32 [n], into
-    `classes`. `probabilities`: float32 [n, classes].
-    """
-
-    classes: tuple[str, ...]
-    places: np.ndarray
-    image_ids: np.ndarray
-    splits: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-
-
-def score_records(
-    classifier: LoadedClassifier,
-    shards: Sequence[File],
-    *,
-    folds: int = 0,
-    batch_size: int = 8,
-    on_problem: OnProblem,
-    on_bytes: Callable[[int], None] = lambda count: None,
-) -> Scored:
-    """Scores every record; of the images one batch at a time is held.
-
-    With `folds` the probabilities are `cross_probabilities` of the classifier's embeddings, which wait in a temporary
-    file; otherwise the classifier's own, calibrated. `on_bytes` is told how many bytes of images were read. Raises
-    `InputError` where nothing can be scored, and, at the first of them, where a label is no class of the classifier.
-    """
-    measure = classifier.embed if folds else classifier.probabilities
-    rows: list[Labelled] = []
-    with tempfile.TemporaryFile() as file:
-        for record, values in _measured(measure, labelled_records(shards, on_problem), batch_size, on_bytes):
-            if isinstance(values, str):
-                on_problem(shards[record.shard].name, record.index, values)
-                continue
-            if not folds:
-                _require_class(record.label, classifier)
-            rows.append(record._replace(encoded=b""))
-            file.write(values.astype(np.float32).tobytes())
-        if not rows:
-            raise InputError("no record of the shards can be scored; `marco data ingest` says what is wrong with them")
-        file.flush()
-        values = np.memmap(file, np.float32, "r").reshape(len(rows), -1)
-        names = [row.label for row in rows]
-        classes, labels = _labels(names, classifier.classes)
-        probabilities = (
-            cross_probabilities(values, labels, len(classes), folds, [(row.filename, row.image_id) for row in rows])
-            if folds
-            else np.array(values)
-        )
-    return Scored(
-        classes,
-        np.array([(row.shard, row.index) for row in rows], np.int32),
-        np.array([row.image_id for row in rows], np.int64),
-        np.array([row.split for row in rows]),
-        labels,
-        probabilities,
-    )
-
-
-def _require_class(label: str, classifier: LoadedClassifier) -> None:
-    if key(label) not in map(key, classifier.classes):
-        raise InputError(
-            f"records are labelled {label!r}, and the classes of {classifier.name} are "
-            f"{', '.join(classifier.classes)}; give a --model of these labels, or --folds 5, which learns them"
-        )
-
-
-def _labels(names: Sequence[str], classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns `classes`, or those of the names where some are others, and each name's index."""
-    found = {key(name): name for name in sorted(set(names))}
-    if not found.keys() <= set(map(key, classes)):
-        classes = tuple(found.values())
-    index = {key(name): number for number, name in enumerate(classes)}
-    return classes, np.array([index[key(name)] for name in names], np.int32)
-
-
-def _measured(
-    measure: Measure, records: Iterator[Labelled], batch_size: int, on_bytes: Callable[[int], None]
-) -> Iterator[tuple[Labelled, np.ndarray | str]]:
-    while batch := list(itertools.islice(records, batch_size)):
-        on_bytes(sum(len(record.encoded) for record in batch))
-        yield from zip(batch, _values(measure, [record.encoded for record in batch]), strict=True)
-
-
-def _values(measure: Measure, images: list[bytes]) -> list[np.ndarray | str]:
-    """Measures a batch; one that fails is measured image by image, so that an image at fault costs only itself."""
-    try:
-        return list(measure(images))
-    except InputError as error:
-        if len(images) == 1:
-            return [str(error)]
-    values: list[np.ndarray | str] = []
-    for image in images:
-        values += _values(measure, [image])
-    return values
+    return np.array([int(shards.hashed_draw(key) * folds) for key in keys])

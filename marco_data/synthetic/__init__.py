@@ -1,6 +1,6 @@
 """Synthetic photographs of crystallization drops in the MARCO contract; see docs/synthetic.md.
 
-`synthesize` writes a set, `draw` makes one image, `plan` says what an image will show without drawing it.
+`synthesize` writes a set, `draw` draws one image, `plan` returns what an image will show without drawing it.
 """
 
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan

@@ -1,10 +1,12 @@
-"""The photograph while it is being drawn: how much light each pixel lets through, and where the drop is."""
+"""The scene that a photograph is drawn into (`Scene`), and the fields it is drawn with: noise, outlines, edges, lines.
 
-from __future__ import annotations
+A field is float32 [height, width].
+"""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
@@ -15,7 +17,7 @@ STEP = 4
 
 @functools.cache
 def _noise_bank() -> Field:
-    """One field of normal noise [2048, 2048] a process, from which every image cuts its own grain."""
+    """Returns one field of normal noise [2048, 2048] per process, from which every image cuts its grain."""
     return np.random.default_rng(20180320).standard_normal((2048, 2048), dtype=np.float32)
 
 
@@ -25,6 +27,11 @@ def white(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
     top, left = (int(rng.integers(bank.shape[axis] - shape[axis] + 1)) for axis in (0, 1))
     cut = bank[top : top + shape[0], left : left + shape[1]]
     return cut[:: 1 if rng.random() < 0.5 else -1, :: 1 if rng.random() < 0.5 else -1]
+
+
+def constant(value: float) -> Field:
+    """Returns a number typed as a field: OpenCV accepts it instead of one, but its type hints do not say so."""
+    return cast(Field, value)
 
 
 def enlarge(field: Field, shape: tuple[int, int], cubic: bool = False) -> Field:
@@ -53,7 +60,8 @@ def fractal(
     field = np.zeros((2, 2), np.float32)
     for octave in range(octaves):
         cell = coarse / 2**octave
-        size = tuple(max(2, int(np.ceil(side / cell)) + 1) for side in shape)
+        rows, columns = (max(2, int(np.ceil(side / cell)) + 1) for side in shape)
+        size = (rows, columns)
         field = enlarge(field, size, cubic=True) + persistence**octave * rng.standard_normal(size, dtype=np.float32)
     field = enlarge(field, shape)
     mean, deviation = cv2.meanStdDev(field)
@@ -99,28 +107,28 @@ def wobble(rng: np.random.Generator, amount: float, highest: int = 5) -> list[tu
 
 
 def step(distance: Field, width: float | Field) -> Field:
-    """Returns 0 outside and 1 inside, passing over `width` pixels (one number, or one for each pixel)."""
+    """Returns 0 outside and 1 inside, with a ramp of `width` pixels (one number, or one for each pixel)."""
     if isinstance(width, float):
-        ramp = cv2.multiply(distance, 1 / max(width, 1e-3))
+        ramp = cv2.multiply(distance, constant(1 / max(width, 1e-3)))
     else:
-        ramp = cv2.divide(distance, cv2.max(width, 1e-3))
-    cv2.add(ramp, 0.5, dst=ramp)
+        ramp = cv2.divide(distance, cv2.max(width, constant(1e-3)))
+    cv2.add(ramp, constant(0.5), dst=ramp)
     return unit_interval(ramp)
 
 
 def unit_interval(field: Field) -> Field:
-    """Clips a field to 0 … 1, in place, and returns it; several times faster than numpy's clip."""
-    cv2.max(field, 0.0, dst=field)
-    return cv2.min(field, 1.0, dst=field)
+    """Clips a field to 0 … 1 in place and returns it; several times faster than NumPy's clip."""
+    cv2.max(field, constant(0.0), dst=field)
+    return cv2.min(field, constant(1.0), dst=field)
 
 
 def bump(distance: Field, at: float, width: float) -> Field:
-    """Returns a line of height 1 along the outline, `at` pixels inside it, nearly Gaussian with sigma `width`."""
+    """Returns a line of height 1 along the outline, `at` pixels inside it, nearly a Gaussian of sigma `width`."""
     # (1 − x²/9)⁴ ≈ exp(−0.44 x²): the exponential would take most of an image's time.
-    line = cv2.subtract(distance, float(at))
+    line = cv2.subtract(distance, constant(float(at)))
     cv2.multiply(line, line, dst=line, scale=-1 / (9 * width * width))
-    cv2.add(line, 1.0, dst=line)
-    cv2.max(line, 0.0, dst=line)
+    cv2.add(line, constant(1.0), dst=line)
+    cv2.max(line, constant(0.0), dst=line)
     cv2.multiply(line, line, dst=line)
     return cv2.multiply(line, line, dst=line)
 
@@ -134,8 +142,8 @@ class Scene:
 
     light: float32 [height, width], 1 where the lamp shines through unhindered.
     well, drop: float32 [height, width], signed distance in pixels to the outline, positive inside.
-    unit: pixels that were one pixel if the image were 960 high and the whole well in view; drawn sizes scale with it.
-    lamp: direction (x, y) that the light comes from, which decides the dark sides of all edges.
+    unit: size in pixels of one pixel of an image 960 high with the whole well in view; drawn sizes scale with it.
+    lamp: direction (x, y) that the light comes from; edges are dark on the other side.
     extinction: float32 [height, width] or None; depth of brown matter that absorbs blue more than red.
     """
 
@@ -157,7 +165,7 @@ class Scene:
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def chance(self, share: float) -> bool:
-        """Returns true in `share` of the cases."""
+        """Returns True with probability `share`."""
         return bool(self.rng.random() < share)
 
     def places(self, count: int, margin: float, density: Field | None = None) -> np.ndarray:
@@ -177,7 +185,7 @@ class Scene:
         return (np.stack([x, y], axis=1) + self.rng.random((count, 2))) * STEP
 
     def inside(self, softness: float = 2.0) -> Field:
-        """Returns 1 in the drop and 0 outside, float32 [height, width], passing over `softness` units."""
+        """Returns 1 in the drop and 0 outside, float32 [height, width], with a ramp of `softness` units."""
         return step(self.drop - self.unit * softness / 2, softness * self.unit)
 
     def blank_ink(self) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""Crystals: needles, plates, facetted blocks and clusters of them."""
+"""The contents of drops: nothing, dust, phase separation, precipitate and crystals.
 
-from __future__ import annotations
+Each kind that `plan.KINDS` lists has a function that draws it into a scene; `CONTENTS` names them. Their random draws
+have an order on which every stored image depends.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,20 +14,20 @@ from marco_data.synthetic import canvas
 from marco_data.synthetic.canvas import Field, Scene
 
 
-def clear_drop(scene: Scene) -> None:
-    """A drop that stayed clear."""
+def draw_clear_drop(scene: Scene) -> None:
+    """Draws nothing, or now and then a little dust."""
     if scene.chance(0.3):
-        dust(scene, int(scene.rng.integers(1, 4)))
+        _draw_dust(scene, int(scene.rng.integers(1, 4)))
 
 
-def clear_drop_with_dust(scene: Scene) -> None:
-    """A clear drop with specks and fibres in or under it."""
-    dust(scene, int(scene.rng.integers(2, 8)))
+def draw_clear_drop_with_dust(scene: Scene) -> None:
+    """Draws specks and now and then a fibre in or under a clear drop."""
+    _draw_dust(scene, int(scene.rng.integers(2, 8)))
     if scene.chance(0.15):
-        fibre(scene)
+        _draw_fibre(scene)
 
 
-def dust(scene: Scene, count: int) -> None:
+def _draw_dust(scene: Scene, count: int) -> None:
     """Draws `count` dark specks of irregular shape anywhere in the well."""
     ink = scene.blank_ink()
     for place in scene.rng.random((count, 2)) * scene.shape[::-1]:
@@ -35,28 +37,28 @@ def dust(scene: Scene, count: int) -> None:
             axes = tuple(max(8, round(size * 16 * scene.uniform(0.4, 1.0))) for _ in range(2))
             turn = scene.uniform(0, 180)
             middle = (round(at[0] * 16), round(at[1] * 16))
-            cv2.ellipse(ink, middle, axes, turn, 0, 360, int(scene.uniform(20, 80)), -1, cv2.LINE_AA, 4)
+            cv2.ellipse(ink, middle, axes, turn, 0, 360, (int(scene.uniform(20, 80)),), -1, cv2.LINE_AA, 4)
     scene.apply_ink(ink, 0.6)
 
 
-def fibre(scene: Scene) -> None:
+def _draw_fibre(scene: Scene) -> None:
     """Draws a curled fibre, thin and smooth."""
     ink = scene.blank_ink()
     steps = np.linspace(0, 1, 40)
     turned = scene.uniform(0, 2 * np.pi) + np.cumsum(scene.rng.normal(0, 0.25, 40))
     length = scene.log_uniform(60, 250) * scene.unit / len(steps)
     points = scene.places(1, 20)[0] + np.cumsum(length * np.stack([np.cos(turned), np.sin(turned)], axis=1), axis=0)
-    cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, 70, 1, cv2.LINE_AA, 4)
+    cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, (70,), 1, cv2.LINE_AA, 4)
     scene.apply_ink(ink, 0.6)
 
 
-def phase_separation(scene: Scene) -> None:
-    """Droplets of a second liquid phase, small and many or large and merging, or one large body of it."""
+def draw_phase_separation(scene: Scene) -> None:
+    """Draws droplets of a second liquid phase, many and small or large and merging, or large bodies of it."""
     unit = scene.unit
     style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.7, 0.08, 0.22]))
     if style != "droplets":
         for _ in range(int(scene.rng.integers(1, 4))):
-            _inner_phase(scene)
+            _draw_inner_phase(scene)
     if style == "body":
         return
     ink = scene.blank_ink()
@@ -68,13 +70,13 @@ def phase_separation(scene: Scene) -> None:
     contrast = scene.uniform(0.3, 0.7)
     sizes = typical * np.clip(scene.rng.lognormal(0, 0.6, count), 0.3, 5)
     for place, radius in zip(scene.places(count, typical, density), sizes, strict=True):
-        _droplet(scene, ink, place, float(radius), contrast)
+        _draw_droplet(scene, ink, place, float(radius), contrast)
     ink[scene.drop < 2 * unit] = 128
     scene.apply_ink(ink, 0.8)
 
 
-def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
-    """Draws a droplet as the small lens that it is: a dark rim, thicker away from the lamp, around a bright middle."""
+def _draw_droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
+    """Draws a droplet as a small lens: a dark rim, thicker away from the lamp, around a bright middle."""
     lamp = np.asarray(scene.lamp)
     rim = float(np.clip(0.32 * radius, 1.5 * scene.unit, 7 * scene.unit))
     middle_shade = 1 - 0.2 * contrast
@@ -82,11 +84,11 @@ def _droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, co
     for size, shift, shade in rings:
         at = place + lamp * shift
         middle = (round(float(at[0]) * 16), round(float(at[1]) * 16))
-        cv2.circle(ink, middle, max(6, round(size * 16)), round(128 * shade), -1, cv2.LINE_AA, 4)
+        cv2.circle(ink, middle, max(6, round(size * 16)), (round(128 * shade),), -1, cv2.LINE_AA, 4)
 
 
-def _inner_phase(scene: Scene) -> None:
-    """A large body of the second phase: a brownish fold of changing width, shaded softly on its inside."""
+def _draw_inner_phase(scene: Scene) -> None:
+    """Draws a large body of the second phase: a brownish fold of varying width, softly shaded inside."""
     rng, unit = scene.rng, scene.unit
     depth = float(scene.drop.max())
     place = scene.places(1, 0.4 * depth)[0]
@@ -102,39 +104,41 @@ def _inner_phase(scene: Scene) -> None:
     scene.light *= 1 + np.float32(scene.uniform(0.02, 0.12)) * canvas.bump(body, -4 * unit, 2 * unit)
 
 
-def light_precipitate(scene: Scene) -> None:
-    """A fine sandy haze over the drop, a little denser in places."""
+def draw_light_precipitate(scene: Scene) -> None:
+    """Draws a fine sandy haze over the drop, a little denser in places."""
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.3, 0.8))
-    _sand(scene, spread, scene.uniform(0.03, 0.09), scene.uniform(0.7, 1.1))
-    _grains(scene, spread, int(scene.log_uniform(2000, 9000)), scene.uniform(0.7, 1.0) * unit, scene.uniform(0.1, 0.3))
-    _absorb(scene, spread * np.float32(scene.uniform(0.08, 0.3)))
+    _add_sand(scene, spread, scene.uniform(0.03, 0.09), scene.uniform(0.7, 1.1))
+    _add_grains(
+        scene, spread, int(scene.log_uniform(2000, 9000)), scene.uniform(0.7, 1.0) * unit, scene.uniform(0.1, 0.3)
+    )
+    _darken(scene, spread * np.float32(scene.uniform(0.08, 0.3)))
 
 
-def heavy_precipitate(scene: Scene) -> None:
-    """Dark matter through the whole drop, mottled and clumped."""
+def draw_heavy_precipitate(scene: Scene) -> None:
+    """Draws dark matter through the whole drop, mottled and clumped."""
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.2, 0.6))
     clumps = canvas.fractal(scene.rng, scene.shape, scene.log_uniform(8, 40) * unit, 2 * unit, scene.uniform(0.6, 0.9))
     matter = np.clip(clumps * np.float32(0.35) + np.float32(scene.uniform(0.9, 1.6)), 0, 3) * spread
-    _absorb(scene, matter * np.float32(scene.log_uniform(0.35, 0.9)))
-    _sand(scene, spread, scene.uniform(0.02, 0.08), scene.uniform(0.7, 1.3))
+    _darken(scene, matter * np.float32(scene.log_uniform(0.35, 0.9)))
+    _add_sand(scene, spread, scene.uniform(0.02, 0.08), scene.uniform(0.7, 1.3))
 
 
-def granular_precipitate(scene: Scene) -> None:
-    """Thousands of separate dark grains."""
+def draw_granular_precipitate(scene: Scene) -> None:
+    """Draws thousands of separate dark grains."""
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.3, 0.9))
     uneven = spread * cv2.exp(0.7 * canvas.fractal(scene.rng, scene.shape, 120 * unit, 8 * unit, 0.7))
     count, size = scene.log_uniform(10000, 30000), scene.uniform(0.7, 1.0)
     for share, factor in ((0.8, 1.0), (0.18, 1.5), (0.02, 2.0)):
-        _grains(scene, uneven, int(count * share), size * factor * unit, scene.uniform(0.2, 0.5))
-    _sand(scene, spread, scene.uniform(0.04, 0.1), scene.uniform(0.7, 1.1))
-    _absorb(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
+        _add_grains(scene, uneven, int(count * share), size * factor * unit, scene.uniform(0.2, 0.5))
+    _add_sand(scene, spread, scene.uniform(0.04, 0.1), scene.uniform(0.7, 1.1))
+    _darken(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
 
 
-def film(scene: Scene) -> None:
-    """A skin over the drop, wrinkled and torn, with fine grain in it."""
+def draw_film(scene: Scene) -> None:
+    """Draws a skin over the drop, wrinkled and torn, with fine grain in it."""
     rng, unit = scene.rng, scene.unit
     spread = _spread(scene, scene.uniform(0.1, 0.5))
     folds = canvas.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
@@ -143,12 +147,12 @@ def film(scene: Scene) -> None:
     scene.light *= np.clip(
         1 + (scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges) * spread, 0.1, 2
     )
-    _sand(scene, spread, scene.uniform(0.03, 0.08), scene.uniform(0.7, 1.1))
-    _absorb(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
+    _add_sand(scene, spread, scene.uniform(0.03, 0.08), scene.uniform(0.7, 1.1))
+    _darken(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
 
 
 def _spread(scene: Scene, uneven: float) -> Field:
-    """Where the matter lies, 0 … 1, float32 [height, width]: the whole drop, thinner in parts by up to `uneven`."""
+    """Returns the density of matter, 0 … 1, float32 [height, width]: the drop, thinner in parts by up to `uneven`."""
     depth = np.float32(max(float(scene.drop.max()), 1.0))
     inward = np.clip(scene.drop / depth, 0, 1)
     middle = scene.uniform(-0.8, 0.8)
@@ -157,8 +161,8 @@ def _spread(scene: Scene, uneven: float) -> Field:
     return (1 - np.float32(uneven) * thin) * scene.inside(10)
 
 
-def _sand(scene: Scene, spread: Field, contrast: float, size: float) -> None:
-    """Fine grain of about `size` units, dark specks stronger than bright ones."""
+def _add_sand(scene: Scene, spread: Field, contrast: float, size: float) -> None:
+    """Draws fine grain of about `size` units; dark specks are stronger than bright ones."""
     grain = cv2.GaussianBlur(canvas.white(scene.rng, scene.shape), (0, 0), max(0.6, size * scene.unit))
     coarse = canvas.fractal(scene.rng, scene.shape, 16 * scene.unit, 3 * scene.unit, 0.9)
     deviation = float(cv2.meanStdDev(grain)[1][0, 0])
@@ -167,13 +171,13 @@ def _sand(scene: Scene, spread: Field, contrast: float, size: float) -> None:
     scene.light *= np.clip(1 + np.float32(contrast) * skewed * spread, 0.1, 2)
 
 
-def _absorb(scene: Scene, depth: Field) -> None:
-    """Darkens by absorption, `depth` being the optical depth, and remembers it for the colour."""
+def _darken(scene: Scene, depth: Field) -> None:
+    """Darkens by absorption of optical depth `depth`, and adds it to the extinction that colours the light."""
     scene.light *= cv2.exp(-depth)
     scene.extinction = depth if scene.extinction is None else scene.extinction + depth
 
 
-def _grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: float) -> None:
+def _add_grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: float) -> None:
     """Scatters `count` grains of radius about `sigma` pixels."""
     dots = np.zeros(scene.shape, np.float32)
     places = scene.places(count, 3 * scene.unit, spread).astype(np.int32)
@@ -186,8 +190,8 @@ def _grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: flo
 
 
 def _relief(field: Field, shift: float) -> Field:
-    """Returns how a surface of this height looks in slanted light: its difference with itself, shifted."""
-    move = np.float32([[1, 0, shift], [0, 1, shift]])
+    """Returns a surface of this height in slanted light: its difference to itself, shifted."""
+    move = np.array([[1, 0, shift], [0, 1, shift]], np.float32)
     return field - cv2.warpAffine(field, move, field.shape[::-1], borderMode=cv2.BORDER_REFLECT)
 
 
@@ -256,9 +260,9 @@ def draw_solid(
     fine = max(1, round(1.1 * unit))
     for face, normal in front:
         shade = 1 + contrast * (0.16 * float(normal @ direction) - 0.06)
-        cv2.fillConvexPoly(ink, fixed[face], int(np.clip(128 * shade, 10, 250)), cv2.LINE_AA, 4)
+        cv2.fillConvexPoly(ink, fixed[face], (int(np.clip(128 * shade, 10, 250)),), cv2.LINE_AA, 4)
     for face, _ in front:
-        cv2.polylines(ink, [fixed[face]], True, round(128 * (1 - 0.2 * contrast)), fine, cv2.LINE_AA, 4)
+        cv2.polylines(ink, [fixed[face]], True, (round(128 * (1 - 0.2 * contrast)),), fine, cv2.LINE_AA, 4)
     hull = cv2.convexHull(points.astype(np.float32))[:, 0]
     for start, end in zip(hull, np.roll(hull, -1, axis=0), strict=True):
         outward = (start + end) / 2 - np.asarray(centre)
@@ -266,11 +270,11 @@ def draw_solid(
         shade = 1 - contrast * (0.35 + 0.45 * max(0.0, away))
         thick = fine if away < 0.2 else max(fine, round((1 + 2.5 * away * contrast) * unit))
         ends = [tuple(int(v) for v in np.round(p * 16)) for p in (start, end)]
-        cv2.line(ink, ends[0], ends[1], int(128 * max(0.05, shade)), thick, cv2.LINE_AA, 4)
+        cv2.line(ink, ends[0], ends[1], (int(128 * max(0.05, shade)),), thick, cv2.LINE_AA, 4)
 
 
-def needles(scene: Scene) -> None:
-    """Straight thin needles: scattered, in sheaves, or radiating from common points."""
+def draw_needles(scene: Scene) -> None:
+    """Draws straight thin needles: scattered, in sheaves, or radiating from common points."""
     rng, unit = scene.rng, scene.unit
     ink = scene.blank_ink()
     length = scene.log_uniform(50, 260) * unit
@@ -286,34 +290,36 @@ def needles(scene: Scene) -> None:
             reach = length * rng.uniform(0.4, 1.1)
             jitter = rng.normal(0, 8 if style != "scattered" else 70, 2) * unit
             start = centre + jitter - (0.5 * reach * along if style == "scattered" or rng.random() < 0.3 else 0)
-            _needle(ink, start, start + reach * along, width * rng.uniform(0.5, 1.3), contrast * rng.uniform(0.4, 1.1))
-    scene.apply_ink(_within_drop(scene, ink), 0.6)
+            _draw_needle(
+                ink, start, start + reach * along, width * rng.uniform(0.5, 1.3), contrast * rng.uniform(0.4, 1.1)
+            )
+    scene.apply_ink(_clip_to_drop(scene, ink), 0.6)
 
 
-def _needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: float, contrast: float) -> None:
-    """Draws a needle: one dark line, or where it is wide enough, two edges around a light core."""
+def _draw_needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: float, contrast: float) -> None:
+    """Draws a needle: one dark line or, if it is wide enough, two edges around a light core."""
     dark = int(128 * max(0.05, 1 - contrast))
     if width < 2.2:
-        cv2.line(ink, _fixed(start), _fixed(end), dark, 1, cv2.LINE_AA, 4)
+        cv2.line(ink, _fixed(start), _fixed(end), (dark,), 1, cv2.LINE_AA, 4)
         return
     along = (end - start) / max(np.linalg.norm(end - start), 1e-6)
     side = np.array([-along[1], along[0]]) * width / 2
     tip = along * width
     outline = np.array([start - tip, start + side, end + side, end + tip, end - side, start - side])
     points = np.round(outline * 16).astype(np.int32)
-    cv2.fillConvexPoly(ink, points, int(128 * (1 + 0.12 * contrast)), cv2.LINE_AA, 4)
-    cv2.polylines(ink, [points], True, dark, 1, cv2.LINE_AA, 4)
-    cv2.line(ink, _fixed(start - side), _fixed(end - side), dark, max(1, round(width / 4)), cv2.LINE_AA, 4)
+    cv2.fillConvexPoly(ink, points, (int(128 * (1 + 0.12 * contrast)),), cv2.LINE_AA, 4)
+    cv2.polylines(ink, [points], True, (dark,), 1, cv2.LINE_AA, 4)
+    cv2.line(ink, _fixed(start - side), _fixed(end - side), (dark,), max(1, round(width / 4)), cv2.LINE_AA, 4)
 
 
-def plates(scene: Scene) -> None:
-    """Thin plates lying at all angles."""
+def draw_plates(scene: Scene) -> None:
+    """Draws thin plates at all angles."""
     size = scene.log_uniform(40, 140) * scene.unit
-    _solids(scene, int(scene.rng.integers(3, 25)), size, _plate)
+    _draw_solids(scene, int(scene.rng.integers(3, 25)), size, _plate)
 
 
-def facetted_blocks(scene: Scene) -> None:
-    """Single crystals with clear facets: cubes, prisms, bipyramids."""
+def draw_facetted_blocks(scene: Scene) -> None:
+    """Draws single crystals with clear facets: cubes, prisms, bipyramids."""
     size = scene.log_uniform(28, 110) * scene.unit
     count = int(np.clip(scene.log_uniform(2, 60), 1, (500 * scene.unit / size) ** 2 * 0.5 + 1))
     sides = int(scene.rng.choice([4, 4, 6, 6, 3, 8]))
@@ -323,11 +329,11 @@ def facetted_blocks(scene: Scene) -> None:
     def block(rng: np.random.Generator) -> Solid:
         return prism(sides, 0.5, 0.5 * slender * rng.uniform(0.8, 1.2), cap, rng.uniform(0.8, 1.2))
 
-    _solids(scene, count, size, block)
+    _draw_solids(scene, count, size, block)
 
 
-def clusters(scene: Scene) -> None:
-    """Crystals grown out of common points: overlapping plates, rods or blades."""
+def draw_clusters(scene: Scene) -> None:
+    """Draws crystals that grow from common points: overlapping plates, rods or blades."""
     rng, unit = scene.rng, scene.unit
     ink = scene.blank_ink()
     contrast = scene.uniform(0.5, 1.0)
@@ -342,14 +348,14 @@ def clusters(scene: Scene) -> None:
             turn = random_rotation(rng)
             root = centre + turn[:2, 2] * scale * 0.5
             draw_solid(ink, solid, turn, root, scale, contrast, scene.lamp, unit)
-    scene.apply_ink(_within_drop(scene, ink), 0.6)
+    scene.apply_ink(_clip_to_drop(scene, ink), 0.6)
 
 
 def _plate(rng: np.random.Generator) -> Solid:
     return prism(int(rng.choice([4, 4, 6])), 0.5, rng.uniform(0.02, 0.08), 0.0, rng.uniform(0.5, 1.8))
 
 
-def _solids(scene: Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
+def _draw_solids(scene: Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
     """Draws `count` solids of about `size` pixels from the factory `shape` all over the drop."""
     rng = scene.rng
     ink = scene.blank_ink()
@@ -358,11 +364,11 @@ def _solids(scene: Scene, count: int, size: float, shape: Callable[[np.random.Ge
         scale = size * float(np.clip(rng.lognormal(0, 0.35), 0.4, 2.0))
         solid = irregular(shape(rng), rng, 0.02)
         draw_solid(ink, solid, random_rotation(rng), place, scale, contrast, scene.lamp, scene.unit)
-    scene.apply_ink(_within_drop(scene, ink), 0.6)
+    scene.apply_ink(_clip_to_drop(scene, ink), 0.6)
 
 
-def _within_drop(scene: Scene, ink: np.ndarray) -> np.ndarray:
-    """Returns the drawing without what sticks out of the drop."""
+def _clip_to_drop(scene: Scene, ink: np.ndarray) -> np.ndarray:
+    """Returns the drawing without the parts outside the drop."""
     ink[scene.drop < 2 * scene.unit] = 128
     return ink
 
@@ -370,3 +376,19 @@ def _within_drop(scene: Scene, ink: np.ndarray) -> np.ndarray:
 def _fixed(point: np.ndarray) -> tuple[int, int]:
     """Returns a point in OpenCV's fixed point with four fractional bits."""
     return round(float(point[0]) * 16), round(float(point[1]) * 16)
+
+
+CONTENTS: dict[str, Callable[[Scene], None]] = {
+    "clear drop": draw_clear_drop,
+    "clear drop with dust": draw_clear_drop_with_dust,
+    "needles": draw_needles,
+    "plates": draw_plates,
+    "facetted blocks": draw_facetted_blocks,
+    "clusters": draw_clusters,
+    "phase separation": draw_phase_separation,
+    "light precipitate": draw_light_precipitate,
+    "heavy precipitate": draw_heavy_precipitate,
+    "granular precipitate": draw_granular_precipitate,
+    "film": draw_film,
+}
+"""By the name of the kind."""

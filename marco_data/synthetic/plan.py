@@ -1,6 +1,7 @@
-"""What image `index` of a set shows, without drawing it."""
+"""The plan of a synthetic set: what image `index` shows, by which imager, in which split, without drawing it.
 
-from __future__ import annotations
+`Settings` are the parameters of a set, `plan` returns the `Plan` of an image, `KINDS` and `IMAGERS` are the choices.
+"""
 
 import dataclasses
 import zlib
@@ -15,7 +16,7 @@ from marco_model.labels import CLASSES
 
 
 class Kind(NamedTuple):
-    """One look of a class; `weight` is its share among the kinds of that class."""
+    """A kind of image of a class; `weight` is its share among the kinds of that class."""
 
     name: str
     label: str
@@ -48,9 +49,9 @@ _ROWS = "ABCDEFGH"
 class Imager:
     """A camera at an institution.
 
-    `width` and `height` are pixels. `tight`, `grey` and `dark_ring` are the shares of images that see only a part of
-    the drop, come from a monochrome camera, and show a well with an opaque rim. `setup` is `sitting drop` or `oil`;
-    `saturation` scales the tint of the light; `share` is the imager's share of its institution's images.
+    `width` and `height` are pixels. `tight`, `grey` and `dark_ring` are the shares of images that show only a part of
+    the drop, are monochrome, and show a well with an opaque rim. `setup` is `sitting drop` or `oil`; `saturation`
+    scales the tint of the light; `share` is the imager's share of its institution's images.
     """
 
     name: str
@@ -89,7 +90,7 @@ def file_name(imager: Imager, plate: int, place: int, serial: int) -> str:
     return f"{plate % 16**5:04x}_{row}{column}_ImagerDefaults_{serial % 12 + 1}.jpg"
 
 
-# Shares of institutions unless told otherwise: CSIRO counts twice because it has two imagers.
+# Default shares of institutions: CSIRO counts twice because it has two imagers.
 INSTITUTION_SHARES: dict[str, float] = {name: 2.0 if name == "CSIRO" else 1.0 for name in INSTITUTIONS}
 
 # Steps of the additive recurrence with the least discrepancy in three dimensions (Roberts 2018, "R3" sequence):
@@ -99,13 +100,15 @@ _STEPS = tuple(1.2207440846057596**-power for power in (1, 2, 3))
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that decides what is drawn.
+    """All parameters of a synthetic set.
 
     seed: any non-negative integer.
     eval_share: share of images in the `test` shards, 0 … 1.
     shorter_side: pixels; 0 keeps each imager's full size.
-    label_noise: share of images filed under a class that they don't show, 0 … 1.
-    institutions, classes: name → weight, normalized to shares; a missing name has none.
+    label_noise: share of images labelled with a class that they do not show, 0 … 1.
+    institutions, classes: name → weight, normalized to shares; a missing name has weight 0.
+
+    Raises `InputError` for a value out of range or an unknown name.
     """
 
     seed: int = 0
@@ -123,19 +126,19 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
         if self.shorter_side and self.shorter_side < 32:
             raise InputError(f"shorter side is {self.shorter_side} pixels; give at least 32, or 0 for full size")
-        for what, shares, known in (("institution", self.institutions, INSTITUTIONS), ("class", self.classes, CLASSES)):
+        for kind, shares, known in (("institution", self.institutions, INSTITUTIONS), ("class", self.classes, CLASSES)):
             for name, share in shares.items():
                 if name not in known:
-                    raise InputError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+                    raise InputError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
                 if not share >= 0:
-                    raise InputError(f"the share of {what} {name!r} is {share}; give 0 or more")
+                    raise InputError(f"the share of {kind} {name!r} is {share}; give 0 or more")
             if not sum(shares.values()) > 0:
-                raise InputError(f"the shares of {what} add up to nothing; give at least one above 0")
+                raise InputError(f"the shares of {kind} add up to nothing; give at least one above 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One image to draw: `shown` is the class index of what it shows, `label` the one it is filed under."""
+    """An image to draw: `shown` is the index of the class that it shows, `label` that of its label."""
 
     index: int
     imager: Imager
@@ -147,17 +150,17 @@ class Plan:
 
     @property
     def noisy(self) -> bool:
-        """Whether the image is filed under a class that it doesn't show."""
+        """Whether the label is another class than the one shown."""
         return self.label != self.shown
 
 
 def generator(seed: int, index: int, purpose: str) -> np.random.Generator:
-    """Returns the random generator of one image for one purpose; independent of every other."""
+    """Returns the random generator of an image for a purpose, independent of all others."""
     return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
 
 
 def plan(settings: Settings, index: int) -> Plan:
-    """Returns what image `index` (0, 1, …) shows; depends on `settings` and `index` alone.
+    """Returns the plan of image `index` (0, 1, …), which depends on `settings` and `index` only.
 
     Institution, class and split follow a low-discrepancy sequence, so that even a small set has every slice.
     """
@@ -179,6 +182,6 @@ def plan(settings: Settings, index: int) -> Plan:
 
 
 def _pick(shares: Sequence[float], at: float) -> int:
-    """Returns the number of the share in whose part of 0 … 1 `at` falls."""
+    """Returns the number of the share whose part of 0 … 1 contains `at`."""
     bounds = np.cumsum(shares)
     return int(np.searchsorted(bounds / bounds[-1], at, side="right"))

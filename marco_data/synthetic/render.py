@@ -1,38 +1,27 @@
-"""One synthetic photograph from its plan."""
+"""A synthetic photograph of a drop from its plan: well, drop, contents, camera.
 
-from __future__ import annotations
+`draw` makes image `index` of a set, `one_crystal` a drop with a single crystal. Below them are the layers of a
+photograph in the order in which the light meets them: the bottom of the well, the drop, its meniscus, the rim of the
+well, and the exposure. Every stored image depends on the order of the random draws.
+"""
 
 import dataclasses
-from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-from marco_data.synthetic import contents, wells
-from marco_data.synthetic.canvas import NEUTRAL, Scene
-from marco_data.synthetic.contents import draw_solid, prism, random_rotation
-from marco_data.synthetic.plan import IMAGERS, KINDS, Plan, Settings, generator, plan
+from marco_data.synthetic import canvas, contents
+from marco_data.synthetic.canvas import NEUTRAL, Field, Scene
+from marco_data.synthetic.plan import IMAGERS, KINDS, Imager, Plan, Settings, generator, plan
 
-_CONTENTS: dict[str, Callable[[Scene], None]] = {
-    "clear drop": contents.clear_drop,
-    "clear drop with dust": contents.clear_drop_with_dust,
-    "needles": contents.needles,
-    "plates": contents.plates,
-    "facetted blocks": contents.facetted_blocks,
-    "clusters": contents.clusters,
-    "phase separation": contents.phase_separation,
-    "light precipitate": contents.light_precipitate,
-    "heavy precipitate": contents.heavy_precipitate,
-    "granular precipitate": contents.granular_precipitate,
-    "film": contents.film,
-}
-# What may be in a drop that nobody can judge.
+# The contents of a drop that nobody can judge.
 _UNJUDGED = ("phase separation", "phase separation", "clear drop", "light precipitate")
+_ONE_CRYSTAL_IMAGER = next(imager for imager in IMAGERS if imager.institution == "GlaxoSmithKline")
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """A drawn image, uint8 [height, width, 3] RGB, and everything that is known of it."""
+    """A drawn image, uint8 [height, width, 3] RGB, its plan, and its JPEG quality."""
 
     image: np.ndarray
     plan: Plan
@@ -54,7 +43,7 @@ class Drop:
         return self.plan.filename
 
     def jpeg(self) -> bytes:
-        """Returns the image as JPEG in the quality of its imager."""
+        """Returns the image as JPEG."""
         _, encoded = cv2.imencode(".jpg", self.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])
         return encoded.tobytes()
 
@@ -62,29 +51,29 @@ class Drop:
 def draw(index: int, settings: Settings | None = None) -> Drop:
     """Returns image `index` (0, 1, …) of the set that `settings` describe; depends on nothing else."""
     settings = settings or Settings()
-    what = plan(settings, index)
+    drop_plan = plan(settings, index)
     rng = generator(settings.seed, index, "draw")
-    full = (what.imager.height, what.imager.width)
+    full = (drop_plan.imager.height, drop_plan.imager.width)
     shrink = min(1.0, settings.shorter_side / min(full)) if settings.shorter_side else 1.0
     final = (round(full[0] * shrink), round(full[1] * shrink))
     # Small images are drawn twice as large and then shrunk, which keeps fine lines from breaking up.
-    canvas = final if shrink > 0.5 else (2 * final[0], 2 * final[1])
-    image = _photograph(rng, what, canvas)
-    if canvas != final:
+    drawn = final if shrink > 0.5 else (2 * final[0], 2 * final[1])
+    image = _photograph(rng, drop_plan, drawn)
+    if drawn != final:
         image = cv2.resize(image, final[::-1], interpolation=cv2.INTER_AREA)
-    return Drop(image=image, plan=what, quality=int(rng.integers(78, 93)))
+    return Drop(image=image, plan=drop_plan, quality=int(rng.integers(78, 93)))
 
 
-def _photograph(rng: np.random.Generator, what: Plan, shape: tuple[int, int]) -> np.ndarray:
+def _photograph(rng: np.random.Generator, drop_plan: Plan, shape: tuple[int, int]) -> np.ndarray:
     """Draws scene, contents and camera in the order in which the light meets them."""
-    kind = KINDS[what.kind].name
-    scene = wells.empty_scene(rng, what.imager, shape)
+    kind, imager = KINDS[drop_plan.kind].name, drop_plan.imager
+    scene = _empty_scene(rng, imager, shape)
     if kind != "dropless":
-        wells.drop_body(scene)
-        contents = kind if kind in _CONTENTS else str(rng.choice(_UNJUDGED))
-        _CONTENTS[contents](scene)
-        wells.meniscus(scene)
-    wells.rim(scene, what.imager)
+        _draw_drop(scene)
+        drawn_kind = kind if kind in contents.CONTENTS else str(rng.choice(_UNJUDGED))
+        contents.CONTENTS[drawn_kind](scene)
+        _draw_meniscus(scene)
+    _draw_rim(scene, imager)
     brightness = scene.uniform(110, 220)
     blur = scene.uniform(0.5, 1.0)
     if kind == "out of focus":
@@ -93,10 +82,7 @@ def _photograph(rng: np.random.Generator, what: Plan, shape: tuple[int, int]) ->
         brightness = scene.uniform(8, 40)
     elif kind == "overexposed":
         brightness = scene.uniform(330, 600)
-    return wells.expose(scene, what.imager, brightness, blur)
-
-
-_IMAGER = next(imager for imager in IMAGERS if imager.institution == "GlaxoSmithKline")
+    return _expose(scene, imager, brightness, blur)
 
 
 def one_crystal(seed: int, size: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
@@ -105,16 +91,212 @@ def one_crystal(seed: int, size: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
     Returns the photograph, uint8 [960, 1280, 3] RGB, and the pixels that the crystal covers, bool [960, 1280].
     """
     rng = generator(seed, 0, "one crystal")
-    scene = wells.empty_scene(rng, _IMAGER, (_IMAGER.height, _IMAGER.width))
-    wells.drop_body(scene)
+    scene = _empty_scene(rng, _ONE_CRYSTAL_IMAGER, (_ONE_CRYSTAL_IMAGER.height, _ONE_CRYSTAL_IMAGER.width))
+    _draw_drop(scene)
     ink = scene.blank_ink()
     (place,) = scene.places(1, size)
-    solid = prism(int(rng.choice([4, 6])), 0.5, 0.5 * scene.uniform(0.6, 1.4), float(rng.choice([0.0, 0.5])), 1.0)
-    draw_solid(ink, solid, random_rotation(rng), place, size, scene.uniform(0.8, 1.0), scene.lamp, scene.unit)
+    solid = contents.prism(
+        int(rng.choice([4, 6])), 0.5, 0.5 * scene.uniform(0.6, 1.4), float(rng.choice([0.0, 0.5])), 1.0
+    )
+    contents.draw_solid(
+        ink, solid, contents.random_rotation(rng), place, size, scene.uniform(0.8, 1.0), scene.lamp, scene.unit
+    )
     covered = np.zeros(scene.shape, np.uint8)
-    cv2.fillConvexPoly(covered, cv2.convexHull(cv2.findNonZero((ink != NEUTRAL).astype(np.uint8))), 1)
+    cv2.fillConvexPoly(covered, cv2.convexHull(cv2.findNonZero((ink != NEUTRAL).astype(np.uint8))), (1,))
     scene.apply_ink(ink, 0.6)
-    wells.meniscus(scene)
-    wells.rim(scene, _IMAGER)
-    image = wells.expose(scene, _IMAGER, scene.uniform(140, 200), scene.uniform(0.5, 0.8))
+    _draw_meniscus(scene)
+    _draw_rim(scene, _ONE_CRYSTAL_IMAGER)
+    image = _expose(scene, _ONE_CRYSTAL_IMAGER, scene.uniform(140, 200), scene.uniform(0.5, 0.8))
     return image, covered.astype(bool)
+
+
+def _empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]) -> Scene:
+    """Returns a scene of `shape` (height, width) with the bottom of the well and the outlines of well and drop."""
+    side = min(shape)
+    tight = rng.random() < imager.tight
+    magnification = float(rng.uniform(1.3, 2.2)) if tight else 1.0
+    centre = (shape[1] * float(rng.uniform(0.46, 0.54)), shape[0] * float(rng.uniform(0.46, 0.54)))
+    oil = imager.setup == "oil"
+    roundness = float(rng.uniform(3.0, 6.0)) if oil else float(rng.choice([2.0, 2.2, 4.0], p=[0.6, 0.2, 0.2]))
+    size = side * magnification * float(rng.uniform(0.5, 0.6) if oil else rng.uniform(0.43, 0.5))
+    well = canvas.distance_to_outline(shape, centre, size, canvas.wobble(rng, 0.008), roundness)
+    reach = side * magnification * float(rng.uniform(0.3, 0.42) if oil else rng.uniform(0.24, 0.42))
+    spread = max(0.0, size - reach) * (0.2 if oil else 0.75)
+    angle = float(rng.uniform(0, 2 * np.pi))
+    drop_centre = (centre[0] + spread * np.cos(angle), centre[1] + spread * np.sin(angle))
+    drop = canvas.distance_to_outline(shape, drop_centre, reach, canvas.wobble(rng, 0.04 if oil else 0.1))
+    gap = float(rng.uniform(0.0, 6.0)) * side / 960
+    drop = np.minimum(drop, well - gap)
+    direction = float(rng.uniform(0, 2 * np.pi))
+    scene = Scene(
+        rng=rng,
+        shape=shape,
+        unit=side / 960 * magnification**0.6,
+        light=np.ones(shape, np.float32),
+        well=well,
+        drop=drop,
+        lamp=(np.cos(direction), np.sin(direction)),
+    )
+    _draw_bottom(scene)
+    return scene
+
+
+def _draw_bottom(scene: Scene) -> None:
+    """Draws grain, machining marks and scratches of the plastic."""
+    rng, unit = scene.rng, scene.unit
+    scene.light += scene.uniform(0.0005, 0.004) * canvas.fractal(rng, scene.shape, 8 * unit, 2 * unit, 0.9)
+    if scene.chance(0.75):
+        marks = np.float32(scene.uniform(0.006, 0.02)) * _streaks(scene)
+        scene.light += marks * (np.float32(scene.uniform(0.05, 0.5)) + scene.inside(20))
+    if scene.chance(0.5):
+        _draw_scratches(scene)
+
+
+def _streaks(scene: Scene) -> np.ndarray:
+    """Returns radial machining marks of a turned mould, float32 [height, width], mean about 0."""
+    rows, columns = (side // 2 for side in scene.shape)
+    marks = scene.rng.standard_normal((512, 24), dtype=np.float32)
+    marks = cv2.GaussianBlur(marks, (0, 0), sigmaX=4, sigmaY=0.7) * 3
+    y, x = np.unravel_index(int(scene.drop[::8, ::8].argmax()), scene.drop[::8, ::8].shape)
+    polar = cv2.resize(marks, (256, 1024), interpolation=cv2.INTER_LINEAR)
+    flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS
+    flat = cv2.warpPolar(
+        polar, (columns, rows), (float(x) * 4.0, float(y) * 4.0), float(np.hypot(rows, columns)), flags
+    )
+    return canvas.enlarge(flat, scene.shape)
+
+
+def _draw_scratches(scene: Scene) -> None:
+    """Draws fine scratches anywhere on the plastic."""
+    ink = scene.blank_ink()
+    for _ in range(int(scene.rng.integers(1, 8))):
+        start = scene.rng.random(2) * scene.shape[::-1]
+        angle, bend = scene.uniform(0, 2 * np.pi), scene.uniform(-0.4, 0.4)
+        length = scene.log_uniform(100, 600) * scene.unit
+        steps = np.linspace(0, 1, 12)
+        turned = angle + bend * steps
+        points = start + length * np.stack([steps * np.cos(turned), steps * np.sin(turned)], axis=1)
+        shade = round(128 * (1 + scene.uniform(-0.08, 0.05)))
+        cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, (shade,), 1, cv2.LINE_AA, 4)
+    scene.apply_ink(ink, 0.5)
+
+
+def _draw_drop(scene: Scene) -> None:
+    """Draws the drop as a lens: a little brighter or darker than its surroundings and darker towards its edge."""
+    depth = float(max(scene.drop.max(), 1.0))
+    dome = cv2.sqrt(canvas.unit_interval(cv2.multiply(scene.drop, canvas.constant(1 / depth))))
+    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * dome
+    scene.light *= 1 - np.float32(scene.uniform(0.04, 0.16)) * scene.inside()
+
+
+def _draw_meniscus(scene: Scene) -> None:
+    """Draws the drop's edge: a fine dark line, which widens into a soft dark crescent where the drop is steep."""
+    rng, unit = scene.rng, scene.unit
+    steep = canvas.smooth(rng, scene.shape, 0.45 * min(scene.shape))
+    steep = np.clip(steep * 0.9 + np.float32(scene.uniform(-0.6, 0.3)), 0, 1.2)
+    width = scene.log_uniform(10, 50) * unit * steep * steep
+    dark = (1 - canvas.step(scene.drop - width * np.float32(0.7), 1.5 * unit + 1.2 * width)) * (scene.drop > 0)
+    dark = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), 0.8 * unit) * np.clip(width / (4 * unit), 0, 1)
+    scene.light *= 1 - np.float32(scene.uniform(0.6, 0.97)) * dark
+    strength = np.clip(0.7 + 0.5 * canvas.smooth(rng, scene.shape, 0.3 * min(scene.shape)), 0.2, 1.2)
+    line = canvas.bump(scene.drop, 0, scene.uniform(0.9, 1.8) * unit)
+    scene.light *= 1 - np.float32(scene.uniform(0.15, 0.6)) * strength * line
+    scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * strength * canvas.bump(scene.drop, -3 * unit, 1.8 * unit)
+
+
+def _draw_rim(scene: Scene, imager: Imager) -> None:
+    """Draws the well's edge and the area beyond it: an opaque ring, or walls of clear plastic."""
+    if float(scene.well.min()) > 0:
+        return
+    opaque = scene.chance(imager.dark_ring)
+    beyond = _opaque_ring(scene) if opaque else _clear_wall(scene)
+    edge = canvas.step(scene.well, scene.uniform(1.5, 4) * scene.unit)
+    scene.light = scene.light * edge + beyond * (1 - edge)
+    _draw_inner_wall(scene, scene.uniform(0.2, 0.7) if opaque else scene.uniform(0.1, 0.4))
+    for _ in range(int(scene.rng.integers(2, 5))):
+        line = canvas.bump(scene.well, scene.uniform(-9, 6) * scene.unit, scene.uniform(0.8, 2.0) * scene.unit)
+        scene.light += np.float32(scene.uniform(-0.3, 0.3)) * line
+    np.clip(scene.light, 0.0, None, out=scene.light)
+
+
+def _opaque_ring(scene: Scene) -> np.ndarray:
+    """Returns the light of a black ring, smooth or sparkling, and of the bright plate beyond it, out of focus."""
+    rng, unit = scene.rng, scene.unit
+    roughness = np.float32(scene.log_uniform(0.05, 0.6))
+    grain = canvas.fractal(rng, scene.shape, 12 * unit, 2 * unit, 0.9)
+    ring = np.float32(scene.uniform(0.02, 0.1)) * np.clip(1 + roughness * grain, 0, 3)
+    outer = canvas.step(-scene.well - scene.uniform(90, 200) * unit, scene.uniform(4, 30) * unit)
+    return ring * (1 - outer) + np.float32(scene.uniform(0.7, 1.05)) * outer
+
+
+def _clear_wall(scene: Scene) -> np.ndarray:
+    """Returns the light of slanted clear walls: bands along the outline, brighter or darker than the bottom."""
+    band = np.full(scene.shape, scene.uniform(0.6, 1.0), np.float32)
+    at = 0.0
+    for _ in range(int(scene.rng.integers(2, 5))):
+        at -= scene.log_uniform(15, 120) * scene.unit
+        outside = 1 - canvas.step(scene.well - at, scene.log_uniform(3, 40) * scene.unit)
+        band += np.float32(scene.uniform(-0.2, 0.2)) * outside
+        if scene.chance(0.6):
+            line = canvas.bump(scene.well, at, scene.uniform(1.5, 5) * scene.unit)
+            band += np.float32(scene.uniform(-0.3, 0.15)) * line
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in scene.shape)
+    band += np.float32(scene.uniform(0, 0.2)) * (np.float32(scene.lamp[0]) * x + np.float32(scene.lamp[1]) * y[:, None])
+    return np.clip(band, 0.25, 1.15, out=band)
+
+
+def _draw_inner_wall(scene: Scene, strength: float) -> None:
+    """Draws the foot of the wall, seen on one side as a dark crescent within the well."""
+    slope = np.clip(canvas.smooth(scene.rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.2), 0, 1)
+    wall = (1 - canvas.step(scene.well - 25 * scene.unit * slope, (4 + 20 * slope) * scene.unit)) * (scene.well > 0)
+    scene.light *= 1 - np.float32(strength) * wall * slope
+
+
+def _expose(scene: Scene, imager: Imager, brightness: float, blur: float) -> np.ndarray:
+    """Returns the photograph, uint8 [height, width, 3] RGB.
+
+    brightness: mean grey value (0 … 255) of unhindered light; more than 255 overexposes.
+    blur: sigma of the lens in units; about 0.7 is sharp.
+    """
+    light = cv2.GaussianBlur(scene.light, (0, 0), max(0.4, blur * scene.unit))
+    grey = scene.chance(imager.grey)
+    lamps = _lamps(scene, imager, grey)
+    lights = [light] if grey else _absorption(scene, light)
+    grain = canvas.white(scene.rng, scene.shape) * np.float32(scene.log_uniform(0.6, 2.0))
+    pixels = []
+    for lamp, colour in zip(lamps, lights, strict=True):
+        cv2.multiply(lamp, colour, dst=lamp, scale=brightness)
+        pixels.append(cv2.add(lamp, grain, dtype=cv2.CV_8U))
+    return cv2.merge(pixels * 3 if grey else _with_fringes(scene, pixels))
+
+
+def _lamps(scene: Scene, imager: Imager, grey: bool) -> list[Field]:
+    """Returns the light of the lamp over the image, about 1: red, green and blue, or one field if `grey`."""
+    rng = scene.rng
+    channels = 1 if grey else 3
+    y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
+    slope = rng.normal(0, 0.05, 2)
+    light = 1 + slope[0] * x + slope[1] * y - scene.uniform(0, 0.12) * (x * x + y * y)
+    tint = rng.normal(0, 0.08 * imager.saturation, channels)
+    curves = np.stack([x, y, x * y, x * x - y * y], axis=-1)
+    stain = curves @ rng.normal(0, 0.035 * imager.saturation, (4, channels))
+    coarse = light[..., None] * (1 + tint + (0 if grey else stain))
+    return [canvas.enlarge(coarse[..., channel].astype(np.float32), scene.shape) for channel in range(channels)]
+
+
+def _absorption(scene: Scene, light: Field) -> list[Field]:
+    """Returns red, green and blue light: matter absorbs blue most, which makes it brown."""
+    if scene.extinction is None:
+        return [light] * 3
+    brown = scene.uniform(0, 0.6)
+    return [cv2.multiply(light, cv2.exp(scene.extinction * np.float32(part * brown))) for part in (0.5, 0.0, -0.5)]
+
+
+def _with_fringes(scene: Scene, pixels: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns the channels with red and blue magnified slightly differently, as by a simple lens."""
+    height, width = scene.shape
+    fringe = scene.uniform(-0.0012, 0.0012)
+    for channel, scale in ((0, 1 + fringe), (2, 1 - fringe)):
+        move = np.array([[scale, 0, (1 - scale) * width / 2], [0, scale, (1 - scale) * height / 2]])
+        pixels[channel] = cv2.warpAffine(pixels[channel], move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return pixels

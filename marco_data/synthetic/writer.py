@@ -1,6 +1,4 @@
-"""Writes a set of synthetic drops as MARCO shards, in parallel, so that the bytes depend on the settings alone."""
-
-from __future__ import annotations
+"""Writes a set of synthetic drops as MARCO shards, in parallel; the bytes depend on the settings only."""
 
 import concurrent.futures
 import ctypes
@@ -13,17 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from marco_data import name_tables
 from marco_data.contract import build_example
-from marco_data.name_tables import INSTITUTIONS, write_sources
 from marco_data.progress import progress
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import draw
+from marco_data.tfrecord import frame
+from marco_model import store
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 MANIFEST = "synthetic.json"
 SHARD_IMAGES = 1024
-# Raised whenever the same settings draw other images than before, so that sets of old are not taken for new ones.
+# Raised whenever the same settings draw other images than before, so that old sets are not taken for new ones.
 DRAWING = 4
 _CHUNK = 8
 # Parameters of mallopt(3).
@@ -39,14 +39,14 @@ def synthesize(
     processes: int = 2,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes `images` synthetic drops to `directory` and returns the manifest, which is `directory`/synthetic.json too.
+    """Writes `images` synthetic drops to `directory` and returns the manifest, which is also its `synthetic.json`.
 
-    The folder holds shards `train-00001-of-…` and `test-00001-of-…`, `sources.csv`, `labels-norm.csv` and
-    `labels-raw.csv` (the kinds drawn). It is written aside and renamed. If it already holds exactly this set nothing is
-    done; with `overwrite` another synthetic set is replaced, and anything else is never touched.
+    The folder gets shards `train-00001-of-…` and `test-00001-of-…`, `sources.csv`, `labels-norm.csv` and
+    `labels-raw.csv` (the kinds drawn). It appears when it is complete. If it already is exactly this set, nothing
+    happens. With `overwrite` another synthetic set is replaced; a folder with other content is never changed.
 
-    settings: what is drawn; its defaults if None. shard_images: images a shard at most. processes: how many draw.
-    Raises InputError for a bad number or a folder that holds something else.
+    settings: the parameters; the defaults if None. shard_images: most images per shard. processes: how many draw.
+    Raises `InputError` for a bad number or a folder with other content.
     """
     settings = settings or Settings()
     for name, value in (("images", images), ("shard_images", shard_images), ("processes", processes)):
@@ -56,27 +56,25 @@ def synthesize(
     plans = [plan(settings, index) for index in range(images)]
     manifest = manifest_of(images, settings, shard_images)
     if directory.exists() and any(directory.iterdir()):
-        held = _held(directory)
-        if held == manifest:
+        existing = _read_manifest(directory)
+        if existing == manifest:
             return manifest
-        if held is None:
+        if existing is None:
             raise InputError(f"{directory} holds something else than a synthetic set; give an empty or new folder")
         if not overwrite:
             raise InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
-    aside = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    _write_shards(aside, plans, settings, shard_images, min(processes, images))
-    _write_tables(aside)
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    if directory.exists():
-        shutil.rmtree(directory)
-    aside.rename(directory)
+    with store.whole_directory(directory) as folder:
+        _write_shards(folder, plans, settings, shard_images, min(processes, images))
+        raw_labels = {number: kind.name for number, kind in enumerate(KINDS)}
+        name_tables.write_tables(folder, classes=dict(enumerate(CLASSES)), raw_labels=raw_labels)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if directory.exists():
+            shutil.rmtree(directory)
     return manifest
 
 
 def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGES) -> dict[str, Any]:
-    """Returns what a set is: its parameters, its counts, and which images are filed wrongly on purpose."""
+    """Returns the manifest of a set: its parameters, its counts, and which images are mislabelled on purpose."""
     plans = [plan(settings, index) for index in range(images)]
     manifest = {
         "drawing": DRAWING,
@@ -84,48 +82,46 @@ def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGE
         "shard_images": shard_images,
         "settings": dataclasses.asdict(settings),
         "counts": {
-            "split": _counts(what.split for what in plans),
-            "class": _counts(CLASSES[what.label] for what in plans),
-            "institution": _counts(what.imager.institution for what in plans),
-            "kind": _counts(KINDS[what.kind].name for what in plans),
+            "split": _counts(drop.split for drop in plans),
+            "class": _counts(CLASSES[drop.label] for drop in plans),
+            "institution": _counts(drop.imager.institution for drop in plans),
+            "kind": _counts(KINDS[drop.kind].name for drop in plans),
         },
-        "label_noise": {str(what.index): [CLASSES[what.shown], CLASSES[what.label]] for what in plans if what.noisy},
+        "label_noise": {str(drop.index): [CLASSES[drop.shown], CLASSES[drop.label]] for drop in plans if drop.noisy},
     }
-    return json.loads(json.dumps(manifest))
+    parsed: dict[str, Any] = json.loads(json.dumps(manifest))
+    return parsed
 
 
 def _counts(names: Iterator[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def _held(directory: Path) -> dict[str, Any] | None:
-    """Returns the manifest of the synthetic set in `directory`, or None if it holds none."""
+def _read_manifest(directory: Path) -> dict[str, Any] | None:
+    """Returns the manifest of the synthetic set in `directory`, or None if there is none."""
     try:
-        return json.loads((directory / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
+    return manifest
 
 
 def _write_shards(directory: Path, plans: list[Plan], settings: Settings, shard_images: int, processes: int) -> None:
     """Draws all images in parallel and writes each split's shards in the order of the images."""
-    import tensorflow as tf
-
     with progress("synthesizing", len(plans)) as advance:
         for split in ("train", "test"):
-            chosen = [what.index for what in plans if what.split == split]
+            chosen = [drop.index for drop in plans if drop.split == split]
             shards = -(-len(chosen) // shard_images)
             drawn = jpegs(chosen, settings, processes)
             for shard in range(shards):
-                path = directory / f"{split}-{shard + 1:05d}-of-{shards:05d}"
-                with tf.io.TFRecordWriter(str(path)) as writer:
+                with (directory / f"{split}-{shard + 1:05d}-of-{shards:05d}").open("wb") as file:
                     for index in chosen[shard * shard_images : (shard + 1) * shard_images]:
-                        encoded, height, width = next(drawn)
-                        writer.write(_record(plans[index], encoded, height, width))
+                        file.write(frame(_record(plans[index], *next(drawn))))
                         advance(1)
 
 
 def jpegs(indices: list[int], settings: Settings, processes: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yields (JPEG, height, width) of the images `indices` in their order; draws a bounded number of them ahead."""
+    """Yields (JPEG, height, width) of the images `indices` in their order; draws a bounded number ahead."""
     chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
     if processes == 1:
         for chunk in chunks:
@@ -144,12 +140,12 @@ def jpegs(indices: list[int], settings: Settings, processes: int) -> Iterator[tu
 
 
 def _set_up_process() -> None:
-    """One thread a process, and memory kept between images: to give it back each time took a third of the drawing."""
+    """Limits a process to one thread and keeps memory between images; returning it took a third of the drawing time."""
     import cv2
 
     cv2.setNumThreads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:  # glibc alone has it
+    if mallopt:  # Only glibc has it.
         for parameter, value in ((_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 1 << 26), (_M_MMAP_THRESHOLD, 1 << 30)):
             mallopt(parameter, value)
 
@@ -160,26 +156,18 @@ def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int
     return [(drop.jpeg(), drop.image.shape[0], drop.image.shape[1]) for drop in drops]
 
 
-def _record(what: Plan, encoded: bytes, height: int, width: int) -> bytes:
+def _record(drop: Plan, encoded: bytes, height: int, width: int) -> bytes:
     """Returns the serialized example of one image; equal images give equal bytes."""
     example = build_example(
         encoded=encoded,
         image_format="JPEG",
         height=height,
         width=width,
-        filename=what.filename,
-        image_id=what.index,
-        label=what.label,
-        label_text=CLASSES[what.label],
-        label_raw=what.kind,
-        source=INSTITUTIONS.index(what.imager.institution),
+        filename=drop.filename,
+        image_id=drop.index,
+        label=drop.label,
+        label_text=CLASSES[drop.label],
+        label_raw=drop.kind,
+        source=name_tables.INSTITUTIONS.index(drop.imager.institution),
     )
-    return example.SerializeToString(deterministic=True)
-
-
-def _write_tables(directory: Path) -> None:
-    """Writes the names behind the numbers: institutions, classes, and the kinds as the raw labels."""
-    write_sources(directory)
-    for name, values in (("labels-norm.csv", CLASSES), ("labels-raw.csv", [kind.name for kind in KINDS])):
-        lines = ["id,name", *(f"{number},{value}" for number, value in enumerate(values))]
-        (directory / name).write_text("\n".join(lines) + "\n")
+    return bytes(example.SerializeToString(deterministic=True))

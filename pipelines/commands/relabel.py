@@ -129,10 +129,10 @@ def merge(
 
     Example: marco relabel merge anna.csv ben.csv --key look/key.csv --output overlay.csv
     """
-    from marco_data.relabelling.merging import lines, merge_sheets
+    from marco_data.relabelling.merging import merge_sheets, report_lines
 
     told, answers = merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
-    typer.echo("\n".join(lines(told)))
+    typer.echo("\n".join(report_lines(told)))
     typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
     for line in answers.repeated:
         typer.echo(line, err=True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marco_data.image_files import DropPlace, Taken, drop_place, taken
+from marco_data.image_files import Acquisition, DropPlace, acquisition, drop_place
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from marco_data.image_files import DropPlace, Taken, drop_place, taken
 )
 def test_what_a_name_tells(name, place, when):
     assert drop_place(name) == DropPlace(*place)
-    assert taken(name) == Taken(*when)
+    assert acquisition(name) == Acquisition(*when)
 
 
 @given(
@@ -41,14 +41,14 @@ def test_what_a_name_tells(name, place, when):
 def test_every_date_comes_back(moment, form, rest):
     # strftime pads no years on Linux; from 1000 on there is nothing to pad.
     written = form.format(d=moment)
-    expected = Taken(moment.replace(second=0, microsecond=0).isoformat(timespec="minutes"))
-    assert taken(f"03c3_H12-1_{written}{rest}.jpg") == expected
-    assert taken(f"X0000056450155{moment:%Y%m%d%H%M}.png") == expected
+    expected = Acquisition(moment.replace(second=0, microsecond=0).isoformat(timespec="minutes"))
+    assert acquisition(f"03c3_H12-1_{written}{rest}.jpg") == expected
+    assert acquisition(f"X0000056450155{moment:%Y%m%d%H%M}.png") == expected
 
 
 @given(st.text(max_size=60))
 def test_any_name_is_read_without_an_error(name):
     for filename in (name, f"a_A1_{name}.jpg", f"a_A1_20260302{name}.jpg"):
         drop_place(filename)
-        when = taken(filename)
+        when = acquisition(filename)
         assert not when.date or datetime.datetime.fromisoformat(when.date)

@@ -12,7 +12,7 @@ from PIL import Image
 from marco_data import contract
 from marco_data.importing import import_images
 from marco_data.label_table import from_csv, from_folder
-from marco_data.name_tables import parse_sources
+from marco_data.name_tables import parse_table
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -64,7 +64,7 @@ def test_a_folder_a_class_becomes_shards_that_keep_plates_together(tmp_path, pla
         assert value(example, contract.LABEL) == label
         assert value(example, contract.LABEL_TEXT).decode() == CLASSES[label]
         assert (value(example, contract.HEIGHT), value(example, contract.WIDTH)) == (20, 30)
-        assert parse_sources((out / "sources.csv").read_text())[value(example, contract.SOURCE)] == "CSIRO"
+        assert parse_table((out / "sources.csv").read_text(), "table")[value(example, contract.SOURCE)] == "CSIRO"
         if value(example, contract.FORMAT) == b"PNG":
             np.testing.assert_array_equal(tf.io.decode_png(value(example, contract.ENCODED)), pixels)
     assert len({value(example, contract.IMAGE_ID) for example in examples}) == 12
@@ -113,11 +113,11 @@ def test_terfs_csv_keeps_ids_raw_labels_and_sources(tmp_path):
     import_images(from_csv(tmp_path / "labels.csv"), tmp_path / "set")
     found = {value(e, contract.IMAGE_ID): e for each in read(tmp_path / "set").values() for e in each}
     assert sorted(found) == [70, 71, 72, 73]
-    sources = parse_sources((tmp_path / "set" / "sources.csv").read_text())
+    sources = parse_table((tmp_path / "set" / "sources.csv").read_text(), "table")
     assert [sources[value(found[number], contract.SOURCE)] for number in range(70, 74)] == [
         "Merck", "CSIRO", "Elsewhere", "Merck"
     ]  # fmt: skip
-    raw = parse_sources((tmp_path / "set" / "labels-raw.csv").read_text())
+    raw = parse_table((tmp_path / "set" / "labels-raw.csv").read_text(), "table")
     assert [raw[value(found[number], contract.LABEL_RAW)] for number in range(70, 74)] == [
         "clear drop", "needles", "clear drop", "skin"
     ]  # fmt: skip
@@ -135,9 +135,9 @@ def test_labels_of_ones_own_become_raw_labels(tmp_path):
     }
     for way, table in tables.items():
         import_images(table, tmp_path / way)
-        named = parse_sources((tmp_path / way / "labels-raw.csv").read_text())
+        named = parse_table((tmp_path / way / "labels-raw.csv").read_text(), "table")
         assert sorted(named.values()) == ["Light precipitate", "label 7", "needles"]
-        assert named == parse_sources((tmp_path / way / "labels-norm.csv").read_text())
+        assert named == parse_table((tmp_path / way / "labels-norm.csv").read_text(), "table")
         for example in (example for each in read(tmp_path / way).values() for example in each):
             number = int(value(example, contract.FILENAME).decode().split(".")[0])
             raw = value(example, contract.LABEL_RAW)

@@ -12,7 +12,7 @@ from PIL import Image
 from marco_data import contract
 from marco_data.contract import REASONS
 from marco_data.inspection import CELL, Sample, contact_sheet, inspect_shards, read_quarantine
-from marco_data.name_tables import write_sources
+from marco_data.name_tables import write_tables
 from marco_data.tfrecord import frame
 from marco_model.labels import CLASSES
 
@@ -44,7 +44,7 @@ def shards(tmp_path):
     """Twelve training and four test images of CSIRO, six of the former from the Minstrel; two damaged records."""
     folder = tmp_path / "set"
     folder.mkdir()
-    write_sources(folder)
+    write_tables(folder)
     train = [frame(example(number).SerializeToString()) for number in range(12)]
     hurt = train[0][:40] + bytes([train[0][40] ^ 1]) + train[0][41:]
     (folder / "train-00001-of-00001").write_bytes(b"".join([*train, hurt, frame(b"\xff no example")]))

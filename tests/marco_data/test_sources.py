@@ -1,6 +1,6 @@
 import pytest
 
-from marco_data.name_tables import TABLE_I, parse_sources, write_sources
+from marco_data.name_tables import TABLE_I, parse_table, write_tables
 from marco_model.errors import InputError
 
 TWO = {0: "CSIRO", 3: "Bristol-Myers Squibb, NJ"}
@@ -15,19 +15,23 @@ TWO = {0: "CSIRO", 3: "Bristol-Myers Squibb, NJ"}
     ],
 )
 def test_number_and_name_are_read_in_either_order_with_or_without_header(text):
-    assert parse_sources(text) == TWO
+    assert parse_table(text, "sources.csv") == TWO
 
 
 def test_names_alone_are_numbered():
-    assert parse_sources("CSIRO\nMerck\n") == {0: "CSIRO", 1: "Merck"} == parse_sources("name\nCSIRO\nMerck\n")
+    assert (
+        parse_table("CSIRO\nMerck\n", "table")
+        == {0: "CSIRO", 1: "Merck"}
+        == parse_table("name\nCSIRO\nMerck\n", "table")
+    )
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_sources(tmp_path)
-    assert parse_sources((tmp_path / "sources.csv").read_text()) == TABLE_I
+    write_tables(tmp_path)
+    assert parse_table((tmp_path / "sources.csv").read_text(), "table") == TABLE_I
 
 
 @pytest.mark.parametrize("text", ["0,CSIRO\n0,Merck\n", "0,CSIRO\nMerck\n", "0,CSIRO\n1,2\n"])
 def test_a_broken_table_is_one_clear_error(text):
     with pytest.raises(InputError, match=r"^sources.csv: [^\n]+$"):
-        parse_sources(text)
+        parse_table(text, "sources.csv")

@@ -111,6 +111,22 @@ def test_if_two_folders_compete_for_a_place_one_appears_whole(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_folders_of_killed_processes_are_deleted_and_those_of_running_ones_are_not(tmp_path):
+    write = f"with store.whole_directory({str(tmp_path / '1')!r}) as aside: (aside / 'file').touch(); "
+    for end in ("os.kill(os.getpid(), 9)", "print(flush=True); input()"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import os\nfrom marco_model import store\n{write}{end}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        process.stdout.readline()
+    assert len(list(tmp_path.iterdir())) == 1
+    with store.whole_directory(tmp_path / "1"):
+        assert len(list(tmp_path.iterdir())) == 2
+    process.kill()
+    process.communicate()
+
+
 def test_the_first_error_of_several_at_once_is_raised():
     done = []
 

@@ -4,7 +4,7 @@ import re
 import pytest
 import yaml
 
-from marco_data.name_tables import write_sources
+from marco_data.name_tables import write_tables
 from marco_model.errors import InputError
 from marco_model.labels import FOUR, TEN_CLASSES
 from pipelines import configuration
@@ -19,7 +19,7 @@ def shards(tmp_path):
     """A folder that looks like a set whose raw labels are named; no shard is opened here."""
     (tmp_path / "train-00001-of-00001").write_bytes(b"")
     (tmp_path / "labels-raw.csv").write_text(RAW)
-    write_sources(tmp_path)
+    write_tables(tmp_path)
     return tmp_path
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from marco_data import contract, tfrecord
-from marco_data.name_tables import write_sources
+from marco_data.name_tables import write_tables
 from marco_data.tfrecord import FRAME_BYTES, frame
 from marco_model.labels import CLASSES
 
@@ -167,7 +167,7 @@ def build_damaged_set(folder) -> DamagedSet:
     cut.bad(contract.BAD_COMPRESSION, torn, image_id="", framed=torn)
 
     shards = [first, second, third, fourth, empty, held_out, cut]
-    write_sources(folder)
+    write_tables(folder)
     for shard in shards:
         content = shard.content
         if shard is fourth:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.example_gen.files import RecordWriter, exists, join
+from components.example_gen.files import RecordWriter, join
 from components.example_gen.ingest import ingest
 from components.settings import IngestOptions
 from marco_data.shards import fingerprint
@@ -74,10 +74,10 @@ def test_a_piece_that_is_dropped_half_written_does_not_appear(drops, gcs, tmp_pa
     writer.write_record(b"half" * 1000)
     del writer
     gc.collect()
-    assert not exists(path)
+    assert not store.exists(path)
     writer = RecordWriter(path)
     writer.close()
-    assert exists(path)
+    assert store.exists(path)
 
 
 @pytest.mark.parametrize(

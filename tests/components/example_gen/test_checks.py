@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, check_record
+from components.example_gen.checks import Accepted, LeftOut, Rejected, Tables, check_record
 from components.settings import BY_HASH, IngestOptions, rules_from_json, rules_to_json
 from marco_data import contract
 from marco_data.name_tables import IMAGER_RULES
@@ -26,7 +26,7 @@ SCHEMA = {
 
 def verdict_holds(data, options=OPTIONS):
     """The verdict is one of the three, and an accepted record is sound by TensorFlow's own reading."""
-    verdict = check_record(data, Names(SOURCES, RAW_LABELS), options)
+    verdict = check_record(data, Tables(SOURCES, RAW_LABELS), options)
     if isinstance(verdict, LeftOut):
         assert options is RAW_OPTIONS and verdict.label
         return verdict
@@ -97,8 +97,8 @@ def test_an_image_cut_anywhere_inside_is_rejected(make_example, image_format):
 
 def test_a_record_ingested_before_takes_the_new_institution(make_example):
     data = make_example(3).SerializeToString()
-    once = data + check_record(data, Names(SOURCES), OPTIONS).suffix
-    twice = once + check_record(once, Names({3: "Renamed"}), OPTIONS).suffix
+    once = data + check_record(data, Tables(SOURCES), OPTIONS).suffix
+    twice = once + check_record(once, Tables({3: "Renamed"}), OPTIONS).suffix
     read = tf.io.parse_single_example(twice, SCHEMA)
     assert read[contract.INSTITUTION] == b"Renamed"
 

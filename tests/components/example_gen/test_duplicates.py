@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from components.example_gen.staging import Place, Staged, foremost, keys, losers
+from components.example_gen.staging import Place, StagedRecord, duplicate_keys, find_duplicates, merge_reasons
 from marco_data import contract
 
 NAMES = ("train-1", "train-2", "test-1")
@@ -10,17 +10,17 @@ NAMES = ("train-1", "train-2", "test-1")
 
 def staged(image_id, digest, shard, record=0):
     split = "eval" if NAMES[shard].startswith("test") else "train"
-    return Staged(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9, False))
+    return StagedRecord(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9, False))
 
 
 def outcome(*records):
     """What is lost, by all keys, as a distributed runner would find it."""
     groups = {}
     for record in records:
-        for key, _ in keys(record):
+        for key, _ in duplicate_keys(record):
             groups.setdefault(key, []).append(record)
-    found = [loser for key, alike in groups.items() for loser in losers(key, alike, NAMES)]
-    return [(loser.place.shard, loser.place.record, loser.reason) for loser in foremost(found)]
+    found = [loser for key, alike in groups.items() for loser in find_duplicates(key, alike, NAMES)]
+    return [(loser.place.shard, loser.place.record, loser.reason) for loser in merge_reasons(found)]
 
 
 CASES = [

@@ -5,7 +5,7 @@ import csv
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import Accepted, LeftOut, Names, Rejected, as_given, check_record, relabelled
+from components.example_gen.checks import Accepted, LeftOut, Rejected, Tables, check_record, relabel, restore_label
 from components.example_gen.ingest import ingest
 from components.settings import IngestOptions
 from marco_data import contract
@@ -59,7 +59,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
         for name in (contract.INSTITUTION, contract.IMAGER):
             del example.features.feature[name]
         original = make_example(number, label_raw=raw)
-        assert tf.train.Example.FromString(as_given(example.SerializeToString())) == original
+        assert tf.train.Example.FromString(restore_label(example.SerializeToString())) == original
     with (folder / "bad" / "quarantine.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["detail"] for row in rows if row["reason"] == contract.UNMAPPED_LABEL} == {
@@ -96,7 +96,7 @@ def test_a_scheme_that_goes_by_names_needs_them(drops):
 def test_classes_may_be_made_of_marcos_own(make_example):
     scheme = LabelScheme("classes", ("Crystals", "Rest"), source="class", table={"Clear": "Rest", "Other": None})
     verdicts = [
-        check_record(make_example(number).SerializeToString(), Names(), IngestOptions(label_scheme=scheme))
+        check_record(make_example(number).SerializeToString(), Tables(), IngestOptions(label_scheme=scheme))
         for number in range(4)
     ]
     assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, LeftOut, Rejected]
@@ -104,22 +104,22 @@ def test_classes_may_be_made_of_marcos_own(make_example):
     assert value(tf.train.Example.FromString(verdicts[1].data), contract.LABEL) == 0
     assert (verdicts[2].label, verdicts[3].reason) == ("Other", contract.UNMAPPED_LABEL)
     wrong = make_example(0, label_text="Crystals").SerializeToString()
-    assert check_record(wrong, Names(), IngestOptions(label_scheme=scheme)).reason == contract.LABEL_TEXT_MISMATCH
+    assert check_record(wrong, Tables(), IngestOptions(label_scheme=scheme)).reason == contract.LABEL_TEXT_MISMATCH
 
 
 def test_a_record_that_has_its_class_already_keeps_its_bytes(make_example):
     data = make_example(1).SerializeToString()
-    verdict = check_record(data, Names(), IngestOptions())
+    verdict = check_record(data, Tables(), IngestOptions())
     assert verdict.data == data and not verdict.relabelled
     shouted = make_example(1, label_text="CRYSTALS").SerializeToString()
-    verdict = check_record(shouted, Names(), IngestOptions())
+    verdict = check_record(shouted, Tables(), IngestOptions())
     assert value(tf.train.Example.FromString(verdict.data), contract.LABEL_TEXT) == b"Crystals"
 
 
 def test_what_is_relabelled_is_read_once_and_can_be_put_back(make_example):
     example = make_example(7)
-    changed = relabelled(example.SerializeToString(), 9, "Skin")
+    changed = relabel(example.SerializeToString(), 9, "Skin")
     features = tf.train.Example.FromString(changed).features.feature
     assert list(features[contract.LABEL].int64_list.value) == [9]
     assert list(features[contract.LABEL_TEXT].bytes_list.value) == [b"Skin"]
-    assert tf.train.Example.FromString(as_given(changed)) == example
+    assert tf.train.Example.FromString(restore_label(changed)) == example

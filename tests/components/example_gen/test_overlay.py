@@ -5,7 +5,7 @@ import csv
 import pytest
 import tensorflow as tf
 
-from components.example_gen.checks import as_given
+from components.example_gen.checks import restore_label
 from components.example_gen.ingest import ingest
 from components.settings import IngestOptions
 from marco_data import contract
@@ -75,7 +75,7 @@ def test_the_newest_answer_becomes_the_class_and_the_record_tells_whose_it_is(in
         original = make_example(number)
         if names:
             assert value(example, contract.LABEL) == CLASSES.index(names[0].decode())
-            assert tf.train.Example.FromString(as_given(example.SerializeToString())) == original
+            assert tf.train.Example.FromString(restore_label(example.SerializeToString())) == original
         else:
             assert example == original
     overlaid = (contract.OVERLAY_LABEL, contract.OVERLAY_RATER, contract.OVERLAY_DATE)
@@ -142,7 +142,7 @@ def test_raw_labels_are_answered_by_their_classes(drops):
 
 def test_a_label_that_the_scheme_does_not_know_stops_the_ingest_before_anything_is_read(drops):
     (drops / "overlay.csv").write_text("image_id,label,rater,date\n2,Crystal,a,2026-01-01\n")
-    with pytest.raises(InputError, match=r"overlay.csv, line 2: label 'Crystal' is none of Clear, Crystals"):
+    with pytest.raises(InputError, match=r"overlay.csv, line 2: label 'Crystal' is not one of Clear, Crystals"):
         ingest(
             [str(drops / "in")],
             str(drops / "out"),

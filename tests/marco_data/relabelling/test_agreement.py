@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from marco_data.relabelling.merging import among, fleiss_kappa, pair
+from marco_data.relabelling.merging import fleiss_kappa, group_agreement, pair_agreement
 from marco_model.labels import CLASSES
 
 # The worked example of the English Wikipedia's article "Fleiss' kappa": 14 raters, 10 subjects, 5 categories.
@@ -45,7 +45,7 @@ labels = st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)),
 @given(labels)
 def test_a_pair_agrees_as_scikit_learn_says(answers):
     first, second = ({number: one[side] for number, one in enumerate(answers)} for side in (0, 1))
-    told = pair(first, {**second, -1: "Clear"}, CLASSES)
+    told = pair_agreement(first, {**second, -1: "Clear"}, CLASSES)
     assert told["images"] == len(answers)
     assert told["agree"] == pytest.approx(sum(a == b for a, b in answers) / len(answers))
     if len({one for both in answers for one in both}) == 1:
@@ -55,13 +55,13 @@ def test_a_pair_agrees_as_scikit_learn_says(answers):
 
 
 def test_of_several_raters_only_images_that_all_labelled_count():
-    told = among(
+    told = group_agreement(
         {"a": {1: "Clear", 2: "Other", 3: "Clear"}, "b": {1: "Clear", 2: "Clear"}, "c": {1: "Clear", 2: "Other"}},
         CLASSES,
     )
     assert told["images"] == 2 and told["disagree"] == 0.5
-    assert among({"a": {1: "Clear"}}, CLASSES) == {"images": 0, "disagree": None, "kappa": None}
+    assert group_agreement({"a": {1: "Clear"}}, CLASSES) == {"images": 0, "disagree": None, "kappa": None}
 
 
 def test_nothing_in_common_leaves_everything_undefined():
-    assert pair({1: "Clear"}, {2: "Clear"}, CLASSES) == {"images": 0, "agree": None, "kappa": None}
+    assert pair_agreement({1: "Clear"}, {2: "Clear"}, CLASSES) == {"images": 0, "agree": None, "kappa": None}

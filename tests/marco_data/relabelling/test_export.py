@@ -161,7 +161,7 @@ def test_experts_get_the_images_as_they_are_and_nothing_of_what_they_were_labell
         assert [row["image_id"] for row in sheet] == [row["image_id"] for row in key]
         assert {(row["label"], row["rater"], row["date"], row["note"]) for row in sheet} == {("", name, "", "")}
     page = (look / "raters" / "index.html").read_text()
-    given = json.loads(page.split('id="told">')[1].split("</script>")[0])
+    given = json.loads(page.split('id="settings">')[1].split("</script>")[0])
     assert given["items"] == [[row["image_id"], row["file"]] for row in key]
     assert given["classes"] == list(CLASSES) and set(given) == {"name", "classes", "raters", "items"}
     assert "http" not in page

@@ -82,7 +82,7 @@ def test_the_page_has_the_numbers_of_the_report_and_escapes_names(files, tmp_pat
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("11,,Crystal,anna,2026-01-02,", "sheet-anna.csv, line 2: class 'Crystal' is none of Clear, Crystals, Other, Precipitate"),  # noqa: E501
+        ("11,,Crystal,anna,2026-01-02,", "sheet-anna.csv, line 2: class 'Crystal' is not one of Clear, Crystals, Other, Precipitate"),  # noqa: E501
         ("99,,Clear,anna,2026-01-02,", "sheet-anna.csv, line 2: image 99 was not exported"),
         ("11,,Clear,anna,,", "sheet-anna.csv, line 2: date is empty"),
         ("11,,Clear,anna,1/2/26,", "sheet-anna.csv, line 2: date is '1/2/26'"),

@@ -73,9 +73,9 @@ def test_labels_are_those_that_the_scheme_looks_up(overlay):
     own = LabelScheme("classes", ("Hit", "Nothing"), "class", {"Crystals": "Hit", "Clear": "Nothing", "Other": None, "Precipitate": "Nothing"})  # fmt: skip  # noqa: E501
     check_labels(read_overlay(overlay("1,crystals,a,2026-02-01\n2,Hit,a,2026-02-01\n3,Other,a,2026-02-01\n")), own)
     for scheme in (FOUR, own):
-        with pytest.raises(InputError, match=r"overlay.csv, line 2: label 'Precip. & Skin' is none of"):
+        with pytest.raises(InputError, match=r"overlay.csv, line 2: label 'Precip. & Skin' is not one of"):
             check_labels(ten, scheme)
-    with pytest.raises(InputError, match="'Other' is none of Clear, Crystals, Garbage"):
+    with pytest.raises(InputError, match="'Other' is not one of Clear, Crystals, Garbage"):
         check_labels(read_overlay(overlay("1,Other,a,2026-02-01\n")), HWMRI_TEN)
 
 

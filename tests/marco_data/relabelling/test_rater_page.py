@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from marco_data.relabelling.export import Item, write_page
-from marco_data.relabelling.merging import Keyed, read_sheets
+from marco_data.relabelling.merging import ExportedImage, read_sheets
 from marco_model.labels import CLASSES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -103,7 +103,7 @@ def test_keys_label_and_the_saved_sheet_merges(page):
     shows(opened, "2 answered")
     path = saved(opened, folder, lambda: opened.keyboard.press("s"))
     assert path.name == "sheet-ben.csv"
-    images = {item.image_id: Keyed("train", "Clear", "Clear") for item in items}
+    images = {item.image_id: ExportedImage("train", "Clear", "Clear") for item in items}
     answers = read_sheets([str(path)], images, CLASSES)
     given = {number: one.label for number, one in answers.by_rater["ben"].items()}
     assert given == {items[0].image_id: "Crystals", items[2].image_id: "Precipitate"}
@@ -191,7 +191,7 @@ def loaded(opened, path, accept=False):
 
 
 def labels(opened):
-    return opened.evaluate("told.items.map(([image]) => answer(image).label)")
+    return opened.evaluate("settings.items.map(([image]) => answer(image).label)")
 
 
 def test_loading_a_sheet_takes_no_answer_back(page):
@@ -210,7 +210,7 @@ def test_loading_a_sheet_takes_no_answer_back(page):
     assert loaded(opened, empty) == ["empty.csv has no answers yet. Nothing was loaded."]
     assert labels(opened) == ["Crystals", "Crystals", ""]
     (asked,) = loaded(opened, old)
-    assert asked.startswith("1 answers given here are others in old.csv")
+    assert asked.startswith("1 of your answers differ in old.csv")
     assert labels(opened) == ["Crystals", "Crystals", "Other"]
     loaded(opened, old, accept=True)
     assert labels(opened) == ["Clear", "Crystals", "Other"]
@@ -245,8 +245,8 @@ def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
     [
         ("", "has no column image_id, label"),
         ("image_id,class\n9007199254740993,Clear\n", "has no column label"),
-        ("image_id,label\n7,Clear\n", "has no line of an image of this page"),
-        ("image_id,label\n9007199254740993,Crystal\n", "Crystal was left out; the classes are Clear, Crystals"),
+        ("image_id,label\n7,Clear\n", "has no line for an image of this page"),
+        ("image_id,label\n9007199254740993,Crystal\n", "Crystal was skipped; the classes are Clear, Crystals"),
     ],
 )
 def test_a_sheet_that_cannot_be_loaded_is_told(page, text, told):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marco_data import contract
-from marco_data.name_tables import INSTITUTIONS, TABLE_I, parse_sources
+from marco_data.name_tables import INSTITUTIONS, TABLE_I, parse_table
 from marco_data.synthetic import KINDS, Settings, synthesize
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -79,9 +79,11 @@ def test_the_manifest_tells_which_labels_are_wrong(drops):
 
 
 def test_tables_name_the_numbers(drops):
-    assert parse_sources((drops / "sources.csv").read_text()) == TABLE_I
-    assert parse_sources((drops / "labels-norm.csv").read_text()) == dict(enumerate(CLASSES))
-    assert parse_sources((drops / "labels-raw.csv").read_text()) == {n: kind.name for n, kind in enumerate(KINDS)}
+    assert parse_table((drops / "sources.csv").read_text(), "table") == TABLE_I
+    assert parse_table((drops / "labels-norm.csv").read_text(), "table") == dict(enumerate(CLASSES))
+    assert parse_table((drops / "labels-raw.csv").read_text(), "table") == {
+        n: kind.name for n, kind in enumerate(KINDS)
+    }
 
 
 def test_a_set_at_hand_is_left_alone(drops):
@@ -108,8 +110,9 @@ def test_another_synthetic_set_is_replaced_only_on_request(tmp_path):
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path):
-    (tmp_path / ".drops.partial").mkdir()
-    (tmp_path / ".drops.partial" / "train-00001-of-00001").write_bytes(b"half")
+    rest = tmp_path / ".drops.0123456789ab.partial"
+    rest.mkdir()
+    (rest / "train-00001-of-00001").write_bytes(b"half")
     synthesize(tmp_path / "drops", 2, SETTINGS, processes=1)
     assert [path.name for path in tmp_path.iterdir()] == ["drops"]
 
