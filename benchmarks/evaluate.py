@@ -1,6 +1,6 @@
 """The Evaluator with all its slices against plain batched prediction of the same examples.
 
-Ours is the Evaluator's whole work: Beam's and TFMA's start, the model loaded, every example scored, the table of
+Ours is the Evaluator's whole work: Beam's start, the model loaded, every example scored, the table of
 predictions written, all metrics by institution, by imager and by both, thresholds checked, `metrics.json`. What TFX
 does before it begins, packing its own code for distant workers, is left out. The peer loads the same model and scores
 the same records in the same batches, nothing else. Both take turns in one process; each figure is the median of the
@@ -87,7 +87,7 @@ def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Ca
     from tfx.types import artifact_utils, standard_artifacts
 
     from components.settings import LOCAL_BEAM_ARGS
-    from components.steps.evaluator import Executor
+    from components.steps.evaluator import Evaluator
     from marco_model.labels import CLASSES
 
     def artifact(kind: Any, uri: Path) -> Any:
@@ -97,7 +97,8 @@ def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Ca
 
     data = artifact(standard_artifacts.Examples, examples)
     data.split_names = artifact_utils.encode_split_names(["eval"])
-    context = Executor.Context(beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(folder / "tmp"), unique_id="1")
+    executor = Evaluator.EXECUTOR_SPEC.executor_class
+    context = executor.Context(beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(folder / "tmp"), unique_id="1")
     inputs = {"examples": [data], "model": [artifact(standard_artifacts.Model, model)]}
     outputs = {
         "evaluation": [artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")],
@@ -106,11 +107,10 @@ def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Ca
     properties = {
         "thresholds": json.dumps({"accuracy": 0.0}),
         "classes": json.dumps(CLASSES),
-        "auc_classes": json.dumps(["Crystals", "Precipitate"]),
         "split": "eval",
         "batch_size": batch_size,
     }
-    return functools.partial(Executor(context).Do, inputs, outputs, properties)
+    return functools.partial(executor(context).Do, inputs, outputs, properties)
 
 
 def plain_prediction(model: Path, files: list[Path], batch_size: int) -> int:

@@ -1,10 +1,13 @@
-"""The artifact types that this pipeline adds to TFX's own. Each is called by the path that it is imported from.
+"""The artifact types that this pipeline adds to TFX's own, and what several steps read from or write to TFX's.
 
 TFX writes an artifact's `TYPE_NAME` into a compiled package and imports the class by it in each container. The name may
 have a single dot, so the package `components` finds these classes for it: a class here needs no entry anywhere else.
 """
 
-from tfx.types import artifact
+from tfx.components.evaluator import constants
+from tfx.dsl.io import fileio
+from tfx.types import artifact, artifact_utils
+from tfx.utils import io_utils
 
 
 class Decision(artifact.Artifact):
@@ -29,3 +32,18 @@ class Deployment(artifact.Artifact):
     """`deployment.json`: what `components.vertex.rollout.Deployment.record` says, or `deployed` false."""
 
     TYPE_NAME = "components.Deployment"
+
+
+def bless(blessing: artifact.Artifact, model: artifact.Artifact, blessed: bool) -> None:
+    """Marks the artifact `blessing` as TFX's own Evaluator does, so that TFX's other components understand it."""
+    name = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
+    io_utils.write_string_file(f"{blessing.uri}/{name}", "")
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(blessed))
+    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+
+
+def split_files(examples: artifact.Artifact, split: str) -> list[str]:
+    """Returns the TFRecord files of a split, in the order of their names."""
+    folders = artifact_utils.get_split_uris([examples], split)
+    return sorted(file for folder in folders for file in fileio.glob(io_utils.all_files_pattern(folder)))

@@ -1,4 +1,8 @@
-"""The model to beat: what names it, and how its scores stand to the candidate's classes."""
+"""The champion, the model that a run must beat: where it is looked up, how it is named, and where its classes are.
+
+MLflow's registry names it by the alias `champion`. Which champion a run must beat depends on the run's `signature`: a
+run that repeats the training of today's champion is judged against the one before it, as that training was.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from components import mlflow_runs
-from components.mlflow_runs import CHAMPION, FINGERPRINT, JUDGED_AGAINST, PUBLISHED_AT, SERVED_AT, SIGNATURE
 from components.settings import NONE, REGISTRY
-from marco_model.errors import ClusterError, InputError
-from marco_model.model_directory import MODEL_FILE, class_names
-from marco_model.store import exists
+from marco_model import model_directory, store
+from marco_model.errors import ClusterError, InputError, one_line
+
+log = logging.getLogger(__name__)
 
 SERVING_SIGNATURE = "serving_examples"
 REMEDY = (
@@ -30,46 +34,43 @@ def write_champion(model: str, version: str = "") -> str:
 
 
 def parse_champion(text: str) -> dict[str, str] | None:
-    """Returns what `written` wrote; None of the empty text, which means that there is no champion."""
+    """Returns what `write_champion` wrote; None for the empty text, which means that there is no champion."""
     if not text:
         return None
-    told = json.loads(text)
-    return {"model": str(told["model"]), "version": str(told.get("version", ""))}
+    fields = json.loads(text)
+    return {"model": str(fields["model"]), "version": str(fields.get("version", ""))}
 
 
 def describe_champion(champion: dict[str, str]) -> str:
-    """Returns what to call it in a sentence."""
+    """Returns the champion's name for a sentence."""
     return f"version {champion['version']} at {champion['model']}" if champion["version"] else champion["model"]
 
 
 def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
     """Returns where among the scores of the model in `folder` each of `classes` is.
 
-    Raises `InputError` where its classes are others, or where it cannot be loaded or takes no examples.
+    Raises `InputError` if its classes are others, or if it cannot be loaded or takes no examples.
     """
-    found = class_names(folder)
-    if set(found) != set(classes):
-        raise InputError(f"its classes are {', '.join(found)}, and the candidate's are {', '.join(classes)}")
+    names = model_directory.class_names(folder)
+    if set(names) != set(classes):
+        raise InputError(f"its classes are {', '.join(names)}, and the candidate's are {', '.join(classes)}")
     import tensorflow as tf
 
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     except Exception as error:  # TensorFlow has no kind of its own for a model that is damaged.
-        raise InputError(f"it cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"it cannot be loaded ({one_line(error)})") from error
     if SERVING_SIGNATURE not in signatures:
         raise InputError(f"it has no signature {SERVING_SIGNATURE}")
-    return [found.index(name) for name in classes]
-
-
-log = logging.getLogger(__name__)
+    return [names.index(name) for name in classes]
 
 
 @dataclasses.dataclass(frozen=True)
 class Lookup:
-    """What a run is told of the champion.
+    """Where a run looks for the champion.
 
     `champion`: `registry`, `none`, or a model's folder or URI. `tracking`: MLflow's URI; `model_name`: the registered
-    model whose alias `champion` counts. `settings`: see `components.champion`.
+    model whose alias `champion` counts. `settings`: see `signature`.
     """
 
     champion: str
@@ -79,7 +80,7 @@ class Lookup:
 
     @classmethod
     def read(cls, text: str) -> Lookup:
-        """Returns what `written` wrote."""
+        """Returns the lookup that `written` returned as text."""
         return cls(**json.loads(text))
 
     def written(self) -> str:
@@ -87,12 +88,12 @@ class Lookup:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     def to_beat(self, signature: str) -> str:
-        """Returns the parameter `champion` of a run with this signature: `champion.written`, or empty for none.
+        """Returns the parameter `champion` of a run with this signature: `write_champion`, or empty for none.
 
         The run that made the champion is judged against the model that it was judged against then.
 
-        Raises `InputError` where MLflow cannot be reached, or where it is not known where the champion lies: neither
-        is the same as no champion.
+        Raises `InputError` if MLflow cannot be reached, or if the champion was never published: neither means that
+        there is no champion.
         """
         if self.champion == NONE:
             return ""
@@ -101,19 +102,19 @@ class Lookup:
         version = _champion(self.tracking, self.model_name)
         if version is None:
             return ""
-        if version.tags.get(SIGNATURE) == signature:
-            return str(version.tags.get(JUDGED_AGAINST, ""))
+        if version.tags.get(mlflow_runs.SIGNATURE) == signature:
+            return str(version.tags.get(mlflow_runs.JUDGED_AGAINST, ""))
         return _written(version)
 
 
 def current_champion(tracking: str, model_name: str, fingerprint: str) -> str:
-    """Returns the champion of now as `Lookup.to_beat` does; empty for none, and where it has this `fingerprint`.
+    """Returns today's champion as `Lookup.to_beat` does; empty for none, and if it has this `fingerprint`.
 
-    A run with the champion's signature whose model is another one after all, since code has changed or a lost cache
-    made it train anew, must beat that champion.
+    A run with the champion's signature can still have made another model, since code has changed or a lost cache made
+    it train again. Then it must beat that champion.
     """
     version = _champion(tracking, model_name)
-    return "" if version is None or version.tags.get(FINGERPRINT) == fingerprint else _written(version)
+    return "" if version is None or version.tags.get(mlflow_runs.FINGERPRINT) == fingerprint else _written(version)
 
 
 def _champion(tracking: str, model_name: str) -> Any:
@@ -121,14 +122,14 @@ def _champion(tracking: str, model_name: str) -> Any:
         return None
     client = mlflow_runs.connect(tracking)
     with mlflow_runs.reaching(tracking):
-        found = client.search_registered_models(f"name = '{model_name}'")
-        holder = dict(found[0].aliases).get(CHAMPION) if found else None
-        return client.get_model_version(model_name, holder) if holder else None
+        models = client.search_registered_models(f"name = '{model_name}'")
+        number = dict(models[0].aliases).get(mlflow_runs.CHAMPION) if models else None
+        return client.get_model_version(model_name, number) if number else None
 
 
 def _written(version: Any) -> str:
     number = str(version.version)
-    if PUBLISHED_AT not in version.tags:
+    if mlflow_runs.PUBLISHED_AT not in version.tags:
         raise InputError(
             f"version {number} of {version.name} is champion in MLflow but was never published, so there is nothing to "
             f"compare with; publish it (marco models promote {number}), or take the alias away from it"
@@ -137,27 +138,31 @@ def _written(version: Any) -> str:
 
 
 def _place(tags: dict[str, str]) -> str:
-    """Returns where the champion was first published, which stays the same when it is published anew.
+    """Returns where the champion was first published, which stays the same when it is published again.
 
-    Where that version was removed since, it is where the champion was published last.
+    If that version was removed since, it is where the champion was published last.
     """
-    first = str(tags[PUBLISHED_AT])
+    first = str(tags[mlflow_runs.PUBLISHED_AT])
     try:
-        return first if exists(f"{first}/{MODEL_FILE}") else str(tags.get(SERVED_AT, first))
+        return (
+            first
+            if store.exists(f"{first}/{model_directory.MODEL_FILE}")
+            else str(tags.get(mlflow_runs.SERVED_AT, first))
+        )
     except (InputError, ClusterError) as error:  # The gate says so, where it matters.
         log.warning("Cannot look at the champion, %s: %s", first, error)
         return first
 
 
-def digest(told: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of settings, which are JSON's kinds, whatever their order."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def digest(settings: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of settings made of JSON's types, independent of their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def signature(settings: str, fingerprint: str, initial: str, steps: str) -> str:
     """Returns a run's signature.
 
     `settings`: the `digest` of what defines the training and of where its steps are kept. `fingerprint`: of the data;
-    `initial`: of the weights that training begins from; `steps`: those asked for, empty for the recipe's.
+    `initial`: of the weights that training begins from; `steps`: those of this run, empty for the recipe's.
     """
     return digest({"settings": settings, "fingerprint": fingerprint, "initial": initial, "steps": steps})

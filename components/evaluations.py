@@ -1,74 +1,124 @@
-"""What TFMA computes, over which slices, and the thresholds that decide the blessing."""
+"""An evaluation: the metrics of every slice of a table of predictions, thresholds on them, and `metrics.json`.
+
+Slices are all images, those of each institution, of each imager, and of each pair of both. `metrics.json` holds
+`model` (its fingerprint), `classes`, `blessed`, `thresholds`, `failures` and `slices`: kind → value → `count`, each
+metric by its name (null where undefined) and `confusion_matrix`, rows being true classes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from components.prediction_table import scores_of
 from marco_data import contract
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
-from marco_model.store import is_remote
+from marco_model import errors, labels, store
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS_FILE = "metrics.json"
 SLICES = (contract.INSTITUTION, contract.IMAGER)
-"""The features by whose values examples are sliced, besides all of them together."""
-CROSS = SLICES
-"""The features by whose pairs of values they are sliced too: an imager may do well in one place and not in another."""
+"""The columns by whose values images are sliced. An imager may do well in one place and not in another: pairs too."""
 TIMES = " × "
-CROSS_NAME = TIMES.join(CROSS)
-"""What the slices by pairs are called: `institution × imager`, and one of them `CSIRO × Rigaku Minstrel`."""
-
+CROSS_NAME = TIMES.join(SLICES)
+"""The kind of the slices by pairs: `institution × imager`, one of which is `CSIRO × Rigaku Minstrel`."""
 OVERALL, ALL = "overall", "all"
-COUNT = "example_count"
 AUC_CLASSES = ("Crystals", "Precipitate")
 """The classes of the four whose ROC Bruno et al. 2018 report."""
 
 
-def auc_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the classes of which AUC is taken: the paper's two of MARCO's four, all of any other scheme."""
-    return AUC_CLASSES if tuple(classes) == CLASSES else tuple(classes)
+class SliceKey(NamedTuple):
+    """`kind`: `overall` or a column of `SLICES` or `CROSS_NAME`; `value`: `all`, or what its images share there."""
+
+    kind: str
+    value: str
+
+    @property
+    def name(self) -> str:
+        """What a message and `decision.json` call it, such as `imager/Rigaku Minstrel`."""
+        return f"{self.kind}/{self.value}"
 
 
-def metric_names(classes: Sequence[str], auc_classes: Sequence[str]) -> list[str]:
-    """Returns the names of the metrics that are shares, such as `accuracy`, `recall/Crystals`, `auc/Crystals`."""
-    by_class = [f"{kind}/{name}" for kind in ("precision", "recall") for name in classes]
-    return ["accuracy", *by_class, *(f"auc/{name}" for name in auc_classes)]
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """`metrics`: share by `metric_names`, NaN where undefined; `confusion`: int64 [true class, predicted class]."""
+
+    key: SliceKey
+    metrics: dict[str, float]
+    confusion: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """The number of its images."""
+        return int(self.confusion.sum())
 
 
-def confusion_matrix(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns int64 [true class, predicted class] of int [n] labels and float [n, classes] scores; argmax decides."""
-    classes = scores.shape[1]
-    cells = labels.astype(np.int64) * classes + scores.argmax(axis=1)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+def slice_masks(table: pd.DataFrame, cross: bool = True) -> Iterator[tuple[SliceKey, np.ndarray]]:
+    """Yields each slice but the one of all images, with the rows that are in it, bool [rows].
+
+    Kinds come in the order of `SLICES`, values in that of their text; with `cross` the pairs of both follow.
+    """
+    columns = {kind: table[kind].to_numpy().astype(str) for kind in SLICES}
+    if cross:
+        columns[CROSS_NAME] = np.array([TIMES.join(pair) for pair in zip(*columns.values(), strict=True)], str)
+    for kind, column in columns.items():
+        values, codes = np.unique(column, return_inverse=True)
+        for code, value in enumerate(values):
+            yield SliceKey(kind, str(value)), codes == code
+
+
+def evaluate(table: pd.DataFrame, classes: Sequence[str]) -> list[Slice]:
+    """Returns every slice of a `components.prediction_table` of one row or more, all images first."""
+    true, scores = table["label"].to_numpy(), scores_of(table)
+    masks = [(SliceKey(OVERALL, ALL), np.ones(len(table), bool)), *slice_masks(table)]
+    return [_slice(key, true[mask], scores[mask], classes) for key, mask in masks]
+
+
+def _slice(key: SliceKey, true: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> Slice:
+    confusion = confusion_matrix(true, scores.argmax(axis=1), len(classes))
+    return Slice(key, metrics_of(confusion, true, scores, classes), confusion)
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Returns int64 [true class, predicted class] of class indices, int [n] each, n at least 1."""
+    from sklearn import metrics
+
+    return np.asarray(metrics.confusion_matrix(true, predicted, labels=range(classes)))
 
 
 def area_under_roc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the exact AUC: how often a positive scores above a negative, ties counted half; NaN without both.
+    """Returns how often a positive scores above a negative, ties counted half; NaN without both kinds.
 
-    `positive`: bool [n]; `scores`: float [n]. The rank-sum form (Hanley and McNeil 1982).
+    `positive`: bool [n]; `scores`: float [n].
     """
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
+    if positive.all() or not positive.any():
         return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks = (ends - (counts - 1) / 2.0)[inverse.reshape(-1)]
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
+    from sklearn import metrics
+
+    return float(metrics.roc_auc_score(positive, scores))
 
 
-def metrics_of(
-    confusion: np.ndarray, labels: np.ndarray, scores: np.ndarray, classes: Sequence[str], auc_classes: Sequence[str]
-) -> dict[str, float]:
-    """Returns accuracy, precision and recall of each class and the AUC of some, each a share by `names.metric_names`.
+def auc_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the classes of which AUC is taken: the paper's two of MARCO's four, all of any other scheme."""
+    return AUC_CLASSES if tuple(classes) == labels.CLASSES else tuple(classes)
 
-    `confusion`: the `confusion_matrix` of `labels`, int [n], and `scores`, float [n, classes]. NaN where these
-    examples cannot say.
+
+def metric_names(classes: Sequence[str]) -> list[str]:
+    """Returns the names of the metrics that are shares, such as `accuracy`, `recall/Crystals`, `auc/Crystals`."""
+    by_class = [f"{kind}/{name}" for kind in ("precision", "recall") for name in classes]
+    return ["accuracy", *by_class, *(f"auc/{name}" for name in auc_classes(classes))]
+
+
+def metrics_of(confusion: np.ndarray, true: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """Returns accuracy, precision and recall of each class and the AUC of some, by `metric_names`; NaN if undefined.
+
+    `confusion`: the `confusion_matrix` of `true`, int [n], and the highest of `scores`, float [n, classes].
     """
 
     def share(part: float, whole: float) -> float:
@@ -78,104 +128,34 @@ def metrics_of(
     values = [share(hits.sum(), confusion.sum())]
     values += [share(hits[index], confusion[:, index].sum()) for index in range(len(classes))]
     values += [share(hits[index], confusion[index].sum()) for index in range(len(classes))]
-    values += [area_under_roc(labels == index, scores[:, index]) for index in map(list(classes).index, auc_classes)]
-    return dict(zip(metric_names(classes, auc_classes), values, strict=True))
+    for name in auc_classes(classes):
+        index = list(classes).index(name)
+        values.append(area_under_roc(true == index, scores[:, index]))
+    return dict(zip(metric_names(classes), values, strict=True))
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SliceKey = tuple[tuple[str, str], ...]
-"""Feature and value of each thing that a slice's examples share, as TFMA writes it; empty for all examples."""
-
-
-class Slice(NamedTuple):
-    """`metrics`: share by `names.metric_names`, NaN where undefined; `confusion`: int64 [true, predicted class]."""
-
-    key: SliceKey
-    metrics: dict[str, float]
-    confusion: np.ndarray
-
-    @property
-    def count(self) -> int:
-        """The examples in it."""
-        return int(self.confusion.sum())
+def check_thresholds(thresholds: Mapping[str, float], classes: Sequence[str]) -> None:
+    """Raises `InputError` for a threshold that could never be met or checked."""
+    known = metric_names(classes)
+    for name, bound in thresholds.items():
+        if name not in known:
+            raise errors.InputError(f"threshold {name!r} names no metric; choose from {', '.join(known)}")
+        if not 0.0 <= bound <= 1.0:
+            raise errors.InputError(f"threshold {name!r} is {bound}; give a share between 0 and 1")
 
 
-def judged(table: pd.DataFrame, classes: Sequence[str], auc_classes: Sequence[str]) -> list[Slice]:
-    """Returns every slice of a `components.prediction_table` that has examples, all examples first."""
-    labels, scores = table["label"].to_numpy(), scores_of(table)
-    found = []
-    for key, rows in _rows(table):
-        chosen = labels[rows], scores[rows]
-        confusion = confusion_matrix(*chosen)
-        found.append(Slice(key, metrics_of(confusion, *chosen, classes, auc_classes), confusion))
-    return found
+def missed_thresholds(metrics: Mapping[str, float], thresholds: Mapping[str, float]) -> list[str]:
+    """Returns a sentence for each threshold that `metrics` do not reach; an undefined metric reaches none.
 
-
-def _rows(table: pd.DataFrame) -> Iterator[tuple[SliceKey, np.ndarray]]:
-    if len(table):
-        yield (), np.arange(len(table))
-    for feature in SLICES:
-        for value, rows in sorted(table.groupby(feature).indices.items()):
-            yield ((feature, value),), rows
-    for values, rows in sorted(table.groupby(list(CROSS)).indices.items()):
-        yield tuple(zip(CROSS, values, strict=True)), rows
-
-
-METRICS_FILE = "metrics.json"
-
-
-def slice_metrics(evaluation_uri: str) -> dict[str, Any]:
-    """Returns the content of `metrics.json` in an evaluation artifact (see above).
-
-    Raises:
-        InputError: there is none.
+    `thresholds`: metric → smallest value that is good enough, such as `{"accuracy": 0.8, "recall/Crystals": 0.9}`.
     """
-    path = f"{evaluation_uri.rstrip('/')}/{METRICS_FILE}"
-    if is_remote(path):
-        import tensorflow as tf
-
-        with tf.io.gfile.GFile(path) as file:
-            return dict(json.load(file))
-    if not Path(path).is_file():
-        raise InputError(f"no evaluation at {evaluation_uri}: {METRICS_FILE} is missing; run the Evaluator first")
-    return dict(json.loads(Path(path).read_text()))
-
-
-def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Returns metrics for MLflow: `eval/accuracy`, `eval/institution/CSIRO/recall/Crystals`, …; undefined left out.
-
-    MLflow knows no ×: the slices of both features are `eval/institution x imager/CSIRO x Rigaku Minstrel/…`.
-    """
-    metrics = {}
-    for kind, slices in evaluation["slices"].items():
-        for value, found in slices.items():
-            prefix = "eval" if kind == OVERALL else f"eval/{kind}/{value}".replace("×", "x")
-            for name, number in found.items():
-                if isinstance(number, int | float):
-                    metrics[f"{prefix}/{name}"] = float(number)
-    return metrics
-
-
-def by_name(slices: Iterable[Slice]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns the `slices` of `metrics.json`, sorted by their values; no example in a kind leaves it empty."""
-    found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
-    for one in slices:
-        kind, value = (TIMES.join(texts) for texts in zip(*one.key, strict=True)) if one.key else (OVERALL, ALL)
-        numbers = {name: None if math.isnan(share) else share for name, share in sorted(one.metrics.items())}
-        found[kind][value] = {"count": one.count, **numbers, "confusion_matrix": one.confusion.tolist()}
-    return {kind: dict(sorted(values.items())) for kind, values in found.items()}
-
-
-def failures(validation: Any) -> Iterator[str]:
-    """Yields a sentence for each threshold of a TFMA `ValidationResult` that was not met."""
-    for in_slice in validation.metric_validations_per_slice:
-        for failure in in_slice.failures:
-            bound = failure.metric_threshold.value_threshold.lower_bound.value
-            value = failure.metric_value.double_value.value
+    missed = []
+    for name in sorted(thresholds, key=list(metrics).index):
+        value, bound = metrics[name], thresholds[name]
+        if not value >= bound:
             got = "cannot be told from these examples" if math.isnan(value) else f"is {_below(value, bound)}"
-            yield f"{failure.metric_key.name} {got}, and at least {bound:g} is wanted"
+            missed.append(f"{name} {got}, and at least {bound:g} is wanted")
+    return missed
 
 
 def _below(value: float, bound: float) -> str:
@@ -183,40 +163,39 @@ def _below(value: float, bound: float) -> str:
     return f"{value:.4f}" if float(f"{value:.4f}") < bound else repr(value)
 
 
-def eval_config(thresholds: Mapping[str, float], classes: Sequence[str], auc_classes: Sequence[str]) -> Any:
-    """Returns the TFMA `EvalConfig`.
+def slices_json(slices: Iterable[Slice]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns the `slices` of `metrics.json`, sorted by their values in each kind."""
+    content: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
+    for part in slices:
+        numbers = {name: None if math.isnan(share) else share for name, share in sorted(part.metrics.items())}
+        content[part.key.kind][part.key.value] = {
+            "count": part.count,
+            **numbers,
+            "confusion_matrix": part.confusion.tolist(),
+        }
+    return content
 
-    `thresholds`: metric name → smallest value that is good enough over all examples, such as
-    `{"accuracy": 0.8, "recall/Crystals": 0.9}`; without any, no model is ever blessed. `auc_classes`: the classes of
-    which AUC against the rest is taken.
 
-    Raises:
-        InputError: a threshold names no metric, or is not between 0 and 1.
-    """
-    # TFMA 0.52 (TFX 1.21) no longer offers these at its top.
-    from tensorflow_model_analysis.proto import config_pb2
-
-    check_thresholds(thresholds, classes, auc_classes)
-    spec = config_pb2.MetricsSpec()
-    for name, bound in thresholds.items():
-        # TFMA applies a threshold without slices to every slice; this one is for all examples together.
-        threshold = config_pb2.PerSliceMetricThreshold(
-            slicing_specs=[config_pb2.SlicingSpec()],
-            threshold=config_pb2.MetricThreshold(
-                value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": bound})
-            ),
+def slice_metrics(evaluation_uri: str) -> dict[str, Any]:
+    """Returns the content of `metrics.json` in an evaluation artifact; raises `InputError` if there is none."""
+    path = f"{evaluation_uri.rstrip('/')}/{METRICS_FILE}"
+    if not store.exists(path):
+        raise errors.InputError(
+            f"no evaluation at {evaluation_uri}: {METRICS_FILE} is missing; run the Evaluator first"
         )
-        spec.per_slice_thresholds[name].thresholds.append(threshold)
-    features = ([], *([feature] for feature in SLICES), list(CROSS))
-    slices = [config_pb2.SlicingSpec(feature_keys=keys) for keys in features]
-    return config_pb2.EvalConfig(model_specs=[config_pb2.ModelSpec()], metrics_specs=[spec], slicing_specs=slices)
+    return dict(json.loads(store.read_bytes(path)))
 
 
-def check_thresholds(thresholds: Mapping[str, float], classes: Sequence[str], auc_classes: Sequence[str]) -> None:
-    """Raises InputError for a threshold that could never be met or checked."""
-    known = metric_names(classes, auc_classes)
-    for name, bound in thresholds.items():
-        if name not in known:
-            raise InputError(f"threshold {name!r} names no metric; choose from {', '.join(known)}")
-        if not 0.0 <= bound <= 1.0:
-            raise InputError(f"threshold {name!r} is {bound}; give a share between 0 and 1")
+def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Returns metrics for MLflow: `eval/accuracy`, `eval/institution/CSIRO/recall/Crystals`, …; undefined left out.
+
+    MLflow allows no ×: the slices of both columns are `eval/institution x imager/CSIRO x Rigaku Minstrel/…`.
+    """
+    metrics = {}
+    for kind, slices in evaluation["slices"].items():
+        for value, numbers in slices.items():
+            prefix = "eval" if kind == OVERALL else f"eval/{kind}/{value}".replace("×", "x")
+            for name, number in numbers.items():
+                if isinstance(number, int | float):
+                    metrics[f"{prefix}/{name}"] = float(number)
+    return metrics

@@ -1,33 +1,40 @@
-"""Two tables of predictions over the same examples, paired and decided; needs neither TFX nor TensorFlow."""
+"""Whether a candidate replaces the champion: both tables of predictions compared image by image, and `decision.json`.
+
+Needs neither TFX nor TensorFlow. The rules are explained in docs/gate.md.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import paired
-from components.evaluations import CROSS, CROSS_NAME, SLICES, TIMES
+from components import evaluations, significance
 from components.prediction_table import scores_of
 from components.settings import Rules, percent
+from marco_model import store
 from marco_model.errors import InputError
-from marco_model.store import exists, read_bytes
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+DECISION_FILE = "decision.json"
 ACCURACY = "accuracy"
 BETTER, NOT_WORSE, SLICE = "better", "not_worse", "slice"
+_KEY = ["shard", "index"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One question: `passed` where `difference`, candidate less champion, is at least `limit`.
+    """One question: `passed` if `difference`, candidate less champion, is at least `limit`.
 
     `kind`: `better`, `not_worse` or `slice`. `count`: images; `candidate` and `champion`: the share of them labelled
-    right; `low` and `high`: the interval of the difference. `limit` is None where no difference of these images would
-    be enough (`better`), where they are too few to judge (`slice`), or where there are none (`not_worse`, which then is
-    not passed). `p`: of `better`, McNemar's.
+    right; `low` and `high`: the interval of the difference. `limit` is None if no difference of these images would
+    be enough (`better`), if they are too few to judge (`slice`), or if there are none (`not_worse`, which then is
+    not passed). `p`: McNemar's, of `better` only.
     """
 
     name: str
@@ -42,14 +49,51 @@ class Check:
     passed: bool
     p: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.champion:.2%} → {self.candidate:.2%} of {self.count:,} images"
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What was found: whether the candidate replaces the champion, why, and every check."""
+    """Whether the candidate replaces the champion, why, and every check."""
 
     blessed: bool
     reasons: list[str]
     checks: list[Check]
+
+
+def compare(
+    candidate: pd.DataFrame, champion: pd.DataFrame, columns: Sequence[int], classes: Sequence[str], rules: Rules
+) -> Verdict:
+    """Decides between two tables of `components.prediction_table`.
+
+    `columns`: where among the champion's scores each of `classes` is. Raises `InputError` if the tables are not of the
+    same examples.
+    """
+    candidate, champion = aligned(candidate, champion)
+    labels = candidate["label"].to_numpy()
+    recall = rules.recall_index(classes)
+    return decide(
+        scores_of(candidate).argmax(axis=1) == labels,
+        scores_of(champion)[:, list(columns)].argmax(axis=1) == labels,
+        positive=None if recall is None else labels == recall,
+        slices=evaluations.slice_masks(candidate, rules.cross),
+        rules=rules,
+        recall_name="" if recall is None else f"recall/{classes[recall]}",
+    )
+
+
+def aligned(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns both tables in the order of (`shard`, `index`); raises `InputError` if they are of different examples."""
+    first, second = (frame.sort_values(_KEY, ignore_index=True) for frame in (first, second))
+    same = len(first) == len(second) and all(
+        np.array_equal(first[name].to_numpy(), second[name].to_numpy()) for name in [*_KEY, "image_id", "label"]
+    )
+    if not same:
+        raise InputError(
+            f"the predictions are of different examples ({len(first):,} and {len(second):,}); judge both on the same"
+        )
+    return first, second
 
 
 def decide(
@@ -57,49 +101,39 @@ def decide(
     champion: np.ndarray,
     *,
     positive: np.ndarray | None,
-    slices: Mapping[str, np.ndarray],
+    slices: Iterable[tuple[evaluations.SliceKey, np.ndarray]],
     rules: Rules,
     recall_name: str = "recall/Crystals",
 ) -> Verdict:
-    """Judges which images each labels right, bool [n], in the same order.
+    """Decides by which images each of the two labels right, bool [n], in the same order.
 
-    `positive`: bool [n], the images of the class whose recall must not fall, or None where that is asked of no class;
-    where it is asked and there are no such images, the candidate is refused. `slices`: kind, such as `imager`, to its
-    value of each image, str [n].
+    `positive`: bool [n], the images of the class whose recall must not fall, or None if there is no such class; if
+    there is one without images, the candidate is refused. `slices`: as `components.evaluations.slice_masks` yields.
     """
     whole = {ACCURACY: np.ones(len(candidate), bool)} | ({} if positive is None else {recall_name: positive})
-    asked = {name: on for name, on in whole.items() if name == ACCURACY or on.any()}
     margins = {ACCURACY: rules.accuracy_margin, recall_name: rules.recall_margin}
-    better = [_better(name, candidate[on], champion[on], len(asked), rules) for name, on in asked.items()]
+    compared = {name: mask for name, mask in whole.items() if name == ACCURACY or mask.any()}
+    better = [_better(name, candidate[mask], champion[mask], len(compared), rules) for name, mask in compared.items()]
     checks = [
-        _kept(name, NOT_WORSE, candidate[on], champion[on], margins[name], rules.caution, rules)
-        for name, on in whole.items()
+        _kept(name, NOT_WORSE, candidate[mask], champion[mask], margins[name], rules.caution, rules)
+        for name, mask in whole.items()
     ]
-    found = dict(_slices(slices))
-    large = [name for name, on in found.items() if on.sum() >= rules.smallest_slice]
-    tail = (1 - rules.confidence) / 2 / max(1, len(large))
-    for name, on in found.items():
-        margin = rules.slice_margin if name in large else None
-        checks.append(_kept(name, SLICE, candidate[on], champion[on], margin, tail, rules))
+    parts = [(key.name, mask, bool(mask.sum() >= rules.smallest_slice)) for key, mask in slices]
+    tail = (1 - rules.confidence) / 2 / max(1, sum(large for _, _, large in parts))
+    for name, mask, large in parts:
+        margin = rules.slice_margin if large else None
+        checks.append(_kept(name, SLICE, candidate[mask], champion[mask], margin, tail, rules))
     reasons = [] if any(check.passed for check in better) else [_not_better(better, rules)]
     reasons += [_fell(check, rules) for check in checks if not check.passed]
-    if reasons:
-        return Verdict(False, reasons, [*better, *checks])
-    return Verdict(True, [_is_better(better)], [*better, *checks])
-
-
-def _slices(slices: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    for kind, values in slices.items():
-        for value in np.unique(values):
-            yield f"{kind}/{value}", values == value
+    return Verdict(not reasons, reasons or [_is_better(better)], [*better, *checks])
 
 
 def _better(name: str, candidate: np.ndarray, champion: np.ndarray, comparisons: int, rules: Rules) -> Check:
-    found = paired.pairs(candidate, champion)
+    counts = significance.pairs(candidate, champion)
     level = (1 - rules.confidence) / 2 / comparisons
-    p = paired.p_better(found)
-    limit = paired.smallest_better(found, level)
-    return _check(name, BETTER, candidate, champion, rules, limit=limit, passed=p <= level, p=p)
+    p = significance.p_better(counts)
+    limit = significance.smallest_better(counts, level)
+    return dataclasses.replace(_check(name, BETTER, candidate, champion, rules), limit=limit, passed=p <= level, p=p)
 
 
 def _kept(
@@ -109,48 +143,33 @@ def _kept(
 
     `tail`: how often chance alone makes a fall that counts as beyond it. Without a margin everything passes.
     """
-    if not len(candidate):
-        return _check(name, kind, candidate, champion, rules, limit=None, passed=False)
-    if margin is None:
-        return _check(name, kind, candidate, champion, rules, limit=None, passed=True)
-    found = paired.pairs(candidate, champion)
-    error = paired.paired_interval(found, rules.confidence).error
-    shown = margin - paired.normal_quantile((1 - rules.confidence) / 2) * error
-    limit = -max(shown, paired.normal_quantile(tail) * error)
-    return _check(name, kind, candidate, champion, rules, limit=limit, passed=found.difference >= limit)
+    check = _check(name, kind, candidate, champion, rules)
+    if not len(candidate) or margin is None:
+        return dataclasses.replace(check, passed=bool(len(candidate)))
+    error = significance.paired_interval(significance.pairs(candidate, champion), rules.confidence).error
+    shown = margin - significance.normal_quantile((1 - rules.confidence) / 2) * error
+    limit = -max(shown, significance.normal_quantile(tail) * error)
+    return dataclasses.replace(check, limit=limit, passed=check.difference >= limit)
 
 
-def _check(
-    name: str,
-    kind: str,
-    candidate: np.ndarray,
-    champion: np.ndarray,
-    rules: Rules,
-    *,
-    limit: float | None,
-    passed: bool,
-    p: float | None = None,
-) -> Check:
-    found = paired.pairs(candidate, champion)
-    low, high, _ = paired.paired_interval(found, rules.confidence)
-    shares = [float(right.mean()) if len(right) else 0.0 for right in (candidate, champion)]
-    return Check(name, kind, found.count, *shares, found.difference, low, high, limit, bool(passed), p)
-
-
-def _told(check: Check) -> str:
-    return f"{check.champion:.2%} → {check.candidate:.2%} of {check.count:,} images"
+def _check(name: str, kind: str, candidate: np.ndarray, champion: np.ndarray, rules: Rules) -> Check:
+    """Returns a check with its figures, without a limit and not passed."""
+    counts = significance.pairs(candidate, champion)
+    low, high, _ = significance.paired_interval(counts, rules.confidence)
+    own, other = (float(right.mean()) if len(right) else 0.0 for right in (candidate, champion))
+    return Check(name, kind, counts.count, own, other, counts.difference, low, high, limit=None, passed=False)
 
 
 def _is_better(better: list[Check]) -> str:
     return "better than the champion: " + ", ".join(
-        f"{check.name} {_told(check)}, p = {check.p:.2g}" for check in better if check.passed
+        f"{check.name} {check}, p = {check.p:.2g}" for check in better if check.passed
     )
 
 
 def _not_better(better: list[Check], rules: Rules) -> str:
     level = (1 - rules.confidence) / 2 / len(better)
-    told = "; ".join(f"{check.name} {_told(check)}, p = {check.p:.2g}" for check in better)
-    return f"no evidence that it is better than the champion: {told}; p of at most {level:g} is wanted"
+    results = "; ".join(f"{check.name} {check}, p = {check.p:.2g}" for check in better)
+    return f"no evidence that it is better than the champion: {results}; p of at most {level:g} is wanted"
 
 
 def _fell(check: Check, rules: Rules) -> str:
@@ -164,77 +183,25 @@ def _fell(check: Check, rules: Rules) -> str:
     )
     what = f"accuracy on {check.name.replace('/', ' ', 1)}" if check.kind == SLICE else check.name
     return (
-        f"{what} fell by {-check.difference:.2%} ({_told(check)}; {percent(rules.confidence)} interval "
+        f"{what} fell by {-check.difference:.2%} ({check}; {percent(rules.confidence)} interval "
         f"{check.low:+.2%} to {check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"
     )
 
 
-DECISION_FILE = "decision.json"
-
-
 def read_decision(decision_uri: str) -> dict[str, Any]:
-    """Returns the content of `decision.json` in a decision artifact; raises `InputError` where there is none."""
+    """Returns the content of `decision.json` in a decision artifact; raises `InputError` if there is none."""
     path = f"{decision_uri.rstrip('/')}/{DECISION_FILE}"
-    if not exists(path):
+    if not store.exists(path):
         raise InputError(f"no decision at {decision_uri}: {DECISION_FILE} is missing; run the ChampionGate first")
-    return dict(json.loads(read_bytes(path)))
+    return dict(json.loads(store.read_bytes(path)))
 
 
-def decision_content(decision: Verdict, champion: dict[str, str] | None) -> str:
-    """Returns what is written."""
-    told = {
-        "blessed": decision.blessed,
+def decision_content(verdict: Verdict, champion: dict[str, str] | None) -> str:
+    """Returns the text of `decision.json`; `champion` is `components.champion.parse_champion`'s."""
+    content = {
+        "blessed": verdict.blessed,
         "champion": champion,
-        "reasons": decision.reasons,
-        "checks": [dataclasses.asdict(check) for check in decision.checks],
+        "reasons": verdict.reasons,
+        "checks": [dataclasses.asdict(check) for check in verdict.checks],
     }
-    return json.dumps(told, indent=1) + "\n"
-
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_KEY = ["shard", "index"]
-
-
-def compare(
-    candidate: pd.DataFrame, champion: pd.DataFrame, columns: Sequence[int], classes: Sequence[str], rules: Rules
-) -> Verdict:
-    """Decides between two tables of `components.prediction_table`.
-
-    `columns`: where among the champion's scores each of `classes` is. Raises `InputError` where the tables are not of
-    the same examples.
-    """
-    candidate, champion = aligned(candidate, champion)
-    labels = candidate["label"].to_numpy()
-    recall = rules.recall_index(classes)
-    return decide(
-        scores_of(candidate).argmax(axis=1) == labels,
-        scores_of(champion)[:, list(columns)].argmax(axis=1) == labels,
-        positive=None if recall is None else labels == recall,
-        slices=slices_of(candidate, rules.cross),
-        rules=rules,
-        recall_name="" if recall is None else f"recall/{classes[recall]}",
-    )
-
-
-def aligned(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns both in the order of (`shard`, `index`); raises `InputError` where they are not of the same examples."""
-    one, other = (frame.sort_values(_KEY, ignore_index=True) for frame in (one, other))
-    same = len(one) == len(other) and all(
-        np.array_equal(one[name].to_numpy(), other[name].to_numpy()) for name in [*_KEY, "image_id", "label"]
-    )
-    if not same:
-        raise InputError(
-            f"the predictions are of different examples ({len(one):,} and {len(other):,}); judge both on the same"
-        )
-    return one, other
-
-
-def slices_of(frame: pd.DataFrame, cross: bool) -> dict[str, np.ndarray]:
-    """Returns the value of each example, str [n], by kind of slice; with `cross` of institution and imager together."""
-    found = {name: frame[name].to_numpy().astype(str) for name in SLICES}
-    if cross:
-        pairs = zip(*(found[name] for name in CROSS), strict=True)
-        found[CROSS_NAME] = np.array([TIMES.join(pair) for pair in pairs], str)
-    return found
+    return json.dumps(content, indent=1) + "\n"

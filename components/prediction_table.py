@@ -1,23 +1,22 @@
 """The scores of every evaluation example, as one Parquet file beside `metrics.json`; needs neither TFX nor Beam.
 
-A row an example, sorted by (`shard`, `index`): `shard` str (base name of the TFRecord file in ExampleGen's output),
+One row per example, sorted by (`shard`, `index`): `shard` str (base name of the TFRecord file in ExampleGen's output),
 `index` int32 (the record in it), `image_id` int64, `filename` str, `label` int16 (class index), `institution` str,
-`imager` str, `scores` list of float32 (softmax, in the order of the classes). With `shard` and `index` the image itself
-is found again (`components.prediction_table`).
+`imager` str, `scores` list of float32 (softmax, in the order of the classes). `shard` and `index` lead back to the
+image itself (`encoded_images`).
 """
 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from marco_data import contract
+from marco_model import store
 from marco_model.errors import InputError
-from marco_model.store import exists, is_remote, read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,45 +26,34 @@ COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "im
 
 
 def read(evaluation_uri: str) -> pd.DataFrame:
-    """Returns the table (see above) of an evaluation artifact; `scores` holds an array a row (see `scores_of`).
+    """Returns the table (see above) of an evaluation artifact; raises `InputError` if there is none.
 
-    Raises:
-        InputError: there is none.
+    `scores` holds one array per row; `scores_of` returns them together.
     """
     path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
-    if not exists(path):
+    if not store.exists(path):
         raise InputError(f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again")
     import pyarrow.parquet
 
-    table: pd.DataFrame = pyarrow.parquet.read_table(io.BytesIO(read_bytes(path))).to_pandas()
+    table: pd.DataFrame = pyarrow.parquet.read_table(io.BytesIO(store.read_bytes(path))).to_pandas()
     return table
 
 
 def scores_of(frame: pd.DataFrame) -> np.ndarray:
-    """Returns the scores of a table, float32 [rows, classes]; [0, 0] of none."""
+    """Returns the scores of a table, float32 [rows, classes]; [0, 0] for an empty table."""
     if not len(frame):
         return np.zeros([0, 0], np.float32)
     return np.stack(list(frame["scores"])).astype(np.float32)
 
 
 def write(frame: pd.DataFrame, path: str | Path) -> None:
-    """Writes a table with the columns above, sorted, to `path`, which may be a URI; nobody sees half of it."""
+    """Writes a table with the columns above, sorted, to a path or URI, where it appears only when complete."""
     import pyarrow.parquet
 
-    ordered = frame.sort_values(["shard", "index"], ignore_index=True)
     buffer = io.BytesIO()
+    ordered = frame.sort_values(["shard", "index"], ignore_index=True)
     pyarrow.parquet.write_table(_arrow(ordered), buffer, compression="zstd")
-    if is_remote(str(path)):
-        import tensorflow as tf
-
-        with tf.io.gfile.GFile(str(path), "wb") as file:
-            file.write(buffer.getvalue())
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_bytes(buffer.getvalue())
-    aside.replace(target)
+    store.write_bytes(str(path), buffer.getvalue())
 
 
 def _arrow(frame: pd.DataFrame) -> Any:
@@ -81,43 +69,36 @@ def _arrow(frame: pd.DataFrame) -> Any:
     return pa.table({name: columns[name] for name in COLUMNS})
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 def encoded_images(examples_uri: str, split: str, rows: pd.DataFrame) -> list[bytes]:
-    """Returns the encoded image (JPEG or PNG) of each of `rows`, in their order.
+    """Returns the encoded image (JPEG or PNG) of each of `rows`, in their order; raises `InputError` if one is missing.
 
     `examples_uri`: ExampleGen's output. `rows`: with `shard` (base name of a TFRecord file of `split`) and `index` (the
-    record in it), as in `components.prediction_table`. Reads each file once, up to its last wanted record.
-
-    Raises:
-        InputError: a file has no such record.
+    record in it). Reads each file once, up to the last record that is asked for.
     """
     shards, indices = rows["shard"].tolist(), rows["index"].tolist()
-    found: dict[tuple[str, int], bytes] = {}
+    images: dict[tuple[str, int], bytes] = {}
     for shard in sorted(set(shards)):
-        wanted = {int(index) for name, index in zip(shards, indices, strict=True) if name == shard}
+        numbers = {int(index) for name, index in zip(shards, indices, strict=True) if name == shard}
         path = f"{examples_uri.rstrip('/')}/Split-{split}/{shard}"
-        found |= {(shard, index): encoded for index, encoded in _records(path, wanted).items()}
-    return [found[shard, int(index)] for shard, index in zip(shards, indices, strict=True)]
+        images |= {(shard, index): encoded for index, encoded in _records(path, numbers).items()}
+    return [images[shard, int(index)] for shard, index in zip(shards, indices, strict=True)]
 
 
-def _records(path: str, wanted: set[int]) -> dict[int, bytes]:
+def _records(path: str, numbers: set[int]) -> dict[int, bytes]:
     import tensorflow as tf
 
     from marco_model.preprocessing import without_autotuning
 
-    last = max(wanted)
-    records = tf.data.TFRecordDataset(path, compression_type="GZIP" if path.endswith(".gz") else "").take(last + 1)
-    chosen = tf.constant(sorted(wanted), tf.int64)
-    records = records.enumerate().filter(lambda index, _: tf.reduce_any(chosen == index))
+    compression = "GZIP" if path.endswith(".gz") else ""
+    records = tf.data.TFRecordDataset(path, compression_type=compression).take(max(numbers) + 1).enumerate()
+    chosen = tf.constant(sorted(numbers), tf.int64)
+    records = records.filter(lambda index, _: tf.reduce_any(chosen == index))
     feature = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
     images = records.map(lambda index, data: (index, tf.io.parse_single_example(data, feature)[contract.ENCODED]))
     try:
-        found = {int(index): bytes(encoded) for index, encoded in without_autotuning(images).as_numpy_iterator()}
+        encoded = {int(index): bytes(image) for index, image in without_autotuning(images).as_numpy_iterator()}
     except tf.errors.NotFoundError:
         raise InputError(f"{path} is not there; give the examples that were judged") from None
-    if missing := wanted - set(found):
+    if missing := numbers - set(encoded):
         raise InputError(f"{path} has no record {min(missing)}; give the examples that were judged")
-    return found
+    return encoded

@@ -1,20 +1,17 @@
-"""The model run once over the examples, by Beam's workers: a table of scores, from which everything else is made."""
-
-from __future__ import annotations
+"""Runs a model once over the examples, on Beam's workers, and writes `components.prediction_table`."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import numpy as np
+import pandas as pd
+import tensorflow as tf
 
 from components import prediction_table
 from components.evaluations import SLICES
 from marco_data import contract
 from marco_model.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from marco_model.preprocessing import without_autotuning
 
 _TEXTS = (contract.FILENAME, *SLICES)
 _NUMBERS = (contract.IMAGE_ID, contract.LABEL)
@@ -31,9 +28,7 @@ class Predict(beam.DoFn):
         self._batch_size = batch_size
 
     def setup(self) -> None:
-        """Loads the model once a worker."""
-        import tensorflow as tf
-
+        """Loads the model once per worker."""
         spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
         spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
         self._model = tf.saved_model.load(self._model_path)
@@ -43,14 +38,10 @@ class Predict(beam.DoFn):
         )
 
     def process(self, file: str) -> Iterator[pd.DataFrame]:
-        """Yields what the model says of the records of `file` (`components.prediction_table`), if it has any.
+        """Yields the rows of the records of `file`, if it has any.
 
-        Raises `InputError` where a score is not finite: an argmax of such scores would pass for a class.
+        Raises `InputError` if a score is not finite: the argmax of such scores would pass for a class.
         """
-        import tensorflow as tf
-
-        from marco_model.preprocessing import without_autotuning
-
         records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
         shard, scored = file.rpartition("/")[2], 0
         features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
@@ -72,9 +63,9 @@ class Predict(beam.DoFn):
 
 
 def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str) -> None:
-    """Adds to `pipeline`: the SavedModel at `model_path` over every record of `files`, as one table in `output`.
+    """Adds to `pipeline` the scoring of every record of `files` by the SavedModel at `model_path`, as one table.
 
-    Workers share the files among them; the one that writes holds the whole table once. `output` may be a URI.
+    Workers share the files among them; the one that writes holds the whole table once. `output`: a folder or a URI.
     """
     path = f"{output}/{prediction_table.PREDICTIONS_FILE}"
     _ = (
@@ -88,8 +79,6 @@ def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, 
 
 
 def _rows(shard: str, features: dict[str, np.ndarray], scores: np.ndarray) -> pd.DataFrame:
-    import pandas as pd
-
     return pd.DataFrame(
         {
             "shard": shard,
@@ -109,6 +98,4 @@ def _text(values: np.ndarray) -> list[str]:
 
 
 def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(prediction_table.COLUMNS))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 import yaml
 
-from components.evaluations import auc_classes, check_thresholds
+from components.evaluations import check_thresholds
 from components.machines import Cluster, Machines
 from components.machines import check as check_machines
 from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Tuning
@@ -279,11 +279,15 @@ class Configuration(_Section):
     @pydantic.model_validator(mode="after")
     def _thresholds_are_of_the_trained_classes(self) -> Configuration:
         scheme = self.labels.label_scheme()
-        if scheme:  # Of raw labels the pipeline checks it, once it has read their names.
-            check_thresholds(self.thresholds, scheme.classes, auc_classes(scheme.classes))
-            self.gate.recall_index(scheme.classes)
-            self.report.target_of(scheme.classes)
+        if scheme:  # The pipeline checks raw labels, once it has read their names.
+            self.check_classes(scheme.classes)
         return self
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raises `InputError` if thresholds, gate or report name a class that is not one of `classes`."""
+        check_thresholds(self.thresholds, classes)
+        self.gate.recall_index(classes)
+        self.report.target_of(classes)
 
 
 class Deploying(_Section):

@@ -1,8 +1,11 @@
 """The one graph: here components are wired, and nowhere else. Runners only choose how it is executed."""
 
 import dataclasses
+import json
 import pathlib
+from typing import Any
 
+import pydantic
 from tfx.components import StatisticsGen, Transform
 from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
@@ -15,7 +18,7 @@ from components.steps.evaluator import Evaluator
 from components.steps.example_gen import MarcoExampleGen
 from components.steps.pusher import Pusher
 from components.steps.report import Report
-from components.steps.schema import CuratedSchema, ExampleValidator, stats_options
+from components.steps.schema import CuratedSchema, ExampleValidator, schema_fingerprint, stats_options
 from components.steps.trainer import Trainer
 from components.steps.tuner import Tuner
 from components.trainer.parameters import Judging, TrainingParameters
@@ -38,12 +41,20 @@ def create_pipeline(
     `parameters`, `judging` and `run_label`, a tag of the run in MLflow, are what changes from run to run: values, or
     parameters of a compiled package. `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its
     own.
+
+    Raises `InputError` if thresholds, gate or report name a class that is not one of the scheme's.
     """
+    configuration.check_classes(scheme.classes)
     judging = judging or Judging()
-    example_gen = MarcoExampleGen(parameters.source, parameters.fingerprint, _ingest(configuration.data, scheme))
+    classes = json.dumps(scheme.classes)
+    example_gen = MarcoExampleGen(
+        input_uri=parameters.source,
+        fingerprint=parameters.fingerprint,
+        options=_json(_ingest(configuration.data, scheme)),
+    )
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
-    schema = CuratedSchema(classes=scheme.classes)
+    schema = CuratedSchema(fingerprint=schema_fingerprint(), classes=classes)
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
     )
@@ -72,18 +83,18 @@ def create_pipeline(
     evaluator = Evaluator(
         examples=examples,
         model=trainer.outputs["model"],
-        thresholds=configuration.thresholds,
-        classes=scheme.classes,
+        thresholds=json.dumps(configuration.thresholds, sort_keys=True),
+        classes=classes,
     )
     gate = ChampionGate(
         examples=examples,
         model=trainer.outputs["model"],
         evaluation=evaluator.outputs["evaluation"],
-        blessing=evaluator.outputs["blessing"],
+        model_blessing=evaluator.outputs["blessing"],
         champion=judging.champion,
         registered_model=configuration.model_name if configuration.gate.champion == REGISTRY else "",
-        rules=configuration.gate.rules(),
-        classes=scheme.classes,
+        rules=_json(configuration.gate.rules()),
+        classes=classes,
     )
     pusher = Pusher(
         model=trainer.outputs["model"],
@@ -98,10 +109,9 @@ def create_pipeline(
         model=trainer.outputs["model"],
         evaluation=evaluator.outputs["evaluation"],
         decision=gate.outputs["decision"],
-        options=configuration.report,
-        classes=scheme.classes,
+        options=_json(configuration.report),
         data_fingerprint=parameters.fingerprint,
-        synthetic=configuration.data.source is None,
+        synthetic=int(configuration.data.source is None),
     )
     endpoint_pushers = []
     if configuration.endpoint and configuration.vertex:
@@ -109,8 +119,8 @@ def create_pipeline(
             EndpointPusher(
                 pushed_model=pusher.outputs["pushed_model"],
                 examples=examples,
-                vertex=configuration.vertex,
-                endpoint=configuration.endpoint,
+                vertex=_json(configuration.vertex),
+                endpoint=_json(configuration.endpoint),
                 model_name=configuration.model_name,
             )
         ]
@@ -137,6 +147,11 @@ def create_pipeline(
         ),
         beam_pipeline_args=list(configuration.beam),
     )
+
+
+def _json(settings: Any) -> str:
+    """Returns settings, a dataclass or pydantic model, as a parameter of a step."""
+    return pydantic.TypeAdapter(type(settings)).dump_json(settings).decode()
 
 
 def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:

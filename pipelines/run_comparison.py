@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from components import mlflow_registry, mlflow_runs, paired, prediction_table
+from components import mlflow_registry, mlflow_runs, prediction_table, significance
 from components.evaluations import ALL, METRICS_FILE, OVERALL, SLICES, slice_metrics
 from components.gate import aligned
 from components.mlflow_runs import EVALUATION, FINGERPRINT
@@ -247,7 +247,7 @@ def _tables(first: Judged, run: Judged) -> tuple[pd.DataFrame, pd.DataFrame] | N
 
 def _pairs(
     tables: tuple[pd.DataFrame, pd.DataFrame] | None, key: tuple[str, Slice], classes: Sequence[str]
-) -> paired.Pairs | None:
+) -> significance.Pairs | None:
     if tables is None:
         return None
     base, other = tables
@@ -257,10 +257,12 @@ def _pairs(
     if metric != ACCURACY:
         chosen &= labels == list(classes).index(metric.partition("/")[2])
     right = [scores_of(table).argmax(axis=1)[chosen] == labels[chosen] for table in (other, base)]
-    return paired.pairs(*right)
+    return significance.pairs(*right)
 
 
-def _cell(run: Judged, share: Share | None, base: Share | None, pairs: paired.Pairs | None, confidence: float) -> Cell:
+def _cell(
+    run: Judged, share: Share | None, base: Share | None, pairs: significance.Pairs | None, confidence: float
+) -> Cell:
     if share is None:
         return Cell(run.label)
     cell = Cell(run.label, share.share, share.images)
@@ -268,11 +270,11 @@ def _cell(run: Judged, share: Share | None, base: Share | None, pairs: paired.Pa
         return cell
     cell = dataclasses.replace(cell, difference=share.share - base.share)
     if pairs is not None:
-        low, high, _ = paired.paired_interval(pairs, confidence)
-        return dataclasses.replace(cell, low=low, high=high, how=PAIRED, p=paired.p_different(pairs))
+        low, high, _ = significance.paired_interval(pairs, confidence)
+        return dataclasses.replace(cell, low=low, high=high, how=PAIRED, p=significance.p_different(pairs))
     if share.hits is None or share.images is None or base.hits is None or base.images is None:
         return cell
-    low, high = paired.unpaired_interval(share.hits, share.images, base.hits, base.images, confidence)
+    low, high = significance.unpaired_interval(share.hits, share.images, base.hits, base.images, confidence)
     return dataclasses.replace(cell, low=low, high=high, how=UNPAIRED)
 
 

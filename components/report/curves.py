@@ -1,16 +1,17 @@
-"""Whether scores mean what they say: reliability before and after temperature scaling, and the honest figure."""
+"""What scores can do, beside what Bruno et al. 2018 report: ROC curves, thresholds for a recall, and calibration.
 
-from __future__ import annotations
+Each function returns a part of `report.json`, plain values for JSON.
+"""
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn import metrics
 
-from components.paired import wilson
-from marco_model.calibration import calibrate, expected_calibration_error, fit_temperature
-from marco_model.calibration import reliability as reliability_of
+from components.significance import share_interval
+from marco_model import calibration
 from marco_model.labels import CLASSES
 
 ORDER = ("Crystals", "Precipitate", "Clear", "Other")
@@ -32,36 +33,36 @@ AUC = {"Crystals": 0.988, "Precipitate": 0.989}
 OPERATING = {"Crystals": ((0.987, 0.19), (0.94, 0.016)), "Precipitate": ((0.996, 0.25), (0.94, 0.034))}
 """(recall, share of false positives that it stays below) of each class."""
 
+LEVEL = 0.95
+"""Confidence of every interval."""
+POINTS = 200
+"""Points of a curve that are kept to be drawn."""
+RECALLS = (0.99, 0.95, 0.9)
+"""Where a curve is read off for classes that the paper does not report."""
+BINS = 15
+"""Bins of confidence, of equal width."""
+
 
 def applies(classes: Sequence[str]) -> bool:
-    """Tells whether the paper's figures are of these classes."""
+    """Returns whether the paper's figures are of these classes."""
     return tuple(classes) == CLASSES
 
 
 def order(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the classes in the order in which a table shows them: the paper's, of its four."""
+    """Returns the classes in the order in which a table shows them: the paper's, if they are its four."""
     return ORDER if applies(classes) else tuple(classes)
 
 
-LEVEL = 0.95
-
-
-def share(found: int, count: int) -> dict[str, Any]:
-    """Returns `found`, `count`, `share`, `low` and `high`; the last three are None where there is nothing to count."""
+def share(hits: int, count: int) -> dict[str, Any]:
+    """Returns `found` (the hits), `count`, `share`, `low` and `high`; the last three are None if `count` is 0."""
     if not count:
         return {"found": 0, "count": 0, "share": None, "low": None, "high": None}
-    low, high = wilson(found, count, LEVEL)
-    return {"found": int(found), "count": int(count), "share": found / count, "low": low, "high": high}
-
-
-POINTS = 200
-"""Points of a curve that are kept to be drawn."""
-RECALLS = (0.99, 0.95, 0.9)
-"""Where a curve is read off for classes of which the paper says nothing."""
+    low, high = share_interval(hits, count, LEVEL)
+    return {"found": int(hits), "count": int(count), "share": hits / count, "low": low, "high": high}
 
 
 class Curve(NamedTuple):
-    """From the strictest threshold to the most lenient: float64 [k] each, beginning with nothing called positive.
+    """From the strictest threshold to the most lenient: float [k] each, beginning with nothing called positive.
 
     A point calls positive what scores at least `threshold`, which is infinite at first.
     """
@@ -72,28 +73,14 @@ class Curve(NamedTuple):
 
 
 def curve(positive: np.ndarray, scores: np.ndarray) -> Curve | None:
-    """Returns the ROC curve, a point a different score; None where all images are, or none is, positive.
+    """Returns the ROC curve, one point per different score; None if all images are positive, or none.
 
     `positive`: bool [n]; `scores`: float [n].
     """
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
+    if positive.all() or not positive.any():
         return None
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order].astype(np.float64), positive[order]
-    last = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
-    true, false = np.cumsum(hits)[last], np.cumsum(~hits)[last]
-    return Curve(
-        np.concatenate([[np.inf], ranked[last]]),
-        np.concatenate([[0.0], false / negatives]),
-        np.concatenate([[0.0], true / positives]),
-    )
-
-
-def area(found: Curve) -> float:
-    """Returns the area under the curve by trapezoids, which counts ties half."""
-    widths = np.diff(found.false_positive_rate)
-    return float((widths * (found.recall[1:] + found.recall[:-1]) / 2).sum())
+    rates, recalls, thresholds = metrics.roc_curve(positive, scores, drop_intermediate=False)
+    return Curve(thresholds, rates, recalls)
 
 
 def thinned(count: int, keep: int = POINTS) -> np.ndarray:
@@ -107,34 +94,32 @@ def roc(name: str, positive: np.ndarray, scores: np.ndarray, classes: Sequence[s
     `points`: at most 200 of the curve, with `threshold` (None for the first), `false_positive_rate` and `recall`.
     `operating`: for each recall (the paper's two, of its classes) `wanted`, the smallest `false_positive_rate` that
     reaches it, `recall` and `threshold` there, and `paper`, the share that the paper's stays below, or None.
-    `auc` is None, and there are no points, where one of both kinds is missing.
+    Without both positives and negatives `auc` is None, and there are no points.
     """
-    found = curve(positive, scores)
+    points = curve(positive, scores)
     known = applies(classes) and name in AUC
-    told: dict[str, Any] = {
+    operating: list[dict[str, Any]] = []
+    for recall, paper in OPERATING[name] if known else [(recall, None) for recall in RECALLS]:
+        if points:
+            first = int(np.argmax(points.recall >= recall))
+            operating.append({"wanted": recall, **_point(points, first), "paper": paper})
+    return {
         "name": name,
         "positives": int(positive.sum()),
         "negatives": int((~positive).sum()),
-        "auc": None if found is None else area(found),
+        "auc": float(metrics.auc(points.false_positive_rate, points.recall)) if points else None,
         "paper_auc": AUC[name] if known else None,
-        "points": [],
-        "operating": [],
+        "points": [_point(points, index) for index in thinned(len(points.recall))] if points else [],
+        "operating": operating,
     }
-    if found is None:
-        return told
-    told["points"] = [_point(found, index) for index in thinned(len(found.recall))]
-    for wanted, there in OPERATING[name] if known else [(recall, None) for recall in RECALLS]:
-        at = int(np.argmax(found.recall >= wanted))
-        told["operating"].append({"wanted": wanted, **_point(found, at), "paper": there})
-    return told
 
 
-def _point(found: Curve, index: int) -> dict[str, Any]:
-    threshold = float(found.threshold[index])
+def _point(points: Curve, index: int) -> dict[str, Any]:
+    threshold = float(points.threshold[index])
     return {
         "threshold": None if np.isinf(threshold) else threshold,
-        "false_positive_rate": float(found.false_positive_rate[index]),
-        "recall": float(found.recall[index]),
+        "false_positive_rate": float(points.false_positive_rate[index]),
+        "recall": float(points.recall[index]),
     }
 
 
@@ -144,28 +129,27 @@ def threshold_for(positive: np.ndarray, scores: np.ndarray, recall: float) -> fl
     `positive`: bool [n], at least one of them true; `scores`: float [n]; `recall`: above 0, at most 1.
     """
     ranked = np.sort(scores[positive])[::-1]
-    # A hair less, for 0.95 × 20 must not ask for 20 of 20.
+    # Slightly less, since rounding must not make 0.95 × 20 ask for 20 of 20.
     return float(ranked[max(math.ceil(recall * len(ranked) - 1e-9), 1) - 1])
 
 
-def cost(positive: np.ndarray, scores: np.ndarray, wanted: float) -> dict[str, Any]:
-    """Returns what a recall of `wanted` takes.
+def cost(positive: np.ndarray, scores: np.ndarray, recall: float) -> dict[str, Any]:
+    """Returns what a `recall` takes.
 
-    `wanted`, `threshold`; `recall` (of the positives), `false_positives` (of the negatives), `looked_at` (of all
-    images) and `precision` (positives of those looked at), each a `components.report.curves.share`; and `missed`.
+    `wanted` (that recall), `threshold`; `recall` (of the positives), `false_positives` (of the negatives), `looked_at`
+    (of all images) and `precision` (positives of those looked at), each a `share`; and the count `missed`.
     """
-    threshold = threshold_for(positive, scores, wanted)
-    looked_at = scores.astype(np.float64) >= threshold
-    found, flagged = int((looked_at & positive).sum()), int(looked_at.sum())
-    positives = int(positive.sum())
+    threshold = threshold_for(positive, scores, recall)
+    flagged = scores.astype(np.float64) >= threshold
+    hits, calls, positives = int((flagged & positive).sum()), int(flagged.sum()), int(positive.sum())
     return {
-        "wanted": wanted,
+        "wanted": recall,
         "threshold": threshold,
-        "recall": share(found, positives),
-        "missed": positives - found,
-        "false_positives": share(flagged - found, len(positive) - positives),
-        "looked_at": share(flagged, len(positive)),
-        "precision": share(found, flagged),
+        "recall": share(hits, positives),
+        "missed": positives - hits,
+        "false_positives": share(calls - hits, len(positive) - positives),
+        "looked_at": share(calls, len(positive)),
+        "precision": share(hits, calls),
     }
 
 
@@ -178,35 +162,31 @@ def thresholds(
     """
     if not positive.any():
         return None
-    ranked = np.sort(scores[positive])[::-1]
-    every = np.sort(scores)
-    points = thinned(len(ranked))
-    flagged = len(every) - np.searchsorted(every, ranked[points], side="left")
-    found = len(ranked) - np.searchsorted(ranked[::-1], ranked[points], side="left")
+    ranked, every = np.sort(scores[positive])[::-1], np.sort(scores)
+    points = ranked[thinned(len(ranked))]
+    flagged = len(every) - np.searchsorted(every, points, side="left")
+    hits = len(ranked) - np.searchsorted(ranked[::-1], points, side="left")
     return {
         "name": name,
         "chosen": cost(positive, scores, chosen),
-        "rows": [cost(positive, scores, wanted) for wanted in sorted({*recalls, chosen})],
+        "rows": [cost(positive, scores, recall) for recall in sorted({*recalls, chosen})],
         "curve": [
-            {"recall": float(one / len(ranked)), "looked_at": float(many / len(every))}
-            for one, many in zip(found, flagged, strict=True)
+            {"recall": float(hit / len(ranked)), "looked_at": float(calls / len(every))}
+            for hit, calls in zip(hits, flagged, strict=True)
         ],
     }
 
 
-BINS = 15
-
-
 def reliability(scores: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    """Returns `temperature`, `bins`, `ece`, `confidence`, `accuracy`, `cross_fitted` and the two curves.
+    """Returns `temperature`, `bins`, `ece`, `confidence`, `accuracy`, `cross_fitted` and the two `curves`.
 
     `ece` has `scores`, `calibrated` (by `temperature`, which was fitted on these very images) and `cross_fitted`: each
-    half of the images by the temperature of the other half, whose two values are `cross_fitted`; None where there are
-    fewer than two images a class. `confidence`: the mean highest score and probability. A curve is a list of bins with
-    `low`, `high`, `count`, `confidence` and `accuracy`, empty bins left out.
+    half of the images by the temperature of the other half, whose two values are `cross_fitted`; None with fewer than
+    two images per class. `confidence`: the mean highest score and probability. A curve is a list of bins with `low`,
+    `high`, `count`, `confidence` and `accuracy`, empty bins left out.
     """
-    probabilities = calibrate(scores, temperature)
-    found = cross_fitted(scores, labels)
+    probabilities = calibration.calibrate(scores, temperature)
+    fitted = cross_fitted(scores, labels)
     return {
         "temperature": float(temperature),
         "bins": BINS,
@@ -216,12 +196,12 @@ def reliability(scores: np.ndarray, labels: np.ndarray, temperature: float) -> d
             "calibrated": float(probabilities.max(axis=1).astype(np.float64).mean()),
         },
         "ece": {
-            "scores": expected_calibration_error(scores, labels, BINS),
-            "calibrated": expected_calibration_error(probabilities, labels, BINS),
-            "cross_fitted": expected_calibration_error(found[0], labels, BINS) if found else None,
+            "scores": calibration.expected_calibration_error(scores, labels, BINS),
+            "calibrated": calibration.expected_calibration_error(probabilities, labels, BINS),
+            "cross_fitted": calibration.expected_calibration_error(fitted[0], labels, BINS) if fitted else None,
         },
-        "cross_fitted": list(found[1]) if found else None,
-        "curves": {"scores": _curve(scores, labels), "calibrated": _curve(probabilities, labels)},
+        "cross_fitted": list(fitted[1]) if fitted else None,
+        "curves": {"scores": _bins(scores, labels), "calibrated": _bins(probabilities, labels)},
     }
 
 
@@ -231,9 +211,9 @@ def halves(count: int) -> np.ndarray:
 
 
 def cross_fitted(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]] | None:
-    """Returns probabilities, float32 [n, classes], no image's from a temperature that saw it, and both temperatures.
+    """Returns probabilities, float32 [n, classes], each from a temperature fitted on the other half, and both of those.
 
-    None where there are fewer than two images a class.
+    None with fewer than two images per class.
     """
     if len(labels) < 2 * scores.shape[1]:
         return None
@@ -243,20 +223,20 @@ def cross_fitted(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, tu
     probabilities = np.empty(scores.shape, np.float32)
     temperatures = []
     for part in (first, ~first):
-        temperatures.append(fit_temperature(logarithms[~part], labels[~part]))
-        probabilities[part] = calibrate(scores[part], temperatures[-1])
+        temperatures.append(calibration.fit_temperature(logarithms[~part], labels[~part]))
+        probabilities[part] = calibration.calibrate(scores[part], temperatures[-1])
     return probabilities, (temperatures[0], temperatures[1])
 
 
-def _curve(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    found = reliability_of(probabilities, labels, BINS)
+def _bins(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    table = calibration.reliability(probabilities, labels, BINS)
     return [
         {
-            "low": float(found.edges[index]),
-            "high": float(found.edges[index + 1]),
-            "count": int(found.count[index]),
-            "confidence": float(found.confidence[index]),
-            "accuracy": float(found.accuracy[index]),
+            "low": float(table.edges[index]),
+            "high": float(table.edges[index + 1]),
+            "count": int(table.count[index]),
+            "confidence": float(table.confidence[index]),
+            "accuracy": float(table.accuracy[index]),
         }
-        for index in np.flatnonzero(found.count)
+        for index in np.flatnonzero(table.count)
     ]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import evaluations, prediction_table
-from components.prediction_table import encoded_images
 from components.report import plots
 from components.report.numbers import numbers
 from components.report.plots import overlays, thumbnail
@@ -156,7 +155,7 @@ def _pictures(
     """Returns the pictures by the names that the page asks for, and tells in `report` how many overlays there are."""
     wrong = [(image["row"], kind["predicted"]) for kind in report["errors"] for image in kind["images"]]
     rows = sorted({row for row, _ in wrong} | {image["row"] for image in report["disagreements"]})
-    encoded = dict(zip(rows, encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
+    encoded = dict(zip(rows, prediction_table.encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
     pictures = {f"image/{row}": thumbnail(one) for row, one in encoded.items()}
     if options.overlays and wrong and saved_model:
         begun = time.monotonic()

@@ -1,188 +1,125 @@
-"""The TFX component of the gate."""
+"""The gate: compares a blessed candidate with the champion on the same examples, and decides which of them serves."""
 
-import dataclasses
 import json
-from collections.abc import Sequence
-from typing import Any, ClassVar
 
+import apache_beam as beam
+import pydantic
 from absl import logging
-from tfx import types
 from tfx.components.util import model_utils
-from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
-from tfx.orchestration import data_types
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 from tfx.utils import io_utils, path_utils
 
-from components import champion, evaluations, gate, mlflow_runs, prediction_table, predictions
-from components.artifacts import Decision
-from components.gate import Verdict
-from components.mlflow_runs import EVALUATION, FINGERPRINT
+from components import artifacts, evaluations, gate, mlflow_runs, prediction_table, predictions
+from components import champion as champions
 from components.published_models import on_this_machine
 from components.settings import Rules
 from components.steps.entrypoint import unstaged
-from components.steps.evaluator import bless, split_files
 from marco_model.errors import InputError, expected_errors
-from marco_model.labels import CLASSES
 from marco_model.model_directory import model_fingerprint
 from marco_model.store import is_object
 
-Artifacts = dict[str, list[types.Artifact]]
 FIRST = "there is no champion to beat: the thresholds alone decide"
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
-_TAG = 5000  # Characters; MLflow refuses more than 8,000.
+_TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
-    """A candidate that the Evaluator did not bless is not compared; without a champion the Evaluator's word stands."""
+@component(use_beam=True)
+def ChampionGate(
+    examples: InputArtifact[Examples],
+    model: InputArtifact[Model],
+    evaluation: InputArtifact[ModelEvaluation],
+    model_blessing: InputArtifact[ModelBlessing],
+    blessing: OutputArtifact[ModelBlessing],
+    decision: OutputArtifact[artifacts.Decision],
+    rules: Parameter[str],
+    classes: Parameter[str],
+    champion: Parameter[str] = "",
+    registered_model: Parameter[str] = "",
+    split: Parameter[str] = "eval",
+    batch_size: Parameter[int] = 64,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Writes `decision.json` into `decision`, the final `blessing`, and tags of the MLflow run.
 
-    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
-        """Writes the decision, the blessing, and the tags of the MLflow run.
+    A candidate that the Evaluator did not bless (`model_blessing`) is not compared; without a champion the Evaluator's
+    verdict stands. `champion` is what `components.champion.write_champion` returns, empty for none. If by now MLflow's
+    registry has another champion of `registered_model`, and it is not the candidate itself, that one is to be beaten;
+    an empty name leaves the registry out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
 
-        Where the champion of now is another than `champion` says, and not the candidate itself, it is the one to beat.
-
-        Raises:
-            InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
-                was never published.
-            ClusterError: the service of the champion's bucket fails.
-        """
-        model = artifact_utils.get_single_instance(input_dict["model"])
-        output = artifact_utils.get_single_uri(output_dict["decision"])
-        evaluation = artifact_utils.get_single_uri(input_dict["evaluation"])
-        run = mlflow_runs.run_of_model(model.uri)
-        with on_this_machine(path_utils.serving_model_dir(model.uri)) as folder:
-            candidate = model_fingerprint(folder)
-        to_beat = champion.parse_champion(_present(run, exec_properties, candidate) or exec_properties["champion"])
-        if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
-            decided = Verdict(False, list(evaluations.slice_metrics(evaluation)["failures"]), [])
-        elif to_beat is None:
-            decided = Verdict(True, [FIRST], [])
-        else:
-            files = split_files(input_dict["examples"], exec_properties["split"])
-            decided = self._against(to_beat, candidate, evaluation, files, output, exec_properties)
-        io_utils.write_string_file(f"{output}/{gate.DECISION_FILE}", gate.decision_content(decided, to_beat))
-        bless(artifact_utils.get_single_instance(output_dict["blessing"]), model, decided.blessed)
-        (logging.info if decided.blessed else logging.warning)(
-            "%s: %s.", "Blessed" if decided.blessed else "Not blessed", "; ".join(decided.reasons)
-        )
-        if run:
-            run.set_tags({FINGERPRINT: candidate, EVALUATION: unstaged(evaluation), **_told(decided, to_beat)})
-
-    def _against(
-        self,
-        to_beat: dict[str, str],
-        candidate: str,
-        evaluation: str,
-        files: list[str],
-        output: str,
-        properties: dict[str, Any],
-    ) -> Verdict:
-        classes, rules = json.loads(properties["classes"]), Rules(**json.loads(properties["rules"]))
+    Raises:
+        InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
+            was never published.
+        ClusterError: the service of the champion's bucket fails.
+    """
+    run = mlflow_runs.run_of_model(model.uri)
+    with on_this_machine(path_utils.serving_model_dir(model.uri)) as folder:
+        candidate = model_fingerprint(folder)
+    if run and registered_model:
+        champion = champions.current_champion(run.tracking_uri, registered_model, candidate) or champion
+    to_beat = champions.parse_champion(champion)
+    if not model_utils.is_model_blessed(model_blessing):
+        verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
+    elif to_beat is None:
+        verdict = gate.Verdict(True, [FIRST], [])
+    else:
+        files = artifacts.split_files(examples, split)
+        names = json.loads(classes)
         try:
-            with on_this_machine(to_beat["model"]) as folder:
-                if model_fingerprint(folder) == candidate:
-                    return Verdict(True, [SERVING], [])
-                columns = champion.champion_columns(folder, classes)
-                # Workers elsewhere can't see this machine's copy.
-                distant = is_object(to_beat["model"]) and not self._runs_here()
-                self._predict(to_beat["model"] if distant else str(folder), files, output, properties["batch_size"])
+            columns = predict_champion(
+                to_beat["model"], candidate, names, files, decision.uri, batch_size, beam_pipeline
+            )
         except InputError as error:
-            name = champion.describe_champion(to_beat)
-            reason = f"it could not be compared with the champion, {name}: {error}; {champion.REMEDY}"
-            return Verdict(False, [reason], [])
-        judged = [prediction_table.read(uri) for uri in (evaluation, output)]
-        return gate.compare(*judged, columns, classes, rules)
-
-    def _predict(self, model_path: str, files: list[str], output: str, batch_size: int) -> None:
-        with expected_errors(), self._make_beam_pipeline() as pipeline:
-            predictions.write_table(pipeline, files, model_path, batch_size, output)
-
-    def _runs_here(self) -> bool:
-        runners = [one.partition("=")[2] for one in self._beam_pipeline_args or [] if one.startswith("--runner=")]
-        return not runners or runners[-1].rpartition(".")[2] in _LOCAL_RUNNERS
-
-
-def _present(run: mlflow_runs.Run | None, properties: dict[str, Any], candidate: str) -> str:
-    """Returns the registry's champion of now; empty for none, and where it has the fingerprint `candidate`."""
-    name = properties["registered_model"]
-    return champion.current_champion(run.tracking_uri, name, candidate) if run and name else ""
+            name = champions.describe_champion(to_beat)
+            reason = f"it could not be compared with the champion, {name}: {error}; {champions.REMEDY}"
+            verdict = gate.Verdict(False, [reason], [])
+        else:
+            verdict = gate.Verdict(True, [SERVING], [])
+            if columns is not None:
+                own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
+                verdict = gate.compare(own, other, columns, names, pydantic.TypeAdapter(Rules).validate_json(rules))
+    io_utils.write_string_file(f"{decision.uri}/{gate.DECISION_FILE}", gate.decision_content(verdict, to_beat))
+    artifacts.bless(blessing, model, verdict.blessed)
+    log = logging.info if verdict.blessed else logging.warning
+    log("%s: %s.", "Blessed" if verdict.blessed else "Not blessed", "; ".join(verdict.reasons))
+    if run:
+        tags = decision_tags(verdict, to_beat)
+        run.set_tags({mlflow_runs.FINGERPRINT: candidate, mlflow_runs.EVALUATION: unstaged(evaluation.uri), **tags})
 
 
-def _told(decided: Verdict, to_beat: dict[str, str] | None) -> dict[str, str]:
-    """Returns the tags of the MLflow run that tell the decision."""
-    reasons = "; ".join(decided.reasons)[:_TAG]
+def predict_champion(
+    champion: str,
+    candidate: str,
+    classes: list[str],
+    files: list[str],
+    output: str,
+    batch_size: int,
+    beam_pipeline: beam.Pipeline,
+) -> list[int] | None:
+    """Lets the model at the folder or URI `champion` score the records of `files` into a table in `output`.
+
+    Returns where among its scores each of `classes` is; None, and no table, if it has the fingerprint `candidate`.
+    Raises `InputError` if it cannot score them.
+    """
+    with on_this_machine(champion) as folder:
+        if model_fingerprint(folder) == candidate:
+            return None
+        columns = champions.champion_columns(folder, classes)
+        # Workers elsewhere can't see this machine's copy.
+        distant = is_object(champion) and type(beam_pipeline.runner).__name__ not in _LOCAL_RUNNERS
+        with expected_errors(), beam_pipeline as pipeline:
+            predictions.write_table(pipeline, files, champion if distant else str(folder), batch_size, output)
+    return columns
+
+
+def decision_tags(verdict: gate.Verdict, to_beat: dict[str, str] | None) -> dict[str, str]:
+    """Returns the tags of the MLflow run that record the decision."""
+    reasons = "; ".join(verdict.reasons)[:_TAG_LENGTH]
     return {
-        "blessed": str(decided.blessed).lower(),
-        "failures": "" if decided.blessed else reasons,
+        "blessed": str(verdict.blessed).lower(),
+        "failures": "" if verdict.blessed else reasons,
         "gate.reasons": reasons,
-        "gate.champion": champion.describe_champion(to_beat) if to_beat else "",
+        "gate.champion": champions.describe_champion(to_beat) if to_beat else "",
     }
-
-
-class ChampionGateSpec(component_spec.ComponentSpec):
-    """What goes in and out."""
-
-    PARAMETERS: ClassVar = {
-        "champion": component_spec.ExecutionParameter(type=str),
-        "registered_model": component_spec.ExecutionParameter(type=str),
-        "rules": component_spec.ExecutionParameter(type=str),
-        "classes": component_spec.ExecutionParameter(type=str),
-        "split": component_spec.ExecutionParameter(type=str),
-        "batch_size": component_spec.ExecutionParameter(type=int),
-    }
-    INPUTS: ClassVar = {
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
-        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
-        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
-    }
-    OUTPUTS: ClassVar = {
-        "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
-        "decision": component_spec.ChannelParameter(type=Decision),
-    }
-
-
-class ChampionGate(base_beam_component.BaseBeamComponent):
-    """Compares `model` with the champion on the same examples; outputs the final `blessing`, and `decision`."""
-
-    SPEC_CLASS = ChampionGateSpec
-    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
-
-    def __init__(
-        self,
-        examples: types.BaseChannel,
-        model: types.BaseChannel,
-        evaluation: types.BaseChannel,
-        blessing: types.BaseChannel,
-        champion: "str | data_types.RuntimeParameter" = "",
-        registered_model: str = "",
-        rules: Rules | None = None,
-        classes: Sequence[str] = CLASSES,
-        split: str = "eval",
-        batch_size: int = 64,
-    ):
-        """Takes what the Evaluator took and gave; `champion` as `components.champion.write_champion`, empty for none.
-
-        `registered_model`: whose champion in MLflow's registry counts where it is another one by then; empty where the
-        registry does not say which model is to be beaten.
-
-        Raises:
-            InputError: `rules` name a class that is none of `classes`.
-        """
-        rules = rules or Rules()
-        rules.recall_index(classes)
-        spec = ChampionGateSpec(
-            champion=champion,
-            registered_model=registered_model,
-            rules=json.dumps(dataclasses.asdict(rules), sort_keys=True),
-            classes=json.dumps(list(classes)),
-            split=split,
-            batch_size=batch_size,
-            examples=examples,
-            model=model,
-            evaluation=evaluation,
-            model_blessing=blessing,
-            blessing=types.Channel(type=standard_artifacts.ModelBlessing),
-            decision=types.Channel(type=Decision),
-        )
-        super().__init__(spec=spec)

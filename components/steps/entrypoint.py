@@ -21,7 +21,7 @@ _STAGED = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
 
 def staged(uri: str) -> str:
-    """Returns the local path of what the launcher keeps at `uri`; any other path or URI as it is."""
+    """Returns the local path of what the launcher keeps at `uri`; any other path or URI unchanged."""
     for scheme, folder in _STAGED.items():
         if uri.startswith(scheme):
             return folder + uri.removeprefix(scheme)
@@ -29,7 +29,7 @@ def staged(uri: str) -> str:
 
 
 def unstaged(path: str) -> str:
-    """Returns the URI that the launcher keeps a staged `path` at; any other path or URI as it is."""
+    """Returns the URI that the launcher keeps a staged `path` at; any other path or URI unchanged."""
     for scheme, folder in _STAGED.items():
         if path.startswith(folder):
             return scheme + path.removeprefix(folder)
@@ -73,14 +73,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
-    given, beam_arguments = parser.parse_known_args(arguments)
-    executor_input = json.loads(given.json_serialized_invocation_args)
-    remote = localize(executor_input, json.loads(given.json_serialized_inputs_spec_args))
+    options, beam_arguments = parser.parse_known_args(arguments)
+    executor_input = json.loads(options.json_serialized_invocation_args)
+    remote = localize(executor_input, json.loads(options.json_serialized_inputs_spec_args))
     executor_input["outputs"]["outputFile"] = staged(executor_input["outputs"]["outputFile"])
     for path in remote:
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
-    given.json_serialized_invocation_args = json.dumps(executor_input)
-    kubeflow_v2_run_executor._run_executor(given, beam_arguments)
+    options.json_serialized_invocation_args = json.dumps(executor_input)
+    kubeflow_v2_run_executor.main((options, beam_arguments))
     output_file = pathlib.Path(executor_input["outputs"]["outputFile"])
     executor_output = json.loads(output_file.read_text())
     restore(executor_output, remote)
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
 
 
 def run() -> None:
-    """Runs `main` and ends at once: some libraries of TFX crash in the destructors of an orderly end."""
+    """Runs `main` and exits at once: some libraries of TFX crash in the destructors of an orderly exit."""
     from marco_model.errors import exit_status
 
     with exit_status():

@@ -1,4 +1,8 @@
-"""The TFX component of the Pusher, with the standard artifacts of TFX's own."""
+"""The Pusher: publishes a blessed model as a version and registers it in MLflow.
+
+TFX's own Pusher copies file by file to where servers look; this one shows a version all at once. It is a class and not
+a function, since a version is registered with its pipeline and run, which TFX gives to an executor's context alone.
+"""
 
 import json
 import os
@@ -22,7 +26,7 @@ POD_RUN = "MARCO_RUN"
 
 
 class Executor(base_executor.BaseExecutor):
-    """Folder first, registry second: what is registered as champion can be served."""
+    """Publishes first and registers second, so that whatever is registered as champion can be served."""
 
     def Do(
         self,
@@ -34,7 +38,7 @@ class Executor(base_executor.BaseExecutor):
 
         Raises:
             InputError: the destination cannot be used, or MLflow cannot be reached.
-        ClusterError: the service of a bucket fails; nothing was published.
+            ClusterError: the service of a bucket fails; nothing was published.
         """
         model = artifact_utils.get_single_instance(input_dict["model"])
         output = artifact_utils.get_single_instance(output_dict["pushed_model"])
@@ -74,7 +78,7 @@ class Executor(base_executor.BaseExecutor):
         io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
 
     def _lineage(self, properties: dict[str, Any]) -> dict[str, str]:
-        """Returns the tags that say which run of which pipeline made a version, and what it was judged against."""
+        """Returns the tags that name a version's pipeline and run, and the champion that it was compared with."""
         pipeline = getattr(self._context, "pipeline_info", None)
         return {
             mlflow_runs.JUDGED_AGAINST: properties["judged_against"],
@@ -85,7 +89,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 class PusherSpec(component_spec.ComponentSpec):
-    """What goes in and out."""
+    """Parameters, inputs and outputs of the `Pusher`."""
 
     PARAMETERS: ClassVar = {
         "destination": component_spec.ExecutionParameter(type=str),
@@ -102,10 +106,7 @@ class PusherSpec(component_spec.ComponentSpec):
 
 
 class Pusher(base_component.BaseComponent):
-    """Publishes `model` if `model_blessing` says so; outputs `pushed_model` (`components.published_models`).
-
-    TFX's own Pusher copies file by file to where servers look; this one shows a version all at once.
-    """
+    """Publishes `model` if `model_blessing` is positive; outputs `pushed_model` (`components.published_models`)."""
 
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
@@ -121,7 +122,7 @@ class Pusher(base_component.BaseComponent):
     ):
         """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none.
 
-        `judging`: what the gate was told, kept with the registered version.
+        `judging`: the gate's parameters, which are kept with the registered version.
         """
         judging = judging or Judging()
         spec = PusherSpec(

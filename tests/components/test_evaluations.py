@@ -28,11 +28,12 @@ def test_a_missing_evaluation_is_named(tmp_path):
     [(0.8, "is 0.8000"), (0.849996, "is 0.849996"), (float("nan"), "cannot be told from these examples")],
 )
 def test_a_missed_threshold_never_looks_met(value, told):
-    from tensorflow_model_analysis.proto import validation_result_pb2
+    missed = evaluations.missed_thresholds({"recall/Crystals": 0.1, "accuracy": value}, {"accuracy": 0.85})
+    assert missed == [f"accuracy {told}, and at least 0.85 is wanted"]
 
-    validation = validation_result_pb2.ValidationResult()
-    failure = validation.metric_validations_per_slice.add().failures.add()
-    failure.metric_key.name = "accuracy"
-    failure.metric_threshold.value_threshold.lower_bound.value = 0.85
-    failure.metric_value.double_value.value = value
-    assert list(evaluations.failures(validation)) == [f"accuracy {told}, and at least 0.85 is wanted"]
+
+def test_a_threshold_is_met_by_its_own_value_and_missed_ones_come_in_the_order_of_the_metrics():
+    metrics = {"accuracy": 0.85, "recall/Clear": 0.5, "recall/Crystals": 0.4}
+    assert evaluations.missed_thresholds(metrics, {"accuracy": 0.85}) == []
+    missed = evaluations.missed_thresholds(metrics, {"recall/Crystals": 0.9, "accuracy": 0.8, "recall/Clear": 0.9})
+    assert [sentence.split()[0] for sentence in missed] == ["recall/Clear", "recall/Crystals"]

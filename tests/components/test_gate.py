@@ -1,12 +1,11 @@
 """The decision by construction: two models whose true accuracies are known, judged on simulated images."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from components.evaluations import SliceKey
 from components.gate import BETTER, NOT_WORSE, SLICE, decide
 from components.settings import Rules, percent
 from marco_model.errors import InputError
@@ -36,6 +35,11 @@ def images(rng, count=IMAGES):
     return slices, rng.random(count) < CRYSTALS
 
 
+def masks(columns):
+    """Returns the slices of columns, kind → value of each image, as `slice_masks` yields those of a table."""
+    return [(SliceKey(kind, value), column == value) for kind, column in columns.items() for value in np.unique(column)]
+
+
 def labelled(rng, truth, slices, positive):
     """Returns which images the candidate and the champion label right.
 
@@ -60,7 +64,7 @@ def promoted(truth, seeds=SEEDS, count=IMAGES, rules=None):
         rng = np.random.default_rng(seed)
         slices, positive = images(rng, count)
         candidate, champion = labelled(rng, truth, slices, positive)
-        total += decide(candidate, champion, positive=positive, slices=slices, rules=rules or Rules()).blessed
+        total += decide(candidate, champion, positive=positive, slices=masks(slices), rules=rules or Rules()).blessed
     return total
 
 
@@ -94,7 +98,7 @@ def test_an_identical_model_is_never_promoted():
         rng = np.random.default_rng(seed)
         slices, positive = images(rng)
         right = rng.random(IMAGES) < CHAMPION
-        decision = decide(right, right, positive=positive, slices=slices, rules=Rules())
+        decision = decide(right, right, positive=positive, slices=masks(slices), rules=Rules())
         assert not decision.blessed
         (reason,) = decision.reasons
         assert reason.startswith("no evidence that it is better than the champion: accuracy")
@@ -109,8 +113,8 @@ def judged(gained, lost, count, rules=None, slices=None, positive=None):
     candidate, champion = np.ones(count, bool), np.ones(count, bool)
     champion[:gained] = False
     candidate[gained : gained + lost] = False
-    given = slices or {"imager": np.full(count, "Rock Imager")}
-    return decide(candidate, champion, positive=positive, slices=given, rules=rules or Rules())
+    columns = slices or {"imager": np.full(count, "Rock Imager")}
+    return decide(candidate, champion, positive=positive, slices=masks(columns), rules=rules or Rules())
 
 
 def test_every_check_says_what_it_compared():
@@ -139,7 +143,7 @@ def test_a_fall_is_told_with_its_slice_its_size_and_its_interval():
     candidate, champion = np.ones(count, bool), np.ones(count, bool)
     champion[:300] = False
     candidate[1500:1560] = False
-    decision = decide(candidate, champion, positive=None, slices={"imager": imager}, rules=Rules())
+    decision = decide(candidate, champion, positive=None, slices=masks({"imager": imager}), rules=Rules())
     assert not decision.blessed
     (reason,) = decision.reasons
     assert reason.startswith(
@@ -153,11 +157,11 @@ def test_a_small_fall_that_is_beyond_chance_is_allowed_where_it_is_shown_to_be_w
     candidate, champion = np.ones(80_000, bool), np.ones(80_000, bool)
     champion[:3000] = False
     candidate[40_000:40_400] = False
-    decision = decide(candidate, champion, positive=None, slices=slices, rules=Rules())
+    decision = decide(candidate, champion, positive=None, slices=masks(slices), rules=Rules())
     fallen = decision.checks[-1]
     assert (fallen.name, fallen.high < 0, fallen.passed) == ("imager/b", True, True)
     assert decision.blessed
-    strict = decide(candidate, champion, positive=None, slices=slices, rules=Rules(slice_margin=0.005))
+    strict = decide(candidate, champion, positive=None, slices=masks(slices), rules=Rules(slice_margin=0.005))
     assert not strict.blessed
 
 
@@ -165,11 +169,11 @@ def test_a_slice_of_few_images_is_shown_and_not_judged():
     slices = {"imager": np.where(np.arange(1000) < 990, "many", "few")}
     candidate, champion = np.ones(1000, bool), np.ones(1000, bool)
     champion[:100], candidate[990:] = False, False
-    decision = decide(candidate, champion, positive=None, slices=slices, rules=Rules())
+    decision = decide(candidate, champion, positive=None, slices=masks(slices), rules=Rules())
     few = next(check for check in decision.checks if check.name == "imager/few")
     assert (few.count, few.limit, few.passed) == (10, None, True)
     assert decision.blessed
-    assert not decide(candidate, champion, positive=None, slices=slices, rules=Rules(smallest_slice=10)).blessed
+    assert not decide(candidate, champion, positive=None, slices=masks(slices), rules=Rules(smallest_slice=10)).blessed
 
 
 def test_without_images_of_the_class_its_recall_cannot_be_checked_and_the_champion_stays():

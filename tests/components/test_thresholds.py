@@ -1,6 +1,6 @@
 import pytest
 
-from components.evaluations import AUC_CLASSES, auc_classes, check_thresholds, metric_names
+from components.evaluations import auc_classes, check_thresholds, metric_names
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -11,12 +11,12 @@ from marco_model.labels import CLASSES
 )
 def test_a_threshold_that_can_not_be_met_is_refused(thresholds, message):
     with pytest.raises(InputError, match=message):
-        check_thresholds(thresholds, CLASSES, AUC_CLASSES)
+        check_thresholds(thresholds, CLASSES)
 
 
 def test_every_metric_takes_a_threshold():
-    check_thresholds(dict.fromkeys(metric_names(CLASSES, AUC_CLASSES), 0.5), CLASSES, AUC_CLASSES)
-    assert len(metric_names(CLASSES, AUC_CLASSES)) == 11
+    check_thresholds(dict.fromkeys(metric_names(CLASSES), 0.5), CLASSES)
+    assert len(metric_names(CLASSES)) == 11
 
 
 def test_auc_is_taken_of_the_papers_two_classes_or_of_all_others():

@@ -123,7 +123,7 @@ def test_a_package_for_a_cluster_says_the_classes_to_every_step(tmp_path):
     compilation.compile_for_kubeflow(loaded, "gs://bucket/runs", tmp_path / "marco.yaml")
     package, _ = yaml.safe_load_all((tmp_path / "marco.yaml").read_text())
     for step, parameter in (
-        ("MarcoExampleGen", "label_scheme"), ("CuratedSchema", "classes"), ("Evaluator", "classes"),
+        ("MarcoExampleGen", "options"), ("CuratedSchema", "classes"), ("Evaluator", "classes"),
         ("Trainer", "custom_config"),
     ):  # fmt: skip
         parameters = package["root"]["dag"]["tasks"][step]["inputs"]["parameters"]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from components import paired, prediction_table
+from components import prediction_table, significance
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from pipelines import run_comparison
@@ -91,9 +91,9 @@ def test_runs_over_the_same_images_are_paired_slice_by_slice(tmp_path):
         base, cell = rows[key].cells
         assert (base.share, base.images) == (pytest.approx(right[on].mean()), on.sum())
         assert cell.difference == pytest.approx(better[on].mean() - right[on].mean())
-        pairs = paired.pairs(better[on], right[on])
-        assert (cell.how, cell.p) == ("paired", pytest.approx(paired.p_different(pairs)))
-        assert (cell.low, cell.high) == pytest.approx(paired.paired_interval(pairs, 0.9)[:2])
+        pairs = significance.pairs(better[on], right[on])
+        assert (cell.how, cell.p) == ("paired", pytest.approx(significance.p_different(pairs)))
+        assert (cell.low, cell.high) == pytest.approx(significance.paired_interval(pairs, 0.9)[:2])
     assert next(iter(rows)) == ("accuracy", "overall", "all")
     assert "paired: both judged the same images" in run_comparison.said(found, list(rows.values()), 0.9)[1]
 
@@ -107,7 +107,7 @@ def test_runs_over_other_images_or_without_predictions_are_not_paired(tmp_path, 
     cell = rows["accuracy", "institution", "Merck"].cells[1]
     hits = int(better[on].sum()), int(on.sum()), int(right[on].sum()), int(on.sum())
     assert (cell.how, cell.p) == ("unpaired", None)
-    assert (cell.low, cell.high) == pytest.approx(paired.unpaired_interval(*hits, 0.95))
+    assert (cell.low, cell.high) == pytest.approx(significance.unpaired_interval(*hits, 0.95))
     assert "unpaired" in run_comparison.said(found, list(rows.values()), 0.95)[1]
 
 

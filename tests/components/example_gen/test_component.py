@@ -3,6 +3,7 @@
 import csv
 import logging
 
+import pydantic
 import pytest
 
 from marco_data.shards import fingerprint
@@ -17,14 +18,16 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     from tfx.orchestration import metadata
     from tfx.types import artifact_utils
 
-    from components.settings import IngestOptions
+    from components.settings import LOCAL_BEAM_ARGS, IngestOptions
     from components.steps.example_gen import MarcoExampleGen
 
     def run(name, uri, options):
+        parameter = pydantic.TypeAdapter(IngestOptions).dump_json(options).decode()
         pipeline = tfx.dsl.Pipeline(
             pipeline_name=name,
             pipeline_root=str(tmp_path / name),
-            components=[MarcoExampleGen(uri, fingerprint([uri]), options)],
+            components=[MarcoExampleGen(input_uri=uri, fingerprint=fingerprint([uri]), options=parameter)],
+            beam_pipeline_args=list(LOCAL_BEAM_ARGS),
             enable_cache=True,
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(tmp_path / f"{name}.db")),
         )

@@ -50,18 +50,18 @@ def examples(tmp_path, write_examples, record):
 def evaluate(folder, examples, model):
     from tfx.types import standard_artifacts
 
-    from components.steps.evaluator import Executor
+    from components.steps.evaluator import Evaluator
 
     evaluation = artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
-    context = Executor.Context(beam_pipeline_args=[], tmp_dir=str(folder / "tmp"), unique_id="1")
-    Executor(context).Do(
+    executor = Evaluator.EXECUTOR_SPEC.executor_class
+    context = executor.Context(beam_pipeline_args=[], tmp_dir=str(folder / "tmp"), unique_id="1")
+    executor(context).Do(
         {"examples": [examples], "model": [artifact(standard_artifacts.Model, model)]},
         {"evaluation": [evaluation], "blessing": [blessing]},
         {
             "thresholds": json.dumps({"accuracy": 0.0}),
             "classes": json.dumps(["Clear", "Crystals", "Other", "Precipitate"]),
-            "auc_classes": json.dumps(["Crystals", "Precipitate"]),
             "split": "eval",
             "batch_size": 16,
         },
@@ -72,11 +72,11 @@ def evaluate(folder, examples, model):
 def report(folder, examples, model, evaluation, decision=None, **changes):
     from tfx.types import standard_artifacts
 
-    from components.artifacts import Report
+    from components import artifacts
     from components.settings import ReportOptions
-    from components.steps.report import Executor
+    from components.steps.report import Report
 
-    output = artifact(Report, folder / "report")
+    output = artifact(artifacts.Report, folder / "report")
     inputs = {"examples": [examples], "model": [artifact(standard_artifacts.Model, model)], "evaluation": [evaluation]}
     if decision:
         inputs["decision"] = [decision]
@@ -86,7 +86,8 @@ def report(folder, examples, model, evaluation, decision=None, **changes):
         "data_fingerprint": "a3f1c09e",
         "synthetic": 1,
     }
-    Executor(Executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")).Do(inputs, {"report": [output]}, properties)
+    executor = Report.EXECUTOR_SPEC.executor_class
+    executor(executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")).Do(inputs, {"report": [output]}, properties)
     return folder / "report"
 
 

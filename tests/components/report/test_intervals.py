@@ -1,16 +1,10 @@
-import pytest
-import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
-
-from components.report.curves import share, wilson
+from components.report.curves import share
+from components.significance import share_interval
 
 
-@given(st.integers(1, 5000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
-def test_the_interval_is_scipys(pair):
-    found, count = pair
-    expected = scipy.stats.binomtest(found, count).proportion_ci(0.95, "wilson")
-    assert wilson(found, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+def test_a_share_has_its_interval_of_95_percent():
+    low, high = share_interval(7, 9, 0.95)
+    assert share(7, 9) == {"found": 7, "count": 9, "share": 7 / 9, "low": low, "high": high}
 
 
 def test_of_nothing_there_is_no_share():

@@ -4,23 +4,26 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.report.curves import area, curve, roc, thinned
+from components.report.curves import curve, roc, thinned
 from marco_model.labels import CLASSES
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9])), min_size=1, max_size=60))
 @settings(deadline=None)
-def test_curve_and_area_are_sklearns(pairs):
+def test_the_curve_has_one_counted_point_per_score(pairs):
     positive, scores = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], np.float32)
-    found = curve(positive, scores)
+    points = curve(positive, scores)
     if positive.all() or not positive.any():
-        assert found is None
+        assert points is None
         return
-    rates, recalls, thresholds = sklearn.metrics.roc_curve(positive, scores, drop_intermediate=False)
-    np.testing.assert_allclose(found.false_positive_rate, rates, atol=1e-12)
-    np.testing.assert_allclose(found.recall, recalls, atol=1e-12)
-    np.testing.assert_allclose(found.threshold[1:], thresholds[1:])
-    assert area(found) == pytest.approx(sklearn.metrics.roc_auc_score(positive, scores), abs=1e-9)
+    levels = np.unique(scores)[::-1]
+    assert points.threshold.tolist() == [np.inf, *levels]
+    flagged = [np.zeros(len(scores), bool), *(scores >= level for level in levels)]
+    np.testing.assert_allclose(points.false_positive_rate, [calls[~positive].mean() for calls in flagged], atol=1e-12)
+    np.testing.assert_allclose(points.recall, [calls[positive].mean() for calls in flagged], atol=1e-12)
+    above = scores[positive][:, None] - scores[~positive][None]
+    auc = roc("Crystals", positive, scores, CLASSES)["auc"]
+    assert auc == pytest.approx(((above > 0) + (above == 0) / 2).mean(), abs=1e-9)
 
 
 @pytest.mark.parametrize("ties", [False, True])

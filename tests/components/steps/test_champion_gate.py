@@ -105,7 +105,7 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
     from tfx.types import standard_artifacts
 
     from components.artifacts import Decision
-    from components.steps.champion_gate import Executor
+    from components.steps.champion_gate import ChampionGate
 
     def made(kind, name):
         artifact = kind()
@@ -120,8 +120,9 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
     blessing, decided = made(standard_artifacts.ModelBlessing, "blessing"), made(Decision, "decision")
     candidate = standard_artifacts.Model()
     candidate.uri = str(models / "candidate" if isinstance(models, pathlib.Path) else models)
-    context = Executor.Context(beam_pipeline_args=[], tmp_dir=str(folder / "tmp"), unique_id="1")
-    Executor(context).Do(
+    executor = ChampionGate.EXECUTOR_SPEC.executor_class
+    context = executor.Context(beam_pipeline_args=[], tmp_dir=str(folder / "tmp"), unique_id="1")
+    executor(context).Do(
         {"examples": [examples], "model": [candidate], "evaluation": [evaluation], "model_blessing": [word]},
         {"blessing": [blessing], "decision": [decided]},
         {

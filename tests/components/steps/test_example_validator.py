@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -7,8 +9,8 @@ def run_gate(artifact, folder, **domains):
     from tfx.components.statistics_gen import executor as statistics_executor
     from tfx.types import artifact_utils, standard_artifacts
 
-    from components.steps.schema import CuratedSchema, ValidatorExecutor, stats_options
-    from components.steps.schema import SchemaExecutor as SchemaExecutor
+    from components.steps.schema import CuratedSchema, ValidatorExecutor, schema_fingerprint, stats_options
+    from marco_model.labels import CLASSES
 
     def made(kind, name):
         result = kind()
@@ -17,7 +19,9 @@ def run_gate(artifact, folder, **domains):
 
     schema, statistics = made(standard_artifacts.Schema, "schema"), made(standard_artifacts.ExampleStatistics, "stats")
     anomalies = made(standard_artifacts.ExampleAnomalies, "anomalies")
-    SchemaExecutor().Do({}, {"schema": [schema]}, dict(CuratedSchema(**domains).exec_properties))
+    parameters = {name: json.dumps(values) for name, values in {"classes": CLASSES, **domains}.items()}
+    component = CuratedSchema(fingerprint=schema_fingerprint(), **parameters)
+    component.executor_spec.executor_class().Do({}, {"schema": [schema]}, dict(component.exec_properties))
     statistics_executor.Executor().Do(
         {"examples": [artifact]},
         {"statistics": [statistics]},
@@ -65,7 +69,7 @@ def test_anomalies_stop_the_run_and_are_named(tmp_path, write_examples, record, 
     for name in ("image/class/label", "image/class/text", "institution", "imager", "image/width"):
         assert name in message
     assert "Atlantis" in message and "Fog" in message
-    assert "mend the data" in message and "\n" not in message
+    assert "fix the data" in message and "\n" not in message
 
 
 def test_an_empty_split_stops_the_run(tmp_path, write_examples, good):

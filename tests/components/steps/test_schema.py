@@ -1,4 +1,5 @@
 import hashlib
+import json
 import pathlib
 
 import pytest
@@ -8,7 +9,7 @@ from components.steps import schema
 
 def test_a_changed_schema_changes_the_fingerprint():
     text = pathlib.Path(schema.__file__).with_name("schema.pbtxt").read_bytes()
-    assert schema.fingerprint() == hashlib.sha256(text).hexdigest()
+    assert schema.schema_fingerprint() == hashlib.sha256(text).hexdigest()
 
 
 def test_statistics_are_taken_of_all_but_the_image_bytes():
@@ -23,18 +24,18 @@ def test_the_component_writes_a_schema_that_tfx_reads(tmp_path):
     from tfx.types import standard_artifacts
     from tfx.utils import io_utils
 
-    from components.steps.schema import CuratedSchema, SchemaExecutor
-
-    component = CuratedSchema(institutions=["Merck", "CSIRO"], classes=["Hit", "Miss", "Unsure"])
+    names = {"institutions": ["Merck", "CSIRO"], "classes": ["Hit", "Miss", "Unsure"]}
+    parameters = {name: json.dumps(values) for name, values in names.items()}
+    component = schema.CuratedSchema(fingerprint=schema.schema_fingerprint(), **parameters)
     artifact = standard_artifacts.Schema()
     artifact.uri = str(tmp_path)
-    SchemaExecutor().Do({}, {"schema": [artifact]}, dict(component.exec_properties))
-    schema = io_utils.SchemaReader().read(str(tmp_path / "schema.pbtxt"))
-    domains = {feature.name: list(feature.string_domain.value) for feature in schema.feature}
+    component.executor_spec.executor_class().Do({}, {"schema": [artifact]}, dict(component.exec_properties))
+    content = io_utils.SchemaReader().read(str(tmp_path / "schema.pbtxt"))
+    domains = {feature.name: list(feature.string_domain.value) for feature in content.feature}
     assert domains["institution"] == ["CSIRO", "Merck"]
     assert domains["imager"] == []
     assert domains["image/class/text"] == ["Hit", "Miss", "Unsure"]
-    assert next(feature for feature in schema.feature if feature.name == "image/class/label").int_domain.max == 2
+    assert next(feature for feature in content.feature if feature.name == "image/class/label").int_domain.max == 2
 
 
 @pytest.mark.slow

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import pathlib
 import shutil
+from unittest import mock
 
 import pytest
 
 from components import published_models
 from components.published_models import RECORD_FILE
-from components.vertex import golden, rollout
+from components.vertex import api, golden, rollout
 from components.vertex.golden import GoldenFailed, Image
 from components.vertex.options import Endpoint, Vertex
 from marco_model import store
@@ -46,7 +47,7 @@ def run(world, tmp_path, uri, write_examples, record, **endpoint):
     from tfx.types import standard_artifacts
 
     from components.artifacts import Deployment
-    from components.steps.endpoint_pusher import Executor
+    from components.steps.endpoint_pusher import EndpointPusher
 
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 90)]
     examples = tmp_path / "examples"
@@ -61,13 +62,9 @@ def run(world, tmp_path, uri, write_examples, record, **endpoint):
         "endpoint": json.dumps(dataclasses.asdict(Endpoint("marco", **endpoint))),
         "model_name": "marco",
     }
-    executor = Executor()
-    executor.pace = world.api.pace
-    executor.Do(
-        {"pushed_model": [pushed], "examples": [write_examples(examples, {"eval": records})]},
-        {"deployment": [deployment]},
-        properties,
-    )
+    inputs = {"pushed_model": [pushed], "examples": [write_examples(examples, {"eval": records})]}
+    with mock.patch.object(api, "PACE", world.api.pace):
+        EndpointPusher.EXECUTOR_SPEC.executor_class().Do(inputs, {"deployment": [deployment]}, properties)
     assert deployment.get_int_custom_property("deployed") == int(uri is not None)
     return json.loads(pathlib.Path(deployment.uri, "deployment.json").read_text())
 
