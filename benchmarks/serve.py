@@ -1,16 +1,15 @@
-"""The served model against the published graph: one image at a time, and the classes that it gives.
+"""The served model against the published graph: seconds for one image, and agreement of the classes.
 
-Ours is the released network as `marco released` exports it, asked through its signature `serving_default`; the peer is
-the published SavedModel of 2018, asked the same. Both get the bytes of the same real images of 1280x960 pixels, one
-image a request, taking turns in one process; each figure is the median of all requests.
+Ours is the released network as `marco released` exports it, called through its signature `serving_default`; the peer is
+the published SavedModel of 2018, called the same way. Both get the bytes of the same real images of 1280x960 pixels,
+one image per request, taking turns in one process; each figure is the median of all requests.
 
-To stderr: the same for requests of 8 and 32 images, and in how many of the real images and of `--drops` synthetic ones
-of full size the served class is that of the Keras model (one other is an error) and of the published graph.
+Written to stderr: the same for requests of 8 and 32 images, and for how many of the real images and of `--drops`
+synthetic ones of full size the served class equals that of the Keras model (a difference is an error) and of the
+published graph.
 
     python -m benchmarks.serve
 """
-
-from __future__ import annotations
 
 import argparse
 import statistics
@@ -28,10 +27,10 @@ IMAGES = Path(__file__).parents[1] / "tests" / "data" / "images"
 """Six real images of 1280x960 pixels."""
 _BATCH = 16
 
-Ask = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
+Score = Callable[[Sequence[bytes]], dict[str, np.ndarray]]
 
 
-def asking(directory: Path) -> Ask:
+def open_signature(directory: Path) -> Score:
     """Returns the function from encoded images to the outputs of `serving_default` of the SavedModel in `directory`."""
     import tensorflow as tf
 
@@ -41,29 +40,29 @@ def asking(directory: Path) -> Ask:
         saved = tf.saved_model.load(str(directory))
     signature = saved.signatures["serving_default"]
 
-    def ask(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
+    def score(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
         outputs: dict[str, Any] = signature(image_bytes=tf.constant(list(encoded)))
         # Keeps the model alive as well: a signature alone does not.
         return {name: tensor.numpy() for name, tensor in outputs.items()} if saved else {}
 
-    return ask
+    return score
 
 
-def medians(ours: Ask, peer: Ask, requests: Sequence[Sequence[bytes]], rounds: int) -> tuple[float, float]:
-    """Returns the median seconds of a request to each; they take turns, and the first of each is not counted."""
-    told: tuple[list[float], list[float]] = ([], [])
+def medians(ours: Score, peer: Score, requests: Sequence[Sequence[bytes]], rounds: int) -> tuple[float, float]:
+    """Returns the median seconds of a request to each; they take turns, and the first round is not counted."""
+    durations: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 1):
         for number, request in enumerate(requests):
-            sides = list(zip((ours, peer), told, strict=True))
-            for ask, taken in sides if (turn + number) % 2 else reversed(sides):
-                spent = seconds(lambda ask=ask, request=request: ask(request))
+            sides = list(zip((ours, peer), durations, strict=True))
+            for score, side in sides if (turn + number) % 2 else reversed(sides):
+                duration = seconds(lambda score=score, request=request: score(request))
                 if turn:
-                    taken.append(spent)
-    return statistics.median(told[0]), statistics.median(told[1])
+                    side.append(duration)
+    return statistics.median(durations[0]), statistics.median(durations[1])
 
 
-def agreement(ours: Ask, peer: Ask, encoded: Sequence[bytes]) -> tuple[int, int]:
-    """Returns in how many images the served class is the Keras model's, and the published graph's."""
+def agreement(ours: Score, peer: Score, encoded: Sequence[bytes]) -> tuple[int, int]:
+    """Returns for how many images the served class is the Keras model's, and the published graph's."""
     import tensorflow as tf
 
     from marco_model.labels import CLASSES
@@ -95,8 +94,8 @@ def synthetic(count: int) -> list[bytes]:
 def main() -> None:
     """Measures and reports, in seconds for a request of one image."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--images", type=Path, default=IMAGES, help="folder of JPEGs to ask about")
-    options.add_argument("--rounds", type=int, default=20, help="requests for each image to each side")
+    options.add_argument("--images", type=Path, default=IMAGES, help="folder of JPEGs to score")
+    options.add_argument("--rounds", type=int, default=20, help="requests per image and side")
     options.add_argument("--drops", type=int, default=300, help="synthetic drops whose classes are compared")
     chosen = options.parse_args()
     encoded = [path.read_bytes() for path in sorted(chosen.images.glob("*.jp*g"))]
@@ -108,14 +107,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         export_published(Path(scratch) / "model")
-        ours, peer = asking(Path(scratch) / "model"), asking(published_directory())
-    one, peer_one = medians(ours, peer, [[image] for image in encoded], chosen.rounds)
+        ours, peer = open_signature(Path(scratch) / "model"), open_signature(published_directory())
+    alone, peer_alone = medians(ours, peer, [[image] for image in encoded], chosen.rounds)
     for size in (8, 32):
         request = [encoded[index % len(encoded)] for index in range(size)]
-        mine, theirs = medians(ours, peer, [request], max(chosen.rounds // 4, 1))
+        own, other = medians(ours, peer, [request], max(chosen.rounds // 4, 1))
         print(
-            f"{size} images a request: ours {mine:.3f} s, {size / mine:.1f} images/s; peer {theirs:.3f} s, "
-            f"{size / theirs:.1f} images/s; ratio {mine / theirs:.3f}",
+            f"{size} images per request: ours {own:.3f} s, {size / own:.1f} images/s; peer {other:.3f} s, "
+            f"{size / other:.1f} images/s; ratio {own / other:.3f}",
             file=sys.stderr,
         )
     compared = [*encoded, *synthetic(chosen.drops)]
@@ -126,7 +125,7 @@ def main() -> None:
     )
     if keras_model != len(compared):
         sys.exit(f"the served model gives {len(compared) - keras_model} images another class than the Keras model")
-    report(one, peer_one, "seconds for one image")
+    report(alone, peer_alone, "seconds for one image")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""`marco serve` under concurrent clients, some of what they send being bad, with and without batching.
+"""`marco serve` under concurrent clients that also send bad requests, with and without batching.
 
-Each client is a thread that sends one request after the other over one connection: an image by V1 or V2, or, in `--bad`
-of the cases, something that the server must refuse: a cut image, no base64, nothing, a header of a billion pixels, a
-good and a bad instance together, no JSON. Every answer is checked: a good image's scores are those that it got alone,
-and each bad one gets its error and its status. Memory is the server's resident set, read every second; it counts as
-flat where its mean over the last quarter is at most 5 % above that over the second quarter, the first being for warming
-up. The last line compares images a second with those of the same server with `--max-batch 1`; the exit status is 1
-where an answer was wrong, the server ended, or memory was not flat. Needs what `marco serve` needs.
+Each client is a thread that sends one request after the other over one connection: an image by V1 or V2, or, in a share
+`--bad` of the cases, something that the server must refuse: a cut image, text that is not base64, an empty image, a
+header of a billion pixels, a good and a bad instance together, text that is not JSON. Every answer is checked: a good
+image must get the scores that it got alone, and a bad one its error and its status. Memory is the server's resident
+set, read every second. It counts as flat if its mean over the last quarter is at most 5 % above that over the second
+quarter; the first quarter is for warming up. The last line compares images per second with those of the same server
+with `--max-batch 1`. The exit status is 1 if an answer was wrong, the server ended, or memory was not flat.
 
     python -m benchmarks.serve_load --model models/released --seconds 300
 """
-
-from __future__ import annotations
 
 import argparse
 import base64
@@ -50,34 +48,34 @@ class ServerProcess:
         self.process = process
         self._log = log
 
-    def said(self) -> str:
-        """Returns all that it has written so far."""
+    def output(self) -> str:
+        """Returns everything that it has written so far."""
         return self._log.read_text(errors="replace")
 
     def memory(self) -> int:
-        """Returns the bytes of memory that it holds (resident set size)."""
+        """Returns its resident set size in bytes."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("the server has ended")
 
     def wait_until_ready(self, route: str, seconds: float) -> None:
-        """Returns once `route` answers 200; raises `RuntimeError` with what the server said where it does not."""
+        """Returns once `route` answers 200; raises `RuntimeError` with the server's output if it never does."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(self.url + route, timeout=5):
                 return
             time.sleep(0.1)
-        raise RuntimeError(f"not ready within {seconds} s, status {self.process.poll()}:\n{self.said()}")
+        raise RuntimeError(f"not ready within {seconds} s, status {self.process.poll()}:\n{self.output()}")
 
     def end(self, seconds: float = 60) -> int:
-        """Asks it to end and returns its exit status."""
+        """Sends SIGTERM and returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
 
 def free_port() -> int:
-    """Returns a port that nothing listened to a moment ago."""
+    """Returns a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -89,11 +87,12 @@ def serving(
 ) -> Iterator[ServerProcess]:
     """Runs `marco serve` with `options` at a free port until the block ends; enters it once `ready` answers 200.
 
-    Where `environment` tells the port by `AIP_HTTP_PORT`, that is taken.
+    If `environment` sets `AIP_HTTP_PORT`, that port is used.
     """
-    told = (environment or {}).get("AIP_HTTP_PORT")
-    port = int(told) if told else free_port()
-    command = [sys.executable, "-m", "pipelines.cli", "serve", *options, *(() if told else ("--port", str(port)))]
+    vertex_port = (environment or {}).get("AIP_HTTP_PORT")
+    port = int(vertex_port or free_port())
+    command = [sys.executable, "-m", "pipelines.cli", "serve", *options]
+    command += [] if vertex_port else ["--port", str(port)]
     with tempfile.NamedTemporaryFile(prefix="marco-serve-", suffix=".log") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
         server = ServerProcess(port, process, Path(log.name))
@@ -111,12 +110,12 @@ V1, V2 = "/v1/models/marco:predict", "/v2/models/marco/infer"
 _JSON = {"Content-Type": "application/json"}
 FLAT = 0.05
 TOLERANCE = 1e-3
-"""Of scores: how many images are convolved together changes the order of additions, which the network amplifies."""
+"""Of scores: the size of a batch changes the order of additions, which the network amplifies."""
 _BILLION_PIXELS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + struct.pack(">II", 40_000, 25_000) + bytes(100)
 
 
 class Request(NamedTuple):
-    """What to send, and what must come back: the status, and for each instance scores, or None for an error."""
+    """A request and its expected answer: the status, and for each instance its scores, or None for an error."""
 
     route: str
     body: bytes
@@ -127,7 +126,7 @@ class Request(NamedTuple):
 
 @dataclasses.dataclass
 class Load:
-    """What came of a load: good and bad requests, what was wrong, seconds of each good one, memory by the second."""
+    """The outcome of a load: good and bad requests, wrong answers, seconds of each good request, memory per second."""
 
     seconds: float = 0.0
     good: int = 0
@@ -138,28 +137,28 @@ class Load:
 
     @property
     def images_a_second(self) -> float:
-        """Good requests, of an image each, a second."""
+        """Good requests, of one image each, per second."""
         return self.good / self.seconds
 
     @property
     def growth(self) -> float:
-        """Growth of memory from the second quarter to the last, as a share; 0 where there was no time for it."""
+        """Growth of memory from the second quarter to the last, as a share; 0 for a load that was too short."""
         quarter = len(self.memory) // 4
         if not quarter:
             return 0.0
         return float(np.mean(self.memory[-quarter:]) / np.mean(self.memory[quarter : 2 * quarter])) - 1
 
-    def said(self) -> str:
-        """Returns it in a few lines."""
+    def summary(self) -> str:
+        """Returns the outcome in a few lines of text."""
         p50, p90, p99 = (1000 * np.percentile(self.latencies or [0], [50, 90, 99])).round(1)
         lines = [
-            f"{self.good} good and {self.bad} bad requests in {self.seconds:.0f} s, {len(self.wrong)} answered wrong",
+            f"{self.good} good and {self.bad} bad requests in {self.seconds:.0f} s, {len(self.wrong)} wrong answers",
             f"{self.images_a_second:.2f} images/s; latency p50 {p50} ms, p90 {p90} ms, p99 {p99} ms",
         ]
         if self.memory:
             low, high, last = (size >> 20 for size in (min(self.memory), max(self.memory), self.memory[-1]))
             lines.append(f"memory {low} to {high} MiB, {last} at the end; growth {self.growth:+.1%} (see --help)")
-        lines += [f"{count} times {what}" for what, count in collections.Counter(self.wrong).most_common(5)]
+        lines += [f"{count} times {answer}" for answer, count in collections.Counter(self.wrong).most_common(5)]
         return "\n".join(lines)
 
 
@@ -171,7 +170,7 @@ def predict(url: str, *images: bytes) -> list[dict[str, Any]]:
 
 
 def good_requests(images: Sequence[bytes], scores: Sequence[np.ndarray]) -> list[Request]:
-    """Requests of an image each, by V1, by V2 in base64 and by V2 in bytes."""
+    """Returns requests of one image each, by V1, by V2 in base64 and by V2 in bytes."""
     requests = []
     for image, row in zip(images, scores, strict=True):
         requests.append(Request(V1, json.dumps({"instances": [_instance(image)]}).encode(), _JSON, 200, [row]))
@@ -186,10 +185,10 @@ def good_requests(images: Sequence[bytes], scores: Sequence[np.ndarray]) -> list
 
 
 def bad_requests(image: bytes, scores: np.ndarray) -> list[Request]:
-    """Requests that must be refused, in whole or in part."""
+    """Returns requests that must be refused, as a whole or in part."""
     cut = _instance(image[: len(image) // 3])
     instances: list[list[Any]] = [[cut], [{"b64": "no base64!"}], [{"b64": ""}], [_instance(_BILLION_PIXELS)], [7]]
-    requests = [Request(V1, json.dumps({"instances": one}).encode(), _JSON, 200, [None]) for one in instances]
+    requests = [Request(V1, json.dumps({"instances": instance}).encode(), _JSON, 200, [None]) for instance in instances]
     mixed = json.dumps({"instances": [_instance(image), cut]}).encode()
     requests.append(Request(V1, mixed, _JSON, 200, [scores, None]))
     return [*requests, *(Request(route, b'{"instances": [', _JSON, 400, []) for route in (V1, V2))]
@@ -244,7 +243,7 @@ def _client(
             connection.request("POST", request.route, request.body, request.headers)
             answer = connection.getresponse()
             wrong = difference(request, answer.status, answer.read())
-        except Exception as error:  # Whatever comes is counted: a client that died would leave no trace.
+        except Exception as error:  # Counted, whatever it is: a client that died would leave no trace.
             wrong = f"{type(error).__name__}: {error}"
             connection.close()
         with lock:
@@ -259,20 +258,20 @@ def _client(
 
 def difference(request: Request, status: int, body: bytes) -> str | None:
     """Returns what is wrong with an answer, or None."""
-    said = f"status {status} for {request.status}: {body[:200]!r}"
+    message = f"status {status} for {request.status}: {body[:200]!r}"
     if status != request.status:
-        return said
+        return message
     try:
         answer = json.loads(body)
         if status != 200:
-            return None if "error" in answer else said
+            return None if "error" in answer else message
         rows = answer["predictions"] if request.route == V1 else _rows(answer["outputs"])
-        return _of_rows(rows, request.expected)
-    except (ValueError, LookupError, TypeError, AttributeError):  # No JSON, or another document than the protocol's.
-        return said
+        return _row_difference(rows, request.expected)
+    except (ValueError, LookupError, TypeError, AttributeError):  # Not JSON, or not a document of the protocol.
+        return message
 
 
-def _of_rows(rows: Sequence[dict[str, Any]], expected: Sequence[np.ndarray | None]) -> str | None:
+def _row_difference(rows: Sequence[dict[str, Any]], expected: Sequence[np.ndarray | None]) -> str | None:
     if len(rows) != len(expected):
         return f"{len(rows)} answers for {len(expected)} images"
     for row, scores in zip(rows, expected, strict=True):
@@ -300,23 +299,23 @@ def _instance(image: bytes) -> dict[str, Any]:
 
 
 def batches(server: ServerProcess) -> np.ndarray:
-    """Returns how many images the model has scored since the server began, and in how many batches."""
+    """Returns how many images the model has scored since the server started, and in how many batches."""
     with urllib.request.urlopen(server.url + "/metrics") as answer:
         lines = answer.read().decode().splitlines()
     values = {line.split("{")[0]: float(line.split()[-1]) for line in lines if line.startswith("marco_batch_images_")}
     return np.array([values["marco_batch_images_sum"], values["marco_batch_images_count"]])
 
 
-def _measured(options: Sequence[str], chosen: argparse.Namespace, seconds: float, what: str) -> Load:
+def _measure(options: Sequence[str], chosen: argparse.Namespace, seconds: float, name: str) -> Load:
     images = [path.read_bytes() for path in sorted(chosen.images.glob("*.jp*g"))]
     with serving(*options) as server:
         scores = [np.asarray(predict(server.url, image)[0]["scores"]) for image in images]
         good, bad = good_requests(images, scores), bad_requests(images[0], scores[0])
         alone = load(server, good, bad, clients=1, bad_share=0, seconds=min(10, seconds))
-        print(f"{what}, one client: p50 {1000 * np.median(alone.latencies):.1f} ms", file=sys.stderr)
+        print(f"{name}, one client: p50 {1000 * np.median(alone.latencies):.1f} ms", file=sys.stderr)
         before = batches(server)
         outcome = load(server, good, bad, chosen.clients, chosen.bad, seconds)
-        print(f"{what}, {chosen.clients} clients: {outcome.said()}", file=sys.stderr)
+        print(f"{name}, {chosen.clients} clients: {outcome.summary()}", file=sys.stderr)
         scored, times = batches(server) - before
         print(f"{scored / times:.2f} images at once on average", file=sys.stderr)
         if status := server.end():
@@ -335,8 +334,8 @@ def main() -> None:
     options.add_argument("--peer-seconds", type=float, default=30, help="length of the load without batching")
     chosen = options.parse_args()
     model = ("--model", chosen.model) if chosen.model else ()
-    ours = _measured(model, chosen, chosen.seconds, "batching")
-    peer = _measured((*model, "--max-batch", "1"), chosen, chosen.peer_seconds, "one at a time")
+    ours = _measure(model, chosen, chosen.seconds, "batching")
+    peer = _measure((*model, "--max-batch", "1"), chosen, chosen.peer_seconds, "one at a time")
     report(ours.images_a_second, peer.images_a_second, "images/s")
     sys.exit(1 if ours.wrong or peer.wrong or ours.growth > FLAT else 0)
 

@@ -1,1 +1,1 @@
-"""`marco serve`: a classifier behind KServe's protocols and Vertex AI's routes; `server.py` alone knows KServe."""
+"""`marco serve`: a classifier behind KServe's protocols and Vertex AI's routes."""

@@ -1,10 +1,8 @@
-"""Gathers what concurrent requests ask for into batches, one at work at a time.
+"""Gathers the items of concurrent requests into batches, of which one runs at a time.
 
-KServe's Python server has no batching; KServe's own is a sidecar, its agent, which holds every request back until the
-batch is full or its time is over, also the one that comes alone.
+KServe's own batching is a sidecar that holds back every request, also a lone one, until the batch is full or its time
+is over.
 """
-
-from __future__ import annotations
 
 import asyncio
 import collections
@@ -17,7 +15,7 @@ Result = TypeVar("Result")
 
 
 class Busy(Exception):
-    """More is waiting than can be answered soon; nothing of the request was taken."""
+    """Too many items wait already; the request was refused as a whole."""
 
 
 @dataclasses.dataclass
@@ -31,12 +29,12 @@ class _Waiting(Generic[Item]):
 class Batcher(Generic[Item, Result]):
     """Runs `work` on batches of items, never two at once.
 
-    A request that finds nothing at work is run at once. While a batch is at work, others gather. The next starts as
-    soon as it is full; if not, it waits for more, but only where several requests were at work or waiting when the last
-    one ended, and at most until `wait_seconds` after that end. So one client that sends one request after the other
-    never waits.
+    A request that finds no batch running starts at once. While a batch runs, items gather. The next batch starts as
+    soon as it is full. Until then it waits for more, but only if several requests were running or waiting when the last
+    batch ended, and at most until `wait_seconds` after that end. So a single client that sends one request after the
+    other never waits.
 
-    To be used within one event loop.
+    Use it within one event loop.
     """
 
     def __init__(
@@ -48,10 +46,14 @@ class Batcher(Generic[Item, Result]):
         wait_seconds: float,
         max_waiting: int,
     ) -> None:
-        """A batch has at most `max_items`, weighing at most `max_weight` together unless it is one item alone.
+        """Takes the limits of a batch and of the queue.
 
-        `work` returns a result an item, in their order; what it raises is raised to all requests of the batch. A
-        request that would make more than `max_waiting` items wait is refused, unless none waits.
+        Args:
+            work: returns one result per item, in order; what it raises is raised to all requests of the batch.
+            max_items: items in a batch.
+            max_weight: sum of a batch's weights, unless it is a single item.
+            wait_seconds: how long a batch waits to become full.
+            max_waiting: a request that would make more items wait is refused, unless nothing waits.
         """
         self._work = work
         self._max_items, self._max_weight = max_items, max_weight
@@ -62,9 +64,9 @@ class Batcher(Generic[Item, Result]):
         self._wait_until = 0.0
 
     async def submit(self, items: Sequence[Item], weights: Sequence[int]) -> list[Result]:
-        """Returns the results of one request's items, in their order, once all are there.
+        """Returns the results of one request's items, in order, once all are ready.
 
-        Raises `Busy` where too many items wait already, and what `work` raised.
+        Raises `Busy` if too many items wait already, and what `work` raised.
         """
         if self._waiting and len(self._waiting) + len(items) > self._max_waiting:
             raise Busy(f"{len(self._waiting)} images are waiting already; try again later")
@@ -79,7 +81,7 @@ class Batcher(Generic[Item, Result]):
         return list(await asyncio.gather(*(entry.answer for entry in entered)))
 
     async def _run(self) -> None:
-        """Works until nothing waits."""
+        """Runs batches until nothing waits."""
         while self._waiting:
             await self._fill()
             batch = self._take()
@@ -96,8 +98,8 @@ class Batcher(Generic[Item, Result]):
                 for entry, result in answers:
                     if not entry.answer.done():
                         entry.answer.set_result(result)
-            together = len({id(entry.request) for entry in (*batch, *self._waiting)}) > 1
-            self._wait_until = asyncio.get_running_loop().time() + self._wait_seconds if together else 0.0
+            concurrent = len({id(entry.request) for entry in (*batch, *self._waiting)}) > 1
+            self._wait_until = asyncio.get_running_loop().time() + self._wait_seconds if concurrent else 0.0
 
     async def _fill(self) -> None:
         """Waits until a batch is full or the time is over."""
@@ -115,7 +117,7 @@ class Batcher(Generic[Item, Result]):
         )
 
     def _take(self) -> list[_Waiting[Item]]:
-        """Takes the next batch out of what waits, less what nobody waits for any more."""
+        """Takes the next batch out of the queue and drops the items whose requests have gone."""
         batch: list[_Waiting[Item]] = []
         weight = 0
         while self._waiting and len(batch) < self._max_items:

@@ -1,6 +1,4 @@
-"""A batch of images through the model; an image that does not decode costs only itself."""
-
-from __future__ import annotations
+"""Images of a request: checks them against limits and scores them; one that does not decode costs only itself."""
 
 import base64
 import binascii
@@ -11,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from marco_data.image_files import image_header
+from marco_model.errors import InputError
+
+if TYPE_CHECKING:
+    from marco_model.load import LoadedClassifier
 
 MEBIBYTE = 1 << 20
 
@@ -22,10 +26,10 @@ class Limits:
 
     Attributes:
         max_instances: images in one request.
-        max_body_bytes: the request's body, as it comes over the network.
+        max_body_bytes: the request's body, as it arrives.
         max_image_bytes: one encoded image.
-        max_pixels: width × height that an image's header tells; one with more is not decoded.
-        max_inflight_bytes: the bodies of all requests that are not answered yet; at least `max_body_bytes`.
+        max_pixels: width × height by an image's header; an image with more is not decoded.
+        max_inflight_bytes: the bodies of all requests not answered yet; at least `max_body_bytes`.
     """
 
     max_instances: int = 128
@@ -36,7 +40,7 @@ class Limits:
 
 
 class RequestError(Exception):
-    """A request that is refused as a whole: `status` is HTTP's, the message one line for its sender."""
+    """A request that is refused as a whole: `status` is HTTP's, the message is one line for the sender."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -48,10 +52,10 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores(cpu_max: Path = CPU_MAX) -> int:
-    """Returns the cores that this process may use: those it is bound to, or fewer where its container is held to less.
+    """Returns the cores that this process may use: those it is bound to, or fewer if its container is limited to fewer.
 
-    TensorFlow by itself takes a thread for each core of the machine; in a container held to two cores of 64 these stand
-    in each other's way, and all are stopped once the share is used up.
+    TensorFlow by itself takes a thread for each core of the machine. In a container limited to two cores of 64 these
+    compete, and all are stopped once the share is used up.
     """
     bound = len(os.sched_getaffinity(0))
     try:
@@ -67,7 +71,7 @@ INPUT = "image_bytes"
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """An encoded image, JPEG or PNG by its header, and the number of pixels that the header tells."""
+    """An encoded image, JPEG or PNG by its header, and its number of pixels by that header."""
 
     encoded: bytes
     pixels: int
@@ -75,25 +79,23 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """Why there are no scores, in one line."""
+    """The reason why an image has no scores, in one line."""
 
     reason: str
 
 
 def from_json(instance: Any, limits: Limits) -> Image | Refused:
     """Reads an instance as TensorFlow Serving takes it: `{"image_bytes": {"b64": …}}` or `{"b64": …}`."""
-    given = instance
-    if isinstance(given, dict) and set(given) == {INPUT}:
-        given = given[INPUT]
-    if isinstance(given, dict) and set(given) == {"b64"}:
-        given = given["b64"]
-        if isinstance(given, str):
-            return from_base64(given, limits)
-    return Refused(f'expected {{"{INPUT}": {{"b64": "…"}}}} with base64 in it, got {_described(instance)}')
+    value = instance
+    if isinstance(value, dict) and set(value) == {INPUT}:
+        value = value[INPUT]
+    if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
+        return from_base64(value["b64"], limits)
+    return Refused(f'expected {{"{INPUT}": {{"b64": "…"}}}} with base64 in it, got {_describe(instance)}')
 
 
 def from_base64(text: str, limits: Limits) -> Image | Refused:
-    """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are forgiven."""
+    """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are accepted."""
     if len(text) > 2 * limits.max_image_bytes:
         return _too_long(len(text) * 3 // 4, limits)
     packed = "".join(text.split())
@@ -124,17 +126,11 @@ def _too_long(size: int, limits: Limits) -> Refused:
     return Refused(f"an image of {size} bytes, at most {limits.max_image_bytes} allowed")
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, dict):
         return f"an object with {', '.join(sorted(map(repr, value)))[:100] or 'nothing'}"
     names = {list: "a list", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), "null")
-
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from marco_model.load import LoadedClassifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,35 +141,32 @@ class Scored:
     probabilities: np.ndarray
 
 
-def classify(classifier: LoadedClassifier, images: Sequence[bytes]) -> list[Scored | Refused]:
-    """Scores encoded images, together where all decode; one answer an image, in their order.
+def classify(classifier: "LoadedClassifier", images: Sequence[bytes]) -> list[Scored | Refused]:
+    """Scores encoded images, together if all decode; returns one outcome per image, in their order.
 
-    Where the model refuses the batch, each image is decoded by itself, which is cheap against scoring it, to find those
-    at fault; the others are then scored together. The published graph keeps some 30 MB each time that it refuses a
-    batch, as it seems because TensorFlow 1's TensorArrays are not closed then; so its images are decoded beforehand.
+    If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
+    at fault; the others are then scored together. The published graph keeps about 30 MB each time it refuses a batch,
+    apparently because TensorFlow 1's TensorArrays are then not closed, so its images are decoded beforehand.
     """
-    from marco_model.errors import InputError
-
     published = not classifier.metadata
     faults = _undecodable(images) if published else {}
     if not faults:
         try:
-            return list(_scored(classifier, images))
+            return list(_score(classifier, images))
         except InputError as error:
             if len(images) == 1:
                 return [Refused(str(error))]
         faults = {} if published else _undecodable(images)
         if not faults:
-            return [answer for image in images for answer in classify(classifier, [image])]
+            return [outcome for image in images for outcome in classify(classifier, [image])]
     sound = [image for index, image in enumerate(images) if index not in faults]
-    good = iter(classify(classifier, sound) if sound else ())
-    return [faults[index] if index in faults else next(good) for index in range(len(images))]
+    outcomes = iter(classify(classifier, sound) if sound else ())
+    return [faults[index] if index in faults else next(outcomes) for index in range(len(images))]
 
 
 def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
-    """Returns the images that do not decode, by their places."""
+    """Returns the reasons of the images that do not decode, by index."""
     from marco_data.contract import decoded_shape
-    from marco_model.errors import InputError
 
     faults = {}
     for index, image in enumerate(images):
@@ -184,15 +177,15 @@ def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
     return faults
 
 
-def _scored(classifier: LoadedClassifier, images: Sequence[bytes]) -> list[Scored]:
+def _score(classifier: "LoadedClassifier", images: Sequence[bytes]) -> list[Scored]:
     from marco_model.calibration import calibrate
 
     scores = classifier.score(images)
     return [Scored(*rows) for rows in zip(scores, calibrate(scores, classifier.temperature), strict=True)]
 
 
-def warm_up(classifier: LoadedClassifier, max_batch: int) -> None:
-    """Scores grey images of a usual size, one and then `max_batch` at once, so that no request pays for first runs."""
+def warm_up(classifier: "LoadedClassifier", max_batch: int) -> None:
+    """Scores grey images of a usual size, one and then `max_batch` at once, so that first requests are not slow."""
     import tensorflow as tf
 
     image = tf.io.encode_jpeg(tf.fill([960, 1280, 3], tf.constant(128, tf.uint8))).numpy()

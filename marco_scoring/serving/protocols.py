@@ -1,19 +1,21 @@
-"""What Vertex AI tells a custom container by its environment.
+"""The documents that `marco serve` reads and writes, free of any web framework.
 
-https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements
+In this order: KServe's V1 protocol, which is TensorFlow Serving's and Vertex AI's too; V2, the Open Inference Protocol,
+with its binary extension; CloudEvents around V1's requests; and the environment of a container on Vertex AI.
+https://kserve.github.io/website/docs/concepts/architecture/data-plane
 """
 
-from __future__ import annotations
-
 import dataclasses
+import datetime
 import json
 import math
 import re
 import struct
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from marco_model.errors import InputError
+from marco_model.errors import InputError, one_line
 from marco_scoring.serving.classify import (
     INPUT,
     Image,
@@ -29,10 +31,27 @@ from marco_scoring.serving.classify import (
 SIGNATURE = "serving_default"
 
 
+def parse_json(text: bytes) -> Any:
+    """Returns the value of a JSON document; raises `RequestError` if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"not JSON: {one_line(error)}") from None
+
+
+def check_count(count: int, limits: Limits) -> None:
+    """Raises `RequestError` for a request without images or with more than are allowed."""
+    if not 1 <= count <= limits.max_instances:
+        raise RequestError(f"{count} images in a request; from 1 to {limits.max_instances} are allowed")
+
+
+# V1
+
+
 def v1_images(body: Any, limits: Limits) -> list[Image | Refused]:
     """Returns the images of `{"instances": […]}`; other keys, such as Vertex AI's `parameters`, are ignored.
 
-    Raises `RequestError` where the request is malformed as a whole.
+    Raises `RequestError` if the request is malformed as a whole.
     """
     if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
         raise RequestError('expected a JSON object with a list of "instances"')
@@ -43,32 +62,21 @@ def v1_images(body: Any, limits: Limits) -> list[Image | Refused]:
     return [from_json(instance, limits) for instance in instances]
 
 
-def parse_json(text: bytes) -> Any:
-    """Returns what JSON says; raises `RequestError` where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"not JSON: {' '.join(str(error).split())[:200]}") from None
-
-
-def check_count(count: int, limits: Limits) -> None:
-    """Raises `RequestError` where there is no image, or more than one request may have."""
-    if not 1 <= count <= limits.max_instances:
-        raise RequestError(f"{count} images in a request; from 1 to {limits.max_instances} are allowed")
-
-
 def v1_response(outcomes: Sequence[Scored | Refused], classes: Sequence[str], version: str) -> dict[str, Any]:
-    """Returns `{"predictions": […]}`, one object an instance.
+    """Returns `{"predictions": […]}` with one object per instance.
 
-    It has what the SavedModel returns for a row, `scores`, `classes`, `class`, `probabilities` and `version`, or
-    `error` alone, the reason why there are no scores.
+    The object has what the SavedModel returns for a row, `scores`, `classes`, `class`, `probabilities` and `version`,
+    or only `error`, the reason why the image has no scores.
     """
-    return {"predictions": [_prediction(outcome, classes, version) for outcome in outcomes]}
+    return {
+        "predictions": [
+            {"error": outcome.reason} if isinstance(outcome, Refused) else _row(outcome, classes, version)
+            for outcome in outcomes
+        ]
+    }
 
 
-def _prediction(outcome: Scored | Refused, classes: Sequence[str], version: str) -> dict[str, Any]:
-    if isinstance(outcome, Refused):
-        return {"error": outcome.reason}
+def _row(outcome: Scored, classes: Sequence[str], version: str) -> dict[str, Any]:
     return {
         "scores": outcome.scores.tolist(),
         "classes": list(classes),
@@ -78,40 +86,41 @@ def _prediction(outcome: Scored | Refused, classes: Sequence[str], version: str)
     }
 
 
+# V2
+
 ERROR = "error"
 _SIZE = "binary_data_size"
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A request that was read: its images, its id, and the names of the outputs wanted, all of them where empty."""
+    """A V2 request: its images, its id, and the names of the requested outputs, where an empty tuple means all."""
 
     images: list[Image | Refused]
     id: str | None
     outputs: tuple[str, ...]
 
 
-def v2_inputs() -> list[dict[str, Any]]:
-    """Returns the input's metadata."""
-    return [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}]
-
-
-def v2_outputs(classes: int) -> list[dict[str, Any]]:
-    """Returns the outputs' metadata: those of the SavedModel, and `error`."""
-    return [
-        {"name": "scores", "datatype": "FP32", "shape": [-1, classes]},
-        {"name": "classes", "datatype": "BYTES", "shape": [-1, classes]},
-        {"name": "class", "datatype": "BYTES", "shape": [-1]},
-        {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-        {"name": "version", "datatype": "BYTES", "shape": [-1]},
-        {"name": ERROR, "datatype": "BYTES", "shape": [-1]},
-    ]
+def v2_tensors(classes: int) -> dict[str, list[dict[str, Any]]]:
+    """Returns the metadata of `inputs` and `outputs`: those of the SavedModel, and the output `error`."""
+    shapes: dict[str, tuple[str, list[int]]] = {
+        "scores": ("FP32", [-1, classes]),
+        "classes": ("BYTES", [-1, classes]),
+        "class": ("BYTES", [-1]),
+        "probabilities": ("FP32", [-1, classes]),
+        "version": ("BYTES", [-1]),
+        ERROR: ("BYTES", [-1]),
+    }
+    return {
+        "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, (kind, shape) in shapes.items()],
+    }
 
 
 def read_v2(body: Any, limits: Limits, tail: bytes = b"") -> Request:
-    """Reads an inference request: the JSON `body`, and the binary data that followed it.
+    """Reads an inference request: the JSON value `body`, and the binary data that followed it.
 
-    Raises `RequestError` where it is malformed as a whole.
+    Raises `RequestError` if it is malformed as a whole.
     """
     tensors = body.get("inputs") if isinstance(body, dict) else None
     if not isinstance(tensors, list) or len(tensors) != 1 or not isinstance(tensors[0], dict):
@@ -124,16 +133,19 @@ def read_v2(body: Any, limits: Limits, tail: bytes = b"") -> Request:
         )
     parameters = tensor.get("parameters")
     size = parameters.get(_SIZE) if isinstance(parameters, dict) else None
-    elements = _flat(tensor.get("data")) if size is None else _binary_elements(tail, size)
+    elements = _flatten(tensor.get("data")) if size is None else _split_binary(tail, size)
     _check_shape(tensor.get("shape"), len(elements))
     check_count(len(elements), limits)
-    return Request([_image(one, limits) for one in elements], _id(body), _wanted(body))
+    request_id = body.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise RequestError(f"id is {str(request_id)[:100]}; expected a string")
+    return Request([_image(element, limits) for element in elements], request_id, _requested_outputs(body))
 
 
 def read_v2_binary(body: bytes, json_length: str | None, limits: Limits) -> Request:
     """Reads a body of JSON and then binary data; `json_length` is its header `Inference-Header-Content-Length`.
 
-    Without that header all of it is JSON. Raises `RequestError` where it is malformed as a whole.
+    Without that header all of it is JSON. Raises `RequestError` if it is malformed as a whole.
     """
     length = len(body)
     if json_length is not None:
@@ -149,41 +161,26 @@ def v2_response(
     """Returns the output tensors, `data` in row-major order.
 
     A refused image has its reason in `error`, 0 for scores and probabilities, and empty strings for class and version;
-    one that was scored has an empty `error`. `error` is there whether wanted or not, so that nobody takes zeros for
-    scores.
+    a scored one has an empty `error`. `error` is always returned, so that nobody takes zeros for scores.
     """
-    rows = [_row(outcome, classes, version) for outcome in outcomes]
-    wanted = {*request.outputs, ERROR} if request.outputs else {output["name"] for output in v2_outputs(len(classes))}
+    zeros = [0.0] * len(classes)
+    blank = {"scores": zeros, "classes": list(classes), "class": "", "probabilities": zeros, "version": ""}
+    rows: list[dict[str, Any]] = [
+        {**blank, ERROR: outcome.reason}
+        if isinstance(outcome, Refused)
+        else {**_row(outcome, classes, version), ERROR: ""}
+        for outcome in outcomes
+    ]
     return [
         {
             **output,
             "shape": [len(rows), *output["shape"][1:]],
-            "data": _flat([row[output["name"]] for row in rows]),
+            "parameters": None,  # KServe's server writes it too.
+            "data": _flatten([row[output["name"]] for row in rows]),
         }
-        for output in v2_outputs(len(classes))
-        if output["name"] in wanted
+        for output in v2_tensors(len(classes))["outputs"]
+        if not request.outputs or output["name"] in (*request.outputs, ERROR)
     ]
-
-
-def _row(outcome: Scored | Refused, classes: Sequence[str], version: str) -> dict[str, Any]:
-    if isinstance(outcome, Scored):
-        return {
-            "scores": outcome.scores.tolist(),
-            "probabilities": outcome.probabilities.tolist(),
-            "classes": list(classes),
-            "class": classes[int(outcome.scores.argmax())],
-            "version": version,
-            ERROR: "",
-        }
-    nothing = [0.0] * len(classes)
-    return {
-        "scores": nothing,
-        "probabilities": nothing,
-        "classes": list(classes),
-        "class": "",
-        "version": "",
-        ERROR: outcome.reason,
-    }
 
 
 def _image(element: Any, limits: Limits) -> Image | Refused:
@@ -192,14 +189,14 @@ def _image(element: Any, limits: Limits) -> Image | Refused:
     return from_base64(element, limits) if isinstance(element, str) else from_json(element, limits)
 
 
-def _flat(data: Any) -> list[Any]:
+def _flatten(data: Any) -> list[Any]:
     """Flattens a tensor's data, which may be nested as its shape is."""
     if not isinstance(data, list):
         raise RequestError(f'the tensor {INPUT} has no list of "data"')
-    return [one for part in data for one in (part if isinstance(part, list) else [part])]
+    return [element for part in data for element in (part if isinstance(part, list) else [part])]
 
 
-def _binary_elements(tail: bytes, size: Any) -> list[Any]:
+def _split_binary(tail: bytes, size: Any) -> list[bytes]:
     """Splits binary data: each element is its length, 4 bytes little-endian, and its bytes."""
     if not isinstance(size, int) or size != len(tail):
         raise RequestError(f"{_SIZE} is {str(size)[:100]}, and {len(tail)} bytes follow the JSON")
@@ -216,30 +213,69 @@ def _binary_elements(tail: bytes, size: Any) -> list[Any]:
 def _check_shape(shape: Any, count: int) -> None:
     if (
         not isinstance(shape, list)
-        or not all(type(side) is int and side >= 0 for side in shape)
+        or not all(type(side) in (int, float) and side >= 0 for side in shape)
         or not 1 <= len(shape) <= 2
         or math.prod(shape) != count
     ):
         raise RequestError(f"the tensor's shape is {str(shape)[:100]} for {count} elements; expected [{count}]")
 
 
-def _id(body: dict[str, Any]) -> str | None:
-    given = body.get("id")
-    if given is not None and not isinstance(given, str):
-        raise RequestError("id is no string")
-    return given
+def _requested_outputs(body: dict[str, Any]) -> tuple[str, ...]:
+    outputs = body.get("outputs") or []
+    known = {output["name"] for output in v2_tensors(0)["outputs"]}
+    if not isinstance(outputs, list) or not all(
+        isinstance(output, dict) and isinstance(output.get("name"), str) and output["name"] in known
+        for output in outputs
+    ):
+        raise RequestError(
+            f"outputs is {str(outputs)[:100]}; expected a list of objects with a name of {sorted(known)}"
+        )
+    return tuple(output["name"] for output in outputs)
 
 
-def _wanted(body: dict[str, Any]) -> tuple[str, ...]:
-    given = body.get("outputs") or []
-    known = {output["name"] for output in v2_outputs(0)}
-    if not isinstance(given, list) or not all(isinstance(one, dict) and one.get("name") in known for one in given):
-        raise RequestError(f"outputs is {str(given)[:100]}; expected a list of objects with a name of {sorted(known)}")
-    return tuple(one["name"] for one in given)
+# CloudEvents 1.0 (https://github.com/cloudevents/spec), as KServe's server reads and writes them
+
+_EVENT_HEADERS = ("ce-id", "ce-source", "ce-specversion", "ce-type")
+_EVENT_KEYS = {"specversion", "id", "source", "type", "time", "data"}
+_EVENT_JSON = "application/cloudevents+json"
+
+
+def event_data(headers: Mapping[str, str], body: Any) -> Any:
+    """Returns the data of a structured CloudEvent, and any other JSON value as it is.
+
+    Raises `RequestError` for an event of an unknown version. `headers` have names in lower case.
+    """
+    version = headers.get("ce-specversion")
+    if _is_binary_event(headers) and version not in ("0.3", "1.0"):
+        raise RequestError(f"the CloudEvent's specversion is {version!r}; expected '1.0'")
+    return body["data"] if isinstance(body, dict) and set(body) >= _EVENT_KEYS else body
+
+
+def event_response(headers: Mapping[str, str], answer: dict[str, Any], model: str) -> tuple[dict[str, str], Any]:
+    """Returns the headers and the document of an answer, as a CloudEvent of the kind that the request was."""
+    attributes = {
+        "specversion": "1.0",
+        "id": str(uuid.uuid4()),
+        "source": f"io.kserve.inference.{model}",
+        "type": "io.kserve.inference.response",
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+    }
+    if _is_binary_event(headers):
+        return {f"ce-{name}": value for name, value in attributes.items()}, answer
+    if headers.get("content-type") == _EVENT_JSON:
+        return {"content-type": _EVENT_JSON}, {**attributes, "data": answer}
+    return {}, answer
+
+
+def _is_binary_event(headers: Mapping[str, str]) -> bool:
+    return all(name in headers for name in _EVENT_HEADERS)
+
+
+# Vertex AI (https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements)
 
 
 class VertexContainer(NamedTuple):
-    """Port, routes and the model's URI on `gs://`; None each where Vertex AI does not tell it."""
+    """Port, routes and the model's URI on `gs://`; each is None if Vertex AI does not set it."""
 
     port: int | None = None
     predict_route: str | None = None
@@ -248,7 +284,7 @@ class VertexContainer(NamedTuple):
 
 
 def vertex_container(environment: Mapping[str, str]) -> VertexContainer:
-    """Reads the variables `AIP_…`; raises `InputError` where one makes no sense."""
+    """Reads the variables `AIP_…`; raises `InputError` for a value that makes no sense."""
     port = environment.get("AIP_HTTP_PORT") or None
     if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise InputError(f"AIP_HTTP_PORT is {port!r}; expected a port from 1 to 65535")

@@ -1,82 +1,77 @@
-"""KServe's model server around a classifier; the only module that imports kserve.
+"""The HTTP server of `marco serve`: KServe's V1 and V2 protocols and Vertex AI's routes as a FastAPI application.
 
-Of KServe come the routes and documents of both protocols, readiness and metadata, Prometheus's metrics, and the end of
-requests under way at SIGTERM. Changed here is what would let a sender do harm, or would not fit images: see `_Data`,
-`_NoRepository` and `_Server`.
+Routes, statuses, documents and the names of metrics are those of KServe's own Python server (0.21), so that its clients
+and probes work unchanged, with these differences: binary images are read, `load` and `unload` of the model repository
+answer 501, since otherwise any sender could take the model away, and a malformed request is never a status 500.
 """
 
-from __future__ import annotations
-
 import asyncio
+import copy
 import dataclasses
-import logging
+import signal
 import uuid
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+import fastapi
+import prometheus_client
+import uvicorn
 from fastapi.responses import JSONResponse
-from kserve import Model, ModelServer
-from kserve.errors import InvalidInput
-from kserve.logging import trace_logger
-from kserve.model_server import app as kserve_app
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.protocol.rest.v1_endpoints import V1Endpoints
-from prometheus_client import Counter, Histogram
+from prometheus_client import exposition
 from starlette.exceptions import HTTPException
 
+import marco_model
 from marco_scoring.serving import protocols
 from marco_scoring.serving.batcher import Batcher, Busy
 from marco_scoring.serving.body_limit import BodyLimit
 from marco_scoring.serving.classify import Image, Limits, Refused, RequestError, Scored, classify
 
-
-async def _refused(request: Request, error: RequestError) -> Response:
-    return JSONResponse({"error": str(error)}, error.status)
-
-
-async def _not_of_the_protocol(request: Request, error: RequestValidationError) -> Response:
-    """FastAPI's own answer is a 422 that repeats what was sent."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"error": f"malformed request: {where}: {first['msg']}"[:500]}, 400)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-
-async def _busy(request: Request, error: Busy) -> Response:
-    return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
-
-
-HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
-    RequestError: _refused,
-    RequestValidationError: _not_of_the_protocol,
-    HTTPException: _http_error,
-    Busy: _busy,
-}
-
-
 if TYPE_CHECKING:
     from marco_model.load import LoadedClassifier
 
 BATCH_PIXELS = 50_000_000
-"""A batch has no more, unless it is one image: decoded, its images take 150 MB together."""
-BATCH_IMAGES = Histogram(
+"""A batch has no more pixels, unless it is one image: decoded, its images take 150 MB together."""
+
+KEEP_ALIVE_SECONDS = 65
+"""Longer than the 60 seconds after which proxies usually drop an idle connection."""
+
+MODEL = "/models/{model_name}"
+UNSUPPORTED = {
+    ("POST", f"/v1{MODEL}:explain"): "Explanations are not served; run marco explain.",
+    ("GET", f"/v2{MODEL}/versions/{{version}}"): "Model versioning not supported yet.",
+    ("GET", f"/v2{MODEL}/versions/{{version}}/ready"): "Model versioning not supported yet.",
+    ("POST", f"/v2{MODEL}/versions/{{version}}/infer"): "Model versioning not supported yet.",
+    ("POST", f"/v2/repository{MODEL}/load"): "The model is loaded once, when the server starts.",
+    ("POST", f"/v2/repository{MODEL}/unload"): "The model is served until the server ends.",
+}
+"""Routes of the protocols that answer 501, and why."""
+
+BATCH_IMAGES = prometheus_client.Histogram(
     "marco_batch_images", "Images the model scored at once", ["model_name"], buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-INSTANCES = Counter("marco_instances", "Instances answered", ["model_name", "outcome"])
+INSTANCES = prometheus_client.Counter("marco_instances", "Instances answered", ["model_name", "outcome"])
+STAGES = {
+    stage: prometheus_client.Histogram(f"request_{stage}_seconds", help_text, ["model_name"])
+    for stage, help_text in (
+        ("preprocess", "Time to read a request"),
+        ("predict", "Time to wait for the model and to score"),
+        ("postprocess", "Time to write an answer"),
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
-    """Where to listen and how to batch; `name` is the model's in the routes, `grace_seconds` the time to end in.
+    """Where to listen and how to batch.
 
-    `predict_route` and `health_route` are further paths of Vertex AI's; see `Batcher` for the rest.
+    Attributes:
+        name: the model's name in the routes.
+        grace_seconds: time to answer the requests under way at SIGTERM.
+        predict_route: a further path that answers as V1's `:predict`, for Vertex AI.
+        health_route: a further path that answers as V1's readiness, for Vertex AI.
+
+    See `Batcher` for the rest.
     """
 
     name: str
@@ -91,26 +86,111 @@ class ServerOptions:
     health_route: str | None = None
 
 
-def serve(classifier: LoadedClassifier, options: ServerOptions, limits: Limits) -> None:
-    """Serves until SIGTERM or SIGINT, then answers what is under way, for `grace_seconds` at most."""
+def serve(classifier: "LoadedClassifier", options: ServerOptions, limits: Limits) -> None:
+    """Serves until SIGTERM or SIGINT, then answers the requests under way, for `grace_seconds` at most."""
+    log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    for formatter in log_config["formatters"].values():
+        formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
     with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
-        model = _Marco(classifier, options, limits, pool)
-        server = _Server(options, limits)
-        _add_routes(kserve_app, server, options)
-        kserve_app.add_middleware(BodyLimit, limit=limits.max_body_bytes, in_flight=limits.max_inflight_bytes)
-        server.start([model])
+        app = application(classifier, options, limits, pool)
+        uvicorn.run(
+            BodyLimit(app, limits.max_body_bytes, limits.max_inflight_bytes),
+            host=options.host,
+            port=options.port,
+            log_config=log_config,
+            access_log=options.access_log,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=options.grace_seconds,
+        )
 
 
-class _Marco(Model):  # type: ignore[misc]
-    """The classifier as KServe's model; ready from the beginning, since it was loaded and warmed up before."""
+def application(
+    classifier: "LoadedClassifier", options: ServerOptions, limits: Limits, pool: Executor
+) -> fastapi.FastAPI:
+    """Returns the application with all routes; `pool` has one thread, in which the model scores."""
+    name, classes, version = options.name, classifier.classes, classifier.name
+    scorer = _Scorer(classifier, options, pool)
+    app = fastapi.FastAPI(title="marco serve", version=marco_model.__version__, docs_url=None, redoc_url=None)
 
-    def __init__(
-        self, classifier: LoadedClassifier, options: ServerOptions, limits: Limits, pool: ThreadPoolExecutor
-    ) -> None:
-        super().__init__(options.name)
-        self.ready = True
-        self._classifier = classifier
-        self._limits = limits
+    async def check_name(model_name: str) -> None:
+        if model_name != name:
+            raise HTTPException(404, f"Model with name {model_name} does not exist.")
+
+    def add(method: str, path: str, answer: Callable[..., Awaitable[fastapi.Response]]) -> None:
+        checks = [fastapi.Depends(check_name)] if "{model_name}" in path else []
+        app.add_api_route(path, answer, methods=[method], dependencies=checks, response_model=None, name=path)
+
+    def add_document(path: str, document: dict[str, Any]) -> None:
+        async def answer() -> fastapi.Response:
+            return JSONResponse(document)
+
+        add("GET", path, answer)
+
+    def add_unsupported(method: str, path: str, reason: str) -> None:
+        async def refuse() -> fastapi.Response:
+            raise HTTPException(501, reason)
+
+        add(method, path, refuse)
+
+    async def predict(request: fastapi.Request) -> fastapi.Response:
+        with scorer.time("preprocess"):
+            document = protocols.event_data(request.headers, protocols.parse_json(await request.body()))
+            images = protocols.v1_images(document, limits)
+        outcomes = await scorer.score(images)
+        return respond(request, protocols.v1_response(outcomes, classes, version))
+
+    async def infer(request: fastapi.Request) -> fastapi.Response:
+        with scorer.time("preprocess"):
+            length = request.headers.get("inference-header-content-length")
+            query = protocols.read_v2_binary(await request.body(), length, limits)
+        outcomes = await scorer.score(query.images)
+        document = {
+            "model_name": name,
+            "model_version": version,
+            "id": query.id or str(uuid.uuid4()),
+            "parameters": None,
+            "outputs": protocols.v2_response(query, outcomes, classes, version),
+        }
+        return respond(request, document)
+
+    def respond(request: fastapi.Request, document: dict[str, Any]) -> fastapi.Response:
+        with scorer.time("postprocess"):
+            headers, document = protocols.event_response(request.headers, document, name)
+            return JSONResponse(document, headers=headers)
+
+    async def metrics(request: fastapi.Request) -> fastapi.Response:
+        encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
+        return fastapi.Response(encode(prometheus_client.REGISTRY), headers={"content-type": content_type})
+
+    add_document("/", {"status": "alive"})
+    add_document("/v1/models", {"models": [name]})
+    add_document("/v2", {"name": "marco", "version": marco_model.__version__, "extensions": ["binary_tensor_data"]})
+    add_document("/v2/health/live", {"live": True})
+    add_document("/v2/health/ready", {"ready": True})
+    add_document("/v2/models", {"models": [name]})
+    add_document(f"/v2{MODEL}", {"name": name, "versions": None, "platform": "", **protocols.v2_tensors(len(classes))})
+    for path in (f"/v1{MODEL}", f"/v2{MODEL}/ready", options.health_route):
+        if path:
+            add_document(path, {"name": name, "ready": True})
+    for path in (f"/v1{MODEL}:predict", options.predict_route):
+        if path:
+            add("POST", path, predict)
+    add("POST", f"/v2{MODEL}/infer", infer)
+    add("GET", "/metrics", metrics)
+    for (method, path), reason in UNSUPPORTED.items():
+        add_unsupported(method, path, reason)
+    for error, handler in HANDLERS.items():
+        app.add_exception_handler(error, handler)
+    return app
+
+
+class _Scorer:
+    """Scores the images of requests in batches and counts what it does for Prometheus."""
+
+    def __init__(self, classifier: "LoadedClassifier", options: ServerOptions, pool: Executor) -> None:
+        self._name = options.name
         batch_images = BATCH_IMAGES.labels(options.name)
 
         async def work(images: list[bytes]) -> list[Scored | Refused]:
@@ -125,124 +205,48 @@ class _Marco(Model):  # type: ignore[misc]
             max_waiting=options.max_waiting,
         )
 
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The metadata of the inputs in the V2 protocol."""
-        return protocols.v2_inputs()
+    def time(self, stage: str) -> Any:
+        """Returns a context that adds its duration to the histogram of a stage."""
+        return STAGES[stage].labels(self._name).time()
 
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """The metadata of the outputs in the V2 protocol."""
-        return protocols.v2_outputs(len(self._classifier.classes))
-
-    def validate(self, payload: Any) -> Any:
-        """Leaves the checks to `predict`."""
-        return payload
-
-    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> dict[str, Any]:
-        """Answers what `_Data.decode` made of a request."""
-        classes, version = self._classifier.classes, self._classifier.name
-        if not isinstance(payload, protocols.Request):
-            images = protocols.v1_images(
-                protocols.parse_json(payload) if isinstance(payload, bytes) else payload, self._limits
+    async def score(self, images: Sequence[Image | Refused]) -> list[Scored | Refused]:
+        """Returns an outcome for each image, in order; what was refused before stays refused."""
+        readable = [image for image in images if isinstance(image, Image)]
+        with self.time("predict"):
+            scored = await self._batcher.submit(
+                [image.encoded for image in readable], [image.pixels for image in readable]
             )
-            return protocols.v1_response(await self._answers(images), classes, version)
-        outcomes = await self._answers(payload.images)
-        return {
-            "model_name": self.name,
-            "model_version": version,
-            "id": payload.id or str(uuid.uuid4()),
-            "outputs": protocols.v2_response(payload, outcomes, classes, version),
-        }
-
-    async def _answers(self, images: list[Image | Refused]) -> list[Scored | Refused]:
-        """Has what is an image scored, and puts the answers among what was refused."""
-        good = [image for image in images if isinstance(image, Image)]
-        scored = iter(await self._batcher.submit([one.encoded for one in good], [one.pixels for one in good]))
-        answers = [next(scored) if isinstance(image, Image) else image for image in images]
-        for answer in answers:
-            INSTANCES.labels(self.name, "refused" if isinstance(answer, Refused) else "scored").inc()
-        return answers
+        scores = iter(scored)
+        outcomes = [next(scores) if isinstance(image, Image) else image for image in images]
+        for outcome in outcomes:
+            INSTANCES.labels(self._name, "refused" if isinstance(outcome, Refused) else "scored").inc()
+        return outcomes
 
 
-class _Data(DataPlane):  # type: ignore[misc]
-    """Reads V2 requests with our functions, and has no request end as the server's failure.
-
-    KServe's own reader takes a V2 request's binary data for UTF-8, which no image is, and what it does not expect, such
-    as a CloudEvent without data, comes out of it as a KeyError and hence as a 500.
-    """
-
-    def __init__(self, limits: Limits, **options: Any) -> None:
-        super().__init__(**options)
-        self._limits = limits
-
-    def decode_inference_request(self, body: Any, headers: Any, model_name: str) -> protocols.Request:
-        if isinstance(body, bytes):
-            return protocols.read_v2_binary(body, headers.get("inference-header-content-length"), self._limits)
-        return protocols.read_v2(body.model_dump(exclude_none=True), self._limits)
-
-    def decode(self, *arguments: Any, **options: Any) -> Any:
-        return _or_refused(lambda: super(_Data, self).decode(*arguments, **options))
-
-    def encode(self, *arguments: Any, **options: Any) -> Any:
-        return _or_refused(lambda: super(_Data, self).encode(*arguments, **options))
+def _error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> fastapi.Response:
+    return JSONResponse({"error": reason}, status, headers)
 
 
-def _or_refused(act: Callable[[], Any]) -> Any:
-    """Returns what `act` returns; whatever it raises is the request's fault."""
-    try:
-        return act()
-    except RequestError:
-        raise
-    except InvalidInput as error:  # KServe logs its own with a traceback.
-        raise RequestError(str(error)) from None
-    except Exception as error:
-        raise RequestError(f"malformed request: {type(error).__name__}: {str(error)[:200]}") from error
+async def _refuse(request: fastapi.Request, error: RequestError) -> fastapi.Response:
+    return _error(error.status, str(error))
 
 
-class _NoRepository(ModelRepositoryExtension):  # type: ignore[misc]
-    """Answers 501 to load and unload: with KServe's own, any sender could take the model away."""
-
-    async def load(self, model_name: str) -> None:
-        raise NotImplementedError("The model is loaded once, when the server starts.")
-
-    async def unload(self, model_name: str) -> None:
-        raise NotImplementedError("The model is served until the server ends.")
+async def _refuse_busy(request: fastapi.Request, error: Busy) -> fastapi.Response:
+    return _error(503, str(error), {"Retry-After": "1"})
 
 
-class _Server(ModelServer):  # type: ignore[misc]
-    """KServe's server with its one REST server bound to a host of our choice, KServe having it at 0.0.0.0."""
-
-    def __init__(self, options: ServerOptions, limits: Limits) -> None:
-        super().__init__(
-            http_port=options.port,
-            workers=1,
-            enable_grpc=False,
-            enable_latency_logging=False,
-            grace_period=options.grace_seconds,
-        )
-        self.dataplane = _Data(limits, model_registry=self.registered_models)
-        self.model_repository_extension = _NoRepository(model_registry=self.registered_models)
-        self._options = options
-        trace_logger.setLevel(logging.WARNING)  # Two lines a request otherwise.
-        logging.getLogger("uvicorn.access").setLevel(logging.INFO if options.access_log else logging.WARNING)
-
-    async def _serve(self) -> None:
-        self._rest_server.config.host = self._options.host
-        await super()._serve()
+async def _answer_http_error(request: fastapi.Request, error: HTTPException) -> fastapi.Response:
+    return _error(error.status_code, str(error.detail), error.headers)
 
 
-def _add_routes(app: FastAPI, server: ModelServer, options: ServerOptions) -> None:
-    """Adds Vertex AI's routes, which answer as the V1 protocol's do, and how requests are refused."""
-    endpoints = V1Endpoints(server.dataplane, server.model_repository_extension)
+async def _answer_failure(request: fastapi.Request, error: Exception) -> fastapi.Response:
+    return _error(500, f"{type(error).__name__} : {error}")
 
-    async def predict(request: Request) -> Any:
-        return await endpoints.predict(options.name, request)
 
-    async def health() -> Any:
-        return await endpoints.model_ready(options.name)
-
-    if options.predict_route:
-        app.add_api_route(options.predict_route, predict, methods=["POST"], response_model=None)
-    if options.health_route:
-        app.add_api_route(options.health_route, health, methods=["GET"], response_model=None)
-    for kind, handler in HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+HANDLERS: dict[type[Exception], Callable[[fastapi.Request, Any], Awaitable[fastapi.Response]]] = {
+    RequestError: _refuse,
+    Busy: _refuse_busy,
+    HTTPException: _answer_http_error,
+    Exception: _answer_failure,
+}
+"""How what a route raises is answered: as JSON with an `error`."""

@@ -1,17 +1,13 @@
 """`marco serve`: a classifier as a server."""
 
-from __future__ import annotations
-
-import importlib.util
 import os
 import re
 import socket
-import sys
-import warnings
 from typing import Annotated
 
 import typer
 
+from marco_model.errors import InputError
 from pipelines.commands import score
 
 PORT = 8080
@@ -33,36 +29,38 @@ def serve(
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
     batch_wait_ms: Annotated[
-        float, typer.Option(min=0, help="How long a batch that is not full waits for more while several clients ask.")
+        float,
+        typer.Option(
+            min=0, help="How long a batch that is not full waits for more images while several clients send requests."
+        ),
     ] = 5.0,
     max_instances: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 128,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Images waiting; above it a request gets 503.")] = 512,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Images that may wait; beyond that a request gets 503.")
+    ] = 512,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000,
     max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20,
     max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64,
     max_inflight_mb: Annotated[
-        int, typer.Option(min=1, help="MiB of all bodies not yet answered; above it a request gets 503.")
+        int, typer.Option(min=1, help="MiB of all bodies not yet answered; beyond that a request gets 503.")
     ] = 256,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads of the model; 0 takes one a core that the process may use.")
+        int, typer.Option(min=0, help="Threads of the model; 0 takes one per core that the process may use.")
     ] = 0,
-    grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer what is under way at SIGTERM.")] = 25,
-    access_log: Annotated[bool, typer.Option(help="Log a line a request.")] = False,
+    grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
+    access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = False,
 ) -> None:
     """Serve a classifier over HTTP, by KServe's V1 and V2 protocols and Vertex AI's routes.
 
-    Needs Python 3.11 or later. What runs it as a container, and what requests and answers look like: docs/serving.md.
+    How to run it as a container, and what requests and answers look like: docs/serving.md.
 
     Example: marco serve --model models/released --port 8080
     """
-    _require_kserve()
-    from marco_model.errors import InputError
-    from marco_scoring.serving.classify import MEBIBYTE, Limits, cores
-    from marco_scoring.serving.protocols import vertex_container
+    from marco_scoring.serving import classify, protocols
 
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise InputError(f"--name is {name!r}; letters, digits and ._- are what a route can have")
-    vertex = vertex_container(os.environ)
+        raise InputError(f"--name is {name!r}; give letters, digits and ._- only")
+    vertex = protocols.vertex_container(os.environ)
     host = host or ("127.0.0.1" if vertex.port is None else "0.0.0.0")
     port = port or vertex.port or PORT
     _check_address(host, port)
@@ -70,27 +68,24 @@ def serve(
         raise InputError(
             f"--max-inflight-mb is {max_inflight_mb}, under --max-body-mb {max_body_mb}; give as much or more"
         )
-    limits = Limits(
-        max_instances, max_body_mb * MEBIBYTE, max_image_mb * MEBIBYTE, max_pixels, max_inflight_mb * MEBIBYTE
+    limits = classify.Limits(
+        max_instances=max_instances,
+        max_body_bytes=max_body_mb * classify.MEBIBYTE,
+        max_image_bytes=max_image_mb * classify.MEBIBYTE,
+        max_pixels=max_pixels,
+        max_inflight_bytes=max_inflight_mb * classify.MEBIBYTE,
     )
-    found = score.model_directory(model or vertex.storage_uri, "serving")
+    directory = score.model_directory(model or vertex.storage_uri, "serving")
 
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads or cores())
-    tf.config.threading.set_inter_op_parallelism_threads(threads or cores())
+    tf.config.threading.set_intra_op_parallelism_threads(threads or classify.cores())
+    tf.config.threading.set_inter_op_parallelism_threads(threads or classify.cores())
     from marco_model.load import load
-    from marco_scoring.serving.classify import warm_up
+    from marco_scoring.serving import server
 
-    classifier = load(found)
-    warm_up(classifier, max_batch)
-    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # Which KServe answers with.
-    # KServe reads the command line, for options of its own, when it is imported.
-    arguments, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        from marco_scoring.serving import server
-    finally:
-        sys.argv = arguments
+    classifier = load(directory)
+    classify.warm_up(classifier, max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
     options = server.ServerOptions(
         name=name,
@@ -107,25 +102,8 @@ def serve(
     server.serve(classifier, options, limits)
 
 
-def _require_kserve() -> None:
-    """Raises `InputError` where KServe's library cannot be."""
-    from marco_model.errors import InputError
-
-    if importlib.util.find_spec("kserve"):
-        return
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if sys.version_info < (3, 11):
-        raise InputError(
-            f"marco serve needs Python 3.11 or later, and this is {version}, whose TFX excludes kserve; run it from "
-            "the image (make image), or serve the published folder with TensorFlow Serving: docs/serving.md"
-        )
-    raise InputError(f"marco serve needs the package kserve, which this Python {version} lacks; run make env")
-
-
 def _check_address(host: str, port: int) -> None:
-    """Raises `InputError` where nothing can listen at this address, before the model is loaded."""
-    from marco_model.errors import InputError
-
+    """Raises `InputError` if nothing can listen at this address, before the model is loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

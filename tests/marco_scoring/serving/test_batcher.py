@@ -125,7 +125,7 @@ def test_clients_that_ask_again_at_once_soon_share_every_batch():
     assert seconds < without_seconds
 
 
-def test_it_waits_no_longer_than_told_and_no_longer_than_it_is_of_use():
+def test_it_waits_no_longer_than_allowed_nor_longer_than_useful():
     async def scenario():
         bench = Bench.make()
         await asyncio.gather(bench.ask(0), bench.ask(1, at=0.5), bench.ask(2, at=1.02), bench.ask(3, at=1.2))
@@ -166,7 +166,7 @@ def test_a_large_request_is_taken_where_nobody_waits():
     assert len(virtually(scenario())) == 9
 
 
-def test_what_goes_wrong_is_told_to_all_of_the_batch_and_work_goes_on():
+def test_an_error_reaches_the_whole_batch_and_work_continues():
     async def scenario():
         bench = Bench.make()
         return await asyncio.gather(
@@ -222,7 +222,7 @@ def test_everyone_gets_the_own_answers_within_bounds(requests):
             bench.ask(*mine, at=at, weights=weights) for mine, (at, weights) in zip(items, requests, strict=True)
         ]
         answers = await asyncio.gather(*bench_asks)
-        assert answers == [[one * 3 for one in mine] for mine in items]
+        assert answers == [[item * 3 for item in request] for request in items]
         return bench.batches
 
     batches = virtually(scenario())

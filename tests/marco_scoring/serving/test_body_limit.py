@@ -68,7 +68,7 @@ def test_other_protocols_pass():
 
 
 class Crowd:
-    """Requests of one application that answers when it is told to."""
+    """Requests of one application that answers on demand."""
 
     def __init__(self, limit, in_flight):
         self.go = asyncio.Event()
@@ -119,7 +119,7 @@ def test_what_all_send_together_is_limited_until_it_is_answered(announced):
         third, nothing = crowd.ask(b"01"), crowd.ask(b"")
         await settled()
         crowd.go.set()
-        assert [(await one)[0] for one in (first, second, third, nothing)] == [200] * 4
+        assert [(await task)[0] for task in (first, second, third, nothing)] == [200] * 4
         assert (await crowd.ask(b"0123456789"))[0] == 200
 
     asyncio.run(main())
@@ -131,7 +131,7 @@ def test_of_many_that_come_at_once_some_are_answered():
         tasks = [crowd.ask(*[b"0"] * 10, announced=10) for _ in range(8)]
         await settled()
         crowd.go.set()
-        statuses = sorted([(await one)[0] for one in tasks])
+        statuses = sorted([(await task)[0] for task in tasks])
         assert statuses.count(200) in (1, 2)
         assert set(statuses) == {200, 503}
 
@@ -165,7 +165,7 @@ def test_who_announces_and_sends_nothing_keeps_nobody_out():
     asyncio.run(main())
 
 
-def test_who_stalls_is_given_up(monkeypatch):
+def test_a_stalled_sender_is_dropped(monkeypatch):
     monkeypatch.setattr(body_limit, "PATIENCE", 0.01)
 
     async def main():

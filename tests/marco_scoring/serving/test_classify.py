@@ -15,22 +15,22 @@ def classifier(small_model):
 
 
 def test_scores_and_probabilities_are_the_networks(classifier, encoded, small_model):
-    answers = classify(classifier, encoded)
-    np.testing.assert_allclose([one.scores for one in answers], small_model[1], atol=1e-3)
+    outcomes = classify(classifier, encoded)
+    np.testing.assert_allclose([outcome.scores for outcome in outcomes], small_model[1], atol=1e-3)
     expected = softmax(np.log(small_model[1]) / 1.5, axis=1)
-    np.testing.assert_allclose([one.probabilities for one in answers], expected, atol=1e-3)
+    np.testing.assert_allclose([outcome.probabilities for outcome in outcomes], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("bad", [(0,), (2, 3), (0, 1, 2, 3, 4, 5)])
 def test_an_image_that_does_not_decode_costs_only_itself(classifier, encoded, small_model, bad):
     images = [image[:30_000] if index in bad else image for index, image in enumerate(encoded)]
-    answers = classify(classifier, images)
-    assert [index for index, one in enumerate(answers) if isinstance(one, Refused)] == list(bad)
-    for index, one in enumerate(answers):
-        if isinstance(one, Refused):
-            assert one.reason.startswith("does not decode: ")
+    outcomes = classify(classifier, images)
+    assert [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Refused)] == list(bad)
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Refused):
+            assert outcome.reason.startswith("does not decode: ")
         else:
-            np.testing.assert_allclose(one.scores, small_model[1][index], atol=1e-3)
+            np.testing.assert_allclose(outcome.scores, small_model[1][index], atol=1e-3)
 
 
 class Picky:
@@ -49,11 +49,11 @@ class Picky:
 
 
 def test_what_decodes_and_is_refused_all_the_same_costs_only_itself(encoded):
-    answers = classify(Picky([encoded[1]]), encoded[:3])
-    assert answers[1] == Refused("too picky")
+    outcomes = classify(Picky([encoded[1]]), encoded[:3])
+    assert outcomes[1] == Refused("too picky")
     for index in (0, 2):
-        assert isinstance(answers[index], Scored)
-        assert answers[index].scores[0] == pytest.approx(1 / len(encoded[index]))
+        assert isinstance(outcomes[index], Scored)
+        assert outcomes[index].scores[0] == pytest.approx(1 / len(encoded[index]))
 
 
 def test_the_published_graph_never_sees_what_does_not_decode(encoded):
@@ -61,10 +61,10 @@ def test_the_published_graph_never_sees_what_does_not_decode(encoded):
         metadata: ClassVar = {}
 
     cut = encoded[1][:30_000]
-    answers = classify(Published([cut]), [encoded[0], cut, encoded[2]])
-    assert [type(one) for one in answers] == [Scored, Refused, Scored]
-    assert answers[1].reason.startswith("does not decode: ")
-    assert [type(one) for one in classify(Published([cut]), [cut])] == [Refused]
+    outcomes = classify(Published([cut]), [encoded[0], cut, encoded[2]])
+    assert [type(outcome) for outcome in outcomes] == [Scored, Refused, Scored]
+    assert outcomes[1].reason.startswith("does not decode: ")
+    assert [type(outcome) for outcome in classify(Published([cut]), [cut])] == [Refused]
     assert classify(Published([encoded[0]]), encoded[:2])[0] == Refused("too picky")
 
 

@@ -60,7 +60,7 @@ def test_base64_as_the_shell_writes_it_and_without_padding():
         (None, "got null"),
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason_in_one_line(instance, reason):
+def test_an_instance_without_an_image_is_refused_in_one_line(instance, reason):
     refused = from_json(instance, LIMITS)
     assert isinstance(refused, Refused)
     assert "\n" not in refused.reason
@@ -85,5 +85,5 @@ def test_no_json_value_is_more_than_refused(instance):
 )
 @hypothesis.settings(deadline=None)
 def test_bytes_are_an_image_within_limits_or_refused(noise, start):
-    found = from_bytes(start + noise, LIMITS)
-    assert isinstance(found, Refused) or 1 <= found.pixels <= 5000
+    image = from_bytes(start + noise, LIMITS)
+    assert isinstance(image, Refused) or 1 <= image.pixels <= 5000

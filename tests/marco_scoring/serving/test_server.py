@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import importlib.util
 import json
 import random
 import re
@@ -20,9 +19,6 @@ import pytest
 from benchmarks.serve_load import bad_requests, batches, free_port, good_requests, load, predict, serving
 from marco_model.labels import CLASSES
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("kserve") is None, reason="kserve is not installed: no version fits TFX 1.16's protobuf 3"
-)
 JSON = {"Content-Type": "application/json"}
 V1, V2 = "/v1/models/marco:predict", "/v2/models/marco/infer"
 
@@ -48,13 +44,13 @@ def instance(image):
     return {"b64": base64.b64encode(image).decode()}
 
 
-def test_it_is_ready_and_tells_what_it_serves(server):
+def test_readiness_and_metadata(server):
     assert call(server.url + "/v1/models/marco") == (200, {"name": "marco", "ready": True})
     assert call(server.url + "/v2/health/ready") == (200, {"ready": True})
     assert call(server.url + "/v2/models/marco/ready")[0] == 200
     _, metadata = call(server.url + "/v2/models/marco")
     assert metadata["inputs"] == [{"name": "image_bytes", "datatype": "BYTES", "shape": [-1]}]
-    assert [one["name"] for one in metadata["outputs"]] == [
+    assert [output["name"] for output in metadata["outputs"]] == [
         "scores",
         "classes",
         "class",
@@ -62,6 +58,61 @@ def test_it_is_ready_and_tells_what_it_serves(server):
         "version",
         "error",
     ]
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "expected"),
+    [
+        ("/", 200, {"status": "alive"}),
+        ("/v1/models", 200, {"models": ["marco"]}),
+        ("/v2/models", 200, {"models": ["marco"]}),
+        ("/v2/health/live", 200, {"live": True}),
+        ("/v1/models/other", 404, {"error": "Model with name other does not exist."}),
+        ("/v2/models/other", 404, {"error": "Model with name other does not exist."}),
+        ("/v2/models/other/ready", 404, {"error": "Model with name other does not exist."}),
+        ("/v2/models/marco/versions/1", 501, {"error": "Model versioning not supported yet."}),
+        ("/v2/models/marco/versions/1/ready", 501, {"error": "Model versioning not supported yet."}),
+        (V1, 404, {"error": "Model with name marco:predict does not exist."}),
+        (V2, 405, {"error": "Method Not Allowed"}),
+    ],
+)
+def test_routes_answer_as_those_of_kserves_server(server, route, status, expected):
+    assert call(server.url + route) == (status, expected)
+
+
+def test_metadata_of_the_server_and_what_it_does_not_explain(server):
+    status, answer = call(server.url + "/v2")
+    assert (status, answer["name"], answer["extensions"]) == (200, "marco", ["binary_tensor_data"])
+    assert re.fullmatch(r"[0-9.]+\S*", answer["version"])
+    assert call(server.url + "/v1/models/marco:explain", b"{}")[0] == 501
+    assert call(server.url + "/v2/models/marco/versions/1/infer", b"{}")[0] == 501
+
+
+@pytest.mark.parametrize("kind", ["binary", "structured"])
+def test_a_cloud_event_is_answered_by_one(server, encoded, small_model, kind):
+    body = {"instances": [instance(encoded[0])]}
+    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "s"}
+    if kind == "structured":
+        body = {
+            "specversion": "1.0",
+            "id": "1",
+            "type": "t",
+            "source": "s",
+            "time": "2026-01-01T00:00:00Z",
+            "data": body,
+        }
+        headers = {"Content-Type": "application/cloudevents+json"}
+    request = urllib.request.Request(server.url + V1, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as response:
+        answer, headers = json.load(response), response.headers
+    if kind == "structured":
+        assert headers["Content-Type"] == "application/cloudevents+json"
+        assert (answer["type"], answer["source"]) == ("io.kserve.inference.response", "io.kserve.inference.marco")
+        answer = answer["data"]
+    else:
+        assert headers["ce-source"] == "io.kserve.inference.marco"
+        assert headers["ce-id"]
+    np.testing.assert_allclose(answer["predictions"][0]["scores"], small_model[1][0], atol=1e-3)
 
 
 def test_both_protocols_give_the_networks_scores(server, encoded, small_model):
@@ -75,7 +126,7 @@ def test_both_protocols_give_the_networks_scores(server, encoded, small_model):
     data = [base64.b64encode(image).decode() for image in encoded]
     status, answer = call(server.url + V2, {"id": "a", "inputs": [{**tensor, "data": data}]}, JSON)
     assert (status, answer["id"], answer["model_version"]) == (200, "a", "small-7")
-    outputs = {one["name"]: np.reshape(one["data"], one["shape"]) for one in answer["outputs"]}
+    outputs = {output["name"]: np.reshape(output["data"], output["shape"]) for output in answer["outputs"]}
     np.testing.assert_allclose(outputs["scores"], small_model[1], atol=1e-3)
     assert outputs["class"].tolist() == [CLASSES[row.argmax()] for row in small_model[1]]
     assert outputs["error"].tolist() == [""] * 6
@@ -153,13 +204,13 @@ def test_a_body_without_a_length_is_limited_too(server):
     connection.close()
 
 
-def test_nobody_can_take_the_model_away(server, encoded):
+def test_no_client_can_unload_the_model(server, encoded):
     for action in ("unload", "load"):
         assert call(f"{server.url}/v2/repository/models/marco/{action}", b"")[0] == 501
     assert "scores" in predict(server.url, encoded[0])[0]
 
 
-def test_noise_never_is_the_servers_failure(server, encoded):
+def test_noise_never_causes_a_status_500(server, encoded):
     chance = random.Random(5)
     requests = [*good_requests(encoded[:1], [np.zeros(4)]), *bad_requests(encoded[0], np.zeros(4))]
     for _ in range(150):
@@ -215,14 +266,15 @@ def most_memory(server):
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10
 
 
-def test_metrics_tell_batches_and_refusals(server, encoded):
+def test_metrics_count_batches_and_refusals(server, encoded):
     predict(server.url, encoded[0], b"")
     with urllib.request.urlopen(server.url + "/metrics") as answer:
         text = answer.read().decode()
     for name in ('outcome="scored"', 'outcome="refused"'):
         (line,) = re.findall(rf"marco_instances_total{{.*{name}.*}} (\S+)", text)
         assert float(line) >= 1
-    assert 'request_predict_seconds_count{model_name="marco"}' in text
+    for stage in ("preprocess", "predict", "postprocess"):
+        assert f'request_{stage}_seconds_count{{model_name="marco"}}' in text
 
 
 @pytest.mark.slow
@@ -232,23 +284,25 @@ def test_a_container_on_vertex_ai_from_its_bucket_to_its_end(gcs, encoded, small
     for path in directory.rglob("*"):
         if path.is_file():
             bucket.blob(f"marco/3/{path.relative_to(directory)}").upload_from_filename(str(path))
-    told = {
+    variables = {
         "AIP_HTTP_PORT": str(free_port()),
         "AIP_PREDICT_ROUTE": "/v1/endpoints/12/deployedModels/34:predict",
         "AIP_HEALTH_ROUTE": "/v1/endpoints/12/deployedModels/34",
         "AIP_STORAGE_URI": "gs://models/marco",
     }
-    with serving("--max-instances", "300", environment=told, ready=told["AIP_HEALTH_ROUTE"]) as server:
+    with serving("--max-instances", "300", environment=variables, ready=variables["AIP_HEALTH_ROUTE"]) as server:
         body = {"instances": [{"image_bytes": instance(encoded[3])}], "parameters": {}}
-        status, answer = call(server.url + told["AIP_PREDICT_ROUTE"], body, JSON)
+        status, answer = call(server.url + variables["AIP_PREDICT_ROUTE"], body, JSON)
         assert status == 200
         np.testing.assert_allclose(answer["predictions"][0]["scores"], scores[3], atol=1e-3)
-        assert call(server.url + told["AIP_PREDICT_ROUTE"], b"{}")[0] == 400
+        assert call(server.url + variables["AIP_PREDICT_ROUTE"], b"{}")[0] == 400
 
         answers = []
 
         def ask():
-            answers.append(call(server.url + told["AIP_PREDICT_ROUTE"], {"instances": [instance(encoded[0])] * 300}))
+            answers.append(
+                call(server.url + variables["AIP_PREDICT_ROUTE"], {"instances": [instance(encoded[0])] * 300})
+            )
 
         under_way = threading.Thread(target=ask)
         under_way.start()

@@ -28,10 +28,8 @@ def test_an_instance_has_what_the_saved_model_gives_or_an_error():
 
 @pytest.mark.parametrize("extra", [{}, {"parameters": {"x": 1}}, {"signature_name": "serving_default"}])
 def test_instances_are_read_each_by_itself(extra):
-    assert [type(one) for one in protocols.v1_images({"instances": [1, {"b64": ""}], **extra}, Limits())] == [
-        Refused,
-        Refused,
-    ]
+    images = protocols.v1_images({"instances": [1, {"b64": ""}], **extra}, Limits())
+    assert [type(image) for image in images] == [Refused, Refused]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +51,30 @@ def test_a_malformed_request_is_refused_as_a_whole(body, message):
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[1" + b"0" * 5000 + b"]"])
-def test_what_is_no_json_is_refused(text):
+def test_text_that_is_not_json_is_refused(text):
     with pytest.raises(RequestError, match="not JSON"):
         protocols.parse_json(text)
+
+
+EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "s"}
+
+
+def test_events_are_unpacked_and_answered_in_their_own_form():
+    structured = {"specversion": "1.0", "id": "1", "type": "t", "source": "s", "time": "", "data": {"instances": []}}
+    assert protocols.event_data({}, structured) == {"instances": []}
+    assert protocols.event_data(EVENT, {"instances": [1]}) == {"instances": [1]}
+    assert protocols.event_data({}, [1]) == [1]
+    assert protocols.event_response({}, {"a": 1}, "marco") == ({}, {"a": 1})
+    headers, document = protocols.event_response(EVENT, {"a": 1}, "marco")
+    assert (document, headers["ce-source"], set(headers)) == (
+        {"a": 1},
+        "io.kserve.inference.marco",
+        {*EVENT, "ce-time"},
+    )
+    headers, document = protocols.event_response({"content-type": "application/cloudevents+json"}, {"a": 1}, "marco")
+    assert (headers, document["data"]) == ({"content-type": "application/cloudevents+json"}, {"a": 1})
+
+
+def test_an_event_of_an_unknown_version_is_refused():
+    with pytest.raises(RequestError, match="specversion is '7'"):
+        protocols.event_data({**EVENT, "ce-specversion": "7"}, {})

@@ -22,7 +22,7 @@ def request(data, shape=None, **changes):
 
 
 def binary(*elements):
-    tail = b"".join(struct.pack("<I", len(one)) + one for one in elements)
+    tail = b"".join(struct.pack("<I", len(element)) + element for element in elements)
     body = request([], [len(elements)], parameters={"binary_data_size": len(tail)})
     del body["inputs"][0]["data"]
     head = json.dumps(body).encode()
@@ -42,12 +42,12 @@ def test_base64_strings_in_json(image, nested):
 def test_images_themselves_behind_the_json(image):
     read = protocols.read_v2_binary(*binary(image, b"", b"no image"), Limits())
     assert read.images[0] == Image(image, 1280 * 960)
-    assert [type(one) for one in read.images[1:]] == [Refused, Refused]
+    assert [type(image) for image in read.images[1:]] == [Refused, Refused]
     plain = json.dumps(request([base64.b64encode(image).decode()])).encode()
     assert protocols.read_v2_binary(plain, None, Limits()).images == [Image(image, 1280 * 960)]
 
 
-def test_tensors_have_a_row_an_image_and_an_error_for_the_refused():
+def test_tensors_have_one_row_per_image_and_errors_for_the_refused():
     scored = Scored(np.float32([0.25, 0.75]), np.float32([0.5, 0.5]))
     read = protocols.read_v2(request(["", ""]), Limits())
     tensors = protocols.v2_response(read, [Refused("empty"), scored], CLASSES, "v7")
@@ -61,9 +61,12 @@ def test_tensors_have_a_row_an_image_and_an_error_for_the_refused():
     }
 
 
-def test_only_wanted_outputs_come_and_error_always():
+def test_only_requested_outputs_are_returned_and_error_always():
     read = protocols.read_v2({**request([""]), "outputs": [{"name": "class"}]}, Limits())
-    assert [one["name"] for one in protocols.v2_response(read, [Refused("empty")], CLASSES, "v")] == ["class", "error"]
+    assert [tensor["name"] for tensor in protocols.v2_response(read, [Refused("empty")], CLASSES, "v")] == [
+        "class",
+        "error",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def test_only_wanted_outputs_come_and_error_always():
         (request([""], [1, 1, 1]), "shape"),
         (request([""], [True]), "shape"),
         (request([""], "x"), "shape"),
+        (request([""], [0.5]), "shape"),
         (request([], [0]), "0 images"),
         (request([""] * 4), "4 images in a request; from 1 to 3"),
         ({**request([""]), "id": 5}, "id"),

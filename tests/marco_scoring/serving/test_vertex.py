@@ -4,20 +4,20 @@ from marco_model.errors import InputError
 from marco_scoring.serving.protocols import VertexContainer, vertex_container
 
 
-def test_what_vertex_ai_tells():
-    told = {
+def test_variables_of_vertex_ai():
+    variables = {
         "AIP_HTTP_PORT": "8080",
         "AIP_PREDICT_ROUTE": "/v1/endpoints/12/deployedModels/34:predict",
         "AIP_HEALTH_ROUTE": "/v1/endpoints/12/deployedModels/34",
         "AIP_STORAGE_URI": "gs://bucket/model",
         "AIP_MODE": "PREDICTION",
     }
-    assert vertex_container(told) == VertexContainer(
+    assert vertex_container(variables) == VertexContainer(
         8080, "/v1/endpoints/12/deployedModels/34:predict", "/v1/endpoints/12/deployedModels/34", "gs://bucket/model"
     )
 
 
-def test_elsewhere_nothing_is_told():
+def test_without_variables_everything_is_none():
     assert vertex_container({"PATH": "/bin", "AIP_STORAGE_URI": ""}) == VertexContainer(None, None, None, None)
 
 
@@ -31,6 +31,6 @@ def test_elsewhere_nothing_is_told():
         ("AIP_HEALTH_ROUTE", "/{name}"),
     ],
 )
-def test_what_makes_no_sense_is_refused(name, value):
+def test_a_variable_without_sense_is_refused(name, value):
     with pytest.raises(InputError, match=name):
         vertex_container({name: value})
