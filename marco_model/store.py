@@ -415,13 +415,20 @@ def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:
     """Copies objects from URI to URI within the service, several at once."""
 
     def copy(pair: tuple[str, str]) -> None:
-        source, target = map(blob_at, pair)
         with reaching(pair[1]):
-            token, _, _ = target.rewrite(source, **patience())
-            while token:
-                token, _, _ = target.rewrite(source, token=token, **patience())
+            copy_object(*map(blob_at, pair))
 
     in_parallel(copy, pairs)
+
+
+def copy_object(source: Any, target: Any, **conditions: Any) -> None:
+    """Copies one of the library's objects to another within the service; raises the library's own errors.
+
+    `conditions` are the library's, such as `if_generation_match=0` for a target that must not exist.
+    """
+    token, _, _ = target.rewrite(source, **conditions, **patience())
+    while token:
+        token, _, _ = target.rewrite(source, token=token, **conditions, **patience())
 
 
 def delete_objects(uris: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from components.evaluations import ALL, OVERALL, SLICES, slice_metrics
 from components.gate import read_decision as read_decision
-from components.published_models import published
+from components.published_models import published_path
 from components.report.page import HTML_FILE as REPORT_FILE
 
 
@@ -103,7 +103,7 @@ def summarize(steps: dict[str, Step], output: pathlib.Path) -> dict[str, Any]:
             for index, name in enumerate(evaluation["classes"])
         },
         "slices": slices,
-        "model_path": published(steps["Pusher"].outputs["pushed_model"]) if decision["blessed"] else None,
+        "model_path": published_path(steps["Pusher"].outputs["pushed_model"]) if decision["blessed"] else None,
         "report_path": str(pathlib.Path(steps["Report"].outputs["report"]) / REPORT_FILE),
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],

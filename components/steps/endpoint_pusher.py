@@ -35,7 +35,7 @@ def EndpointPusher(
     Raises what `components.vertex.rollout.push_model` does.
     """
     record: dict[str, Any] = {"deployed": False}
-    uri = published_models.published(pushed_model.uri)
+    uri = published_models.published_path(pushed_model.uri)
     if uri:
         place = pydantic.TypeAdapter(options.Vertex).validate_json(vertex)
         chosen = pydantic.TypeAdapter(options.Endpoint).validate_json(endpoint)

@@ -81,10 +81,10 @@ def serve(
 
     tf.config.threading.set_intra_op_parallelism_threads(threads or classify.cores())
     tf.config.threading.set_inter_op_parallelism_threads(threads or classify.cores())
-    from marco_model.load import load
+    from marco_model.load import open_classifier
     from marco_scoring.serving import server
 
-    classifier = load(directory)
+    classifier = open_classifier(directory)
     classify.warm_up(classifier, max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
     options = server.ServerOptions(

@@ -207,7 +207,7 @@ def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by
 def test_a_number_that_is_taken_when_it_is_claimed_is_left_alone(models, model, monkeypatch):
     """Another push listed, published and gave up its claim after this one listed."""
     models.client().bucket("models").blob("marco/1/saved_model.pb").upload_from_string(b"another")
-    monkeypatch.setattr(bucket_models, "next_number", lambda listed: 1)
+    monkeypatch.setattr(bucket_models, "next_number", lambda folders: 1)
     assert published_models.publish(model, DESTINATION, {}).number == 2
     assert models.objects(f"{DESTINATION}/1/") == {"saved_model.pb": b"another"}
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1", "2"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import published_models
+from marco_model import store
 from marco_model.errors import InputError
 from marco_model.model_directory import PUSH_RECORD, model_fingerprint
 from tests import processes
@@ -61,7 +62,7 @@ def test_concurrent_pushes_get_a_version_each(tmp_path):
 
 
 def _copy_and_wait(model, destination):
-    published_models._appear = lambda aside, folder: (print("copied", flush=True), time.sleep(600))
+    published_models._rename_to_next_number = lambda aside, folder: (print("copied", flush=True), time.sleep(600))
     published_models.publish(model, str(destination), {})
 
 
@@ -83,7 +84,7 @@ def test_a_failed_copy_cleans_up(tmp_path, model, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(published_models, "_to_disk", full)
+    monkeypatch.setattr(store, "sync", full)
     with pytest.raises(OSError, match="No space"):
         published_models.publish(model, str(tmp_path / "models"), {})
     assert list((tmp_path / "models").iterdir()) == []

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from components.published_models import published, pushed
+from components.published_models import published_path, read_push
 
 pytestmark = pytest.mark.slow
 
@@ -72,11 +72,11 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     first = trained(tmp_path / "first", colour_model, store, "first")
     output = push(tmp_path / "pushed1", first, models, True, "drops")
     assert output.get_int_custom_property("pushed") == 1
-    assert published(output.uri) == str(models / "1")
+    assert published_path(output.uri) == str(models / "1")
     assert str(client.get_model_version_by_alias("drops", "champion").version) == "1"
 
     again = push(tmp_path / "pushed2", first, models, True, "drops")
-    assert pushed(again.uri) == pushed(output.uri)
+    assert read_push(again.uri) == read_push(output.uri)
     assert len(client.search_model_versions("name = 'drops'")) == 1
 
     second = trained(tmp_path / "second", colour_model, store, "second", extra=b"other")
@@ -92,7 +92,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
 
     third = trained(tmp_path / "third", colour_model, store, "third", extra=b"worse")
     output = push(tmp_path / "pushed4", third, models, False, "drops")
-    assert published(output.uri) is None
+    assert published_path(output.uri) is None
     assert sorted(child.name for child in models.iterdir()) == ["1", "2"]
     assert str(client.get_model_version_by_alias("drops", "champion").version) == "2"
     assert str(client.get_model_version_by_alias("drops", "challenger").version) == "3"
@@ -122,8 +122,8 @@ def test_without_mlflow_a_blessed_model_is_still_published(tmp_path, colour_mode
     model = standard_artifacts.Model()
     model.uri = str(colour_model)
     output = push(tmp_path / "pushed", model, tmp_path / "models", True, "drops")
-    assert published(output.uri) == str(tmp_path / "models/1")
-    assert pushed(output.uri)["registered_version"] is None
+    assert published_path(output.uri) == str(tmp_path / "models/1")
+    assert read_push(output.uri)["registered_version"] is None
 
 
 def test_a_model_in_a_bucket_is_pushed_to_another(tmp_path, colour_model, gcs):
@@ -137,7 +137,7 @@ def test_a_model_in_a_bucket_is_pushed_to_another(tmp_path, colour_model, gcs):
     model = standard_artifacts.Model()
     model.uri = "gs://runs/Trainer/model/7"
     output = push(tmp_path / "pushed", model, "gs://models/drops", True, "drops")
-    assert published(output.uri) == "gs://models/drops/1"
+    assert published_path(output.uri) == "gs://models/drops/1"
     assert output.get_string_custom_property("pushed_destination") == "gs://models/drops/1"
     found = gcs.objects("gs://models/drops/1/")
     found.pop("assets.extra/push.json")
