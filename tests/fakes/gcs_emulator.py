@@ -214,7 +214,7 @@ def running(monkeypatch):
     """Yields an emulator that starts empty, which this process and those it starts take for the real service.
 
     In this process, tries follow soon and limits are out of the way of a busy machine. A test lowers
-    `object_store.RETRY_SECONDS` for faults that never end, and `READ_SECONDS` for answers that are slow.
+    `store.RETRY_SECONDS` for faults that never end, and `READ_SECONDS` for answers that are slow.
     """
     from marco_model import store
 
