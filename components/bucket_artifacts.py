@@ -1,9 +1,7 @@
-"""MLflow's artifacts on `gs://`, with the patience and the checks that the rest of the project has there.
+"""MLflow's artifacts on `gs://`, with the retries and checks of the rest of the project.
 
-MLflow's own class uploads without a retry under google-cloud-storage 2, and reads without a look at the length.
+MLflow's own class uploads without a retry under google-cloud-storage 2, and does not check the length of what it reads.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,13 @@ class BucketArtifacts(GCSArtifactRepository):
         store.upload(Path(local_file), self._uri(artifact_path, Path(local_file).name))
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Uploads a folder with all in it."""
+        """Uploads a folder with all its files."""
         folder = Path(local_dir)
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             store.upload(path, self._uri(artifact_path, path.relative_to(folder).as_posix()))
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """Returns what lies at `path`."""
+        """Returns the files and folders at `path`."""
         with store.reaching(self._uri(path)):
             return list(super().list_artifacts(path))
 
@@ -44,5 +42,5 @@ class BucketArtifacts(GCSArtifactRepository):
 
 
 def register() -> None:
-    """Makes MLflow use it in this process."""
+    """Makes MLflow use `BucketArtifacts` in this process."""
     artifact_repository_registry._artifact_repository_registry.register("gs", BucketArtifacts)

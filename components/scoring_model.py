@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -12,20 +13,20 @@ import tensorflow as tf
 class ScoringModel(mlflow.pyfunc.PythonModel):
     """Encoded images in; class, scores, calibrated probabilities and the model's version out."""
 
-    def load_context(self, context):
+    def load_context(self, context: Any) -> None:
         """Opens the SavedModel among the artifacts."""
         directory = Path(context.artifacts["model"])
         self._score = tf.saved_model.load(str(directory)).signatures["serving_default"]
         self._classes = json.loads(Path(context.artifacts["classes"]).read_text())
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        """Returns a row for each `image_bytes` (a JPEG or PNG).
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        """Returns one row per `image_bytes` (a JPEG or PNG).
 
-        Columns: `class`; float32, summing to 1, the scores by class and as `probability_CLASS` what they are after
-        calibration; `version`.
+        Columns: `class`; float32, summing to 1, the scores by class and, as `probability_CLASS`, the calibrated
+        probabilities; `version`.
         """
         images = [bytes(encoded) for encoded in model_input["image_bytes"]]
-        outputs = self._score(image_bytes=tf.constant(images, tf.string)) if images else None
+        outputs = self._score(image_bytes=tf.constant(images, tf.string)) if images else {}
         names, versions = (_texts(outputs[name]) if images else [] for name in ("class", "version"))
         scores, probabilities = (
             outputs[name].numpy() if images else np.zeros([0, len(self._classes)], np.float32)
@@ -35,15 +36,15 @@ class ScoringModel(mlflow.pyfunc.PythonModel):
             [
                 pd.DataFrame({"class": pd.Series(names, dtype=str)}),
                 pd.DataFrame(scores, columns=self._classes),
-                pd.DataFrame(probabilities, columns=[f"probability_{one}" for one in self._classes]),
+                pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in self._classes]),
                 pd.DataFrame({"version": pd.Series(versions, dtype=str)}),
             ],
             axis=1,
         )
 
 
-def _texts(tensor):
-    return [one.decode() for one in tensor.numpy()]
+def _texts(tensor: tf.Tensor) -> list[str]:
+    return [text.decode() for text in tensor.numpy()]
 
 
 mlflow.models.set_model(ScoringModel())

@@ -1,6 +1,4 @@
-"""Explains the scores of image files: an overlay an image, and a CSV of what was explained."""
-
-from __future__ import annotations
+"""Explains the scores of image files: one overlay per image, and a CSV that lists them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ import numpy as np
 
 from marco_data.image_files import encoded_image
 from marco_data.progress import progress
+from marco_model import store
 from marco_model.errors import InputError
 from marco_scoring.prediction import result_tables
 
@@ -36,13 +35,13 @@ class Options:
     raw: bool = False
 
 
-def explain(classifier: LoadedClassifier, files: Sequence[Path], directory: Path, options: Options) -> int:
-    """Writes `NAME.png` for each file into `directory`, and `explained.csv`; returns how many files gave none.
+def explain(classifier: "LoadedClassifier", files: Sequence[Path], directory: Path, options: Options) -> int:
+    """Writes `NAME.png` for each file into `directory`, and `explained.csv`; returns the number of failed files.
 
-    The overlay shows what the network sees: the square, resized, perhaps shrunk image. With `options.raw`, `NAME.npy`
-    holds the attribution, float32 [size, size]. Files that failed are in `explained.errors.csv` (`path,reason`).
+    The overlay shows the network's input: the square, resized image. With `options.raw`, `NAME.npy`
+    holds the attribution, float32 [size, size]. Failed files are in `explained.errors.csv` (`path,reason`).
 
-    Raises InputError for an unknown class, or for files that lie in `directory`, where an overlay might replace one.
+    Raises InputError for an unknown class, or for files in `directory`, where an overlay might replace one.
     """
     from marco_model.attribution import class_gradient
 
@@ -62,22 +61,22 @@ def explain(classifier: LoadedClassifier, files: Sequence[Path], directory: Path
                 write_failure((path, error))
                 failed += 1
             else:
-                shown, score = _explain(classifier, gradient, image, index, options, directory / name)
-                write((path, classifier.classes[shown], f"{score:.7f}", f"{name}.png"))
+                explained, score = _explain(classifier, gradient, image, index, options, directory / name)
+                write((path, classifier.classes[explained], f"{score:.7f}", f"{name}.png"))
             advance(1)
     return failed
 
 
 def output_names(files: Sequence[Path], directory: Path) -> list[str]:
-    """Returns a name without ending for each file: its own, with `-2`, `-3` … where an earlier one has it already.
+    """Returns a name without ending for each file: its own, with `-2`, `-3` … if an earlier file has the same name.
 
-    Case does not tell names apart, since some file systems don't. Raises InputError if a file lies in `directory`.
+    Names are compared without case, as some file systems do. Raises InputError if a file is in `directory`.
     """
     names: list[str] = []
     taken: set[str] = set()
     for path in files:
         if path.parent.resolve() == directory.resolve():
-            raise InputError(f"{path} lies in the output folder {directory}; give another folder")
+            raise InputError(f"{path} is in the output folder {directory}; give another folder")
         name, number = path.stem, 1
         while name.casefold() in taken:
             number += 1
@@ -87,7 +86,7 @@ def output_names(files: Sequence[Path], directory: Path) -> list[str]:
     return names
 
 
-def _index(classifier: LoadedClassifier, class_name: str | None) -> int | None:
+def _index(classifier: "LoadedClassifier", class_name: str | None) -> int | None:
     if class_name is None:
         return None
     for index, name in enumerate(classifier.classes):
@@ -97,40 +96,33 @@ def _index(classifier: LoadedClassifier, class_name: str | None) -> int | None:
 
 
 def _explain(
-    classifier: LoadedClassifier,
+    classifier: "LoadedClassifier",
     gradient: Any,
     image: np.ndarray,
     index: int | None,
     options: Options,
     output: Path,
 ) -> tuple[int, float]:
-    """Writes the overlay, and the attribution where wanted; returns the class explained and its score."""
+    """Writes the overlay, and the attribution if requested; returns the explained class and its score."""
     import tensorflow as tf
+    from PIL import Image
 
-    from marco_model.attribution import overlay, smoothgrad
+    from marco_model import attribution
 
     scores = tf.nn.softmax(classifier.logits(image[None]))[0].numpy()
-    shown = int(scores.argmax()) if index is None else index
-    attribution = smoothgrad(
+    explained = int(scores.argmax()) if index is None else index
+    importance = attribution.smoothgrad(
         gradient,
         image,
-        shown,
+        explained,
         samples=options.samples,
         noise=options.noise,
         batch_size=options.batch_size,
         seed=options.seed,
     )
-    _write_png(overlay(image, attribution), output)
+    with store.whole_file(output.with_name(f"{output.name}.png"), "wb") as file:
+        Image.fromarray(attribution.overlay(image, importance)).save(file, "PNG")
     if options.raw:
-        aside = output.with_name(f".{output.name}.partial.npy")
-        np.save(aside, attribution)
-        aside.replace(output.with_name(f"{output.name}.npy"))
-    return shown, float(scores[shown])
-
-
-def _write_png(picture: np.ndarray, output: Path) -> None:
-    from PIL import Image
-
-    aside = output.with_name(f".{output.name}.partial.png")
-    Image.fromarray(picture).save(aside)
-    aside.replace(output.with_name(f"{output.name}.png"))
+        with store.whole_file(output.with_name(f"{output.name}.npy"), "wb") as file:
+            np.save(file, importance)
+    return explained, float(scores[explained])

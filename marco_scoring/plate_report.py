@@ -1,6 +1,8 @@
-"""Scores files as `marco_scoring.prediction` does and writes the report of them."""
+"""The report of plates: scores image files as `marco_scoring.prediction` does and writes them as an HTML page.
 
-from __future__ import annotations
+In this order: `predict_with_report`, thumbnails, the images with their places on plates, overlays, and the page, whose
+template, style and scripts are in `plate_page/`. TensorFlow is imported only for overlays.
+"""
 
 import base64
 import dataclasses
@@ -15,9 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from marco_data.image_files import Acquisition, DropPlace, acquisition, as_text, drop_place, encoded_image
 from marco_data.progress import progress
+from marco_model import store
 from marco_model.calibration import calibrate
 from marco_scoring.plates import (
     Format,
@@ -35,13 +39,69 @@ from marco_scoring.plates import (
 from marco_scoring.prediction import BATCH_SIZE, Outcome, predict
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from marco_model.load import LoadedClassifier
 
 QUALITY = 72
 SMALLEST, LARGEST = 64, 1024
 _SIZES = ((800, 480), (2_500, 320))
-"""Up to so many images get so many pixels: 800 of 480 are about 15 MB of HTML (docs/plates.md)."""
+"""Number of images and their size in pixels: up to 800 get 480, about 15 MB of HTML (docs/plates.md)."""
 _SMALL = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to make a report.
+
+    explain_command: the command that the page shows for images without an overlay, without class and path.
+    explain: how many of the best images get an overlay. samples: noisy copies for each, as in `smoothgrad`; None for
+    its default. thumbnail_size: the longer side in pixels; None for a size that keeps the file small enough.
+    crystal_classes: names of the classes to rank by; empty for all that are named after crystals.
+    """
+
+    explain_command: Sequence[str]
+    explain: int = 0
+    thumbnail_size: int | None = None
+    crystal_classes: Sequence[str] = ()
+    samples: int | None = None
+
+
+def predict_with_report(
+    classifier: "LoadedClassifier",
+    files: Sequence[Path],
+    output: Path,
+    report: Path,
+    options: Options,
+    batch_size: int = BATCH_SIZE,
+) -> Outcome:
+    """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
+
+    Raises InputError before scoring if the classifier has no such classes, or no gradients to explain.
+    """
+    crystals = crystal_classes(classifier.classes, options.crystal_classes)
+    if options.explain:
+        _ = classifier.logits
+    size = options.thumbnail_size or usual_size(len(files))
+    with Collector(size) as collector:
+        outcome = predict(classifier, files, output, batch_size, collector)
+    overlays = {}
+    if options.explain:
+        overlays = draw_overlays(classifier, collector.images, crystals, options.explain, size, options.samples)
+    content = render(
+        Report(
+            model=classifier.name,
+            classes=classifier.classes,
+            crystals=crystals,
+            temperature=classifier.temperature,
+            images=collector.images,
+            failures=collector.failures,
+            overlays=overlays,
+            explain=options.explain_command,
+            made=datetime.datetime.now(),
+        )
+    )
+    with store.whole_file(report) as file:
+        file.write(content)
+    return outcome
 
 
 class Thumbnail(NamedTuple):
@@ -53,23 +113,21 @@ class Thumbnail(NamedTuple):
 
 
 def usual_size(images: int) -> int:
-    """Returns the longer side, in pixels, that keeps a page of so many images at a size that browsers open."""
+    """Returns the longer side, in pixels, that keeps a page of this many images small enough for browsers."""
     return next((size for most, size in _SIZES if images <= most), _SMALL)
 
 
 def thumbnail(encoded: bytes, size: int) -> Thumbnail | None:
-    """Makes a JPEG of which the longer side has `size` pixels at most; None where Pillow cannot decode the image.
+    """Returns a JPEG whose longer side has at most `size` pixels; None if Pillow cannot decode the image.
 
     encoded: JPEG or PNG, as `marco_data.image_files.encoded_image` returns it. A JPEG is decoded at the smallest scale
     that is still larger, which takes a fraction of the time. Orientation tags are not applied, as in scoring.
     """
-    from PIL import Image
-
     try:
         image = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
         image.draft("RGB", (size, size))
         picture = _eight_bits(image).convert("RGB")
-    except Exception:  # Pillow's decoders raise what they stumble over; what TensorFlow scored is listed all the same.
+    except Exception:  # Pillow's decoders raise many kinds of errors; the image was scored and is listed anyway.
         return None
     picture.thumbnail((size, size), Image.Resampling.BICUBIC)
     return as_thumbnail(picture)
@@ -83,20 +141,14 @@ def as_thumbnail(picture: Image.Image) -> Thumbnail:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow clips 16 bits at 255 where TensorFlow takes the upper byte."""
+    """Returns an image of 16 bits as TensorFlow reads it, by its upper byte; Pillow would clip it at 255."""
     if not image.mode.startswith("I"):
         return image
-    import numpy as np
-    from PIL import Image
-
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
-if TYPE_CHECKING:
-    import numpy as np
-
 MOST_WAITING = 16
-"""Images whose thumbnails are not yet made: what is held of full images, beside the batches being read and scored."""
+"""Full images that wait for their thumbnails, besides the batches being read and scored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +169,9 @@ class Failure:
 
 
 class Collector:
-    """An observer for `marco_scoring.prediction.predict`; a context, on whose end all thumbnails are made.
+    """An observer for `marco_scoring.prediction.predict`; a context that ends when all thumbnails are made.
 
-    Thumbnails are made on a thread of their own, while the next batch is scored.
+    Thumbnails are made on a separate thread, while the next batch is scored.
     """
 
     def __init__(self, thumbnail_size: int) -> None:
@@ -130,7 +182,7 @@ class Collector:
         self._maker = ThreadPoolExecutor(1)
 
     def __call__(self, path: Path, image: bytes | None, result: np.ndarray | str) -> None:
-        """Takes one file; waits where too many thumbnails are still to be made."""
+        """Takes one file; waits if too many thumbnails are still to be made."""
         if isinstance(result, str) or image is None:
             self.failures.append(Failure(path, str(result)))
             return
@@ -139,7 +191,7 @@ class Collector:
         if len(self._thumbnails) > MOST_WAITING:
             self._thumbnails[-MOST_WAITING - 1].result()
 
-    def __enter__(self) -> Collector:
+    def __enter__(self) -> "Collector":
         return self
 
     def __exit__(
@@ -149,16 +201,16 @@ class Collector:
 
     @property
     def images(self) -> list[ScoredImage]:
-        """What was scored, in its order."""
+        """The scored images, in order."""
         return [
-            ScoredImage(path, scores, made.result())
-            for (path, scores), made in zip(self._scored, self._thumbnails, strict=True)
+            ScoredImage(path, scores, future.result())
+            for (path, scores), future in zip(self._scored, self._thumbnails, strict=True)
         ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plate:
-    """A plate that file names tell of; `drops` are the names of the drops that its wells have, in their order."""
+    """A plate, as named in file names; `drops` are the names of the drops in its wells, in order."""
 
     name: str
     format: Format
@@ -168,9 +220,9 @@ class Plate:
 
 @dataclasses.dataclass
 class Placed:
-    """A scored image and where it belongs.
+    """A scored image and its place.
 
-    `plate`: index into the plates; None, as `position`, where its name tells no well of one. `time`: index into the
+    `plate`: index into the plates; None, as `position`, if its name has no well of a plate. `time`: index into the
     plate's time points. `hit`: the class with the highest score is a crystal class. `new`: it is the first hit of its
     drop, at the plate's last time point.
     """
@@ -186,7 +238,7 @@ class Placed:
 
     @property
     def well(self) -> str:
-        """The well as people say it: `G6`, or HWMRI's number; empty if there is none."""
+        """The well as people write it: `G6`, or HWMRI's number; empty without a well."""
         if self.position is None:
             return ""
         return self.place.well if self.place.well.isdigit() else well_name(self.position)
@@ -194,73 +246,67 @@ class Placed:
 
 def place_images(images: Sequence[ScoredImage], crystals: Sequence[int]) -> tuple[list[Plate], list[Placed]]:
     """Returns the plates, by name, and all images, in the order given, each with its place and its time."""
-    placed = [_placed(image, crystals) for image in images]
+    placed = [_place(image, crystals) for image in images]
     by_plate: dict[str, list[Placed]] = defaultdict(list)
-    for one in placed:
-        if one.position is not None:
-            by_plate[one.place.plate].append(one)
+    for image in placed:
+        if image.position is not None:
+            by_plate[image.place.plate].append(image)
     plates = []
     for index, name in enumerate(sorted(by_plate)):
         members = by_plate[name]
-        times, of_each = time_points([(_drop(one), one.taken) for one in members])
-        for one, time in zip(members, of_each, strict=True):
-            one.plate, one.time = index, time
-        hits = [(_drop(one), one.time, one.hit) for one in members]
-        for one, new in zip(members, new_hits(hits, len(times) - 1), strict=True):
-            one.new = new
-        positions = {one.position for one in members if one.position is not None}
-        drops = sorted({one.place.drop for one in members}, key=lambda drop: (len(drop), drop))
+        times, time_indices = time_points([(_drop(image), image.taken) for image in members])
+        for image, time in zip(members, time_indices, strict=True):
+            image.plate, image.time = index, time
+        hits = [(_drop(image), image.time, image.hit) for image in members]
+        for image, new in zip(members, new_hits(hits, len(times) - 1), strict=True):
+            image.new = new
+        positions = {image.position for image in members if image.position is not None}
+        drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
         plates.append(Plate(name, plate_format(positions), drops, times))
     return plates, placed
 
 
-def _placed(image: ScoredImage, crystals: Sequence[int]) -> Placed:
+def _place(image: ScoredImage, crystals: Sequence[int]) -> Placed:
     place = drop_place(image.path.name)
     hit = int(image.scores.argmax()) in crystals
     return Placed(image, place, acquisition(image.path.name), hit, position(place.well))
 
 
-def _drop(one: Placed) -> tuple[Position | None, str]:
-    return one.position, one.place.drop
-
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
+def _drop(image: Placed) -> tuple[Position | None, str]:
+    return image.position, image.place.drop
 
 
 def draw_overlays(
-    classifier: LoadedClassifier,
+    classifier: "LoadedClassifier",
     images: Sequence[ScoredImage],
     crystals: Sequence[int],
     count: int,
     size: int,
     samples: int | None = None,
 ) -> dict[Path, Thumbnail]:
-    """Explains the `count` images with the highest crystal scores; by path, the longer side at most `size` pixels.
+    """Returns overlays of the `count` images with the highest crystal scores, by path, of at most `size` pixels a side.
 
-    Each shows what moves the crystal class that scored highest there. The files are read again, one at a time. Raises
-    InputError where the model was exported without gradients.
+    Each explains the crystal class that scored highest in the image. The files are read again, one at a time. Raises
+    InputError if the model was exported without gradients.
     """
-    from PIL import Image
-
     from marco_model.attribution import SAMPLES, class_gradient, overlay, smoothgrad
 
     gradient = class_gradient(classifier.logits)
     ranked = sorted(images, key=lambda image: -float(crystal_score(image.scores, crystals)))[:count]
-    made: dict[Path, Thumbnail] = {}
+    overlays: dict[Path, Thumbnail] = {}
     with progress("explaining", len(ranked)) as advance:
         for image in ranked:
-            seen = classifier.images([encoded_image(image.path)])[0]
+            inputs = classifier.images([encoded_image(image.path)])[0]
             index = max(crystals, key=lambda number: image.scores[number])
-            attribution = smoothgrad(gradient, seen, int(index), samples=samples or SAMPLES)
-            picture = Image.fromarray(np.ascontiguousarray(overlay(seen, attribution)))
+            attribution = smoothgrad(gradient, inputs, int(index), samples=samples or SAMPLES)
+            picture = Image.fromarray(np.ascontiguousarray(overlay(inputs, attribution)))
             picture.thumbnail((size, size))
-            made[image.path] = as_thumbnail(picture)
+            overlays[image.path] = as_thumbnail(picture)
             advance(1)
-    return made
+    return overlays
 
 
-HERE = Path(__file__).with_name("plate_page")
+PAGE_FOLDER = Path(__file__).with_name("plate_page")
 STYLE = "style.css"
 SCRIPTS = ("data.js", "map.js", "browse.js", "lightbox.js", "main.js")
 """In the order in which the page runs them."""
@@ -268,10 +314,10 @@ SCRIPTS = ("data.js", "map.js", "browse.js", "lightbox.js", "main.js")
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a report shows.
+    """The content of a report.
 
     `crystals`: indices of the classes that mean crystals. `temperature`: what calibrates scores; 1 changes nothing.
-    `overlays`: pictures of what speaks for crystals, by path. `explain`: the command that makes one, without its path.
+    `overlays`: pictures of what indicates crystals, by path. `explain`: the command that makes one, without its path.
     """
 
     model: str
@@ -285,32 +331,24 @@ class Report:
     made: datetime.datetime
 
 
-def write(report: Report, output: Path) -> None:
-    """Writes the page aside and renames it."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.partial")
-    aside.write_text(render(report), encoding="utf-8", newline="\n")
-    aside.replace(output)
-
-
 def render(report: Report) -> str:
-    """Returns the page. What comes from file names or the model reaches it escaped, as text or as JSON."""
+    """Returns the page. Text from file names or the model is escaped, as text or as JSON."""
     import jinja2
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(PAGE_FOLDER),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    scripts = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    scripts = "\n".join((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     plates, placed = place_images(report.images, report.crystals)
     return environment.get_template("template.html.jinja").render(
         report=report,
         data=page_data(report, plates, placed),
-        style=Markup((HERE / STYLE).read_text(encoding="utf-8")),
+        style=Markup((PAGE_FOLDER / STYLE).read_text(encoding="utf-8")),
         script=Markup(scripts),
         failures=[(as_text(failure.path), failure.reason) for failure in report.failures],
         **summary(report, plates, placed),
@@ -320,7 +358,7 @@ def render(report: Report) -> str:
 def summary(report: Report, plates: Sequence[Plate], placed: Sequence[Placed]) -> dict[str, Any]:
     """Returns the counts at the head of the page; `hits` are of each plate's last time point, and of images without."""
     by_class = Counter(int(image.scores.argmax()) for image in report.images)
-    latest = [one for one in placed if one.plate is None or one.time == len(plates[one.plate].times) - 1]
+    latest = [image for image in placed if image.plate is None or image.time == len(plates[image.plate].times) - 1]
     return {
         "title": f"Plate {plates[0].name}"
         if len(plates) == 1
@@ -328,23 +366,23 @@ def summary(report: Report, plates: Sequence[Plate], placed: Sequence[Placed]) -
         if plates
         else "Drop images",
         "by_class": [(name, by_class[index]) for index, name in enumerate(report.classes)],
-        "drops": len({(one.plate, one.position, one.place.drop) for one in placed if one.plate is not None}),
-        "unplaced": sum(one.plate is None for one in placed),
+        "drops": len({(image.plate, image.position, image.place.drop) for image in placed if image.plate is not None}),
+        "unplaced": sum(image.plate is None for image in placed),
         "times": max((len(plate.times) for plate in plates), default=1),
-        "hits": len({(one.plate, one.position, one.place.drop, _own(one)) for one in latest if one.hit}),
-        "new": len({(one.plate, one.position, one.place.drop) for one in placed if one.new}),
+        "hits": len({(image.plate, image.position, image.place.drop, _own(image)) for image in latest if image.hit}),
+        "new": len({(image.plate, image.position, image.place.drop) for image in placed if image.new}),
     }
 
 
 def page_data(report: Report, plates: Sequence[Plate], placed: Sequence[Placed]) -> dict[str, Any]:
-    """Returns what the scripts read, ready for JSON: scores with the seven digits of scores.csv."""
+    """Returns the data of the scripts, ready for JSON: scores with the seven digits of scores.csv."""
     return {
         "model": report.model,
         "classes": list(report.classes),
         "crystals": list(report.crystals),
         "calibrated": report.temperature != 1,
         "plates": [_plate(plate) for plate in plates],
-        "images": [_image(report, one) for one in placed],
+        "images": [_image(report, image) for image in placed],
     }
 
 
@@ -358,21 +396,21 @@ def _plate(plate: Plate) -> dict[str, Any]:
     }
 
 
-def _image(report: Report, one: Placed) -> dict[str, Any]:
-    image = one.image
+def _image(report: Report, placed: Placed) -> dict[str, Any]:
+    image = placed.image
     data: dict[str, Any] = {
         "path": as_text(image.path),
-        "plate": one.plate,
-        "well": one.well,
-        "drop": one.place.drop,
-        "at": list(one.position) if one.position else None,
-        "time": one.time,
-        "date": one.taken.date.replace("T", " "),
+        "plate": placed.plate,
+        "well": placed.well,
+        "drop": placed.place.drop,
+        "at": list(placed.position) if placed.position else None,
+        "time": placed.time,
+        "date": placed.taken.date.replace("T", " "),
         "class": int(image.scores.argmax()),
         "scores": _digits(image.scores),
         "score": round(float(crystal_score(image.scores, report.crystals)), 7),
-        "hit": one.hit,
-        "new": one.new,
+        "hit": placed.hit,
+        "new": placed.new,
         "thumbnail": _picture(image.thumbnail),
         "overlay": _picture(report.overlays.get(image.path)),
         "explain": _explain(report, image),
@@ -388,77 +426,18 @@ def _digits(scores: Any) -> list[float]:
     return [round(float(score), 7) for score in scores]
 
 
-def _picture(made: Thumbnail | None) -> dict[str, Any] | None:
-    if made is None:
+def _picture(thumbnail: Thumbnail | None) -> dict[str, Any] | None:
+    if thumbnail is None:
         return None
-    return {"jpeg": base64.b64encode(made.jpeg).decode(), "width": made.width, "height": made.height}
+    return {"jpeg": base64.b64encode(thumbnail.jpeg).decode(), "width": thumbnail.width, "height": thumbnail.height}
 
 
 def _explain(report: Report, image: ScoredImage) -> str:
-    """The command that explains this image's crystal score, for a shell."""
+    """Returns the shell command that explains this image's crystal score."""
     index = max(report.crystals, key=lambda number: float(image.scores[number]))
     return shlex.join([*report.explain, "--class", report.classes[index], as_text(image.path)])
 
 
-def _own(one: Placed) -> Path | None:
-    """Tells images without a well apart."""
-    return one.image.path if one.plate is None else None
-
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to make a report.
-
-    explain_command: what it tells to run for an overlay that it has not, without class and path.
-    explain: for how many of the best images it has one. samples: noisy copies for each, as in `smoothgrad`; None for
-    its own number. thumbnail_size: the longer side in pixels; None for what keeps the file small enough.
-    crystal_classes: names of the classes to rank by; none for all that are named after crystals.
-    """
-
-    explain_command: Sequence[str]
-    explain: int = 0
-    thumbnail_size: int | None = None
-    crystal_classes: Sequence[str] = ()
-    samples: int | None = None
-
-
-def predict_with_report(
-    classifier: LoadedClassifier,
-    files: Sequence[Path],
-    output: Path,
-    report: Path,
-    options: Options,
-    batch_size: int = BATCH_SIZE,
-) -> Outcome:
-    """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
-
-    Raises InputError before anything is scored where the classifier has no such classes, or no gradients to explain.
-    """
-    crystals = crystal_classes(classifier.classes, options.crystal_classes)
-    if options.explain:
-        _ = classifier.logits
-    size = options.thumbnail_size or usual_size(len(files))
-    with Collector(size) as collector:
-        outcome = predict(classifier, files, output, batch_size, collector)
-    overlays = {}
-    if options.explain:
-        overlays = draw_overlays(classifier, collector.images, crystals, options.explain, size, options.samples)
-    write(
-        Report(
-            model=classifier.name,
-            classes=classifier.classes,
-            crystals=crystals,
-            temperature=classifier.temperature,
-            images=collector.images,
-            failures=collector.failures,
-            overlays=overlays,
-            explain=options.explain_command,
-            made=datetime.datetime.now(),
-        ),
-        report,
-    )
-    return outcome
+def _own(image: Placed) -> Path | None:
+    """Distinguishes images without a well."""
+    return image.image.path if image.plate is None else None

@@ -1,6 +1,4 @@
-"""Which images of a plate were taken in one go, and in which drops crystals are new."""
-
-from __future__ import annotations
+"""Plates: their crystal classes, their formats and wells, the time points of their images, and new crystals."""
 
 import datetime
 import re
@@ -17,20 +15,20 @@ from marco_model.errors import InputError
 def crystal_classes(classes: Sequence[str], chosen: Sequence[str] = ()) -> list[int]:
     """Returns the indices of the classes named in `chosen`, or else of all that have `crystal` in their names.
 
-    Case does not matter. Raises InputError for a name that the model does not have, or where nothing is found.
+    Case does not matter. Raises InputError for a name that the model does not have, or if no class matches.
     """
     names = [name.casefold() for name in classes]
     for name in chosen:
         if name.casefold() not in names:
             raise InputError(f"the model has no class {name!r}; give one of {', '.join(classes)}")
-    wanted = {name.casefold() for name in chosen}
-    found = [index for index, name in enumerate(names) if (name in wanted if wanted else "crystal" in name)]
-    if not found:
+    requested = {name.casefold() for name in chosen}
+    indices = [index for index, name in enumerate(names) if (name in requested if requested else "crystal" in name)]
+    if not indices:
         raise InputError(
-            f"none of the model's classes is named after crystals; say with --crystal-class which of "
+            f"none of the model's classes is named after crystals; choose with --crystal-class which of "
             f"{', '.join(classes)} to rank by"
         )
-    return found
+    return indices
 
 
 def crystal_score(scores: np.ndarray, indices: Sequence[int]) -> np.ndarray:
@@ -48,7 +46,7 @@ class Format(NamedTuple):
 FORMATS = (Format(4, 6), Format(6, 8), Format(8, 12), Format(16, 24), Format(32, 48))
 """Plates of 24, 48, 96, 384 and 1,536 wells, as ANSI SLAS 4 spaces them."""
 USUAL = Format(8, 12)
-"""Taken where few wells were seen."""
+"""Assumed if few wells were seen."""
 
 
 class Position(NamedTuple):
@@ -59,9 +57,9 @@ class Position(NamedTuple):
 
 
 def position(well: str) -> Position | None:
-    """Returns where a well such as `G6`, `g06` or `AF48` lies; None for what names none of a 1,536-well plate.
+    """Returns where a well such as `G6`, `g06` or `AF48` lies; None for a name that is no well of a 1,536-well plate.
 
-    Four digits are HWMRI's number of a well of 1,536, from `0001`, which is counted here along the rows.
+    Four digits are HWMRI's number of a well of 1,536, from `0001`, counted here along the rows.
     """
     rows, columns = FORMATS[-1]
     if re.fullmatch(r"[0-9]{4}", well):
@@ -74,20 +72,20 @@ def position(well: str) -> Position | None:
 
 
 def row_names(plate: Format) -> list[str]:
-    """Returns `A`, `B` … `Z`, `AA` …, one for each row."""
+    """Returns `A`, `B` … `Z`, `AA` …, one per row."""
     return _row_names(plate.rows)
 
 
-def well_name(where: Position) -> str:
+def well_name(well: Position) -> str:
     """Returns a position as `G6`."""
-    return f"{_row_names(where.row + 1)[-1]}{where.column + 1}"
+    return f"{_row_names(well.row + 1)[-1]}{well.column + 1}"
 
 
 def plate_format(seen: Collection[Position]) -> Format:
-    """Returns the plate that wells come from: the smallest that has them all, and of which half was seen.
+    """Returns the plate that wells come from: the smallest that has them all and of which at least half was seen.
 
-    Where less was, it is the smallest of 96 wells or more that has them all: four rows of a 96-well plate would
-    otherwise pass for a whole smaller one.
+    If less was seen, it is the smallest of 96 wells or more that has them all: four rows of a 96-well plate would
+    otherwise pass for a complete smaller plate.
     """
     wells = set(seen)
     rows = max((well.row for well in wells), default=0) + 1
@@ -105,23 +103,23 @@ def _row_names(count: int) -> list[str]:
 
 
 PAUSE = datetime.timedelta(hours=3)
-"""An imager is through with a plate of 1,536 wells sooner than this, and comes back to it later."""
+"""An imager needs less than this for a plate of 1,536 wells, and returns to it later than this."""
 
 
 class TimePoint(NamedTuple):
-    """One go through a plate: what to call it, and how long after the first dated one (`day 3`), or empty."""
+    """One inspection of a plate: its label, and how long after the first dated one (`day 3`), or empty."""
 
     label: str
     since: str
 
 
 def time_points(images: Sequence[tuple[Hashable, Acquisition]]) -> tuple[list[TimePoint], list[int]]:
-    """Puts the images of one plate, each (drop, when taken), into time points, in the order of time.
+    """Groups the images of one plate, each (drop, when taken), into time points, in the order of time.
 
     Returns the time points and, for each image, the index of its own. Images without date or inspection number come
-    first, then those with a number alone, a time point a number; then the dated ones. Of these a new time point begins
-    with a pause of `PAUSE` or more, and where a drop comes again with a later time. So each time point has a drop
-    once, or more than once with equal times (other light, another focus).
+    first, then those with only a number, one time point per number, then the dated ones. Among these a new time point
+    begins after a pause of `PAUSE` or more, and when a drop is repeated at a later time. So each time point has a drop
+    once, or several times with equal times (other light, another focus).
     """
     undated = sorted({_number(when) for _, when in images if not when.date})
     points = [TimePoint("no date" if number < 0 else f"inspection {number}", "") for number in undated]
@@ -142,13 +140,13 @@ def time_points(images: Sequence[tuple[Hashable, Acquisition]]) -> tuple[list[Ti
         before = _moment(date)
         point_of[date] = len(undated) + len(starts) - 1
     index = [point_of[when.date] if when.date else undated.index(_number(when)) for _, when in images]
-    return points + _labelled(starts), index
+    return points + _label(starts), index
 
 
 def new_hits(hits: Sequence[tuple[Hashable, int, bool]], last: int) -> list[bool]:
-    """Returns, for each (drop, time point, crystals seen), whether the drop shows them at `last` for the first time.
+    """Returns, for each (drop, time point, crystals seen), whether the drop shows crystals at `last` first.
 
-    A drop that has no earlier image counts only where `last` is not the first time point.
+    A drop without an earlier image counts only if `last` is not the first time point.
     """
     before = {drop for drop, when, hit in hits if hit and when < last}
     return [last > 0 and hit and when == last and drop not in before for drop, when, hit in hits]
@@ -163,11 +161,11 @@ def _moment(date: str) -> datetime.datetime:
 
 
 def _same_day_alone(starts: Sequence[str], date: str) -> bool:
-    """Whether `date` is a mere day and the last time point began on it: then nothing says that there was a pause."""
+    """Returns whether `date` has no time and the last time point began on that day: then no pause is known."""
     return bool(starts) and "T" not in date and starts[-1][:10] == date
 
 
-def _labelled(starts: Sequence[str]) -> list[TimePoint]:
+def _label(starts: Sequence[str]) -> list[TimePoint]:
     """Names each time point by its day, with the time of day where a day has several."""
     moments = [_moment(start) for start in starts]
     days = [moment.date() for moment in moments]

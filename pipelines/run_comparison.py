@@ -63,10 +63,10 @@ def find_judged(run: str, tracking: str, name: str) -> Judged:
     if (Path(run) / "summary.json").is_file():
         return _of_folder(run)
     if _RUN_ID.fullmatch(run):
-        return _of_mlflow(run[:8], mlflow_registry.store(tracking), run)
+        return _of_mlflow(run[:8], mlflow_registry.tracking_uri(tracking), run)
     if Path(run).is_dir():
         raise InputError(f"{run} holds no summary.json; give the --output of a marco run that has ended")
-    store = mlflow_registry.store(tracking)
+    store = mlflow_registry.tracking_uri(tracking)
     client = mlflow_runs.connect(store)
     with mlflow_runs.reaching(store):
         version = (

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from marco_scoring import serving
 from pipelines import commands
 
 HEAVY = {"apache_beam", "cv2", "keras", "kfp", "matplotlib", "mlflow", "pandas", "sklearn", "tensorflow", "tfx"}
@@ -19,6 +20,11 @@ LIGHT = [
     "marco_data.progress",
     "marco_model.errors",
     "marco_model.labels",
+    "marco_scoring.explanation",
+    "marco_scoring.plate_report",
+    "marco_scoring.plates",
+    "marco_scoring.prediction",
+    *(f"marco_scoring.serving.{module.name}" for module in pkgutil.iter_modules(serving.__path__)),
     "pipelines.cli",
     *(f"pipelines.commands.{module.name}" for module in pkgutil.iter_modules(commands.__path__)),
 ]

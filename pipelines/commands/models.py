@@ -31,7 +31,7 @@ def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
         table.add_column(column, no_wrap=True)
-    listed = mlflow_registry.list_versions(mlflow_registry.store(tracking), name)
+    listed = mlflow_registry.list_versions(mlflow_registry.tracking_uri(tracking), name)
     for one in listed:
         shares = ("" if share is None else f"{share:.2%}" for share in (one.accuracy, one.recall))
         created = one.created.astimezone().strftime("%Y-%m-%d")
@@ -55,9 +55,9 @@ def promote(
     """
     from components import mlflow_registry
 
-    done = mlflow_registry.promote(mlflow_registry.store(tracking), name, version, destination)
+    done = mlflow_registry.promote(mlflow_registry.tracking_uri(tracking), name, version, destination)
     before = f", before it version {done.before}" if done.before not in ("", done.version) else ""
-    typer.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.there)}.")
+    typer.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.unchanged)}.")
 
 
 def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destination: Destination = None) -> None:
@@ -69,14 +69,14 @@ def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destinatio
     """
     from components import mlflow_registry
 
-    done = mlflow_registry.rollback(mlflow_registry.store(tracking), name, destination)
+    done = mlflow_registry.rollback(mlflow_registry.tracking_uri(tracking), name, destination)
     typer.echo(
-        f"Back from version {done.before} to version {done.version} of {name}; {_place(done.place, done.there)}."
+        f"Back from version {done.before} to version {done.version} of {name}; {_place(done.place, done.unchanged)}."
     )
 
 
-def _place(place: str, there: bool) -> str:
-    return f"it was the newest already: {place}" if there else f"published: {place}"
+def _place(place: str, unchanged: bool) -> str:
+    return f"it was the newest already: {place}" if unchanged else f"published: {place}"
 
 
 def compare(

@@ -48,7 +48,7 @@ def newest_served(gcs, destination):
     """
     found = gcs.objects(f"{destination}/")
     newest = max(int(place) for place, slash, _ in (name.partition("/") for name in found) if slash and place.isdigit())
-    return {name.partition("/")[2]: one for name, one in found.items() if name.partition("/")[0] == str(newest)}
+    return {name.partition("/")[2]: content for name, content in found.items() if name.partition("/")[0] == str(newest)}
 
 
 def complete(gcs):
@@ -154,7 +154,7 @@ def test_wherever_a_push_breaks_off_a_server_finds_a_whole_version_and_the_next_
         assert published_models.publish(model, destination, {}).number == 2
         found = models.objects(f"{destination}/")
         assert found.pop(f"2/{PUSH_RECORD}")
-        assert found == {"1/saved_model.pb": b"older"} | {f"2/{name}": one for name, one in whole.items()}
+        assert found == {"1/saved_model.pb": b"older"} | {f"2/{name}": content for name, content in whole.items()}
         if not cut.hits and not dead.hits:
             break
         broken += 1
@@ -241,20 +241,20 @@ def test_a_push_that_was_taken_for_dead_begins_again(models, model, monkeypatch)
 
 
 def test_concurrent_pushes_get_a_version_each(models, tmp_path):
-    given = [make_model(tmp_path / f"model{index}", bytes([index]) * 20_000) for index in range(5)]
+    folders = [make_model(tmp_path / f"model{index}", bytes([index]) * 20_000) for index in range(5)]
     with ThreadPoolExecutor(5) as pool:
-        published = list(pool.map(lambda one: published_models.publish(one, DESTINATION, {}), given))
-    assert sorted(one.number for one in published) == list(range(1, 6))
-    for one, found in zip(given, published, strict=True):
-        assert version(models, found.number) == content(one)
+        published = list(pool.map(lambda folder: published_models.publish(folder, DESTINATION, {}), folders))
+    assert sorted(push.number for push in published) == list(range(1, 6))
+    for folder, push in zip(folders, published, strict=True):
+        assert version(models, push.number) == content(folder)
     assert len(complete(models)) == 5
 
 
 def test_concurrent_pushes_of_one_model_end_with_it(models, model):
     with ThreadPoolExecutor(4) as pool:
         published = list(pool.map(lambda _: published_models.publish(model, DESTINATION, {}), range(4)))
-    for one in published:
-        assert version(models, one.number) == content(model)
+    for push in published:
+        assert version(models, push.number) == content(model)
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {
         name.partition("/")[0] for name in complete(models)
     }
@@ -298,8 +298,8 @@ def test_a_bucket_that_is_not_there_is_named(models, model):
 
 def test_the_newest_version_is_downloaded_whole(models, model, tmp_path):
     other = make_model(tmp_path / "other", b"second")
-    for one in (model, other):
-        published_models.publish(one, DESTINATION, {})
+    for candidate in (model, other):
+        published_models.publish(candidate, DESTINATION, {})
     fault = models.inject("cut", r"GET .*variables\.data.*alt=media")
     found = bucket_models.download(DESTINATION, tmp_path / "here")
     assert found == tmp_path / "here" / "2"

@@ -67,32 +67,32 @@ def served(run):
 
 
 def aliases(run):
-    store = mlflow_registry.store(str(run))
-    return {alias: one.version for one in mlflow_registry.list_versions(store, "drops") for alias in one.aliases}
+    store = mlflow_registry.tracking_uri(str(run))
+    return {alias: item.version for item in mlflow_registry.list_versions(store, "drops") for alias in item.aliases}
 
 
 def test_versions_are_listed_newest_first_with_what_they_reached_and_where_they_serve(run):
-    found = mlflow_registry.list_versions(mlflow_registry.store(str(run)), "drops")
-    assert [one.version for one in found] == ["3", "2", "1"]
-    assert [one.aliases for one in found] == [("challenger",), ("champion",), ()]
-    assert [one.accuracy for one in found] == pytest.approx([0.83, 0.82, 0.81])
-    assert [one.recall for one in found] == pytest.approx([0.73, 0.72, 0.71])
-    assert [one.place for one in found] == ["", str(run / "models/2"), str(run / "models/1")]
-    assert {one.data for one in found} == {"feed" * 8}
-    assert all(len(one.commit) == 40 for one in found)
+    versions = mlflow_registry.list_versions(mlflow_registry.tracking_uri(str(run)), "drops")
+    assert [version.version for version in versions] == ["3", "2", "1"]
+    assert [version.aliases for version in versions] == [("challenger",), ("champion",), ()]
+    assert [version.accuracy for version in versions] == pytest.approx([0.83, 0.82, 0.81])
+    assert [version.recall for version in versions] == pytest.approx([0.73, 0.72, 0.71])
+    assert [version.place for version in versions] == ["", str(run / "models/2"), str(run / "models/1")]
+    assert {version.data for version in versions} == {"feed" * 8}
+    assert all(len(version.commit) == 40 for version in versions)
 
 
 def test_a_challenger_is_promoted_and_taken_back_and_back_again(run):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     done = mlflow_registry.promote(store, "drops", "3")
-    assert done == mlflow_registry.Promoted("3", "2", str(run / "models/3"), False)
+    assert done == mlflow_registry.Promotion("3", "2", str(run / "models/3"), False)
     assert aliases(run) == {"champion": "3"}
     again = mlflow_registry.promote(store, "drops", "3")
-    assert again == mlflow_registry.Promoted("3", "3", str(run / "models/3"), True)
+    assert again == mlflow_registry.Promotion("3", "3", str(run / "models/3"), True)
 
     back = mlflow_registry.rollback(store, "drops")
-    assert back == mlflow_registry.Promoted("2", "3", str(run / "models/4"), False)
-    assert mlflow_registry.rollback(store, "drops") == mlflow_registry.Promoted("1", "2", str(run / "models/5"), False)
+    assert back == mlflow_registry.Promotion("2", "3", str(run / "models/4"), False)
+    assert mlflow_registry.rollback(store, "drops") == mlflow_registry.Promotion("1", "2", str(run / "models/5"), False)
     assert served(run) == ["graph 1", "graph 2", "graph 3", "graph 2", "graph 1"]
     assert aliases(run) == {"champion": "1"}
     with pytest.raises(InputError, match="version 1 of drops has no champion before it"):
@@ -101,7 +101,7 @@ def test_a_challenger_is_promoted_and_taken_back_and_back_again(run):
 
 
 def test_going_back_leads_through_all_that_were_champion_however_often(run):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     for version in ("3", "2"):
         mlflow_registry.promote(store, "drops", version)
     assert [mlflow_registry.rollback(store, "drops").version for _ in range(3)] == ["3", "2", "1"]
@@ -115,7 +115,7 @@ def test_going_back_leads_through_all_that_were_champion_however_often(run):
 @pytest.mark.parametrize("lost", ["set_registered_model_alias", "set_registered_model_tag"])
 @pytest.mark.parametrize("back", [False, True])
 def test_a_crash_while_the_champion_changes_loses_none_before_it(run, monkeypatch, lost, back):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     client = mlflow_runs.connect(store)
     mlflow_registry.promote(store, "drops", "1")
     change = mlflow_registry.rollback if back else functools.partial(mlflow_registry.promote, version="2")
@@ -133,9 +133,9 @@ def test_a_crash_while_the_champion_changes_loses_none_before_it(run, monkeypatc
 
 
 def test_an_alias_that_was_set_in_mlflow_is_gone_back_from_and_can_be_published(run):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     mlflow_runs.connect(store).set_registered_model_alias("drops", "champion", "3")
-    assert mlflow_registry.promote(store, "drops", "3") == mlflow_registry.Promoted(
+    assert mlflow_registry.promote(store, "drops", "3") == mlflow_registry.Promotion(
         "3", "3", str(run / "models/3"), False
     )
     assert mlflow_registry.rollback(store, "drops").version == "2"
@@ -145,7 +145,7 @@ def test_an_alias_that_was_set_in_mlflow_is_gone_back_from_and_can_be_published(
 
 
 def test_a_version_keeps_its_first_place_and_what_it_was_judged_against(run):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     mlflow_registry.rollback(store, "drops")
     tags = mlflow_runs.connect(store).get_model_version("drops", "1").tags
     assert (tags["published_at"], tags["served_at"]) == (str(run / "models/1"), str(run / "models/3"))
@@ -153,7 +153,7 @@ def test_a_version_keeps_its_first_place_and_what_it_was_judged_against(run):
 
 
 def test_a_rollback_that_failed_half_way_is_repeated(run, monkeypatch):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
 
     def lost(*arguments, **options):
         raise InputError("MLflow is gone")
@@ -163,13 +163,13 @@ def test_a_rollback_that_failed_half_way_is_repeated(run, monkeypatch):
         with pytest.raises(InputError, match="gone"):
             mlflow_registry.rollback(store, "drops")
     assert aliases(run)["champion"] == "2"
-    assert mlflow_registry.rollback(store, "drops") == mlflow_registry.Promoted("1", "2", str(run / "models/3"), True)
+    assert mlflow_registry.rollback(store, "drops") == mlflow_registry.Promotion("1", "2", str(run / "models/3"), True)
     assert served(run) == ["graph 1", "graph 2", "graph 1"]
 
 
 def test_a_version_goes_to_a_bucket_and_back(run, gcs):
     gcs.bucket("served")
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     assert mlflow_registry.promote(store, "drops", "3", "gs://served/drops").place == "gs://served/drops/1"
     assert mlflow_registry.rollback(store, "drops").place == "gs://served/drops/2"
     assert gcs.objects("gs://served/drops/2/")["saved_model.pb"] == b"graph 2"
@@ -177,22 +177,24 @@ def test_a_version_goes_to_a_bucket_and_back(run, gcs):
 
 def test_a_version_is_found_from_another_working_directory(run, monkeypatch):
     monkeypatch.chdir(run)
-    assert mlflow_registry.promote(mlflow_registry.store("."), "drops", "3", "served").place == str(run / "served/1")
+    assert mlflow_registry.promote(mlflow_registry.tracking_uri("."), "drops", "3", "served").place == str(
+        run / "served/1"
+    )
 
 
-def test_what_cannot_be_done_is_told_in_a_line(run, tmp_path):
-    store = mlflow_registry.store(str(run))
+def test_a_request_that_cannot_be_met_is_refused_in_one_line(run, tmp_path):
+    store = mlflow_registry.tracking_uri(str(run))
     with pytest.raises(InputError, match="drops has no version 9; it has 1, 2, 3"):
         mlflow_registry.promote(store, "drops", "9")
     with pytest.raises(InputError, match=r"no registered model 'marco' in .*; it has drops"):
         mlflow_registry.list_versions(store, "marco")
     with pytest.raises(InputError, match="no MLflow store at sqlite"):
-        mlflow_registry.store(str(tmp_path / "nowhere"))
+        mlflow_registry.tracking_uri(str(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_damaged_files_are_not_published(run):
-    store = mlflow_registry.store(str(run))
+    store = mlflow_registry.tracking_uri(str(run))
     client = mlflow_runs.connect(store)
     client.set_model_version_tag("drops", "3", "model.fingerprint", json.dumps("other"))
     with pytest.raises(InputError, match="not those that were registered"):

@@ -45,9 +45,9 @@ def test_a_resumed_training_finds_its_run_from_another_process(store):
 
 
 def test_a_run_given_by_the_environment_is_used(store, monkeypatch):
-    given = mlflow_runs.open_run(store, "marco", "outer", "outer")
-    monkeypatch.setenv("MLFLOW_RUN_ID", given.run_id)
-    assert mlflow_runs.open_run(store, "marco", "inner", "inner") == given
+    outer = mlflow_runs.open_run(store, "marco", "outer", "outer")
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer.run_id)
+    assert mlflow_runs.open_run(store, "marco", "inner", "inner") == outer
     monkeypatch.setenv("MLFLOW_RUN_ID", "no-such-run")
     with pytest.raises(InputError, match="no-such-run"):
         mlflow_runs.open_run(store, "marco", "inner", "inner")

@@ -55,10 +55,10 @@ def test_versions_are_numbers_not_names(tmp_path, model):
 def test_concurrent_pushes_get_a_version_each(tmp_path):
     models = [make_model(tmp_path / f"model{index}", bytes([index]) * 200_000) for index in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        published = list(pool.map(lambda one: published_models.publish(one, str(tmp_path / "models"), {}), models))
+        published = list(pool.map(lambda model: published_models.publish(model, str(tmp_path / "models"), {}), models))
     assert sorted(version.number for version in published) == list(range(1, 9))
-    for one, version in zip(models, published, strict=True):
-        assert model_fingerprint(Path(version.path)) == model_fingerprint(one)
+    for model, version in zip(models, published, strict=True):
+        assert model_fingerprint(Path(version.path)) == model_fingerprint(model)
 
 
 def _copy_and_wait(model, destination):

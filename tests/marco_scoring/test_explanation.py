@@ -79,9 +79,9 @@ def test_a_class_can_be_chosen_and_the_raw_attribution_kept(classifier, plate, t
     (row,) = rows(tmp_path / "one" / "explained.csv")
     assert row["class"] == "Mess"
     assert not (tmp_path / "one" / "explained.errors.csv").exists()
-    one, two = (np.load(tmp_path / name / "clear_220.npy") for name in ("one", "two"))
-    assert one.dtype == np.float32 and one.shape == (151, 151) and (one >= 0).all() and one.any()
-    np.testing.assert_allclose(one, two, atol=1e-3 * one.max())
+    first, second = (np.load(tmp_path / name / "clear_220.npy") for name in ("one", "two"))
+    assert first.dtype == np.float32 and first.shape == (151, 151) and (first >= 0).all() and first.any()
+    np.testing.assert_allclose(first, second, atol=1e-3 * first.max())
 
 
 @pytest.mark.slow

@@ -64,8 +64,8 @@ def test_files_at_fault_are_listed_and_cost_only_themselves(files, tmp_path):
     damaged.write_bytes(paths[2].read_bytes()[:60])
     text = paths[2].with_name("text.jpg")
     text.write_text("hello")
-    given = [*paths[:2], damaged, text, *paths[2:]]
-    outcome = prediction.predict(MeanColours(), given, tmp_path / "scores.csv", 4)
+    files = [*paths[:2], damaged, text, *paths[2:]]
+    outcome = prediction.predict(MeanColours(), files, tmp_path / "scores.csv", 4)
     assert outcome.failed == 2
     assert [row[0] for row in rows(tmp_path / "scores.csv")[1:]] == [str(path) for path in paths]
     assert rows(tmp_path / "scores.errors.csv") == [

@@ -90,7 +90,7 @@ def page(made, browser, request):
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda one: requests.append(one.url))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(made[0].as_uri())
     yield page
     assert complaints == []
@@ -113,10 +113,10 @@ def test_the_map_shows_scores_and_steps_through_time(made, page):
     assert page.locator(".map .drop").count() == 96
     for number, date in enumerate(drawn_plate().DATES):
         page.locator(".times .segmented button").nth(number).click()
-        labels = [one.get_attribute("aria-label") for one in page.locator(".map .drop").all()]
+        labels = [drop.get_attribute("aria-label") for drop in page.locator(".map .drop").all()]
         scores = {label.split(":")[0]: float(re.search(r"crystals ([\d.]+)", label)[1]) for label in labels}
-        wanted = {well: float(row["crystals"]) for well, row in at(rows, date).items()}
-        assert scores == pytest.approx(wanted, abs=0.0051)
+        expected = {well: float(row["crystals"]) for well, row in at(rows, date).items()}
+        assert scores == pytest.approx(expected, abs=0.0051)
         classes = {label.split(":")[0]: re.search(r": (\w+),", label)[1] for label in labels}
         assert classes == {well: row["class"] for well, row in at(rows, date).items()}
     page.get_by_role("button", name="Images", exact=True).click()
