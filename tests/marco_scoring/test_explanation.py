@@ -17,12 +17,12 @@ QUICK = Options(samples=2, noise=0.1, batch_size=2)
 def classifier(tmp_path_factory):
     from marco_model.classifier import export
     from marco_model.inception_v3 import inception_v3
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     directory = tmp_path_factory.mktemp("model") / "m"
     network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1, num_classes=3)
     export(network, directory, classes=("Clear", "Needles", "Mess"), input_size=151, metadata={"name": "tried"})
-    return load(directory)
+    return open_classifier(directory)
 
 
 @pytest.fixture

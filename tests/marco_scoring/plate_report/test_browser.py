@@ -49,7 +49,7 @@ def made(tmp_path_factory):
     """The report's path and the rows of scores.csv; a tiny network scores, at temperature 0.5."""
     from marco_model.classifier import export
     from marco_model.labels import CLASSES
-    from marco_model.load import load
+    from marco_model.load import open_classifier
     from marco_scoring.plate_report import Options, predict_with_report
 
     folder = tmp_path_factory.mktemp("browser")
@@ -59,7 +59,7 @@ def made(tmp_path_factory):
     export(network, folder / "model", classes=CLASSES, input_size=151, temperature=0.5, metadata={"name": "tiny"})
     report = folder / "plate.html"
     outcome = predict_with_report(
-        load(folder / "model"),
+        open_classifier(folder / "model"),
         [*files, folder / "plate" / "empty.jpg"],
         folder / "scores.csv",
         report,

@@ -5,13 +5,13 @@ import pytest
 from scipy.special import softmax
 
 from marco_model.errors import InputError
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_scoring.serving.classify import Refused, Scored, classify, warm_up
 
 
 @pytest.fixture(scope="module")
 def classifier(small_model):
-    return load(small_model[0])
+    return open_classifier(small_model[0])
 
 
 def test_scores_and_probabilities_are_the_networks(classifier, encoded, small_model):
