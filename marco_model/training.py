@@ -198,8 +198,10 @@ class _Run:
             if self._running.anyone(bool(notice.signal)):
                 results.close()
                 self._save()
-                # Waits for the process that saves: a cluster may end it as soon as another process has ended.
-                self._running.anyone(True)
+                # The others wait for the process that saves, which a cluster may end as soon as one of them has ended.
+                # Whoever is first out of this may break it for the rest; by then the step is saved.
+                with contextlib.suppress(tf.errors.OpError):
+                    self._running.anyone(True)
                 raise Interrupted(
                     f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
                     "command continues from there",
