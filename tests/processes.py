@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 # What `marco predict` and the like import, and what `marco run` imports.
 TENSORFLOW = ("tensorflow", "keras")
-PIPELINE = (*TENSORFLOW, "tfx.v1", "tensorflow_model_analysis", "mlflow", "matplotlib.pyplot", "sklearn.metrics")
+PIPELINE = (*TENSORFLOW, "tfx.v1", "mlflow", "matplotlib.pyplot", "sklearn.metrics")
 _MESSAGE_BYTES = 1 << 17
 
 
