@@ -13,13 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from marco_data import contract, image_files, name_tables
+from marco_data import contract, image_files, name_tables, tfrecord
 from marco_data.label_table import LabelledImage, LabelTable
 from marco_data.progress import progress
 from marco_data.shards import EVAL, TRAIN, hashed_draw
-from marco_data.tfrecord import frame
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 ERRORS_FILE = "import.errors.csv"
 _SHARD_STEMS = {TRAIN: "train", EVAL: "test"}
@@ -45,11 +43,11 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
     Raises `InputError` if no image can be read, `output` is not empty or `eval_share` is not between 0 and 1.
     """
     if not 0 < eval_share < 1:
-        raise InputError(f"eval_share is {eval_share}; expected a share between 0 and 1")
+        raise errors.InputError(f"eval_share is {eval_share}; expected a share between 0 and 1")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{str(output)!r} is not empty; give a new folder")
+        raise errors.InputError(f"{str(output)!r} is not empty; give a new folder")
     splits, plates_kept = _draw_splits(table.images, eval_share)
-    errors: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
     with store.whole_directory(output) as folder:
         with contextlib.ExitStack() as stack:
             writers = {split: _ShardWriter(folder, stem, shard_images) for split, stem in _SHARD_STEMS.items()}
@@ -58,18 +56,18 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
             advance = stack.enter_context(progress("importing", len(table.images)))
             for image, record in _read(table.images, table.classes):
                 if isinstance(record, str):
-                    errors.append((str(image.path), record))
+                    skipped.append((str(image.path), record))
                 else:
                     writers[splits[image.image_id]].write(record)
                 advance(1)
         written = {split: writer.finish() for split, writer in writers.items()}
         if not any(written.values()):
-            path, reason = errors[0]
-            raise InputError(f"none of {len(errors)} images could be read; the first, {path!r}: {reason}")
+            path, reason = skipped[0]
+            raise errors.InputError(f"none of {len(skipped)} images could be read; the first, {path!r}: {reason}")
         name_tables.write_tables(folder, table.sources, table.classes, table.raw_labels)
-        if errors:
-            name_tables.write_csv(folder / ERRORS_FILE, ("path", "reason"), errors)
-    return Imported(written, errors, plates_kept)
+        if skipped:
+            name_tables.write_csv(folder / ERRORS_FILE, ("path", "reason"), skipped)
+    return Imported(written, skipped, plates_kept)
 
 
 def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[dict[int, str], bool]:
@@ -106,7 +104,7 @@ def _record(image: LabelledImage, class_name: str) -> bytes | str:
     try:
         encoded = image_files.encoded_image(image.path)
         height, width, _ = contract.decoded_shape(encoded)
-    except InputError as error:
+    except errors.InputError as error:
         return str(error)
     example = contract.build_example(
         encoded=encoded,
@@ -140,7 +138,7 @@ class _ShardWriter:
             self.close()
             self._shards.append(self._folder / f"{self._stem}.{len(self._shards)}")
             self._file = self._shards[-1].open("wb")
-        self._file.write(frame(record))
+        self._file.write(tfrecord.frame(record))
         self._images += 1
 
     def close(self) -> None:

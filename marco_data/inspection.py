@@ -11,12 +11,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from marco_data import contract, name_tables, shards
+from marco_data import contract, name_tables, shards, tfrecord
 from marco_data.progress import progress
-from marco_data.tfrecord import Record, read_records
-from marco_model import store
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model import errors, labels, store
 
 QUARANTINE_FILE = "quarantine.csv"
 CELL = 240
@@ -104,13 +101,13 @@ def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
 def _features(path: str) -> Iterator[dict[str, Any] | None]:
     """Yields the first value of each feature of each record; None for a record or rest that cannot be read."""
     with store.open_raw(path) as file:
-        for record in read_records(file):
-            if not isinstance(record, Record) or not record.intact:
+        for record in tfrecord.read_records(file):
+            if not isinstance(record, tfrecord.Record) or not record.intact:
                 yield None
                 continue
             try:
                 feature = contract.parse_example(record.data).features.feature
-            except InputError:
+            except errors.InputError:
                 yield None
                 continue
             values = {name: next(iter(contract.feature_values(feature[name])[1]), None) for name in feature}
@@ -174,7 +171,7 @@ def contact_sheet(samples: Mapping[str, Sequence[Sample]]) -> Image.Image:
 
     An image that does not decode becomes an empty cell with a note.
     """
-    names = sorted(samples, key=lambda name: (CLASSES.index(name) if name in CLASSES else len(CLASSES), name))
+    names = [*(name for name in labels.CLASSES if name in samples), *sorted(samples.keys() - set(labels.CLASSES))]
     columns = max((len(samples[name]) for name in names), default=1)
     height, width = CELL + _CAPTION + _GAP, CELL + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, max(len(names), 1) * height + _GAP), _PAPER)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from marco_data import image_files
 from marco_data.name_tables import INSTITUTIONS, SOURCES_FILE, TABLE_I, UNKNOWN, parse_table
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model import errors, labels
 
 TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
 SIMPLE_HEADER = ("filename", "label")
 
-_CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(CLASSES)}
+_CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.CLASSES)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +50,7 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -
     `raw_labels`, and if there are no images.
     """
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
+        raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
     sources, source = _with_institution(institution)
     children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     classes, number_of = _label_numbers((child.name for child in children), raw_labels)
@@ -63,8 +62,8 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -
             for path in image_files.find_images([child])
         ]
     if not images:
-        named = "" if raw_labels else f" named {', '.join(CLASSES)}"
-        raise InputError(f"{str(folder)!r} holds no folder{named} with images in it")
+        named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
+        raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
     return LabelTable(tuple(images), classes, classes, sources)
 
 
@@ -97,23 +96,25 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
+        raise errors.InputError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
     first = text.split("\n", 1)[0]
     reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
     header = [cell.strip().lower() for cell in next(reader, [])]
     if not any(set(names) <= set(header) for names in (TERF_HEADER, SIMPLE_HEADER)):
         expected = " or ".join(",".join(names) for names in (SIMPLE_HEADER, TERF_HEADER))
-        raise InputError(f"{path.name} has the header {first.strip()!r}; expected {expected}")
+        raise errors.InputError(f"{path.name} has the header {first.strip()!r}; expected {expected}")
     empty = True
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
-            raise InputError(f"{path.name}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
+            raise errors.InputError(
+                f"{path.name}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}"
+            )
         empty = False
         yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
     if empty:
-        raise InputError(f"{path.name} lists no images")
+        raise errors.InputError(f"{path.name} lists no images")
 
 
 def _from_terf(
@@ -136,30 +137,30 @@ def _from_terf(
         raw = raw_number_of(row["label_raw"], where)
         label = raw if only_raw else _terf_class(row, where)
         if not row["image_id"].isdigit():
-            raise InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
+            raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
         file = root / row["image_path"]
         images.append(LabelledImage(file, int(row["image_id"]), label, raw, by_text[row["source"]]))
-    return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(CLASSES)), raw_labels, sources)
+    return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
 
 
 def _terf_class(row: Mapping[str, str], where: str) -> int:
     label = _class_number(row["label_text"] or row["label_id"], where)
     if row["label_id"] and _class_number(row["label_id"], where) != label:
-        raise InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
+        raise errors.InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
     return label
 
 
 def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, str], Callable[[str, str], int]]:
     """Returns the names by number, and a function from a label and its place (for messages) to its number."""
     if not raw_labels:
-        return dict(enumerate(CLASSES)), _class_number
+        return dict(enumerate(labels.CLASSES)), _class_number
     numbers = _numbered(set(texts), {})
     # A name of digits only would be read as a number in labels-raw.csv.
     names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
 
     def number(text: str, where: str) -> int:
         if not text:
-            raise InputError(f"{where}: the label is empty; give each image one")
+            raise errors.InputError(f"{where}: the label is empty; give each image one")
         return numbers[text]
 
     return dict(sorted(names.items())), number
@@ -184,14 +185,14 @@ def _with_institution(institution: str) -> tuple[dict[int, str], int]:
 
 
 def _class_number(text: str, where: str) -> int:
-    if text.isdigit() and int(text) < len(CLASSES):
+    if text.isdigit() and int(text) < len(labels.CLASSES):
         return int(text)
     try:
         return _CLASS_BY_NAME[text.casefold()]
     except KeyError:
-        raise InputError(
-            f"{where}: class {text!r} is unknown; expected one of {', '.join(CLASSES)}, or labels of your own with "
-            "--raw-labels"
+        raise errors.InputError(
+            f"{where}: class {text!r} is unknown; expected one of {', '.join(labels.CLASSES)}, or labels of your own "
+            "with --raw-labels"
         ) from None
 
 
@@ -206,7 +207,7 @@ def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
     for line, image in zip(lines, table.images, strict=True):
         for key in (image.path, image.image_id):
             if key in seen:
-                raise InputError(
+                raise errors.InputError(
                     f"{path.name}, line {line}: {image.path.name!r} or its id is on line {seen[key]} already"
                 )
             seen[key] = line

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 HEADER = ("id", "name")
 SOURCES_FILE, CLASSES_FILE, RAW_LABELS_FILE = "sources.csv", "labels-norm.csv", "labels-raw.csv"
@@ -73,9 +72,9 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
         numbers = [cell for cell in row if cell.isdigit()]
         names = [cell for cell in row if not cell.isdigit()]
         if len(numbers) != 1 or not names:
-            raise InputError(f"{origin}: expected a number and a name in each line, found {','.join(row)!r}")
+            raise errors.InputError(f"{origin}: expected a number and a name in each line, found {','.join(row)!r}")
         if int(numbers[0]) in table:
-            raise InputError(f"{origin}: number {numbers[0]} is listed twice; give each name its own number")
+            raise errors.InputError(f"{origin}: number {numbers[0]} is listed twice; give each name its own number")
         table[int(numbers[0])] = names[0]
     return table
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from marco_data import name_tables
-from marco_model import labels, store
-from marco_model.errors import InputError
+from marco_model import errors, labels, store
 
 HEADER = ("image_id", "label", "rater", "date")
 _FIX = f"give the overlay that `marco relabel merge` wrote, a CSV with the header {','.join(HEADER)}"
@@ -34,17 +33,19 @@ def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
     mark. Raises `InputError`, which ends in `fix`, if the file does not exist or lacks a column.
     """
     if not store.exists(path):
-        raise InputError(f"there is no file {path!r}; {fix}")
+        raise errors.InputError(f"there is no file {path!r}; {fix}")
     try:
         text = store.read_bytes(path).decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as text in UTF-8 ({error}); {fix}") from error
+        raise errors.InputError(f"{path} cannot be read as text in UTF-8 ({error}); {fix}") from error
     head = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     header = [name.strip().casefold() for name in next(reader, [])]
     missing = [name for name in columns if name not in header]
     if missing:
-        raise InputError(f"{path} has no column {', '.join(missing)}; its first line is {head.strip()[:80]!r}; {fix}")
+        raise errors.InputError(
+            f"{path} has no column {', '.join(missing)}; its first line is {head.strip()[:80]!r}; {fix}"
+        )
     name = path.rsplit("/", 1)[-1]
     lines = []
     for row in reader:
@@ -60,7 +61,7 @@ def image_id(line: Line) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InputError(
+        raise errors.InputError(
             f"{line.where}: image_id is {text!r}; give the whole number of the record's image/id"
         ) from None
 
@@ -71,7 +72,7 @@ def date(line: Line) -> str:
     try:
         return datetime.datetime.strptime(text, "%Y-%m-%d").date().isoformat()
     except ValueError:
-        raise InputError(f"{line.where}: date is {text!r}; write it as 2026-11-26") from None
+        raise errors.InputError(f"{line.where}: date is {text!r}; write it as 2026-11-26") from None
 
 
 class Answer(NamedTuple):
@@ -98,7 +99,9 @@ def read_answers(path: str) -> list[tuple[int, Answer]]:
         number = image_id(line)
         for name in ("label", "rater"):
             if not line.cells[name]:
-                raise InputError(f"{line.where}: {name} is empty for image {number}; fill it in or remove the line")
+                raise errors.InputError(
+                    f"{line.where}: {name} is empty for image {number}; fill it in or remove the line"
+                )
         answers.append((number, Answer(line.cells["label"], line.cells["rater"], date(line), line.where)))
     return answers
 
@@ -109,7 +112,7 @@ def newest_answers(answers: Iterable[tuple[int, Answer]]) -> dict[int, Answer]:
     for number, answer in answers:
         earlier = newest.get(number)
         if earlier and earlier.date == answer.date and labels.key(earlier.label) != labels.key(answer.label):
-            raise InputError(
+            raise errors.InputError(
                 f"{answer.where}: image {number} is {answer.label}, and {earlier.label} on the same date in "
                 f"{earlier.where}; remove one of the lines"
             )
@@ -128,7 +131,7 @@ def check_labels(overlay: Mapping[int, Answer], scheme: labels.LabelScheme) -> N
     for answer in overlay.values():
         if labels.key(answer.label) not in known:
             names = {labels.key(name): name for name in classes}.values()
-            raise InputError(
+            raise errors.InputError(
                 f"{answer.where}: label {answer.label!r} is not one of {', '.join(names)}, the classes of the "
                 f"label scheme {scheme.name!r}; fix the label, or train with the scheme that it belongs to"
             )
@@ -143,5 +146,5 @@ def write_overlay(path: Path, answers: Iterable[tuple[int, Answer]]) -> None:
 def overlay_fingerprint(path: str) -> str:
     """Returns a hash of the overlay's content; raises `InputError` if there is no such file."""
     if not store.exists(path):
-        raise InputError(f"there is no overlay {path!r}; {_FIX}")
+        raise errors.InputError(f"there is no overlay {path!r}; {_FIX}")
     return hashlib.blake2b(store.read_bytes(path), digest_size=16).hexdigest()

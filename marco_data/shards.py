@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from marco_data import image_files, name_tables, overlay
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 TRAIN, EVAL = SPLITS = ("train", "eval")
 
@@ -43,7 +42,7 @@ def find_shards(paths: Iterable[str]) -> list[File]:
     for path in paths:
         files = [file for file in list_files(path) if _SHARD.fullmatch(PurePosixPath(file.name).name)]
         if not files:
-            raise InputError(
+            raise errors.InputError(
                 f"no TFRecord shards at {path!r}; expected files named like train-00001-of-00010, in it or below it: "
                 "make them from images with marco data import"
             )
@@ -57,7 +56,7 @@ def list_files(path: str) -> list[File]:
     """Returns every file that a file, folder or glob stands for; raises `InputError` if there is none."""
     files = _remote_files(path) if store.is_remote(path) else _local_files(path)
     if not files:
-        raise InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
+        raise errors.InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
     return files
 
 
@@ -72,7 +71,9 @@ def split_of(name: str, default: str = "") -> str:
                 return split
     if default:
         return default
-    raise InputError(f"the name of shard {name!r} has no split; name it train*, test*, eval* or val*, or split by hash")
+    raise errors.InputError(
+        f"the name of shard {name!r} has no split; name it train*, test*, eval* or val*, or split by hash"
+    )
 
 
 def hashed_split(filename: str, image_id: int, eval_share: float) -> str:
@@ -165,5 +166,5 @@ def _matches(root: str, magic: bool) -> list[tuple[str, int, float]]:
         if not entries and not magic:
             entries = [entry for result in systems.match([f"{root}/**"]) for entry in result.metadata_list]
     except BeamIOError as error:
-        raise InputError(f"{root!r} cannot be listed: {str(error).splitlines()[0]}") from error
+        raise errors.InputError(f"{root!r} cannot be listed: {str(error).splitlines()[0]}") from error
     return [(entry.path, entry.size_in_bytes, float(entry.last_updated_in_seconds or 0)) for entry in entries]

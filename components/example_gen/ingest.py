@@ -20,8 +20,7 @@ from components.example_gen.checks import Tables
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import name_tables, overlay, shards
 from marco_data.progress import progress
-from marco_model import store
-from marco_model.errors import InputError, expected_errors
+from marco_model import errors, store
 
 EXAMPLES, QUARANTINE = "examples", "quarantine"
 _STAGING = "staging"
@@ -64,7 +63,7 @@ def ingest(
     files.delete_tree(folder)
     shard_names = tuple(file.name for file in shard_files)
     pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
-    with expected_errors(), pipeline:
+    with errors.expected_errors(), pipeline:
         (
             pipeline
             | "Units" >> beam.Create(units)
@@ -88,7 +87,7 @@ def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], optio
     if options.label_scheme.source == "raw":
         raw_labels = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places)
     if raw_labels is None and options.label_scheme.goes_by_names:
-        raise InputError(
+        raise errors.InputError(
             f"the label scheme {options.label_scheme.name!r} goes by the names of raw labels, and there is no "
             f"{name_tables.RAW_LABELS_FILE} at {paths[0]!r} or beside the shards; put it there, or map the labels by "
             "their numbers"
@@ -139,7 +138,7 @@ def ingest_to_folder(
     shard_files = shards.find_shards(paths)
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if output.exists() and (not output.is_dir() or names - {EXAMPLES, QUARANTINE}):
-        raise InputError(f"{str(output)!r} is not empty; give a new folder, or remove what it holds")
+        raise errors.InputError(f"{str(output)!r} is not empty; give a new folder, or remove what it holds")
     for name in names:
         shutil.rmtree(output / name)
     examples, quarantine = output / EXAMPLES, output / QUARANTINE

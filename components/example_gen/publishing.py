@@ -16,12 +16,10 @@ from typing import Any
 from components.example_gen import files, staging
 from components.example_gen.checks import restore_label
 from components.example_gen.staging import AppliedAnswer, Duplicate, Entry, Place, UnitReport
-from marco_data.contract import UNMAPPED_LABEL
+from marco_data import contract, tfrecord
 from marco_data.overlay import Answer
 from marco_data.shards import SPLITS
-from marco_data.tfrecord import Record, read_records
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 ENTRIES_FILE, COUNTS_FILE, SUMMARY_FILE = "quarantine.csv", "counts.csv", "summary.json"
 OVERLAY_FILE = "overlay.csv"
@@ -150,7 +148,7 @@ def _entry(duplicate: Duplicate, shard_names: Sequence[str]) -> Entry:
 def _rejected_records(folder: str, report: UnitReport) -> Iterator[tuple[tuple[int, int], bytes]]:
     with store.open_raw(staging.rejected_path(folder, report.unit)) as stream:
         entries = (entry for entry in report.entries if entry.has_record)
-        for entry, record in zip(entries, read_records(stream), strict=True):
+        for entry, record in zip(entries, tfrecord.read_records(stream), strict=True):
             yield (entry.number, entry.index), _intact(record).data
 
 
@@ -162,7 +160,7 @@ def _copy_without(
     Those that were relabelled have their original features, perhaps in another order.
     """
     with store.open_raw(path) as stream:
-        for record in map(_intact, read_records(stream)):
+        for record in map(_intact, tfrecord.read_records(stream)):
             place = removed.get(record.index)
             if place is None:
                 writer.write_record(record.data)
@@ -171,8 +169,8 @@ def _copy_without(
                 yield (place.shard, place.record), restore_label(data) if place.relabelled else data
 
 
-def _intact(record: object) -> Record:
-    if not isinstance(record, Record) or not record.intact:
+def _intact(record: object) -> tfrecord.Record:
+    if not isinstance(record, tfrecord.Record) or not record.intact:
         raise OSError("a staged file is damaged: the storage lost bytes that were just written")
     return record
 
@@ -217,7 +215,7 @@ def publish(
     problem = _excess(counts, max_quarantined)
     if problem:
         files.delete_tree(folder)
-        raise InputError(
+        raise errors.InputError(
             f"{problem}{summary.unmapped()}; see {files.join(quarantine, ENTRIES_FILE)}, fix the data or raise "
             "max_quarantined"
         )
@@ -261,7 +259,7 @@ class _Summary:
             self._splits[split] += sum(report.pieces[split])
         self._reasons.update(entry.reason for entry in report.entries)
         self._left_out.update(report.left_out)
-        self._unmapped.update(entry.detail for entry in report.entries if entry.reason == UNMAPPED_LABEL)
+        self._unmapped.update(entry.detail for entry in report.entries if entry.reason == contract.UNMAPPED_LABEL)
         self._empty_shards += report.empty_shards
 
     def as_dict(self) -> dict[str, Any]:

@@ -19,8 +19,7 @@ import numpy as np
 
 from marco_data import name_tables, shards
 from marco_data.relabelling.scoring import ScoredRecords, encoded_images
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 RATERS, IMAGES, KEY, ABOUT, SKIPPED = "raters", "images", "key.csv", "export.json", "skipped.csv"
 SHEET_HEADER = ("image_id", "file", "label", "rater", "date", "note")
@@ -32,22 +31,24 @@ _RATER_NAME = re.compile(r"[\w][\w .@-]*")
 def check_share(share: float) -> None:
     """Raises `InputError` for a share that is not above 0 and at most 1."""
     if not 0 < share <= 1:
-        raise InputError(f"--share is {share}; give a share above 0 and up to 1, such as 0.05")
+        raise errors.InputError(f"--share is {share}; give a share above 0 and up to 1, such as 0.05")
 
 
 def check_raters(raters: Sequence[str]) -> None:
     """Raises `InputError` for names that cannot be part of a file name, and for equal ones."""
     for name in raters:
         if not _RATER_NAME.fullmatch(name):
-            raise InputError(f"rater {name!r} cannot name a file; use letters, digits, spaces, '.', '@', '_' and '-'")
+            raise errors.InputError(
+                f"rater {name!r} cannot name a file; use letters, digits, spaces, '.', '@', '_' and '-'"
+            )
     if not raters or len({name.casefold() for name in raters}) < len(raters):
-        raise InputError(f"raters are {', '.join(raters) or 'none'}; give each a name of its own")
+        raise errors.InputError(f"raters are {', '.join(raters) or 'none'}; give each a name of its own")
 
 
 def check_output(output: Path) -> None:
     """Raises `InputError` for a folder that is not empty, and for a file."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{str(output)!r} is not empty; give a new folder")
+        raise errors.InputError(f"{str(output)!r} is not empty; give a new folder")
 
 
 def label_probabilities(scored: ScoredRecords) -> np.ndarray:
@@ -172,7 +173,7 @@ def _write_images(
         (folder / file).write_bytes(encoded)
         items[number] = Item(row, int(scored.image_ids[row]), file)
     if len(items) < len(shown):
-        raise InputError(f"{len(shown) - len(items)} records are gone since they were scored; export again")
+        raise errors.InputError(f"{len(shown) - len(items)} records are gone since they were scored; export again")
     return [items[number] for number in sorted(items)]
 
 

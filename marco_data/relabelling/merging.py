@@ -19,8 +19,7 @@ import numpy as np
 
 from marco_data import name_tables, overlay
 from marco_data.overlay import Answer
-from marco_model import labels, store
-from marco_model.errors import InputError
+from marco_model import errors, labels, store
 
 EXPORT_FILE = "export.json"
 UNDECIDED_HEADER = ("image_id", "rater", "label", "date", "where")
@@ -71,7 +70,7 @@ def _refuse_outdated_answers(before: Mapping[int, Answer], decided: Mapping[int,
     for image, answer in decided.items():
         old = before.get(image)
         if old and old.date >= answer.date and labels.key(old.label) != labels.key(answer.label):
-            raise InputError(
+            raise errors.InputError(
                 f"{old.where}: image {image} is {old.label} on {old.date}, and {answer.label} on {answer.date} in "
                 f"{answer.where}, which is no later; remove that line of the earlier overlay, or this answer"
             )
@@ -132,12 +131,12 @@ def read_sheets(
         for line in overlay.read_lines(path, ("image_id", "label"), "give a sheet that `marco relabel export` wrote"):
             try:
                 reader.add(path, line)
-            except InputError as error:
+            except errors.InputError as error:
                 problems.append(str(error))
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
         shown = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
-        raise InputError(f"{len(problems)} answers cannot be used, nothing was written: {shown}")
+        raise errors.InputError(f"{len(problems)} answers cannot be used, nothing was written: {shown}")
     return Answers(reader.by_rater, reader.unanswered, reader.repeated)
 
 
@@ -154,7 +153,7 @@ class _Reader:
         cells = {"rater": "", "date": "", **line.cells}
         image = overlay.image_id(line)
         if image not in self._images:
-            raise InputError(f"{line.where}: image {image} was not exported; give the key.csv of this sheet")
+            raise errors.InputError(f"{line.where}: image {image} was not exported; give the key.csv of this sheet")
         name = cells["rater"] or Path(path).stem.removeprefix("sheet-")
         rater = self._raters.setdefault(name.casefold(), name)
         answers = self.by_rater.setdefault(rater, {})
@@ -164,14 +163,16 @@ class _Reader:
         label = self._classes.get(labels.key(cells["label"]))
         if label is None:
             classes = ", ".join(self._classes.values())
-            raise InputError(f"{line.where}: class {cells['label']!r} is not one of {classes}")
+            raise errors.InputError(f"{line.where}: class {cells['label']!r} is not one of {classes}")
         if not cells["date"] and not self._date:
-            raise InputError(f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines")
+            raise errors.InputError(
+                f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines"
+            )
         dated = line._replace(cells={**cells, "date": cells["date"] or self._date})
         answer = Answer(label, rater, overlay.date(dated), line.where)
         first = answers.setdefault(image, answer)
         if first.label != label:
-            raise InputError(
+            raise errors.InputError(
                 f"{line.where}: {rater} says {label} of image {image}, and {first.label} in {first.where}; keep one"
             )
         if first is not answer:
@@ -196,7 +197,7 @@ def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") 
     answered. `first`: the answer of the first rater that has one. Raises `InputError` for another rule.
     """
     if rule not in RULES:
-        raise InputError(f"--rule is {rule!r}; give one of {', '.join(RULES)}")
+        raise errors.InputError(f"--rule is {rule!r}; give one of {', '.join(RULES)}")
     by_image: dict[int, list[Answer]] = {}
     for by_id in by_rater.values():
         for image, answer in by_id.items():

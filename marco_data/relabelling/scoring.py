@@ -15,8 +15,7 @@ import numpy as np
 
 from marco_data import contract, image_files, shards
 from marco_data.tfrecord import Record, read_records
-from marco_model import labels, store
-from marco_model.errors import InputError
+from marco_model import errors, labels, store
 
 if TYPE_CHECKING:
     from marco_model.load import LoadedClassifier
@@ -95,7 +94,9 @@ def score_records(
             rows.append(record._replace(encoded=b""))
             file.write(values.astype(np.float32).tobytes())
         if not rows:
-            raise InputError("no record of the shards can be scored; `marco data ingest` says what is wrong with them")
+            raise errors.InputError(
+                "no record of the shards can be scored; `marco data ingest` says what is wrong with them"
+            )
         file.flush()
         measured = np.memmap(file, np.float32, "r").reshape(len(rows), -1)
         classes, numbers = _label_numbers([row.label for row in rows], classifier.classes)
@@ -116,7 +117,7 @@ def score_records(
 
 def _require_class(label: str, classifier: "LoadedClassifier") -> None:
     if labels.key(label) not in map(labels.key, classifier.classes):
-        raise InputError(
+        raise errors.InputError(
             f"records are labelled {label!r}, and the classes of {classifier.name} are "
             f"{', '.join(classifier.classes)}; give a --model of these labels, or --folds 5, which learns them"
         )
@@ -143,7 +144,7 @@ def _values(measure: Measure, images: list[bytes]) -> list[np.ndarray | str]:
     """Measures a batch; if that fails, measures image by image, so that a bad image affects only itself."""
     try:
         return list(measure(images))
-    except InputError as error:
+    except errors.InputError as error:
         if len(images) == 1:
             return [str(error)]
     return [value for image in images for value in _values(measure, [image])]
@@ -162,7 +163,7 @@ def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Ite
                 else:
                     try:
                         values = _record_values(record.data)
-                    except InputError as error:
+                    except errors.InputError as error:
                         problem = str(error)
                     else:
                         yield LabelledRecord(number, record.index, split, *values)
@@ -176,7 +177,7 @@ def _record_values(data: bytes) -> tuple[int, str, str, bytes]:
     for name in (contract.IMAGE_ID, contract.FILENAME, contract.LABEL_TEXT, contract.ENCODED):
         kind, entries = contract.feature_values(features[name]) if name in features else ("", ())
         if len(entries) != 1 or kind != ("int64_list" if name == contract.IMAGE_ID else "bytes_list"):
-            raise InputError(f"{name} is missing or not one value")
+            raise errors.InputError(f"{name} is missing or not one value")
         values.append(entries[0])
     image_id, filename, label, encoded = values
     return image_id, filename.decode("utf-8", "replace"), label.decode("utf-8", "replace"), encoded
@@ -200,7 +201,7 @@ def encoded_images(files: Sequence[shards.File], places: Mapping[tuple[int, int]
 def check_folds(folds: int) -> None:
     """Raises `InputError` for fewer than two folds."""
     if folds < 2:
-        raise InputError(f"--folds is {folds}; give 2 or more, or 0 for the model's own scores")
+        raise errors.InputError(f"--folds is {folds}; give 2 or more, or 0 for the model's own scores")
 
 
 def cross_probabilities(
@@ -218,7 +219,7 @@ def cross_probabilities(
         for number in range(folds):
             held_out, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
             if len(np.unique(labels[others])) < 2:
-                raise InputError(
+                raise errors.InputError(
                     f"{len(labels)} images are too few for {folds} folds; give fewer --folds, or more images"
                 )
             if len(others) > FITTED_AT_MOST:

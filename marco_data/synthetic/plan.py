@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from marco_data.name_tables import FORMULATRIX, HWMRI_HOME, INSTITUTIONS, MINSTREL
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model import errors, labels
 
 
 class Kind(NamedTuple):
@@ -116,24 +115,27 @@ class Settings:
     shorter_side: int = 0
     label_noise: float = 0.0
     institutions: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(INSTITUTION_SHARES))
-    classes: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(CLASSES, 1.0))
+    classes: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(labels.CLASSES, 1.0))
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; give 0 or more")
+            raise errors.InputError(f"seed is {self.seed}; give 0 or more")
         for name in ("eval_share", "label_noise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
+                raise errors.InputError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
         if self.shorter_side and self.shorter_side < 32:
-            raise InputError(f"shorter side is {self.shorter_side} pixels; give at least 32, or 0 for full size")
-        for kind, shares, known in (("institution", self.institutions, INSTITUTIONS), ("class", self.classes, CLASSES)):
+            raise errors.InputError(f"shorter side is {self.shorter_side} pixels; give at least 32, or 0 for full size")
+        for kind, shares, known in (
+            ("institution", self.institutions, INSTITUTIONS),
+            ("class", self.classes, labels.CLASSES),
+        ):
             for name, share in shares.items():
                 if name not in known:
-                    raise InputError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+                    raise errors.InputError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
                 if not share >= 0:
-                    raise InputError(f"the share of {kind} {name!r} is {share}; give 0 or more")
+                    raise errors.InputError(f"the share of {kind} {name!r} is {share}; give 0 or more")
             if not sum(shares.values()) > 0:
-                raise InputError(f"the shares of {kind} add up to nothing; give at least one above 0")
+                raise errors.InputError(f"the shares of {kind} add up to nothing; give at least one above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,12 +171,12 @@ def plan(settings: Settings, index: int) -> Plan:
     rng = generator(settings.seed, index, "plan")
     number = _pick([settings.institutions.get(imager.institution, 0.0) * imager.share for imager in IMAGERS], at[0])
     imager = IMAGERS[number]
-    shown = _pick([settings.classes.get(name, 0.0) for name in CLASSES], at[1])
-    kinds = [number for number, kind in enumerate(KINDS) if kind.label == CLASSES[shown]]
+    shown = _pick([settings.classes.get(name, 0.0) for name in labels.CLASSES], at[1])
+    kinds = [number for number, kind in enumerate(KINDS) if kind.label == labels.CLASSES[shown]]
     weights = np.array([KINDS[number].weight for number in kinds])
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     noisy = rng.random() < settings.label_noise
-    label = int((shown + rng.integers(1, len(CLASSES))) % len(CLASSES)) if noisy else shown
+    label = int((shown + rng.integers(1, len(labels.CLASSES))) % len(labels.CLASSES)) if noisy else shown
     plate = int(generator(settings.seed, 0, "plates").integers(2**15)) + index // 96 * len(IMAGERS) + number
     filename = file_name(imager, plate, index % 96, int(rng.integers(1000)))
     split = "test" if at[2] < settings.eval_share else "train"

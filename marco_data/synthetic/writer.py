@@ -11,15 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from marco_data import name_tables
-from marco_data.contract import build_example
+from marco_data import contract, name_tables, tfrecord
 from marco_data.progress import progress
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import draw
-from marco_data.tfrecord import frame
-from marco_model import store
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model import errors, labels, store
 
 MANIFEST = "synthetic.json"
 SHARD_IMAGES = 1024
@@ -51,7 +47,7 @@ def synthesize(
     settings = settings or Settings()
     for name, value in (("images", images), ("shard_images", shard_images), ("processes", processes)):
         if value < 1:
-            raise InputError(f"{name} is {value}; give 1 or more")
+            raise errors.InputError(f"{name} is {value}; give 1 or more")
     directory = Path(directory)
     plans = [plan(settings, index) for index in range(images)]
     manifest = manifest_of(images, settings, shard_images)
@@ -60,13 +56,15 @@ def synthesize(
         if existing == manifest:
             return manifest
         if existing is None:
-            raise InputError(f"{directory} holds something else than a synthetic set; give an empty or new folder")
+            raise errors.InputError(
+                f"{directory} holds something else than a synthetic set; give an empty or new folder"
+            )
         if not overwrite:
-            raise InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
+            raise errors.InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
     with store.whole_directory(directory) as folder:
         _write_shards(folder, plans, settings, shard_images, min(processes, images))
         raw_labels = {number: kind.name for number, kind in enumerate(KINDS)}
-        name_tables.write_tables(folder, classes=dict(enumerate(CLASSES)), raw_labels=raw_labels)
+        name_tables.write_tables(folder, classes=dict(enumerate(labels.CLASSES)), raw_labels=raw_labels)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if directory.exists():
             shutil.rmtree(directory)
@@ -83,11 +81,13 @@ def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGE
         "settings": dataclasses.asdict(settings),
         "counts": {
             "split": _counts(drop.split for drop in plans),
-            "class": _counts(CLASSES[drop.label] for drop in plans),
+            "class": _counts(labels.CLASSES[drop.label] for drop in plans),
             "institution": _counts(drop.imager.institution for drop in plans),
             "kind": _counts(KINDS[drop.kind].name for drop in plans),
         },
-        "label_noise": {str(drop.index): [CLASSES[drop.shown], CLASSES[drop.label]] for drop in plans if drop.noisy},
+        "label_noise": {
+            str(drop.index): [labels.CLASSES[drop.shown], labels.CLASSES[drop.label]] for drop in plans if drop.noisy
+        },
     }
     parsed: dict[str, Any] = json.loads(json.dumps(manifest))
     return parsed
@@ -116,7 +116,7 @@ def _write_shards(directory: Path, plans: list[Plan], settings: Settings, shard_
             for shard in range(shards):
                 with (directory / f"{split}-{shard + 1:05d}-of-{shards:05d}").open("wb") as file:
                     for index in chosen[shard * shard_images : (shard + 1) * shard_images]:
-                        file.write(frame(_record(plans[index], *next(drawn))))
+                        file.write(tfrecord.frame(_record(plans[index], *next(drawn))))
                         advance(1)
 
 
@@ -158,7 +158,7 @@ def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int
 
 def _record(drop: Plan, encoded: bytes, height: int, width: int) -> bytes:
     """Returns the serialized example of one image; equal images give equal bytes."""
-    example = build_example(
+    example = contract.build_example(
         encoded=encoded,
         image_format="JPEG",
         height=height,
@@ -166,7 +166,7 @@ def _record(drop: Plan, encoded: bytes, height: int, width: int) -> bytes:
         filename=drop.filename,
         image_id=drop.index,
         label=drop.label,
-        label_text=CLASSES[drop.label],
+        label_text=labels.CLASSES[drop.label],
         label_raw=drop.kind,
         source=name_tables.INSTITUTIONS.index(drop.imager.institution),
     )
