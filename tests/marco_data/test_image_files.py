@@ -1,13 +1,74 @@
+"""File names, image files read back with TensorFlow, and the header reader against Pillow's."""
+
+import datetime
+import io
 import struct
 import zlib
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from marco_data import image_files
+from marco_data.image_files import (
+    Acquisition,
+    DropPlace,
+    acquisition,
+    drop_place,
+    encoded_image,
+    find_images,
+    image_header,
+)
 from marco_model.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "when"),
+    [
+        ("03c3_G6_ImagerDefaults_6.jpg", ("03c3", "G6", ""), ("", "6")),
+        ("03c3_AF48-2_ImagerDefaults_12.JPG", ("03c3", "AF48", "2"), ("", "12")),
+        ("X0000056450155200509052032.png", ("X000005645", "0155", ""), ("2005-09-05T20:32", "")),
+        ("X0000056450155200513052032.png", ("X000005645", "0155", ""), ("", "")),
+        ("03c3_g6_2026-03-02.jpg", ("03c3", "g6", ""), ("2026-03-02", "")),
+        ("03c3_G6-2_2026-03-02T1430.tif", ("03c3", "G6", "2"), ("2026-03-02T14:30", "")),
+        ("03c3_G6-2_20260302-14-30-59_VIS 2.tif", ("03c3", "G6", "2"), ("2026-03-02T14:30", "")),
+        ("03c3_G6_20260302_1430.jpg", ("03c3", "G6", ""), ("2026-03-02T14:30", "")),
+        ("03c3_G6_20260302_7.jpg", ("03c3", "G6", ""), ("2026-03-02", "")),
+        ("03c3_G6_20261302_7.jpg", ("03c3", "G6", ""), ("", "7")),
+        ("03c3_G6_2026-02-30.jpg", ("", "", ""), ("", "")),
+        ("C000012-A01a-201203.jpg", ("", "", ""), ("", "")),
+        ("crystals_10.jpeg", ("", "", ""), ("", "")),
+        ("", ("", "", ""), ("", "")),
+    ],
+)
+def test_what_a_name_tells(name, place, when):
+    assert drop_place(name) == DropPlace(*place)
+    assert acquisition(name) == Acquisition(*when)
+
+
+@hypothesis.given(
+    st.datetimes(datetime.datetime(1000, 1, 1)),
+    st.sampled_from(
+        ["{d:%Y-%m-%d}T{d:%H%M}", "{d:%Y%m%d}_{d:%H%M}", "{d:%Y%m%d}-{d:%Hh%Mm%Ss}", "{d:%Y-%m-%d}_{d:%H:%M}"]
+    ),
+    st.sampled_from(["", "_profile", "_profile_3", "_a-b_c d"]),
+)
+def test_every_date_comes_back(moment, form, rest):
+    # strftime pads no years on Linux; from 1000 on there is nothing to pad.
+    written = form.format(d=moment)
+    expected = Acquisition(moment.replace(second=0, microsecond=0).isoformat(timespec="minutes"))
+    assert acquisition(f"03c3_H12-1_{written}{rest}.jpg") == expected
+    assert acquisition(f"X0000056450155{moment:%Y%m%d%H%M}.png") == expected
+
+
+@hypothesis.given(st.text(max_size=60))
+def test_any_name_is_read_without_an_error(name):
+    for filename in (name, f"a_A1_{name}.jpg", f"a_A1_20260302{name}.jpg"):
+        drop_place(filename)
+        when = acquisition(filename)
+        assert not when.date or datetime.datetime.fromisoformat(when.date)
 
 
 def drop(height=24, width=32):
@@ -21,7 +82,7 @@ def save(path, pixels, mode=None, **options):
 
 
 def decoded(path):
-    return tf.io.decode_jpeg(image_files.encoded_image(path), channels=3).numpy()
+    return tf.io.decode_jpeg(encoded_image(path), channels=3).numpy()
 
 
 def test_folders_are_searched_through_in_order_and_each_file_comes_once(tmp_path):
@@ -29,18 +90,18 @@ def test_folders_are_searched_through_in_order_and_each_file_comes_once(tmp_path
     names = ["a.JPG", "b/d.jpeg", "b/deep/c.TIFF", "b/e.Png", "f.bmp", "g.tif"]
     for name in [*names, "notes.txt", ".hidden.jpg", "image.gif"]:
         (tmp_path / name).touch()
-    wanted = [tmp_path / name for name in names]
-    assert image_files.find_images([tmp_path]) == wanted
-    assert image_files.find_images([tmp_path / "f.bmp", tmp_path]) == [wanted[4], *wanted[:4], wanted[5]]
-    assert image_files.find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+    expected = [tmp_path / name for name in names]
+    assert find_images([tmp_path]) == expected
+    assert find_images([tmp_path / "f.bmp", tmp_path]) == [expected[4], *expected[:4], expected[5]]
+    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
     with pytest.raises(InputError, match="nowhere"):
-        image_files.find_images([tmp_path / "nowhere"])
+        find_images([tmp_path / "nowhere"])
 
 
 @pytest.mark.parametrize("name", ["drop.JPEG", "drop.png"])
 def test_jpeg_and_png_come_as_they_are(tmp_path, name):
     path = save(tmp_path / name, drop())
-    assert image_files.encoded_image(path) == path.read_bytes()
+    assert encoded_image(path) == path.read_bytes()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "CMYK"])
@@ -80,7 +141,7 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(side, side))
     with pytest.raises(InputError, match="50,000,000"):
-        image_files.encoded_image(path)
+        encoded_image(path)
 
 
 def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
@@ -93,9 +154,59 @@ def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
     for name, (body, reason) in cases.items():
         (tmp_path / name).write_bytes(body)
         with pytest.raises(InputError, match=reason):
-            image_files.encoded_image(tmp_path / name)
+            encoded_image(tmp_path / name)
     with pytest.raises(InputError, match="cannot be read"):
-        image_files.encoded_image(tmp_path / "missing.jpg")
+        encoded_image(tmp_path / "missing.jpg")
     save(tmp_path / "float.tif", drop()[..., 0].astype(np.float32))
     with pytest.raises(InputError, match="32-bit"):
-        image_files.encoded_image(tmp_path / "float.tif")
+        encoded_image(tmp_path / "float.tif")
+
+
+SIDES = st.integers(1, 70)
+
+
+@hypothesis.given(
+    height=SIDES,
+    width=SIDES,
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    progressive=st.booleans(),
+    comment=st.none() | st.binary(min_size=1, max_size=400),
+    exif=st.booleans(),
+)
+@hypothesis.settings(deadline=None)
+def test_jpeg_headers(height, width, mode, progressive, comment, exif):
+    buffer = io.BytesIO()
+    options = {"exif": Image.Exif()} if exif else {}
+    if comment:
+        options["comment"] = comment
+    Image.new(mode, (width, height)).save(buffer, "JPEG", progressive=progressive, **options)
+    assert image_header(buffer.getvalue()) == ("JPEG", *Image.open(buffer).size[::-1])
+
+
+@hypothesis.given(height=SIDES, width=SIDES, mode=st.sampled_from(["RGB", "RGBA", "L", "P", "I;16"]))
+@hypothesis.settings(deadline=None)
+def test_png_headers(height, width, mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height)).save(buffer, "PNG")
+    assert image_header(buffer.getvalue()) == ("PNG", height, width)
+
+
+@hypothesis.given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
+def test_anything_else_is_a_value_error_or_a_size(noise, start):
+    try:
+        header = image_header(start + noise)
+    except ValueError:
+        return
+    assert header.height > 0 and header.width > 0
+
+
+@pytest.mark.parametrize("encoded", [b"", b"GIF89a" + bytes(40), b"\xff\xd8\xff\xda" + bytes(40), b"\xff\xd8\xff"])
+def test_the_header_of_another_file_is_refused(encoded):
+    with pytest.raises(ValueError):
+        image_header(encoded)
+
+
+def test_an_image_without_pixels_is_refused():
+    start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+    with pytest.raises(ValueError, match="0x5"):
+        image_header(start + struct.pack(">II", 0, 5) + bytes(9))

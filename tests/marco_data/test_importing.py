@@ -29,7 +29,7 @@ def draw(path, number):
 
 @pytest.fixture
 def plates(tmp_path):
-    """Twelve images of six plates in a folder a class: name → (pixels, class)."""
+    """Twelve images of six plates in one folder per class: name → (pixels, class)."""
     made = {}
     for number, stem in enumerate(PLATES):
         name = stem + ENDINGS[number % 4]

@@ -87,7 +87,7 @@ def test_institution_and_imager_of_an_ingested_record_win(shards):
 
 def test_samples_are_drawn_alike_whatever_the_order(shards):
     drawn = inspect_shards([str(shards)], samples=2).samples
-    assert {name: len(held) for name, held in drawn.items()} == dict.fromkeys(CLASSES, 2)
+    assert {name: len(samples) for name, samples in drawn.items()} == dict.fromkeys(CLASSES, 2)
     (shards / "train-00001-of-00001").rename(shards / "validation-00001-of-00001")
     again = inspect_shards([str(shards)], samples=2).samples
     assert drawn == again
@@ -112,12 +112,12 @@ def test_a_quarantine_is_grouped_by_reason(tmp_path):
     (tmp_path / "quarantine").mkdir()
     lines = ["shard,offset,index,image_id,reason,detail", "a,0,0,,bad_checksum,x", "a,9,1,,duplicate_id,y"]
     (tmp_path / "quarantine" / "quarantine.csv").write_text("\n".join([*lines, "a,12,2,7,duplicate_id,z"]) + "\n")
-    held = read_quarantine(str(tmp_path))
-    assert [(reason, [row["index"] for row in rows]) for reason, rows in held.items()] == [
+    by_reason = read_quarantine(str(tmp_path))
+    assert [(reason, [row["index"] for row in rows]) for reason, rows in by_reason.items()] == [
         ("duplicate_id", ["1", "2"]),
         ("bad_checksum", ["0"]),
     ]
-    assert read_quarantine(str(tmp_path / "quarantine")) == held
+    assert read_quarantine(str(tmp_path / "quarantine")) == by_reason
     assert read_quarantine(str(tmp_path.parent / "none")) is None
 
 

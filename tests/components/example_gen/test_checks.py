@@ -59,14 +59,14 @@ def test_bytes_changed_anywhere_get_a_verdict(make_example, data, image_format):
 
 VALUES = st.one_of(
     st.builds(
-        lambda held: tf.train.Feature(bytes_list=tf.train.BytesList(value=held)), st.lists(st.binary(), max_size=2)
+        lambda values: tf.train.Feature(bytes_list=tf.train.BytesList(value=values)), st.lists(st.binary(), max_size=2)
     ),
     st.builds(
-        lambda held: tf.train.Feature(int64_list=tf.train.Int64List(value=held)),
+        lambda values: tf.train.Feature(int64_list=tf.train.Int64List(value=values)),
         st.lists(st.integers(-(2**63), 2**63 - 1), max_size=2),
     ),
     st.builds(
-        lambda held: tf.train.Feature(float_list=tf.train.FloatList(value=held)),
+        lambda values: tf.train.Feature(float_list=tf.train.FloatList(value=values)),
         st.lists(st.floats(width=32), max_size=2),
     ),
 )

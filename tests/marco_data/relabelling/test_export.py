@@ -65,7 +65,7 @@ def shards(tmp_path):
 def scored(folder, place=None, **options):
     problems = []
     shards = find_shards([place or str(folder / "in")])
-    return score_records(ByGrey(), shards, on_problem=lambda *one: problems.append(one), **options), problems
+    return score_records(ByGrey(), shards, on_problem=lambda *problem: problems.append(problem), **options), problems
 
 
 def test_the_least_believed_labels_of_each_split_are_chosen_the_least_first(shards):
@@ -97,29 +97,29 @@ def test_what_cannot_be_scored_is_told_and_costs_only_itself(shards):
     with pytest.raises(InputError, match="no record"):
         (folder / "in" / "train-00002-of-00002").write_bytes(frame(b"x"))
         score_records(
-            ByGrey(), find_shards([str(folder / "in" / "train-00002-of-00002")]), on_problem=lambda *one: None
+            ByGrey(), find_shards([str(folder / "in" / "train-00002-of-00002")]), on_problem=lambda *problem: None
         )
 
 
 def test_labels_of_other_classes_want_another_model(shards):
     folder, write = shards
     write("train-00002-of-00002", [record(600, "Clear", label_text="Skin")])
-    told = r"labelled 'Skin', and the classes of by-grey are Clear, .* --folds 5"
-    with pytest.raises(InputError, match=told):
+    message = r"labelled 'Skin', and the classes of by-grey are Clear, .* --folds 5"
+    with pytest.raises(InputError, match=message):
         scored(folder)
     read = []
     write("test-00000-of-00001", [record(600, "Clear", label_text="Skin")])
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         scored(folder, batch_size=1, on_bytes=read.append)
-    assert len(read) == 1  # Told at once, not when all has been scored.
+    assert len(read) == 1  # At once, not when all has been scored.
 
 
 def test_a_split_whose_images_all_count_in_another_exports_none(shards):
     folder, write = shards
     write("train-00001-of-00001", [record(100 + n, "Other", 4) for n in range(20)])
-    told = export(folder)["splits"]
-    assert told["train"] == {"scored": 20, "exported": 0, "least_disagreement": None, "predicted_otherwise": 0}
-    assert told["eval"]["exported"] == len(rows(folder / "look" / "key.csv")) == 5
+    report = export(folder)["splits"]
+    assert report["train"] == {"scored": 20, "exported": 0, "least_disagreement": None, "predicted_otherwise": 0}
+    assert report["eval"]["exported"] == len(rows(folder / "look" / "key.csv")) == 5
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5])
@@ -144,8 +144,8 @@ def rows(path):
 
 def test_experts_get_the_images_as_they_are_and_nothing_of_what_they_were_labelled(shards):
     folder, _ = shards
-    told = export(folder)
-    assert told["splits"]["train"] | {"least_disagreement": 0} == {
+    report = export(folder)
+    assert report["splits"]["train"] | {"least_disagreement": 0} == {
         "scored": 20, "exported": 5, "least_disagreement": 0, "predicted_otherwise": 5,
     }  # fmt: skip
     look = folder / "look"
@@ -161,9 +161,9 @@ def test_experts_get_the_images_as_they_are_and_nothing_of_what_they_were_labell
         assert [row["image_id"] for row in sheet] == [row["image_id"] for row in key]
         assert {(row["label"], row["rater"], row["date"], row["note"]) for row in sheet} == {("", name, "", "")}
     page = (look / "raters" / "index.html").read_text()
-    given = json.loads(page.split('id="settings">')[1].split("</script>")[0])
-    assert given["items"] == [[row["image_id"], row["file"]] for row in key]
-    assert given["classes"] == list(CLASSES) and set(given) == {"name", "classes", "raters", "items"}
+    settings = json.loads(page.split('id="settings">')[1].split("</script>")[0])
+    assert settings["items"] == [[row["image_id"], row["file"]] for row in key]
+    assert settings["classes"] == list(CLASSES) and set(settings) == {"name", "classes", "raters", "items"}
     assert "http" not in page
     assert not (look / "skipped.csv").exists()
 
@@ -174,7 +174,7 @@ def test_the_order_is_shuffled_by_the_seed_alone(shards):
         export(folder, output, seed)
     first, again, other = (rows(folder / name / "key.csv") for name in "abc")
     assert first == again
-    ids = [[int(row["image_id"]) for row in one] for one in (first, other)]
+    ids = [[int(row["image_id"]) for row in key] for key in (first, other)]
     assert sorted(ids[0]) == sorted(ids[1]) and ids[0] != ids[1] and ids[0] != sorted(ids[0])
 
 
@@ -186,13 +186,13 @@ def test_shards_in_a_bucket_are_exported_as_those_in_a_folder(shards, gcs):
         bucket.blob(f"set/{path.name}").upload_from_filename(str(path))
     for fault in ("503", "cut"):
         gcs.inject(fault, "GET .*/o/set/.*alt=media")
-    export(folder, "here")
-    export(folder, "there", place="gs://drops/set")
-    here, there = (
+    export(folder, "local")
+    export(folder, "remote", place="gs://drops/set")
+    local, remote = (
         {path.relative_to(folder / name): path.read_bytes() for path in (folder / name).rglob("*.*")}
-        for name in ("here", "there")
+        for name in ("local", "remote")
     )
-    assert len(here) == 5 + 10 and here == there
+    assert len(local) == 5 + 10 and local == remote
 
 
 def test_a_folder_that_holds_something_is_left_alone(shards):

@@ -54,8 +54,8 @@ def page(tmp_path):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         context = browser.new_context()
         problems = []
-        context.on("weberror", lambda told: problems.append(str(told.error)))
-        context.on("console", lambda told: problems.append(told.text) if told.type == "error" else None)
+        context.on("weberror", lambda event: problems.append(str(event.error)))
+        context.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         context.on(
             "request",
             lambda asked: problems.append(asked.url) if not asked.url.startswith(("file:", "blob:")) else None,
@@ -81,7 +81,7 @@ def shows(opened, count):
 
 
 def shows_after_reload(opened, count):
-    """Chromium tells its storage of a write without waiting for it, and may reload into another process: so once more.
+    """Chromium passes a write to its storage without waiting, and may reload into another process: so reload again.
 
     What was not written stays so however often the page is loaded.
     """
@@ -105,9 +105,9 @@ def test_keys_label_and_the_saved_sheet_merges(page):
     assert path.name == "sheet-ben.csv"
     images = {item.image_id: ExportedImage("train", "Clear", "Clear") for item in items}
     answers = read_sheets([str(path)], images, CLASSES)
-    given = {number: one.label for number, one in answers.by_rater["ben"].items()}
-    assert given == {items[0].image_id: "Crystals", items[2].image_id: "Precipitate"}
-    assert [one[1] for one in answers.unanswered] == [items[1].image_id]
+    labels = {number: answer.label for number, answer in answers.by_rater["ben"].items()}
+    assert labels == {items[0].image_id: "Crystals", items[2].image_id: "Precipitate"}
+    assert [line[1] for line in answers.unanswered] == [items[1].image_id]
 
     opened.evaluate("localStorage.clear()")
     shows_after_reload(opened, "0 answered")
@@ -177,17 +177,17 @@ def test_a_name_counts_when_it_is_whole_and_not_letter_by_letter(page):
 
 def loaded(opened, path, accept=False):
     """Loads a sheet and returns what the page says of it; questions are answered by `accept`."""
-    told = []
+    messages = []
 
     def heard(dialog):
-        told.append(dialog.message)
+        messages.append(dialog.message)
         dialog.accept() if accept else dialog.dismiss()
 
     opened.on("dialog", heard)
     opened.set_input_files("#load", path)
     opened.wait_for_function("document.getElementById('load').value === ''")
     opened.remove_listener("dialog", heard)
-    return told
+    return messages
 
 
 def labels(opened):
@@ -241,7 +241,7 @@ def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "has no column image_id, label"),
         ("image_id,class\n9007199254740993,Clear\n", "has no column label"),
@@ -249,8 +249,8 @@ def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
         ("image_id,label\n9007199254740993,Crystal\n", "Crystal was skipped; the classes are Clear, Crystals"),
     ],
 )
-def test_a_sheet_that_cannot_be_loaded_is_told(page, text, told):
+def test_a_sheet_that_cannot_be_loaded_is_reported(page, text, message):
     opened, folder, _ = page
     (folder / "sheet.csv").write_text(text)
-    (said,) = loaded(opened, folder / "sheet.csv")
-    assert told in said and labels(opened) == ["", "", ""]
+    (shown,) = loaded(opened, folder / "sheet.csv")
+    assert message in shown and labels(opened) == ["", "", ""]

@@ -21,7 +21,7 @@ def test_what_is_written_is_read_again(tmp_path):
     answers = {7: Answer("Crystals", "anna+ben", "2026-11-25"), -3: Answer("Clear", 'a "b", c', "2026-11-26")}
     write_overlay(tmp_path / "overlay.csv", answers.items())
     read = read_overlay(str(tmp_path / "overlay.csv"))
-    assert {number: one._replace(where="") for number, one in read.items()} == answers
+    assert {number: answer._replace(where="") for number, answer in read.items()} == answers
     assert read[-3].where == "overlay.csv, line 3"
 
 
@@ -35,7 +35,7 @@ def test_the_same_label_twice_on_a_date_is_no_quarrel(overlay):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("1,Clear,a,2026-02-01\n1,Other,b,2026-02-01\n", "line 3: image 1 is Other, and Clear on the same date in overlay.csv, line 2"),  # noqa: E501
         ("x,Clear,a,2026-02-01\n", "line 2: image_id is 'x'"),
@@ -45,10 +45,10 @@ def test_the_same_label_twice_on_a_date_is_no_quarrel(overlay):
         ("1,Clear,,2026-02-01\n", "line 2: rater is empty"),
     ],
 )  # fmt: skip
-def test_a_line_that_cannot_be_used_is_named(overlay, text, told):
+def test_a_line_that_cannot_be_used_is_named(overlay, text, message):
     with pytest.raises(InputError, match=r"overlay.csv, ") as caught:
         read_overlay(overlay(text))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_file_or_column_is_told_with_the_header_to_give(overlay, tmp_path):
@@ -87,13 +87,13 @@ def test_the_fingerprint_follows_the_content(overlay):
 
 @pytest.mark.slow
 def test_an_overlay_in_a_bucket_is_read_as_one_in_a_folder(overlay, gcs):
-    here = overlay("1,Clear,a,2026-02-01\n2,Other,b,2026-02-01\n")
-    gcs.bucket("labels").blob("of/overlay.csv").upload_from_filename(here)
-    there = "gs://labels/of/overlay.csv"
+    local = overlay("1,Clear,a,2026-02-01\n2,Other,b,2026-02-01\n")
+    gcs.bucket("labels").blob("of/overlay.csv").upload_from_filename(local)
+    remote = "gs://labels/of/overlay.csv"
     for fault in ("503", "cut"):
         gcs.inject(fault, "GET .*alt=media")
-    assert read_overlay(there) == read_overlay(here)
-    assert overlay_fingerprint(there) == overlay_fingerprint(here)
+    assert read_overlay(remote) == read_overlay(local)
+    assert overlay_fingerprint(remote) == overlay_fingerprint(local)
     for read in (read_overlay, overlay_fingerprint):
         with pytest.raises(InputError, match=r"there is no .*gs://labels/of/other.csv"):
             read("gs://labels/of/other.csv")
