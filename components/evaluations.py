@@ -153,7 +153,7 @@ def missed_thresholds(metrics: Mapping[str, float], thresholds: Mapping[str, flo
     for name in sorted(thresholds, key=list(metrics).index):
         value, bound = metrics[name], thresholds[name]
         if not value >= bound:
-            got = "cannot be told from these examples" if math.isnan(value) else f"is {_below(value, bound)}"
+            got = "cannot be computed from these examples" if math.isnan(value) else f"is {_below(value, bound)}"
             missed.append(f"{name} {got}, and at least {bound:g} is wanted")
     return missed
 

@@ -1,4 +1,7 @@
-"""One self-contained HTML page of `report.json`, figures and pictures: no script, no request, no number of its own."""
+"""The report's files: `report.json`, its figures, and one self-contained HTML page of both.
+
+The page has no script, makes no request and holds no number that is not in `report.json`.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,96 @@ from typing import TYPE_CHECKING, Any
 from components import evaluations, prediction_table
 from components.report import plots
 from components.report.numbers import numbers
-from components.report.plots import overlays, thumbnail
 from components.settings import ReportOptions
+from marco_model import model_directory
 from marco_model.errors import InputError
-from marco_model.model_directory import read_metadata
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
 
 HTML_FILE, JSON_FILE, FIGURES = "report.html", "report.json", "figures"
-
-
 TEMPLATES = Path(__file__).parent / "templates"
 _SPACE, _MINUS, _NONE = "\u202f", "\u2212", "–"
 _SCORE_STEP = Decimal("1e-7")
 
 
+def write_report(
+    folder: Path,
+    *,
+    evaluation_uri: str,
+    examples_uri: str,
+    split: str,
+    saved_model: Path,
+    options: ReportOptions,
+    decision: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes `report.html`, `report.json` and `figures/*.svg` into `folder` and returns the content of the JSON.
+
+    `evaluation_uri`: the Evaluator's; `examples_uri` and `split`: the images that were judged; `saved_model`: the model
+    that judged them, on this machine; `decision`: the gate's. `about`: where the run comes from, to which the
+    model's name is added.
+
+    Raises `InputError` if the evaluation has no predictions, or the examples are not those that were judged.
+    """
+    frame = prediction_table.read(evaluation_uri)
+    metadata = model_directory.read_metadata(saved_model)
+    report = numbers(
+        frame,
+        evaluations.slice_metrics(evaluation_uri),
+        options,
+        temperature=metadata.get("temperature", 1.0),
+        decision=decision,
+        about={"model": metadata.get("name", ""), **(about or {})},
+    )
+    pictures = _pictures(report, frame, examples_uri, split, saved_model if metadata else None, options)
+    # Figures and page show exactly what is written, to the last digit.
+    report = json.loads(json.dumps(report, allow_nan=False))
+    figures = plots.figures(report)
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    for name, svg in figures.items():
+        (folder / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
+    (folder / JSON_FILE).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / HTML_FILE).write_text(page(report, figures, pictures), encoding="utf-8")
+    return dict(report)
+
+
+def _pictures(
+    report: dict[str, Any],
+    frame: pd.DataFrame,
+    examples_uri: str,
+    split: str,
+    saved_model: Path | None,
+    options: ReportOptions,
+) -> dict[str, bytes]:
+    """Returns the pictures by the names that the page asks for, and writes the number of overlays into `report`."""
+    wrong = [(image["row"], kind["predicted"]) for kind in report["errors"] for image in kind["images"]]
+    rows = sorted({row for row, _ in wrong} | {image["row"] for image in report["disagreements"]})
+    encoded = dict(zip(rows, prediction_table.encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
+    pictures = {f"image/{row}": plots.thumbnail(image) for row, image in encoded.items()}
+    if options.overlays and wrong and saved_model:
+        begun = time.monotonic()
+        classes = [report["classes"].index(predicted) for _, predicted in wrong]
+        drawn = _overlays(saved_model, [encoded[row] for row, _ in wrong], classes, options)
+        pictures |= {f"overlay/{row}": overlay for (row, _), overlay in zip(wrong, drawn, strict=False)}
+        report["pictures"] |= {"overlays": len(drawn), "seconds": time.monotonic() - begun}
+    return pictures
+
+
+def _overlays(saved_model: Path, images: list[bytes], classes: list[int], options: ReportOptions) -> list[bytes]:
+    from marco_model.load import load
+
+    try:
+        return plots.overlays(load(saved_model), images, classes, options.overlay_samples, options.overlay_seconds)
+    except InputError as error:
+        log.warning("The report has no overlays: %s", error)
+        return []
+
+
 def _rounded_down(value: float) -> str:
-    """To the digits of scores.csv, and never up: whoever goes by what is shown finds no fewer images than it says."""
+    """Rounds down to the digits of scores.csv, so that a shown threshold finds no fewer images than stated."""
     return f"{Decimal(repr(value)).quantize(_SCORE_STEP, ROUND_FLOOR):f}"
 
 
@@ -64,7 +142,7 @@ def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mappin
     """Returns the HTML.
 
     `figures`: name → SVG; `pictures`: `image/ROW` and `overlay/ROW` → JPEG, the row being that of a disagreement or
-    error. Every number and name is shown in an element that says where in `report` it stands (`data-source`).
+    error. Each number and name is in an element that names its place in `report` (`data-source`).
     """
     import jinja2
     from markupsafe import Markup
@@ -94,83 +172,3 @@ def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mappin
 
 def _uri(encoded: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
-
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-log = logging.getLogger(__name__)
-
-
-def write_report(
-    folder: Path,
-    *,
-    evaluation_uri: str,
-    examples_uri: str,
-    split: str,
-    saved_model: Path,
-    options: ReportOptions,
-    decision: Mapping[str, Any] | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Writes `report.html`, `report.json` and `figures/*.svg` into `folder` and returns the content of the JSON.
-
-    `evaluation_uri`: the Evaluator's; `examples_uri` and `split`: the images that were judged; `saved_model`: the model
-    that judged them, on this machine; `decision`: the gate's. `about`: what the report says of where the run comes
-    from, to which the model's name is added.
-
-    Raises:
-        InputError: the evaluation has no predictions, or the examples are not those that were judged.
-    """
-    frame = prediction_table.read(evaluation_uri)
-    metadata = read_metadata(saved_model)
-    report = numbers(
-        frame,
-        evaluations.slice_metrics(evaluation_uri),
-        options,
-        temperature=metadata.get("temperature", 1.0),
-        decision=decision,
-        about={"model": metadata.get("name", ""), **(about or {})},
-    )
-    pictures = _pictures(report, frame, examples_uri, split, saved_model if metadata else None, options)
-    # Figures and page are made of what is written, to the last digit.
-    report = json.loads(json.dumps(report, allow_nan=False))
-    figures = plots.figures(report)
-    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    for name, svg in figures.items():
-        (folder / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (folder / JSON_FILE).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / HTML_FILE).write_text(page(report, figures, pictures), encoding="utf-8")
-    return dict(report)
-
-
-def _pictures(
-    report: dict[str, Any],
-    frame: pd.DataFrame,
-    examples_uri: str,
-    split: str,
-    saved_model: Path | None,
-    options: ReportOptions,
-) -> dict[str, bytes]:
-    """Returns the pictures by the names that the page asks for, and tells in `report` how many overlays there are."""
-    wrong = [(image["row"], kind["predicted"]) for kind in report["errors"] for image in kind["images"]]
-    rows = sorted({row for row, _ in wrong} | {image["row"] for image in report["disagreements"]})
-    encoded = dict(zip(rows, prediction_table.encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
-    pictures = {f"image/{row}": thumbnail(one) for row, one in encoded.items()}
-    if options.overlays and wrong and saved_model:
-        begun = time.monotonic()
-        classes = [report["classes"].index(predicted) for _, predicted in wrong]
-        made = _overlays(saved_model, [encoded[row] for row, _ in wrong], classes, options)
-        pictures |= {f"overlay/{row}": one for (row, _), one in zip(wrong, made, strict=False)}
-        report["pictures"] |= {"overlays": len(made), "seconds": time.monotonic() - begun}
-    return pictures
-
-
-def _overlays(saved_model: Path, images: list[bytes], classes: list[int], options: ReportOptions) -> list[bytes]:
-    from marco_model.load import load
-
-    try:
-        return overlays(load(saved_model), images, classes, options.overlay_samples, options.overlay_seconds)
-    except InputError as error:
-        log.warning("The report has no overlays: %s", error)
-        return []

@@ -1,4 +1,4 @@
-"""Thumbnails of images, and what a score hangs on drawn over them."""
+"""The report's figures as SVG, thumbnails of images, and overlays that show which pixels a score depends on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from marco_model.load import LoadedClassifier
+
+SIDE = 320
+"""Pixels of a thumbnail's longer side: sharp on a phone, about 15 kB."""
+_QUALITY = 82
 # Drawn in these colours, which become CSS variables: name -> (drawn and light, dark).
 _COLOURS = {
     "ink": ("#1c2733", "#e4eaf0"),
@@ -34,7 +40,7 @@ def _colour(name: str) -> str:
     return _COLOURS[name][0]
 
 
-def _svg(name: str, draw: Callable[[Any, Any], None], told: Any) -> str:
+def _svg(name: str, draw: Callable[[Any, Any], None], content: Any) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -43,7 +49,7 @@ def _svg(name: str, draw: Callable[[Any, Any], None], told: Any) -> str:
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 10,
-        "text.parse_math": False,  # A class is named as it is, though its name has dollars in it.
+        "text.parse_math": False,  # A class may have dollars in its name.
         "text.color": _colour("ink"),
         "axes.labelcolor": _colour("ink"),
         "axes.edgecolor": _colour("faint"),
@@ -61,15 +67,15 @@ def _svg(name: str, draw: Callable[[Any, Any], None], told: Any) -> str:
     }
     with matplotlib.rc_context(look):
         figure = Figure(figsize=(5.2, 4.2), layout="constrained")
-        FigureCanvasSVG(figure)  # A canvas of its own: pyplot would keep global state and look for a display.
-        draw(figure, told)
+        FigureCanvasSVG(figure)  # Without pyplot, which keeps global state and looks for a display.
+        draw(figure, content)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _themed(buffer.getvalue())
 
 
 def _themed(svg: str) -> str:
-    """Puts CSS variables in place of the colours, and the reader's own font in place of matplotlib's."""
+    """Replaces the colours by CSS variables, and matplotlib's font by that of the reader."""
     for name, (light, _) in _COLOURS.items():
         svg = svg.replace(light, f"var(--{name}, {light})")
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
@@ -87,18 +93,18 @@ def _percent(axis: Any) -> None:
 
 def _roc(figure: Any, curves: list[dict[str, Any]]) -> None:
     axes = figure.add_subplot()
-    for number, told in enumerate(curves):
-        if not told["points"]:
+    for number, curve in enumerate(curves):
+        if not curve["points"]:
             continue
         colour = _colour(_CYCLE[number % len(_CYCLE)])
-        across = [point["false_positive_rate"] for point in told["points"]]
-        axes.plot(across, [point["recall"] for point in told["points"]], color=colour, lw=2, label=told["name"])
-        for point in told["operating"]:
+        across = [point["false_positive_rate"] for point in curve["points"]]
+        axes.plot(across, [point["recall"] for point in curve["points"]], color=colour, lw=2, label=curve["name"])
+        for point in curve["operating"]:
             axes.plot(point["false_positive_rate"], point["recall"], "o", color=colour, ms=6)
             if point["paper"] is not None:
                 axes.plot(point["paper"], point["wanted"], "D", mfc="none", mec=colour, ms=7, mew=1.5)
-    _grey_legend(axes, {"o": "here", "D": "in the paper"} if any(told["paper_auc"] for told in curves) else {})
-    axes.set(xlim=(-0.02, 1), ylim=(0, 1.02), xlabel="called so though it is not", ylabel="found of what there is")
+    _grey_legend(axes, {"o": "here", "D": "in the paper"} if any(curve["paper_auc"] for curve in curves) else {})
+    axes.set(xlim=(-0.02, 1), ylim=(0, 1.02), xlabel="false positive rate", ylabel="recall")
     _percent(axes.xaxis)
     _percent(axes.yaxis)
     axes.legend(loc="lower right")
@@ -113,15 +119,15 @@ def _calibration(figure: Any, report: Mapping[str, Any]) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=_colour("faint"), lw=1, ls="--")
     curves = report["calibration"]["curves"]
-    looks = {"scores": ("scores as they are", "second", "--", "o"), "calibrated": ("probabilities", "first", "-", "s")}
+    looks = {"scores": ("scores", "second", "--", "o"), "calibrated": ("probabilities", "first", "-", "s")}
     for name, (label, colour, line, marker) in looks.items():
-        across = [found["confidence"] for found in curves[name]]
-        up = [found["accuracy"] for found in curves[name]]
+        across = [part["confidence"] for part in curves[name]]
+        up = [part["accuracy"] for part in curves[name]]
         upper.plot(across, up, color=_colour(colour), ls=line, marker=marker, ms=5, lw=1.8, label=label)
-        steps = [found["count"] for found in curves[name]]
-        middles = [(found["low"] + found["high"]) / 2 for found in curves[name]]
-        lower.plot(middles, steps, color=_colour(colour), ls=line, marker=marker, ms=3, lw=1.2)
-    upper.set(ylim=(0, 1.03), ylabel="named rightly")
+        counts = [part["count"] for part in curves[name]]
+        middles = [(part["low"] + part["high"]) / 2 for part in curves[name]]
+        lower.plot(middles, counts, color=_colour(colour), ls=line, marker=marker, ms=3, lw=1.2)
+    upper.set(ylim=(0, 1.03), ylabel="correct")
     upper.legend(loc="upper left")
     least = 1 / len(report["classes"])
     lower.set(xlim=(min(least, 0.25) - 0.02, 1.02), xlabel="highest score of an image", ylabel="images")
@@ -130,25 +136,19 @@ def _calibration(figure: Any, report: Mapping[str, Any]) -> None:
     _percent(lower.xaxis)
 
 
-def _thresholds(figure: Any, told: Mapping[str, Any]) -> None:
+def _thresholds(figure: Any, thresholds: Mapping[str, Any]) -> None:
     axes = figure.add_subplot()
-    across = [point["looked_at"] for point in told["curve"]]
-    axes.plot(across, [point["recall"] for point in told["curve"]], color=_colour("first"), lw=2)
-    chosen = told["chosen"]
+    across = [point["looked_at"] for point in thresholds["curve"]]
+    axes.plot(across, [point["recall"] for point in thresholds["curve"]], color=_colour("first"), lw=2)
+    chosen = thresholds["chosen"]
     share, recall = chosen["looked_at"]["share"], chosen["recall"]["share"]
     axes.plot([share, share, 0], [0, recall, recall], color=_colour("second"), lw=1, ls=":")
     axes.plot(share, recall, "o", color=_colour("second"), ms=8)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="images that a person looks at", ylabel=f"{told['name']} among them")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.02), xlabel="images that a person looks at", ylabel=f"{thresholds['name']} among them"
+    )
     _percent(axes.xaxis)
     _percent(axes.yaxis)
-
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
-
-SIDE = 320
-"""Pixels of a thumbnail's longer side: sharp on a phone, about 15 kB."""
-_QUALITY = 82
 
 
 def thumbnail(encoded: bytes, side: int = SIDE) -> bytes:
@@ -166,7 +166,7 @@ def overlays(
 ) -> list[bytes]:
     """Returns SmoothGrad of each image's class over what the network sees of it, as JPEGs.
 
-    After `seconds` no other image is begun, so that there may be fewer than `images`; the first one is always made.
+    After `seconds` no other image is begun, so there may be fewer than `images`; the first one is always drawn.
     """
     from PIL import Image
 
@@ -174,18 +174,18 @@ def overlays(
 
     gradient = class_gradient(classifier.logits)
     end = time.monotonic() + seconds
-    made: list[bytes] = []
+    drawn: list[bytes] = []
     for encoded, index in zip(images, classes, strict=True):
-        if made and time.monotonic() > end:
+        if drawn and time.monotonic() > end:
             break
         seen = classifier.images([encoded])[0]
-        drawn = Image.fromarray(overlay(seen, smoothgrad(gradient, np.asarray(seen), index, samples=samples)))
-        drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        made.append(_jpeg(drawn))
-    return made
+        picture = Image.fromarray(overlay(seen, smoothgrad(gradient, np.asarray(seen), index, samples=samples)))
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        drawn.append(_jpeg(picture))
+    return drawn
 
 
-def _jpeg(image) -> bytes:  # type: ignore[no-untyped-def]
+def _jpeg(image: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return buffer.getvalue()

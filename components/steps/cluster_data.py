@@ -1,10 +1,9 @@
-"""The first step on a cluster: looks at the data of this very run, which a schedule started, and at the champion.
+"""The first step on a cluster: fingerprints the data of this run, which a schedule may have started, and looks up the
+champion.
 
-It is never cached. Its outputs are parameters of the steps that follow, and so of their cache keys: unchanged data are
-not ingested again.
+It is never cached. Its outputs are parameters of the following steps, and so part of their cache keys: unchanged data
+are not ingested again. It is a plain command, not a TFX component, since its outputs are parameters and not artifacts.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -24,13 +23,13 @@ OUTPUTS = ("source", "fingerprint", "initial", "champion", "signature")
 
 
 def describe(source: str, initial: str, synthetic: dict | None, place: str, overlay: str = "") -> dict[str, str]:
-    """Returns where the shards are, what stands for their content, and what stands for the weights `initial` names.
+    """Returns `source`, where the shards are, their `fingerprint`, and that of the weights that `initial` names.
 
-    Where `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
-    `place`, a folder of its own on a volume or on `gs://`, unless it lies there already. The file `overlay` of answers
-    (docs/relabelling.md), where one is named, is part of the content.
+    If `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
+    `place`, a folder of its own on a volume or on `gs://`, unless it is there already. The fingerprint includes the
+    file `overlay` of answers (docs/relabelling.md), if there is one.
 
-    Raises `InputError` where there are no data, or no model to begin from.
+    Raises `InputError` if there are no data, or no model to begin from.
     """
     if not source and synthetic:
         settings = dict(synthetic)
@@ -40,12 +39,12 @@ def describe(source: str, initial: str, synthetic: dict | None, place: str, over
 
 
 def champion(lookup: Lookup, fingerprint: str, initial: str, steps: str) -> dict[str, str]:
-    """Returns the model to beat and what stands for this run's training (`components.gate`).
+    """Returns the parameter `champion`, the model to beat, and the run's `signature` (`components.champion`).
 
-    Raises `InputError` where MLflow cannot be reached.
+    Raises `InputError` if MLflow cannot be reached.
     """
-    told = signature(lookup.settings, fingerprint, initial, steps)
-    return {"champion": lookup.to_beat(told), "signature": told}
+    own = signature(lookup.settings, fingerprint, initial, steps)
+    return {"champion": lookup.to_beat(own), "signature": own}
 
 
 def _draw(place: str, images: int, settings: Settings) -> None:
@@ -65,10 +64,10 @@ def _draw(place: str, images: int, settings: Settings) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes each output into the file that the launcher named."""
+    """Writes each output into the file that the launcher names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", required=True, help="shards; empty: those in --place")
-    parser.add_argument("--place", required=True, help="where data lie that the run was not told of")
+    parser.add_argument("--place", required=True, help="folder of the data if --source is empty")
     parser.add_argument("--synthetic", required=True, help="JSON: the set to draw into --place, or null")
     parser.add_argument("--initial", required=True, help="the weights that training begins from")
     parser.add_argument("--overlay", default="", help="CSV of labels that experts gave (docs/relabelling.md)")
@@ -76,12 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", required=True, help="steps of training; empty: the recipe's")
     for name in OUTPUTS:
         parser.add_argument(f"--{name}-file", required=True, help=f"where {name} is written")
-    told = parser.parse_args(arguments)
-    parameters.steps(told.steps)
-    outputs = describe(told.source, told.initial, json.loads(told.synthetic), told.place, told.overlay)
-    outputs |= champion(Lookup.read(told.lookup), outputs["fingerprint"], outputs["initial"], told.steps)
+    options = parser.parse_args(arguments)
+    parameters.steps(options.steps)
+    outputs = describe(options.source, options.initial, json.loads(options.synthetic), options.place, options.overlay)
+    outputs |= champion(Lookup.read(options.lookup), outputs["fingerprint"], outputs["initial"], options.steps)
     for name, value in outputs.items():
-        file = pathlib.Path(getattr(told, f"{name}_file"))
+        file = pathlib.Path(getattr(options, f"{name}_file"))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(value)
         print(f"{name}: {value}")

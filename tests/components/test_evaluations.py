@@ -25,7 +25,7 @@ def test_a_missing_evaluation_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(0.8, "is 0.8000"), (0.849996, "is 0.849996"), (float("nan"), "cannot be told from these examples")],
+    [(0.8, "is 0.8000"), (0.849996, "is 0.849996"), (float("nan"), "cannot be computed from these examples")],
 )
 def test_a_missed_threshold_never_looks_met(value, told):
     missed = evaluations.missed_thresholds({"recall/Crystals": 0.1, "accuracy": value}, {"accuracy": 0.85})
