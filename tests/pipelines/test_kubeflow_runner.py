@@ -1,7 +1,5 @@
 """Every preset's package, as Kubeflow Pipelines would be given it."""
 
-import importlib.util
-import pathlib
 import re
 
 import pytest
@@ -11,17 +9,8 @@ from components.champion import signature
 from components.steps import cluster_data
 from marco_model.errors import InputError
 from pipelines import compilation, configuration
+from tests.pipelines import golden, kubeflow_cache
 
-
-def beside(name):
-    """Returns a module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-golden, kubeflow_cache = beside("golden"), beside("kubeflow_cache")
 pytestmark = pytest.mark.slow
 ID = r"[a-zA-Z0-9][-a-zA-Z0-9]*"
 

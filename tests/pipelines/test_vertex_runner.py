@@ -1,26 +1,13 @@
 """The packages of two presets, as Vertex AI would be given them."""
 
-import importlib.util
 import json
-import pathlib
 import re
-import sys
 
 import pytest
 
 from marco_model.errors import InputError
 from pipelines import compilation, configuration
-
-
-def beside(name):
-    """Returns a module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).parent / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-golden = beside("vertex_golden")
+from tests.pipelines import vertex_golden as golden
 
 
 @pytest.fixture(scope="module", params=golden.PRESETS)

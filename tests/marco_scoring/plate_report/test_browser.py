@@ -1,7 +1,6 @@
 """The report of a drawn 96-well plate at three time points, in headless Chromium."""
 
 import csv
-import importlib.util
 import json
 import re
 import shutil
@@ -9,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.marco_scoring.plate_report import drawn_plate
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-def drawn_plate():
-    spec = importlib.util.spec_from_file_location("drawn_plate", Path(__file__).with_name("drawn_plate.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny_network(files):
@@ -53,7 +47,7 @@ def made(tmp_path_factory):
     from marco_scoring.plate_report import Options, predict_with_report
 
     folder = tmp_path_factory.mktemp("browser")
-    files = drawn_plate().write(folder / "plate", 96)
+    files = drawn_plate.write(folder / "plate", 96)
     (folder / "plate" / "empty.jpg").touch()
     network = tiny_network(files[::6])
     export(network, folder / "model", classes=CLASSES, input_size=151, temperature=0.5, metadata={"name": "tiny"})
@@ -111,7 +105,7 @@ def focused(page):
 def test_the_map_shows_scores_and_steps_through_time(made, page):
     rows = made[1]
     assert page.locator(".map .drop").count() == 96
-    for number, date in enumerate(drawn_plate().DATES):
+    for number, date in enumerate(drawn_plate.DATES):
         page.locator(".times .segmented button").nth(number).click()
         labels = [drop.get_attribute("aria-label") for drop in page.locator(".map .drop").all()]
         scores = {label.split(":")[0]: float(re.search(r"crystals ([\d.]+)", label)[1]) for label in labels}
