@@ -142,6 +142,12 @@ class Placement:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    def training_replicas(self) -> Replicas:
+        """Returns `replicas`; raises `InputError` where they are not set."""
+        if self.replicas is None:
+            raise InputError("cluster.replicas is not set; set it to train on several nodes")
+        return self.replicas
+
 
 TRAINING, ATTEMPT = "marco-training", "marco-attempt"
 
@@ -177,15 +183,22 @@ class Machines:
             )
 
 
-def check(engine: Engine, machines: Machines) -> None:
-    """Raises `InputError` where engine and machines don't go together."""
-    told = f"engine.kind is {engine.kind} and machines has workers {machines.workers}, parameter_servers " + str(
-        machines.parameter_servers
-    )
+def job_counts(engine: Engine, section: str, replicas: Replicas | Machines) -> dict[str, int]:
+    """Returns how many processes each job of a training on several machines has, the chief's first.
+
+    Jobs without a process are left out. Raises `InputError` where `engine.kind` does not fit `replicas`, which the
+    configuration has as `section`.
+    """
+    workers, parameter_servers = replicas.workers, replicas.parameter_servers
+    problem = f"engine.kind is {engine.kind} and {section} has workers {workers}, parameter_servers {parameter_servers}"
     if engine.kind not in ("multi_worker", "parameter_server"):
-        raise InputError(f"{told}; set engine.kind to multi_worker or parameter_server, or leave machines out")
-    if (engine.kind == "parameter_server") != bool(machines.parameter_servers):
-        raise InputError(f"{told}; parameter_server needs at least 1 of them, multi_worker takes none")
+        raise InputError(f"{problem}; set engine.kind to multi_worker or parameter_server, or leave {section} out")
+    if workers < 2:
+        raise InputError(f"{problem}; give at least 2 workers, the chief among them, or leave {section} out")
+    if (engine.kind == "parameter_server") != bool(parameter_servers):
+        raise InputError(f"{problem}; parameter_server needs at least 1 of them, multi_worker takes none")
+    counts = {"chief": 1, "worker": workers - 1, "ps": parameter_servers}
+    return {job: count for job, count in counts.items() if count}
 
 
 def custom_job(
@@ -201,7 +214,7 @@ def custom_job(
     network: str,
 ) -> dict[str, Any]:
     """Returns the CustomJob that runs `job_file`, the training `key`, with `marco train`."""
-    check(engine, machines)
+    counts = job_counts(engine, "machines", machines)
     container = {
         "image_uri": image,
         "command": ["marco", "train", job_file],
@@ -211,12 +224,10 @@ def custom_job(
     if machines.accelerators:
         machine |= {"accelerator_type": machines.accelerator, "accelerator_count": machines.accelerators}
     plain = {"machine_type": machines.parameter_server_machine_type}
-    counts = [(1, machine), (machines.workers - 1, machine), (machines.parameter_servers, plain)]
     spec: dict[str, Any] = {
         "worker_pool_specs": [
-            {"replica_count": count, "machine_spec": kind, "container_spec": container}
-            for count, kind in counts
-            if count
+            {"replica_count": count, "machine_spec": plain if job == "ps" else machine, "container_spec": container}
+            for job, count in counts.items()
         ],
         # Synchronous workers end with one of them, and begin anew together from the last checkpoint.
         "scheduling": {

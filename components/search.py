@@ -32,9 +32,9 @@ def search_space(tuning: Tuning) -> keras_tuner.HyperParameters:
         if parameter.choices:
             space.Choice(name, list(parameter.choices))
         elif kind_of(name) is int:
-            space.Int(name, int(parameter.min), int(parameter.max), sampling=parameter.sampling)
+            space.Int(name, *map(int, parameter.limits()), sampling=parameter.sampling)
         else:
-            space.Float(name, float(parameter.min), float(parameter.max), sampling=parameter.sampling)
+            space.Float(name, *map(float, parameter.limits()), sampling=parameter.sampling)
     return space
 
 

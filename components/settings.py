@@ -223,6 +223,12 @@ class Parameter:
         if self.sampling == "log" and not self.choices and self.min <= 0:  # type: ignore[operator]
             raise InputError(f"a parameter has min {self.min} and sampling log; min must be above 0")
 
+    def limits(self) -> tuple[float, float]:
+        """Returns `min` and `max`; raises `InputError` where there are choices instead."""
+        if self.min is None or self.max is None:
+            raise InputError(f"a parameter has choices {list(self.choices)}, and so no limits")
+        return self.min, self.max
+
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:

@@ -11,10 +11,8 @@ import pydantic
 import yaml
 
 from components.evaluations import check_thresholds
-from components.machines import Cluster, Machines
-from components.machines import check as check_machines
+from components.machines import Cluster, Machines, job_counts
 from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Tuning
-from components.trainer.jobset import jobs
 from components.vertex.options import Endpoint, Vertex
 from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_table
 from marco_data.shards import find_shards
@@ -265,9 +263,9 @@ class Configuration(_Section):
     @pydantic.model_validator(mode="after")
     def _several_nodes_have_an_engine_for_them(self) -> Configuration:
         if self.cluster.replicas:
-            jobs(self.engine, self.cluster)
+            job_counts(self.engine, "cluster.replicas", self.cluster.replicas)
         if self.machines:
-            check_machines(self.engine, self.machines)
+            job_counts(self.engine, "machines", self.machines)
         return self
 
     @pydantic.model_validator(mode="after")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from components.machines import Placement, Resources
-from marco_model.errors import ClusterError, InputError
+from components.machines import Placement, Resources, job_counts
+from marco_model.errors import ClusterError
 from marco_model.recipe import CLUSTER_VARIABLE, Engine
 
 
@@ -72,26 +72,6 @@ def name(key: str) -> str:
     return f"marco-{key}"
 
 
-def jobs(engine: Engine, placement: Placement) -> dict[str, int]:
-    """Returns how many replicas each replicated job has, the chief's first.
-
-    Raises `InputError` where `engine.kind` and `cluster.replicas` don't go together.
-    """
-    replicas = placement.replicas
-    told = (
-        f"engine.kind is {engine.kind} and cluster.replicas has workers {replicas.workers}, parameter_servers "
-        + str(replicas.parameter_servers)
-    )
-    if engine.kind not in ("multi_worker", "parameter_server"):
-        raise InputError(f"{told}; set engine.kind to multi_worker or parameter_server, or leave cluster.replicas out")
-    if replicas.workers < 2:
-        raise InputError(f"{told}; give at least 2 workers, the chief among them, or leave cluster.replicas out")
-    if (engine.kind == "parameter_server") != bool(replicas.parameter_servers):
-        raise InputError(f"{told}; parameter_server needs at least 1 of them, multi_worker takes none")
-    counts = {"chief": 1, "worker": replicas.workers - 1, "ps": replicas.parameter_servers}
-    return {job: count for job, count in counts.items() if count}
-
-
 def hosts(jobset: str, counts: dict[str, int]) -> dict[str, list[str]]:
     """Returns host:port of each replica by job; the subdomain is the JobSet's name."""
     return {
@@ -102,8 +82,9 @@ def hosts(jobset: str, counts: dict[str, int]) -> dict[str, list[str]]:
 def jobset(
     key: str, engine: Engine, placement: Placement, step: Step, job_file: str, heartbeat: str, pace: Pace
 ) -> dict[str, Any]:
-    """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `jobs` does."""
-    counts, called = jobs(engine, placement), name(key)
+    """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `job_counts` does."""
+    called = name(key)
+    counts = job_counts(engine, "cluster.replicas", placement.training_replicas())
     labels = {MANAGED_BY: MANAGER, TRAINING: key, ATTEMPT: step.attempt} | ({RUN: label(step.run)} if step.run else {})
     metadata: dict[str, Any] = {"name": called, "namespace": step.namespace, "labels": labels}
     if step.uid:
@@ -117,7 +98,7 @@ def jobset(
         "spec": {
             "network": {"enableDNSHostnames": True, "subdomain": called, "publishNotReadyAddresses": True},
             "successPolicy": {"operator": "All", "targetReplicatedJobs": ["chief"]},
-            "failurePolicy": {"maxRestarts": placement.replicas.restarts},
+            "failurePolicy": {"maxRestarts": placement.training_replicas().restarts},
             "ttlSecondsAfterFinished": pace.kept,
             "replicatedJobs": [
                 _replicated_job(job, engine, placement, labels, cluster, command, pace.grace) for job in cluster
@@ -142,8 +123,8 @@ def _replicated_job(
 ) -> dict[str, Any]:
     # Each replica is a Job of one pod. All of a replicated job share one template, so the index in TF_CONFIG is filled
     # in by Kubernetes, from the label that JobSet writes on the pod.
-    resources = placement.replicas.parameter_server if job == "ps" else placement.replicas.worker
-    told = json.dumps({"cluster": cluster, "task": {"type": job, "index": "$(MARCO_INDEX)"}})
+    resources = placement.training_replicas().parameter_server if job == "ps" else placement.training_replicas().worker
+    tf_config = json.dumps({"cluster": cluster, "task": {"type": job, "index": "$(MARCO_INDEX)"}})
     returning = engine.kind == "parameter_server" and job == "worker"
     return {
         "name": job,
@@ -156,7 +137,7 @@ def _replicated_job(
                 "backoffLimit": WORKER_RETRIES if returning else 0,
                 "template": {
                     "metadata": {"labels": labels | _NO_SIDECAR},
-                    "spec": _pod(placement, resources, told, command, grace),
+                    "spec": _pod(placement, resources, tf_config, command, grace),
                 },
             },
         },
@@ -177,7 +158,7 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
     volumes, mounts = _volumes(placement, resources)
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "serviceAccountName": placement.replicas.service_account,
+        "serviceAccountName": placement.training_replicas().service_account,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": grace,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -204,8 +185,8 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
         ],
         "volumes": volumes,
     }
-    if placement.replicas.priority_class:
-        pod["priorityClassName"] = placement.replicas.priority_class
+    if placement.training_replicas().priority_class:
+        pod["priorityClassName"] = placement.training_replicas().priority_class
     if resources.node_selector:
         pod["nodeSelector"] = dict(resources.node_selector)
     if resources.tolerations:
@@ -248,7 +229,11 @@ class Unreachable(ClusterError):
 
 
 class Conflict(ClusterError):
-    """There is one of that name."""
+    """An object of that name exists already."""
+
+
+class Missing(ClusterError):
+    """The API has no such object."""
 
 
 class Api:
@@ -295,16 +280,18 @@ class Api:
             )
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """Returns a JobSet, None where there is none of that name."""
-        with _answers(f"read the JobSet {name}", self.namespace, none=True):
-            return self._custom.get_namespaced_custom_object(
-                _GROUP, _VERSION, self.namespace, _PLURAL, name, _request_timeout=TIMEOUT
-            )
-        return None
+        """Returns a JobSet, None where no JobSet has that name."""
+        try:
+            with _answers(f"read the JobSet {name}", self.namespace):
+                return self._custom.get_namespaced_custom_object(
+                    _GROUP, _VERSION, self.namespace, _PLURAL, name, _request_timeout=TIMEOUT
+                )
+        except Missing:
+            return None
 
     def delete(self, name: str) -> None:
         """Has a JobSet deleted, after all that it made; it may be gone already."""
-        with _answers(f"delete the JobSet {name}", self.namespace, none=True):
+        with contextlib.suppress(Missing), _answers(f"delete the JobSet {name}", self.namespace):
             self._custom.delete_namespaced_custom_object(
                 _GROUP,
                 _VERSION,
@@ -324,10 +311,12 @@ class Api:
         return sorted(listed.items, key=lambda pod: pod.metadata.creation_timestamp)
 
     def pod(self, name: str) -> Any | None:
-        """Returns a pod, None where there is none of that name."""
-        with _answers(f"read the pod {name}", self.namespace, none=True):
-            return self._core.read_namespaced_pod(name, self.namespace, _request_timeout=TIMEOUT)
-        return None
+        """Returns a pod, None where no pod has that name."""
+        try:
+            with _answers(f"read the pod {name}", self.namespace):
+                return self._core.read_namespaced_pod(name, self.namespace, _request_timeout=TIMEOUT)
+        except Missing:
+            return None
 
     def log(self, pod: str, **options: Any) -> str:
         """Returns lines of a pod's log, with time stamps; empty where there is none yet, or no pod any more.
@@ -336,44 +325,49 @@ class Api:
         """
         from kubernetes.client import ApiException
 
-        with _answers(f"read the log of {pod}", self.namespace, none=True):
-            try:
-                # As bytes, which need not be UTF-8 where a line was cut.
-                answer = self._core.read_namespaced_pod_log(
-                    pod, self.namespace, timestamps=True, _preload_content=False, _request_timeout=TIMEOUT, **options
-                )
-            except ApiException as error:
-                if error.status == 400:  # Its container has not started.
-                    return ""
-                raise
-            return answer.data.decode(errors="replace")
-        return ""
+        try:
+            with _answers(f"read the log of {pod}", self.namespace):
+                try:
+                    # As bytes, which need not be UTF-8 where a line was cut.
+                    answer = self._core.read_namespaced_pod_log(
+                        pod,
+                        self.namespace,
+                        timestamps=True,
+                        _preload_content=False,
+                        _request_timeout=TIMEOUT,
+                        **options,
+                    )
+                except ApiException as error:
+                    if error.status == 400:  # Its container has not started.
+                        return ""
+                    raise
+                return answer.data.decode(errors="replace")
+        except Missing:
+            return ""
 
 
 @contextlib.contextmanager
-def _answers(what: str, namespace: str, *, none: bool = False) -> Iterator[None]:
-    """Turns the client's exceptions into ours; with `none`, what is not there is no error."""
+def _answers(what: str, namespace: str) -> Iterator[None]:
+    """Raises the client's exceptions as `ClusterError`, or the subclass of it that fits."""
     import urllib3
     from kubernetes.client import ApiException
 
     try:
         yield
     except ApiException as error:
-        told = f"the Kubernetes API answers {error.status} to: {what} in namespace {namespace}"
+        problem = f"the Kubernetes API answers {error.status} to: {what} in namespace {namespace}"
         detail = " ".join(str(error.body or error.reason).split())[:300]
         if error.status == 404:
-            if none:
-                return
-            raise ClusterError(f"{told}; install JobSet and make the namespace, see docs/kubeflow.md") from error
+            raise Missing(f"{problem}; install JobSet and make the namespace, see docs/kubeflow.md") from error
         if error.status in (401, 403):
             raise ClusterError(
-                f"{told}; run the steps as a service account that may, such as marco-pipeline of k8s/ "
+                f"{problem}; run the steps as a service account that may, such as marco-pipeline of k8s/ "
                 f"(docs/kubeflow.md): {detail}"
             ) from error
         if error.status == 409:
-            raise Conflict(f"{told}: {detail}") from error
+            raise Conflict(f"{problem}: {detail}") from error
         kind = Unreachable if error.status == 429 or error.status >= 500 else ClusterError
-        raise kind(f"{told}: {detail}") from error
+        raise kind(f"{problem}: {detail}") from error
     except urllib3.exceptions.HTTPError as error:
         detail = " ".join(str(error).split())[:300]
         raise Unreachable(

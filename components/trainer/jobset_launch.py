@@ -19,6 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from components import machines
 from components.machines import Placement
 from components.trainer import jobset
 from components.trainer.jobset import PACE, Api, Conflict, Pace, Step
@@ -115,15 +116,15 @@ def shared_folder(place: str, key: str) -> pathlib.Path:
 
 def move_in(job: Job, place: str, own: pathlib.Path) -> Job:
     """Returns the job as replicas see it: all files below `place`, the model into `own`; copies what lies elsewhere."""
-    inside = {
-        "train_files": _copied(job.train_files, place, own / "data" / "train"),
-        "eval_files": _copied(job.eval_files, place, own / "data" / "eval"),
-    }
+    train_files = _copied(job.train_files, place, own / "data" / "train")
+    eval_files = _copied(job.eval_files, place, own / "data" / "eval")
     checkpoints = job.checkpoints
     if not ("://" in checkpoints or _within(checkpoints, place)):
         checkpoints = f"{place.rstrip('/')}/checkpoints/{job.key}"
     model = own / "model" / pathlib.PurePosixPath(job.model_directory).name
-    return dataclasses.replace(job, checkpoints=checkpoints, model_directory=str(model), **inside)
+    return dataclasses.replace(
+        job, train_files=train_files, eval_files=eval_files, checkpoints=checkpoints, model_directory=str(model)
+    )
 
 
 def _copied(files: list[str], place: str, target: pathlib.Path) -> list[str]:
@@ -213,8 +214,8 @@ def run(
         ClusterError: a replica failed, or the Kubernetes API refuses.
         Interrupted: SIGTERM or SIGINT came; the replicas were told, and save.
     """
-    here = step()
-    jobset.jobs(job.engine, placement)
+    here, replicas = step(), placement.training_replicas()
+    job_counts = machines.job_counts(job.engine, "cluster.replicas", replicas)
     own = shared_folder(placement.shared, job.key)
     inside = move_in(job, placement.shared, own)
     inside.write()
@@ -228,9 +229,9 @@ def run(
             if created:
                 # What a chief left that was killed while it exported.
                 shutil.rmtree(own / "model", ignore_errors=True)
-                counts = ", ".join(f"{count} {job}" for job, count in jobset.jobs(job.engine, placement).items())
+                counts = ", ".join(f"{count} {kind}" for kind, count in job_counts.items())
                 show(f"JobSet {name} in {here.namespace}: {counts}")
-            done = created and Follower(api, name, placement.replicas, show, pace).until_done(notice)
+            done = created and Follower(api, name, replicas, show, pace).until_done(notice)
         finally:
             _delete(api, name, here, pace.gone_at_signal if notice.signal else pace.gone, show)
         if not done:

@@ -232,16 +232,15 @@ def train(
     """Returns the trained network and how training ended; curves go to `run`, and a progress bar is shown with it."""
     model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
     initialise(model, job.network, job.classes)
-    with progress("Training", job.recipe.steps, "steps") if run else contextlib.nullcontext() as advance:
-        listeners = (
-            {
+    listeners: dict[str, Any] = {}
+    with contextlib.ExitStack() as bars:
+        if run:
+            advance = bars.enter_context(progress("Training", job.recipe.steps, "steps"))
+            listeners = {
                 "on_resume": lambda step: advance(step, earlier=True),
                 "on_step": advance,
                 "on_metrics": run.log_curves,
             }
-            if run
-            else {}
-        )
         return model, training.train(
             model,
             job.recipe,

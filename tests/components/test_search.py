@@ -1,5 +1,4 @@
 import dataclasses
-import importlib.util
 import json
 import pathlib
 
@@ -10,17 +9,18 @@ from components.settings import Tuning
 from components.trainer.run import with_best
 from marco_model.errors import Interrupted
 from marco_model.recipe import Engine
-
-spec = importlib.util.spec_from_file_location("trainer_jobs", pathlib.Path(__file__).parent / "trainer" / "test_job.py")
-trainer_jobs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(trainer_jobs)
-small_job = trainer_jobs.small_job
+from tests import small_training
 
 SPACE = {
     "recipe.learning_rate": {"min": 1e-4, "max": 1e-1, "sampling": "log"},
     "recipe.batch_size": {"min": 2, "max": 8},
     "network.variant": {"choices": ["paper", "released"]},
 }
+
+
+@pytest.fixture
+def small_job(tmp_path):
+    return small_training.small_job(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])

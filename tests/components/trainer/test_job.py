@@ -14,63 +14,17 @@ from sklearn.metrics import log_loss
 
 from components.mlflow_runs import TRAINING_FILE
 from components.trainer import training_job
-from marco_data import contract
 from marco_model import preprocessing
 from marco_model.calibration import expected_calibration_error
 from marco_model.errors import InputError
 from marco_model.load import load
-from marco_model.network import Network
-from marco_model.recipe import Engine, Recipe
-from tests import processes
-
-CLASSES = ["Clear", "Crystals"]
-
-
-def write_examples(path, count):
-    """Grey drops, and brighter ones with a checkerboard."""
-    rng = np.random.default_rng(count)
-    board = np.indices((160, 170)).sum(axis=0)[..., None] // 8 % 2 * 120
-    images = []
-    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
-        for index in range(count):
-            pixels = np.clip(70 + board * (index % 2) + rng.normal(0, 5, (160, 170, 3)), 0, 255).astype(np.uint8)
-            images.append(tf.io.encode_jpeg(pixels).numpy())
-            example = contract.build_example(
-                encoded=images[-1],
-                image_format="JPEG",
-                height=160,
-                width=170,
-                filename=f"{index}.jpg",
-                image_id=index,
-                label=index % 2,
-                label_text=CLASSES[index % 2],
-                label_raw=index % 2,
-                source=0,
-            )
-            writer.write(example.SerializeToString())
-    return images
+from marco_model.recipe import Engine
+from tests import processes, small_training
 
 
 @pytest.fixture
 def small_job(tmp_path):
-    write_examples(tmp_path / "train.gz", 24)
-    write_examples(tmp_path / "eval.gz", 8)
-    recipe = Recipe(steps=8, batch_size=4, learning_rate=0.01, evaluate_every=4, checkpoint_every=4, average_decay=0.5)
-    return training_job.Job(
-        key="key",
-        name="small",
-        classes=CLASSES,
-        network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
-        recipe=recipe,
-        engine=Engine(kind="parameter_server"),
-        transform={"shorter_side": 0, "quality": 95},
-        tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "tests"},
-        data={"source": str(tmp_path), "fingerprint": "0"},
-        train_files=[str(tmp_path / "train.gz")],
-        eval_files=[str(tmp_path / "eval.gz")],
-        checkpoints=str(tmp_path / "checkpoints"),
-        model_directory=str(tmp_path / "artifact" / "Format-Serving"),
-    )
+    return small_training.small_job(tmp_path)
 
 
 def test_what_is_read_is_what_was_written(small_job):
@@ -136,7 +90,7 @@ def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_
     calibration = told["calibration"]
     network = load(small_job.model_directory)
     # The examples are what Transform left, so that they are scored without the shrink that is exported.
-    images = preprocessing.evaluation_batch(tf.constant(write_examples(tmp_path / "again.gz", 8)), 151)
+    images = preprocessing.evaluation_batch(tf.constant(small_training.write_examples(tmp_path / "again.gz", 8)), 151)
     logits, labels = network.logits(images).numpy(), np.arange(8) % 2
     found = minimize_scalar(
         lambda temperature: log_loss(labels, softmax(logits / temperature, axis=1)), bounds=(0.05, 20), method="bounded"
@@ -152,5 +106,5 @@ def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_
 
 
 def accuracy(a_job, folder):
-    scores = load(a_job.model_directory).score(write_examples(folder / "again.gz", 8))
+    scores = load(a_job.model_directory).score(small_training.write_examples(folder / "again.gz", 8))
     return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)

@@ -1,7 +1,6 @@
 """Real training on the replicas of a JobSet: `marco train` in the processes that the manifest describes."""
 
 import dataclasses
-import importlib.util
 import json
 import pathlib
 
@@ -16,17 +15,11 @@ from marco_model import training
 from marco_model.load import load
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
+from tests.small_training import write_examples
 
 pytestmark = pytest.mark.slow
 
 PACE = Pace(look=0.5, beat=0.5, silence=6, kept=1, grace=60, gone=60.0, gone_at_signal=60.0)
-
-
-def write_examples(path, count):
-    spec = importlib.util.spec_from_file_location("trainer_test_job", pathlib.Path(__file__).parents[1] / "test_job.py")
-    beside = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(beside)
-    return beside.write_examples(path, count)
 
 
 @pytest.fixture
