@@ -1,4 +1,4 @@
-"""The whole check: which imagers' images are no longer those of the reference, and what of them changed first."""
+"""The reference, and the check against it: which imagers' images have changed, and what changed first."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from components.monitoring.measure import Measured
 from components.monitoring.statistics import NAMES, Table
 from components.monitoring.two_sample import Limits, Test, compare, holm
 from marco_data.name_tables import UNKNOWN
+from marco_model import store
 from marco_model.errors import InputError
 from marco_model.store import exists, read_bytes
 
@@ -91,16 +92,13 @@ def make_reference(measured: Measured, model: dict[str, Any]) -> Reference:
 def write_reference(reference: Reference, directory: Path) -> None:
     """Writes a reference into a new or empty folder, which appears whole, or in the place of an older reference."""
     if directory.exists() and any(directory.iterdir()) and not (directory / FILE).is_file():
-        raise InputError(f"{directory} holds something else than a reference; give a new folder")
-    aside = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    statistics.write_table(reference.table, aside / _IMAGES)
-    np.savez(aside / _PROJECTION, mean=reference.mean, components=reference.components)
-    (aside / FILE).write_text(json.dumps(reference.facts, indent=2) + "\n")
-    if directory.exists():
-        shutil.rmtree(directory)
-    aside.rename(directory)
+        raise InputError(f"{directory} holds something other than a reference; give a new folder")
+    with store.whole_directory(directory) as aside:
+        statistics.write_table(reference.table, aside / _IMAGES)
+        np.savez(aside / _PROJECTION, mean=reference.mean, components=reference.components)
+        (aside / FILE).write_text(json.dumps(reference.facts, indent=2) + "\n")
+        if directory.exists():
+            shutil.rmtree(directory)
 
 
 def read_reference(directory: str) -> Reference:
@@ -110,7 +108,7 @@ def read_reference(directory: str) -> Reference:
         raise InputError(f"no reference in {directory}: make one with marco monitor reference")
     facts = json.loads(read_bytes(f"{folder}/{FILE}"))
     if facts.get("format") != _FORMAT or facts["statistics"] != list(NAMES):
-        raise InputError(f"the reference in {directory} is of another version; make it anew: marco monitor reference")
+        raise InputError(f"the reference in {directory} is of another version; make it again: marco monitor reference")
     with np.load(io.BytesIO(read_bytes(f"{folder}/{_PROJECTION}"))) as arrays:
         mean, components = arrays["mean"], arrays["components"]
     return Reference(facts, mean, components, statistics.read_table(read_bytes(f"{folder}/{_IMAGES}")))
@@ -185,35 +183,35 @@ def check(
 
     `table`: measured with the reference's model, embeddings projected. `seen`: how many images there were, `failed`:
     how many of those looked at could not be measured. An imager that the reference doesn't have is compared with all of
-    it together, and so are images of which nobody said by which imager they were taken; only the former is new.
+    it together, and so are images of an unknown imager; only the former counts as new.
     """
     limits, failed = limits or Limits(), failed or {}
     imagers = sorted({*seen, *failed, *table.imagers()})
-    compared = {imager: _compared(reference, table.of(imager), imager, limits, seed) for imager in imagers}
+    compared = {imager: _samples(reference, table.of_imager(imager), imager, limits, seed) for imager in imagers}
     enough = [imager for imager, (new, old, _) in compared.items() if min(len(new), len(old)) >= limits.least]
-    found: dict[str, list[Test]] = {}
+    tests_of: dict[str, list[Test]] = {}
     for number, imager in enumerate(enough):
         new, old, _ = compared[imager]
         tests = two_sample.TESTS * len(enough)
-        found[imager] = compare(new, old, limits, tests, np.random.default_rng([seed, number]))
-    adjusted = iter(holm([test.p_value for tests in found.values() for test in tests]))
+        tests_of[imager] = compare(new, old, limits, tests, np.random.default_rng([seed, number]))
+    adjusted = iter(holm([test.p_value for tests in tests_of.values() for test in tests]))
     verdicts = []
     for imager, (new, old, name) in compared.items():
-        findings = _findings(found.get(imager, []), adjusted, limits)
+        findings = _findings(tests_of.get(imager, []), adjusted, limits)
         lost = failed.get(imager, 0)
         is_new = len(new) > 0 and (_another_camera(findings) or (name == "" and imager != UNKNOWN))
         status = UNREADABLE if _too_many(lost, len(new), limits) else NEW if is_new else _status(findings, new, limits)
         resembles = _resembles(reference.table, new) if status == NEW else None
         count = seen.get(imager, len(new) + lost)
         verdicts.append(Verdict(imager, status, len(new), lost, count, name, len(old), resembles, findings))
-    return sorted(verdicts, key=lambda one: (not one.alarming, one.status in UNDECIDED, one.imager))
+    return sorted(verdicts, key=lambda verdict: (not verdict.alarming, verdict.status in UNDECIDED, verdict.imager))
 
 
-def _compared(reference: Reference, new: Table, imager: str, limits: Limits, seed: int) -> tuple[Table, Table, str]:
+def _samples(reference: Reference, new: Table, imager: str, limits: Limits, seed: int) -> tuple[Table, Table, str]:
     """Returns the images to compare, those to compare with, and their imager's name."""
     known = imager in reference.table.imager
-    old = reference.table.of(imager) if known else reference.table
-    new, old = (_at_most(limits.most, one, seed) for one in (new, old))
+    old = reference.table.of_imager(imager) if known else reference.table
+    new, old = (_at_most(limits.most, table, seed) for table in (new, old))
     return new, old, imager if known else ""
 
 

@@ -1,4 +1,4 @@
-"""The images that there are, in shards and in folders, and their encoded bytes."""
+"""Finds images in shards and folders, names their imagers, and reads their encoded bytes."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Naming:
     """The rules, the first that fits counting.
 
     Attributes:
-        told: pairs of a pattern (`*`, `?`, `[…]`; matches the path below the folder given) and the imager's name.
+        rules: pairs of a pattern (`*`, `?`, `[…]`; matches the path below the folder given) and the imager's name.
         institution: whose file names tell the imager (docs/data.md), for files; records name their own.
     """
 
-    told: tuple[tuple[str, str], ...] = ()
+    rules: tuple[tuple[str, str], ...] = ()
     institution: str = ""
 
     def of_file(self, name: str) -> str:
         """Returns the imager of the file `name`, a path below the folder given, or `unknown`."""
-        return self._told(name) or imager_name(self.institution, self._by_name(name, self.institution))
+        return self._by_rule(name) or imager_name(self.institution, self._by_name(name, self.institution))
 
     def of_record(self, name: str, institution: str, imager: str) -> str:
         """Returns the imager of a record whose image was called `name`; `imager` may be empty."""
-        return self._told(name) or imager_name(institution, imager or self._by_name(name, institution))
+        return self._by_rule(name) or imager_name(institution, imager or self._by_name(name, institution))
 
-    def _told(self, name: str) -> str:
-        return next((imager for pattern, imager in self.told if fnmatch.fnmatchcase(name, pattern)), "")
+    def _by_rule(self, name: str) -> str:
+        return next((imager for pattern, imager in self.rules if fnmatch.fnmatchcase(name, pattern)), "")
 
     def _by_name(self, name: str, institution: str) -> str:
         return imager_of(institution, name.rsplit("/", 1)[-1])
@@ -82,7 +82,7 @@ class Candidate(NamedTuple):
 
     priority: int
     path: bytes
-    index: int
+    index: int  # type: ignore[assignment]  # Hides tuple.index, which nothing here calls.
     imager: str
     name: str
 
@@ -93,18 +93,18 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
     A folder that holds images is taken for one of images. `days`: only files that changed so many days ago at most.
     Raises InputError where a path has neither.
     """
-    found: dict[str, Found] = {}
+    files_by_path: dict[str, Found] = {}
     since = time.time() - days * 86400 if days is not None else float("-inf")
     for path in paths:
-        files = [file for file in list_files(path) if _is_image(file.name)]
-        is_shard = not files
-        files = files or _shards(path)
-        found.update(
+        listed = [file for file in list_files(path) if _is_image(file.name)]
+        is_shard = not listed
+        listed = listed or _shards(path)
+        files_by_path.update(
             (file.path, Found(os.fsencode(file.path), as_text(file.name), is_shard))
-            for file in files
+            for file in listed
             if file.modified >= since
         )
-    return sorted(found.values(), key=lambda one: (one.name, one.path))
+    return sorted(files_by_path.values(), key=lambda file: (file.name, file.path))
 
 
 def _shards(path: str) -> list[File]:
@@ -120,27 +120,27 @@ def _is_image(name: str) -> bool:
 
 def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
     """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
-    shards = [os.fsdecode(one.path) for one in found if one.is_shard]
+    shards = [os.fsdecode(file.path) for file in found if file.is_shard]
     return find_table(SOURCES_FILE, paths, shards) if shards else None
 
 
-def candidates(one: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
+def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
     """Yields the images of a file; damaged records are passed over, as ExampleGen's quarantine tells of them."""
-    if not one.is_shard:
-        yield Candidate(_priority(seed, one.name, _A_FILE), one.path, _A_FILE, naming.of_file(one.name), one.name)
+    if not file.is_shard:
+        yield Candidate(_priority(seed, file.name, _A_FILE), file.path, _A_FILE, naming.of_file(file.name), file.name)
         return
-    for index, features in _records(one.path):
+    for index, features in _records(file.path):
         name = _text(features, contract.FILENAME)
         institution = _text(features, contract.INSTITUTION)
         if not institution and sources and contract.SOURCE in features:
             institution = sources.get(features[contract.SOURCE].int64_list.value[0], "")
         imager = naming.of_record(name, institution, _text(features, contract.IMAGER))
-        yield Candidate(_priority(seed, one.name, index), one.path, index, imager, name or f"{one.name}#{index}")
+        yield Candidate(_priority(seed, file.name, index), file.path, index, imager, name or f"{file.name}#{index}")
 
 
 def encoded_images(path: bytes, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
-    """Yields each wanted image of the file `path` as JPEG or PNG bytes, or the reason why there is none."""
-    by_index = {one.index: one for one in wanted}
+    """Yields the requested images of the file `path` as JPEG or PNG bytes, or the reason why one is missing."""
+    by_index = {candidate.index: candidate for candidate in wanted}
     if _A_FILE in by_index:
         yield by_index[_A_FILE], _file(os.fsdecode(path))
         return
@@ -183,7 +183,7 @@ def _within_limits(data: bytes) -> bytes | str:
     try:
         header = image_header(data)
     except ValueError as error:
-        return f"is no JPEG or PNG: {error}"
+        return f"is not a JPEG or PNG: {error}"
     if header.height * header.width > MAX_PIXELS:
         return f"{header.width}x{header.height} pixels are more than the {MAX_PIXELS:,} accepted"
     return data

@@ -1,18 +1,17 @@
 """Images to rows, on Beam: find, sample by imager, read, measure, classify.
 
 Nothing of an image but its name is read before the sample is drawn, for shards nothing but their records' features, so
-that the dear part, the classifier, sees no more than the sample.
+that the expensive part, the classifier, sees only the sample.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import apache_beam as beam
 import cv2
@@ -27,15 +26,15 @@ from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, 
 from components.settings import LOCAL_BEAM_ARGS
 from marco_data.shards import list_files
 from marco_model.errors import InputError
-from marco_model.store import is_object, read_bytes
+from marco_model.store import read_bytes
 
 Described = tuple[np.ndarray, np.ndarray]
 
 
 class Describer:
-    """A classifier that tells what it sees beside what it says.
+    """A classifier that returns embeddings beside scores.
 
-    Raises InputError where the folder holds no classifier, or one exported without its features.
+    Raises InputError if the folder holds no classifier, or one exported without its features.
     """
 
     def __init__(self, model: Path) -> None:
@@ -53,8 +52,8 @@ class Describer:
         except InputError as error:
             if len(encoded) == 1:
                 return [str(error)]
-            # One at fault costs only itself.
-            return [result for one in encoded for result in self([one])]
+            # One bad image must not lose the batch.
+            return [result for image in encoded for result in self([image])]
         embeddings, scores = self._both(images)
         return list(zip(embeddings.numpy(), scores.numpy(), strict=True))
 
@@ -93,7 +92,7 @@ class Sampling(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What came out: the rows, how many images each imager had, and (imager, name, reason) of those without rows."""
+    """The measured rows, how many images each imager had, and (imager, name, reason) of those that failed."""
 
     table: Table
     seen: dict[str, int]
@@ -124,7 +123,7 @@ def measure(
                 | "Found" >> beam.Create(list(found))
                 | "Spread" >> beam.Reshuffle()
                 | "List" >> beam.FlatMap(images.candidates, naming, sources, sampling.seed)
-                | "ByImager" >> beam.WithKeys(lambda one: one.imager)
+                | "ByImager" >> beam.WithKeys(lambda candidate: candidate.imager)
             )
             _ = (
                 all_images
@@ -149,16 +148,18 @@ def measure(
 
 def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[bytes, tuple[int, Candidate]]]:
     """Yields the sample of an imager by file, each with its place in the draw."""
-    for place, one in enumerate(group[1]):
-        yield one.path, (place, one)
+    for place, candidate in enumerate(group[1]):
+        yield candidate.path, (place, candidate)
 
 
 def _read(
     group: tuple[bytes, Iterable[tuple[int, Candidate]]],
 ) -> Iterator[tuple[int, Candidate, bytes | str]]:
-    path, wanted = group[0], {tuple(one): place for place, one in group[1]}
-    for one, data in images.encoded_images(path, [Candidate(*values) for values in wanted]):
-        yield wanted[tuple(one)], one, data
+    path, group_candidates = group
+    # Beam may hand a candidate over as a plain tuple.
+    places = {Candidate(*candidate): place for place, candidate in group_candidates}
+    for candidate, data in images.encoded_images(path, list(places)):
+        yield places[candidate], candidate, data
 
 
 class _Measure(beam.DoFn):
@@ -169,15 +170,19 @@ class _Measure(beam.DoFn):
         self._thumbnails = thumbnails
 
     def setup(self) -> None:
-        """Opens the classifier once a worker."""
+        """Opens the classifier once per worker."""
+        from components.published_models import on_this_machine
 
-        self._describe = Describer(_local(self._model))
+        # A copy of a model in a bucket stays until the worker ends.
+        folder = contextlib.ExitStack()
+        self._describe = Describer(folder.enter_context(on_this_machine(self._model)))
+        atexit.register(folder.close)
 
     def process(self, batch: list[tuple[int, Candidate, bytes | str]]) -> Iterator[dict[str, Any]]:
         """Measures a batch."""
-        rows = [_row(one, place, data, self._thumbnails) for place, one, data in batch]
+        rows = [_row(candidate, place, data, self._thumbnails) for place, candidate, data in batch]
         sound = [index for index, row in enumerate(rows) if not row["reason"]]
-        described = self._describe([batch[index][2] for index in sound])
+        described = self._describe([cast(bytes, batch[index][2]) for index in sound])
         for index, result in zip(sound, described, strict=True):
             if isinstance(result, str):
                 rows[index] = _failed(batch[index][1], result)
@@ -186,20 +191,20 @@ class _Measure(beam.DoFn):
         yield from rows
 
 
-def _row(one: Candidate, place: int, data: bytes | str, thumbnails: int) -> dict[str, Any]:
+def _row(candidate: Candidate, place: int, data: bytes | str, thumbnails: int) -> dict[str, Any]:
     if isinstance(data, str):
-        return _failed(one, data)
+        return _failed(candidate, data)
     try:
         measured = image_statistics(data)
         thumbnail = _thumbnail(data) if place < thumbnails else b""
     except InputError as error:
-        return _failed(one, str(error))
-    return _failed(one, "") | {"statistics": measured.tolist(), "thumbnail": thumbnail}
+        return _failed(candidate, str(error))
+    return _failed(candidate, "") | {"statistics": measured.tolist(), "thumbnail": thumbnail}
 
 
-def _failed(one: Candidate, reason: str) -> dict[str, Any]:
+def _failed(candidate: Candidate, reason: str) -> dict[str, Any]:
     empty = {"statistics": [], "embedding": [], "scores": [], "thumbnail": b""}
-    return {"imager": one.imager, "name": one.name, "reason": reason, **empty}
+    return {"imager": candidate.imager, "name": candidate.name, "reason": reason, **empty}
 
 
 def _thumbnail(data: bytes) -> bytes:
@@ -207,16 +212,6 @@ def _thumbnail(data: bytes) -> bytes:
     scale = _THUMBNAIL_SIDE / min(pixels.shape[:2])
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-
-
-def _local(model: str) -> Path:
-    if not is_object(model):
-        return Path(model)
-    from components.bucket_models import download
-
-    folder = tempfile.mkdtemp(prefix="marco-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return download(model, Path(folder))
 
 
 def _collected(staging: str) -> Measured:

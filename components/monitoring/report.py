@@ -30,6 +30,7 @@ from components.monitoring.drift import (
 from components.monitoring.measure import Measured
 from components.monitoring.statistics import NAMES, Table
 from components.monitoring.two_sample import Limits, Test
+from marco_model import store
 
 _WIDTH, _HEIGHT = 300, 84
 _BINS = 32
@@ -66,7 +67,7 @@ def _outline(heights: np.ndarray) -> str:
 
 
 def shares(names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
-    """Returns two bars a class, as long as its share."""
+    """Returns two bars per class, as long as its shares."""
     rows = []
     room = _WIDTH - 150
     for index, (name, old, new) in enumerate(zip(names, before, after, strict=True)):
@@ -104,8 +105,8 @@ def title(test: Test) -> str:
 def change(test: Test, classes: Sequence[str]) -> str:
     """Returns the change in figures: `median 142 → 171`, `Crystals 25 % → 48 %`."""
     if isinstance(test.before, list) and isinstance(test.after, list):
-        largest = max(range(len(classes)), key=lambda index: abs(test.after[index] - test.before[index]))
-        return f"{classes[largest]} {test.before[largest]:.0%} → {test.after[largest]:.0%}"
+        name, old, new = max(zip(classes, test.before, test.after, strict=True), key=lambda row: abs(row[2] - row[1]))
+        return f"{name} {old:.0%} → {new:.0%}"
     before, after = float(test.before), float(test.after)  # type: ignore[arg-type]
     if test.kind == two_sample.STRANGERS:
         return f"{before:.0%} → {after:.0%}"
@@ -116,7 +117,7 @@ def change(test: Test, classes: Sequence[str]) -> str:
 
 
 def headline(verdict: Verdict, classes: Sequence[str]) -> str:
-    """Returns what is to be said of an imager, in one line."""
+    """Returns the finding for an imager in one line."""
     count = f"{verdict.images:,} images"
     alarms = [finding.test for finding in verdict.findings if finding.alarm]
     if verdict.status == UNREADABLE:
@@ -185,39 +186,34 @@ def write(
     directory: Path, report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, reference: Reference
 ) -> None:
     """Writes both files into `directory`, made if missing; those of an earlier check are replaced."""
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / HTML, as_html(report, verdicts, table, reference))
-    _write(directory / JSON, json.dumps(report, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
+    with store.whole_file(directory / HTML) as file:
+        file.write(as_html(report, verdicts, table, reference))
+    with store.whole_file(directory / JSON) as file:
+        file.write(json.dumps(report, indent=2) + "\n")
 
 
 def summary(report: dict[str, Any]) -> str:
     """Returns the outcome in one line."""
-    alarming = [one for one in report["imagers"] if one["status"] in ALARMING]
+    alarming = [imager for imager in report["imagers"] if imager["status"] in ALARMING]
     if alarming:
         more = f" and {len(alarming) - 1} more" if len(alarming) > 1 else ""
         return f"{alarming[0]['imager']}: {alarming[0]['first']}{more}"
-    judged = [one for one in report["imagers"] if one["status"] not in UNDECIDED]
+    judged = [imager for imager in report["imagers"] if imager["status"] not in UNDECIDED]
     return f"No change at {len(judged)} imagers" if judged else "Too few images to tell"
 
 
 def as_html(report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, reference: Reference) -> str:
-    """Returns the page; `table`'s embeddings are not looked at."""
+    """Returns the page; `table`'s embeddings are ignored."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    cards = [_card(verdict, table.of(verdict.imager), reference) for verdict in verdicts]
+    cards = [_card(verdict, table.of_imager(verdict.imager), reference) for verdict in verdicts]
     return environment.get_template("drift.html.j2").render(report=report, cards=cards, summary=summary(report))
 
 
 def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
     known = verdict.compared_with
-    old = reference.table.of(known) if known else reference.table
+    old = reference.table.of_imager(known) if known else reference.table
     against = f"{len(old):,} images of {'the same imager' if known else 'all imagers'}"
     shown = [finding for finding in verdict.findings if finding.alarm] or list(verdict.findings[:2])
     return {
@@ -225,7 +221,7 @@ def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
         "style": "alarm" if verdict.alarming else "few" if verdict.status in UNDECIDED else "clean",
         "headline": headline(verdict, reference.classes),
         "note": f"{verdict.images:,} measured of {verdict.seen:,}; reference: {against}",
-        "figures": [figure for one in shown if (figure := _figure(one, new, old, reference.classes))],
+        "figures": [figure for finding in shown if (figure := _figure(finding, new, old, reference.classes))],
         "thumbnails": _thumbnails(old, new) if verdict.alarming else [],
         "tests": [
             {

@@ -168,7 +168,7 @@ class Table:
         """Returns the rows of a mask or of indices."""
         return Table(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
-    def of(self, imager: str) -> Table:
+    def of_imager(self, imager: str) -> Table:
         """Returns the rows of an imager."""
         return self.take(self.imager == imager)
 

@@ -1,4 +1,4 @@
-"""Do two samples come from one distribution? Permutation tests that share their permutations.
+"""Tests whether two samples come from one distribution: permutation tests that share their permutations.
 
 A sample is compared with a reference that is weighted to the sample's own mixture of strata, here predicted classes:
 the images of a week with more crystals differ in everything from those of another, and only what differs within the
@@ -35,7 +35,7 @@ class Limits:
         strangers: share of images that look like none of their imager's, more than the reference itself has.
         unreadable: share of an imager's images that could not be measured, 0 … 1.
         least: fewer images of an imager, here or in the reference, are too few.
-        most: more are not looked at; the sample is drawn by a hash of their names.
+        most: more are ignored; the sample is drawn by a hash of their names.
     """
 
     alpha: float = 0.01
@@ -62,11 +62,11 @@ def read_limits(path: Path | None) -> Limits:
     if path is None:
         return Limits()
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
-        return Limits(**told)
+        values: dict[str, Any] = json.loads(path.read_text())
+        return Limits(**values)
     except (OSError, ValueError, TypeError) as error:
         known = ", ".join(field.name for field in dataclasses.fields(Limits))
-        raise InputError(f"{path} is no JSON object with some of {known}: {error}") from error
+        raise InputError(f"{path} is not a JSON object with some of {known}: {error}") from error
 
 
 Measure = Callable[[np.ndarray], np.ndarray]
@@ -177,7 +177,7 @@ def class_test(
     """Compares counts of classes, int [C] each; returns their total variation distance, 0 … 1, and a p-value.
 
     The statistic is Pearson's chi-square with its exact distribution given the margins, by simulation, so that rare
-    classes are no matter.
+    classes do no harm.
     """
     together = new + reference
     seen = together > 0
@@ -218,7 +218,7 @@ _STRANGE = 0.99
 
 @dataclasses.dataclass(frozen=True)
 class Test:
-    """What was compared and what came of it.
+    """A comparison and its result.
 
     `effect`: how large the difference is, 0 … 1, by `kind` as `Limits` says; `limit`: from where it counts. `before`,
     `after`: medians of a statistic, shares of the classes, a share of strangers.
@@ -255,7 +255,7 @@ def _within_classes(new: Table, old: Table, limits: Limits, permutations: int, r
     results = permutation_tests(measures, weights, strata, permutations, rng, least)
     columns = [*statistics.T, confidence]
     named = [*((STATISTIC, name, limits.statistic) for name in NAMES), (CONFIDENCE, CONFIDENCE, limits.confidence)]
-    found = [
+    comparisons = [
         Test(kind, name, result.distance, limit, result.p_value, _median(column[~is_new]), _median(column[is_new]))
         for (kind, name, limit), result, column in zip(named, results[:-1], columns, strict=True)
     ]
@@ -263,8 +263,8 @@ def _within_classes(new: Table, old: Table, limits: Limits, permutations: int, r
     excess = max(0.0, results[-1].distance - results[-1].by_chance)
     apart = float(distances[is_new][:, ~is_new].mean())
     coefficient = excess / max(2 * apart, 1e-9)
-    found.append(Test(EMBEDDING, EMBEDDING, coefficient, limits.embedding, results[-1].p_value, 0.0, coefficient))
-    return [*found, _strangers(distances, is_new, limits)]
+    comparisons.append(Test(EMBEDDING, EMBEDDING, coefficient, limits.embedding, results[-1].p_value, 0.0, coefficient))
+    return [*comparisons, _strangers(distances, is_new, limits)]
 
 
 def _strata(predicted: np.ndarray, is_new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The two jobs: make a reference, and check images against one."""
+"""The two commands: make a reference, and check images against one; MLflow runs of the checks."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def log_to_mlflow(tracking_uri: str, outcome: dict[str, Any], files: list[Path])
 def metrics(outcome: dict[str, Any]) -> dict[str, float]:
     """Returns the figures of a check by names that MLflow allows."""
     figures: dict[str, float] = {
-        "alarms": sum(one["status"] in ALARMING for one in outcome["imagers"]),
+        "alarms": sum(entry["status"] in ALARMING for entry in outcome["imagers"]),
         "images": outcome["images"],
         "unreadable": len(outcome["unreadable"]),
     }
-    for one in outcome["imagers"]:
-        imager = re.sub(r"[^\w\-. ]+", "-", one["imager"])
-        figures[f"{imager}/images"] = one["images"]
-        figures.update({f"{imager}/{test['name']}": test["effect"] for test in one["tests"]})
+    for entry in outcome["imagers"]:
+        imager = re.sub(r"[^\w\-. ]+", "-", entry["imager"])
+        figures[f"{imager}/images"] = entry["images"]
+        figures.update({f"{imager}/{test['name']}": test["effect"] for test in entry["tests"]})
     return figures

@@ -1,8 +1,8 @@
-"""How Vertex AI is asked: Google's own clients over REST, with patience, and its errors as plain ones.
+"""Requests to Vertex AI: Google's own clients over REST, with retries, and its errors as this project's.
 
-What only reads is asked again until it is answered. What changes something is asked once (`act`): where the answer is
-lost it may have been done or not, so `ensure` looks before each try, and waits for operations that still run. So every
-change may be asked for again, by the same command or by the next.
+Requests that only read are repeated until they are answered. A request that changes something is sent once (`act`): if
+the answer is lost, the change may or may not have happened, so `ensure` looks before each try and waits for operations
+that are still running. Every change is therefore idempotent: the same command, or the next one, may ask for it again.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from components.vertex.options import Vertex
+from marco_model import errors
 from marco_model.errors import ClusterError, InputError
 
-_Found = TypeVar("_Found")
+_Answer = TypeVar("_Answer")
 _ADDRESSED = re.compile(r"^[A-Z]+ https?://\S+: ")
-"""What Google's library puts before the service's own words."""
+"""What Google's library puts in front of the service's own message."""
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 CHANGED = (409, 412)
-"""Somebody else, or an earlier try of ours, was first: look again."""
+"""Another client, or an earlier try of ours, made the change first: look again."""
 
 
 class Unsure(ClusterError):
-    """A change was asked for and no answer came, or one that it may be asked for again; it may have been done."""
+    """A request for a change got no answer, or a retryable one; the change may have happened."""
 
 
 class Refused(InputError):
-    """The service will not do this; `status` is HTTP's."""
+    """The service refuses the request; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -45,7 +46,7 @@ class Failed(ClusterError):
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How long the service is waited for; all but `tries` in seconds."""
+    """How long to wait for the service; all fields but `tries` in seconds."""
 
     # That one request may take.
     request: float = 60.0
@@ -67,12 +68,12 @@ PACE = Pace()
 
 
 def show(line: str) -> None:
-    """Tells how far things are."""
+    """Prints a line of progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 class Api:
-    """Vertex AI in one project and region. Clients are made when they are first used."""
+    """Vertex AI in one project and region. Clients are created on first use."""
 
     def __init__(self, place: Vertex, pace: Pace = PACE, show: Callable[[str], None] = show) -> None:
         self.place, self.pace, self.show = place, pace, show
@@ -87,7 +88,7 @@ class Api:
         """
         return self._patiently(lambda: self.act(service, method, request))
 
-    def _patiently(self, ask: Callable[[], _Found]) -> _Found:
+    def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
         for attempt in range(self.pace.tries - 1):
             try:
                 return ask()
@@ -96,20 +97,20 @@ class Api:
         try:
             return ask()
         except Unsure as error:
-            raise ClusterError(f"{error}; run again when it is well") from error
+            raise ClusterError(f"{error}; run again when the service has recovered") from error
 
     def listed(self, service: str, method: str, request: dict[str, Any], field: str) -> list[Any]:
-        """Returns all that a list has, page after page."""
-        found: list[Any] = []
+        """Returns all items of a list request, fetching page after page."""
+        items: list[Any] = []
         token = ""
         while True:
             page = self.read(service, method, {**request, "page_token": token, "page_size": 100})
             # Google's pagers would fetch the next page by themselves, without our patience.
             page = getattr(page, "_response", page)
-            found.extend(getattr(page, field))
+            items.extend(getattr(page, field))
             token = page.next_page_token
             if not token:
-                return found
+                return items
 
     def act(self, service: str, method: str, request: Any) -> Any:
         """Asks once and returns the answer; raises `Unsure` where it may or may not have been done, else `Refused`."""
@@ -118,7 +119,7 @@ class Api:
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
-        """Turns what Google's libraries raise into ours."""
+        """Raises `Unsure` or `Refused` for the errors of Google's libraries."""
         import requests
         from google.api_core.exceptions import GoogleAPICallError
         from google.auth.exceptions import GoogleAuthError, TransportError
@@ -127,39 +128,39 @@ class Api:
         try:
             yield
         except GoogleAPICallError as error:
-            said = _one_line(_ADDRESSED.sub("", error.message))
+            text = _one_line(_ADDRESSED.sub("", error.message))
             if error.code in (*TRANSIENT, *CHANGED):
-                raise Unsure(f"{asked}: {error.code} {said}") from error
-            raise Refused(f"{asked}: {error.code} {said}; {_mend(error.code)}", error.code or 0) from error
+                raise Unsure(f"{asked}: {error.code} {text}") from error
+            raise Refused(f"{asked}: {error.code} {text}; {_fix(error.code)}", error.code or 0) from error
         except (requests.exceptions.RequestException, TransportError, ConnectionError) as error:
             raise Unsure(f"{asked}: no answer ({_one_line(error)})") from error
         except GoogleAuthError as error:
-            raise Refused(f"{asked}: {_one_line(error)}; {_mend(401)}", 401) from error
+            raise Refused(f"{asked}: {_one_line(error)}; {_fix(401)}", 401) from error
 
     def ensure(
         self,
-        look: Callable[[], _Found | None],
+        look: Callable[[], _Answer | None],
         act: Callable[[], Any],
         settle: Callable[[], str] | None = None,
-    ) -> _Found:
-        """Returns what `look` finds, having asked for it by `act` where it was not there.
+    ) -> _Answer:
+        """Returns what `look` finds; calls `act` to create it if it is missing.
 
-        `act` may return an operation, which is waited for. `settle` names the resource whose running operations are
-        waited for before anything is asked: they may be an earlier try's.
+        If `act` returns an operation, waits for it. `settle` names the resource whose running operations have to end
+        before `act` is called: they may belong to an earlier try.
 
-        Raises what `act` does, and `ClusterError` where it did not come to be for all of the tries.
+        Raises what `act` raises, and `ClusterError` if `look` still finds nothing after all tries.
         """
-        last: ClusterError = ClusterError("Vertex AI says that it is done, and it is not; run again")
+        last: ClusterError = ClusterError("Vertex AI reports success, but the change is not visible; run again")
         for attempt in range(self.pace.tries):
-            found = look()
-            if found is not None:
-                return found
+            result = look()
+            if result is not None:
+                return result
             if settle:
-                # Looked at once more: an operation may have ended between the look and the list of those that run.
+                # Look again: an operation may have ended between the look and the list of running operations.
                 self.settle(settle())
-                found = look()
-                if found is not None:
-                    return found
+                result = look()
+                if result is not None:
+                    return result
             try:
                 asked = act()
                 # Google's future wraps the message of a long-running operation.
@@ -169,20 +170,20 @@ class Api:
             except Unsure as error:
                 last = error
             self.pace.wait(attempt)
-        found = look()
-        if found is not None:
-            return found
-        raise ClusterError(f"{last}; run again when it is well") from last
+        result = look()
+        if result is not None:
+            return result
+        raise ClusterError(f"{last}; run again when the service has recovered") from last
 
     def settle(self, resource: str) -> None:
-        """Waits until no operation on a resource runs any more. Their errors are not ours."""
+        """Waits until no operation on a resource is running. Their errors are shown, not raised."""
         try:
-            listed = self._patiently(lambda: self._get(f"{resource}/operations")).get("operations", [])
+            operations = self._patiently(lambda: self._get(f"{resource}/operations")).get("operations", [])
         except Refused as error:
             if error.status == 404:
                 return
             raise
-        running = [one["name"] for one in listed if not one.get("done")]
+        running = [operation["name"] for operation in operations if not operation.get("done")]
         for name in running:
             self.show(f"An operation of an earlier try still runs: {name.rsplit('/', 1)[1]}")
             try:
@@ -193,9 +194,10 @@ class Api:
     def wait(self, operation: str) -> None:
         """Waits for a long-running operation, by its name.
 
-        Raises `Failed` where it ends with an error, `ClusterError` where it does not end, or is not answered for.
+        Raises `Failed` if it ends with an error, `ClusterError` if it does not end in time or the service
+        does not answer.
         """
-        begun = told = time.monotonic()
+        begun = reported = time.monotonic()
         while True:
             seen = self._patiently(lambda: self._get(operation))
             if seen.get("done"):
@@ -205,15 +207,15 @@ class Api:
                 raise ClusterError(
                     f"{operation} has not ended after {now - begun:.0f} s; it goes on, run again to wait for it"
                 )
-            if now - told >= self.pace.tell:
-                told = now
+            if now - reported >= self.pace.tell:
+                reported = now
                 self.show(f"Still waiting, {now - begun:.0f} s")
             time.sleep(self.pace.look)
         if error := seen.get("error"):
             raise Failed(f"Vertex AI could not do it ({_one_line(error.get('message') or error)}): {operation}")
 
     def _get(self, path: str) -> dict[str, Any]:
-        """Returns what lies at a path of the API.
+        """Returns the JSON answer at a path of the API.
 
         Google's clients look for operations below `/ui/`, which the API's reference does not know.
         """
@@ -259,13 +261,13 @@ class Api:
         return self._clients["credentials"]
 
 
-def _mend(status: int | None) -> str:
+def _fix(status: int | None) -> str:
     return {
         401: "log in by gcloud auth application-default login, or run as a service account",
         403: "enable the Vertex AI API there and give your account the roles of docs/vertex.md",
         404: "check project, region and name",
-    }.get(status or 0, "mend what it names")
+    }.get(status or 0, "fix what the message names")
 
 
 def _one_line(what: object) -> str:
-    return " ".join(str(what).split())[:300].rstrip(". ") or type(what).__name__
+    return errors.one_line(str(what), 300).rstrip(". ") or type(what).__name__

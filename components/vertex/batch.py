@@ -1,8 +1,8 @@
 """Batch prediction on Vertex AI for images in a bucket, and its results as the table that `marco predict` writes.
 
-Vertex AI takes images as lines of JSON, so they are copied once, as base64, beside the results. A list of files would
-do without the copy, but the API's reference does not say by what its results name the files; of lines with a key it
-does (`BatchPredictionJob.InstanceConfig.key_field`).
+Vertex AI reads images as lines of JSON, so they are copied once, as base64, next to the results. A list of files would
+need no copy, but the API's reference does not say how its results name the files; for lines with a key it does
+(`BatchPredictionJob.InstanceConfig.key_field`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 
 from components.vertex import endpoints
 from components.vertex.api import Api
-from components.vertex.options import Endpoint
+from components.vertex.options import Endpoint, requested_machine
 from marco_data.image_files import ENDINGS, drop_place, encoded_image
 from marco_data.progress import progress
-from marco_model import store
+from marco_model import errors, store
 from marco_model.errors import ClusterError, InputError
 from marco_model.store import Object, read_bytes
 from marco_scoring.prediction import Outcome, columns, result_tables
@@ -33,17 +33,14 @@ _LOST = ("FAILED", "CANCELLED", "EXPIRED", "CANCELLING")
 
 
 def find_job(api: Api, note: str) -> Any | None:
-    """Returns the job labelled `note` that runs, or has ended and whose results are still there; None without one."""
-    return next((one for one in _labelled(api, note) if not _of_no_use(one)), None)
+    """Returns a job labelled `note` that is running or whose results still exist, or None."""
+    return next((job for job in _labelled(api, note) if not _of_no_use(job)), None)
 
 
 def begin_job(
     api: Api, options: Endpoint, version: endpoints.Version, inputs: Sequence[str], output: str, note: str
 ) -> Any:
-    """Returns a new job labelled `note` over the files `inputs`, or one that somebody else began meanwhile."""
-    machine: dict[str, Any] = {"machine_type": options.machine_type}
-    if options.accelerators:
-        machine |= {"accelerator_type": options.accelerator, "accelerator_count": options.accelerators}
+    """Starts a job labelled `note` over `inputs` and returns it, or one that another client started meanwhile."""
     body = {
         "display_name": f"marco-{note[:12]}",
         "model": version.name,
@@ -51,52 +48,52 @@ def begin_job(
         "instance_config": {"instance_type": "object", "key_field": KEY},
         "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": output}},
         "dedicated_resources": {
-            "machine_spec": machine,
+            "machine_spec": requested_machine(options).spec(),
             "starting_replica_count": options.min_replicas,
             "max_replica_count": options.max_replicas,
         },
         "labels": {LABEL: note},
     }
     request = {"parent": api.place.parent, "batch_prediction_job": body}
-    # Looked at once: of the new job nobody asks whether it has results yet.
-    useless = {one.name for one in _labelled(api, note) if _of_no_use(one)}
+    # Evaluated once: the new job has no results yet and must not count as useless.
+    useless = {job.name for job in _labelled(api, note) if _of_no_use(job)}
 
     def look() -> Any | None:
-        return next((one for one in _labelled(api, note) if one.name not in useless and _state(one) not in _LOST), None)
+        return next((job for job in _labelled(api, note) if job.name not in useless and _state(job) not in _LOST), None)
 
     return api.ensure(look, lambda: api.act("Job", "create_batch_prediction_job", request))
 
 
 def follow_job(api: Api, job: Any) -> str:
-    """Returns the folder of a job's results, once it has ended; raises `ClusterError` where it fails."""
+    """Waits for a job and returns the folder of its results; raises `ClusterError` if it fails."""
     api.show(f"Batch prediction {job.name.rsplit('/', 1)[1]}")
-    told = ""
+    shown = ""
     while (state := _state(job)) not in _ENDED:
-        if state != told:
-            told = state
+        if state != shown:
+            shown = state
             api.show(state.lower())
         time.sleep(api.pace.look)
         job = api.read("Job", "get_batch_prediction_job", {"name": job.name})
     if "SUCCEEDED" not in state:
-        said = " ".join(str(job.error.message).split())[:300]
-        raise ClusterError(f"batch prediction {job.name} {state.lower()} ({said}); mend it and run again")
+        reason = errors.one_line(str(job.error.message), 300)
+        raise ClusterError(f"batch prediction {job.name} {state.lower()} ({reason}); fix the cause and run again")
     return str(job.output_info.gcs_output_directory)
 
 
 def result_files(folder: str) -> list[str]:
     """Returns the files of predictions in the folder of a job's results; those of errors are left out."""
-    found = store.list_objects(f"{folder.rstrip('/')}/prediction")
-    return [one.uri for one in found if "errors" not in one.uri.rsplit("/", 1)[1]]
+    entries = store.list_objects(f"{folder.rstrip('/')}/prediction")
+    return [entry.uri for entry in entries if "errors" not in entry.uri.rsplit("/", 1)[1]]
 
 
 def _labelled(api: Api, note: str) -> list[Any]:
     request = {"parent": api.place.parent}
-    listed = api.listed("Job", "list_batch_prediction_jobs", request, "batch_prediction_jobs")
-    return [one for one in listed if one.labels.get(LABEL) == note]
+    jobs = api.listed("Job", "list_batch_prediction_jobs", request, "batch_prediction_jobs")
+    return [job for job in jobs if job.labels.get(LABEL) == note]
 
 
 def _of_no_use(job: Any) -> bool:
-    """Whether a job ended without results, or somebody has deleted them since."""
+    """Whether a job ended without results, or its results have been deleted."""
     folder = str(job.output_info.gcs_output_directory)
     return _state(job) in _LOST or (_state(job) in _ENDED and not (folder and result_files(folder)))
 
@@ -109,45 +106,45 @@ SHARD = 1_000
 """Images in a file of the input."""
 
 _LEFT_OUT = "left-out.json"
-"""Beside the input: why which images are not in it, for whoever finds the job again."""
+"""Next to the input: the reason for each image left out, for a later command that finds the job."""
 
 
 def images(place: str) -> list[Object]:
     """Returns the images below a `gs://` URI, by name; raises `InputError` where there are none."""
     if not store.is_object(place):
         raise InputError(f"--input is {place}; give gs://BUCKET/FOLDER, or score a folder here with marco predict")
-    found = [one for one in store.list_objects(f"{place.rstrip('/')}/") if one.uri.lower().endswith(ENDINGS)]
-    if not found:
+    objects = [entry for entry in store.list_objects(f"{place.rstrip('/')}/") if entry.uri.lower().endswith(ENDINGS)]
+    if not objects:
         raise InputError(f"no images below {place}; endings looked for: {' '.join(ENDINGS)}")
-    return found
+    return objects
 
 
-def mark(version: endpoints.Version, found: Sequence[Object]) -> str:
-    """Returns what stands for a version over these very images, as a label's value."""
-    told = json.dumps([version.name.rsplit("/", 1)[1], [(one.uri, one.crc32c) for one in found]])
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+def mark(version: endpoints.Version, objects: Sequence[Object]) -> str:
+    """Returns an identity of a version and exactly these images, as a label's value."""
+    key = json.dumps([version.name.rsplit("/", 1)[1], [(image.uri, image.crc32c) for image in objects]])
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def upload(found: Sequence[Object], place: str) -> tuple[list[str], dict[str, str]]:
-    """Writes the images below `place` as Vertex AI takes them; returns the files, and why which images are left out.
+def upload(objects: Sequence[Object], place: str) -> tuple[list[str], dict[str, str]]:
+    """Writes the images below `place` as JSON lines; returns the files, and the reason for each image left out.
 
-    The latter is written there too.
+    The reasons are written there too.
     """
     written, left_out = [], {}
-    with progress("copying", len(found)) as advance:
-        for number in range(0, len(found), SHARD):
+    with progress("copying", len(objects)) as advance:
+        for number in range(0, len(objects), SHARD):
             uri = f"{place}/images-{number // SHARD:05d}.jsonl"
             with tempfile.TemporaryDirectory() as folder:
                 lines = Path(folder) / "images.jsonl"
                 with lines.open("w") as file:
-                    for one in found[number : number + SHARD]:
-                        local = Path(folder) / f"image{PurePosixPath(one.uri).suffix}"
-                        store.download(one.uri, local)
+                    for image in objects[number : number + SHARD]:
+                        local = Path(folder) / f"image{PurePosixPath(image.uri).suffix}"
+                        store.download(image.uri, local)
                         try:
                             encoded = base64.b64encode(encoded_image(local)).decode()
-                            file.write(json.dumps({KEY: one.uri, "image_bytes": {"b64": encoded}}) + "\n")
+                            file.write(json.dumps({KEY: image.uri, "image_bytes": {"b64": encoded}}) + "\n")
                         except InputError as error:
-                            left_out[one.uri] = str(error)
+                            left_out[image.uri] = str(error)
                         advance(1)
                 if lines.stat().st_size:
                     store.upload(lines, uri)
@@ -160,21 +157,21 @@ def upload(found: Sequence[Object], place: str) -> tuple[list[str], dict[str, st
 
 
 def predictions(
-    api: Api, options: Endpoint, version: endpoints.Version, found: Sequence[Object], place: str, note: str
+    api: Api, options: Endpoint, version: endpoints.Version, objects: Sequence[Object], place: str, note: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Returns the predictions of images by their URIs, and why which images were left out.
+    """Returns the predictions of images by URI, and the reason for each image left out.
 
-    A job of the same version over the same images that runs, or whose results are there, is taken in the place of a new
-    one; without an image that can be read there is none at all. `place`: URI below which Vertex AI reads and writes.
+    Reuses a job of the same version over the same images that is running or whose results exist. If no image can be
+    read, no job is started. `place`: URI below which Vertex AI reads and writes.
 
-    Raises `ClusterError` where the job fails or gives nothing.
+    Raises `ClusterError` if the job fails or gives no results.
     """
     job = find_job(api, note)
     if job is not None:
         reasons = f"{job.input_config.gcs_source.uris[0].rsplit('/', 1)[0]}/{_LEFT_OUT}"
         left_out = json.loads(read_bytes(reasons)) if store.object_exists(reasons) else {}
     else:
-        inputs, left_out = upload(found, f"{place}/input")
+        inputs, left_out = upload(objects, f"{place}/input")
         if not inputs:
             return {}, left_out
         job = begin_job(api, options, version, inputs, f"{place}/output", note)
@@ -185,15 +182,15 @@ def predictions(
 
 
 def results(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields each image's URI with its prediction, out of the folder of a batch prediction's results."""
+    """Yields each image's URI with its prediction from the folder of a batch prediction's results."""
     for uri in result_files(folder):
         for line in read_bytes(uri).decode().splitlines():
-            told = json.loads(line)
-            yield told[KEY], told["prediction"]
+            answer = json.loads(line)
+            yield answer[KEY], answer["prediction"]
 
 
 def table(
-    found: Sequence[Object],
+    objects: Sequence[Object],
     predicted: dict[str, dict[str, Any]],
     left_out: dict[str, str],
     name: str,
@@ -204,21 +201,21 @@ def table(
     `predicted`: `scores`, `classes` and perhaps `version` of each image, or its `error`, which `marco serve` answers
     where an image does not decode. `name`: the model's, where its answers have none.
     """
-    classes = next((list(told["classes"]) for told in predicted.values() if "scores" in told), [])
+    classes = next((list(answer["classes"]) for answer in predicted.values() if "scores" in answer), [])
     by_class: collections.Counter[str] = collections.Counter(dict.fromkeys(classes, 0))
     failed = 0
     with result_tables(output, columns(classes)) as (write, write_failure):
-        for one in found:
-            told = predicted.get(one.uri, {})
-            if "scores" not in told:
-                reason = left_out.get(one.uri) or told.get("error") or "Vertex AI gave no prediction"
-                write_failure((one.uri, reason))
+        for image in objects:
+            answer = predicted.get(image.uri, {})
+            if "scores" not in answer:
+                reason = left_out.get(image.uri) or answer.get("error") or "Vertex AI gave no prediction"
+                write_failure((image.uri, reason))
                 failed += 1
                 continue
-            scores = dict(zip(told["classes"], told["scores"], strict=True))
+            scores = dict(zip(answer["classes"], answer["scores"], strict=True))
             label = max(scores, key=lambda key: scores[key])
             by_class[label] += 1
-            place = drop_place(PurePosixPath(one.uri).name)
+            place = drop_place(PurePosixPath(image.uri).name)
             row = (f"{scores[key]:.7f}" for key in classes)
-            write((one.uri, *place, label, *row, told.get("version") or name))
+            write((image.uri, *place, label, *row, answer.get("version") or name))
     return Outcome(dict(by_class), failed)

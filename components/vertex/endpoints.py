@@ -1,4 +1,4 @@
-"""Endpoints of Vertex AI: found or made, and the four changes that there are, each of which may be asked for twice."""
+"""The model registry and the endpoints of Vertex AI: how they are named, read and changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from components.vertex import options
 from components.vertex.api import Api
-from components.vertex.options import Endpoint, Machine, wanted_machine
+from components.vertex.options import Endpoint, Machine, requested_machine
 from marco_model.errors import InputError
 from marco_model.store import is_object
 
@@ -27,7 +27,7 @@ DEFAULT, SERVED = "default", "served-"
 """Aliases of a model's version: the one promoted last; with the version's number, one that was ever promoted."""
 
 CHECK = "-check"
-"""What the name of the endpoint ends in on which a version is checked before anybody else asks it."""
+"""Suffix of the name of the private endpoint on which a version is checked first."""
 
 
 def label(text: str) -> str:
@@ -36,9 +36,9 @@ def label(text: str) -> str:
 
 
 def identity(name: str) -> str:
-    """Returns a resource's id for a display name, always the same: made twice, the second is refused.
+    """Returns a resource's id for a display name, always the same, so that a second creation is refused.
 
-    Vertex AI takes up to 63 small letters, digits and `-`, with a letter first and no `-` last.
+    Vertex AI accepts up to 63 small letters, digits and `-`, with a letter first and no `-` last.
     """
     plain = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
     if plain == name and plain[:1].isalpha() and len(plain) <= 63:
@@ -49,7 +49,7 @@ def identity(name: str) -> str:
 def deployed_id(version: str, etag: str) -> str:
     """Returns the id under which a version is deployed on an endpoint as it is now: ten digits.
 
-    Asked for twice, the second is refused; after the endpoint has changed the id is another, so none is used again.
+    A repeated request is refused; the id changes with the endpoint, so none is reused.
     """
     number = int(hashlib.sha256(f"{version} {etag}".encode()).hexdigest(), 16)
     return str(10**9 + number % (9 * 10**9))
@@ -97,32 +97,31 @@ class Version:
 
 
 def find_model(api: Api, name: str) -> str | None:
-    """Returns the resource name of the model of a display name, None where there is none.
+    """Returns the resource name of the model of a display name, or None.
 
-    Raises `InputError` where there are several.
+    Raises `InputError` if there are several.
     """
     request = {"parent": api.place.parent, "filter": f'display_name="{name}"'}
-    found = [one for one in api.listed("Model", "list_models", request, "models") if one.display_name == name]
-    if len(found) > 1:
-        told = ", ".join(last(one.name) for one in found)
-        raise InputError(f"several models of {api.place.project} are called {name!r} ({told}); rename all but one")
-    return f"{api.place.parent}/models/{last(found[0].name)}" if found else None
+    entries = [entry for entry in api.listed("Model", "list_models", request, "models") if entry.display_name == name]
+    if len(entries) > 1:
+        names = ", ".join(last(entry.name) for entry in entries)
+        raise InputError(f"several models of {api.place.project} are called {name!r} ({names}); rename all but one")
+    return f"{api.place.parent}/models/{last(entries[0].name)}" if entries else None
 
 
 def list_versions(api: Api, model: str) -> list[Version]:
     """Returns the versions of a model, the oldest first."""
-    found = api.listed("Model", "list_model_versions", {"name": model}, "models")
-    return sorted((_version(model, one) for one in found), key=lambda one: int(one.number))
+    entries = api.listed("Model", "list_model_versions", {"name": model}, "models")
+    return sorted((_version(model, entry) for entry in entries), key=lambda entry: int(entry.number))
 
 
 def ensure_version(api: Api, options: Endpoint, model: str, release: Release) -> Version:
-    """Returns the version that `release` is of the model `model`, a display name; uploads it where it is not there.
+    """Returns the version of the model `model`, a display name, that `release` is; uploads it if it is missing.
 
-    A version is the same files at the same place in the same container. Place and container are a version's for good,
-    and where files have moved away they may be gone when it is deployed again.
+    A version is the same files at the same place in the same container. Place and container of a version never change:
+    a later deployment reads the files from there again.
 
-    The files are not copied by us: Vertex AI takes them from the bucket. Raises `InputError` for a release that lies
-    elsewhere.
+    Vertex AI reads the files from the bucket. Raises `InputError` for a release that lies elsewhere.
     """
     if not is_object(release.uri):
         raise InputError(f"{release.uri} is not on gs://, where Vertex AI takes models from; set destination to gs://…")
@@ -132,12 +131,14 @@ def ensure_version(api: Api, options: Endpoint, model: str, release: Release) ->
     parent: list[str] = []
 
     def look() -> Version | None:
-        parent[:] = [found] if (found := find_model(api, model)) else []
+        parent[:] = [resource] if (resource := find_model(api, model)) else []
         if not parent:
             return None
         known = list_versions(api, parent[0])
-        same = [one for one in known if (one.fingerprint, one.container, one.uri.rstrip("/")) == sought]
-        # An upload whose answer was lost and which no list showed may have been asked for twice.
+        same = [
+            version for version in known if (version.fingerprint, version.container, version.uri.rstrip("/")) == sought
+        ]
+        # An upload whose answer was lost and that no list showed yet may have been requested twice.
         return same[0] if same else None
 
     def act() -> Any:
@@ -150,12 +151,12 @@ def ensure_version(api: Api, options: Endpoint, model: str, release: Release) ->
 
 
 def make_default(api: Api, version: Version) -> None:
-    """Makes a version the one that the model's name alone means, as in a batch prediction, and notes that it served."""
+    """Makes a version the model's default, which batch predictions use, and records that it served."""
     # An alias is of one version only, so each has its own.
     aliases = [DEFAULT, f"{SERVED}{version.number}"]
 
     def look() -> bool | None:
-        known = next(one.aliases for one in list_versions(api, version.model) if one.number == version.number)
+        known = next(entry.aliases for entry in list_versions(api, version.model) if entry.number == version.number)
         return True if set(aliases) <= set(known) else None
 
     request = {"name": version.name, "version_aliases": aliases}
@@ -171,7 +172,7 @@ def _container(options: Endpoint) -> dict[str, Any]:
 
 
 def _mark(container: dict[str, Any]) -> str:
-    """Returns what a label says of a container; Vertex AI's reference does not promise to return what was given."""
+    """Returns a label's value for a container; the API does not promise to return a container as it was sent."""
     return hashlib.sha256(json.dumps(container, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -188,16 +189,16 @@ def _body(name: str, release: Release, container: dict[str, Any], mark: str) -> 
     }
 
 
-def _version(model: str, one: Any) -> Version:
+def _version(model: str, message: Any) -> Version:
     return Version(
         model=model,
-        number=one.version_id,
-        fingerprint=one.labels.get(FINGERPRINT, ""),
-        container=one.labels.get(CONTAINER, ""),
-        run=one.labels.get(RUN, ""),
-        uri=one.artifact_uri,
-        aliases=tuple(one.version_aliases),
-        created=one.version_create_time.isoformat(timespec="seconds") if one.version_create_time else "",
+        number=message.version_id,
+        fingerprint=message.labels.get(FINGERPRINT, ""),
+        container=message.labels.get(CONTAINER, ""),
+        run=message.labels.get(RUN, ""),
+        uri=message.artifact_uri,
+        aliases=tuple(message.version_aliases),
+        created=message.version_create_time.isoformat(timespec="seconds") if message.version_create_time else "",
     )
 
 
@@ -216,7 +217,7 @@ class Deployed:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """An endpoint as it was read; `etag` is what a change has to have seen."""
+    """An endpoint as it was read; a change must send the current `etag`."""
 
     name: str
     display_name: str
@@ -226,49 +227,57 @@ class State:
 
     @property
     def serving(self) -> Deployed | None:
-        """The proven model: the one that the label says, else that with most traffic; None where none has any."""
-        said = [one for one in self.deployed if one.id == self.labels.get(SERVING)]
-        if said:
-            return said[0]
-        most = max(self.deployed, key=lambda one: (one.share, one.created), default=None)
+        """The proven model: the one that the label names, else the one with most traffic; None if none has any."""
+        labelled = [deployment for deployment in self.deployed if deployment.id == self.labels.get(SERVING)]
+        if labelled:
+            return labelled[0]
+        most = max(self.deployed, key=lambda deployment: (deployment.share, deployment.created), default=None)
         return most if most and most.share else None
 
     @property
     def canary(self) -> Deployed | None:
         """The model on trial beside the proven one: the newest that has traffic, or that is not left from before."""
-        others = [one for one in self.deployed if one != self.serving and (one.share or not self._left(one))]
-        return max(others, key=lambda one: (one.share > 0, one.created), default=None)
+        others = [
+            deployment
+            for deployment in self.deployed
+            if deployment != self.serving and (deployment.share or not self._left(deployment))
+        ]
+        return max(others, key=lambda deployment: (deployment.share > 0, deployment.created), default=None)
 
-    def _left(self, one: Deployed) -> bool:
+    def _left(self, deployment: Deployed) -> bool:
         """Whether a model without traffic is the way back, or the proven version on the machine that it had before."""
         serving = self.serving
-        if serving and (one.model, one.version) == (serving.model, serving.version):
-            return one.created < serving.created
-        return one.version == self.labels.get(PREVIOUS)
+        if serving and (deployment.model, deployment.version) == (serving.model, serving.version):
+            return deployment.created < serving.created
+        return deployment.version == self.labels.get(PREVIOUS)
 
     @property
     def withdrawn(self) -> str | None:
-        """The version in whose place a rollback has put the one that serves now; None where none has."""
+        """The version that a rollback replaced with the one that serves now, or None."""
         version, _, instead = self.labels.get(WITHDRAWN, "").partition("-")
         return version if self.serving and self.serving.id == instead else None
 
-    def of(self, model: str, version: str, machine: Machine | None = None) -> Deployed | None:
-        """Returns the deployment of a version (on `machine`), the one with most traffic where there are several."""
-        found = [one for one in self.deployed if one.version == version and one.model == last(model)]
-        found = [one for one in found if machine in (None, one.machine)]
-        return max(found, key=lambda one: one.share, default=None)
+    def deployment_of(self, model: str, version: str, machine: Machine | None = None) -> Deployed | None:
+        """Returns the deployment of a version (on `machine`), of several the one with most traffic."""
+        matches = [
+            deployment
+            for deployment in self.deployed
+            if deployment.version == version and deployment.model == last(model)
+        ]
+        matches = [deployment for deployment in matches if machine in (None, deployment.machine)]
+        return max(matches, key=lambda deployment: deployment.share, default=None)
 
     def by_id(self, identity: str) -> Deployed | None:
         """Returns a deployed model by its id."""
-        return next((one for one in self.deployed if one.id == identity), None)
+        return next((deployment for deployment in self.deployed if deployment.id == identity), None)
 
     def split(self) -> dict[str, int]:
         """Returns the traffic by deployed model's id, those without any left out."""
-        return {one.id: one.share for one in self.deployed if one.share}
+        return {deployment.id: deployment.share for deployment in self.deployed if deployment.share}
 
 
 def read_state(endpoint: Any) -> State:
-    """Returns the state that a message `Endpoint` tells."""
+    """Returns the state that a message `Endpoint` describes."""
     return State(
         name=endpoint.name,
         display_name=endpoint.display_name,
@@ -276,44 +285,46 @@ def read_state(endpoint: Any) -> State:
         labels=dict(endpoint.labels),
         deployed=tuple(
             Deployed(
-                id=one.id,
-                model=last(one.model),
-                version=one.model_version_id,
-                share=int(endpoint.traffic_split.get(one.id, 0)),
-                created=one.create_time.isoformat(timespec="seconds") if one.create_time else "",
-                name=one.display_name,
-                machine=options.read_machine(one),
+                id=message.id,
+                model=last(message.model),
+                version=message.model_version_id,
+                share=int(endpoint.traffic_split.get(message.id, 0)),
+                created=message.create_time.isoformat(timespec="seconds") if message.create_time else "",
+                name=message.display_name,
+                machine=options.read_machine(message),
             )
-            for one in endpoint.deployed_models
+            for message in endpoint.deployed_models
         ),
     )
 
 
-def check_free(state: State, version: str, there: Deployed | None) -> None:
-    """Raises `InputError` where another than `there`, the deployment of `version` that is meant, is on trial."""
-    busy = [one for one in state.deployed if one.share and one not in (state.serving, there)]
+def check_free(state: State, version: str, deployment: Deployed | None) -> None:
+    """Raises `InputError` if another deployment than `deployment`, that of `version`, is on trial."""
+    busy = [other for other in state.deployed if other.share and other not in (state.serving, deployment)]
     if busy:
-        told = ", ".join(
-            f"version {one.version}{f' on {one.machine}' if one.version == version else ''} has {one.share} %"
-            for one in busy
+        traffic = ", ".join(
+            f"version {other.version}{f' on {other.machine}' if other.version == version else ''} has {other.share} %"
+            for other in busy
         )
         raise InputError(
-            f"on endpoint {state.display_name} {told}; marco deploy promote or marco deploy rollback it first"
+            f"on endpoint {state.display_name} {traffic}; marco deploy promote or marco deploy rollback it first"
         )
 
 
 def find_endpoint(api: Api, name: str) -> State | None:
-    """Returns the endpoint of a display name, None where there is none; raises `InputError` where there are several."""
+    """Returns the endpoint of a display name, or None; raises `InputError` if there are several."""
     request = {"parent": api.place.parent, "filter": f'display_name="{name}"'}
-    found = [one for one in api.listed("Endpoint", "list_endpoints", request, "endpoints") if one.display_name == name]
-    if len(found) > 1:
-        told = ", ".join(last(one.name) for one in found)
-        raise InputError(f"several endpoints of {api.place.project} are called {name!r} ({told}); rename all but one")
-    return read_state(found[0]) if found else None
+    entries = [
+        entry for entry in api.listed("Endpoint", "list_endpoints", request, "endpoints") if entry.display_name == name
+    ]
+    if len(entries) > 1:
+        names = ", ".join(last(entry.name) for entry in entries)
+        raise InputError(f"several endpoints of {api.place.project} are called {name!r} ({names}); rename all but one")
+    return read_state(entries[0]) if entries else None
 
 
 def ensure_endpoint(api: Api, name: str) -> State:
-    """Returns the endpoint of a display name, made where it is not there."""
+    """Returns the endpoint of a display name; creates it if it is missing."""
     place = f"{api.place.parent}/endpoints/{identity(name)}"
     request = {
         "parent": api.place.parent,
@@ -331,62 +342,63 @@ def look(api: Api, endpoint: str) -> State:
 
 
 def deploy(api: Api, options: Endpoint, endpoint: str, version: Version, name: str) -> Deployed:
-    """Deploys a version unless it is, on the machine of `options`: without traffic where any has some, else with all.
+    """Deploys a version on the machine of `options` unless it is there: with all traffic if no other model has any.
 
-    Takes minutes. Raises `components.vertex.api.Failed` where its container does not come up.
+    Takes minutes. Raises `components.vertex.api.Failed` if its container does not start.
     """
     seen: list[State] = []
-    asked, wanted = "", wanted_machine(options)
+    asked, machine = "", requested_machine(options)
 
-    def there() -> Deployed | None:
+    def find() -> Deployed | None:
         seen[:] = [look(api, endpoint)]
-        # By the id, too: were a machine told in other words than it was asked for in, there would be no end of them.
-        return seen[0].of(version.model, version.number, wanted) or seen[0].by_id(asked)
+        # By the id, too: if the API describes a machine otherwise than requested, deploying would never end.
+        return seen[0].deployment_of(version.model, version.number, machine) or seen[0].by_id(asked)
 
     def act() -> Any:
         nonlocal asked
         asked = deployed_id(version.name, seen[0].etag)
-        deployed = {"id": asked, "model": version.name, "display_name": name, **wanted.message()}
+        deployed = {"id": asked, "model": version.name, "display_name": name, **machine.message()}
         request: dict[str, Any] = {"endpoint": endpoint, "deployed_model": deployed}
         if not seen[0].split():
             request["traffic_split"] = {"0": 100}
-        api.show(f"Deploying version {version.number} to {seen[0].display_name} on {wanted}")
+        api.show(f"Deploying version {version.number} to {seen[0].display_name} on {machine}")
         return api.act("Endpoint", "deploy_model", request)
 
-    return api.ensure(there, act, lambda: endpoint)
+    return api.ensure(find, act, lambda: endpoint)
 
 
 def change(api: Api, endpoint: str, split: Mapping[str, int], labels: Mapping[str, str | None] | None = None) -> State:
-    """Gives traffic to deployed models by id, and sets labels (None takes one away), all at once.
+    """Sets the traffic of deployed models by id and labels (None removes one) in one request.
 
-    Nobody's change in between is overwritten: the endpoint's etag goes with it.
+    A concurrent change is not overwritten: the request carries the endpoint's etag.
     """
     seen: list[State] = []
 
-    def wanted() -> dict[str, str]:
+    def merged_labels() -> dict[str, str]:
         merged = {**seen[0].labels, **(labels or {})}
         return {name: value for name, value in merged.items() if value is not None}
 
-    def there() -> State | None:
+    def find() -> State | None:
         seen[:] = [look(api, endpoint)]
-        return seen[0] if seen[0].split() == dict(split) and seen[0].labels == wanted() else None
+        return seen[0] if seen[0].split() == dict(split) and seen[0].labels == merged_labels() else None
 
     def act() -> None:
-        told = ", ".join(
-            f"version {one.version if (one := seen[0].by_id(key)) else key} {share} %" for key, share in split.items()
+        shares = ", ".join(
+            f"version {deployment.version if (deployment := seen[0].by_id(key)) else key} {share} %"
+            for key, share in split.items()
         )
         if seen[0].split() != dict(split):
-            api.show(f"Traffic of {seen[0].display_name}: {told}")
-        body = {"name": endpoint, "etag": seen[0].etag, "traffic_split": dict(split), "labels": wanted()}
+            api.show(f"Traffic of {seen[0].display_name}: {shares}")
+        body = {"name": endpoint, "etag": seen[0].etag, "traffic_split": dict(split), "labels": merged_labels()}
         api.act(
             "Endpoint", "update_endpoint", {"endpoint": body, "update_mask": {"paths": ["traffic_split", "labels"]}}
         )
 
-    return api.ensure(there, act)
+    return api.ensure(find, act)
 
 
 def undeploy(api: Api, endpoint: str, identity: str, *, last: bool = False) -> None:
-    """Takes a deployed model away, one that has no traffic; `last`: or that has all of it and is the only one."""
+    """Undeploys a model without traffic; `last`: or the only one, with all the traffic."""
     seen: list[State] = []
 
     def gone() -> bool | None:
@@ -394,10 +406,12 @@ def undeploy(api: Api, endpoint: str, identity: str, *, last: bool = False) -> N
         return None if seen[0].by_id(identity) else True
 
     def act() -> Any:
-        one = seen[0].by_id(identity)
-        if one and one.share and not (last and len(seen[0].deployed) == 1):
-            raise InputError(f"version {one.version} still has {one.share} % of the traffic and is not taken away")
-        api.show(f"Undeploying version {one.version if one else identity} from {seen[0].display_name}")
+        deployment = seen[0].by_id(identity)
+        if deployment and deployment.share and not (last and len(seen[0].deployed) == 1):
+            raise InputError(
+                f"version {deployment.version} still has {deployment.share} % of the traffic and is not taken away"
+            )
+        api.show(f"Undeploying version {deployment.version if deployment else identity} from {seen[0].display_name}")
         return api.act("Endpoint", "undeploy_model", {"endpoint": endpoint, "deployed_model_id": identity})
 
     api.ensure(gone, act, lambda: endpoint)

@@ -1,4 +1,4 @@
-"""Golden images: what a deployed model has to answer, and whether it does."""
+"""Golden images: the answers expected of a deployed model, the check of them, and where the images come from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_BYTES = 1_100_000
 """The largest image that is sent: Vertex AI takes online requests of up to 1.5 MB, and base64 adds a third."""
 
 _NEVER = 1e-6
-"""How unlikely it has to be that a model with traffic has not answered yet, before it is said not to answer."""
+"""Probability that a healthy model with traffic has not answered yet, below which it counts as not answering."""
 
 
 _RIGHTS = (401, 403)
@@ -36,12 +36,12 @@ _RIGHTS = (401, 403)
 
 
 class GoldenFailed(ClusterError):
-    """A deployed model does not answer as the same model does here."""
+    """A deployed model does not answer as the same model run locally."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """A JPEG or PNG and, where it is known, the class that it shows; a name that is no class says nothing."""
+    """A JPEG or PNG and, if known, the class it shows; a name that is not a class is ignored."""
 
     name: str
     content: bytes
@@ -59,46 +59,46 @@ class Golden:
 
 
 def answers(classifier: LoadedClassifier, images: Sequence[Image]) -> list[Golden]:
-    """Returns the images with what `classifier`, the model that is to be deployed, answers to them here.
+    """Returns the images with the answers of `classifier`, the model to deploy, run locally.
 
-    Raises `InputError` where it does not see in an image what that is said to show, or where there are none.
+    Raises `InputError` if it predicts another class than an image is labelled with, or if there are no images.
     """
     if not images:
         raise InputError("there are no golden images; give --golden a folder of them, or endpoint.golden")
-    found = []
+    expected = []
     for image in images:
         scores = classifier.score([image.content])[0]
         label = classifier.classes[int(scores.argmax())]
         if image.shows in classifier.classes and image.shows != label:
             raise InputError(
-                f"golden image {image.name} shows {image.shows} and the model says {label}; deploy another, or mend "
+                f"golden image {image.name} shows {image.shows} and the model says {label}; deploy another, or fix "
                 "the image's folder"
             )
-        found.append(Golden(image.name, image.content, label, scores))
-    return found
+        expected.append(Golden(image.name, image.content, label, scores))
+    return expected
 
 
 def tries_for(share: int) -> int:
-    """Returns how often an endpoint has to be asked so that a model with `share` % of the traffic surely answers."""
+    """Returns how many requests make an answer of a model with `share` % of the traffic practically certain."""
     return 1 if share >= 100 else math.ceil(math.log(_NEVER) / math.log(1 - share / 100))
 
 
 def check(api: Api, endpoint: str, identity: str, share: int, golden: Sequence[Golden], tolerance: float) -> None:
-    """Asks an endpoint for every golden image until the deployed model `identity` has answered.
+    """Sends every golden image to an endpoint until the deployed model `identity` has answered.
 
-    Vertex AI has no way to ask one deployed model of several; who answered is in the answer. `share`: its per cent of
-    the traffic. Users' requests go on meanwhile.
+    Vertex AI cannot address one deployed model of several; the answer names the model that gave it. `share`: its
+    percentage of the traffic. Users' requests continue meanwhile.
 
-    Raises `GoldenFailed` where an answer differs, or where the model does not answer, and
-    `components.vertex.api.Refused` where it may not be asked.
+    Raises `GoldenFailed` if an answer differs or the model does not answer, and `components.vertex.api.Refused` if the
+    account may not ask it.
     """
-    for one in golden:
-        _compare(one, _answer(api, endpoint, identity, share, one), tolerance)
+    for image in golden:
+        _compare(image, _answer(api, endpoint, identity, share, image), tolerance)
 
 
 def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) -> Any:
-    """Returns what a deployed model answers to an image, as Python has it."""
-    request, tries, said, failed = _request(endpoint, golden.content), max(tries_for(share), api.pace.tries), "", 0
+    """Returns a deployed model's answer to an image as plain Python values."""
+    request, tries, failure, failures = _request(endpoint, golden.content), max(tries_for(share), api.pace.tries), "", 0
     for _ in range(tries):
         try:
             answer = api.act("Prediction", "predict", request)
@@ -108,17 +108,17 @@ def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) 
                 raise
             if status and share >= 100:
                 raise GoldenFailed(f"golden image {golden.name} has no answer: {error}") from error
-            # Of several models, nobody says whose failure it is; the next try may meet another.
-            said = f"; {failed + 1} failed, the last: {error}"
+            # With several models it is unknown which one failed; the next try may reach another.
+            failure = f"; {failures + 1} failed, the last: {error}"
             if not status:
-                api.pace.wait(min(failed, 3))
-            failed += 1
+                api.pace.wait(min(failures, 3))
+            failures += 1
         else:
             if answer.deployed_model_id == identity:
                 return _plain(answer.predictions[0])
     raise GoldenFailed(
         f"golden image {golden.name} has no answer of deployed model {identity}, with {share} % of the traffic, "
-        f"in {tries} requests{said}"
+        f"in {tries} requests{failure}"
     )
 
 
@@ -128,59 +128,59 @@ def _request(endpoint: str, content: bytes) -> Any:
 
     instance = {"image_bytes": {"b64": base64.b64encode(content).decode()}}
     request = PredictRequest(endpoint=endpoint)
-    # The message's own constructor takes no such values.
+    # The message's constructor does not accept protobuf values.
     request.instances.append(json_format.ParseDict(instance, struct_pb2.Value()))
     return request
 
 
-def _compare(golden: Golden, told: Any, tolerance: float) -> None:
+def _compare(golden: Golden, answer: Any, tolerance: float) -> None:
     import numpy as np
 
-    scores = told.get("scores") if isinstance(told, dict) else None
+    scores = answer.get("scores") if isinstance(answer, dict) else None
     if scores is None or len(scores) != len(golden.scores):
-        raise GoldenFailed(f"golden image {golden.name}: {str(told)[:200]} has no {len(golden.scores)} scores")
+        raise GoldenFailed(f"golden image {golden.name}: {str(answer)[:200]} has no {len(golden.scores)} scores")
     difference = float(np.max(np.abs(np.asarray(scores, np.float64) - golden.scores)))
     if not difference <= tolerance:
         raise GoldenFailed(
             f"golden image {golden.name}: a score is off by {difference:.2g}, more than {tolerance:g}; "
             f"expected {golden.label} with {float(golden.scores.max()):.4f}"
         )
-    label = told.get("class", golden.label)
+    label = answer.get("class", golden.label)
     if label != golden.label:
         raise GoldenFailed(f"golden image {golden.name}: the class is {label}, expected {golden.label}")
 
 
 def _plain(value: Any) -> Any:
-    """Returns a protobuf value as Python has it."""
+    """Returns a protobuf value as plain Python values."""
     if hasattr(value, "items"):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if hasattr(value, "__iter__") and not isinstance(value, str):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value
 
 
 _LOOKED_AT = 2_000
-"""Records of the evaluation split among which golden images are chosen."""
+"""Records of the evaluation split from which golden images are chosen."""
 _SEED = 20180620
 
 
 def in_place(place: str) -> list[Image]:
-    """Returns the images below a folder or `gs://` URI; a folder that is named as a class says what those in it show.
+    """Returns the images below a folder or `gs://` URI; a folder named after a class labels the images in it.
 
-    Raises `InputError` where there are none, or where one is too large for an online request.
+    Raises `InputError` if there are none, or if one is too large for an online request.
     """
     if store.is_object(place):
         with tempfile.TemporaryDirectory() as folder:
             root = place.rstrip("/")
-            for one in store.list_objects(f"{root}/"):
-                if one.uri.lower().endswith(ENDINGS):
-                    store.download(one.uri, Path(folder) / one.uri.removeprefix(f"{root}/"))
+            for entry in store.list_objects(f"{root}/"):
+                if entry.uri.lower().endswith(ENDINGS):
+                    store.download(entry.uri, Path(folder) / entry.uri.removeprefix(f"{root}/"))
             return _below(Path(folder), place)
     return _below(Path(place), place)
 
 
 def _below(folder: Path, place: str) -> list[Image]:
-    found = []
+    images = []
     for path in find_images([folder]):
         content = encoded_image(path)
         if len(content) > MAX_BYTES:
@@ -189,16 +189,16 @@ def _below(folder: Path, place: str) -> list[Image]:
                 "online request holds"
             )
         name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
-        found.append(Image(name, content, PurePosixPath(name).parent.name))
-    if not found:
+        images.append(Image(name, content, PurePosixPath(name).parent.name))
+    if not images:
         raise InputError(f"there are no golden images in {place}; give a folder of JPEG or PNG files")
-    return found
+    return images
 
 
 def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
-    """Returns `count` images of a split of ExampleGen's output, as many of each class as there are.
+    """Returns `count` images of a split of ExampleGen's output, from all classes in turn.
 
-    What they show is not said: a model need not be right about each, it has to answer the same everywhere.
+    They carry no label: the model need not be right about each, but has to give the same answer everywhere.
     """
     import tensorflow as tf
 
@@ -220,16 +220,16 @@ def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
 
 
 def drawn(count: int) -> list[Image]:
-    """Returns `count` synthetic drops, always the same, of all classes in turn."""
+    """Returns `count` synthetic drops of all classes in turn, the same ones each time."""
     from PIL import Image as Pillow
 
     from marco_data.synthetic import Settings, draw
 
-    found = []
+    images = []
     for number in range(count):
         kind = CLASSES[number % len(CLASSES)]
         drop = draw(number, dataclasses.replace(Settings(seed=_SEED, shorter_side=400), classes={kind: 1.0}))
         buffer = io.BytesIO()
         Pillow.fromarray(drop.image).save(buffer, "JPEG", quality=drop.quality)
-        found.append(Image(f"drawn {kind.lower()} {number}", buffer.getvalue()))
-    return found
+        images.append(Image(f"drawn {kind.lower()} {number}", buffer.getvalue()))
+    return images

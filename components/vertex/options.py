@@ -1,4 +1,4 @@
-"""Where in Google Cloud things are: the section `vertex` of a configuration."""
+"""The sections `vertex` and `endpoint` of a configuration, and the machine of a deployed model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOCATION = re.compile(r"[a-z]+(-[a-z]+)+\d+")
 class Vertex:
     """A project of Google Cloud and a region of Vertex AI.
 
-    `service_account`: as whom pipelines and trainings run there; empty: Compute Engine's default account. `network`: a
-    VPC that they are peered with, `projects/NUMBER/global/networks/NAME`; empty: none. `accelerator`: what a GPU of
-    `cluster` is there that has no name of Vertex AI's own, such as NVIDIA_TESLA_T4 or NVIDIA_L4. `api`: another address
-    of the service, such as a Private Service Connect endpoint; plain `http://` is spoken without credentials.
+    `service_account`: the account that pipelines and trainings run as; empty: Compute Engine's default account.
+    `network`: a VPC to peer with, `projects/NUMBER/global/networks/NAME`; empty: none. `accelerator`: the Vertex AI
+    type, such as NVIDIA_TESLA_T4 or NVIDIA_L4, for a GPU of `cluster` without a Vertex AI name. `api`: another address
+    of the service, such as a Private Service Connect endpoint; plain `http://` is used without credentials.
     """
 
     project: str
@@ -31,13 +31,13 @@ class Vertex:
 
     def __post_init__(self) -> None:
         if not _PROJECT.fullmatch(self.project):
-            raise ValueError(f"vertex.project {self.project!r} is none; give a project's id, such as crystals-123")
+            raise ValueError(f"vertex.project {self.project!r} is not a project ID; give one such as crystals-123")
         if not _LOCATION.fullmatch(self.location):
-            raise ValueError(f"vertex.location {self.location!r} is none; give a region, such as europe-west4")
+            raise ValueError(f"vertex.location {self.location!r} is not a region; give one such as europe-west4")
 
     @property
     def parent(self) -> str:
-        """The resource name below which all others are."""
+        """The resource name that all others start with."""
         return f"projects/{self.project}/locations/{self.location}"
 
 
@@ -47,41 +47,41 @@ PREBUILT = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """An endpoint of Vertex AI, and how a new version takes it over.
+    """An endpoint of Vertex AI, and how a new version takes over its traffic.
 
-    `name`: the endpoint's display name. `model`: that of the one model whose versions are deployed; empty: the
+    `name`: the endpoint's display name. `model`: the display name of the model whose versions are deployed; empty: the
     configuration's `model_name`.
     """
 
     name: str
     model: str = ""
-    # Another container or server makes another version of the model.
+    # A change of container or server makes a new version of the model.
     container: str = PREBUILT
     # What the container is: TensorFlow Serving, or this project's own image, which then runs `marco serve`.
     server: Literal["tensorflow", "marco"] = "tensorflow"
-    # As whom the container runs, where it reads anything beside its model.
+    # The account the container runs as, if it reads anything besides its model.
     service_account: str = ""
-    # What a version is deployed on; another than it has takes over from that step by step.
+    # The machine of a deployed version; a new machine takes over from the old one step by step.
     machine_type: str = "n2-standard-4"
-    # Vertex AI's own name, such as NVIDIA_TESLA_T4, and how many.
+    # A Vertex AI accelerator type, such as NVIDIA_TESLA_T4, and the count per machine.
     accelerator: str = ""
     accelerators: int = 0
     min_replicas: int = 1
     max_replicas: int = 1
-    # Per cent of the traffic that a new version is given, step by step. Where the last is not 100, it stays there until
+    # Per cent of the traffic for a new version, step by step. If the last is not 100, it stays there until
     # `marco deploy promote`.
     traffic: tuple[int, ...] = (10, 50, 100)
-    # Seconds that each step lasts before its golden images are asked for.
+    # Seconds to wait in each step before the golden images are checked.
     soak: float = 0.0
-    # Whether a new version first answers on an endpoint of its own, which nobody else asks; costs a node meanwhile.
+    # Whether a new version is first checked on a private endpoint; costs a node for that time.
     check_endpoint: bool = True
-    # Whether the version before stays deployed without traffic: a way back within seconds, and nodes to pay.
+    # Whether the previous version stays deployed without traffic: rollback takes seconds, but its nodes cost.
     keep_previous: bool = False
-    # A folder or gs:// URI of images with known answers, perhaps in a folder a class; empty: some of the evaluation
-    # split, or drawn ones.
+    # A folder or gs:// URI of images with known answers, optionally one folder per class; empty: images of the
+    # evaluation split, or synthetic ones.
     golden: str = ""
     golden_images: int = 8
-    # How far a deployed model's scores may be from those of the same model here.
+    # Largest accepted difference between a score of the deployed model and of the same model run locally.
     tolerance: float = 1e-3
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -89,27 +89,28 @@ class Endpoint:
     def __post_init__(self) -> None:
         shares = list(self.traffic)
         if not shares or shares != sorted(set(shares)) or not 1 <= shares[0] <= shares[-1] <= 100:
-            raise ValueError(f"endpoint.traffic is {shares}; give rising per cents, such as [10, 50, 100]")
+            raise ValueError(f"endpoint.traffic is {shares}; give increasing percentages, such as [10, 50, 100]")
         if not self.name or len(self.name) > 100:
-            raise ValueError(f"endpoint.name {self.name!r} has to have 1 to 100 characters")
+            raise ValueError(f"endpoint.name {self.name!r} must have 1 to 100 characters")
         if bool(self.accelerator) != bool(self.accelerators):
             raise ValueError(
                 f"endpoint.accelerator is {self.accelerator!r} and accelerators {self.accelerators}; give both or none"
             )
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ValueError(
-                f"endpoint.min_replicas {self.min_replicas}, max_replicas {self.max_replicas}: give 1 or more, rising"
+                f"endpoint.min_replicas {self.min_replicas}, max_replicas {self.max_replicas}: "
+                "give at least 1, and max_replicas at least min_replicas"
             )
         if self.golden_images < 1 or self.tolerance <= 0 or self.soak < 0:
             raise ValueError(
                 f"endpoint.golden_images {self.golden_images}, tolerance {self.tolerance} and soak {self.soak}: "
-                "give at least one image, a tolerance above 0, and no negative time"
+                "give at least one image, a tolerance above 0, and a soak time of 0 or more"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The fields of the same names of `Endpoint`; `machine_type` is empty for resources of another kind than ours."""
+    """The machine of a deployed model, with `Endpoint`'s field names; no `machine_type`: not dedicated resources."""
 
     machine_type: str = ""
     accelerator: str = ""
@@ -119,22 +120,26 @@ class Machine:
     service_account: str = ""
 
     def __str__(self) -> str:
-        told = [self.machine_type or "resources of another kind"]
+        parts = [self.machine_type or "resources of another kind"]
         if self.accelerators:
-            told.append(f"{self.accelerators} {self.accelerator}")
+            parts.append(f"{self.accelerators} {self.accelerator}")
         if self.max_replicas > 1:
-            told.append(f"{self.min_replicas} to {self.max_replicas} replicas")
+            parts.append(f"{self.min_replicas} to {self.max_replicas} replicas")
         if self.service_account:
-            told.append(f"as {self.service_account}")
-        return ", ".join(told)
+            parts.append(f"as {self.service_account}")
+        return ", ".join(parts)
+
+    def spec(self) -> dict[str, Any]:
+        """Returns the fields of a message `MachineSpec`."""
+        spec: dict[str, Any] = {"machine_type": self.machine_type}
+        if self.accelerators:
+            spec |= {"accelerator_type": self.accelerator, "accelerator_count": self.accelerators}
+        return spec
 
     def message(self) -> dict[str, Any]:
-        """Returns the fields of a message `DeployedModel` that ask for it."""
-        machine: dict[str, Any] = {"machine_type": self.machine_type}
-        if self.accelerators:
-            machine |= {"accelerator_type": self.accelerator, "accelerator_count": self.accelerators}
+        """Returns the fields of a message `DeployedModel` that request this machine."""
         resources = {
-            "machine_spec": machine,
+            "machine_spec": self.spec(),
             "min_replica_count": self.min_replicas,
             "max_replica_count": self.max_replicas,
         }
@@ -142,19 +147,19 @@ class Machine:
         return {"dedicated_resources": resources, **account}
 
 
-def wanted_machine(options: Endpoint) -> Machine:
-    """Returns what `options` ask for."""
+def requested_machine(options: Endpoint) -> Machine:
+    """Returns the machine that `options` request."""
     return Machine(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Machine)})
 
 
 def read_machine(deployed: Any) -> Machine:
-    """Returns what a message `DeployedModel` tells."""
+    """Returns the machine that a message `DeployedModel` describes."""
     resources = deployed.dedicated_resources
     spec = resources.machine_spec
     kind = spec.accelerator_type
     return Machine(
         machine_type=spec.machine_type,
-        # A kind that this library does not know yet is a bare number.
+        # The library returns a bare number for a type that it does not know yet.
         accelerator=getattr(kind, "name", str(kind)) if spec.accelerator_count else "",
         accelerators=spec.accelerator_count,
         min_replicas=resources.min_replica_count,
@@ -164,5 +169,5 @@ def read_machine(deployed: Any) -> Machine:
 
 
 def kept_machine(options: Endpoint, machine: Machine) -> Endpoint:
-    """Returns `options` with a machine that is in use in place of their own, unless it is of another kind than ours."""
+    """Returns `options` with the machine in use, or unchanged if that has no dedicated resources."""
     return dataclasses.replace(options, **dataclasses.asdict(machine)) if machine.machine_type else options

@@ -1,7 +1,7 @@
-"""A version's way to all of an endpoint's traffic, and the way back.
+"""Push, promotion and rollback of a model's version on an endpoint.
 
-Each step reads from the service how things are, asks for one change, and reads again, so that a command that was cut
-off goes on where it was when it is given again. The model that served before serves until the new one is proven.
+Each step reads the state from the service, requests one change, and reads again, so that an interrupted command can be
+repeated and continues where it stopped. The previous model serves until the new one is proven.
 """
 
 from __future__ import annotations
@@ -20,164 +20,167 @@ from components.vertex import endpoints, golden
 from components.vertex.api import Api
 from components.vertex.endpoints import Deployed, Release, State, Version
 from components.vertex.golden import Golden, GoldenFailed, Image
-from components.vertex.options import Endpoint, kept_machine, wanted_machine
+from components.vertex.options import Endpoint, kept_machine, requested_machine
 from marco_model.errors import ClusterError, InputError
 from marco_model.model_directory import PUSH_RECORD, model_fingerprint
 from marco_model.store import is_object
 
 
 def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
-    """Gives `version` the endpoint's traffic, in the steps of `options.traffic`, proving it by golden images at each.
+    """Moves the endpoint's traffic to `version` in the steps of `options.traffic`, checking golden images at each.
 
-    On an endpoint that serves nothing it gets all at once. Where `version` serves on another machine than `options` ask
-    for, its new deployment takes over in the same way. Returns the endpoint as it is afterwards; where all is so
-    already, nothing is done but to take away what an earlier command left.
+    On an endpoint that serves nothing it gets all traffic at once. If `version` serves on another machine than
+    `options` request, its new deployment takes over in the same way. Returns the resulting endpoint; if nothing is
+    left to change, only leftovers of an earlier command are removed.
 
     Raises:
-        InputError: another version or machine is on trial there, or the service refuses; given again, it goes on.
-        GoldenFailed: it does not answer as it should; it is taken back, and what served before has all the traffic.
-        ClusterError: the service fails; given again, the command goes on. What served before still does.
+        InputError: another version or machine is on trial, or the service refuses. The command can be repeated.
+        GoldenFailed: a wrong answer; the version is withdrawn and the previous one has all the traffic again.
+        ClusterError: the service fails; the previous version still serves. The command can be repeated.
     """
-    here = endpoints.ensure_endpoint(api, options.name)
-    serving, there = here.serving, here.of(version.model, version.number, wanted_machine(options))
-    if there and serving and here.labels.get(endpoints.SERVING) == there.id and there.share == 100:
-        return _settled(api, options, here.name, there, version)
-    endpoints.check_free(here, version.number, there)
-    if options.check_endpoint and not (there and there.share):
+    state = endpoints.ensure_endpoint(api, options.name)
+    serving, current = state.serving, state.deployment_of(version.model, version.number, requested_machine(options))
+    if current and serving and state.labels.get(endpoints.SERVING) == current.id and current.share == 100:
+        return _settle(api, options, state.name, current, version)
+    endpoints.check_free(state, version.number, current)
+    if options.check_endpoint and not (current and current.share):
         _prove(api, options, version, images)
-    one = endpoints.deploy(api, options, here.name, version, _title(version))
-    old = None if serving is None or serving.id == one.id else serving
-    shares = [share for share in options.traffic if share >= one.share] if old else [100]
+    trial = endpoints.deploy(api, options, state.name, version, _title(version))
+    old = None if serving is None or serving.id == trial.id else serving
+    shares = [share for share in options.traffic if share >= trial.share] if old else [100]
     try:
         for share in shares:
-            _give(api, here.name, one, share, old)
+            _give(api, state.name, trial, share, old)
             time.sleep(options.soak)
-            golden.check(api, here.name, one.id, share, images, options.tolerance)
+            golden.check(api, state.name, trial.id, share, images, options.tolerance)
     except GoldenFailed as error:
-        _withdraw(api, here.name, one, old)
-        kept = f"version {_told(old, one)} has all the traffic" if old else "the endpoint serves nothing"
-        raise GoldenFailed(f"version {_told(one, old)} is taken back, {kept}: {error}") from error
+        _withdraw(api, state.name, trial, old)
+        kept = f"version {_describe(old, trial)} has all the traffic" if old else "the endpoint serves nothing"
+        raise GoldenFailed(f"version {_describe(trial, old)} is taken back, {kept}: {error}") from error
     if not shares or shares[-1] < 100:
-        return endpoints.look(api, here.name)
-    return _promoted(api, options, here.name, one, old, version)
+        return endpoints.look(api, state.name)
+    return _finish_promotion(api, options, state.name, trial, old, version)
 
 
 def promote(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
-    """Gives the version on trial, on the machine that it has, all the traffic in the steps left; see `push`."""
-    here = endpoints.ensure_endpoint(api, options.name)
-    if one := here.canary or here.serving:
-        options = kept_machine(options, one.machine)
+    """Moves all the traffic to the version on trial, on its present machine, in the steps left; see `push`."""
+    state = endpoints.ensure_endpoint(api, options.name)
+    if trial := state.canary or state.serving:
+        options = kept_machine(options, trial.machine)
     steps = tuple(sorted({*options.traffic, 100}))
     return push(api, dataclasses.replace(options, traffic=steps), version, images)
 
 
 def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State, str]:
-    """Takes the version on trial back or, where there is none, the one that serves: the one before it serves again.
+    """Withdraws the version on trial or, without one, the version that serves; the previous one serves again.
 
-    `to`: the version that is to serve; by default the one that did before. A version comes back unchecked: it was
-    proven when it served; one that never did is refused. Returns the endpoint as it is afterwards and, in words, what
-    was done. The same command again changes nothing: after one way back, a further one has to be named. What a push
-    took back by itself is none.
+    `to`: the version to restore; by default the previous one. It is not checked again, since it was proven when it
+    served; a version that never served is refused. Returns the resulting endpoint and a description of what was done.
+    Repeating the command changes nothing: a further rollback has to name its version. Automatic withdrawals by `push`
+    do not count.
 
-    Raises `InputError` where there is no way back, `ClusterError` where the service fails; given again, it goes on.
+    Raises `InputError` if there is no version to go back to, `ClusterError` if the service fails.
     """
-    here = endpoints.find_endpoint(api, options.name)
-    if here is None:
-        raise InputError(f"there is no endpoint {options.name!r} in {api.place.project}; mend the name")
-    serving, canary, before = here.serving, here.canary, here.labels.get(endpoints.PREVIOUS)
+    state = endpoints.find_endpoint(api, options.name)
+    if state is None:
+        raise InputError(f"there is no endpoint {options.name!r} in {api.place.project}; fix the name")
+    serving, canary, before = state.serving, state.canary, state.labels.get(endpoints.PREVIOUS)
     if serving is None:
         raise InputError(f"endpoint {options.name} serves nothing; push a model first")
     if canary and to in (None, serving.version):
-        # It may be what a way back, cut off, has left: then the label says already what was taken back.
-        labels = {} if here.withdrawn else {endpoints.WITHDRAWN: f"{canary.version}-{serving.id}"}
-        _withdraw(api, here.name, canary, serving, labels)
-        told = f"version {_told(canary, serving)} taken back, {_told(serving, canary)} serves"
-        return _clear(api, here.name, serving, keep=True), told
-    if to == serving.version or (to is None and here.withdrawn):
+        # An interrupted rollback may have left it: then the label already names the withdrawn version.
+        labels = {} if state.withdrawn else {endpoints.WITHDRAWN: f"{canary.version}-{serving.id}"}
+        _withdraw(api, state.name, canary, serving, labels)
+        outcome = f"version {_describe(canary, serving)} taken back, {_describe(serving, canary)} serves"
+        return _clear(api, state.name, serving, keep=True), outcome
+    if to == serving.version or (to is None and state.withdrawn):
         further = f"; to go back further: --to {before}" if before else ""
-        taken = here.withdrawn or "nothing"
-        return here, f"version {serving.version} serves already, {taken} was taken back before{further}"
+        taken = state.withdrawn or "nothing"
+        return state, f"version {serving.version} serves already, {taken} was taken back before{further}"
     if canary and canary.share and to == canary.version:
         raise InputError(
             f"version {to} is on trial on endpoint {options.name}, with {canary.share} %; marco deploy promote it"
         )
-    return _back(api, options, here, serving, to or before)
+    return _back(api, options, state, serving, to or before)
 
 
-def _back(api: Api, options: Endpoint, here: State, serving: Deployed, before: str | None) -> tuple[State, str]:
-    known = {one.number: one for one in endpoints.list_versions(api, f"{api.place.parent}/models/{serving.model}")}
+def _back(api: Api, options: Endpoint, state: State, serving: Deployed, before: str | None) -> tuple[State, str]:
+    known = {
+        version.number: version
+        for version in endpoints.list_versions(api, f"{api.place.parent}/models/{serving.model}")
+    }
     if before not in known:
         raise InputError(
             f"endpoint {options.name} cannot go back to version {before or 'before this one'}; "
             f"the registry has {', '.join(known)}"
         )
-    # The endpoint's own label is given by a promotion, too.
-    if not known[before].served and before != here.labels.get(endpoints.PREVIOUS):
-        told = ", ".join(one.number for one in known.values() if one.served)
+    # A promotion sets the endpoint's label, too.
+    if not known[before].served and before != state.labels.get(endpoints.PREVIOUS):
+        served = ", ".join(version.number for version in known.values() if version.served)
         raise InputError(
             f"endpoint {options.name} cannot go back to version {before}, which never served; marco deploy push it, or "
-            f"go back to one that did: {told or 'there is none'}"
+            f"go back to one that did: {served or 'there is none'}"
         )
-    old = here.of(known[before].model, before)
+    old = state.deployment_of(known[before].model, before)
     if old is None:
-        # What served has the machines that the traffic needs; the command need not know them.
+        # The serving model runs on the machines that the traffic needs.
         options = kept_machine(options, serving.machine)
-        old = endpoints.deploy(api, options, here.name, known[before], _title(known[before]))
-    # Before the traffic: once that is moved, the command given again has nothing left to do but to clear.
+        old = endpoints.deploy(api, options, state.name, known[before], _title(known[before]))
+    # Before the traffic: once that has moved, a repeated command only cleans up.
     endpoints.make_default(api, known[before])
     labels = {endpoints.SERVING: old.id, endpoints.PREVIOUS: None, endpoints.WITHDRAWN: f"{serving.version}-{old.id}"}
-    endpoints.change(api, here.name, {old.id: 100}, labels)
-    return _clear(api, here.name, old), f"version {serving.version} taken back, {before} serves"
+    endpoints.change(api, state.name, {old.id: 100}, labels)
+    return _clear(api, state.name, old), f"version {serving.version} taken back, {before} serves"
 
 
 def _withdraw(
-    api: Api, endpoint: str, one: Deployed, old: Deployed | None, labels: Mapping[str, str | None] | None = None
+    api: Api, endpoint: str, trial: Deployed, old: Deployed | None, labels: Mapping[str, str | None] | None = None
 ) -> None:
-    """Takes a version on trial away; what served before, if anything, has all the traffic first."""
+    """Undeploys a version on trial, after the previous one, if any, got all the traffic."""
     if old:
         endpoints.change(api, endpoint, {old.id: 100}, {endpoints.SERVING: old.id, **(labels or {})})
-    endpoints.undeploy(api, endpoint, one.id, last=old is None)
+    endpoints.undeploy(api, endpoint, trial.id, last=old is None)
 
 
 def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> None:
-    """Asks a version for the golden images on an endpoint that nobody else asks, and takes it away there again."""
+    """Checks a version with the golden images on a private endpoint, then undeploys it there."""
     place = endpoints.ensure_endpoint(api, options.name + endpoints.CHECK).name
     api.settle(place)
-    here = endpoints.look(api, place)
-    usable = here.of(version.model, version.number, wanted_machine(options))
-    if usable is None or here.deployed != (usable,) or usable.share < 100:
-        # Left by a command that was killed; of several, the last may go with its traffic.
-        for left in sorted(here.deployed, key=lambda left: left.share):
+    state = endpoints.look(api, place)
+    usable = state.deployment_of(version.model, version.number, requested_machine(options))
+    if usable is None or state.deployed != (usable,) or usable.share < 100:
+        # Left by a killed command; of several, the last one may go with its traffic.
+        for left in sorted(state.deployed, key=lambda left: left.share):
             endpoints.undeploy(api, place, left.id, last=True)
-    one = endpoints.deploy(api, options, place, version, _title(version))
+    trial = endpoints.deploy(api, options, place, version, _title(version))
     try:
-        golden.check(api, place, one.id, 100, images, options.tolerance)
+        golden.check(api, place, trial.id, 100, images, options.tolerance)
     except GoldenFailed as error:
         with contextlib.suppress(ClusterError, InputError):
-            endpoints.undeploy(api, place, one.id, last=True)
+            endpoints.undeploy(api, place, trial.id, last=True)
         raise GoldenFailed(f"version {version.number} was not let on {options.name}: {error}") from error
-    endpoints.undeploy(api, place, one.id, last=True)
+    endpoints.undeploy(api, place, trial.id, last=True)
 
 
-def _give(api: Api, endpoint: str, one: Deployed, share: int, old: Deployed | None) -> None:
-    split = {one.id: share, old.id: 100 - share} if old and share < 100 else {one.id: 100}
-    # The label holds who serves while the other one has more traffic. With a new trial, ways back begin anew.
+def _give(api: Api, endpoint: str, trial: Deployed, share: int, old: Deployed | None) -> None:
+    split = {trial.id: share, old.id: 100 - share} if old and share < 100 else {trial.id: 100}
+    # The label names the serving model even while the trial has more traffic. A new trial resets the rollback.
     endpoints.change(api, endpoint, split, {endpoints.SERVING: old.id, endpoints.WITHDRAWN: None} if old else {})
 
 
-def _promoted(
-    api: Api, options: Endpoint, endpoint: str, one: Deployed, old: Deployed | None, version: Version
+def _finish_promotion(
+    api: Api, options: Endpoint, endpoint: str, trial: Deployed, old: Deployed | None, version: Version
 ) -> State:
-    """Notes that a version with all the traffic is proven, and takes away what it replaces."""
-    labels: dict[str, str | None] = {endpoints.SERVING: one.id, endpoints.WITHDRAWN: None}
-    # A change of machine leaves the way back where it led.
-    if not (old and (old.model, old.version) == (one.model, one.version)):
-        labels[endpoints.PREVIOUS] = old.version if old and old.model == one.model else None
-    endpoints.change(api, endpoint, {one.id: 100}, labels)
-    return _settled(api, options, endpoint, one, version, old)
+    """Records that a version with all the traffic is proven, and undeploys what it replaces."""
+    labels: dict[str, str | None] = {endpoints.SERVING: trial.id, endpoints.WITHDRAWN: None}
+    # A change of machine keeps the previous version.
+    if not (old and (old.model, old.version) == (trial.model, trial.version)):
+        labels[endpoints.PREVIOUS] = old.version if old and old.model == trial.model else None
+    endpoints.change(api, endpoint, {trial.id: 100}, labels)
+    return _settle(api, options, endpoint, trial, version, old)
 
 
-def _settled(
+def _settle(
     api: Api, options: Endpoint, endpoint: str, serving: Deployed, version: Version, old: Deployed | None = None
 ) -> State:
     endpoints.make_default(api, version)
@@ -185,19 +188,23 @@ def _settled(
 
 
 def _clear(api: Api, endpoint: str, serving: Deployed, old: Deployed | None = None, *, keep: bool = False) -> State:
-    """Takes away the model's other versions and `old`; `keep`: but for the version before."""
-    here = endpoints.look(api, endpoint)
-    for other in here.deployed:
-        kept = keep and other.version == here.labels.get(endpoints.PREVIOUS)
+    """Undeploys the model's other versions and `old`; `keep`: except the previous version."""
+    state = endpoints.look(api, endpoint)
+    for other in state.deployed:
+        kept = keep and other.version == state.labels.get(endpoints.PREVIOUS)
         ours = other.model == serving.model or (old is not None and other.id == old.id)
         if other.id != serving.id and ours and not kept:
             endpoints.undeploy(api, endpoint, other.id)
     return endpoints.look(api, endpoint)
 
 
-def _told(one: Deployed, other: Deployed | None) -> str:
+def _describe(deployment: Deployed, other: Deployed | None) -> str:
     """Returns a deployed model's version, and its machine where `other` is the same version."""
-    return f"{one.version} on {one.machine}" if other and one.version == other.version else one.version
+    return (
+        f"{deployment.version} on {deployment.machine}"
+        if other and deployment.version == other.version
+        else deployment.version
+    )
 
 
 def _title(version: Version) -> str:
@@ -205,13 +212,13 @@ def _title(version: Version) -> str:
 
 
 class Deployment(NamedTuple):
-    """What a push came to: the version, and the endpoint as it is afterwards."""
+    """The result of a push: the version, and the resulting endpoint."""
 
     version: Version
     endpoint: State
 
     def record(self) -> dict[str, Any]:
-        """Returns it ready for JSON."""
+        """Returns the fields of `deployment.json`."""
         return {
             "deployed": True,
             "endpoint": self.endpoint.name,
@@ -220,18 +227,18 @@ class Deployment(NamedTuple):
             "fingerprint": self.version.fingerprint,
             "uri": self.version.uri,
             "traffic": {
-                version: sum(one.share for one in self.endpoint.deployed if one.version == version)
-                for version in dict.fromkeys(one.version for one in self.endpoint.deployed)
+                version: sum(deployment.share for deployment in self.endpoint.deployed if deployment.version == version)
+                for version in dict.fromkeys(deployment.version for deployment in self.endpoint.deployed)
             },
         }
 
 
 @contextlib.contextmanager
 def fetched(uri: str) -> Iterator[tuple[Release, Path]]:
-    """Yields a published model's release and a copy of its files, which is gone afterwards.
+    """Yields a published model's release and a temporary copy of its files.
 
-    `uri`: the folder of a SavedModel, or of numbered versions, of which the newest is taken. Raises `InputError` where
-    it is not on `gs://`.
+    `uri`: the folder of a SavedModel, or of numbered versions, of which the newest is used. Raises `InputError` if it
+    is not on `gs://`.
     """
     if not is_object(uri):
         raise InputError(f"{uri} is not on gs://, where Vertex AI takes models from; push it there first")

@@ -43,21 +43,21 @@ def test_a_change_of_the_images_is_flagged_and_named_first(pool, old, change, fi
 def test_one_imager_that_changed_does_not_blame_the_other(pool, old):
     table = pool.changed(NEW, darker)
     clean = pool.all.take(NEW)
-    mixed = [table.of(HOME), clean.of(MERCK)]
+    mixed = [table.of_imager(HOME), clean.of_imager(MERCK)]
     joined = type(table)(*(np.concatenate(parts) for parts in zip(*(vars(one).values() for one in mixed), strict=True)))
     found = checked(old, joined)
     assert (found[HOME].status, found[MERCK].status) == ("alarm", "clean")
 
 
 def test_a_new_imager_is_flagged_by_its_name(pool, old):
-    found = checked(old, pool.renamed(pool.all.take(NEW).of(MERCK), "Lab / Other make"))
+    found = checked(old, pool.renamed(pool.all.take(NEW).of_imager(MERCK), "Lab / Other make"))
     (verdict,) = found.values()
     assert (verdict.status, verdict.first, verdict.compared_with) == ("new imager", "new imager", "")
     assert verdict.resembles[0] in (HOME, MERCK)
 
 
 def test_a_new_imager_under_an_old_name_is_flagged(pool, old):
-    found = checked(old, pool.renamed(pool.all.take(NEW).of(HOME), MERCK))
+    found = checked(old, pool.renamed(pool.all.take(NEW).of_imager(HOME), MERCK))
     assert found[MERCK].first == "new imager"
 
 

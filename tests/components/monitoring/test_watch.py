@@ -44,7 +44,7 @@ def test_a_reference_is_a_sample_of_each_imager(made, shards):
     assert reference.facts["seen"] == {HOME: counts["HWMRI"], MERCK: counts["Merck"]}
     assert reference.table.embedding.shape == (100, 32)
     assert len(set(zip(reference.table.imager, reference.table.name, strict=True))) > 90
-    assert [sum(map(bool, reference.table.of(imager).thumbnail)) for imager in (HOME, MERCK)] == [3, 3]
+    assert [sum(map(bool, reference.table.of_imager(imager).thumbnail)) for imager in (HOME, MERCK)] == [3, 3]
     assert not folder.with_name(f"{folder.name}.rows").exists()
 
 

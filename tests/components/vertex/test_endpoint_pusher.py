@@ -143,7 +143,7 @@ def test_drawn_images_are_of_all_classes_and_always_the_same():
 
 
 def test_where_a_project_is_is_checked():
-    with pytest.raises(ValueError, match=r"vertex\.location 'europe' is none"):
+    with pytest.raises(ValueError, match=r"vertex\.location 'europe' is not a region"):
         Vertex("crystals", "europe")
     with pytest.raises(ValueError, match=r"endpoint\.traffic is \[50, 10\]"):
         Endpoint("marco", traffic=(50, 10))
