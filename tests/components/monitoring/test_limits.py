@@ -15,9 +15,9 @@ def test_what_is_left_out_keeps_its_default(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"brightness": 0.1}', "is no JSON object with some of alpha"),
-        ("[1]", "is no JSON object"),
-        ("{", "is no JSON object"),
+        ('{"brightness": 0.1}', "is not a JSON object with some of alpha"),
+        ("[1]", "is not a JSON object"),
+        ("{", "is not a JSON object"),
         ('{"alpha": 2}', "limit alpha is 2; give a number between 0 and 1"),
         ('{"statistic": "0.1"}', "limit statistic is '0.1'"),
         ('{"least": 5000}', "limits least 5000 and most 1000"),
