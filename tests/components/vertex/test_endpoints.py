@@ -107,7 +107,7 @@ def test_a_message_is_read():
                 "id": "6",
                 "model": f"{PLACE}/models/marco",
                 "model_version_id": "5",
-                **options.wanted_machine(BIG).message(),
+                **options.requested_machine(BIG).message(),
             },
         ],
         traffic_split={"4": 100},
@@ -115,6 +115,6 @@ def test_a_message_is_read():
     one, other = endpoints.read_state(message).deployed
     assert (one.id, one.model, one.version, one.share) == ("4", "marco", "5", 100)
     assert options.kept_machine(BIG, one.machine) == BIG
-    assert other.machine == options.wanted_machine(BIG)
+    assert other.machine == options.requested_machine(BIG)
     assert str(other.machine) == "n1-standard-8, 2 NVIDIA_TESLA_T4, 1 to 3 replicas, as me@crystals"
     assert options.kept_machine(Endpoint("marco"), other.machine) == BIG
