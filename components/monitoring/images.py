@@ -138,9 +138,9 @@ def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, s
         yield Candidate(_priority(seed, file.name, index), file.path, index, imager, name or f"{file.name}#{index}")
 
 
-def encoded_images(path: bytes, wanted: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
+def encoded_images(path: bytes, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
     """Yields the requested images of the file `path` as JPEG or PNG bytes, or the reason why one is missing."""
-    by_index = {candidate.index: candidate for candidate in wanted}
+    by_index = {candidate.index: candidate for candidate in candidates}
     if _A_FILE in by_index:
         yield by_index[_A_FILE], _file(os.fsdecode(path))
         return

@@ -135,8 +135,8 @@ def headline(verdict: Verdict, classes: Sequence[str]) -> str:
     if verdict.status == FEW_BEFORE:
         whose = "of this imager" if verdict.compared_with else "in all"
         return (
-            f"cannot be told: the reference has {verdict.before:,} images {whose}, too few to compare {count} with; "
-            "make it anew with more (marco monitor reference)"
+            f"cannot be decided: the reference has {verdict.before:,} images {whose}, too few to compare {count} with; "
+            "make it again with more (marco monitor reference)"
         )
     return f"too few to tell: {count}{f', and {verdict.failed:,} unreadable' if verdict.failed else ''}"
 

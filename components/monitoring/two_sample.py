@@ -73,7 +73,7 @@ Measure = Callable[[np.ndarray], np.ndarray]
 """From signed weights, float32 [rows, n + m], to the distance that each row makes, float [rows]."""
 
 _BLOCK = 500
-# Besag and Clifford 1991: a test that was reached so often by chance is over; its p-value is none that counts.
+# Besag and Clifford 1991: a test that was reached so often by chance is over, and its p-value does not count.
 _ENOUGH = 20
 
 
@@ -210,7 +210,7 @@ TESTS = len(NAMES) + 4
 
 # A class with fewer images in the reference says nothing of what its images look like.
 _FEW = 10
-# Where more of the images are of such classes, the classes are not looked at one by one.
+# Where more of the images are of such classes, the test ignores the classes.
 _LEFT_OUT = 0.2
 _NEIGHBOUR = 3
 _STRANGE = 0.99

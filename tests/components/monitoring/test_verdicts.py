@@ -46,8 +46,8 @@ def test_a_reference_with_too_few_images_is_named_and_not_what_came_in():
     verdict, headline, outcome = checked(30, images(500, "Rock", shift=3))
     assert (verdict.status, outcome["alarm"]) == ("too few in the reference", False)
     assert headline == (
-        "cannot be told: the reference has 30 images of this imager, too few to compare 500 images with; make it anew "
-        "with more (marco monitor reference)"
+        "cannot be decided: the reference has 30 images of this imager, too few to compare 500 images with; "
+        "make it again with more (marco monitor reference)"
     )
     assert report.summary(outcome) == "Too few images to tell"
 
