@@ -1,22 +1,272 @@
-"""The two commands: make a reference, and check images against one; MLflow runs of the checks."""
+"""The two commands: make a reference, and check images against one; the report of a check and its MLflow run."""
 
 from __future__ import annotations
 
+import base64
 import collections
+import dataclasses
+import datetime
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import jinja2
+import numpy as np
+from markupsafe import Markup
 
 from components import mlflow_runs
-from components.monitoring import drift, images, report
-from components.monitoring.drift import ALARMING, Reference, check
-from components.monitoring.images import Naming
-from components.monitoring.measure import Measured, Sampling, measure
-from components.monitoring.statistics import from_rows
-from components.monitoring.two_sample import Limits
+from components.monitoring import drift, measure, two_sample
+from components.monitoring.drift import (
+    ALARM,
+    ALARMING,
+    CLEAN,
+    FEW_BEFORE,
+    NEW,
+    UNDECIDED,
+    UNREADABLE,
+    Finding,
+    Reference,
+    Verdict,
+    check,
+)
+from components.monitoring.measure import Measured, Naming, Sampling, measure_images
+from components.monitoring.statistics import NAMES, Table, from_rows
+from components.monitoring.two_sample import Limits, Test
+from marco_model import store
+
+_WIDTH, _HEIGHT = 300, 84
+_BINS = 32
+
+
+def histogram(before: np.ndarray, after: np.ndarray) -> str:
+    """Returns the outlines of two distributions, float [n] and [m], over one axis; 1 % at either end is cut off."""
+    both = np.concatenate([before, after])
+    low, high = np.quantile(both, [0.01, 0.99])
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _BINS + 1)
+    counts = [np.histogram(np.clip(values, low, high), edges)[0] / len(values) for values in (before, after)]
+    top = max(count.max() for count in counts)
+    paths = "".join(
+        f'<path class="{name}" d="{_outline(count / top)}"/>'
+        for name, count in zip(("before", "after"), counts, strict=True)
+    )
+    labels = (
+        f'<text x="0" y="{_HEIGHT - 2}">{low:.4g}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{high:.4g}</text>'
+    )
+    return _svg(paths + labels, _HEIGHT, "distributions before and now")
+
+
+def _outline(heights: np.ndarray) -> str:
+    base, room = _HEIGHT - 16, _HEIGHT - 20
+    step = _WIDTH / len(heights)
+    points = [f"M0 {base}"]
+    for index, height in enumerate(heights):
+        y = base - room * height
+        points.append(f"L{index * step:.1f} {y:.1f}L{(index + 1) * step:.1f} {y:.1f}")
+    return "".join([*points, f"L{_WIDTH} {base}"])
+
+
+def shares(names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
+    """Returns two bars per class, as long as its shares."""
+    rows = []
+    room = _WIDTH - 150
+    for index, (name, old, new) in enumerate(zip(names, before, after, strict=True)):
+        y = index * 26
+        rows.append(f'<text x="0" y="{y + 16}">{_escaped(name)}</text>')
+        for offset, share, kind in ((3, old, "before"), (12, new, "after")):
+            rows.append(f'<rect class="{kind}" x="90" y="{y + offset}" width="{room * share:.1f}" height="8"/>')
+        rows.append(f'<text x="{_WIDTH}" y="{y + 16}" text-anchor="end">{old:.0%} → {new:.0%}</text>')
+    return _svg("".join(rows), 26 * len(names), "shares of the predicted classes before and now")
+
+
+def _svg(content: str, height: int, label: str) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{content}</svg>'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+_UNITS = {"height": " pixels", "width": " pixels"}
+_DIGITS = {"height": 0, "width": 0, "brightness": 0, "noise": 4}
+TITLES = {
+    two_sample.EMBEDDING: "what the network sees",
+    two_sample.CLASSES: "predicted classes",
+    two_sample.CONFIDENCE: "highest score",
+    two_sample.STRANGERS: "images like none of the reference",
+}
+
+
+def title(test: Test) -> str:
+    """Returns what was compared, such as `brightness`."""
+    return TITLES.get(test.kind, test.name)
+
+
+def change(test: Test, classes: Sequence[str]) -> str:
+    """Returns the change in figures: `median 142 → 171`, `Crystals 25 % → 48 %`."""
+    if isinstance(test.before, list) and isinstance(test.after, list):
+        name, old, new = max(zip(classes, test.before, test.after, strict=True), key=lambda row: abs(row[2] - row[1]))
+        return f"{name} {old:.0%} → {new:.0%}"
+    before, after = float(test.before), float(test.after)  # type: ignore[arg-type]
+    if test.kind == two_sample.STRANGERS:
+        return f"{before:.0%} → {after:.0%}"
+    if test.kind == two_sample.EMBEDDING:
+        return f"{test.effect:.1%} of the distance"
+    digits = _DIGITS.get(test.name, 3)
+    return f"median {before:,.{digits}f} → {after:,.{digits}f}{_UNITS.get(test.name, '')}"
+
+
+def headline(verdict: Verdict, classes: Sequence[str]) -> str:
+    """Returns the finding for an imager in one line."""
+    count = f"{verdict.images:,} images"
+    alarms = [finding.test for finding in verdict.findings if finding.alarm]
+    if verdict.status == UNREADABLE:
+        return f"unreadable: {verdict.failed:,} of {verdict.failed + verdict.images:,} images{_also(alarms)}"
+    if verdict.status == NEW:
+        name, share = verdict.resembles or ("", 0.0)
+        like = f"; of the known ones {name} is nearest ({share:.0%} of the images)" if name else ""
+        if not verdict.compared_with:
+            return f"new imager, not in the reference: {count}{like}"
+        return f"not the images of this imager: {title(alarms[0])}, {change(alarms[0], classes)} ({count}){like}"
+    if verdict.status == ALARM:
+        return f"{title(alarms[0])}: {change(alarms[0], classes)} ({count}){_also(alarms[1:])}"
+    if verdict.status == CLEAN:
+        return f"no change ({count})"
+    if verdict.status == FEW_BEFORE:
+        whose = "of this imager" if verdict.compared_with else "in all"
+        return (
+            f"cannot be decided: the reference has {verdict.before:,} images {whose}, too few to compare {count} with; "
+            "make it again with more (marco monitor reference)"
+        )
+    return f"too few to tell: {count}{f', and {verdict.failed:,} unreadable' if verdict.failed else ''}"
+
+
+def _also(tests: Sequence[Test]) -> str:
+    return f"; also {', '.join(title(test) for test in tests)}" if tests else ""
+
+
+JSON, HTML = "drift.json", "drift.html"
+_THUMBNAILS = 6
+
+
+def as_json(verdicts: Sequence[Verdict], measured: Measured, reference: Reference, limits: Limits) -> dict[str, Any]:
+    """Returns the outcome: `alarm`, `imagers` with every test, `unreadable`, and what it was judged by."""
+    return {
+        "alarm": any(verdict.alarming for verdict in verdicts),
+        "checked": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": reference.facts["model"],
+        "images": len(measured.table),
+        "seen": sum(measured.seen.values()),
+        "imagers": [_imager(verdict, reference.classes) for verdict in verdicts],
+        "unreadable": [{"imager": imager, "name": name, "reason": reason} for imager, name, reason in measured.failed],
+        "limits": dataclasses.asdict(limits),
+        "reference": {"measured": reference.facts["measured"], "seen": reference.facts["seen"]},
+    }
+
+
+def _imager(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "imager": verdict.imager,
+        "status": verdict.status,
+        "first": verdict.first,
+        "headline": headline(verdict, classes),
+        "images": verdict.images,
+        "failed": verdict.failed,
+        "seen": verdict.seen,
+        "compared_with": verdict.compared_with,
+        "resembles": list(verdict.resembles) if verdict.resembles else None,
+        "tests": [
+            {**dataclasses.asdict(finding.test), "adjusted": finding.adjusted, "alarm": finding.alarm}
+            for finding in verdict.findings
+        ],
+    }
+
+
+def write(
+    directory: Path, report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, reference: Reference
+) -> None:
+    """Writes both files into `directory`, made if missing; those of an earlier check are replaced."""
+    with store.whole_file(directory / HTML) as file:
+        file.write(as_html(report, verdicts, table, reference))
+    with store.whole_file(directory / JSON) as file:
+        file.write(json.dumps(report, indent=2) + "\n")
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Returns the outcome in one line."""
+    alarming = [imager for imager in report["imagers"] if imager["status"] in ALARMING]
+    if alarming:
+        more = f" and {len(alarming) - 1} more" if len(alarming) > 1 else ""
+        return f"{alarming[0]['imager']}: {alarming[0]['first']}{more}"
+    judged = [imager for imager in report["imagers"] if imager["status"] not in UNDECIDED]
+    return f"No change at {len(judged)} imagers" if judged else "Too few images to tell"
+
+
+def as_html(report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, reference: Reference) -> str:
+    """Returns the page; `table`'s embeddings are ignored."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    cards = [_card(verdict, table.of_imager(verdict.imager), reference) for verdict in verdicts]
+    return environment.get_template("drift.html.j2").render(report=report, cards=cards, summary=summary(report))
+
+
+def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
+    known = verdict.compared_with
+    old = reference.table.of_imager(known) if known else reference.table
+    against = f"{len(old):,} images of {'the same imager' if known else 'all imagers'}"
+    shown = [finding for finding in verdict.findings if finding.alarm] or list(verdict.findings[:2])
+    return {
+        "imager": verdict.imager,
+        "style": "alarm" if verdict.alarming else "few" if verdict.status in UNDECIDED else "clean",
+        "headline": headline(verdict, reference.classes),
+        "note": f"{verdict.images:,} measured of {verdict.seen:,}; reference: {against}",
+        "figures": [figure for finding in shown if (figure := _figure(finding, new, old, reference.classes))],
+        "thumbnails": _thumbnails(old, new) if verdict.alarming else [],
+        "tests": [
+            {
+                **dataclasses.asdict(finding.test),
+                "title": title(finding.test),
+                "change": change(finding.test, reference.classes),
+                "adjusted": finding.adjusted,
+                "alarm": finding.alarm,
+            }
+            for finding in verdict.findings
+        ],
+    }
+
+
+def _figure(finding: Finding, new: Table, old: Table, classes: Sequence[str]) -> dict[str, Any] | None:
+    test = finding.test
+    if test.kind == two_sample.CLASSES:
+        svg = shares(classes, test.before, test.after)  # type: ignore[arg-type]
+    elif test.kind == two_sample.STATISTIC:
+        column = NAMES.index(test.name)
+        svg = histogram(old.statistics[:, column], new.statistics[:, column])
+    elif test.kind == two_sample.CONFIDENCE:
+        svg = histogram(old.scores.max(axis=1), new.scores.max(axis=1))
+    else:
+        return None
+    return {"svg": Markup(svg), "title": title(test), "text": change(test, classes)}
+
+
+def _thumbnails(old: Table, new: Table) -> list[dict[str, Any]]:
+    rows = []
+    for name, table in (("Reference", old), ("Now", new)):
+        some = table.take(np.flatnonzero([bool(data) for data in table.thumbnail])[:_THUMBNAILS])
+        images = [
+            {"name": name, "data": base64.b64encode(data).decode()}
+            for name, data in zip(some.name, some.thumbnail, strict=True)
+        ]
+        if images:
+            rows.append({"title": name, "images": images})
+    return rows
+
 
 MakePipeline = Callable[[], beam.Pipeline]
 
@@ -34,9 +284,9 @@ def make_reference(
 
     `model`: where it is, and what `model_facts` says of it. `staging`: a folder or URI that the workers reach.
     """
-    found = images.find_images(paths)
-    sources = images.institutions(paths, found)
-    measured = measure(found, naming, sources, model[0], staging, sampling, make_pipeline)
+    found = measure.find_images(paths)
+    sources = measure.institutions(paths, found)
+    measured = measure_images(found, naming, sources, model[0], staging, sampling, make_pipeline)
     reference = drift.make_reference(measured, model[1])
     drift.write_reference(reference, output)
     return reference
@@ -58,16 +308,16 @@ def check_images(
 
     `days`: only images of files that changed so many days ago at most; that there are none is no error.
     """
-    found = images.find_images(paths, days)
-    sources = images.institutions(paths, found)
+    found = measure.find_images(paths, days)
+    sources = measure.institutions(paths, found)
     sampling = Sampling(images=limits.most, seed=seed)
     nothing = Measured(from_rows([]), {}, [])
-    measured = measure(found, naming, sources, model, staging, sampling, make_pipeline) if found else nothing
+    measured = measure_images(found, naming, sources, model, staging, sampling, make_pipeline) if found else nothing
     table = reference.project(measured.table)
     failed = collections.Counter(imager for imager, _, _ in measured.failed)
     verdicts = check(reference, table, measured.seen, limits, seed, failed)
-    outcome = report.as_json(verdicts, measured, reference, limits)
-    report.write(output, outcome, verdicts, table, reference)
+    outcome = as_json(verdicts, measured, reference, limits)
+    write(output, outcome, verdicts, table, reference)
     return outcome
 
 

@@ -36,7 +36,7 @@ Model = Annotated[
 
 def naming(imagers: Sequence[str] | None, institution: str) -> Any:
     """Returns the rules that name imagers."""
-    from components.monitoring.images import Naming, parse_told
+    from components.monitoring.measure import Naming, parse_told
 
     return Naming(parse_told(imagers or ()), institution)
 
@@ -77,7 +77,7 @@ def reference(
     Example: marco monitor reference --model models/3 --output monitoring/reference checked/examples/Split-eval
     """
     found = score.model_directory(model, "measuring with")
-    from components.monitoring.images import find_images
+    from components.monitoring.measure import find_images
     from components.monitoring.two_sample import Limits
     from marco_model.errors import InputError
 
@@ -146,7 +146,7 @@ def check(
 
     told = read_limits(limits)
     found = score.model_directory(model, "measuring with")
-    from components.monitoring import report
+    from components.monitoring import watch
     from components.monitoring.drift import read_reference
     from components.monitoring.watch import check_images, model_facts
     from marco_model.store import is_remote
@@ -168,11 +168,11 @@ def check(
     for one in outcome["imagers"]:
         typer.echo(f"{one['imager']}: {one['headline']}")
     if outcome["unreadable"]:
-        typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / report.JSON}", err=True)
-    typer.echo(f"{output / report.HTML}: {report.summary(outcome)}")
+        typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / watch.JSON}", err=True)
+    typer.echo(f"{output / watch.HTML}: {watch.summary(outcome)}")
     if tracking:
         from components.monitoring.watch import log_to_mlflow
 
-        log_to_mlflow(tracking, outcome, [output / report.JSON, output / report.HTML])
+        log_to_mlflow(tracking, outcome, [output / watch.JSON, output / watch.HTML])
     if outcome["alarm"]:
         raise typer.Exit(ALARM_STATUS)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from components.monitoring.images import Naming, candidates, encoded_images, find_images, institutions
+from components.monitoring.measure import Naming, candidates, encoded_images, find_images, institutions
 from marco_data import contract
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError

@@ -3,8 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from components.monitoring.images import Candidate
-from components.monitoring.measure import _row
+from components.monitoring.measure import Candidate, _row
 
 
 @pytest.mark.parametrize(

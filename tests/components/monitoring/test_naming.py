@@ -1,6 +1,6 @@
 import pytest
 
-from components.monitoring.images import Naming, imager_name, parse_told
+from components.monitoring.measure import Naming, imager_name, parse_told
 
 
 def test_what_is_told_comes_first():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.monitoring import report
+from components.monitoring import watch
 from components.monitoring.drift import check, make_reference
 from components.monitoring.measure import Measured
 from components.monitoring.statistics import NAMES, Table
@@ -36,10 +36,10 @@ def checked(before, now, failed=0):
     table = old.project(now)
     (verdict,) = check(old, table, {"Rock": len(now) + failed}, failed={"Rock": failed})
     measured = Measured(now, {"Rock": len(now) + failed}, [("Rock", str(number), "broken") for number in range(failed)])
-    outcome = report.as_json([verdict], measured, old, Limits())
-    page = report.as_html(outcome, [verdict], table, old)
-    assert report.headline(verdict, CLASSES) in page.replace("&#39;", "'")
-    return verdict, report.headline(verdict, CLASSES), outcome
+    outcome = watch.as_json([verdict], measured, old, Limits())
+    page = watch.as_html(outcome, [verdict], table, old)
+    assert watch.headline(verdict, CLASSES) in page.replace("&#39;", "'")
+    return verdict, watch.headline(verdict, CLASSES), outcome
 
 
 def test_a_reference_with_too_few_images_is_named_and_not_what_came_in():
@@ -49,7 +49,7 @@ def test_a_reference_with_too_few_images_is_named_and_not_what_came_in():
         "cannot be decided: the reference has 30 images of this imager, too few to compare 500 images with; "
         "make it again with more (marco monitor reference)"
     )
-    assert report.summary(outcome) == "Too few images to tell"
+    assert watch.summary(outcome) == "Too few images to tell"
 
 
 @pytest.mark.parametrize(("measured", "failed"), [(0, 120), (80, 20), (40, 10)])
@@ -57,7 +57,7 @@ def test_many_unreadable_images_are_an_alarm(measured, failed):
     verdict, headline, outcome = checked(100, images(measured, "Rock"), failed)
     assert (verdict.status, verdict.first, outcome["alarm"]) == ("unreadable", "unreadable", True)
     assert headline == f"unreadable: {failed} of {measured + failed} images"
-    assert report.summary(outcome) == "Rock: unreadable"
+    assert watch.summary(outcome) == "Rock: unreadable"
 
 
 def test_what_else_changed_is_told_too():

@@ -27,8 +27,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(shards, small_model, tmp_path_factory):
     """A reference of the drops, and its folder."""
-    from components.monitoring.images import Naming
-    from components.monitoring.measure import Sampling
+    from components.monitoring.measure import Naming, Sampling
     from components.monitoring.watch import make_reference, model_facts
 
     folder = tmp_path_factory.mktemp("references") / "reference"
@@ -105,7 +104,7 @@ def files(drops, tmp_path_factory):
 
 
 def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp_path):
-    from components.monitoring.images import Naming, parse_told
+    from components.monitoring.measure import Naming, parse_told
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 
@@ -129,7 +128,7 @@ def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp
 
 
 def test_nothing_new_is_no_alarm(made, files, small_model, tmp_path):
-    from components.monitoring.images import Naming
+    from components.monitoring.measure import Naming
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 

@@ -81,7 +81,7 @@ def test_an_alarm_is_exit_status_4_and_none_is_0(places, model):
     [
         (["check", "--reference", "ref", "--model", "nowhere", "--output", "out", "."], "no model in nowhere"),
         (["reference", "--model", "nowhere", "--output", "out", "."], "no model in nowhere"),
-        (["check", "--reference", "ref", "--limits", "l.json", "--output", "out", "."], "l.json is no JSON object"),
+        (["check", "--reference", "ref", "--limits", "l.json", "--output", "out", "."], "l.json is not a JSON object"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_status_2(tmp_path, arguments, reason):
