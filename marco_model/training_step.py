@@ -271,7 +271,9 @@ def _move(statistic: tf.Variable, kept: float, addend: tf.Tensor) -> None:
 
 
 def _approach(average: tf.Variable, variable: tf.Variable, decay: tf.Tensor) -> None:
-    average.assign_sub((1.0 - decay) * (average - variable))
+    # One reading, not a delta: asynchronous workers may read at the same time, and two deltas overshoot.
+    value = tf.convert_to_tensor(average)
+    average.assign(value - (1.0 - decay) * (value - variable))
 
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -58,3 +58,30 @@ def test_steps_from_stale_values_never_make_a_variance_negative():
     np.testing.assert_allclose(mean, added[0] / (1 - momentum), rtol=1e-3, atol=1e-3)
     assert (variance >= 0).all()
     assert (added[1].numpy() / (1 - momentum) < 0.5).all(), "far from the first value, 1, so that staleness shows"
+
+
+class ReadEarlier:
+    """A variable as a worker sees it that has read it before another worker wrote to it."""
+
+    def __init__(self, variable):
+        self._variable, self._value = variable, tf.convert_to_tensor(variable)
+
+    def __tf_tensor__(self, dtype=None, name=None):
+        return self._value
+
+    def __sub__(self, other):
+        return self._value - other
+
+    def assign(self, value):
+        self._variable.assign(value)
+
+    def assign_sub(self, delta):
+        self._variable.assign_sub(delta)
+
+
+def test_a_running_average_stays_between_its_values_when_workers_read_at_the_same_time():
+    """A variance that falls from 1 to 0.1 at decay 0.1: two deltas of one reading would make its average −0.62."""
+    average, variance = tf.Variable(1.0), tf.Variable(0.1)
+    for worker in [ReadEarlier(average), ReadEarlier(average)]:
+        training_step._approach(worker, variance, tf.constant(0.1))
+    assert 0.1 <= average.numpy() <= 1.0
