@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Annotated
 
 import typer
 
+import marco_model
 from marco_model.errors import exit_status
 from pipelines.commands import data, deploy, models, monitor, relabel, run, score, serve, submit
 
 app = typer.Typer(
-    help="Train, judge, deploy and use the MARCO classifier of protein-crystallization images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-relabel_app = typer.Typer(help="Have experts label anew what disagrees most with a model.", no_args_is_help=True)
+relabel_app = typer.Typer(help="Have experts relabel the images that disagree most with a model.", no_args_is_help=True)
 app.add_typer(relabel_app, name="relabel")
 deploy_app = typer.Typer(help="Deploy published models to an endpoint of Vertex AI.", no_args_is_help=True)
 app.add_typer(deploy_app, name="deploy")
@@ -55,9 +56,24 @@ relabel_app.command("export")(relabel.export)
 relabel_app.command("merge")(relabel.merge)
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"marco {marco_model.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def marco(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, evaluate, deploy and use the MARCO classifier of protein-crystallization images."""
+
+
 def main() -> None:
     """Runs `marco`; an expected error becomes one line on stderr and an exit status."""
-    # What TensorFlow and Google's libraries say about CUDA and Python versions at every start helps nobody here.
+    # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
     with exit_status():

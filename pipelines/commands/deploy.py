@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from components.vertex.options import Vertex
     from pipelines.configuration import Deploying
 
-Project = Annotated[Optional[str], typer.Option(help="Project of Google Cloud; by default the preset's.")]  # noqa: UP045
-Location = Annotated[Optional[str], typer.Option(help="Region, such as europe-west4; by default the preset's.")]  # noqa: UP045
+Project = Annotated[str | None, typer.Option(help="Project of Google Cloud; by default the preset's.")]
+Location = Annotated[str | None, typer.Option(help="Region, such as europe-west4; by default the preset's.")]
 Name = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--endpoint", help="The endpoint's display name; by default the preset's."),
 ]
 Preset = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="A preset's name or .yaml file, whose sections vertex and endpoint are taken."),
 ]
 Change = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--set", help="Change one value, such as endpoint.keep_previous=true. May be repeated."),
 ]
 Address = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--api", help="Another address of Vertex AI, such as a Private Service Connect endpoint's."),
 ]
 
@@ -146,7 +146,7 @@ if TYPE_CHECKING:
     from pipelines.configuration import Deploying
 
 Golden = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="Folder or gs:// URI of golden images; by default the preset's, else drawn ones."),
 ]
 
@@ -155,7 +155,7 @@ def push(
     model: Annotated[str, typer.Option(help="gs:// URI of a published model, or of a folder of versions.")],
     endpoint: Name = None,
     traffic: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, max=100, help="Stay at this per cent; by default the preset's steps, up to all."),
     ] = None,
     golden: Golden = None,
@@ -209,7 +209,7 @@ def promote(
 def rollback(
     endpoint: Name = None,
     to: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="The version that is to serve, one that once did; by default the one before."),
     ] = None,
     project: Project = None,
@@ -277,7 +277,7 @@ def batch(
     output: Annotated[str, typer.Option(help="gs:// URI below which Vertex AI reads and writes.")],
     scores: Annotated[Path, typer.Option(help="CSV to write here, as marco predict does.")] = Path("scores.csv"),
     version: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="The model's version; by default the one that was promoted last."),
     ] = None,
     project: Project = None,

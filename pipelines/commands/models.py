@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 Tracking = Annotated[str, typer.Option(help="A run's folder, or MLflow's URI.")]
 Name = Annotated[str, typer.Option(help="The registered model.")]
 Destination = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="Where versions are published: a folder or gs:// URI; by default where the champion is."),
 ]
 
@@ -87,12 +87,12 @@ def compare(
     tracking: Tracking = "runs/local",
     name: Name = "marco",
     recall_class: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="The class whose recall is compared beside accuracy; Crystals where there is such a class."),
     ] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
-    csv: Annotated[Optional[Path], typer.Option(help="A CSV to write, a line a slice and run.")] = None,  # noqa: UP045
-    json: Annotated[Optional[Path], typer.Option(help="The same as JSON.")] = None,  # noqa: UP045
+    csv: Annotated[Path | None, typer.Option(help="A CSV to write, a line a slice and run.")] = None,
+    json: Annotated[Path | None, typer.Option(help="The same as JSON.")] = None,
 ) -> None:
     """Compare runs slice by slice: accuracy, recall, and the differences to the first with intervals.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.commands import score
 
 Imagers = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--imager",
         help="NAME of the imager of every image, or PATTERN=NAME of those whose path below PATH fits; repeatable.",
@@ -22,14 +22,14 @@ Institution = Annotated[
     str, typer.Option(help="Of image files: its file names tell the imager (docs/data.md). Shards name theirs.")
 ]
 Beam = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--beam", help="An option of Beam, such as --beam=--runner=DataflowRunner; repeatable."),
 ]
 Staging = Annotated[
     str, typer.Option(help="Where Beam's workers put their rows; a URI where they run elsewhere. Default: in OUTPUT.")
 ]
 Model = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
 ]
 
@@ -120,11 +120,11 @@ def check(
     output: Annotated[Path, typer.Option(help="Folder for drift.json and drift.html.")],
     model: Model = None,
     days: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(min=0, help="Only files that changed so many days ago at most."),
     ] = None,
     limits: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="JSON file with limits other than the default ones (docs/monitoring.md)."),
     ] = None,
     tracking: Annotated[str, typer.Option(help="MLflow's URI; the check becomes a run of marco-monitoring.")] = "",

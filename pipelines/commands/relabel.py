@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option(help="New folder: raters/ for the experts, key.csv not for them.")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
     share: Annotated[float, typer.Option(help="Share of each split's images to export.")] = 0.05,
@@ -28,7 +28,7 @@ def export(
         typer.Option(min=0, help="Judge each image by a model of the features, fitted without its fold; 0: by scores."),
     ] = 0,
     raters: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="Who gets a sheet; may be repeated, or names joined by commas."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the order in which images are shown.")] = 0,
@@ -118,7 +118,7 @@ def merge(
     ] = "majority",
     date: Annotated[str, typer.Option(help="Date of answers without one, YYYY-MM-DD.")] = "",
     earlier: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="An overlay of an earlier round, whose answers stay where this one has none."),
     ] = None,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -15,13 +15,13 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder of the run: data, steps, models, MLflow, summary.json.")] = Path(
         "runs/local"
     ),
-    data: Annotated[Optional[str], typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,  # noqa: UP045
+    data: Annotated[str | None, typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,
     overlay: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Labels that experts gave, which `marco relabel merge` wrote; local or gs://."),
     ] = None,
     change: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
     ] = None,
 ) -> None:
@@ -93,16 +93,16 @@ def compile_(
         ),
     ] = "/shared",
     image: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Container image with this project, best by digest; by default cluster.image."),
     ] = None,
-    data: Annotated[Optional[str], typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,  # noqa: UP045
+    data: Annotated[str | None, typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,
     site: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="A .yaml file laid over the preset: what your cluster gives, such as k8s/site.yaml."),
     ] = None,
     change: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
     ] = None,
 ) -> None:

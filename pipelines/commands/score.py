@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -50,23 +50,23 @@ def predict(
     ],
     output: Annotated[Path, typer.Option(help="CSV to write; unreadable files go beside it, into *.errors.csv.")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
     report: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="HTML file to write too: plate maps, scores over time, ranked images (docs/plates.md)."),
     ] = None,
     explain: Annotated[
         int, typer.Option(min=0, help="In the report: overlays of what speaks for crystals, for the N best images.")
     ] = 0,
     thumbnail_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=64, max=1024, help="In the report: pixels of an image's longer side. Without it: by number."),
     ] = None,
     crystal_class: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             help="In the report: the class to rank by; may be repeated. Without it: all named after crystals."
         ),
@@ -128,11 +128,11 @@ def explain(
     ],
     output: Annotated[Path, typer.Option(help="Folder for an overlay an image and explained.csv.")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
     class_name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--class", help="The class to explain. Without it: of each image the predicted one."),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Noisy copies of an image; time grows with them.")] = 50,
@@ -187,7 +187,7 @@ def tflite(
     ],
     output: Annotated[Path, typer.Option(help="File to write, such as model.tflite.")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
     ] = None,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,36 +11,36 @@ from marco_model.errors import InputError
 from pipelines.commands import deploy
 from pipelines.commands.run import Target
 
-Package = Annotated[Optional[Path], typer.Argument(help="The .yaml file that marco compile wrote.")]  # noqa: UP045
+Package = Annotated[Path | None, typer.Argument(help="The .yaml file that marco compile wrote.")]
 TargetOption = Annotated[Target, typer.Option(help="Where it runs.")]
 Host = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         envvar="KF_PIPELINES_ENDPOINT",
         help="URL of Kubeflow Pipelines; by default that of the pod this runs in, or of kubectl's context.",
     ),
 ]
 Namespace = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="Namespace of the runs, where an installation has several users."),
 ]
-TokenFile = Annotated[Optional[Path], typer.Option(help="A file with a bearer token; it may be renewed on the way.")]  # noqa: UP045
-Ca = Annotated[Optional[Path], typer.Option(help="A file with the certificates to trust.")]  # noqa: UP045
+TokenFile = Annotated[Path | None, typer.Option(help="A file with a bearer token; it may be renewed on the way.")]
+Ca = Annotated[Path | None, typer.Option(help="A file with the certificates to trust.")]
 Experiment = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="An experiment of Kubeflow; by default marco, which is made where it is missing."),
 ]
 CreateExperiment = Annotated[bool, typer.Option("--create-experiment", help="Make the experiment if it is missing.")]
-Data = Annotated[Optional[str], typer.Option(help="Shards of scored images; by default the package's.")]  # noqa: UP045
-Steps = Annotated[Optional[int], typer.Option(min=1, help="Steps of training; by default the preset's.")]  # noqa: UP045
-RunLabel = Annotated[Optional[str], typer.Option(help="A label, kept as the tag run_label of the run in MLflow.")]  # noqa: UP045
+Data = Annotated[str | None, typer.Option(help="Shards of scored images; by default the package's.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of training; by default the preset's.")]
+RunLabel = Annotated[str | None, typer.Option(help="A label, kept as the tag run_label of the run in MLflow.")]
 Parameter = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(help="Any parameter of the package, as name=value. May be repeated."),
 ]
-PipelineRoot = Annotated[Optional[str], typer.Option(help="Where artifacts go; by default as compiled.")]  # noqa: UP045
+PipelineRoot = Annotated[str | None, typer.Option(help="Where artifacts go; by default as compiled.")]
 ServiceAccount = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="Service account of the steps, such as marco-pipeline; by default Kubeflow's own."),
 ]
 
@@ -162,7 +162,7 @@ def submit(
     service_account: ServiceAccount = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
-    follow: Annotated[Optional[str], typer.Option(help="Start nothing; follow the run of this id.")] = None,  # noqa: UP045
+    follow: Annotated[str | None, typer.Option(help="Start nothing; follow the run of this id.")] = None,
     project: deploy.Project = None,
     location: deploy.Location = None,
     api: deploy.Address = None,
@@ -218,14 +218,14 @@ def _follow(client: object, run: str, steps: tuple[str, ...]) -> None:
 def schedule(
     package: Package = None,
     cron: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="When, as second minute hour day month weekday, in the server's time zone, mostly UTC. On Vertex AI "
             "without seconds, and with a time zone if not UTC: 'TZ=Europe/Berlin 0 3 * * 1'."
         ),
     ] = None,
     target: TargetOption = Target.kubeflow,
-    name: Annotated[Optional[str], typer.Option(help="Name of the schedule; by default the pipeline's.")] = None,  # noqa: UP045
+    name: Annotated[str | None, typer.Option(help="Name of the schedule; by default the pipeline's.")] = None,
     host: Host = None,
     namespace: Namespace = None,
     token_file: TokenFile = None,
@@ -240,7 +240,7 @@ def schedule(
     service_account: ServiceAccount = None,
     max_concurrency: Annotated[int, typer.Option(min=1, max=10, help="Runs at the same time.")] = 1,
     show: Annotated[bool, typer.Option("--list", help="Change nothing; list the experiment's schedules.")] = False,
-    remove: Annotated[Optional[str], typer.Option(help="Remove the schedule of this name.")] = None,  # noqa: UP045
+    remove: Annotated[str | None, typer.Option(help="Remove the schedule of this name.")] = None,
     project: deploy.Project = None,
     location: deploy.Location = None,
     api: deploy.Address = None,
