@@ -55,7 +55,8 @@ def marco(server, command, *arguments, token=None):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(kubeflow_backend.follow, "__defaults__", ((), 0.01, 0.5))
+    monkeypatch.setattr(kubeflow_backend.KubeflowBackend, "poll", 0.01)
+    monkeypatch.setattr(kubeflow_backend.KubeflowBackend, "patience", 0.5)
 
 
 def test_a_package_is_uploaded_once_and_anew_when_it_changes(kubeflow, package, tmp_path):
@@ -328,7 +329,7 @@ def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
 
 def test_a_page_of_login_is_not_taken_for_an_answer(kubeflow, package):
     kubeflow.content_type = "text/html"
-    with pytest.raises(InputError, match=rf"{kubeflow.host} answers with a page.* mend --host or give --token-file"):
+    with pytest.raises(InputError, match=rf"{kubeflow.host} answers with a page.* fix --host or give --token-file"):
         marco(kubeflow, "submit", package, "--no-wait")
 
 
