@@ -19,19 +19,19 @@ def import_(
     csv: Annotated[
         Path | None, typer.Option(help="Labels: filename,label or terf's header; paths are relative to it.")
     ] = None,
-    institution: Annotated[str, typer.Option(help="Where the images come from; metrics are given by it.")] = "",
+    institution: Annotated[str, typer.Option(help="Where the images come from; metrics are sliced by it.")] = "",
     eval_share: Annotated[float, typer.Option(help="Share of plates, or images, held out as test shards.")] = 0.2,
-    shard_images: Annotated[int, typer.Option(min=1, help="Images a shard at most.")] = 1024,
+    shard_images: Annotated[int, typer.Option(min=1, help="Most images per shard.")] = 1024,
     raw_labels: Annotated[
         bool,
-        typer.Option("--raw-labels", help="Labels are your own, of any names; a label scheme makes classes of them."),
+        typer.Option("--raw-labels", help="The labels are your own names; a label scheme maps them to classes."),
     ] = False,
 ) -> None:
-    """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from a folder a class.
+    """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from one folder per class.
 
     Classes are Clear, Crystals, Other and Precipitate, unless --raw-labels takes labels of your own (docs/labels.md).
-    Files that cannot be read are listed in import.errors.csv, the
-    rest is imported, and the exit status is 1.
+    Files that cannot be read are listed
+    in import.errors.csv, the rest is imported, and the exit status is 1.
 
     Example: marco data import --output drops --csv labels.csv --institution CSIRO
     """
@@ -87,7 +87,7 @@ def ingest(
     """
     from marco_data.shards import find_shards
 
-    # Found before Beam and TensorFlow are imported, so that a mistyped path is told at once.
+    # Found before Beam and TensorFlow are imported, so that a mistyped path fails at once.
     find_shards(paths)
     from pipelines.configuration import label_scheme, load_labels
 
@@ -112,7 +112,7 @@ def ingest(
     for label, count in summary["left_out_labels"].items():
         typer.echo(f"  {label} {count}")
     if overlay:
-        _tell_of_overlay(summary, output)
+        _print_overlay(summary, output)
     typer.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
     for reason, count in summary["reasons"].items():
         typer.echo(f"  {reason} {count}")
@@ -122,10 +122,10 @@ def ingest(
         typer.echo("no sources.csv found: institutions are named by number, imagers are unknown", err=True)
 
 
-def _tell_of_overlay(summary: dict[str, Any], output: Path) -> None:
-    told = summary["relabelled"]
-    typer.echo(f"{told['total']} relabelled, {told['confirmed']} confirmed by the overlay")
-    for old, new in told["by_class"].items():
+def _print_overlay(summary: dict[str, Any], output: Path) -> None:
+    relabelled = summary["relabelled"]
+    typer.echo(f"{relabelled['total']} relabelled, {relabelled['confirmed']} confirmed by the overlay")
+    for old, new in relabelled["by_class"].items():
         for name, count in new.items():
             typer.echo(f"  {old} -> {name} {count}")
     if summary["overlay_unused"] or summary["overlay_not_written"]:
@@ -161,26 +161,26 @@ def inspect(
     from marco_data.inspection import read_quarantine
 
     console = Console(highlight=False)
-    quarantines = {path: held for path in paths if (held := read_quarantine(path)) is not None}
-    found = _inspected(paths, samples if contact_sheet else 0, len(quarantines) == len(paths))
-    if found is not None:
-        console.print(f"{found.records} images in {found.shards} shards")
-        if found.unreadable:
-            console.print(f"{found.unreadable} records cannot be read; `marco data ingest` says why")
-        for table in (_classes(found), _imagers(found), _sizes(found)):
+    quarantines = {path: entries for path in paths if (entries := read_quarantine(path)) is not None}
+    inspection = _inspect(paths, samples if contact_sheet else 0, len(quarantines) == len(paths))
+    if inspection is not None:
+        console.print(f"{inspection.records} images in {inspection.shards} shards")
+        if inspection.unreadable:
+            console.print(f"{inspection.unreadable} records cannot be read; `marco data ingest` says why")
+        for table in (_classes(inspection), _imagers(inspection), _sizes(inspection)):
             console.print(table)
         if raw_labels:
-            console.print(_by_split("Raw labels", ("number", "raw label", "class"), found.raw_labels))
+            console.print(_by_split("Raw labels", ("number", "raw label", "class"), inspection.raw_labels))
         if contact_sheet:
             from marco_data.inspection import write_contact_sheet
 
-            write_contact_sheet(contact_sheet, found.samples)
+            write_contact_sheet(contact_sheet, inspection.samples)
             console.print(f"examples of each class in {contact_sheet}")
     for path, entries in quarantines.items():
         console.print(_quarantine(path, entries) if entries else f"the quarantine of {path} is empty")
 
 
-def _inspected(paths: list[str], samples: int, all_have_quarantines: bool) -> Inspection | None:
+def _inspect(paths: list[str], samples: int, all_have_quarantines: bool) -> Inspection | None:
     from marco_data.inspection import inspect_shards
 
     try:
@@ -188,7 +188,7 @@ def _inspected(paths: list[str], samples: int, all_have_quarantines: bool) -> In
     except InputError:
         if not all_have_quarantines:
             raise
-        # An ingest that was given up leaves its quarantine and no shards.
+        # An aborted ingest leaves its quarantine and no shards.
         return None
 
 
@@ -217,16 +217,16 @@ def _by_split(title: str, names: tuple[str, ...], counts: Counts) -> Table:
     return table
 
 
-def _classes(found: Inspection) -> Table:
-    return _by_split("Classes", ("class",), found.classes)
+def _classes(inspection: Inspection) -> Table:
+    return _by_split("Classes", ("class",), inspection.classes)
 
 
-def _imagers(found: Inspection) -> Table:
-    return _by_split("Institutions and imagers", ("institution", "imager"), found.imagers)
+def _imagers(inspection: Inspection) -> Table:
+    return _by_split("Institutions and imagers", ("institution", "imager"), inspection.imagers)
 
 
-def _sizes(found: Inspection) -> Table:
-    return _by_split("Sizes", ("pixels",), found.sizes)
+def _sizes(inspection: Inspection) -> Table:
+    return _by_split("Sizes", ("pixels",), inspection.sizes)
 
 
 def _quarantine(path: str, entries: dict[str, list[dict[str, str]]]) -> Table:
@@ -245,16 +245,16 @@ def _quarantine(path: str, entries: dict[str, list[dict[str, str]]]) -> Table:
 def synthesize(
     output: Annotated[Path, typer.Option(help="New folder for the set.")],
     images: Annotated[int, typer.Option(min=1, help="How many images to draw.")],
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another set; the same seed the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     eval_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the images in the test shards.")] = 0.2,
     size: Annotated[str, typer.Option(help="`full`, or the shorter side in pixels.")] = "full",
     label_noise: Annotated[float, typer.Option(min=0, max=1, help="Share of images filed under a wrong class.")] = 0.0,
-    shard_images: Annotated[int, typer.Option(min=1, help="Images a shard at most.")] = 1024,
+    shard_images: Annotated[int, typer.Option(min=1, help="Most images per shard.")] = 1024,
     processes: Annotated[int, typer.Option(min=1, help="How many processes draw.")] = 2,
 ) -> None:
     """Draw synthetic drops of all four classes, as five institutions' imagers would see them, in the MARCO contract.
 
-    Image number i depends on the seed and i alone. A folder that already holds exactly this set is left as it is.
+    Image number i depends on the seed and i alone. A folder that already holds this set is left unchanged.
 
     Example: marco data synthesize --output runs/drops --images 400 --seed 0
     """

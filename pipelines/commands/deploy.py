@@ -26,7 +26,7 @@ Name = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help="A preset's name or .yaml file, whose sections vertex and endpoint are taken."),
+    typer.Option(help="A preset's name or .yaml file, that has the sections vertex and endpoint."),
 ]
 Change = Annotated[
     list[str] | None,
@@ -53,15 +53,15 @@ def settings(
     return load_deploying(preset, {"vertex": vertex, "endpoint": endpoint}, change or [])
 
 
-def connect(found: Deploying) -> Api:
-    """Returns the way to Vertex AI."""
+def connect(deploying: Deploying) -> Api:
+    """Returns the client of Vertex AI."""
     from components.vertex.api import Api
 
-    return Api(found.vertex)
+    return Api(deploying.vertex)
 
 
 def place(project: str | None, location: str | None, api: str | None) -> Vertex:
-    """Returns where in Google Cloud; raises `InputError` where that is not said."""
+    """Returns the project and region; raises `InputError` if either is missing."""
     from components.vertex.options import Vertex
     from marco_model.errors import InputError
 
@@ -73,11 +73,11 @@ def place(project: str | None, location: str | None, api: str | None) -> Vertex:
         raise InputError(str(error)) from error
 
 
-def only_vertex(**given: str | None) -> None:
-    """Raises `InputError` for options that mean something to Kubeflow Pipelines alone."""
+def only_vertex(**options: str | None) -> None:
+    """Raises `InputError` for options of Kubeflow Pipelines."""
     from marco_model.errors import InputError
 
-    if named := [f"--{name}" for name, value in given.items() if value is not None]:
+    if named := [f"--{name}" for name, value in options.items() if value is not None]:
         raise InputError(f"{', '.join(named)}: Vertex AI has none; leave it out, or give --target kubeflow")
 
 
@@ -85,58 +85,59 @@ COLUMNS = ("version", "traffic", "role", "deployed", "fingerprint", "model", "ML
 
 
 def rows(state: State, known: dict[tuple[str, str], endpoints.Version]) -> list[tuple[str, ...]]:
-    """Returns a row of `COLUMNS` for each deployed model, that with most traffic first.
+    """Returns one row of `COLUMNS` for each deployed model, most traffic first.
 
     `known`: versions by the model's id and the version's number.
     """
-    found: list[tuple[str, ...]] = []
-    for one in sorted(state.deployed, key=lambda one: (-one.share, one.created)):
-        version = known.get((one.model, one.version))
-        told = (version.fingerprint[:12], version.uri, version.run) if version else ("", "", "")
-        found.append((one.version, f"{one.share} %", _role(state, one), one.created, *told, str(one.machine)))
-    return found
+    table: list[tuple[str, ...]] = []
+    for model in sorted(state.deployed, key=lambda model: (-model.share, model.created)):
+        version = known.get((model.model, model.version))
+        origin = (version.fingerprint[:12], version.uri, version.run) if version else ("", "", "")
+        row = (model.version, f"{model.share} %", _role(state, model), model.created, *origin, str(model.machine))
+        table.append(row)
+    return table
 
 
-def _role(state: State, one: Deployed) -> str:
-    if one == state.serving:
+def _role(state: State, model: Deployed) -> str:
+    if model == state.serving:
         return "serves"
-    if one == state.canary:
+    if model == state.canary:
         return "on trial"
-    return "the way back" if one.version == state.labels.get(endpoints.PREVIOUS) else ""
+    return "the way back" if model.version == state.labels.get(endpoints.PREVIOUS) else ""
 
 
 def show_endpoint(api: Api, state: State) -> None:
-    """Prints the endpoint's deployed models, with what the registry knows of their versions."""
+    """Prints the endpoint's deployed models, with their versions in the registry."""
     from rich.console import Console
     from rich.table import Table
 
     known = {
-        (model, one.number): one
-        for model in sorted({one.model for one in state.deployed})
-        for one in endpoints.list_versions(api, f"{api.place.parent}/models/{model}")
+        (model, version.number): version
+        for model in sorted({deployed.model for deployed in state.deployed})
+        for version in endpoints.list_versions(api, f"{api.place.parent}/models/{model}")
     }
-    drawn = Table(title=f"Endpoint {state.display_name} in {api.place.project}, {api.place.location}")
+    table = Table(title=f"Endpoint {state.display_name} in {api.place.project}, {api.place.location}")
     for column in COLUMNS:
-        drawn.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold")
     for row in rows(state, known):
-        drawn.add_row(*row)
-    Console(width=None if Console().is_terminal else 200).print(drawn)
+        table.add_row(*row)
+    Console(width=None if Console().is_terminal else 200).print(table)
 
 
 def version_on_trial(api: Api, options: Endpoint) -> Version:
-    """Returns the version on trial or, where there is none, the one that serves; of it nothing is left to be done.
+    """Returns the version on trial, or the one that serves if none is on trial.
 
-    Raises `InputError` where there is neither, or the registry does not know it any more.
+    Raises `InputError` if there is neither, or if the registry no longer has the version.
     """
     state = endpoints.find_endpoint(api, options.name)
-    one = state and (state.canary or state.serving)
-    if not one:
+    deployed = state and (state.canary or state.serving)
+    if not deployed:
         raise InputError(f"endpoint {options.name} has no version on trial; marco deploy push one with --traffic 10")
-    known = endpoints.list_versions(api, f"{api.place.parent}/models/{one.model}")
-    found = [other for other in known if other.number == one.version]
-    if not found:
-        raise InputError(f"version {one.version} is not in the registry any more; marco deploy push another")
-    return found[0]
+    known = endpoints.list_versions(api, f"{api.place.parent}/models/{deployed.model}")
+    matching = [version for version in known if version.number == deployed.version]
+    if not matching:
+        raise InputError(f"version {deployed.version} is not in the registry any more; marco deploy push another")
+    return matching[0]
 
 
 if TYPE_CHECKING:
@@ -167,19 +168,19 @@ def push(
 ) -> None:
     """Deploy a published model: a new version, checked by golden images, that takes over the endpoint step by step.
 
-    What served before serves until the new version has answered as it should, and again where it fails. The same
-    command goes on where it was cut off, and changes nothing where all is done.
+    The old version serves until the new one has answered correctly, and again if the new one fails. The same command
+    resumes an interrupted push and changes nothing after a completed one.
 
     Example: marco deploy push --model gs://BUCKET/models --endpoint marco --project PROJECT --location europe-west4
     --traffic 10
     """
-    found = settings(
+    deploying = settings(
         preset, project, location, api, change, name=endpoint, golden=golden, traffic=(traffic,) if traffic else None
     )
     from components.vertex import rollout
 
-    service = connect(found)
-    done = rollout.push_model(service, found.endpoint, _model(found), model, _images(found))
+    service = connect(deploying)
+    done = rollout.push_model(service, deploying.endpoint, _model(deploying), model, _images(deploying))
     show_endpoint(service, done.endpoint)
 
 
@@ -192,25 +193,25 @@ def promote(
     change: Change = None,
     api: Address = None,
 ) -> None:
-    """Give the version on trial all the traffic, in the steps that are left, and take the one before away.
+    """Give the version on trial all traffic, in the remaining steps, and undeploy the one before.
 
     Example: marco deploy promote --endpoint marco --project PROJECT --location europe-west4
     """
-    found = settings(preset, project, location, api, change, name=endpoint, golden=golden)
+    deploying = settings(preset, project, location, api, change, name=endpoint, golden=golden)
     from components.vertex import rollout
 
-    service = connect(found)
-    version = version_on_trial(service, found.endpoint)
+    service = connect(deploying)
+    version = version_on_trial(service, deploying.endpoint)
     with rollout.fetched(version.uri) as (_, folder):
-        answers = rollout.expected(folder, _images(found)())
-    show_endpoint(service, rollout.promote(service, found.endpoint, version, answers))
+        answers = rollout.expected(folder, _images(deploying)())
+    show_endpoint(service, rollout.promote(service, deploying.endpoint, version, answers))
 
 
 def rollback(
     endpoint: Name = None,
     to: Annotated[
         str | None,
-        typer.Option(help="The version that is to serve, one that once did; by default the one before."),
+        typer.Option(help="The version to serve again; by default the one before."),
     ] = None,
     project: Project = None,
     location: Location = None,
@@ -218,18 +219,18 @@ def rollback(
     change: Change = None,
     api: Address = None,
 ) -> None:
-    """Take the version on trial back or, where there is none, have the version before serve again.
+    """Undeploy the version on trial or, if none is on trial, serve the version before again.
 
-    The same command again goes no further back; name a version with --to for that.
+    Repeating the command goes no further back; use --to for that.
 
     Example: marco deploy rollback --endpoint marco --project PROJECT --location europe-west4
     """
-    found = settings(preset, project, location, api, change, name=endpoint)
+    deploying = settings(preset, project, location, api, change, name=endpoint)
     from components.vertex import rollout
 
-    service = connect(found)
-    state, done = rollout.rollback(service, found.endpoint, to)
-    typer.echo(f"{found.endpoint.name}: {done}")
+    service = connect(deploying)
+    state, done = rollout.rollback(service, deploying.endpoint, to)
+    typer.echo(f"{deploying.endpoint.name}: {done}")
     show_endpoint(service, state)
 
 
@@ -241,35 +242,37 @@ def status(
     change: Change = None,
     api: Address = None,
 ) -> None:
-    """Show what an endpoint serves: versions, their traffic, since when, and what they are.
+    """Show what an endpoint serves: versions, their traffic, age and origin.
 
     Example: marco deploy status --endpoint marco --project PROJECT --location europe-west4
     """
-    found = settings(preset, project, location, api, change, name=endpoint)
+    deploying = settings(preset, project, location, api, change, name=endpoint)
     from components.vertex import endpoints
     from marco_model.errors import InputError
 
-    service = connect(found)
-    state = endpoints.find_endpoint(service, found.endpoint.name)
+    service = connect(deploying)
+    state = endpoints.find_endpoint(service, deploying.endpoint.name)
     if state is None:
-        raise InputError(f"there is no endpoint {found.endpoint.name!r} in {found.vertex.project}; push a model to it")
+        raise InputError(
+            f"there is no endpoint {deploying.endpoint.name!r} in {deploying.vertex.project}; push a model to it"
+        )
     show_endpoint(service, state)
-    check = endpoints.find_endpoint(service, found.endpoint.name + endpoints.CHECK)
+    check = endpoints.find_endpoint(service, deploying.endpoint.name + endpoints.CHECK)
     if check and check.deployed:
-        told = ", ".join(f"version {one.version}" for one in check.deployed)
-        typer.echo(f"{check.display_name} still has {told}, which costs; the next push takes it away")
+        versions = ", ".join(f"version {model.version}" for model in check.deployed)
+        typer.echo(f"{check.display_name} still has {versions}, which costs; the next push takes it away")
 
 
-def _model(found: Deploying) -> str:
-    return found.endpoint.model or found.model_name
+def _model(deploying: Deploying) -> str:
+    return deploying.endpoint.model or deploying.model_name
 
 
-def _images(found: Deploying) -> Callable[[], Sequence[Image]]:
+def _images(deploying: Deploying) -> Callable[[], Sequence[Image]]:
     from components.vertex import golden
 
-    if found.endpoint.golden:
-        return lambda: golden.in_place(found.endpoint.golden)
-    return lambda: golden.drawn(found.endpoint.golden_images)
+    if deploying.endpoint.golden:
+        return lambda: golden.in_place(deploying.endpoint.golden)
+    return lambda: golden.drawn(deploying.endpoint.golden_images)
 
 
 def batch(
@@ -288,30 +291,30 @@ def batch(
 ) -> None:
     """Score the images of a bucket by a batch prediction on Vertex AI, without an endpoint.
 
-    The same command again takes the results that are there. The exit status is 1 if some image has no scores.
+    Repeating the command uses the existing results. The exit status is 1 if some image has no scores.
 
     Example: marco deploy batch --input gs://BUCKET/plates --output gs://BUCKET/scores --project PROJECT
     --location europe-west4
     """
-    found = settings(preset, project, location, api, change, **({} if preset else {"name": "batch"}))
+    deploying = settings(preset, project, location, api, change, **({} if preset else {"name": "batch"}))
     from components.vertex import batch, endpoints
     from marco_model.errors import InputError
     from marco_scoring.prediction import errors_path
 
-    service = connect(found)
-    name = found.endpoint.model or found.model_name
+    service = connect(deploying)
+    name = deploying.endpoint.model or deploying.model_name
     model = endpoints.find_model(service, name)
     known = endpoints.list_versions(service, model) if model else []
-    chosen = [one for one in known if (one.number == version if version else "default" in one.aliases)]
+    chosen = [item for item in known if (item.number == version if version else "default" in item.aliases)]
     if not chosen:
-        told = ", ".join(one.number for one in known) or "none"
-        raise InputError(f"there is no version {version or 'that is promoted'} of {name}; the registry has {told}")
+        numbers = ", ".join(item.number for item in known) or "none"
+        raise InputError(f"there is no version {version or 'that is promoted'} of {name}; the registry has {numbers}")
     images = batch.images(source)
     note = batch.mark(chosen[0], images)
     place = f"{output.rstrip('/')}/{note[:12]}"
-    predicted, left_out = batch.predictions(service, found.endpoint, chosen[0], images, place, note)
+    predicted, left_out = batch.predictions(service, deploying.endpoint, chosen[0], images, place, note)
     outcome = batch.table(images, predicted, left_out, f"{name}-{chosen[0].number}", scores)
-    counts = ", ".join(f"{count} {one}" for one, count in outcome.by_class.items()) or "none"
+    counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items()) or "none"
     typer.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")
     if outcome.failed:
         typer.echo(f"{outcome.failed} of {len(images)} images have no scores, see {errors_path(scores)}", err=True)

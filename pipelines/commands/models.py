@@ -31,16 +31,17 @@ def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
         table.add_column(column, no_wrap=True)
-    listed = mlflow_registry.list_versions(mlflow_registry.tracking_uri(tracking), name)
-    for one in listed:
-        shares = ("" if share is None else f"{share:.2%}" for share in (one.accuracy, one.recall))
-        created = one.created.astimezone().strftime("%Y-%m-%d")
-        table.add_row(one.version, Text(", ".join(one.aliases)), *shares, created, one.data[:8], one.commit[:8])
+    versions = mlflow_registry.list_versions(mlflow_registry.tracking_uri(tracking), name)
+    for version in versions:
+        shares = ("" if share is None else f"{share:.2%}" for share in (version.accuracy, version.recall))
+        created = version.created.astimezone().strftime("%Y-%m-%d")
+        aliases = Text(", ".join(version.aliases))
+        table.add_row(version.version, aliases, *shares, created, version.data[:8], version.commit[:8])
     Console().print(table)
-    # Below it, since no terminal is wide enough for places.
-    for one in listed:
-        if one.place:
-            typer.echo(f"version {one.version} is published at {one.place}")
+    # Below the table, since no terminal is wide enough for places.
+    for version in versions:
+        if version.place:
+            typer.echo(f"version {version.version} is published at {version.place}")
 
 
 def promote(
@@ -61,9 +62,9 @@ def promote(
 
 
 def rollback(tracking: Tracking = "runs/local", name: Name = "marco", destination: Destination = None) -> None:
-    """Go back to the champion before: it is published under a new number, which is what servers take.
+    """Restore the previous champion: it is published under a new number, which servers pick up.
 
-    Done again, it goes back one further, until there is none.
+    Each repetition goes back one champion further.
 
     Example: marco models rollback --tracking runs/local
     """
@@ -91,7 +92,7 @@ def compare(
         typer.Option(help="The class whose recall is compared beside accuracy; Crystals where there is such a class."),
     ] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
-    csv: Annotated[Path | None, typer.Option(help="A CSV to write, a line a slice and run.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="A CSV to write, one line per slice and run.")] = None,
     json: Annotated[Path | None, typer.Option(help="The same as JSON.")] = None,
 ) -> None:
     """Compare runs slice by slice: accuracy, recall, and the differences to the first with intervals.
@@ -107,12 +108,12 @@ def compare(
 
     if len(runs) < 2:
         raise InputError(f"{', '.join(runs)} alone cannot be compared; give two runs or more")
-    found = [run_comparison.find_judged(run, tracking, name) for run in runs]
-    rows = run_comparison.compare(found, recall_class, confidence)
+    judged = [run_comparison.find_judged(run, tracking, name) for run in runs]
+    rows = run_comparison.compare(judged, recall_class, confidence)
     console = Console(markup=False, emoji=False)
     for metric in dict.fromkeys(row.metric for row in rows):
         console.print(run_comparison.table(rows, metric))
-    console.print("\n".join(run_comparison.said(found, rows, confidence)), soft_wrap=True, highlight=False)
+    console.print("\n".join(run_comparison.said(judged, rows, confidence)), soft_wrap=True, highlight=False)
     if csv:
         run_comparison.write_csv(rows, csv)
     if json:

@@ -51,9 +51,9 @@ def pipeline(options: Sequence[str] | None) -> Callable[[], Any] | None:
     return lambda: beam.Pipeline(argv=list(options))
 
 
-def open_staging(told: str, output: Path) -> str:
-    """Returns where the workers' rows go for a while."""
-    return told or str(output.resolve().with_name(f".{output.name}.rows"))
+def staging_folder(staging: str, output: Path) -> str:
+    """Returns where the workers keep their rows during a run."""
+    return staging or str(output.resolve().with_name(f".{output.name}.rows"))
 
 
 def reference(
@@ -62,7 +62,7 @@ def reference(
     ],
     output: Annotated[Path, typer.Option(help="Folder for the reference; an older one there is replaced.")],
     model: Model = None,
-    sample: Annotated[int, typer.Option(min=50, help="Images of each imager at most.")] = 1000,
+    sample: Annotated[int, typer.Option(min=50, help="Most images of each imager.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = 0,
     imager: Imagers = None,
     institution: Institution = "",
@@ -71,7 +71,7 @@ def reference(
 ) -> None:
     """Measure images that the model was judged on, to compare later ones with.
 
-    Give the evaluation set, not the training set: of images that it was trained on a model is surer than of any other.
+    Give the evaluation set, not the training set: a model is surer of images that it was trained on.
     Each imager needs 50 images, better some hundreds. A reference belongs to its model; a new one needs a new one.
 
     Example: marco monitor reference --model models/3 --output monitoring/reference checked/examples/Split-eval
@@ -94,7 +94,7 @@ def reference(
         (model if model and is_remote(model) else str(found), model_facts(found)),
         naming(imager, institution),
         Sampling(images=sample, seed=seed),
-        open_staging(staging, output),
+        staging_folder(staging, output),
         pipeline(beam),
     )
     least = Limits().least
@@ -109,7 +109,7 @@ def reference(
 
 
 ALARM_STATUS = 4
-"""Apart from 1 and 2, which say that the check itself failed."""
+"""Not 1 or 2, which mean that the check itself failed."""
 
 
 def check(
@@ -121,7 +121,7 @@ def check(
     model: Model = None,
     days: Annotated[
         float | None,
-        typer.Option(min=0, help="Only files that changed so many days ago at most."),
+        typer.Option(min=0, help="Only files that changed within so many days."),
     ] = None,
     limits: Annotated[
         Path | None,
@@ -136,15 +136,15 @@ def check(
 ) -> None:
     """Compare images with a reference, imager by imager: light, sharpness, colour, what the network sees and predicts.
 
-    An alarm is what is both significant over all tests and larger than its limit. drift.html shows what changed and how
-    much, drift.json holds every test. Exit status 4: an alarm; 0: none; 1 or 2: the check itself failed.
+    A change raises an alarm if it is significant over all tests and larger than its limit. drift.html shows the
+    changes, drift.json holds every test. Exit status 4: an alarm; 0: none; 1 or 2: the check itself failed.
 
     Example: marco monitor check --reference monitoring/reference --model models/3 --output monitoring/today
     --imager "Lab / Rock Imager" --days 7 incoming
     """
     from components.monitoring.two_sample import read_limits
 
-    told = read_limits(limits)
+    thresholds = read_limits(limits)
     found = score.model_directory(model, "measuring with")
     from components.monitoring import watch
     from components.monitoring.drift import read_reference
@@ -159,14 +159,14 @@ def check(
         compared,
         model if model and is_remote(model) else str(found),
         naming(imager, institution),
-        told,
-        open_staging(staging, output),
+        thresholds,
+        staging_folder(staging, output),
         days,
         seed,
         pipeline(beam),
     )
-    for one in outcome["imagers"]:
-        typer.echo(f"{one['imager']}: {one['headline']}")
+    for imager_outcome in outcome["imagers"]:
+        typer.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
     if outcome["unreadable"]:
         typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / watch.JSON}", err=True)
     typer.echo(f"{output / watch.HTML}: {watch.summary(outcome)}")

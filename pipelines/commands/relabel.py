@@ -1,4 +1,4 @@
-"""`marco relabel merge`: the experts' sheets become an overlay, with a report."""
+"""`marco relabel`: images in doubt go to experts, and their sheets come back as an overlay with a report."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def export(
     seed: Annotated[int, typer.Option(help="Draws the order in which images are shown.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
 ) -> None:
-    """Export the images whose labels a classifier believes least, in each split, for experts to label anew.
+    """Export the images of each split whose labels a classifier believes least, for experts to relabel.
 
     Images are ranked by 1 minus the calibrated probability of their label. OUTPUT/raters has them without labels, a
-    page to label them in by keys, and a sheet a rater; OUTPUT/key.csv keeps what they were labelled. With --folds 5 the
-    model gives only features: use it where the model was trained on these labels, or on other images. The exit status
-    is 1 if some record could not be scored; the others are exported all the same.
+    page to label them with the keyboard, and one sheet per rater; OUTPUT/key.csv keeps their old labels. With --folds 5
+    the model gives only features: use it if the model was trained on these labels, or on other images. The exit
+    status is 1 if some record could not be scored; the others are exported all the same.
 
     Example: marco relabel export --model runs/mine/models --data shards --output look --folds 5 --raters anna,ben
     """
@@ -51,7 +51,7 @@ def export(
     check_share(share)
     if folds:
         check_folds(folds)
-    names = [name.strip() for given in raters or ["expert"] for name in given.split(",") if name.strip()]
+    names = [name.strip() for value in raters or ["expert"] for name in value.split(",") if name.strip()]
     check_raters(names)
     shards = find_shards(data)
     directory = score.model_directory(model, "scoring with")
@@ -73,14 +73,14 @@ def export(
         )
     chosen = most_disagreeing(scored, share)
     about = {"model": classifier.name, "data": data, "share": share, "folds": folds, "seed": seed, "raters": names}
-    told = write_export(output, shards, scored, chosen, names, seed, skipped, about)
-    _tell(told, output)
+    summary = write_export(output, shards, scored, chosen, names, seed, skipped, about)
+    _print_summary(summary, output)
     if skipped:
         raise typer.Exit(1)
 
 
 def _by_megabyte(advance: Callable[..., None], total: int) -> Callable[[int], None]:
-    """Returns what is told of bytes and shows whole megabytes, `total` at most: images are nearly all of a shard."""
+    """Returns a callback for bytes that shows whole megabytes, at most `total`: images are nearly all of a shard."""
     seen = shown = 0
 
     def more(count: int) -> None:
@@ -94,10 +94,10 @@ def _by_megabyte(advance: Callable[..., None], total: int) -> Callable[[int], No
     return more
 
 
-def _tell(told: dict[str, Any], output: Path) -> None:
-    for split, counts in told["splits"].items():
+def _print_summary(summary: dict[str, Any], output: Path) -> None:
+    for split, counts in summary["splits"].items():
         if not counts["exported"]:
-            typer.echo(f"{split}: none of {counts['scored']} images, for each is in another split, too")
+            typer.echo(f"{split}: none of {counts['scored']} images, because each is in another split too")
             continue
         typer.echo(
             f"{split}: {counts['exported']} of {counts['scored']} images, disagreement from "
@@ -105,14 +105,14 @@ def _tell(told: dict[str, Any], output: Path) -> None:
         )
     typer.echo(f"for the experts: {output / 'raters'} (open index.html); not for them: {output / 'key.csv'}")
     typer.echo(f"then: marco relabel merge SHEET… --key {output / 'key.csv'} --output overlay.csv")
-    if told["skipped"]:
-        typer.echo(f"{told['skipped']} records could not be scored, see {output / 'skipped.csv'}", err=True)
+    if summary["skipped"]:
+        typer.echo(f"{summary['skipped']} records could not be scored, see {output / 'skipped.csv'}", err=True)
 
 
 def merge(
-    sheets: Annotated[list[str], typer.Argument(help="Filled-in sheets, one or more a rater.", metavar="SHEET…")],
+    sheets: Annotated[list[str], typer.Argument(help="Filled-in sheets, one or more per rater.", metavar="SHEET…")],
     key: Annotated[str, typer.Option(help="The key.csv of the export.")],
-    output: Annotated[Path, typer.Option(help="CSV to write; the report and what is left over go beside it.")],
+    output: Annotated[Path, typer.Option(help="CSV to write; the report and the lists of what is left go beside it.")],
     rule: Annotated[
         str, typer.Option(help="`majority`, `unanimous`, or `first`: of the first sheet that has an answer.")
     ] = "majority",
@@ -131,8 +131,8 @@ def merge(
     """
     from marco_data.relabelling.merging import merge_sheets, report_lines
 
-    told, answers = merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
-    typer.echo("\n".join(report_lines(told)))
+    report, answers = merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
+    typer.echo("\n".join(report_lines(report)))
     typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
     for line in answers.repeated:
         typer.echo(line, err=True)
@@ -143,5 +143,5 @@ def merge(
             f"{output.with_suffix('.unanswered.csv')}",
             err=True,
         )
-    if told["undecided"]:
-        typer.echo(f"{told['undecided']} undecided, see {output.with_suffix('.undecided.csv')}", err=True)
+    if report["undecided"]:
+        typer.echo(f"{report['undecided']} undecided, see {output.with_suffix('.undecided.csv')}", err=True)

@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Read, check, train, judge and publish: the whole pipeline on this machine.
 
-    A step whose inputs and settings have not changed is reused; a training that was killed goes on from its last
+    A step whose inputs and settings have not changed is reused; a killed training resumes from its last
     checkpoint. Exit status 0: the model was blessed and published; 3: it was trained but not blessed.
 
     Example: marco run --preset finetune --data shards --output runs/mine --set recipe.steps=500
@@ -37,11 +37,11 @@ def run(
     from pipelines import configuration, local_runner, summary
 
     changes = [*(change or []), *([f"data.overlay={json.dumps(overlay)}"] if overlay else [])]
-    told = local_runner.run(configuration.load(preset, changes, data), output)
+    results = local_runner.run(configuration.load(preset, changes, data), output)
     console = Console()
-    console.print(summary.summary_table(told))
-    console.print("\n".join(summary.lines(told, output)), soft_wrap=True, highlight=False, markup=False, emoji=False)
-    if not told["blessed"]:
+    console.print(summary.summary_table(results))
+    console.print("\n".join(summary.lines(results, output)), soft_wrap=True, highlight=False, markup=False, emoji=False)
+    if not results["blessed"]:
         raise typer.Exit(3)
 
 

@@ -24,10 +24,10 @@ def images(paths: Sequence[Path]) -> list[Path]:
 
 
 def model_directory(model: str | None, doing: str) -> Path:
-    """Returns where the SavedModel is: `model`'s, or without one the published classifier's, which is told.
+    """Returns the folder of the SavedModel: `model`'s or, by default, the published classifier's, which is announced.
 
-    One on `gs://` is downloaded first, into a folder that is removed when the process ends. `doing` says what is done
-    with it, such as `scoring with`. Raises `InputError` where there is none.
+    A model on `gs://` is downloaded into a folder that is removed when the process ends. `doing` completes the
+    announcement, such as `scoring with`. Raises `InputError` if there is no model.
     """
     from marco_model.model_directory import published_directory, saved_model_directory
     from marco_model.store import is_object
@@ -59,7 +59,7 @@ def predict(
         typer.Option(help="HTML file to write too: plate maps, scores over time, ranked images (docs/plates.md)."),
     ] = None,
     explain: Annotated[
-        int, typer.Option(min=0, help="In the report: overlays of what speaks for crystals, for the N best images.")
+        int, typer.Option(min=0, help="In the report: overlays of the evidence for crystals, for the N best images.")
     ] = 0,
     thumbnail_size: Annotated[
         int | None,
@@ -72,9 +72,9 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Score drop images into a CSV: a row an image, a column a class.
+    """Score drop images into a CSV: one row per image, one column per class.
 
-    Folders are searched with their subfolders. Plate and well are filled in where the file name tells them. The exit
+    Folders are searched with their subfolders. Plate and well are filled in if the file name contains them. The exit
     status is 1 if some file could not be scored; the others are scored all the same.
 
     Example: marco predict --model models/released --output scores.csv --report plate.html plates/03c3
