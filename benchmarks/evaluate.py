@@ -71,7 +71,7 @@ def write_examples(folder: Path, count: int, shorter_side: int = 240) -> list[Pa
 
 def write_model(folder: Path, preset: str) -> None:
     """Exports a preset's untrained network to `folder`/Format-Serving; its scores are noise, its time is not."""
-    from components.trainer import training_job
+    from components.trainer import execution
     from marco_model import network
     from marco_model.labels import CLASSES
     from pipelines import configuration
@@ -79,7 +79,7 @@ def write_model(folder: Path, preset: str) -> None:
     loaded = configuration.load(preset)
     model = network.build(loaded.network, num_classes=len(CLASSES), seed=0)
     target = str(folder / "Format-Serving")
-    training_job.write_model(model, loaded.network, loaded.transform.model_dump(), "untrained", target, CLASSES)
+    execution.write_model(model, loaded.network, loaded.transform, "untrained", target, CLASSES)
 
 
 def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Callable[[], None]:

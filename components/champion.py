@@ -7,17 +7,19 @@ run that repeats the training of today's champion is judged against the one befo
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components import mlflow_runs
-from components.settings import NONE, REGISTRY
+from components.settings import NONE, REGISTRY, digest
 from marco_model import model_directory, store
 from marco_model.errors import ClusterError, InputError, one_line
+
+if TYPE_CHECKING:
+    from tfx.orchestration.data_types import RuntimeParameter
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,17 @@ def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
     if SERVING_SIGNATURE not in signatures:
         raise InputError(f"it has no signature {SERVING_SIGNATURE}")
     return [names.index(name) for name in classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """The model to beat (`write_champion`, empty for none) and the run's signature.
+
+    Each is a string, or a parameter of a compiled package that its first step gives a value.
+    """
+
+    champion: str | RuntimeParameter = ""
+    signature: str | RuntimeParameter = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +165,6 @@ def _place(tags: dict[str, str]) -> str:
     except (InputError, ClusterError) as error:  # The gate says so, where it matters.
         log.warning("Cannot look at the champion, %s: %s", first, error)
         return first
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of settings made of JSON's types, independent of their order."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def signature(settings: str, fingerprint: str, initial: str, steps: str) -> str:

@@ -295,11 +295,9 @@ class Cluster(Placement):
         """Returns what a step is given."""
         return self.steps.get(step, self.default)
 
-    def placement(self) -> dict[str, Any]:
-        """Returns the fields of `Placement`, ready for JSON."""
-        return dataclasses.asdict(
-            Placement(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Placement)})
-        )
+    def placement(self) -> Placement:
+        """Returns the fields of `Placement`."""
+        return Placement(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Placement)})
 
 
 def _check_shared(shared: str, volumes: tuple[Volume, ...]) -> None:

@@ -1,28 +1,70 @@
-"""`tuner_fn` of TFX's Tuner: from what TFX hands over to a search."""
+"""A search for better values of a job's recipe and network: the oracles, the trials, and what was found."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.oracle import Oracle
-from tfx.components.tuner.component import TunerFnResult
+from keras_tuner.engine.trial import Trial, TrialStatus
 
-from components.settings import Tuning, by_section, kind_of
-from components.trainer import training_job
-from components.trainer.run import job_of
-from components.trainer.training_job import Job
+from components.settings import Tuning, kind_of
+from components.trainer import execution
+from components.trainer.job import TrainingJob
 from marco_model.engines import start
 from marco_model.errors import DivergedError, InputError, Interrupted
 
 OBJECTIVE = keras_tuner.Objective("accuracy", "max")
 HYPERBAND_ROUNDS = 27
 """The longest trial in hyperband's units; the shortest has one."""
+
+log = logging.getLogger(__name__)
+
+
+def run_search(job: TrainingJob) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Searches as `job.tuning` says, or continues the same search where it stopped.
+
+    Returns KerasTuner's configuration of the best values, and the number, the accuracy and the values of each complete
+    trial, the best first. Raises `InputError` if trials would need several machines, `Interrupted` as training does.
+    """
+    tuning, job = job.tuning, search_job(job)
+    if tuning is None:
+        raise InputError("the job has no tuning; set tuning.space")
+    if job.engine.kind not in ("one_device", "mirrored"):
+        raise InputError(f"engine.kind is {job.engine.kind}; trials run on one machine: take one_device or mirrored")
+    tuner = RecipeTuner(oracle(tuning, job.name), job, tuning.steps)
+    tuner.search_space_summary()
+    tuner.search(verbose=0)
+    tuner.results_summary()
+    trials = [
+        {"trial_id": trial.trial_id, "score": trial.score, **trial.hyperparameters.values}
+        for trial in tuner.oracle.get_best_trials(tuner.oracle.max_trials)
+        if trial.status == TrialStatus.COMPLETED and trial.hyperparameters.values
+    ]
+    return tuner.get_best_hyperparameters()[0].get_config(), trials
+
+
+def search_job(job: TrainingJob) -> TrainingJob:
+    """Returns a bound job with the name and the folder of a search; trials of the same search share them."""
+    return job.named("search", job.identity("search")[:16], job.checkpoints.rpartition("/")[0])
+
+
+def trial_job(job: TrainingJob, values: dict[str, Any], steps: int, trial: str) -> TrainingJob:
+    """Returns the job of one trial: its values, `steps` steps, and a key, name and folder of its own.
+
+    Raises `InputError` if the values don't fit together.
+    """
+    every = max(1, steps // 10)
+    changes = {
+        "recipe": dataclasses.replace(job.recipe, steps=steps, evaluate_every=every, checkpoint_every=every),
+        "key": f"{job.key}-{trial}",
+        "name": f"{job.name}-trial-{trial}",
+        "checkpoints": f"{job.checkpoints}/trial-{trial}",
+    }
+    return job.model_copy(update=changes).with_values(values)
 
 
 def search_space(tuning: Tuning) -> keras_tuner.HyperParameters:
@@ -39,24 +81,22 @@ def search_space(tuning: Tuning) -> keras_tuner.HyperParameters:
 
 
 def oracle(tuning: Tuning, study: str) -> Oracle:
-    """Returns the oracle; `study` names the search where it is kept outside, as Vizier does."""
-    told = {"objective": OBJECTIVE, "hyperparameters": search_space(tuning), "seed": tuning.seed}
+    """Returns the oracle; `study` names the search where it is kept outside, as in Vizier."""
+    options = {"objective": OBJECTIVE, "hyperparameters": search_space(tuning), "seed": tuning.seed}
     if tuning.oracle == "random":
-        return keras_tuner.oracles.RandomSearchOracle(max_trials=tuning.trials, **told)
+        return keras_tuner.oracles.RandomSearchOracle(max_trials=tuning.trials, **options)
     if tuning.oracle == "bayesian":
-        return keras_tuner.oracles.BayesianOptimizationOracle(max_trials=tuning.trials, **told)
+        return keras_tuner.oracles.BayesianOptimizationOracle(max_trials=tuning.trials, **options)
     if tuning.oracle == "hyperband":
-        return keras_tuner.oracles.HyperbandOracle(max_epochs=HYPERBAND_ROUNDS, **told)
+        return keras_tuner.oracles.HyperbandOracle(max_epochs=HYPERBAND_ROUNDS, **options)
     from components.vizier import VizierOracle
 
-    return VizierOracle(project=tuning.project, region=tuning.region, study=study, max_trials=tuning.trials, **told)
-
-
-log = logging.getLogger(__name__)
+    options["max_trials"] = tuning.trials
+    return VizierOracle(project=tuning.project, region=tuning.region, study=study, **options)
 
 
 class _Interrupted(Interrupted, keras_tuner.errors.FatalError):
-    """KerasTuner takes every other error for the trial's own and goes on with the next."""
+    """KerasTuner takes every other error for the trial's own and starts the next trial."""
 
 
 class _Refused(InputError, keras_tuner.errors.FatalError):
@@ -64,36 +104,37 @@ class _Refused(InputError, keras_tuner.errors.FatalError):
 
 
 class RecipeTuner(BaseTuner):
-    """Searches values for a job's recipe and network; what was found is kept in the job's folder of checkpoints.
+    """Searches values for a job's recipe and network, and keeps the results in the job's folder of checkpoints.
 
-    A search that was killed goes on with the trial that it was in, from its last checkpoint.
+    A search that was killed continues with the trial that it was in, from its last checkpoint.
     """
 
-    def __init__(self, oracle: Oracle, job: training_job.Job, steps: int) -> None:
+    def __init__(self, oracle: Oracle, job: TrainingJob, steps: int) -> None:
         """Takes the job of which trials are made; each is trained for `steps` steps, evaluated ten times."""
         self._job, self._steps = job, steps
-        self._running, self._counts = start(job.engine), training_job.count(job)
+        self._running, self._counts = start(job.engine), execution.count(job)
         super().__init__(oracle, directory=job.checkpoints, project_name="search")
 
     def search_space_summary(self, extended: bool = False) -> None:
-        """Says what is searched, where TFX has KerasTuner print it."""
+        """Logs what is searched."""
         log.info("Searching %s", ", ".join(parameter.name for parameter in self.oracle.get_space().space))
 
     def results_summary(self, num_trials: int = 10) -> None:
-        """Says what was found."""
+        """Logs the best trial."""
         (best,) = self.oracle.get_best_trials(1)
-        log.info("Best is trial %s, accuracy %.3f: %s", best.trial_id, best.score, _shown(best.hyperparameters.values))
+        values = _describe(best.hyperparameters.values)
+        log.info("Best is trial %s, accuracy %.3f: %s", best.trial_id, best.score, values)
 
-    def run_trial(self, trial: Any, **_: Any) -> dict[str, float]:
+    def run_trial(self, trial: Trial, **_: Any) -> dict[str, float]:
         """Trains with a trial's values; returns the best accuracy on the evaluation split."""
         values = dict(trial.hyperparameters.values)
         rounds = values.pop("tuner/epochs", HYPERBAND_ROUNDS)
         job = trial_job(self._job, values, max(1, self._steps * rounds // HYPERBAND_ROUNDS), str(trial.trial_id))
-        log.info("Trial %s: %s", trial.trial_id, _shown(values))
+        log.info("Trial %s: %s", trial.trial_id, _describe(values))
         try:
-            with training_job.tracked(job, self._counts) as run:
+            with execution.record_run(job, self._counts) as run:
                 run.set_tags({"tuning": self._job.key})
-                _, trained = training_job.train(job, self._running, self._counts, run)
+                _, trained = execution.train(job, self._running, self._counts, run)
         except DivergedError as error:
             log.info("Trial %s failed: %s", trial.trial_id, error)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
@@ -105,54 +146,8 @@ class RecipeTuner(BaseTuner):
         return {"accuracy": trained.accuracy}
 
 
-def _shown(values: dict[str, Any]) -> str:
+def _describe(values: dict[str, Any]) -> str:
     named = {name: value for name, value in values.items() if not name.startswith("tuner/")}
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in named.items()
     )
-
-
-def trial_job(job: training_job.Job, values: dict[str, Any], steps: int, trial: str) -> training_job.Job:
-    """Returns the job of one trial: other values, `steps` steps, a name and a folder of its own.
-
-    Raises `InputError` where the values don't go together.
-    """
-    sections = by_section(values)
-    every = max(1, steps // 10)
-    recipe = dataclasses.replace(
-        job.recipe, **{"steps": steps, "evaluate_every": every, "checkpoint_every": every, **sections["recipe"]}
-    )
-    return dataclasses.replace(
-        job,
-        key=f"{job.key}-{trial}",
-        name=f"{job.name}-trial-{trial}",
-        recipe=recipe,
-        network=dataclasses.replace(job.network, **sections["network"]),
-        checkpoints=f"{job.checkpoints}/trial-{trial}",
-    )
-
-
-def tuner_fn(fn_args: Any) -> TunerFnResult:
-    """Returns the tuner of `fn_args.custom_config`: the Trainer's, and `tuning`, the fields of `Tuning`.
-
-    Raises `InputError` where trials would need a cluster.
-    """
-    config = fn_args.custom_config
-    tuning = Tuning(**config["tuning"])
-    job = search_job(job_of(fn_args, config), tuning)
-    if job.engine.kind not in ("one_device", "mirrored"):
-        raise InputError(f"engine.kind is {job.engine.kind}; trials run on one machine: take one_device or mirrored")
-    return TunerFnResult(tuner=RecipeTuner(oracle(tuning, job.name), job, tuning.steps), fit_kwargs={"verbose": 0})
-
-
-def search_job(job: Job, tuning: Tuning) -> Job:
-    """Returns the job with the name and the folder of a search.
-
-    Another space is another search; more trials go on with the same one.
-    """
-    named = dataclasses.asdict(tuning)
-    del named["trials"]
-    told = json.dumps([job.key, named], sort_keys=True)
-    key = hashlib.sha256(told.encode()).hexdigest()[:16]
-    parent = job.checkpoints.rpartition("/")[0]
-    return dataclasses.replace(job, key=key, name=f"search-{key[:8]}", checkpoints=f"{parent}/{key}")

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
+
+import pydantic
 
 from marco_data.name_tables import IMAGER_RULES, ImagerRule
 from marco_model.errors import InputError
 from marco_model.labels import FOUR, LabelScheme
 from marco_model.network import Network
 from marco_model.recipe import Recipe
+
+
+class Section(pydantic.BaseModel):
+    """A section of a configuration, or what is passed on as JSON: frozen, and without unknown keys."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of settings made of JSON's types, independent of their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+class Transform(Section):
+    """What is done to an image once, before training and before serving alike."""
+
+    # Pixels of the shorter side after shrinking; 0 leaves the image as it is.
+    shorter_side: int = pydantic.Field(0, ge=0)
+    # JPEG quality of the shrunk image.
+    quality: int = pydantic.Field(95, ge=50, le=100)
+
 
 BY_SHARD = "shard"
 BY_HASH = "hash"

@@ -16,10 +16,12 @@ import yaml
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
+from components.champion import Judging
 from components.machines import DATA_STEP, Cluster, Resources, quantity_bytes
 from components.steps.cluster_data import OUTPUTS
-from components.trainer.parameters import Judging, TrainingParameters
+from components.trainer.job import CustomJob, TrainingParameters
 from marco_model.errors import InputError
+from marco_model.labels import LabelScheme
 from marco_model.store import is_remote
 from pipelines import places
 from pipelines.configuration import Configuration, label_scheme
@@ -204,14 +206,15 @@ def compile_for_kubeflow(configuration: Configuration, root: str, output: pathli
     return len(package["root"]["dag"]["tasks"])
 
 
-def package_of(configuration: Configuration, root: str, custom_job: dict[str, Any] | None = None) -> dict[str, Any]:
+def package_of(configuration: Configuration, root: str, custom_job: CustomJob | None = None) -> dict[str, Any]:
     """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
 
     `custom_job`: see `pipelines.places.Places`.
     """
     where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
     data = configuration.data.source or places.data(configuration, root)
-    package = _compiled(configuration, where, data)
+    scheme = label_scheme(configuration.labels, data)
+    package = _compiled(configuration, where, scheme)
     if is_remote(root):
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
     add_data_step(
@@ -221,13 +224,13 @@ def package_of(configuration: Configuration, root: str, custom_job: dict[str, An
         place=places.data(configuration, root),
         synthetic=configuration.data.synthetic.model_dump() if configuration.data.synthetic else None,
         initial=configuration.network.initial,
-        lookup=lookup(configuration, where, image=configuration.cluster.image).written(),
+        lookup=lookup(configuration, scheme.classes, where, image=configuration.cluster.image).written(),
         overlay=configuration.data.overlay,
     )
     return package
 
 
-def _compiled(configuration: Configuration, where: places.Places, data: str) -> dict:
+def _compiled(configuration: Configuration, where: places.Places, scheme: LabelScheme) -> dict:
     """Returns what TFX compiles, with parameters of the package where a schedule or the step `Data` gives a value."""
 
     def parameter(name: str) -> RuntimeParameter:
@@ -236,7 +239,7 @@ def _compiled(configuration: Configuration, where: places.Places, data: str) -> 
     pipeline = create_pipeline(
         configuration,
         where,
-        label_scheme(configuration.labels, data),
+        scheme,
         TrainingParameters(
             parameter("source"), parameter("fingerprint"), parameter("initial"), steps=parameter("steps")
         ),
@@ -294,18 +297,18 @@ def check(cluster: Cluster) -> None:
             raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
 
 
-def _custom_job(configuration: Configuration) -> dict[str, Any] | None:
+def _custom_job(configuration: Configuration) -> CustomJob | None:
     """Returns what the Trainer step is told of a training on several machines, None where it trains by itself."""
     if not configuration.machines:
         return None
     if not configuration.vertex:
         raise InputError("machines is set and vertex is not; give vertex.project and vertex.location")
-    return {
-        "place": dataclasses.asdict(configuration.vertex),
-        "machines": dataclasses.asdict(configuration.machines),
-        "image": configuration.cluster.image,
-        "environment": dict(configuration.cluster.environment),
-    }
+    return CustomJob(
+        place=configuration.vertex,
+        machines=configuration.machines,
+        image=configuration.cluster.image,
+        environment=configuration.cluster.environment,
+    )
 
 
 def _renamed(cluster: Cluster, accelerator: str) -> Cluster:

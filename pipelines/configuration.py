@@ -12,7 +12,7 @@ import yaml
 
 from components.evaluations import check_thresholds
 from components.machines import Cluster, Machines, job_counts
-from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Tuning
+from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Section, Transform, Tuning
 from components.vertex.options import Endpoint, Vertex
 from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_table
 from marco_data.shards import find_shards
@@ -66,10 +66,8 @@ def section(values: dict[str, Any], names: list[str], option: str) -> dict[str, 
     return values
 
 
-class Labels(pydantic.BaseModel):
+class Labels(Section):
     """Which classes are trained, and what of a record each is taken from (docs/labels.md)."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     # four: MARCO's classes, which is meant where nothing is said; hwmri10: HWMRI's ten; raw: the raw labels themselves.
     scheme: Literal["four", "hwmri10", "raw"] | None = None
@@ -77,9 +75,9 @@ class Labels(pydantic.BaseModel):
     classes: tuple[str, ...] = ()
     # A raw label, by name or number -> the class it stands for; null leaves such records out.
     # Strictly a number: YAML reads the label `yes` as true, which would else count as 1.
-    from_raw: dict[str | pydantic.StrictInt, str | None] = {}
+    from_raw: dict[str | pydantic.StrictInt, str | None] = pydantic.Field(default_factory=dict)
     # One of MARCO's four classes -> the own class that it becomes; null leaves such records out.
-    from_class: dict[str, str | None] = {}
+    from_class: dict[str, str | None] = pydantic.Field(default_factory=dict)
     # What becomes of a record whose label no entry names.
     others: Literal["quarantine", "leave_out"] = "quarantine"
 
@@ -140,11 +138,7 @@ PRESETS = pathlib.Path(__file__).parent / "presets"
 _Kind = TypeVar("_Kind", bound=pydantic.BaseModel)
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-
-class Synthetic(_Section):
+class Synthetic(Section):
     """A synthetic set, drawn before the run where no data are given."""
 
     images: int = pydantic.Field(1_000, ge=8)
@@ -155,7 +149,7 @@ class Synthetic(_Section):
     label_noise: float = pydantic.Field(0.0, ge=0, lt=1)
 
 
-class Data(_Section):
+class Data(Section):
     """Where scored images come from and what is refused (docs/data.md)."""
 
     # A folder, a glob or a gs:// URI of MARCO shards; `--data` of `marco run` sets it.
@@ -171,16 +165,7 @@ class Data(_Section):
     imagers: tuple[ImagerRule, ...] = IMAGER_RULES
 
 
-class Transform(_Section):
-    """What is done to an image once, before training and before serving alike."""
-
-    # Pixels of the shorter side after shrinking; 0 leaves the image as it is.
-    shorter_side: int = pydantic.Field(0, ge=0)
-    # JPEG quality of the shrunk image.
-    quality: int = pydantic.Field(95, ge=50, le=100)
-
-
-class Tracking(_Section):
+class Tracking(Section):
     """Where runs are compared: an MLflow tracking server, by default a SQLite store in the output folder."""
 
     uri: str | None = None
@@ -190,7 +175,7 @@ class Tracking(_Section):
     artifacts: str | None = pydantic.Field(None, pattern=r"^[a-z][a-z0-9+.-]*://?\S+$")
 
 
-class Export(_Section):
+class Export(Section):
     """What is written beside the SavedModel."""
 
     # assets.extra/model.tflite, checked on every evaluation image (docs/model.md).
@@ -218,7 +203,7 @@ class Gate(Rules):
         return Rules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Rules)})
 
 
-class Configuration(_Section):
+class Configuration(Section):
     """A whole run. Paths that are null lie in the run's output folder."""
 
     name: str = pydantic.Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
@@ -288,7 +273,7 @@ class Configuration(_Section):
         self.report.target_of(classes)
 
 
-class Deploying(_Section):
+class Deploying(Section):
     """What `marco deploy` needs of a configuration."""
 
     vertex: Vertex

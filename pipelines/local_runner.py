@@ -98,8 +98,8 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     source = _source(configuration, output)
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
-    from components.champion import signature
-    from components.trainer.parameters import Judging, TrainingParameters
+    from components.champion import Judging, signature
+    from components.trainer.job import TrainingParameters
     from marco_data.shards import fingerprint
     from marco_model.weights import initial_fingerprint
     from pipelines.configuration import label_scheme
@@ -111,7 +111,7 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     scheme = label_scheme(configuration.labels, source)
     content = fingerprint([source], configuration.data.overlay)
     parameters = TrainingParameters(source, content, initial_fingerprint(configuration.network.initial))
-    wanted = lookup(configuration, where)
+    wanted = lookup(configuration, scheme.classes, where)
     own = signature(wanted.settings, parameters.fingerprint, parameters.initial, parameters.steps)
     judging = Judging(wanted.to_beat(own), own)
     pipeline = create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)

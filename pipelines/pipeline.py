@@ -1,6 +1,5 @@
 """The one graph: here components are wired, and nowhere else. Runners only choose how it is executed."""
 
-import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -11,6 +10,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
+from components.champion import Judging
 from components.settings import REGISTRY, IngestOptions
 from components.steps.champion_gate import ChampionGate
 from components.steps.endpoint_pusher import EndpointPusher
@@ -21,10 +21,10 @@ from components.steps.report import Report
 from components.steps.schema import CuratedSchema, ExampleValidator, schema_fingerprint, stats_options
 from components.steps.trainer import Trainer
 from components.steps.tuner import Tuner
-from components.trainer.parameters import Judging, TrainingParameters
+from components.trainer.job import TrainingParameters
 from marco_model.labels import LabelScheme
 from pipelines.configuration import Configuration, Data
-from pipelines.places import Places
+from pipelines.places import Places, training_job
 
 
 def create_pipeline(
@@ -66,20 +66,15 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
-    training = _training(configuration, scheme.classes, places)
     inputs = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
-        "training": parameters,
+        "training": training_job(configuration, scheme.classes, places).model_dump_json(),
+        **vars(parameters),
     }
-    tuners = []
-    if configuration.tuning:
-        tuners = [Tuner(custom_config=training | {"tuning": dataclasses.asdict(configuration.tuning)}, **inputs)]
-    trainer = Trainer(
-        hyperparameters=tuners[0].outputs["best_hyperparameters"] if tuners else None,
-        custom_config=training,
-        **inputs,
-    )
+    tuners = [Tuner(**inputs)] if configuration.tuning else []
+    best = {"hyperparameters": tuners[0].outputs["best_hyperparameters"]} if tuners else {}
+    trainer = Trainer(**inputs, **best)
     evaluator = Evaluator(
         examples=examples,
         model=trainer.outputs["model"],
@@ -164,20 +159,3 @@ def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:
         label_scheme=scheme,
         overlay=data.overlay,
     )
-
-
-def _training(configuration: Configuration, classes: tuple[str, ...], places: Places) -> dict:
-    return {
-        "classes": list(classes),
-        "network": dataclasses.asdict(configuration.network),
-        "recipe": dataclasses.asdict(configuration.recipe),
-        "engine": dataclasses.asdict(configuration.engine),
-        "transform": configuration.transform.model_dump(),
-        "export": configuration.export.model_dump(),
-        "tracking": {"uri": places.tracking} | configuration.tracking.model_dump(exclude={"uri"}, exclude_none=True),
-        "model_name": configuration.model_name,
-        "checkpoints": places.checkpoints,
-        **({"data": {"overlay": configuration.data.overlay}} if configuration.data.overlay else {}),
-        **({"cluster": places.placement} if places.placement else {}),
-        **({"custom_job": places.custom_job} if places.custom_job else {}),
-    }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Sequence
 
-from components.champion import Lookup, digest
+from components.champion import Lookup
+from components.machines import Placement
 from components.mlflow_runs import local_store
+from components.settings import digest
+from components.trainer.job import CustomJob, DataSet, TrackingServer, TrainingJob
 from marco_model.errors import InputError
 from marco_model.store import absolute, is_remote
 from pipelines.configuration import Configuration
@@ -19,16 +22,15 @@ class Places:
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
     models, a version a folder. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes, what
-    its containers share (`components.machines.Placement`). `custom_job`: on Vertex AI, the machines of such a
-    training (`components.trainer.custom_job.run`).
+    its containers share. `custom_job`: on Vertex AI, the machines of such a training.
     """
 
     root: str
     checkpoints: str
     destination: str
     tracking: str
-    placement: dict[str, Any] | None = None
-    custom_job: dict[str, Any] | None = None
+    placement: Placement | None = None
+    custom_job: CustomJob | None = None
 
 
 def local(configuration: Configuration, output: pathlib.Path) -> Places:
@@ -76,22 +78,36 @@ def _lasting(configuration: Configuration, root: str) -> str:
     return configuration.cluster.shared.rstrip("/") or root.rstrip("/")
 
 
-def lookup(configuration: Configuration, places: Places, image: str = "") -> Lookup:
-    """Returns what the look-up is told.
+def training_job(configuration: Configuration, classes: Sequence[str], places: Places) -> TrainingJob:
+    """Returns the training of a configuration, not yet bound to the data of a run: the one definition of it."""
+    return TrainingJob(
+        classes=tuple(classes),
+        network=configuration.network,
+        recipe=configuration.recipe,
+        transform=configuration.transform,
+        data=DataSet(overlay=configuration.data.overlay),
+        tuning=configuration.tuning,
+        engine=configuration.engine,
+        tflite=configuration.export.tflite,
+        tracking=TrackingServer(**configuration.tracking.model_dump() | {"uri": places.tracking}),
+        name=configuration.model_name,
+        checkpoints=places.checkpoints,
+        placement=places.placement,
+        custom_job=places.custom_job,
+    )
 
-    Its settings are all that makes a training another one (data and weights are told by their fingerprints), and where
-    steps are kept to be reused: the same training in another place is another run, and has the champion to beat.
-    `image`: the container's, which is part of that too.
+
+def lookup(configuration: Configuration, classes: Sequence[str], places: Places, image: str = "") -> Lookup:
+    """Returns where a run looks for the champion.
+
+    Its settings are all that makes a training another one (data and weights by their fingerprints), and where steps are
+    kept to be reused: the same training in another place is another run, and has the champion to beat. `image`: the
+    container's, which is part of that too.
     """
     settings = {
+        "training": training_job(configuration, classes, places).identity("run"),
         "data": configuration.data.model_dump(mode="json", exclude={"source", "synthetic"}),
         "labels": configuration.labels.model_dump(mode="json"),
-        "transform": configuration.transform.model_dump(mode="json"),
-        "network": dataclasses.asdict(configuration.network),
-        "recipe": dataclasses.asdict(configuration.recipe),
-        "engine": dataclasses.asdict(configuration.engine),
-        "tuning": dataclasses.asdict(configuration.tuning) if configuration.tuning else None,
-        "export": configuration.export.model_dump(mode="json"),
         "kept": [configuration.name, places.root, image],
     }
     return Lookup(

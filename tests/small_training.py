@@ -5,12 +5,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from components.trainer import training_job
+from components.settings import Transform
+from components.trainer import job as jobs
 from marco_data import contract
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
 
-CLASSES = ["Clear", "Crystals"]
+CLASSES = ("Clear", "Crystals")
 
 
 def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
@@ -38,23 +39,38 @@ def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
     return images
 
 
-def small_job(folder: pathlib.Path) -> training_job.Job:
+def small_job(folder: pathlib.Path) -> jobs.TrainingJob:
     """Returns a job over 24 examples to train on and 8 to evaluate, written to `folder`."""
     write_examples(folder / "train.gz", 24)
     write_examples(folder / "eval.gz", 8)
     recipe = Recipe(steps=8, batch_size=4, learning_rate=0.01, evaluate_every=4, checkpoint_every=4, average_decay=0.5)
-    return training_job.Job(
+    return jobs.TrainingJob(
         key="key",
         name="small",
         classes=CLASSES,
         network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
         recipe=recipe,
         engine=Engine(kind="parameter_server"),
-        transform={"shorter_side": 0, "quality": 95},
-        tracking={"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "tests"},
-        data={"source": str(folder), "fingerprint": "0"},
+        transform=Transform(),
+        tracking=jobs.TrackingServer(uri=f"sqlite:///{folder}/mlflow.db", experiment="tests"),
+        data=jobs.DataSet(source=str(folder), fingerprint="0"),
         train_files=[str(folder / "train.gz")],
         eval_files=[str(folder / "eval.gz")],
         checkpoints=str(folder / "checkpoints"),
         model_directory=str(folder / "artifact" / "Format-Serving"),
     )
+
+
+def job(**changes) -> jobs.TrainingJob:
+    """Returns a job that trains nothing: it has what a job must have, and `changes`."""
+    fields = {
+        "classes": CLASSES,
+        "network": Network(),
+        "recipe": Recipe(),
+        "engine": Engine(),
+        "transform": Transform(),
+        "tracking": jobs.TrackingServer(uri="sqlite:///x", experiment="tests"),
+        "name": "small",
+        "checkpoints": "checkpoints",
+    }
+    return jobs.TrainingJob(**fields | changes)

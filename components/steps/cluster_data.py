@@ -12,7 +12,7 @@ import tempfile
 
 from components.champion import Lookup, signature
 from components.example_gen import files
-from components.trainer import parameters
+from components.trainer.job import parse_steps
 from marco_data.shards import fingerprint
 from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
 from marco_model import store
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in OUTPUTS:
         parser.add_argument(f"--{name}-file", required=True, help=f"where {name} is written")
     options = parser.parse_args(arguments)
-    parameters.steps(options.steps)
+    parse_steps(options.steps)
     outputs = describe(options.source, options.initial, json.loads(options.synthetic), options.place, options.overlay)
     outputs |= champion(Lookup.read(options.lookup), outputs["fingerprint"], outputs["initial"], options.steps)
     for name, value in outputs.items():

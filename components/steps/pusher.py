@@ -17,8 +17,8 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components import mlflow_registry, mlflow_runs, published_models
+from components.champion import Judging
 from components.published_models import RECORD_FILE
-from components.trainer.parameters import Judging
 from marco_model.model_directory import class_names, model_fingerprint
 
 POD_RUN = "MARCO_RUN"

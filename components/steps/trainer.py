@@ -1,61 +1,63 @@
-"""The TFX component of the Trainer: TFX's own, with what a schedule changes as parameters."""
+"""The Trainer: trains the network on the transformed examples, exports the model and records the run in MLflow.
 
-from __future__ import annotations
+A function of our own in place of TFX's Trainer: the job and what a schedule changes arrive as parameters, and the
+training itself is `components.trainer`.
+"""
 
-from typing import Any, ClassVar
+import json
 
-from tfx import types
-from tfx.components.trainer.executor import GenericExecutor
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.proto import trainer_pb2
-from tfx.types import standard_artifacts, standard_component_specs
-from tfx.utils import json_utils
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Examples, HyperParameters, Model, TransformGraph
+from tfx.utils import io_utils, path_utils
 
-from components.trainer import parameters
-from components.trainer.parameters import TakesParameters, TrainingParameters
-
-RUN_FN = "components.trainer.run.run_fn"
+from components import artifacts
+from components.trainer import job as jobs
 
 
-class Executor(TakesParameters, GenericExecutor):
-    """Trains as `components.trainer.run.run_fn` does."""
+@component
+def Trainer(
+    examples: InputArtifact[Examples],
+    transform_graph: InputArtifact[TransformGraph],
+    model: OutputArtifact[Model],
+    training: Parameter[str],
+    source: Parameter[str],
+    fingerprint: Parameter[str],
+    initial: Parameter[str] = "",
+    steps: Parameter[str] = "",
+    hyperparameters: InputArtifact[HyperParameters] = None,
+) -> None:
+    """Trains on the splits `train` and `eval` of `examples`, which Transform wrote, and writes `model`.
 
+    `training`: JSON of `components.trainer.job.TrainingJob`. `source`, `fingerprint`, `initial` and `steps`:
+    `components.trainer.job.TrainingParameters`. `hyperparameters`: a Tuner's best values, if there was a search.
 
-class TrainerSpec(standard_component_specs.TrainerSpec):
-    """What goes in and out."""
+    Raises:
+        InputError: `steps` is not a number, or the model that training begins from has changed or does not exist.
 
-    PARAMETERS: ClassVar = {**standard_component_specs.TrainerSpec.PARAMETERS, **parameters.SPEC}
+    and what `components.trainer.execution.run` does, or the `run` of `jobset_launch` or `custom_job`.
+    """
+    best = {}
+    if hyperparameters:
+        best = json.loads(io_utils.read_string_file(f"{hyperparameters.uri}/{jobs.BEST_FILE}"))["values"]
+    job = jobs.TrainingJob.model_validate_json(training).bind(
+        jobs.TrainingParameters(source, fingerprint, initial, steps),
+        transform_graph=transform_graph.uri,
+        train_files=artifacts.split_files(examples, "train"),
+        eval_files=artifacts.split_files(examples, "eval"),
+        model_directory=path_utils.serving_model_dir(model.uri),
+        best=best,
+    )
+    if job.custom_job:
+        from components.trainer import custom_job
 
+        custom_job.run(job, job.custom_job)
+    elif job.placement and job.placement.replicas:
+        from components.trainer import jobset_launch
 
-class Trainer(base_component.BaseComponent):
-    """Trains on `examples`, as transformed by `transform_graph`; outputs `model` and `model_run`."""
+        jobset_launch.run(job, job.placement)
+    else:
+        from components.trainer import execution
 
-    SPEC_CLASS = TrainerSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
-
-    def __init__(
-        self,
-        examples: types.BaseChannel,
-        transform_graph: types.BaseChannel,
-        training: TrainingParameters,
-        custom_config: dict[str, Any],
-        hyperparameters: types.BaseChannel | None = None,
-    ) -> None:
-        """Takes the splits `train` and `eval` of `examples`, and a Tuner's best values where there was a search.
-
-        `custom_config`: what `run_fn` reads, less what `training` gives.
-        """
-        super().__init__(
-            spec=TrainerSpec(
-                examples=examples,
-                transform_graph=transform_graph,
-                hyperparameters=hyperparameters,
-                run_fn=RUN_FN,
-                train_args=trainer_pb2.TrainArgs(splits=["train"]),
-                eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-                custom_config=json_utils.dumps(custom_config),
-                **training.values(),
-                model=types.Channel(type=standard_artifacts.Model),
-                model_run=types.Channel(type=standard_artifacts.ModelRun),
-            )
-        )
+        job.write()
+        execution.run(job)

@@ -1,56 +1,47 @@
-"""The TFX component of the Tuner: TFX's own, with what a schedule changes as parameters."""
+"""The Tuner: searches for better values of the recipe and the network before the training."""
 
-from __future__ import annotations
+import json
 
-from typing import Any, ClassVar
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Examples, HyperParameters, TransformGraph, TunerResults
+from tfx.utils import io_utils
 
-from tfx import types
-from tfx.components.tuner.executor import Executor as TfxExecutor
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.proto import trainer_pb2
-from tfx.types import standard_artifacts, standard_component_specs
-from tfx.utils import json_utils
+from components import artifacts
+from components.trainer import job as jobs
 
-from components.trainer import parameters
-from components.trainer.parameters import TakesParameters, TrainingParameters
-
-TUNER_FN = "components.search.tuner_fn"
+RESULTS_FILE = "tuner_results.json"
 
 
-class Executor(TakesParameters, TfxExecutor):
-    """Searches as `components.search.tuner_fn` says."""
+@component
+def Tuner(
+    examples: InputArtifact[Examples],
+    transform_graph: InputArtifact[TransformGraph],
+    best_hyperparameters: OutputArtifact[HyperParameters],
+    tuner_results: OutputArtifact[TunerResults],
+    training: Parameter[str],
+    source: Parameter[str],
+    fingerprint: Parameter[str],
+    initial: Parameter[str] = "",
+    steps: Parameter[str] = "",
+) -> None:
+    """Searches as the job's `tuning` says; takes what the Trainer does.
 
+    Writes what TFX's own Tuner does: KerasTuner's HyperParameters with the best values as JSON, and the values and the
+    score of each trial, the best first.
 
-class TunerSpec(standard_component_specs.TunerSpec):
-    """What goes in and out."""
+    Raises:
+        InputError: as the Trainer does, or trials would need several machines.
+        Interrupted: SIGTERM or SIGINT came; the next attempt continues the search.
+    """
+    job = jobs.TrainingJob.model_validate_json(training).bind(
+        jobs.TrainingParameters(source, fingerprint, initial, steps),
+        transform_graph=transform_graph.uri,
+        train_files=artifacts.split_files(examples, "train"),
+        eval_files=artifacts.split_files(examples, "eval"),
+    )
+    from components import search
 
-    PARAMETERS: ClassVar = {**standard_component_specs.TunerSpec.PARAMETERS, **parameters.SPEC}
-
-
-class Tuner(base_component.BaseComponent):
-    """Searches for better values of the recipe; outputs `best_hyperparameters` and `tuner_results`."""
-
-    SPEC_CLASS = TunerSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
-
-    def __init__(
-        self,
-        examples: types.BaseChannel,
-        transform_graph: types.BaseChannel,
-        training: TrainingParameters,
-        custom_config: dict[str, Any],
-    ) -> None:
-        """Takes what the Trainer does; its `custom_config` has `tuning` too."""
-        super().__init__(
-            spec=TunerSpec(
-                examples=examples,
-                transform_graph=transform_graph,
-                tuner_fn=TUNER_FN,
-                train_args=trainer_pb2.TrainArgs(splits=["train"]),
-                eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-                custom_config=json_utils.dumps(custom_config),
-                **training.values(),
-                best_hyperparameters=types.Channel(type=standard_artifacts.HyperParameters),
-                tuner_results=types.Channel(type=standard_artifacts.TunerResults),
-            )
-        )
+    best, trials = search.run_search(job)
+    io_utils.write_string_file(f"{best_hyperparameters.uri}/{jobs.BEST_FILE}", json.dumps(best))
+    io_utils.write_string_file(f"{tuner_results.uri}/{RESULTS_FILE}", json.dumps(trials))

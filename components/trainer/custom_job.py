@@ -14,10 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from components import machines
-from components.machines import Machines
-from components.trainer.training_job import FILE, Job
+from components.trainer.job import FILE, CustomJob, TrainingJob
 from components.vertex.api import PACE, Api, Pace, Unsure
-from components.vertex.options import Vertex
 from marco_model import training
 from marco_model.errors import ClusterError, InputError, Interrupted
 
@@ -26,10 +24,10 @@ _ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 _CANCEL_SECONDS = 300.0
 
 
-def run(job: Job, told: dict[str, Any], pace: Pace = PACE) -> None:
-    """Trains `job` on the machines of `told`: `place`, `machines` (fields of each), `image`, `environment`.
+def run(job: TrainingJob, custom_job: CustomJob, pace: Pace = PACE) -> None:
+    """Trains `job` on the machines of `custom_job`.
 
-    A CustomJob of the same training that still runs, which a killed step left, is gone on with.
+    If an interrupted step left a CustomJob of the same training running, follows that one.
 
     Raises:
         InputError: checkpoints are not on `gs://`, or machines and engine don't fit.
@@ -38,16 +36,16 @@ def run(job: Job, told: dict[str, Any], pace: Pace = PACE) -> None:
     """
     if not job.checkpoints.startswith("gs://"):
         raise InputError(f"checkpoints lie in {job.checkpoints}, which other machines can't see; give --root gs://…")
-    place = Vertex(**told["place"])
+    place = custom_job.place
     api, attempt = Api(place, pace), uuid.uuid4().hex[:12]
     job.write()
     body = machines.custom_job(
         job.key,
         attempt,
         job.engine,
-        Machines(**told["machines"]),
-        image=told["image"],
-        environment=told["environment"],
+        custom_job.machines,
+        image=custom_job.image,
+        environment=custom_job.environment,
         job_file=f"{job.checkpoints}/{FILE}",
         service_account=place.service_account,
         network=place.network,

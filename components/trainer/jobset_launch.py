@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import pathlib
@@ -22,9 +21,9 @@ import tensorflow as tf
 from components import machines
 from components.machines import Placement
 from components.trainer import jobset
+from components.trainer.job import FILE, TrainingJob
 from components.trainer.jobset import PACE, Api, Conflict, Pace, Step
 from components.trainer.jobset_follow import Follower
-from components.trainer.training_job import FILE, Job
 from marco_data.progress import progress
 from marco_model import training
 from marco_model.errors import ClusterError, InputError, Interrupted
@@ -114,7 +113,7 @@ def shared_folder(place: str, key: str) -> pathlib.Path:
     return made
 
 
-def move_in(job: Job, place: str, own: pathlib.Path) -> Job:
+def move_in(job: TrainingJob, place: str, own: pathlib.Path) -> TrainingJob:
     """Returns the job as replicas see it: all files below `place`, the model into `own`; copies what lies elsewhere."""
     train_files = _copied(job.train_files, place, own / "data" / "train")
     eval_files = _copied(job.eval_files, place, own / "data" / "eval")
@@ -122,9 +121,8 @@ def move_in(job: Job, place: str, own: pathlib.Path) -> Job:
     if not ("://" in checkpoints or _within(checkpoints, place)):
         checkpoints = f"{place.rstrip('/')}/checkpoints/{job.key}"
     model = own / "model" / pathlib.PurePosixPath(job.model_directory).name
-    return dataclasses.replace(
-        job, train_files=train_files, eval_files=eval_files, checkpoints=checkpoints, model_directory=str(model)
-    )
+    files = {"train_files": train_files, "eval_files": eval_files}
+    return job.model_copy(update={**files, "checkpoints": checkpoints, "model_directory": str(model)})
 
 
 def _copied(files: list[str], place: str, target: pathlib.Path) -> list[str]:
@@ -156,7 +154,7 @@ def _within(path: str, place: str) -> bool:
     return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place))
 
 
-def move_out(inside: Job, job: Job) -> None:
+def move_out(inside: TrainingJob, job: TrainingJob) -> None:
     """Puts the model that the replicas left for `inside`, with what lies beside it, where `job` wants it."""
     source = pathlib.Path(inside.model_directory).parent
     target = job.model_directory.rstrip("/").rpartition("/")[0]
@@ -168,15 +166,6 @@ def move_out(inside: Job, job: Job) -> None:
 
 
 _NAMESPACE_FILE = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-def placement(told: dict[str, Any] | None) -> Placement | None:
-    """Returns what `custom_config` has as `cluster`, None where training is the step's own."""
-    if not told or not told.get("replicas"):
-        return None
-    import pydantic
-
-    return pydantic.TypeAdapter(Placement).validate_python(told)
 
 
 def step() -> Step:
@@ -199,7 +188,7 @@ def show(line: str) -> None:
 
 
 def run(
-    job: Job,
+    job: TrainingJob,
     placement: Placement,
     *,
     pace: Pace = PACE,

@@ -69,9 +69,10 @@ def train(
 
     if heartbeat:
         end_with(heartbeat, silence)
-    from components.trainer import training_job
+    from components.trainer import execution
+    from components.trainer.job import read
 
-    training_job.run(training_job.read(job))
+    execution.run(read(job))
 
 
 class Target(str, Enum):

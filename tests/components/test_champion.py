@@ -5,8 +5,9 @@ import json
 import pytest
 
 from components import mlflow_runs
-from components.champion import Lookup, current_champion, digest, signature
+from components.champion import Lookup, current_champion, signature
 from components.mlflow_registry import crown
+from components.settings import digest
 from marco_model.errors import InputError
 
 pytestmark = pytest.mark.slow

@@ -1,13 +1,13 @@
-import dataclasses
 import json
 import pathlib
 
 import pytest
 
-from components.search import RecipeTuner, oracle, search_job, search_space, trial_job
+from components import search
+from components.search import oracle, search_job, search_space, trial_job
 from components.settings import Tuning
-from components.trainer.run import with_best
-from marco_model.errors import Interrupted
+from components.trainer import execution
+from marco_model.errors import InputError, Interrupted
 from marco_model.recipe import Engine
 from tests import small_training
 
@@ -45,29 +45,27 @@ def test_a_trial_is_the_job_with_other_values_and_a_place_of_its_own(small_job):
 
 
 def test_another_space_is_another_search_and_more_trials_are_the_same(small_job):
-    one, more, other = (
-        search_job(small_job, Tuning(space=SPACE, trials=trials, steps=steps))
+    first, more, other = (
+        search_job(small_job.model_copy(update={"tuning": Tuning(space=SPACE, trials=trials, steps=steps)}))
         for trials, steps in ((4, 10), (5, 10), (4, 20))
     )
-    assert one == more
-    assert len({one.key, other.key, small_job.key}) == 3
-    assert one.checkpoints != other.checkpoints
+    assert first.model_copy(update={"tuning": more.tuning}) == more
+    assert len({first.key, other.key, small_job.key}) == 3
+    assert first.checkpoints != other.checkpoints
 
 
-def test_the_trainer_takes_the_best_values_and_leaves_the_searchs_own():
-    config = {"recipe": {"momentum": 0.9, "steps": 5}, "network": {"variant": "paper"}}
-    found = {"values": {"recipe.momentum": 0.5, "tuner/epochs": 3}}
-    assert with_best(config, found) == {"recipe": {"momentum": 0.5, "steps": 5}, "network": {"variant": "paper"}}
-    assert with_best(config, None) == config
-    assert config["recipe"]["momentum"] == 0.9
+def test_trials_on_several_machines_are_refused(small_job):
+    job = small_job.model_copy(update={"tuning": Tuning(space=SPACE)})
+    with pytest.raises(InputError, match=r"engine\.kind is parameter_server; trials run on one machine"):
+        search.run_search(job)
 
 
 @pytest.mark.slow
 def test_a_search_finds_the_better_rate_and_goes_on_after_it_was_stopped(small_job, monkeypatch):
-    job = dataclasses.replace(small_job, engine=Engine())
     tuning = Tuning(
         space={"recipe.learning_rate": {"choices": [1e-12, 0.003, 1e30]}}, oracle="random", trials=3, steps=20
     )
+    job = small_job.model_copy(update={"engine": Engine(), "tuning": tuning})
     assert search_space(tuning).space[0].values == [1e-12, 0.003, 1e30]
     begun = []
 
@@ -77,17 +75,15 @@ def test_a_search_finds_the_better_rate_and_goes_on_after_it_was_stopped(small_j
             raise Interrupted("stopped", 15)
         return train(job, *rest)
 
-    from components.trainer import training_job
-
-    train = training_job.train
-    monkeypatch.setattr(training_job, "train", stopped_in_the_second)
+    train = execution.train
+    monkeypatch.setattr(execution, "train", stopped_in_the_second)
     with pytest.raises(Interrupted):
-        RecipeTuner(oracle(tuning, "study"), job, tuning.steps).search(verbose=0)
-    again = RecipeTuner(oracle(tuning, "study"), job, tuning.steps)
-    again.search(verbose=0)
-    again.results_summary()
+        search.run_search(job)
+    best, trials = search.run_search(job)
     assert begun[1] == begun[2], "the trial that was stopped is taken up"
     assert sorted(begun[:1] + begun[2:]) == [1e-12, 0.003, 1e30]
-    assert again.get_best_hyperparameters()[0].values == {"recipe.learning_rate": 0.003}
-    states = [json.loads(path.read_text()) for path in pathlib.Path(job.checkpoints).glob("search/trial_*/trial.json")]
+    assert best["values"] == {"recipe.learning_rate": 0.003}
+    assert [trial["recipe.learning_rate"] for trial in trials] == [0.003, 1e-12]
+    folder = pathlib.Path(search_job(job).checkpoints)
+    states = [json.loads(path.read_text()) for path in folder.glob("search/trial_*/trial.json")]
     assert sorted(state["status"] for state in states) == ["COMPLETED", "COMPLETED", "FAILED"]

@@ -1,6 +1,6 @@
 import pytest
 
-from components.machines import Placement, Resources
+from components.machines import Resources
 from marco_model.errors import InputError
 from pipelines import configuration
 
@@ -25,10 +25,10 @@ def test_a_step_has_its_own_resources_or_the_default():
 
 def test_what_containers_share_goes_to_the_training():
     cluster = load(VOLUME, "cluster.shared=/shared/marco", "engine.kind=multi_worker", REPLICAS)
-    told = Placement(**{name: value for name, value in cluster.placement().items() if name != "replicas"})
-    assert (told.image, told.shared) == (cluster.image, "/shared/marco")
-    assert cluster.placement()["replicas"]["worker"]["accelerators"] == 1
-    assert "steps" not in cluster.placement()
+    placement = cluster.placement()
+    assert (placement.image, placement.shared) == (cluster.image, "/shared/marco")
+    assert placement.replicas.worker.accelerators == 1
+    assert not hasattr(placement, "steps")
 
 
 @pytest.mark.parametrize(

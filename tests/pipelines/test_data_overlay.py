@@ -1,16 +1,13 @@
 """An overlay's way from the configuration to the steps, to the cache key and to MLflow."""
 
-import json
-
 import pytest
 
 from components.steps import cluster_data
-from components.trainer.parameters import into_config
 from marco_data.overlay import overlay_fingerprint
 from marco_data.shards import fingerprint
 from marco_data.synthetic import Settings, synthesize
 from marco_model.errors import InputError
-from pipelines import compilation, configuration, local_runner
+from pipelines import compilation, configuration, local_runner, places
 
 OVERLAY = "image_id,label,rater,date\n1,Clear,anna,2026-01-01\n"
 
@@ -52,11 +49,10 @@ def test_a_package_hands_the_overlay_to_the_step_data_only_where_there_is_one():
             assert arguments[arguments.index("--overlay") + 1] == overlay
 
 
-def test_training_is_told_of_the_overlay_beside_the_data():
-    config = {"recipe": {}, "data": {"overlay": "gs://bucket/overlay.csv"}}
-    given = {"source": "gs://bucket/marco", "fingerprint": "0a", "initial": "random", "steps": ""}
-    merged = json.loads(into_config({"custom_config": json.dumps(config), **given})["custom_config"])
-    assert merged["data"] == {"source": "gs://bucket/marco", "fingerprint": "0a", "overlay": "gs://bucket/overlay.csv"}
+def test_training_is_told_of_the_overlay_beside_the_data(tmp_path):
+    loaded = configuration.load("local", ["data.overlay=gs://bucket/overlay.csv"])
+    job = places.training_job(loaded, ("Clear",), places.local(loaded, tmp_path))
+    assert job.data.overlay == "gs://bucket/overlay.csv"
 
 
 @pytest.mark.slow

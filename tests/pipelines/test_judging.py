@@ -4,21 +4,59 @@ import pathlib
 
 import pytest
 
+from marco_model.labels import FOUR
 from pipelines import configuration, local_runner, places
 from pipelines.places import lookup
 
 
-def settings(*changes, output="runs/one", image=""):
+def settings(*changes, output="runs/one", image="", classes=FOUR.classes):
     loaded = configuration.load("local", ["tracking.uri=http://mlflow:5000", *changes])
-    return lookup(loaded, places.local(loaded, pathlib.Path(output)), image).settings
+    return lookup(loaded, classes, places.local(loaded, pathlib.Path(output)), image).settings
 
 
 def test_what_is_trained_and_where_it_is_kept_makes_another_run():
     base = settings()
     assert settings() == base
     others = [settings(change) for change in ("recipe.steps=9", "network.depth_multiplier=0.5", "data.split_by=hash")]
-    others += [settings(output="runs/two"), settings(image="marco@sha256:00")]
-    assert len({base, *others}) == 6
+    others += [settings(output="runs/two"), settings(image="marco@sha256:00"), settings(classes=("Clear",))]
+    assert len({base, *others}) == 7
+
+
+# For each section of the configuration a change, and whether it makes another run.
+SECTIONS = {
+    "name": ("name=other", True),
+    "data": ("data.max_pixels=99", True),
+    "labels": ("labels={scheme: hwmri10}", True),
+    "transform": ("transform.quality=90", True),
+    "network": ("network.depth_multiplier=0.5", True),
+    "recipe": ("recipe.seed=9", True),
+    "engine": ("engine.precision=bfloat16", True),
+    "tuning": ("tuning={space: {recipe.momentum: {choices: [0.8, 0.9]}}}", True),
+    "thresholds": ("thresholds.accuracy=0.1", False),
+    "gate": ("gate.slice_margin=0.1", False),
+    "report": ("report.errors=2", False),
+    "export": ("export.tflite=false", True),
+    "tracking": ("tracking.experiment=other", False),
+    "model_name": ("model_name=drops", False),
+    "destination": ("destination=/models", False),
+    "cluster": ("cluster.retries=0", False),
+    "vertex": ("vertex={project: crystals, location: europe-west4}", False),
+    "machines": (["engine.kind=multi_worker", "machines={workers: 2}"], None),
+    "endpoint": (["vertex={project: crystals, location: europe-west4}", "endpoint={name: marco}"], False),
+    "beam": ("beam=[]", False),
+}
+
+
+def test_every_section_makes_another_run_or_does_not():
+    assert set(SECTIONS) == set(configuration.Configuration.model_fields)
+    base = settings()
+    several = settings("engine.kind=multi_worker")
+    for section, (change, other) in SECTIONS.items():
+        changes = [change] if isinstance(change, str) else change
+        if other is None:
+            assert settings(*changes) == several, section
+        else:
+            assert (settings(*changes) != base) is other, section
 
 
 def test_how_it_is_judged_and_published_does_not():
@@ -28,7 +66,7 @@ def test_how_it_is_judged_and_published_does_not():
 
 def test_the_look_up_is_the_configurations():
     loaded = configuration.load("local", ["tracking.uri=http://mlflow:5000", "gate.champion=none", "model_name=drops"])
-    told = lookup(loaded, places.local(loaded, pathlib.Path("runs/one")))
+    told = lookup(loaded, FOUR.classes, places.local(loaded, pathlib.Path("runs/one")))
     assert (told.champion, told.tracking, told.model_name) == ("none", "http://mlflow:5000", "drops")
 
 
@@ -42,8 +80,7 @@ def test_a_champion_is_the_same_from_every_working_directory(tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize(("champion", "asked"), [("registry", "drops"), ("none", ""), ("gs://models/marco", "")])
 def test_the_gate_asks_the_registry_only_where_it_says_which_model_is_to_be_beaten(tmp_path, champion, asked):
-    from components.trainer.parameters import TrainingParameters
-    from marco_model.labels import FOUR
+    from components.trainer.job import TrainingParameters
     from pipelines.pipeline import create_pipeline
 
     loaded = configuration.load("local", [f"gate.champion={champion}", "model_name=drops"])

@@ -226,11 +226,11 @@ def test_a_secret_is_named_and_its_value_is_nowhere(given):
 def test_what_outlives_a_step_lies_on_the_volume_and_a_training_on_several_nodes_knows_them(given):
     import json
 
-    constants = tasks(given[0])["Trainer"]["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"]
+    constants = tasks(given[0])["Trainer"]["inputs"]["parameters"]["training"]["runtimeValue"]["constant"]
     config = json.loads(constants)
     assert config["checkpoints"] == "/shared/marco/checkpoints"
-    assert config["cluster"]["replicas"]["workers"] == 4
-    assert config["cluster"]["replicas"]["worker"]["accelerators"] == 8
+    assert config["placement"]["replicas"]["workers"] == 4
+    assert config["placement"]["replicas"]["worker"]["accelerators"] == 8
 
 
 SMALL = {"images": 8, "seed": 3, "eval_share": 0.25, "shorter_side": 48, "label_noise": 0.0}

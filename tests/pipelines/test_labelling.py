@@ -82,7 +82,7 @@ def test_thresholds_are_held_against_the_trained_classes():
 
 @pytest.mark.slow
 def test_the_reports_target_is_held_against_raw_labels_when_the_graph_is_made(shards, tmp_path):
-    from components.trainer.parameters import TrainingParameters
+    from components.trainer.job import TrainingParameters
     from pipelines import places
     from pipelines.pipeline import create_pipeline
 
@@ -124,7 +124,7 @@ def test_a_package_for_a_cluster_says_the_classes_to_every_step(tmp_path):
     package, _ = yaml.safe_load_all((tmp_path / "marco.yaml").read_text())
     for step, parameter in (
         ("MarcoExampleGen", "options"), ("CuratedSchema", "classes"), ("Evaluator", "classes"),
-        ("Trainer", "custom_config"),
+        ("Trainer", "training"),
     ):  # fmt: skip
         parameters = package["root"]["dag"]["tasks"][step]["inputs"]["parameters"]
         assert "Phase separation and precipitate" in str(parameters[parameter])

@@ -52,4 +52,4 @@ def test_checkpoints_want_a_volume_where_the_root_is_a_store_that_tensorflow_can
 def test_only_a_training_on_several_nodes_is_told_of_the_cluster():
     assert places.remote(configuration.load("paper", VOLUME), "minio://runs").placement is None
     several = configuration.load("paper", [*VOLUME, "cluster.replicas={workers: 2}", "engine.kind=multi_worker"])
-    assert places.remote(several, "minio://runs").placement["shared"] == "/shared/marco"
+    assert places.remote(several, "minio://runs").placement.shared == "/shared/marco"

@@ -79,7 +79,7 @@ def test_gpus_have_vertex_ais_name_and_the_endpoint_its_step(tmp_path):
 def test_a_training_on_several_machines_is_told_of_them(tmp_path):
     changes = ["machines={workers: 4, accelerator: NVIDIA_L4, accelerators: 2}", "engine.kind=multi_worker"]
     package = golden.compile_preset("paper", tmp_path / "marco.json", *changes)
-    config = json.loads(tasks(package)["Trainer"]["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"])
+    config = json.loads(tasks(package)["Trainer"]["inputs"]["parameters"]["training"]["runtimeValue"]["constant"])
     assert config["custom_job"]["machines"]["workers"] == 4
     assert config["custom_job"]["place"]["project"] == "crystals"
     assert config["custom_job"]["image"] == golden.IMAGE

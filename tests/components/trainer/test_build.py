@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.trainer.training_job import write_model
+from components.settings import Transform
+from components.trainer.execution import write_model
 from marco_model.labels import CLASSES
 from marco_model.load import load
 from marco_model.network import Network, build
@@ -16,7 +17,7 @@ SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=True, batch_norm
 @pytest.mark.slow
 def test_the_exported_model_scores_as_the_network_does_on_the_shrunk_image(tmp_path, real_images):
     model = build(dataclasses.replace(SMALL, auxiliary=False), num_classes=4, seed=0)
-    write_model(model, SMALL, {"shorter_side": 170, "quality": 95}, "tried", str(tmp_path / "model"), CLASSES)
+    write_model(model, SMALL, Transform(shorter_side=170), "tried", str(tmp_path / "model"), CLASSES)
     loaded = load(tmp_path / "model")
     encoded = next(iter(real_images.values())).read_bytes()
     image = evaluation_image(shrink(tf.constant(encoded), 170, 95), 151)

@@ -1,6 +1,5 @@
 """The Trainer step with a CustomJob, against a stand-in for Vertex AI; the training itself is `marco train`'s test."""
 
-import dataclasses
 import os
 import signal
 
@@ -9,8 +8,10 @@ import pytest
 from components import machines
 from components.machines import Machines
 from components.vertex.api import Pace
+from components.vertex.options import Vertex
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import Engine
+from tests import small_training
 
 PLACE = {"project": "crystals", "location": "europe-west4", "service_account": "trainer@crystals.iam"}
 
@@ -26,36 +27,26 @@ def vertex():
 @pytest.fixture
 def train(vertex, tmp_path, monkeypatch):
     """Returns `train(**changes)`: runs the step; its job.json is not written to a real bucket."""
-    from components.trainer import custom_job, training_job
-    from marco_model.network import Network
-    from marco_model.recipe import Recipe
+    from components.trainer import custom_job
+    from components.trainer.job import CustomJob, TrainingJob
 
-    monkeypatch.setattr(training_job.Job, "write", lambda self: None)
-    job = training_job.Job(
+    monkeypatch.setattr(TrainingJob, "write", lambda self: None)
+    job = small_training.job(
         key="0123456789abcdef",
-        name="marco",
-        classes=["Clear", "Crystals"],
-        network=Network(),
-        recipe=Recipe(steps=1),
         engine=Engine(kind="multi_worker"),
-        transform={},
-        tracking={},
-        data={},
-        train_files=[],
-        eval_files=[],
         checkpoints="gs://bucket/checkpoints/0123456789abcdef",
         model_directory=str(tmp_path),
     )
 
     def run(**changes):
-        told = {
-            "place": {**PLACE, "api": vertex.url},
-            "machines": dataclasses.asdict(Machines(4, accelerator="NVIDIA_TESLA_T4", accelerators=2)),
-            "image": "registry.example/marco@sha256:00",
-            "environment": {"A": "1"},
-        }
+        options = CustomJob(
+            place=Vertex(**PLACE, api=vertex.url),
+            machines=Machines(4, accelerator="NVIDIA_TESLA_T4", accelerators=2),
+            image="registry.example/marco@sha256:00",
+            environment={"A": "1"},
+        )
         pace = Pace(tries=4, first=1e-4, longest=1e-4, look=0.001)
-        custom_job.run(dataclasses.replace(job, **changes), told, pace)
+        custom_job.run(job.model_copy(update=changes), options, pace)
 
     (tmp_path / "saved_model.pb").touch()
     return run

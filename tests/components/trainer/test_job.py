@@ -1,110 +1,147 @@
-import contextlib
-import dataclasses
-import json
-import os
-import socket
+import copy
+import typing
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from mlflow import MlflowClient
-from scipy.optimize import minimize_scalar
-from scipy.special import softmax
-from sklearn.metrics import log_loss
 
-from components.mlflow_runs import TRAINING_FILE
-from components.trainer import training_job
-from marco_model import preprocessing
-from marco_model.calibration import expected_calibration_error
+from components.machines import Machines, Placement, Replicas
+from components.settings import Parameter, Transform, Tuning
+from components.trainer import job as jobs
+from components.vertex.options import Vertex
 from marco_model.errors import InputError
-from marco_model.load import load
-from marco_model.recipe import Engine
-from tests import processes, small_training
+from marco_model.network import RELEASED, Network
+from marco_model.recipe import Engine, Recipe
+from tests import small_training
+
+PURPOSES = typing.get_args(jobs.Purpose)
+SPACE = {"recipe.momentum": Parameter(min=0.5, max=0.9)}
+PLACE = Vertex(project="crystals", location="europe-west4")
+# For each field the purposes for which it decides, and another value; with a dot a field of a field.
+ALL, TRAINING, RUN = {"checkpoints", "search", "run"}, {"checkpoints", "search"}, {"run"}
+CHANGES = {
+    "classes": (ALL, ("Crystals", "Clear")),
+    "network": (ALL, Network(variant="released")),
+    "network.initial": (RUN, RELEASED),
+    "recipe": (ALL, Recipe(steps=11)),
+    "transform": (ALL, Transform(shorter_side=800)),
+    "data": (ALL, jobs.DataSet(overlay="overlay.csv")),
+    "data.source": (TRAINING, "elsewhere"),
+    "data.fingerprint": (ALL, "0b"),
+    "initial": (ALL, "0b"),
+    "transform_graph": (TRAINING, "graph/2"),
+    "tuning": ({"search", "run"}, Tuning(space=SPACE, steps=9)),
+    "tuning.trials": (RUN, 99),
+    "engine": (RUN, Engine(kind="mirrored")),
+    "tflite": (RUN, True),
+    "tracking": (set(), jobs.TrackingServer(uri="http://server", experiment="other", artifacts="gs://bucket")),
+    "name": (set(), "other"),
+    "key": (set(), "0b"),
+    "checkpoints": (set(), "elsewhere"),
+    "model_directory": (set(), "elsewhere"),
+    "train_files": (set(), ["train.gz"]),
+    "eval_files": (set(), ["eval.gz"]),
+    "placement": (set(), Placement(shared="/shared", replicas=Replicas(workers=3))),
+    "custom_job": (set(), jobs.CustomJob(place=PLACE, machines=Machines(), image="marco")),
+}
+BASE = small_training.job(tuning=Tuning(space=SPACE))
 
 
-@pytest.fixture
-def small_job(tmp_path):
-    return small_training.small_job(tmp_path)
+def changed(job, field, value):
+    """Returns the job with another value of a field, or of a field of a field, which is not checked."""
+    name, _, inner = field.partition(".")
+    if inner:
+        section = copy.copy(getattr(job, name))
+        object.__setattr__(section, inner, value)
+        value = section
+    return job.model_copy(update={name: value})
 
 
-def test_what_is_read_is_what_was_written(small_job):
-    small_job.write()
-    assert training_job.read(f"{small_job.checkpoints}/job.json") == small_job
+def decides(field, value):
+    other = changed(BASE, field, value)
+    assert other != BASE, field
+    return {purpose for purpose in PURPOSES if other.identity(purpose) != BASE.identity(purpose)}
+
+
+def test_every_field_decides_as_it_is_marked():
+    assert {field for field in CHANGES if "." not in field} == set(jobs.TrainingJob.model_fields)
+    for field, (purposes, value) in CHANGES.items():
+        assert decides(field, value) == purposes, field
+
+
+def test_every_value_of_a_section_decides_as_the_section_does():
+    for section in ("network", "recipe", "engine", "transform", "data", "tuning"):
+        for name in vars(getattr(BASE, section)):
+            field = f"{section}.{name}"
+            if field not in CHANGES:
+                assert decides(field, "another") == CHANGES[section][0], field
+
+
+def test_the_identity_does_not_depend_on_how_a_job_was_made():
+    again = jobs.TrainingJob.model_validate_json(BASE.model_dump_json())
+    assert again == BASE
+    assert [again.identity(purpose) for purpose in PURPOSES] == [BASE.identity(purpose) for purpose in PURPOSES]
+    assert len({BASE.identity(purpose) for purpose in PURPOSES}) == 3
+
+
+def bind(job, parameters=None, **best):
+    return job.bind(
+        parameters or jobs.TrainingParameters("gs://bucket/marco", "0a"),
+        transform_graph="graph/1",
+        train_files=["train.gz"],
+        eval_files=["eval.gz"],
+        model_directory="model",
+        best=best,
+    )
+
+
+def test_a_bound_job_has_the_data_of_its_run_and_a_place_of_its_own():
+    job = bind(small_training.job(data=jobs.DataSet(overlay="gs://bucket/overlay.csv")))
+    assert job.data == jobs.DataSet(source="gs://bucket/marco", fingerprint="0a", overlay="gs://bucket/overlay.csv")
+    assert (job.initial, job.recipe) == ("random", Recipe())
+    assert len(job.key) == 16 and job.identity("checkpoints").startswith(job.key)
+    assert (job.name, job.checkpoints) == (f"small-{job.key[:8]}", f"checkpoints/{job.key}")
+    assert (job.train_files, job.eval_files, job.model_directory) == (["train.gz"], ["eval.gz"], "model")
+
+
+def test_the_steps_of_a_run_replace_the_recipes():
+    job = bind(small_training.job(), jobs.TrainingParameters("a", "0a", "random", steps="20"))
+    assert job.recipe == Recipe(steps=20)
+    assert job.key != bind(small_training.job()).key
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "2.5", "many", " 5"])
+def test_steps_that_are_not_a_number_are_refused(text):
+    with pytest.raises(InputError, match="give a whole number above 0"):
+        bind(small_training.job(), jobs.TrainingParameters("a", "0a", steps=text))
+
+
+def test_a_search_gives_its_best_values_and_keeps_its_own():
+    best = {"recipe.momentum": 0.5, "network.variant": "released", "tuner/epochs": 3}
+    job = bind(small_training.job(recipe=Recipe(steps=5)), **best)
+    assert job.recipe == Recipe(steps=5, momentum=0.5)
+    assert job.network.variant == "released"
+
+
+def test_training_does_not_begin_from_a_model_that_changed_since_the_run_began():
+    job = small_training.job(network=Network(variant="released", initial=RELEASED))
+    with pytest.raises(InputError, match="the model in released has changed since this run began"):
+        bind(job, jobs.TrainingParameters("a", "0a", initial="0a"))
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    machines = Machines(4, accelerator="NVIDIA_TESLA_T4", accelerators=2)
+    custom_job = jobs.CustomJob(place=PLACE, machines=machines, image="marco", environment={"A": "1"})
+    placement = Placement(shared="/shared", replicas=Replicas(workers=3))
+    job = small_training.job(
+        tuning=Tuning(space=SPACE), custom_job=custom_job, placement=placement, checkpoints=f"{tmp_path}/key"
+    )
+    job.write()
+    assert jobs.read(f"{tmp_path}/key/job.json") == job
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"network": {"depth": 3}}'])
-def test_a_file_that_is_no_job_is_named(tmp_path, text):
+def test_a_file_that_is_not_a_job_is_named(tmp_path, text):
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(InputError, match=r"other\.json is no training job .* give the job\.json"):
-        training_job.read(str(tmp_path / "other.json"))
-    with pytest.raises(InputError, match=r"missing\.json is no training job"):
-        training_job.read(str(tmp_path / "missing.json"))
-
-
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-@pytest.mark.slow
-def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
-    small_job.write()
-    path = f"{small_job.checkpoints}/job.json"
-    counts = {"chief": 1, "worker": 2, "ps": 1}
-    cluster = {name: [f"127.0.0.1:{free_port()}" for _ in range(count)] for name, count in counts.items()}
-    with contextlib.ExitStack() as replicas:
-        for name, hosts in cluster.items():
-            for index in range(len(hosts)):
-                config = json.dumps({"cluster": cluster, "task": {"type": name, "index": index}})
-                environment = os.environ | {"TF_CONFIG": config}
-                replica = processes.marco("train", path, environment=environment, merged=True)
-                replicas.enter_context(replica)
-                if name == "chief":
-                    chief = replica
-        assert chief.wait(500) == 0, chief.stdout[-2000:]
-    trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
-    assert (trained["steps"], trained["resumed_from"]) == (8, 0)
-    assert sum(trained["streams"].values()) == 8
-    assert accuracy(small_job, tmp_path) == trained["accuracy"]
-    assert load(small_job.model_directory).temperature == trained["calibration"]["temperature"]
-
-    longer = dataclasses.replace(
-        small_job,
-        engine=Engine(),
-        recipe=dataclasses.replace(small_job.recipe, steps=10),
-        key="longer",
-        tflite=True,
-        model_directory=str(tmp_path / "longer" / "Format-Serving"),
-    )
-    training_job.run(longer)
-    assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
-    checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
-    assert (checked["images"], checked["other_class"]) == (8, 0)
-
-
-@pytest.mark.slow
-def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_the_model_does(small_job, tmp_path):
-    training_job.run(dataclasses.replace(small_job, engine=Engine(), transform={"shorter_side": 155, "quality": 95}))
-    told = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
-    calibration = told["calibration"]
-    network = load(small_job.model_directory)
-    # The examples are what Transform left, so that they are scored without the shrink that is exported.
-    images = preprocessing.evaluation_batch(tf.constant(small_training.write_examples(tmp_path / "again.gz", 8)), 151)
-    logits, labels = network.logits(images).numpy(), np.arange(8) % 2
-    found = minimize_scalar(
-        lambda temperature: log_loss(labels, softmax(logits / temperature, axis=1)), bounds=(0.05, 20), method="bounded"
-    )
-    loss = log_loss(labels, softmax(logits / calibration["temperature"], axis=1))
-    assert loss == pytest.approx(found.fun, abs=1e-4)
-    assert network.temperature == calibration["temperature"]
-    assert calibration["error_before"] == pytest.approx(
-        expected_calibration_error(softmax(logits, axis=1), labels), abs=1e-3
-    )
-    metrics = MlflowClient(small_job.tracking["uri"]).get_run(told["mlflow_run_id"]).data.metrics
-    assert {name.partition("/")[2]: metrics[name] for name in metrics if name.startswith("calibration/")} == calibration
-
-
-def accuracy(a_job, folder):
-    scores = load(a_job.model_directory).score(small_training.write_examples(folder / "again.gz", 8))
-    return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)
+    with pytest.raises(InputError, match=r"other\.json is not a training job .* give the job\.json"):
+        jobs.read(str(tmp_path / "other.json"))
+    with pytest.raises(InputError, match=r"missing\.json is not a training job"):
+        jobs.read(str(tmp_path / "missing.json"))

@@ -11,11 +11,12 @@ import threading
 import pytest
 
 from components.machines import Placement, Replicas, Resources, Volume
-from components.trainer import jobset_launch, training_job
+from components.trainer import job as jobs
+from components.trainer import jobset_launch
 from components.trainer.jobset import Pace
 from marco_model.errors import ClusterError, InputError, Interrupted
-from marco_model.network import Network
-from marco_model.recipe import Engine, Recipe
+from marco_model.recipe import Engine
+from tests import small_training
 
 PACE = Pace(
     look=0.1, waiting=0.3, unreachable=1.0, beat=0.2, silence=3, grace=5, gone=10.0, gone_at_signal=10.0, kept=60
@@ -51,16 +52,10 @@ def job(tmp_path):
     step.mkdir()
     for name in ("train.gz", "eval.gz"):
         (step / name).write_text(f"examples to {name}")
-    return training_job.Job(
+    return small_training.job(
         key="0a1b",
-        name="small",
-        classes=["Clear", "Crystals"],
-        network=Network(),
-        recipe=Recipe(),
         engine=Engine(kind="multi_worker"),
-        transform={"shorter_side": 0, "quality": 95},
-        tracking={"uri": "http://mlflow.example", "experiment": "tests"},
-        data={"source": "x", "fingerprint": "0"},
+        tracking=jobs.TrackingServer(uri="http://mlflow.example", experiment="tests"),
         train_files=[str(step / "train.gz")],
         eval_files=[str(step / "eval.gz")],
         checkpoints=str(tmp_path / "shared" / "checkpoints" / "0a1b"),
@@ -310,12 +305,3 @@ def test_a_shared_folder_that_cannot_be_written_is_refused(job, placement, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cluster.shared .*/file can't be written"):
         jobset_launch.run(job, dataclasses.replace(placement, shared=str(tmp_path / "file")))
-
-
-def test_without_replicas_the_step_trains_itself():
-    assert jobset_launch.placement(None) is None
-    assert jobset_launch.placement({"image": "x", "shared": "/shared", "replicas": None}) is None
-
-
-def test_a_placement_survives_json(placement):
-    assert jobset_launch.placement(json.loads(json.dumps(dataclasses.asdict(placement)))) == placement

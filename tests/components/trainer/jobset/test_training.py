@@ -9,12 +9,14 @@ import pytest
 
 from components.machines import Placement, Replicas, Volume
 from components.mlflow_runs import TRAINING_FILE
-from components.trainer import jobset_launch, training_job
+from components.trainer import job as jobs
+from components.trainer import jobset_launch
 from components.trainer.jobset import Pace
 from marco_model import training
 from marco_model.load import load
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
+from tests import small_training
 from tests.small_training import write_examples
 
 pytestmark = pytest.mark.slow
@@ -30,18 +32,15 @@ def job(tmp_path):
     write_examples(step / "eval.gz", 8)
     shared = tmp_path / "shared"
     shared.mkdir()
-    return training_job.Job(
+    return small_training.job(
         key="0a1b",
-        name="small",
-        classes=["Clear", "Crystals"],
         network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
         recipe=Recipe(
             steps=1, batch_size=4, learning_rate=1e-4, evaluate_every=1, checkpoint_every=1, average_decay=0.5
         ),
         engine=Engine(kind="multi_worker", synchronized_batch_norm=False),
-        transform={"shorter_side": 0, "quality": 95},
-        tracking={"uri": f"sqlite:///{shared}/mlflow.db", "experiment": "tests"},
-        data={"source": str(tmp_path), "fingerprint": "0"},
+        tracking=jobs.TrackingServer(uri=f"sqlite:///{shared}/mlflow.db", experiment="tests"),
+        data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
         train_files=[str(step / "train.gz")],
         eval_files=[str(step / "eval.gz")],
         checkpoints=f"{shared}/checkpoints/0a1b",
@@ -65,7 +64,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     """That several workers take the steps of one is shown without a JobSet, in tests/marco_model/engines."""
     cluster = start_cluster()
     recipe = dataclasses.replace(job.recipe, steps=100_000, evaluate_every=50_000, checkpoint_every=5)
-    endless = dataclasses.replace(job, recipe=recipe)
+    endless = job.model_copy(update={"recipe": recipe})
 
     def saved():
         return max(training.saved_steps(job.checkpoints), default=0)
@@ -82,11 +81,11 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     assert any(told in text for pod in cluster.seen_pods for _, text in pod.lines), cluster.seen_pods[0].lines[-5:]
 
     # In an experiment of its own, since MLflow's parameters never change and this one has fewer steps.
-    rest = dataclasses.replace(
-        job,
-        recipe=dataclasses.replace(recipe, steps=stopped + 2),
-        tracking={**job.tracking, "experiment": "the rest"},
-    )
+    changes = {
+        "recipe": dataclasses.replace(recipe, steps=stopped + 2),
+        "tracking": job.tracking.model_copy(update={"experiment": "the rest"}),
+    }
+    rest = job.model_copy(update=changes)
     lines = []
     jobset_launch.run(rest, placement, pace=PACE, show=lines.append)
     assert not cluster.jobsets

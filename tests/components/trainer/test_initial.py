@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.trainer import training_job
+from components.trainer import execution
+from components.trainer import job as jobs
 from marco_model.load import load
 from marco_model.network import Network
-from marco_model.recipe import Engine, Recipe
+from marco_model.recipe import Recipe
+from tests import small_training
 
 pytestmark = pytest.mark.slow
 
@@ -25,16 +27,12 @@ def small_job(tmp_path):
             example.features.feature["image/encoded"].bytes_list.value.append(tf.io.encode_jpeg(image).numpy())
             example.features.feature["image/class/label"].int64_list.value.append(index % 2)
             writer.write(example.SerializeToString())
-    return training_job.Job(
+    return small_training.job(
         key="key",
-        name="small",
-        classes=["Clear", "Crystals"],
         network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
         recipe=Recipe(steps=2, batch_size=4, learning_rate=0.01, evaluate_every=2, average_decay=0.5),
-        engine=Engine(),
-        transform={"shorter_side": 0, "quality": 95},
-        tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "tests"},
-        data={"source": str(tmp_path), "fingerprint": "0"},
+        tracking=jobs.TrackingServer(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="tests"),
+        data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
         train_files=[path],
         eval_files=[path],
         checkpoints=str(tmp_path / "checkpoints"),
@@ -43,22 +41,22 @@ def small_job(tmp_path):
 
 
 def weights(folder):
-    with np.load(f"{folder}/assets.extra/weights.npz") as held:
-        return {path: held[path] for path in held.files}
+    with np.load(f"{folder}/assets.extra/weights.npz") as arrays:
+        return {path: arrays[path] for path in arrays.files}
 
 
 def test_a_training_goes_on_from_an_exported_model_with_other_classes_and_its_head_alone(small_job, tmp_path):
-    training_job.run(small_job)
+    execution.run(small_job)
     network = dataclasses.replace(small_job.network, initial=str(tmp_path / "models"), trainable="head", auxiliary=None)
-    second = dataclasses.replace(
-        small_job,
-        network=network,
-        classes=["Crystals", "Clear", "Skin"],
-        checkpoints=str(tmp_path / "second"),
-        model_directory=str(tmp_path / "models" / "2"),
-        key="second",
-    )
-    training_job.run(second)
+    changes = {
+        "network": network,
+        "classes": ("Crystals", "Clear", "Skin"),
+        "checkpoints": str(tmp_path / "second"),
+        "model_directory": str(tmp_path / "models" / "2"),
+        "key": "second",
+    }
+    second = small_job.model_copy(update=changes)
+    execution.run(second)
     before, after = weights(small_job.model_directory), weights(second.model_directory)
     changed = {path for path in before if not np.array_equal(before[path], after[path])}
     assert changed == {"Logits-Conv2d_1c_1x1/kernel", "Logits-Conv2d_1c_1x1/bias"}

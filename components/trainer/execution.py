@@ -1,0 +1,194 @@
+"""Takes this process's part in a training: builds the network, trains, calibrates and exports it, and records the run.
+
+Every process of a job calls `run`, on whatever machine it is; a search calls `record_run` and `train` for each trial.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+
+from components import mlflow_runs
+from components.settings import Transform
+from components.trainer.job import TrainingJob
+from marco_data.progress import progress
+from marco_model import batch_norm, calibration, classifier, engines, preprocessing, tflite, training, training_input
+from marco_model.errors import Interrupted
+from marco_model.network import RANDOM, Network, build
+from marco_model.weights import initialise
+
+log = logging.getLogger(__name__)
+
+
+def run(job: TrainingJob) -> None:
+    """Takes this process's part in the job; the one that leads writes checkpoints, the model and the MLflow run.
+
+    Raises what `marco_model.training.train` does.
+    """
+    serving = engines.serving_cluster(job.engine)
+    if serving:
+        engines.serve(serving)
+        return
+    running = engines.start(job.engine)
+    counts = count(job)
+    if not running.leads:
+        train(job, running, counts)
+        return
+    with record_run(job, counts) as record:
+        model, trained = train(job, running, counts, record)
+        fitted = calibrate(
+            model,
+            job.eval_files,
+            images=counts["eval"],
+            input_size=job.network.input_size,
+            batch_size=job.recipe.batch_size,
+        )
+        record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
+        directory, classes = job.model_directory, job.classes
+        write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
+        if job.tflite:
+            tflite.add(directory, classes, job.eval_files)
+        content = {
+            "mlflow_run_id": record.run_id,
+            "tracking_uri": record.tracking_uri,
+            **dataclasses.asdict(trained),
+            "calibration": dataclasses.asdict(fitted),
+        }
+        artifact = directory.rstrip("/").rpartition("/")[0]
+        with tf.io.gfile.GFile(f"{artifact}/{mlflow_runs.TRAINING_FILE}", "w") as file:
+            json.dump(content, file, indent=2)
+
+
+def count(job: TrainingJob) -> dict[str, int]:
+    """Returns how many examples each split has."""
+    return {"train": training_input.count(job.train_files), "eval": training_input.count(job.eval_files)}
+
+
+@contextlib.contextmanager
+def record_run(job: TrainingJob, counts: dict[str, int]) -> Iterator[mlflow_runs.Run]:
+    """Opens the job's MLflow run, and closes it with how the training ended."""
+    server = job.tracking
+    run = mlflow_runs.open_run(server.uri, server.experiment, job.key, job.name, server.artifacts)
+    recipe = job.model_dump(include={"network", "recipe", "transform"})
+    run.log_recipe({**recipe, "classes": ", ".join(job.classes)})
+    run.log_data(name="marco", counts=counts, **job.data.model_dump())
+    # Tags, since a training may be resumed on another engine and MLflow's parameters never change.
+    run.set_tags({f"engine.{name}": str(value) for name, value in dataclasses.asdict(job.engine).items()})
+    try:
+        yield run
+    except Interrupted:
+        run.close("KILLED")
+        raise
+    except BaseException:
+        run.close("FAILED")
+        raise
+    run.close()
+
+
+def train(
+    job: TrainingJob, running: engines.Running, counts: dict[str, int], run: mlflow_runs.Run | None = None
+) -> tuple[keras.Model, training.TrainingResult]:
+    """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
+    model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
+    initialise(model, job.network, job.classes)
+    listeners: dict[str, Any] = {}
+    with contextlib.ExitStack() as bars:
+        if run:
+            advance = bars.enter_context(progress("Training", job.recipe.steps, "steps"))
+            listeners = {
+                "on_resume": lambda step: advance(step, earlier=True),
+                "on_step": advance,
+                "on_metrics": run.log_curves,
+            }
+        return model, training.train(
+            model,
+            job.recipe,
+            input_size=job.network.input_size,
+            train_files=job.train_files,
+            eval_files=job.eval_files,
+            train_images=counts["train"],
+            eval_images=counts["eval"],
+            checkpoint_directory=job.checkpoints,
+            evaluate_first=job.network.initial != RANDOM,
+            engine=job.engine,
+            running=running,
+            **listeners,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What was fitted, and the expected calibration error (0 to 1) before and after on the same examples."""
+
+    temperature: float
+    error_before: float
+    error_after: float
+
+
+def calibrate(
+    model: keras.Model, files: Sequence[str], *, images: int, input_size: int, batch_size: int
+) -> Calibration:
+    """Fits the temperature of `model` on all `images` examples of `files`, gzip TFRecords as training evaluates them.
+
+    `model`: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits, with or without auxiliary head. It
+    runs as it is exported, with batch norms folded and in float32, in this process alone, whatever engine trained it.
+    """
+    logits, labels = evaluate(model, files, images=images, input_size=input_size, batch_size=batch_size)
+    temperature = calibration.fit_temperature(logits, labels)
+    before, after = (
+        calibration.expected_calibration_error(softmax(logits / divisor, axis=1), labels)
+        for divisor in (1.0, temperature)
+    )
+    log.info("Temperature %.3f: expected calibration error %.4f, %.4f without", temperature, after, before)
+    return Calibration(temperature, before, after)
+
+
+def evaluate(
+    model: keras.Model, files: Sequence[str], *, images: int, input_size: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits, float32 [images, classes], and labels, int64 [images], of all examples in a fixed order."""
+    network = batch_norm.fold(classifier.logits_only(model))
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def forward(pixels: tf.Tensor) -> tf.Tensor:
+        return network(pixels, training=False)
+
+    batches = training_input.evaluation_batches(list(files), images=images, size=input_size, batch_size=batch_size)
+    logits, labels = [], []
+    with progress("Calibrating", images) as advance:
+        for pixels, batch_labels in batches:
+            real = batch_labels.numpy() != training_input.PADDING
+            logits.append(forward(pixels).numpy()[real])
+            labels.append(batch_labels.numpy()[real])
+            advance(int(real.sum()))
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def write_model(
+    model: keras.Model,
+    network: Network,
+    transform: Transform,
+    name: str,
+    directory: str,
+    classes: Sequence[str],
+    temperature: float = 1.0,
+) -> None:
+    """Exports the trained network for serving, with the Transform step's shrink in front and its temperature."""
+    side, quality = transform.shorter_side, transform.quality
+    classifier.export(
+        model,
+        directory,
+        classes=classes,
+        input_size=network.input_size,
+        preprocess=functools.partial(preprocessing.shrink, shorter_side=side, quality=quality) if side else None,
+        temperature=temperature,
+        metadata={"name": name, **network.facts()},
+    )

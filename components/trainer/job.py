@@ -1,0 +1,216 @@
+"""A training as one value: everything that a process needs to take part in it, on whatever machine.
+
+The graph describes a `TrainingJob` once (`pipelines.places.training_job`) and passes it to the steps Tuner and Trainer
+as JSON. A step binds it to the data of its run and writes it beside the checkpoints as `job.json`, from which the other
+processes of a cluster read it (`marco train`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pydantic
+
+from components.machines import Machines, Placement
+from components.settings import Section, Transform, Tuning, by_section, digest
+from components.vertex.options import Vertex
+from marco_model.errors import InputError, translated
+from marco_model.network import Network
+from marco_model.recipe import Engine, Recipe
+
+if TYPE_CHECKING:
+    from tfx.orchestration.data_types import RuntimeParameter
+
+FILE = "job.json"
+BEST_FILE = "best_hyperparameters.txt"
+"""A Tuner's best values, under the name that TFX's own Tuner gives the file."""
+
+Purpose = Literal["checkpoints", "search", "run"]
+"""What a job's identity is asked for: whose checkpoints it resumes, which search its trials belong to, and which run of
+the pipeline it is to the gate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decides:
+    """Marks a field of `TrainingJob`: jobs that differ in it, but for its own fields `ignored`, are not the same.
+
+    A field without this mark decides for no purpose.
+    """
+
+    purposes: tuple[Purpose, ...]
+    ignored: frozenset[str] = frozenset()
+
+
+ALWAYS = Decides(("checkpoints", "search", "run"))
+TRAINING = Decides(("checkpoints", "search"))
+RUN = Decides(("run",))
+
+
+class DataSet(Section):
+    """The shards that a job trains on: where they lie, a fingerprint of their content, and their overlay, if any.
+
+    The graph knows the overlay alone.
+    """
+
+    source: str = ""
+    fingerprint: str = ""
+    overlay: str = ""
+
+
+class TrackingServer(Section):
+    """MLflow's URI, the experiment, and the URI below which a new experiment keeps its artifacts."""
+
+    uri: str
+    experiment: str
+    artifacts: str | None = None
+
+
+class CustomJob(Section):
+    """A training on several machines of Vertex AI: where, on which machines, and what their containers run."""
+
+    place: Vertex
+    machines: Machines
+    image: str
+    environment: dict[str, str] = pydantic.Field(default_factory=dict)
+
+
+class TrainingJob(Section):
+    """What is trained on what, and where it goes; paths are local or URIs, and the same for every process."""
+
+    # Names in index order.
+    classes: Annotated[tuple[str, ...], ALWAYS]
+    # Where the first weights lie does not matter to a training: their fingerprint, `initial`, decides.
+    network: Annotated[Network, dataclasses.replace(TRAINING, ignored=frozenset({"initial"})), RUN]
+    recipe: Annotated[Recipe, ALWAYS]
+    transform: Annotated[Transform, ALWAYS]
+    # To the gate the same images are the same wherever they lie.
+    data: Annotated[DataSet, TRAINING, dataclasses.replace(RUN, ignored=frozenset({"source"}))] = DataSet()
+    initial: Annotated[str, ALWAYS] = ""
+    # The URI of the artifact of Transform, which stands for the examples as they were transformed.
+    transform_graph: Annotated[str, TRAINING] = ""
+    # More trials continue the same search.
+    tuning: Annotated[Tuning | None, Decides(("search",), frozenset({"trials"})), RUN] = None
+    # A training begun on one engine is resumed on another.
+    engine: Annotated[Engine, RUN]
+    # Whether a TFLite model is written beside the SavedModel.
+    tflite: Annotated[bool, RUN] = False
+    tracking: TrackingServer
+    # Of the model. `bind` adds the beginning of `key`.
+    name: str
+    # Of this training. Empty until `bind`.
+    key: str = ""
+    # A folder that outlives the step. `bind` makes it this training's own.
+    checkpoints: str
+    # Where the SavedModel goes.
+    model_directory: str = ""
+    train_files: list[str] = pydantic.Field(default_factory=list)
+    eval_files: list[str] = pydantic.Field(default_factory=list)
+    # With `replicas`, training is on several nodes of a Kubernetes cluster.
+    placement: Placement | None = None
+    custom_job: CustomJob | None = None
+
+    def identity(self, purpose: Purpose) -> str:
+        """Returns the SHA-256 of all fields that decide for `purpose`; jobs with the same one are the same."""
+        excluded: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            marks = [mark for mark in field.metadata if isinstance(mark, Decides) and purpose in mark.purposes]
+            excluded[name] = set(marks[0].ignored) if marks else True
+        return digest(self.model_dump(mode="json", exclude=excluded))
+
+    def bind(
+        self,
+        parameters: TrainingParameters,
+        *,
+        transform_graph: str,
+        train_files: list[str],
+        eval_files: list[str],
+        model_directory: str = "",
+        best: Mapping[str, Any] | None = None,
+    ) -> TrainingJob:
+        """Returns the job of one run, with a key, a name and a folder of checkpoints of its own.
+
+        `best`: the values that a search found, as in `with_values`.
+
+        Raises `InputError` if `parameters.steps` is not a number, or if the model that training begins from does not
+        exist or is not the one that `parameters.initial` identifies.
+        """
+        from marco_model.weights import initial_fingerprint
+
+        initial = initial_fingerprint(self.network.initial)
+        if parameters.initial not in ("", initial):
+            raise InputError(f"the model in {self.network.initial} has changed since this run began; run again")
+        steps = parse_steps(str(parameters.steps))
+        data = {"source": parameters.source, "fingerprint": parameters.fingerprint}
+        changes = {
+            "recipe": dataclasses.replace(self.recipe, steps=steps) if steps else self.recipe,
+            "data": self.data.model_copy(update=data),
+            "initial": initial,
+            "transform_graph": transform_graph,
+            "train_files": train_files,
+            "eval_files": eval_files,
+            "model_directory": model_directory,
+        }
+        bound = self.model_copy(update=changes).with_values(best or {})
+        return bound.named(self.name, bound.identity("checkpoints")[:16], self.checkpoints)
+
+    def named(self, name: str, key: str, parent: str) -> TrainingJob:
+        """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""
+        return self.model_copy(update={"key": key, "name": f"{name}-{key[:8]}", "checkpoints": f"{parent}/{key}"})
+
+    def with_values(self, values: Mapping[str, Any]) -> TrainingJob:
+        """Returns the job with a search's values, such as `{"recipe.momentum": 0.9}`.
+
+        Values of the search itself, which name neither recipe nor network, are ignored. Raises `InputError` if the
+        values don't fit together.
+        """
+        sections = by_section(values)
+        return self.model_copy(
+            update={name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
+        )
+
+    def write(self) -> None:
+        """Writes the job as `job.json` into its folder of checkpoints."""
+        from tensorflow.io import gfile
+
+        gfile.makedirs(self.checkpoints)
+        with gfile.GFile(f"{self.checkpoints}/{FILE}", "w") as file:
+            file.write(self.model_dump_json(indent=2))
+
+
+def read(path: str) -> TrainingJob:
+    """Returns the job in a file; raises `InputError` if there is none."""
+    import tensorflow as tf
+
+    remedy = f"give the {FILE} that a run's Trainer wrote beside its checkpoints"
+    message = f"{path} is not a training job ({{}}); {remedy}"
+    with translated(InputError, message, tf.errors.OpError, ValueError), tf.io.gfile.GFile(path) as file:
+        return TrainingJob.model_validate_json(file.read())
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingParameters:
+    """What a schedule changes from run to run: parameters of the steps that train, beside the job that stays.
+
+    `source` and `fingerprint` of the data; `initial`, the fingerprint of the weights that training begins from, empty
+    if it is not known before the run; `steps`, empty for the recipe's own. Each is a string, or a parameter of a
+    compiled package: such a parameter cannot be inside the JSON of the job, where TFX leaves it as text.
+    """
+
+    source: str | RuntimeParameter
+    fingerprint: str | RuntimeParameter
+    initial: str | RuntimeParameter = ""
+    steps: str | RuntimeParameter = ""
+
+
+def parse_steps(text: str) -> int | None:
+    """Returns the steps that the parameter `steps` asks for, None for the recipe's.
+
+    Raises `InputError` if it is not a whole number above 0.
+    """
+    if not text:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise InputError(f"steps is {text!r}; give a whole number above 0, or nothing for the recipe's own")
+    return int(text)

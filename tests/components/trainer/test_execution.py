@@ -1,0 +1,95 @@
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from mlflow import MlflowClient
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from components.mlflow_runs import TRAINING_FILE
+from components.settings import Transform
+from components.trainer import execution
+from marco_model import preprocessing
+from marco_model.calibration import expected_calibration_error
+from marco_model.load import load
+from marco_model.recipe import Engine
+from tests import processes, small_training
+
+
+@pytest.fixture
+def small_job(tmp_path):
+    return small_training.small_job(tmp_path)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
+    small_job.write()
+    path = f"{small_job.checkpoints}/job.json"
+    counts = {"chief": 1, "worker": 2, "ps": 1}
+    cluster = {name: [f"127.0.0.1:{free_port()}" for _ in range(count)] for name, count in counts.items()}
+    with contextlib.ExitStack() as replicas:
+        for name, hosts in cluster.items():
+            for index in range(len(hosts)):
+                config = json.dumps({"cluster": cluster, "task": {"type": name, "index": index}})
+                environment = os.environ | {"TF_CONFIG": config}
+                replica = processes.marco("train", path, environment=environment, merged=True)
+                replicas.enter_context(replica)
+                if name == "chief":
+                    chief = replica
+        assert chief.wait(500) == 0, chief.stdout[-2000:]
+    trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
+    assert (trained["steps"], trained["resumed_from"]) == (8, 0)
+    assert sum(trained["streams"].values()) == 8
+    assert accuracy(small_job, tmp_path) == trained["accuracy"]
+    assert load(small_job.model_directory).temperature == trained["calibration"]["temperature"]
+
+    changes = {
+        "engine": Engine(),
+        "recipe": dataclasses.replace(small_job.recipe, steps=10),
+        "key": "longer",
+        "tflite": True,
+        "model_directory": str(tmp_path / "longer" / "Format-Serving"),
+    }
+    execution.run(small_job.model_copy(update=changes))
+    assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
+    checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
+    assert (checked["images"], checked["other_class"]) == (8, 0)
+
+
+@pytest.mark.slow
+def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_the_model_does(small_job, tmp_path):
+    execution.run(small_job.model_copy(update={"engine": Engine(), "transform": Transform(shorter_side=155)}))
+    trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
+    calibration = trained["calibration"]
+    network = load(small_job.model_directory)
+    # The examples are what Transform left, so that they are scored without the shrink that is exported.
+    images = preprocessing.evaluation_batch(tf.constant(small_training.write_examples(tmp_path / "again.gz", 8)), 151)
+    logits, labels = network.logits(images).numpy(), np.arange(8) % 2
+    fitted = minimize_scalar(
+        lambda temperature: log_loss(labels, softmax(logits / temperature, axis=1)), bounds=(0.05, 20), method="bounded"
+    )
+    loss = log_loss(labels, softmax(logits / calibration["temperature"], axis=1))
+    assert loss == pytest.approx(fitted.fun, abs=1e-4)
+    assert network.temperature == calibration["temperature"]
+    assert calibration["error_before"] == pytest.approx(
+        expected_calibration_error(softmax(logits, axis=1), labels), abs=1e-3
+    )
+    metrics = MlflowClient(small_job.tracking.uri).get_run(trained["mlflow_run_id"]).data.metrics
+    assert {name.partition("/")[2]: metrics[name] for name in metrics if name.startswith("calibration/")} == calibration
+
+
+def accuracy(job, folder):
+    scores = load(job.model_directory).score(small_training.write_examples(folder / "again.gz", 8))
+    return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)
