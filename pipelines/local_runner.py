@@ -1,12 +1,13 @@
-"""Runs the graph on this machine: draws synthetic data where asked, shows a line a step, sums up."""
+"""Runs the graph on this machine: draws synthetic data if the preset has some, shows each step, writes the summary."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import json
 import logging
 import pathlib
-import re
 import shutil
 import sys
 import time
@@ -16,14 +17,10 @@ from typing import Any
 from components.report.page import HTML_FILE
 from components.settings import NONE, REGISTRY
 from marco_model.errors import InputError
-from marco_model.store import absolute
+from marco_model.store import absolute, whole_file
 from pipelines import places, summary
 from pipelines.configuration import Configuration
 
-_RUNNING = re.compile(r"Component (\S+) is running\.")
-_FINISHED = re.compile(r"Component (\S+) is finished\.")
-_FAILED = re.compile(r"Execution \d+ failed\.")
-_CACHED = re.compile(r"A cached execution \d+ is used\.")
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
 
@@ -31,39 +28,80 @@ _OURS = ("marco_model", "marco_data", "components", "pipelines")
 _WITH_HANDLERS = ("absl", "tensorflow", "mlflow")
 
 
-class _StepLines(logging.Handler):
-    """Turns TFX's log records, and our own, into lines on stderr."""
+class StepLines(logging.Handler):
+    """Shows on stderr how each step begins and ends, our own log records, and errors of others."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(logging.INFO)
         self._steps = steps
         self._number = 0
-        self._begun = 0.0
-        self._cached = False
+        self._start = 0.0
+
+    def begin(self, step: str) -> None:
+        """Shows that a step begins."""
+        self._number += 1
+        self._start = time.monotonic()
+        self._print(f"[{self._number}/{self._steps}] {step}")
+
+    def end(self, reused: bool) -> None:
+        """Shows that the step has ended, or that its outputs were reused."""
+        self._print(f"      {'unchanged, reused' if reused else f'done in {time.monotonic() - self._start:.0f} s'}")
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if _FAILED.fullmatch(message):
-            return  # The exception that follows says why.
-        if record.name.startswith(_OURS) or record.levelno >= logging.ERROR:
-            self._print(f"      {message.splitlines()[0]}")
-        elif match := _RUNNING.fullmatch(message):
-            self._number += 1
-            self._begun, self._cached = time.monotonic(), False
-            self._print(f"[{self._number}/{self._steps}] {match[1]}")
-        elif _CACHED.fullmatch(message):
-            self._cached = True
-        elif _FINISHED.fullmatch(message):
-            done = "unchanged, reused" if self._cached else f"done in {time.monotonic() - self._begun:.0f} s"
-            self._print(f"      {done}")
+        """Shows a record; TFX's launcher only repeats the exception that follows."""
+        if record.name.startswith(_OURS) or (record.levelno >= logging.ERROR and record.module != "launcher"):
+            self._print(f"      {record.getMessage().splitlines()[0]}")
 
     def _print(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def dag_runner(metadata_file: pathlib.Path, step_lines: StepLines) -> Any:
+    """Returns TFX's LocalDagRunner with a report of each step.
+
+    TFX has no hook between steps, so this runs the nodes as `LocalDagRunner.run_with_ir` does (TFX 1.16 and 1.21,
+    tfx/orchestration/local/local_dag_runner.py), with the same launcher.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+    from tfx.dsl.compiler import constants
+    from tfx.orchestration import metadata
+    from tfx.orchestration.local import runner_utils
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+    from tfx.orchestration.portable import launcher, runtime_parameter_utils
+
+    connection = metadata.sqlite_metadata_connection_config(str(metadata_file))
+
+    def is_reused(execution: int) -> bool:
+        with metadata.Metadata(connection) as handle:
+            (state,) = handle.store.get_executions_by_id([execution])
+        return bool(state.last_known_state == metadata_store_pb2.Execution.CACHED)
+
+    class Runner(LocalDagRunner):
+        def run_with_ir(self, pipeline: Any, run_options: Any = None) -> None:
+            run_id = datetime.datetime.now().isoformat()
+            runtime_parameter_utils.substitute_runtime_parameter(
+                pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+            )
+            deployment = runner_utils.extract_local_deployment_config(pipeline)
+            for node in pipeline.nodes:
+                step = node.pipeline_node.node_info.id
+                step_lines.begin(step)
+                execution = launcher.Launcher(
+                    pipeline_node=node.pipeline_node,
+                    mlmd_connection=metadata.Metadata(connection),
+                    pipeline_info=pipeline.pipeline_info,
+                    pipeline_runtime_spec=pipeline.runtime_spec,
+                    executor_spec=runner_utils.extract_executor_spec(deployment, step),
+                    custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, step),
+                ).launch()
+                step_lines.end(execution is not None and is_reused(execution.execution_id))
+
+    return Runner()
+
+
 @contextlib.contextmanager
-def step_lines(steps: int, log_file: pathlib.Path) -> Iterator[None]:
-    """Shows a line a step on stderr while a pipeline of `steps` steps runs, and keeps the whole log in `log_file`."""
+def run_log(steps: int, log_file: pathlib.Path) -> Iterator[StepLines]:
+    """Yields what shows the steps of a pipeline on stderr, and keeps the whole log in `log_file` meanwhile."""
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.INFO)
@@ -74,10 +112,11 @@ def step_lines(steps: int, log_file: pathlib.Path) -> Iterator[None]:
     whole.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    root.handlers = [whole, _StepLines(steps)]
+    step_lines = StepLines(steps)
+    root.handlers = [whole, step_lines]
     root.setLevel(logging.INFO)
     try:
-        yield
+        yield step_lines
     finally:
         root.handlers = before
         root.setLevel(level)
@@ -90,14 +129,12 @@ log = logging.getLogger(__name__)
 def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     """Runs the whole pipeline below `output` and returns the summary, which is also written to `output/summary.json`.
 
-    Steps whose inputs and settings have not changed are not run again. Raises `InputError` where there are no data, or
-    where a step refuses them.
+    Steps whose inputs and settings have not changed are not run again. Raises `InputError` if there are no data, or if
+    a step refuses them.
     """
     output.mkdir(parents=True, exist_ok=True)
     configuration = _absolute(configuration)
     source = _source(configuration, output)
-    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-
     from components.champion import Judging, signature
     from components.trainer.job import TrainingParameters
     from marco_data.shards import fingerprint
@@ -111,23 +148,24 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     scheme = label_scheme(configuration.labels, source)
     content = fingerprint([source], configuration.data.overlay)
     parameters = TrainingParameters(source, content, initial_fingerprint(configuration.network.initial))
-    wanted = lookup(configuration, scheme.classes, where)
-    own = signature(wanted.settings, parameters.fingerprint, parameters.initial, parameters.steps)
-    judging = Judging(wanted.to_beat(own), own)
+    champion = lookup(configuration, scheme.classes, where)
+    own = signature(champion.settings, parameters.fingerprint, parameters.initial, parameters.steps)
+    judging = Judging(champion.to_beat(own), own)
     pipeline = create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
-    with step_lines(len(pipeline.components), output / "run.log"):
-        LocalDagRunner().run(pipeline)
+    with run_log(len(pipeline.components), output / "run.log") as step_lines:
+        dag_runner(metadata_file, step_lines).run(pipeline)
         steps = summary.last_run(metadata_file, configuration.name)
-    told = summary.summarize(steps, output)
-    told["report_path"] = str(shutil.copyfile(told["report_path"], output.resolve() / HTML_FILE))
-    summary.write_aside(output / "summary.json", told)
-    return told
+    results = summary.summarize(steps, output)
+    results["report_path"] = str(shutil.copyfile(results["report_path"], output.resolve() / HTML_FILE))
+    with whole_file(output / "summary.json") as file:
+        file.write(json.dumps(results, indent=2) + "\n")
+    return results
 
 
 def _absolute(configuration: Configuration) -> Configuration:
-    """Returns the configuration with absolute paths of its overlay and champion, of which the steps are told.
+    """Returns the configuration with absolute paths of its overlay and champion, which steps read elsewhere.
 
-    The overlay is read first, so that errors come soon.
+    The overlay is read first, so that errors come early.
     """
     data, gate = configuration.data, configuration.gate
     if data.overlay:
@@ -149,13 +187,7 @@ def _source(configuration: Configuration, output: pathlib.Path) -> str:
         raise InputError("the configuration names no data; give --data FOLDER, or data.synthetic in the preset")
     from marco_data.synthetic import Settings, synthesize
 
-    wanted = data.synthetic
-    settings = Settings(
-        seed=wanted.seed,
-        eval_share=wanted.eval_share,
-        shorter_side=wanted.shorter_side,
-        label_noise=wanted.label_noise,
-    )
+    settings = Settings(**data.synthetic.model_dump(exclude={"images"}))
     folder = output.resolve() / "data"
-    synthesize(folder, wanted.images, settings, overwrite=True)
+    synthesize(folder, data.synthetic.images, settings, overwrite=True)
     return str(folder)

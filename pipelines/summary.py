@@ -1,10 +1,9 @@
-"""`summary.json` and the table by institution and imager: what a run came to."""
+"""The results of a local run: `summary.json`, the table by institution and imager, and the closing lines."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from components.evaluations import ALL, OVERALL, SLICES, slice_metrics
-from components.gate import read_decision as read_decision
+from components.gate import read_decision
 from components.published_models import published_path
 from components.report.page import HTML_FILE as REPORT_FILE
 
@@ -37,7 +36,9 @@ def last_run(database: pathlib.Path, pipeline: str) -> dict[str, Step]:
     if not runs:
         return {}
     newest = max(runs, key=lambda run: run.create_time_since_epoch)
-    executions = sorted(store.get_executions_by_context(newest.id), key=lambda one: one.create_time_since_epoch)
+    executions = sorted(
+        store.get_executions_by_context(newest.id), key=lambda execution: execution.create_time_since_epoch
+    )
     steps = (_step(store, execution, pipeline) for execution in executions)
     return {step.name: step for step in steps}
 
@@ -47,7 +48,7 @@ def _of_pipeline(store: metadata_store.MetadataStore, run: pb.Context, pipeline:
 
 
 def _step(store: metadata_store.MetadataStore, execution: pb.Execution, pipeline: str) -> Step:
-    nodes = [one.name for one in store.get_contexts_by_execution(execution.id) if one.type == "node"]
+    nodes = [context.name for context in store.get_contexts_by_execution(execution.id) if context.type == "node"]
     milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
     return Step(
         name=nodes[0].removeprefix(f"{pipeline}."),
@@ -68,7 +69,7 @@ def summarize(steps: dict[str, Step], output: pathlib.Path) -> dict[str, Any]:
 
     `blessed`, `failures` (why it is not), `decision` (the gate's `blessed`, `reasons` and `champion`), `accuracy`,
     `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme), `left_out_labels`, `classes`
-    (name, in index order → `precision`, `recall`, null where no image tells them, and `count`), `slices.institution`
+    (name, in index order → `precision`, `recall`, null where no image decides them, and `count`), `slices.institution`
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
     `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
     it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
@@ -79,7 +80,7 @@ def summarize(steps: dict[str, Step], output: pathlib.Path) -> dict[str, Any]:
     decision = read_decision(steps["ChampionGate"].outputs["decision"])
     training = _json(steps["Trainer"].outputs["model"], "training.json")
     slices = {
-        kind: {name: {"accuracy": found["accuracy"], "count": found["count"]} for name, found in by_name.items()}
+        kind: {name: {"accuracy": values["accuracy"], "count": values["count"]} for name, values in by_name.items()}
         for kind, by_name in evaluation["slices"].items()
         if kind in SLICES
     }
@@ -120,58 +121,51 @@ def _json(folder: str, name: str) -> dict[str, Any]:
 
 
 def _from(output: pathlib.Path, path: str) -> str:
-    """Returns where `path` lies below `output`, which people move and name anew; as it is where it lies elsewhere."""
+    """Returns `path` relative to `output`, which users move and rename; unchanged if it lies elsewhere."""
     folder = output.resolve()
     return str(pathlib.Path(path).relative_to(folder)) if folder in pathlib.Path(path).parents else path
 
 
-def write_aside(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes JSON so that a reader never sees half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
-    aside.replace(path)
-
-
 def summary_table(summary: dict[str, Any]) -> Any:
-    """Returns a rich table: a row overall, one a class and one a slice, with the share scored right and the images."""
+    """Returns a rich table with a row overall, per class and per slice: the share scored right and the images."""
     from rich.table import Table
-    from rich.text import Text  # Names are people's: what looks like markup or an emoji's code is none.
+    from rich.text import Text  # Users' names may look like markup or emoji codes.
 
-    shown = Table(title="Accuracy on the evaluation split", title_justify="left")
-    shown.add_column("slice")
-    shown.add_column("")
-    shown.add_column("accuracy", justify="right")
-    shown.add_column("images", justify="right")
-    shown.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
+    table = Table(title="Accuracy on the evaluation split", title_justify="left")
+    table.add_column("slice")
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    table.add_column("images", justify="right")
+    table.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
     for name, values in summary["classes"].items():
         recall = "–" if values["recall"] is None else f"{values['recall']:.1%}"
-        shown.add_row("class", Text(name), recall, f"{values['count']:,}")
-    shown.add_section()
+        table.add_row("class", Text(name), recall, f"{values['count']:,}")
+    table.add_section()
     for kind, slices in summary["slices"].items():
         for name, values in sorted(slices.items()):
-            shown.add_row(kind, Text(name), f"{values['accuracy']:.1%}", f"{values['count']:,}")
-        shown.add_section()
-    return shown
+            table.add_row(kind, Text(name), f"{values['accuracy']:.1%}", f"{values['count']:,}")
+        table.add_section()
+    return table
 
 
-def lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
-    """Returns what a person wants to know after the table, and what to do next."""
-    told = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
+def closing_lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
+    """Returns the lines after the table: counts, verdict, and what to do next."""
+    lines = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
     if summary["left_out"]:
         labels = ", ".join(f"{label} {count:,}" for label, count in summary["left_out_labels"].items())
-        told.append(f"{summary['left_out']:,} left out: {labels}")
+        lines.append(f"{summary['left_out']:,} left out: {labels}")
     if summary["reused"]:
-        told.append(f"unchanged and reused: {', '.join(summary['reused'])}")
+        lines.append(f"unchanged and reused: {', '.join(summary['reused'])}")
     if summary["blessed"]:
-        told += [
+        lines += [
             f"the gate: {'; '.join(summary['decision']['reasons'])}",
             f"blessed and published: {summary['model_path']}",
             f"score images:  marco predict --model {summary['model_path']} --output scores.csv FOLDER",
         ]
     else:
-        told.append(f"not blessed, nothing published: {'; '.join(summary['failures'])}")
+        lines.append(f"not blessed, nothing published: {'; '.join(summary['failures'])}")
     return [
-        *told,
+        *lines,
         f"the report:    {summary['report_path']}",
         f"compare runs:  mlflow ui --backend-store-uri {summary['tracking_uri']}",
         f"everything:    {output / 'summary.json'}",

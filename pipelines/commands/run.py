@@ -40,7 +40,9 @@ def run(
     results = local_runner.run(configuration.load(preset, changes, data), output)
     console = Console()
     console.print(summary.summary_table(results))
-    console.print("\n".join(summary.lines(results, output)), soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(
+        "\n".join(summary.closing_lines(results, output)), soft_wrap=True, highlight=False, markup=False, emoji=False
+    )
     if not results["blessed"]:
         raise typer.Exit(3)
 

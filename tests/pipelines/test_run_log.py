@@ -1,18 +1,17 @@
 import logging
 
-from pipelines.local_runner import step_lines
+from pipelines.local_runner import run_log
 
 
 def test_a_step_is_a_line_and_everything_goes_to_the_file(tmp_path, capsys):
     absl = logging.getLogger("absl")
-    with step_lines(2, tmp_path / "run.log"):
-        absl.info("Component Transform is running.")
+    with run_log(2, tmp_path / "run.log") as steps:
+        steps.begin("Transform")
         absl.info("Going to run a new execution 7")
         logging.getLogger("marco_model.training").info("Step 10: accuracy 0.5")
-        absl.info("Component Transform is finished.")
-        absl.info("Component Trainer is running.")
-        absl.info("A cached execution 3 is used.")
-        absl.info("Component Trainer is finished.")
+        steps.end(reused=False)
+        steps.begin("Trainer")
+        steps.end(reused=True)
         logging.getLogger("apache_beam").error("it broke\nwith details")
     shown = capsys.readouterr().err.splitlines()
     assert shown == [
@@ -31,7 +30,7 @@ def test_a_step_is_a_line_and_everything_goes_to_the_file(tmp_path, capsys):
 def test_logging_is_as_before_afterwards(tmp_path):
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    with step_lines(1, tmp_path / "run.log"):
+    with run_log(1, tmp_path / "run.log"):
         assert root.handlers != before
     assert root.handlers == before
     assert root.level == level
