@@ -110,8 +110,8 @@ def add_data_step(
 
 
 def _of_data(parameters: dict[str, Any]) -> bool:
-    """Takes what the step `Data` gives from it, in place; returns whether there was any."""
-    taken = [one for one in parameters.values() if one.get("componentInputParameter") in OUTPUTS]
+    """Takes the outputs of the step `Data` from that step, in place; returns whether there were any."""
+    taken = [item for item in parameters.values() if item.get("componentInputParameter") in OUTPUTS]
     for parameter in taken:
         output = parameter.pop("componentInputParameter")
         parameter["taskOutputParameter"] = {"producerTask": DATA_STEP, "outputParameterKey": output}
@@ -130,17 +130,17 @@ def add_resources(package: dict[str, Any], cluster: Cluster) -> None:
             task["retryPolicy"] = {"maxRetryCount": cluster.retries, **_RETRY}
 
 
-def _resources(wanted: Resources) -> dict[str, Any]:
-    gigabytes = quantity_bytes(wanted.memory) / 1e9
-    told: dict[str, Any] = {
-        "cpuLimit": float(wanted.cpu),
-        "cpuRequest": float(wanted.cpu),
+def _resources(resources: Resources) -> dict[str, Any]:
+    gigabytes = quantity_bytes(resources.memory) / 1e9
+    message: dict[str, Any] = {
+        "cpuLimit": float(resources.cpu),
+        "cpuRequest": float(resources.cpu),
         "memoryLimit": gigabytes,
         "memoryRequest": gigabytes,
     }
-    if wanted.accelerators:
-        told["accelerator"] = {"type": wanted.accelerator, "count": str(wanted.accelerators)}
-    return told
+    if resources.accelerators:
+        message["accelerator"] = {"type": resources.accelerator, "count": str(resources.accelerators)}
+    return message
 
 
 def platform_document(package: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def compile_for_vertex(configuration: Configuration, root: str, output: pathlib.
 
     package = package_of(configuration, root, _custom_job(configuration))
     accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
-    add_resources(package, _renamed(configuration.cluster, accelerator))
+    add_resources(package, _rename_gpus(configuration.cluster, accelerator))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
     return len(package["root"]["dag"]["tasks"])
@@ -298,7 +298,7 @@ def check(cluster: Cluster) -> None:
 
 
 def _custom_job(configuration: Configuration) -> CustomJob | None:
-    """Returns what the Trainer step is told of a training on several machines, None where it trains by itself."""
+    """Returns the settings of a training on several machines, or None if the Trainer step trains by itself."""
     if not configuration.machines:
         return None
     if not configuration.vertex:
@@ -311,12 +311,13 @@ def _custom_job(configuration: Configuration) -> CustomJob | None:
     )
 
 
-def _renamed(cluster: Cluster, accelerator: str) -> Cluster:
+def _rename_gpus(cluster: Cluster, accelerator: str) -> Cluster:
     """Returns the cluster with Vertex AI's name for GPUs that have Kubernetes' own."""
 
-    def renamed(one: Resources) -> Resources:
-        ours = one.accelerator == _KUBERNETES_GPU
-        return dataclasses.replace(one, accelerator=accelerator) if ours else one
+    def rename(resources: Resources) -> Resources:
+        if resources.accelerator != _KUBERNETES_GPU:
+            return resources
+        return dataclasses.replace(resources, accelerator=accelerator)
 
-    steps = {name: renamed(one) for name, one in cluster.steps.items()}
-    return dataclasses.replace(cluster, default=renamed(cluster.default), steps=steps)
+    steps = {name: rename(resources) for name, resources in cluster.steps.items()}
+    return dataclasses.replace(cluster, default=rename(cluster.default), steps=steps)

@@ -1,4 +1,4 @@
-"""Runs side by side: each slice's accuracy and recall, and the differences to the first with their intervals."""
+"""Compares runs slice by slice: accuracy, recall, and the differences to the first run with their intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from components.mlflow_runs import EVALUATION, FINGERPRINT
 from components.prediction_table import scores_of
 from components.settings import DEFAULT_RECALL_CLASS, percent
 from marco_model.errors import InputError
-from marco_model.store import exists
+from marco_model.store import exists, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class Slice(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A share of images labelled right, and of how many; both counts are None where only the share is known."""
+    """A share of correctly labelled images, with its counts; both are None if only the share is known."""
 
     share: float
     hits: int | None
@@ -46,7 +46,7 @@ class Share(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """`shares`: metric, `accuracy` or `recall/CLASS`, and slice, to what was found. `predictions`: where at hand."""
+    """An evaluated run. `shares`: by metric (`accuracy`, `recall/CLASS`) and slice. `predictions`: None if missing."""
 
     label: str
     shares: dict[tuple[str, Slice], Share]
@@ -57,8 +57,8 @@ class Judged:
 def find_judged(run: str, tracking: str, name: str) -> Judged:
     """Returns what `run` names: a run's folder, an MLflow run id, or a version or alias of the registered model `name`.
 
-    `tracking`: MLflow's URI or a run's folder, for ids and versions. Raises `InputError` where there is no such run, or
-    it was not judged.
+    `tracking`: MLflow's URI or a run's folder, for ids and versions. Raises `InputError` if there is no such run, or
+    it was not evaluated.
     """
     if (Path(run) / "summary.json").is_file():
         return _of_folder(run)
@@ -76,21 +76,21 @@ def find_judged(run: str, tracking: str, name: str) -> Judged:
 
 
 def _of_folder(run: str) -> Judged:
-    told = json.loads((Path(run) / "summary.json").read_text())
-    model = told.get("model_fingerprint") or ""
-    evaluation = str(Path(run) / told["evaluation"])
+    summary = json.loads((Path(run) / "summary.json").read_text())
+    model = summary.get("model_fingerprint") or ""
+    evaluation = str(Path(run) / summary["evaluation"])
     if _judges(evaluation, model):
         return _of_evaluation(run, evaluation)
-    if not told["tracking_uri"]:
+    if not summary["tracking_uri"]:
         raise InputError(
-            f"{evaluation}, which {run}/summary.json names, is not there or of another model, and no MLflow store is "
+            f"{evaluation}, which {run}/summary.json names, is missing or of another model, and no MLflow store is "
             "named beside it; run it again"
         )
-    return _of_mlflow(run, told["tracking_uri"], told["mlflow_run_id"], {FINGERPRINT: model} if model else {})
+    return _of_mlflow(run, summary["tracking_uri"], summary["mlflow_run_id"], {FINGERPRINT: model} if model else {})
 
 
 def _of_mlflow(label: str, store: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:
-    """`own`: tags of the one model that is meant, since a run that was trained anew has those of the last."""
+    """`own`: tags of the model in question, since a retrained run has those of its last model."""
     client = mlflow_runs.connect(store)
     with mlflow_runs.reaching(store):
         data = client.get_run(run_id).data
@@ -101,7 +101,7 @@ def _of_mlflow(label: str, store: str, run_id: str, own: Mapping[str, str] | Non
     if data.tags.get(FINGERPRINT, model) != model:
         raise InputError(
             f"the evaluation of {label} is not there, or of another model by now, and run {run_id} in {store} has been "
-            "trained anew since; compare another one"
+            "retrained since; compare another run"
         )
     shares = dict(_of_metrics(data.metrics))
     if not shares:
@@ -110,15 +110,15 @@ def _of_mlflow(label: str, store: str, run_id: str, own: Mapping[str, str] | Non
 
 
 def _judges(evaluation: str, model: str) -> bool:
-    """Tells whether an evaluation is there and of the model with this fingerprint: TFX gives its places out again.
+    """Returns whether an evaluation exists and is of the model with this fingerprint: TFX reuses folders.
 
-    One that does not say which model it judged is believed.
+    An evaluation without a fingerprint is accepted.
     """
     return exists(f"{evaluation}/{METRICS_FILE}") and slice_metrics(evaluation).get("model", "") in ("", model)
 
 
 def _of_metrics(metrics: dict[str, float]) -> Any:
-    """Yields shares from MLflow's metrics, which count images, but not those of a class."""
+    """Yields shares from MLflow's metrics, which have counts of images, but not per class."""
     for path, value in metrics.items():
         if not path.startswith("eval/"):
             continue
@@ -135,24 +135,23 @@ def _of_metrics(metrics: dict[str, float]) -> Any:
 
 
 def _of_evaluation(label: str, evaluation: str) -> Judged:
-    told = slice_metrics(evaluation)
+    content = slice_metrics(evaluation)
     shares = {}
     for kind in (OVERALL, *SLICES):
-        for value, found in told["slices"][kind].items():
-            matrix = found["confusion_matrix"]
-            counts = {ACCURACY: (sum(row[index] for index, row in enumerate(matrix)), found["count"])}
+        for value, metrics in content["slices"][kind].items():
+            matrix = metrics["confusion_matrix"]
+            counts = {ACCURACY: (sum(row[index] for index, row in enumerate(matrix)), metrics["count"])}
             counts |= {
-                f"recall/{one}": (matrix[index][index], sum(matrix[index])) for index, one in enumerate(told["classes"])
+                f"recall/{name}": (matrix[index][index], sum(matrix[index]))
+                for index, name in enumerate(content["classes"])
             }
             for metric, (hits, count) in counts.items():
                 if count:
                     shares[metric, Slice(kind, value)] = Share(hits / count, hits, count)
-    there = exists(f"{evaluation}/{prediction_table.PREDICTIONS_FILE}")
-    return Judged(label, shares, told["classes"], prediction_table.read(evaluation) if there else None)
+    has_predictions = exists(f"{evaluation}/{prediction_table.PREDICTIONS_FILE}")
+    predictions = prediction_table.read(evaluation) if has_predictions else None
+    return Judged(label, shares, content["classes"], predictions)
 
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAIRED, UNPAIRED, UNKNOWN = "paired", "unpaired", ""
 _RECALL = "recall/"
@@ -164,7 +163,7 @@ class Cell:
     """A run in a slice: its share and images, and the `difference` to the first run.
 
     `how`: `paired`, on the same images, by Agresti and Min's interval, with `p` of McNemar's exact two-sided test;
-    `unpaired`, by Newcombe's; empty where the counts for an interval are not known, and of the first run.
+    `unpaired`, by Newcombe's; empty if the counts for an interval are unknown, and for the first run.
     """
 
     run: str
@@ -179,7 +178,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A metric of a slice, a cell a run."""
+    """A metric of a slice, with one cell per run."""
 
     metric: str
     slice: str
@@ -190,8 +189,8 @@ class Row:
 def compare(runs: Sequence[Judged], recall_class: str | None = None, confidence: float = 0.95) -> list[Row]:
     """Returns the rows of `accuracy` and of the recall of `recall_class`, overall first.
 
-    Without a `recall_class` it is Crystals, or none where there is no such class. Raises `InputError` where a run's
-    classes are others than the first one's, or `recall_class` is none of them.
+    Without a `recall_class` it is Crystals, or no class where there is no Crystals. Raises `InputError` if a run's
+    classes differ from the first run's, or `recall_class` is not among them.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -203,7 +202,7 @@ def compare(runs: Sequence[Judged], recall_class: str | None = None, confidence:
     tables = [_tables(first, run) for run in runs[1:]]
     rows = []
     for metric in (ACCURACY, *_recall(runs, recall_class)):
-        for where in sorted({of for run in runs for name, of in run.shares if name == metric}, key=_rank):
+        for where in sorted({part for run in runs for name, part in run.shares if name == metric}, key=_rank):
             key = (metric, where)
             base = first.shares.get(key)
             cells = [Cell(first.label, base.share, base.images) if base else Cell(first.label)]
@@ -213,14 +212,14 @@ def compare(runs: Sequence[Judged], recall_class: str | None = None, confidence:
     return rows
 
 
-def _recall(runs: Sequence[Judged], wanted: str | None) -> list[str]:
+def _recall(runs: Sequence[Judged], recall_class: str | None) -> list[str]:
     """Returns the metric beside accuracy, if there is one."""
     known = classes_of(runs)
-    if wanted is None:
+    if recall_class is None:
         return [f"{_RECALL}{DEFAULT_RECALL_CLASS}"] if DEFAULT_RECALL_CLASS in known else []
-    if wanted not in known:
-        raise InputError(f"recall class {wanted!r} is no class of these runs; choose from {', '.join(known)}")
-    return [f"{_RECALL}{wanted}"]
+    if recall_class not in known:
+        raise InputError(f"recall class {recall_class!r} is not a class of these runs; choose from {', '.join(known)}")
+    return [f"{_RECALL}{recall_class}"]
 
 
 def classes_of(runs: Sequence[Judged]) -> list[str]:
@@ -236,7 +235,7 @@ def _rank(where: Slice) -> tuple[bool, str, str]:
 
 
 def _tables(first: Judged, run: Judged) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Returns the predictions of both in one order, or None where they are not of the same images."""
+    """Returns the predictions of both in the same order, or None if they are not of the same images."""
     if first.predictions is None or run.predictions is None:
         return None
     try:
@@ -279,55 +278,55 @@ def _cell(
 
 
 def table(rows: Sequence[Row], metric: str) -> Any:
-    """Returns a rich table of one metric: a row a slice, a column a run; `=` marks paired, `~` unpaired differences."""
+    """Returns a rich table of one metric, rows by slice, columns by run; `=` marks paired, `~` unpaired differences."""
     from rich.table import Table
-    from rich.text import Text  # Names are people's: what looks like markup or an emoji's code is none.
+    from rich.text import Text  # Users' names may look like markup or emoji codes.
 
-    shown = Table(title=Text(metric, style="table.title"), title_justify="left")
+    table = Table(title=Text(metric, style="table.title"), title_justify="left")
     chosen = [row for row in rows if row.metric == metric]
     for column in ("slice", ""):
-        shown.add_column(column)
+        table.add_column(column)
     for cell in chosen[0].cells if chosen else ():
-        shown.add_column(Text(cell.run), justify="right")
+        table.add_column(Text(cell.run), justify="right")
     for row in chosen:
         value = "" if row.slice == OVERALL else row.value
-        shown.add_row(row.slice, Text(value), *(_told(cell) for cell in row.cells))
-    return shown
+        table.add_row(row.slice, Text(value), *(_cell_text(cell) for cell in row.cells))
+    return table
 
 
-def _told(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     if cell.share is None:
         return "–"
-    told = f"{cell.share:.1%}" + (f" of {cell.images:,}" if cell.images is not None else "")
+    text = f"{cell.share:.1%}" + (f" of {cell.images:,}" if cell.images is not None else "")
     if cell.difference is None:
-        return told
+        return text
     difference = f"{100 * cell.difference:+.1f}"
     if cell.low is None or cell.high is None:
-        return f"{told}\n{difference}"
+        return f"{text}\n{difference}"
     mark = "=" if cell.how == PAIRED else "~"
-    return f"{told}\n{difference} ({100 * cell.low:+.1f} to {100 * cell.high:+.1f}) {mark}"
+    return f"{text}\n{difference} ({100 * cell.low:+.1f} to {100 * cell.high:+.1f}) {mark}"
 
 
-def said(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> list[str]:
+def describe(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> list[str]:
     """Returns how each run was compared with the first, in words."""
     lines = [f"differences to {runs[0].label} in percentage points, with {percent(confidence)} intervals:"]
     for index, run in enumerate(runs[1:], 1):
         how = {row.cells[index].how for row in rows if row.cells[index].difference is not None}
-        told = {
+        words = {
             PAIRED: "= paired: both judged the same images (McNemar, Agresti–Min)",
-            UNPAIRED: "~ unpaired: other images, or no predictions at hand (Newcombe)",
+            UNPAIRED: "~ unpaired: other images, or no predictions (Newcombe)",
             UNKNOWN: "no interval where the count of images is not known",
         }
-        lines += [f"  {run.label}: {told[one]}" for one in (PAIRED, UNPAIRED, UNKNOWN) if one in how]
+        lines += [f"  {run.label}: {words[kind]}" for kind in (PAIRED, UNPAIRED, UNKNOWN) if kind in how]
     if all(row.metric == ACCURACY for row in rows):
-        known = ", ".join(classes_of(runs)) or "none that is known"
+        known = ", ".join(classes_of(runs)) or "no known class"
         lines.append(f"accuracy alone: no class is called {DEFAULT_RECALL_CLASS}; --recall-class takes one of {known}")
     return lines
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Writes a line for each metric, slice and run; shares, not percentages; empty where unknown."""
-    with path.open("w", newline="") as file:
+    """Writes one line for each metric, slice and run, in shares, not percentages; unknown values are empty."""
+    with whole_file(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
@@ -338,5 +337,6 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def write_json(rows: Sequence[Row], confidence: float, path: Path) -> None:
     """Writes `confidence` and `rows`, as `Row` and `Cell` have them; null where unknown."""
-    told = {"confidence": confidence, "rows": [dataclasses.asdict(row) for row in rows]}
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    content = {"confidence": confidence, "rows": [dataclasses.asdict(row) for row in rows]}
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=1) + "\n")

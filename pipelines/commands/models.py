@@ -113,7 +113,7 @@ def compare(
     console = Console(markup=False, emoji=False)
     for metric in dict.fromkeys(row.metric for row in rows):
         console.print(run_comparison.table(rows, metric))
-    console.print("\n".join(run_comparison.said(judged, rows, confidence)), soft_wrap=True, highlight=False)
+    console.print("\n".join(run_comparison.describe(judged, rows, confidence)), soft_wrap=True, highlight=False)
     if csv:
         run_comparison.write_csv(rows, csv)
     if json:

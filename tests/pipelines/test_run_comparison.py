@@ -95,7 +95,7 @@ def test_runs_over_the_same_images_are_paired_slice_by_slice(tmp_path):
         assert (cell.how, cell.p) == ("paired", pytest.approx(significance.p_different(pairs)))
         assert (cell.low, cell.high) == pytest.approx(significance.paired_interval(pairs, 0.9)[:2])
     assert next(iter(rows)) == ("accuracy", "overall", "all")
-    assert "paired: both judged the same images" in run_comparison.said(found, list(rows.values()), 0.9)[1]
+    assert "paired: both judged the same images" in run_comparison.describe(found, list(rows.values()), 0.9)[1]
 
 
 @pytest.mark.parametrize("options", [{"first": 1000}, {"with_predictions": False}])
@@ -108,7 +108,7 @@ def test_runs_over_other_images_or_without_predictions_are_not_paired(tmp_path, 
     hits = int(better[on].sum()), int(on.sum()), int(right[on].sum()), int(on.sum())
     assert (cell.how, cell.p) == ("unpaired", None)
     assert (cell.low, cell.high) == pytest.approx(significance.unpaired_interval(*hits, 0.95))
-    assert "unpaired" in run_comparison.said(found, list(rows.values()), 0.95)[1]
+    assert "unpaired" in run_comparison.describe(found, list(rows.values()), 0.95)[1]
 
 
 def test_other_classes_are_refused(tmp_path):
@@ -139,14 +139,14 @@ def renamed(folder, *classes):
 def test_a_class_that_there_is_not_is_refused_where_it_was_asked_for_and_told_where_not(tmp_path):
     runs = [run_folder(tmp_path / name, seed)[0] for seed, name in enumerate(("one", "other"))]
     found = [run_comparison.find_judged(run, "nowhere", "marco") for run in runs]
-    with pytest.raises(InputError, match=r"recall class 'Crystal' is no class .*choose from Clear, Crystals, Other"):
+    with pytest.raises(InputError, match=r"recall class 'Crystal' is not a class .*choose from Clear, Crystals, Other"):
         run_comparison.compare(found, "Crystal")
     for name in ("one", "other"):
         renamed(tmp_path / name, "a", "b", "c", "d")
     found = [run_comparison.find_judged(run, "nowhere", "marco") for run in runs]
     rows = run_comparison.compare(found)
     assert {row.metric for row in rows} == {"accuracy"}
-    told = run_comparison.said(found, rows, 0.998)
+    told = run_comparison.describe(found, rows, 0.998)
     assert told[0].endswith("with 99.8% intervals:")
     assert told[-1] == "accuracy alone: no class is called Crystals; --recall-class takes one of a, b, c, d"
     assert {row.metric for row in run_comparison.compare(found, "b")} == {"accuracy", "recall/b"}
@@ -167,7 +167,7 @@ def test_an_evaluation_that_is_gone_or_of_another_model_is_not_taken(tmp_path, t
     shutil.rmtree(tmp_path / "local/evaluation")
     if there:
         evaluation(tmp_path / "local/evaluation", 1, model="new")
-    with pytest.raises(InputError, match="is not there or of another model, and no MLflow store is named"):
+    with pytest.raises(InputError, match="is missing or of another model, and no MLflow store is named"):
         run_comparison.find_judged(folder, "nowhere", "marco")
 
 
@@ -195,7 +195,7 @@ def test_a_version_is_told_by_the_evaluation_of_its_own_model_alone(tmp_path, mo
     run.set_tags({"evaluation": str(where), "model.fingerprint": "new"})
     for named in ("2", run.run_id):
         assert run_comparison.find_judged(named, str(tmp_path), "drops").predictions is not None
-    with pytest.raises(InputError, match=r"the evaluation of version 1 .* has been trained anew since"):
+    with pytest.raises(InputError, match=r"the evaluation of version 1 .* has been retrained since"):
         run_comparison.find_judged("1", str(tmp_path), "drops")
     run.set_tags({"model.fingerprint": "old"})
     found = run_comparison.find_judged("1", str(tmp_path), "drops")
