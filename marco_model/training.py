@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -274,14 +274,15 @@ def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
     tf.io.gfile.makedirs(directory)
     path = _checkpoint_path(directory, checkpoint.step)
     content = io.BytesIO()
-    numbers = {
+    arrays: dict[str, Any] = {
         _STEP: np.int64(checkpoint.step),
         _BEST_STEP: np.int64(checkpoint.best_step),
         _BEST_ACCURACY: np.float64(checkpoint.best_accuracy),
         # A zip's checksums are those of its members; the count shows whether one is missing from its directory.
         _ARRAYS: np.int64(len(checkpoint.values)),
+        **checkpoint.values,
     }
-    np.savez(content, **numbers, **checkpoint.values)
+    np.savez(content, **arrays)
     # An object appears whole when it is closed.
     remote = store.is_remote(path)
     with tf.io.gfile.GFile(path, "wb") if remote else store.whole_file(path, "wb", synced=True) as file:

@@ -45,7 +45,7 @@ def _svg(name: str, draw: Callable[[Any, Any], None], content: Any) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    look = {
+    look: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 10,

@@ -155,7 +155,7 @@ def _draw_bottom(scene: Scene) -> None:
 def _streaks(scene: Scene) -> np.ndarray:
     """Returns radial machining marks of a turned mould, float32 [height, width], mean about 0."""
     rows, columns = (side // 2 for side in scene.shape)
-    marks = scene.rng.standard_normal((512, 24), dtype=np.float32)
+    marks: np.ndarray = scene.rng.standard_normal((512, 24), dtype=np.float32)
     marks = cv2.GaussianBlur(marks, (0, 0), sigmaX=4, sigmaY=0.7) * 3
     y, x = np.unravel_index(int(scene.drop[::8, ::8].argmax()), scene.drop[::8, ::8].shape)
     polar = cv2.resize(marks, (256, 1024), interpolation=cv2.INTER_LINEAR)
