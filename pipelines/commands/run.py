@@ -34,15 +34,14 @@ def run(
     """
     from rich.console import Console
 
-    from pipelines import configuration, local_runner, summary
+    from pipelines import configuration, local_runner
 
     changes = [*(change or []), *([f"data.overlay={json.dumps(overlay)}"] if overlay else [])]
     results = local_runner.run(configuration.load(preset, changes, data), output)
     console = Console()
-    console.print(summary.summary_table(results))
-    console.print(
-        "\n".join(summary.closing_lines(results, output)), soft_wrap=True, highlight=False, markup=False, emoji=False
-    )
+    console.print(local_runner.summary_table(results))
+    closing = "\n".join(local_runner.closing_lines(results, output))
+    console.print(closing, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not results["blessed"]:
         raise typer.Exit(3)
 

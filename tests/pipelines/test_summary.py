@@ -3,7 +3,7 @@ import pathlib
 
 from rich.console import Console
 
-from pipelines import summary
+from pipelines import local_runner
 
 SUMMARY = {
     "blessed": True,
@@ -35,13 +35,13 @@ def shown(table):
 
 
 def test_the_table_has_one_row_per_slice():
-    text = shown(summary.summary_table(SUMMARY))
+    text = shown(local_runner.summary_table(SUMMARY))
     for expected in ("overall", "75.0%", "Hit", "30.0%", ":x: Miss", "–", "[x] CSIRO [/x]", "50.0%", "HWMRI", "100.0%"):
         assert expected in text
 
 
 def test_the_lines_say_what_was_published_and_what_to_do_next():
-    text = "\n".join(summary.closing_lines(SUMMARY, pathlib.Path("runs/x")))
+    text = "\n".join(local_runner.closing_lines(SUMMARY, pathlib.Path("runs/x")))
     assert "16 images used, 2 quarantined" in text
     assert "3 left out: raw label 8 (out of focus) 3" in text
     assert "marco predict --model runs/x/models/3" in text
@@ -52,6 +52,6 @@ def test_the_lines_say_what_was_published_and_what_to_do_next():
 
 def test_a_model_that_failed_says_why():
     failed = {**SUMMARY, "blessed": False, "failures": ["accuracy is 0.5, and at least 0.9 is wanted"]}
-    text = "\n".join(summary.closing_lines(failed, pathlib.Path("runs/x")))
+    text = "\n".join(local_runner.closing_lines(failed, pathlib.Path("runs/x")))
     assert "not blessed, nothing published: accuracy is 0.5" in text
     assert "marco predict" not in text
