@@ -317,7 +317,7 @@ def _rename_gpus(cluster: Cluster, accelerator: str) -> Cluster:
     def rename(resources: Resources) -> Resources:
         if resources.accelerator != _KUBERNETES_GPU:
             return resources
-        return dataclasses.replace(resources, accelerator=accelerator)
+        return resources.model_copy(update={"accelerator": accelerator})
 
     steps = {name: rename(resources) for name, resources in cluster.steps.items()}
-    return dataclasses.replace(cluster, default=rename(cluster.default), steps=steps)
+    return cluster.model_copy(update={"default": rename(cluster.default), "steps": steps})

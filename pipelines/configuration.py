@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
 from components.evaluations import check_thresholds
 from components.machines import Cluster, Machines, job_counts
-from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Section, Transform, Tuning
+from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Section, Transform, Tuning, parse
 from components.vertex.options import Endpoint, Vertex
 from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_table
 from marco_data.shards import find_shards
@@ -135,7 +134,6 @@ def label_scheme(labels: Labels, source: str) -> LabelScheme:
 
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
-_Kind = TypeVar("_Kind", bound=pydantic.BaseModel)
 
 
 class Synthetic(Section):
@@ -161,7 +159,7 @@ class Data(Section):
     split_by: Literal["shard", "hash"] = "shard"
     eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: float = pydantic.Field(0.01, ge=0, le=1)
-    max_pixels: int = 50_000_000
+    max_pixels: int = pydantic.Field(50_000_000, ge=1)
     imagers: tuple[ImagerRule, ...] = IMAGER_RULES
 
 
@@ -182,25 +180,13 @@ class Export(Section):
     tflite: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
 class Gate(Rules):
     """What a model must beat to be published, and by which rules (docs/gate.md).
 
     `champion`: `registry` for the version with that alias in MLflow, `none`, or a model's folder or `gs://` URI.
     """
 
-    champion: str = REGISTRY
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.champion:
-            raise ValueError("gate.champion is empty; give registry, none, or a model's folder or gs:// URI")
-
-    def rules(self) -> Rules:
-        """Returns the fields of `Rules`."""
-        return Rules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Rules)})
+    champion: str = pydantic.Field(REGISTRY, min_length=1)
 
 
 class Configuration(Section):
@@ -305,25 +291,25 @@ def load(
     if source:
         section(values, ["data"], f"--data {source!r}")["source"] = source
     name = f"{path.name} with {over.name}" if over else path.name
-    return check(values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
+    return parse(Configuration, values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
 
 
-def load_deploying(preset: str | None, given: dict[str, dict[str, Any]], overrides: list[str]) -> Deploying:
-    """Returns the sections for `marco deploy` of a preset, with what was `given` by section, and `overrides`.
+def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overrides: list[str]) -> Deploying:
+    """Returns the sections for `marco deploy`: those of a preset, if any, then `options` by section, then `overrides`.
 
-    Raises `InputError` as `load` does.
+    Options that are None are left out. Raises `InputError` as `load` does.
     """
     values: dict[str, Any] = {"vertex": {}, "endpoint": {}}
     if preset:
         loaded = load(preset)
         sections = {"vertex": loaded.vertex, "endpoint": loaded.endpoint}
-        values = {name: dataclasses.asdict(one) if one else {} for name, one in sections.items()}
+        values = {name: section.model_dump() if section else {} for name, section in sections.items()}
         values["model_name"] = loaded.model_name
-    for name, fields in given.items():
+    for name, fields in options.items():
         values[name].update({field: value for field, value in fields.items() if value is not None})
     for override in overrides:
         override_value(values, override)
-    return _checked(Deploying, values, preset or "the options of marco deploy")
+    return parse(Deploying, values, preset or "the options of marco deploy")
 
 
 def load_labels(scheme: str) -> Labels:
@@ -332,21 +318,9 @@ def load_labels(scheme: str) -> Labels:
     Raises `InputError` as `load` does.
     """
     if not scheme.endswith((".yaml", ".yml")):
-        return _checked(Labels, {"scheme": scheme}, f"labels {scheme!r}")
+        return parse(Labels, {"scheme": scheme}, f"labels {scheme!r}")
     values = _mapping(pathlib.Path(scheme))
-    return _checked(Labels, values.get("labels") or {}, f"labels in {scheme}")
-
-
-def check(values: dict[str, Any], origin: str) -> Configuration:
-    """Returns `values` as a configuration; raises `InputError`, in one line that names each wrong key and its value."""
-    return _checked(Configuration, values, origin)
-
-
-def _checked(kind: type[_Kind], values: dict[str, Any], origin: str) -> _Kind:
-    try:
-        return kind.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise InputError(f"{origin}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+    return parse(Labels, values.get("labels") or {}, f"labels in {scheme}")
 
 
 def _mapping(path: pathlib.Path) -> dict[str, Any]:
@@ -356,12 +330,3 @@ def _mapping(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
     return read_yaml(path)
-
-
-def _sentence(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key {key!r}; remove it or mend its name"
-    if problem["type"] == "value_error":
-        return problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {problem['msg']}, received {problem['input']!r}"

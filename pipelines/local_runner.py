@@ -81,7 +81,7 @@ def _absolute(configuration: Configuration) -> Configuration:
         read_overlay(data.overlay)
         data = data.model_copy(update={"overlay": absolute(data.overlay)})
     if gate.champion not in (REGISTRY, NONE):
-        gate = dataclasses.replace(gate, champion=absolute(gate.champion))
+        gate = gate.model_copy(update={"champion": absolute(gate.champion)})
     return configuration.model_copy(update={"data": data, "gate": gate})
 
 

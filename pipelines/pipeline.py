@@ -2,16 +2,14 @@
 
 import json
 import pathlib
-from typing import Any
 
-import pydantic
 from tfx.components import StatisticsGen, Transform
 from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
 from components.champion import Judging
-from components.settings import REGISTRY, IngestOptions
+from components.settings import REGISTRY, IngestOptions, Rules
 from components.steps.champion_gate import ChampionGate
 from components.steps.endpoint_pusher import EndpointPusher
 from components.steps.evaluator import Evaluator
@@ -50,7 +48,7 @@ def create_pipeline(
     example_gen = MarcoExampleGen(
         input_uri=parameters.source,
         fingerprint=parameters.fingerprint,
-        options=_json(_ingest(configuration.data, scheme)),
+        options=_ingest(configuration.data, scheme).model_dump_json(),
     )
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
@@ -88,7 +86,7 @@ def create_pipeline(
         model_blessing=evaluator.outputs["blessing"],
         champion=judging.champion,
         registered_model=configuration.model_name if configuration.gate.champion == REGISTRY else "",
-        rules=_json(configuration.gate.rules()),
+        rules=configuration.gate.model_dump_json(include=set(Rules.model_fields)),
         classes=classes,
     )
     pusher = Pusher(
@@ -104,7 +102,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         evaluation=evaluator.outputs["evaluation"],
         decision=gate.outputs["decision"],
-        options=_json(configuration.report),
+        options=configuration.report.model_dump_json(),
         data_fingerprint=parameters.fingerprint,
         synthetic=int(configuration.data.source is None),
     )
@@ -114,8 +112,8 @@ def create_pipeline(
             EndpointPusher(
                 pushed_model=pusher.outputs["pushed_model"],
                 examples=examples,
-                vertex=_json(configuration.vertex),
-                endpoint=_json(configuration.endpoint),
+                vertex=configuration.vertex.model_dump_json(),
+                endpoint=configuration.endpoint.model_dump_json(),
                 model_name=configuration.model_name,
             )
         ]
@@ -142,11 +140,6 @@ def create_pipeline(
         ),
         beam_pipeline_args=list(configuration.beam),
     )
-
-
-def _json(settings: Any) -> str:
-    """Returns settings, a dataclass or pydantic model, as a parameter of a step."""
-    return pydantic.TypeAdapter(type(settings)).dump_json(settings).decode()
 
 
 def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:

@@ -65,7 +65,7 @@ def remote(configuration: Configuration, root: str) -> Places:
         checkpoints=f"{shared}/checkpoints",
         destination=destination or f"{shared}/models",
         tracking=configuration.tracking.uri or f"sqlite:///{shared}/mlflow.db",
-        placement=configuration.cluster.placement() if configuration.cluster.replicas else None,
+        placement=configuration.cluster if configuration.cluster.replicas else None,
     )
 
 

@@ -18,7 +18,7 @@ from components.evaluations import ALL, METRICS_FILE, OVERALL, SLICES, slice_met
 from components.gate import aligned
 from components.mlflow_runs import EVALUATION, FINGERPRINT
 from components.prediction_table import scores_of
-from components.settings import DEFAULT_RECALL_CLASS, percent
+from components.settings import CRYSTALS, percent
 from marco_model.errors import InputError
 from marco_model.store import exists, whole_file
 
@@ -216,7 +216,7 @@ def _recall(runs: Sequence[Judged], recall_class: str | None) -> list[str]:
     """Returns the metric beside accuracy, if there is one."""
     known = classes_of(runs)
     if recall_class is None:
-        return [f"{_RECALL}{DEFAULT_RECALL_CLASS}"] if DEFAULT_RECALL_CLASS in known else []
+        return [f"{_RECALL}{CRYSTALS}"] if CRYSTALS in known else []
     if recall_class not in known:
         raise InputError(f"recall class {recall_class!r} is not a class of these runs; choose from {', '.join(known)}")
     return [f"{_RECALL}{recall_class}"]
@@ -320,7 +320,7 @@ def describe(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> 
         lines += [f"  {run.label}: {words[kind]}" for kind in (PAIRED, UNPAIRED, UNKNOWN) if kind in how]
     if all(row.metric == ACCURACY for row in rows):
         known = ", ".join(classes_of(runs)) or "no known class"
-        lines.append(f"accuracy alone: no class is called {DEFAULT_RECALL_CLASS}; --recall-class takes one of {known}")
+        lines.append(f"accuracy alone: no class is called {CRYSTALS}; --recall-class takes one of {known}")
     return lines
 
 

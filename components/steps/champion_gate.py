@@ -3,7 +3,6 @@
 import json
 
 import apache_beam as beam
-import pydantic
 from absl import logging
 from tfx.components.util import model_utils
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
@@ -79,7 +78,7 @@ def ChampionGate(
             verdict = gate.Verdict(True, [SERVING], [])
             if columns is not None:
                 own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
-                verdict = gate.compare(own, other, columns, names, pydantic.TypeAdapter(Rules).validate_json(rules))
+                verdict = gate.compare(own, other, columns, names, Rules.model_validate_json(rules))
     io_utils.write_string_file(f"{decision.uri}/{gate.DECISION_FILE}", gate.decision_content(verdict, to_beat))
     artifacts.bless(blessing, model, verdict.blessed)
     log = logging.info if verdict.blessed else logging.warning

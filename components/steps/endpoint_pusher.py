@@ -6,7 +6,6 @@ TFX's own uploads a new model each time, never takes the old one away and checks
 import json
 from typing import Any
 
-import pydantic
 from absl import logging
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -37,8 +36,8 @@ def EndpointPusher(
     record: dict[str, Any] = {"deployed": False}
     uri = published_models.published_path(pushed_model.uri)
     if uri:
-        place = pydantic.TypeAdapter(options.Vertex).validate_json(vertex)
-        chosen = pydantic.TypeAdapter(options.Endpoint).validate_json(endpoint)
+        place = options.Vertex.model_validate_json(vertex)
+        chosen = options.Endpoint.model_validate_json(endpoint)
         record = deploy(uri, examples.uri, place, chosen, chosen.model or model_name)
         deployment.set_string_custom_property("version", record["version"])
     else:

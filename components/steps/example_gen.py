@@ -7,7 +7,6 @@ fingerprint is a parameter instead: it enters the cache key, and the step runs a
 from typing import Any
 
 import apache_beam as beam
-import pydantic
 from tfx.components.util import examples_utils
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -40,7 +39,7 @@ def MarcoExampleGen(
     Raises `InputError` if too much was quarantined or a split is empty. TFX then deletes the outputs; the quarantine is
     kept beside them, under its name and `-kept`.
     """
-    chosen = pydantic.TypeAdapter(IngestOptions).validate_json(options)
+    chosen = IngestOptions.model_validate_json(options)
     try:
         summary = ingest([input_uri], examples.uri, quarantine.uri, chosen, lambda: beam_pipeline)
         _require_splits(summary, input_uri)

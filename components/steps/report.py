@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pydantic
 from absl import logging
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -48,7 +47,7 @@ def Report(
             examples_uri=examples.uri,
             split=split,
             saved_model=saved_model,
-            options=pydantic.TypeAdapter(ReportOptions).validate_json(options),
+            options=ReportOptions.model_validate_json(options),
             decision=gate.read_decision(decision.uri) if decision else None,
             about={**provenance(run), "data_fingerprint": data_fingerprint, "synthetic": bool(synthetic)},
         )

@@ -1,10 +1,8 @@
-"""The Trainer step where training is on several machines of Vertex AI: makes the CustomJob, and follows it.
+"""The Trainer step when training is on several machines of Vertex AI: makes the CustomJob, and follows it.
 
 All see the same files: artifacts below `/gcs/`, checkpoints on `gs://`. The chief writes the model where the step wants
 it, so nothing is moved.
 """
-
-from __future__ import annotations
 
 import contextlib
 import time
@@ -17,15 +15,16 @@ from components import machines
 from components.trainer.job import FILE, CustomJob, TrainingJob
 from components.vertex.api import PACE, Api, Pace, Unsure
 from marco_model import training
-from marco_model.errors import ClusterError, InputError, Interrupted
+from marco_model.errors import ClusterError, InputError, Interrupted, one_line
 
+TRAINING, ATTEMPT = "marco-training", "marco-attempt"
 _ACTIVE = ("QUEUED", "PENDING", "RUNNING", "PAUSED", "UPDATING")
 _ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 _CANCEL_SECONDS = 300.0
 
 
-def run(job: TrainingJob, custom_job: CustomJob, pace: Pace = PACE) -> None:
-    """Trains `job` on the machines of `custom_job`.
+def run(job: TrainingJob, options: CustomJob, pace: Pace = PACE) -> None:
+    """Trains `job` on the machines of `options`.
 
     If an interrupted step left a CustomJob of the same training running, follows that one.
 
@@ -36,61 +35,85 @@ def run(job: TrainingJob, custom_job: CustomJob, pace: Pace = PACE) -> None:
     """
     if not job.checkpoints.startswith("gs://"):
         raise InputError(f"checkpoints lie in {job.checkpoints}, which other machines can't see; give --root gs://…")
-    place = custom_job.place
-    api, attempt = Api(place, pace), uuid.uuid4().hex[:12]
+    api, attempt = Api(options.place, pace), uuid.uuid4().hex[:12]
     job.write()
-    body = machines.custom_job(
-        job.key,
-        attempt,
-        job.engine,
-        custom_job.machines,
-        image=custom_job.image,
-        environment=custom_job.environment,
-        job_file=f"{job.checkpoints}/{FILE}",
-        service_account=place.service_account,
-        network=place.network,
-    )
+    request = {"parent": options.place.parent, "custom_job": message(job, options, attempt)}
     with training.defer_signals() as notice:
-        request = {"parent": place.parent, "custom_job": body}
-        seen = api.ensure(lambda: _there(api, job.key, attempt), lambda: api.act("Job", "create_custom_job", request))
-        api.show(f"CustomJob {seen.name.rsplit('/', 1)[1]}; its log is in Cloud Logging")
-        state = _follow(api, seen.name, notice)
+        made = api.ensure(
+            lambda: _existing(api, job.key, attempt), lambda: api.act("Job", "create_custom_job", request)
+        )
+        api.show(f"CustomJob {made.name.rsplit('/', 1)[1]}; its log is in Cloud Logging")
+        state = _follow(api, made.name, notice)
         if state is None:
             raise Interrupted(
                 "training stopped and its CustomJob is cancelled; run again to go on from the last checkpoint",
                 notice.signal,
             )
     if "SUCCEEDED" not in state:
-        ended = api.read("Job", "get_custom_job", {"name": seen.name})
-        said = " ".join(str(ended.error.message).split())[:300]
-        raise ClusterError(f"training failed: CustomJob {seen.name} {state.lower()} ({said}); run again to go on")
+        error = api.read("Job", "get_custom_job", {"name": made.name}).error.message
+        reason = one_line(error, 300) if error else ""
+        raise ClusterError(f"training failed: CustomJob {made.name} {state.lower()} ({reason}); run again to go on")
     if not tf.io.gfile.exists(f"{job.model_directory}/saved_model.pb"):
-        raise ClusterError(f"CustomJob {seen.name} has ended, and there is no model in {job.model_directory}")
+        raise ClusterError(f"CustomJob {made.name} has ended, and there is no model in {job.model_directory}")
 
 
-def _there(api: Api, key: str, attempt: str) -> Any | None:
+def message(job: TrainingJob, options: CustomJob, attempt: str) -> dict[str, Any]:
+    """Returns the CustomJob that runs the training `job` with `marco train`; `attempt` identifies this try of the step.
+
+    Raises `InputError` as `components.machines.job_counts` does.
+    """
+    pools, place = options.machines, options.place
+    container = {
+        "image_uri": options.image,
+        "command": ["marco", "train", f"{job.checkpoints}/{FILE}"],
+        "env": [{"name": name, "value": value} for name, value in options.environment.items()],
+    }
+    machine: dict[str, Any] = {"machine_type": pools.machine_type}
+    if pools.accelerators:
+        machine |= {"accelerator_type": pools.accelerator, "accelerator_count": pools.accelerators}
+    plain = {"machine_type": pools.parameter_server_machine_type}
+    spec: dict[str, Any] = {
+        "worker_pool_specs": [
+            {"replica_count": count, "machine_spec": plain if name == "ps" else machine, "container_spec": container}
+            for name, count in machines.job_counts(job.engine, "machines", pools).items()
+        ],
+        # Synchronous workers end with one of them, and start again together from the last checkpoint.
+        "scheduling": {
+            "timeout": {"seconds": int(pools.hours * 3600)},
+            "restart_job_on_worker_restart": job.engine.kind == "multi_worker",
+        },
+    }
+    if place.service_account:
+        spec["service_account"] = place.service_account
+    if place.network:
+        spec["network"] = place.network
+    labels = {TRAINING: job.key[:63], ATTEMPT: attempt}
+    return {"display_name": f"marco-{job.key}", "job_spec": spec, "labels": labels}
+
+
+def _existing(api: Api, key: str, attempt: str) -> Any | None:
     """Returns the job of this attempt or, of an earlier one, a job that still runs."""
-    listed = api.listed("Job", "list_custom_jobs", {"parent": api.place.parent}, "custom_jobs")
-    same = [one for one in listed if one.labels.get(machines.TRAINING) == key[:63]]
-    ours = [one for one in same if one.labels.get(machines.ATTEMPT) == attempt]
-    return next(iter([*ours, *(one for one in same if _state(one) in _ACTIVE)]), None)
+    jobs = api.listed("Job", "list_custom_jobs", {"parent": api.place.parent}, "custom_jobs")
+    same = [job for job in jobs if job.labels.get(TRAINING) == key[:63]]
+    own = [job for job in same if job.labels.get(ATTEMPT) == attempt]
+    return next(iter([*own, *(job for job in same if _state(job) in _ACTIVE)]), None)
 
 
 def _follow(api: Api, name: str, notice: training.Notice) -> str | None:
-    """Returns how the job ended, None where it was cancelled at a signal."""
-    told, until = "", 0.0
+    """Returns how the job ended, None if it was cancelled at a signal."""
+    shown, deadline = "", 0.0
     while True:
         state = _state(api.read("Job", "get_custom_job", {"name": name}))
-        if state != told:
-            told = state
+        if state != shown:
+            shown = state
             api.show(f"CustomJob: {state.lower()}")
         if state in _ENDED:
-            return None if until else state
-        if notice.signal and not until:
-            with contextlib.suppress(Unsure):  # The next look asks again.
+            return None if deadline else state
+        if notice.signal and not deadline:
+            with contextlib.suppress(Unsure):  # The next round asks again.
                 api.act("Job", "cancel_custom_job", {"name": name})
-                until = time.monotonic() + _CANCEL_SECONDS
-        if until and time.monotonic() > until:
+                deadline = time.monotonic() + _CANCEL_SECONDS
+        if deadline and time.monotonic() > deadline:
             return None
         time.sleep(api.pace.look)
 

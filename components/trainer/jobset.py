@@ -191,7 +191,8 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
         pod["nodeSelector"] = dict(resources.node_selector)
     if resources.tolerations:
         pod["tolerations"] = [
-            {field: value for field, value in dataclasses.asdict(one).items() if value} for one in resources.tolerations
+            {field: value for field, value in toleration.model_dump().items() if value}
+            for toleration in resources.tolerations
         ]
     return pod
 

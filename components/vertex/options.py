@@ -1,17 +1,15 @@
 """The sections `vertex` and `endpoint` of a configuration, and the machine of a deployed model."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-_PROJECT = re.compile(r"[a-z][a-z0-9.:-]*[a-z0-9]|\d+")
-_LOCATION = re.compile(r"[a-z]+(-[a-z]+)+\d+")
+import pydantic
+
+from components.settings import Section
 
 
-@dataclasses.dataclass(frozen=True)
-class Vertex:
+class Vertex(Section):
     """A project of Google Cloud and a region of Vertex AI.
 
     `service_account`: the account that pipelines and trainings run as; empty: Compute Engine's default account.
@@ -27,13 +25,13 @@ class Vertex:
     accelerator: str = "NVIDIA_TESLA_T4"
     api: str = ""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        if not _PROJECT.fullmatch(self.project):
+    @pydantic.model_validator(mode="after")
+    def _is_somewhere(self) -> "Vertex":
+        if not re.fullmatch(r"[a-z][a-z0-9.:-]*[a-z0-9]|\d+", self.project):
             raise ValueError(f"vertex.project {self.project!r} is not a project ID; give one such as crystals-123")
-        if not _LOCATION.fullmatch(self.location):
+        if not re.fullmatch(r"[a-z]+(-[a-z]+)+\d+", self.location):
             raise ValueError(f"vertex.location {self.location!r} is not a region; give one such as europe-west4")
+        return self
 
     @property
     def parent(self) -> str:
@@ -45,15 +43,14 @@ PREBUILT = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
 """One of Vertex AI's prebuilt TensorFlow Serving containers; Google's list of them changes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Section):
     """An endpoint of Vertex AI, and how a new version takes over its traffic.
 
     `name`: the endpoint's display name. `model`: the display name of the model whose versions are deployed; empty: the
     configuration's `model_name`.
     """
 
-    name: str
+    name: str = pydantic.Field(min_length=1, max_length=100)
     model: str = ""
     # A change of container or server makes a new version of the model.
     container: str = PREBUILT
@@ -65,14 +62,14 @@ class Endpoint:
     machine_type: str = "n2-standard-4"
     # A Vertex AI accelerator type, such as NVIDIA_TESLA_T4, and the count per machine.
     accelerator: str = ""
-    accelerators: int = 0
-    min_replicas: int = 1
+    accelerators: int = pydantic.Field(0, ge=0)
+    min_replicas: int = pydantic.Field(1, ge=1)
     max_replicas: int = 1
     # Per cent of the traffic for a new version, step by step. If the last is not 100, it stays there until
     # `marco deploy promote`.
-    traffic: tuple[int, ...] = (10, 50, 100)
+    traffic: tuple[Annotated[int, pydantic.Field(ge=1, le=100)], ...] = (10, 50, 100)
     # Seconds to wait in each step before the golden images are checked.
-    soak: float = 0.0
+    soak: float = pydantic.Field(0.0, ge=0)
     # Whether a new version is first checked on a private endpoint; costs a node for that time.
     check_endpoint: bool = True
     # Whether the previous version stays deployed without traffic: rollback takes seconds, but its nodes cost.
@@ -80,32 +77,25 @@ class Endpoint:
     # A folder or gs:// URI of images with known answers, optionally one folder per class; empty: images of the
     # evaluation split, or synthetic ones.
     golden: str = ""
-    golden_images: int = 8
+    golden_images: int = pydantic.Field(8, ge=1)
     # Largest accepted difference between a score of the deployed model and of the same model run locally.
-    tolerance: float = 1e-3
+    tolerance: float = pydantic.Field(1e-3, gt=0)
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "Endpoint":
         shares = list(self.traffic)
-        if not shares or shares != sorted(set(shares)) or not 1 <= shares[0] <= shares[-1] <= 100:
+        if not shares or shares != sorted(set(shares)):
             raise ValueError(f"endpoint.traffic is {shares}; give increasing percentages, such as [10, 50, 100]")
-        if not self.name or len(self.name) > 100:
-            raise ValueError(f"endpoint.name {self.name!r} must have 1 to 100 characters")
         if bool(self.accelerator) != bool(self.accelerators):
             raise ValueError(
                 f"endpoint.accelerator is {self.accelerator!r} and accelerators {self.accelerators}; give both or none"
             )
-        if not 1 <= self.min_replicas <= self.max_replicas:
+        if self.min_replicas > self.max_replicas:
             raise ValueError(
                 f"endpoint.min_replicas {self.min_replicas}, max_replicas {self.max_replicas}: "
-                "give at least 1, and max_replicas at least min_replicas"
+                "give max_replicas at least min_replicas"
             )
-        if self.golden_images < 1 or self.tolerance <= 0 or self.soak < 0:
-            raise ValueError(
-                f"endpoint.golden_images {self.golden_images}, tolerance {self.tolerance} and soak {self.soak}: "
-                "give at least one image, a tolerance above 0, and a soak time of 0 or more"
-            )
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,4 +160,4 @@ def read_machine(deployed: Any) -> Machine:
 
 def kept_machine(options: Endpoint, machine: Machine) -> Endpoint:
     """Returns `options` with the machine in use, or unchanged if that has no dedicated resources."""
-    return dataclasses.replace(options, **dataclasses.asdict(machine)) if machine.machine_type else options
+    return options.model_copy(update=dataclasses.asdict(machine)) if machine.machine_type else options

@@ -7,7 +7,6 @@ repeated and continues where it stopped. The previous model serves until the new
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import tempfile
 import time
@@ -68,7 +67,7 @@ def promote(api: Api, options: Endpoint, version: Version, images: Sequence[Gold
     if trial := state.canary or state.serving:
         options = kept_machine(options, trial.machine)
     steps = tuple(sorted({*options.traffic, 100}))
-    return push(api, dataclasses.replace(options, traffic=steps), version, images)
+    return push(api, options.model_copy(update={"traffic": steps}), version, images)
 
 
 def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State, str]:

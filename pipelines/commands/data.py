@@ -93,16 +93,17 @@ def ingest(
 
     scheme = label_scheme(load_labels(labels), paths[0])
     from components.example_gen.ingest import ingest_to_folder
-    from components.settings import IngestOptions
+    from components.settings import IngestOptions, parse
 
-    options = IngestOptions(
-        split_by=split_by,
-        eval_share=eval_share,
-        max_quarantined=max_quarantined,
-        max_pixels=max_pixels,
-        label_scheme=scheme,
-        overlay=overlay,
-    )
+    values = {
+        "split_by": split_by,
+        "eval_share": eval_share,
+        "max_quarantined": max_quarantined,
+        "max_pixels": max_pixels,
+        "label_scheme": scheme,
+        "overlay": overlay,
+    }
+    options = parse(IngestOptions, values, "the options of marco data ingest")
     logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)  # What it logs as a traceback is raised too.
     summary = ingest_to_folder(paths, output, options)
     splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())

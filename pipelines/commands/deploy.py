@@ -62,15 +62,14 @@ def connect(deploying: Deploying) -> Api:
 
 def place(project: str | None, location: str | None, api: str | None) -> Vertex:
     """Returns the project and region; raises `InputError` if either is missing."""
+    from components import settings
     from components.vertex.options import Vertex
     from marco_model.errors import InputError
 
     if not (project and location):
         raise InputError(f"--project is {project} and --location {location}; Vertex AI needs both")
-    try:
-        return Vertex(project, location, api=api or "")
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    values = {"project": project, "location": location, "api": api or ""}
+    return settings.parse(Vertex, values, "the options of Vertex AI", "vertex")
 
 
 def only_vertex(**options: str | None) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from components.evaluations import SliceKey
 from components.gate import BETTER, NOT_WORSE, SLICE, decide
-from components.settings import Rules, percent
+from components.settings import Rules, parse, percent
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -203,13 +203,13 @@ def test_a_confidence_is_told_with_all_its_digits(confidence, told):
     ],
 )
 def test_rules_out_of_range_are_refused_by_name(values, named):
-    with pytest.raises(ValueError, match=named):
-        Rules(**values)
+    with pytest.raises(InputError, match=named):
+        parse(Rules, values, "here", "gate")
 
 
 def test_the_class_of_the_recall_is_crystals_where_there_is_one():
     assert Rules().recall_index(CLASSES) == CLASSES.index("Crystals")
     assert Rules().recall_index(("hit", "miss")) is None
     assert Rules(recall_class="hit").recall_index(("hit", "miss")) == 0
-    with pytest.raises(InputError, match="'Crystals' is no class; choose from hit, miss"):
+    with pytest.raises(InputError, match="'Crystals' is not a class; choose from hit, miss"):
         Rules(recall_class="Crystals").recall_index(("hit", "miss"))

@@ -4,6 +4,8 @@ import pytest
 from kubernetes.utils.quantity import parse_quantity
 
 from components.machines import Replicas, Resources, quantity_bytes
+from components.settings import parse
+from marco_model.errors import InputError
 
 
 @hypothesis.given(
@@ -15,25 +17,25 @@ def test_quantities_are_read_as_kubernetes_client_reads_them(number, unit):
 
 
 @pytest.mark.parametrize("text", ["", "8 Gi", "8GiB", "-1", "1e3", "lots"])
-def test_what_is_no_quantity_is_refused_by_its_name(text):
-    with pytest.raises(ValueError, match="is no quantity of memory; write it as 8Gi"):
+def test_what_is_not_a_quantity_is_refused_by_its_name(text):
+    with pytest.raises(ValueError, match="is not a quantity of memory; write it as 8Gi"):
         quantity_bytes(text)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cpu": 0}, "cpu 0 is not above 0"),
-        ({"accelerators": -1}, "accelerators -1 is below 0"),
-        ({"memory": "much"}, "'much' is no quantity"),
-        ({"shared_memory": "much"}, "'much' is no quantity"),
+        ({"cpu": 0}, "cpu is 0; it must be greater than 0"),
+        ({"accelerators": -1}, "accelerators is -1; it must be greater than or equal to 0"),
+        ({"memory": "much"}, "'much' is not a quantity"),
+        ({"shared_memory": "much"}, "'much' is not a quantity"),
     ],
 )
 def test_resources_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Resources(**change)
+        parse(Resources, change, "here")
 
 
 def test_a_training_without_workers_is_refused():
-    with pytest.raises(ValueError, match="workers 0"):
-        Replicas(workers=0)
+    with pytest.raises(InputError, match=r"cluster\.replicas\.workers is 0"):
+        parse(Replicas, {"workers": 0}, "here", "cluster.replicas")

@@ -37,7 +37,9 @@ def jobset(request):
         image=f"registry.example/marco-pipeline@sha256:{'a' * 64}",
         shared=site["shared"],
         volumes=tuple(Volume(**volume) for volume in site["volumes"]),
-        secrets=(Secret("marco-object-store", {"AWS_SECRET_ACCESS_KEY": "secret-key"}, path="/secrets"),),
+        secrets=(
+            Secret(name="marco-object-store", variables={"AWS_SECRET_ACCESS_KEY": "secret-key"}, path="/secrets"),
+        ),
         environment={"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"},
         replicas=ENGINES[request.param],
     )

@@ -2,7 +2,7 @@ import pytest
 
 from components.machines import Resources
 from marco_model.errors import InputError
-from pipelines import configuration
+from pipelines import configuration, places
 
 VOLUME = "cluster.volumes=[{claim: marco-shared, path: /shared}]"
 
@@ -24,11 +24,13 @@ def test_a_step_has_its_own_resources_or_the_default():
 
 
 def test_what_containers_share_goes_to_the_training():
-    cluster = load(VOLUME, "cluster.shared=/shared/marco", "engine.kind=multi_worker", REPLICAS)
-    placement = cluster.placement()
-    assert (placement.image, placement.shared) == (cluster.image, "/shared/marco")
+    changes = [VOLUME, "cluster.shared=/shared/marco", "engine.kind=multi_worker", REPLICAS]
+    loaded = configuration.load("local", changes)
+    where = places.remote(loaded, "minio://runs")
+    placement = where.placement
+    assert (placement.image, placement.shared) == (loaded.cluster.image, "/shared/marco")
     assert placement.replicas.worker.accelerators == 1
-    assert not hasattr(placement, "steps")
+    assert "steps" not in places.training_job(loaded, (), where).model_dump()["placement"]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,8 @@ def test_what_containers_share_goes_to_the_training():
         (["cluster.environment={AWS_SECRET_ACCESS_KEY: abc}"], "has AWS_SECRET_ACCESS_KEY, whose value anybody could"),
         (["cluster.environment={MLFLOW_TRACKING_PASSWORD: abc}"], "use cluster.secrets"),
         (["cluster.retries=-1"], "cluster.retries is -1"),
-        (["cluster.default={cpu: 0}"], "cpu 0"),
-        (["cluster.default={memory: much}"], "'much' is no quantity"),
+        (["cluster.default={cpu: 0}"], "cluster.default.cpu is 0"),
+        (["cluster.default={memory: much}"], "'much' is not a quantity"),
         (["cluster.gpus=8"], "unknown key 'cluster.gpus'"),
     ],
 )

@@ -24,7 +24,7 @@ def test_the_paper_preset_holds_the_published_recipe():
         ("stepz=1", "unknown key 'stepz'"),
         ("data.synthetic.imags=9", "unknown key 'data.synthetic.imags'"),
         ("recipe.steps=-1", "recipe.steps is -1"),
-        ("network.variant=stock", "received 'stock'"),
+        ("network.variant=stock", "network.variant is 'stock'"),
         ("transform.shorter_side=10", "transform.shorter_side 10 is less than network.input_size 599"),
         ("recipe.steps", "has no '='"),
         ("name.x=1", "'name' holds a value"),
@@ -86,13 +86,13 @@ def test_the_gates_rules_are_read_and_wrong_ones_are_named():
         "local", ["gate.slice_margin=0.05", "gate.cross=true", "gate.champion=gs://models/marco"]
     )
     assert (loaded.gate.slice_margin, loaded.gate.cross, loaded.gate.champion) == (0.05, True, "gs://models/marco")
-    assert loaded.gate.rules().slice_margin == 0.05
+    assert loaded.gate.slice_margin == 0.05
     assert configuration.load("local").gate.champion == "registry"
     for change, named in (
         ("gate.confidence=2", "gate.confidence is 2"),
         ("gate.champion=", "gate.champion"),
         ("gate.margin=0.1", "unknown key 'gate.margin'"),
-        ("gate.recall_class=Crystal", "gate.recall_class 'Crystal' is no class; choose from Clear, Crystals"),
+        ("gate.recall_class=Crystal", "gate.recall_class 'Crystal' is not a class; choose from Clear, Crystals"),
     ):
         with pytest.raises(InputError, match=named):
             configuration.load("local", [change])

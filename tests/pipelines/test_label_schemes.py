@@ -47,13 +47,14 @@ def drops(tmp_path_factory):
 @pytest.fixture(scope="module", params=["ten", "own"])
 def ran(request, drops, tmp_path_factory):
     """A finished run: (label section, summary, output folder, images by kind)."""
+    from components.settings import parse
     from pipelines import configuration, local_runner
 
     labels = documented("Ten classes on synthetic drops")["labels"] if request.param == "ten" else OWN
     metric = "recall/Crystals" if request.param == "ten" else "auc/Solid"
     values = {"name": "tried", "labels": labels, "thresholds": {"accuracy": 0.0, metric: 0.0}, **TINY}
     folder, kinds = drops
-    loaded = configuration.check({**values, "data": {"source": str(folder)}}, "test")
+    loaded = parse(configuration.Configuration, {**values, "data": {"source": str(folder)}}, "test")
     output = tmp_path_factory.mktemp(request.param)
     return labels, local_runner.run(loaded, output), output, kinds
 

@@ -53,7 +53,7 @@ def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ("{scheme: ten}", "labels.scheme: Input should be 'four', 'hwmri10' or 'raw', received 'ten'"),
+        ("{scheme: ten}", "labels.scheme is 'ten'; it must be 'four', 'hwmri10' or 'raw'"),
         ("{scheme: raw, classes: [a, b]}", "both scheme 'raw' and classes"),
         ("{from_raw: {a: b}}", "labels.from_raw needs labels.classes"),
         ("{scheme: hwmri10, from_class: {Clear: Clear}}", "labels.from_class needs labels.classes"),
@@ -61,7 +61,7 @@ def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
         ("{classes: [a]}", "labels.classes is ['a']; name at least two"),
         ("{classes: [a, b], from_raw: {x: c}}", "'x' stands for 'c'; the classes are a, b"),
         ("{scheme: hwmri10, from_raw: {x: Sand}}", "'x' stands for 'Sand'; the classes are Clear, Crystals, Garbage"),
-        ("{classes: [a, b], from_raw: {yes: a}}", "received True"),
+        ("{classes: [a, b], from_raw: {yes: a}}", "is True; it must be a valid string"),
         ("{classes: [a, b], other: 1}", "unknown key 'labels.other'"),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_labels_of_a_file_of_ones_own_are_read_alone(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nlabels: {classes: [Hit, Miss]}\n")
     assert configuration.load_labels(str(tmp_path / "mine.yaml")).classes == ("Hit", "Miss")
     assert configuration.load_labels("raw").scheme == "raw"
-    with pytest.raises(InputError, match="received 'ten'"):
+    with pytest.raises(InputError, match="scheme is 'ten'"):
         configuration.load_labels("ten")
     with pytest.raises(InputError, match="there is no file"):
         configuration.load_labels(str(tmp_path / "yours.yaml"))

@@ -81,7 +81,7 @@ def report(folder, examples, model, evaluation, decision=None, **changes):
     if decision:
         inputs["decision"] = [decision]
     properties = {
-        "options": ReportOptions(overlay_samples=2, **changes).to_json(),
+        "options": ReportOptions(overlay_samples=2, **changes).model_dump_json(),
         "split": "eval",
         "data_fingerprint": "a3f1c09e",
         "synthetic": 1,

@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics
 
 from components.report.numbers import numbers
-from components.settings import ReportOptions
+from components.settings import ReportOptions, parse
 from marco_model.errors import InputError
 
 
@@ -59,10 +59,10 @@ def test_a_set_without_crystals_is_reported_all_the_same(predictions, evaluation
 
 @pytest.mark.parametrize("wrong", [{"recall": 0.0}, {"recalls": (98.0,)}, {"errors": -1}, {"overlay_samples": 0}])
 def test_options_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"report\."):
-        ReportOptions(**wrong)
+    with pytest.raises(InputError, match=r"report\."):
+        parse(ReportOptions, wrong, "here", "report")
 
 
 def test_options_come_back_from_their_text():
     options = ReportOptions(target="Crystals", recalls=(0.5, 0.9))
-    assert ReportOptions.from_json(options.to_json()) == options
+    assert ReportOptions.model_validate_json(options.model_dump_json()) == options

@@ -100,7 +100,6 @@ def evaluation_of(folder, guesses, failures=()):
 
 def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None, registered_model=""):
     """Runs the gate of the model `candidate` and returns its decision, which the blessing must say too."""
-    import dataclasses
 
     from tfx.types import standard_artifacts
 
@@ -128,7 +127,7 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
         {
             "champion": to_beat,
             "registered_model": registered_model,
-            "rules": json.dumps(dataclasses.asdict(rules or Rules())),
+            "rules": (rules or Rules()).model_dump_json(),
             "classes": json.dumps(CLASSES),
             "split": "eval",
             "batch_size": 64,

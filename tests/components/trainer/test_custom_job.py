@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from components import machines
 from components.machines import Machines
+from components.trainer import job as jobs
 from components.vertex.api import Pace
 from components.vertex.options import Vertex
 from marco_model.errors import ClusterError, InputError, Interrupted
@@ -28,9 +28,8 @@ def vertex():
 def train(vertex, tmp_path, monkeypatch):
     """Returns `train(**changes)`: runs the step; its job.json is not written to a real bucket."""
     from components.trainer import custom_job
-    from components.trainer.job import CustomJob, TrainingJob
 
-    monkeypatch.setattr(TrainingJob, "write", lambda self: None)
+    monkeypatch.setattr(jobs.TrainingJob, "write", lambda self: None)
     job = small_training.job(
         key="0123456789abcdef",
         engine=Engine(kind="multi_worker"),
@@ -39,9 +38,9 @@ def train(vertex, tmp_path, monkeypatch):
     )
 
     def run(**changes):
-        options = CustomJob(
+        options = jobs.CustomJob(
             place=Vertex(**PLACE, api=vertex.url),
-            machines=Machines(4, accelerator="NVIDIA_TESLA_T4", accelerators=2),
+            machines=Machines(workers=4, accelerator="NVIDIA_TESLA_T4", accelerators=2),
             image="registry.example/marco@sha256:00",
             environment={"A": "1"},
         )
@@ -57,6 +56,8 @@ def state(name):
 
 
 def test_pools_are_chief_workers_and_parameter_servers(vertex, train):
+    from components.trainer.custom_job import message
+
     vertex.states = [state("PENDING"), state("RUNNING"), state("SUCCEEDED")]
     train()
     (job,) = vertex.made["customJobs"].values()
@@ -69,13 +70,11 @@ def test_pools_are_chief_workers_and_parameter_servers(vertex, train):
             "train",
             "gs://bucket/checkpoints/0123456789abcdef/job.json",
         ]
-        assert [(one.name, one.value) for one in pool.container_spec.env] == [("A", "1")]
+        assert [(variable.name, variable.value) for variable in pool.container_spec.env] == [("A", "1")]
     assert job.job_spec.service_account == "trainer@crystals.iam"
     assert job.job_spec.scheduling.restart_job_on_worker_restart
-    asynchronous = machines.custom_job(
-        "k", "a", Engine(kind="parameter_server"), Machines(4, 2), image="i", environment={}, job_file="j",
-        service_account="", network="",
-    )  # fmt: skip
+    options = jobs.CustomJob(place=Vertex(**PLACE), machines=Machines(workers=4, parameter_servers=2), image="i")
+    asynchronous = message(small_training.job(engine=Engine(kind="parameter_server")), options, "a")
     counts = [pool["replica_count"] for pool in asynchronous["job_spec"]["worker_pool_specs"]]
     assert counts == [1, 3, 2] and not asynchronous["job_spec"]["scheduling"]["restart_job_on_worker_restart"]
 
@@ -91,7 +90,7 @@ def test_an_error_at_any_request_makes_no_second_job(vertex, train, fault):
         assert len(vertex.made["customJobs"]) == 1
 
 
-def test_a_job_that_a_killed_step_left_is_gone_on_with(vertex, train):
+def test_a_job_that_a_killed_step_left_is_followed(vertex, train):
     vertex.fault = lambda index, method, path: ("cut", "before") if "customJobs/" in path else None
     with pytest.raises(ClusterError, match="no answer"):
         train()
@@ -102,7 +101,7 @@ def test_a_job_that_a_killed_step_left_is_gone_on_with(vertex, train):
     train()
     assert len(vertex.made["customJobs"]) == 1
     vertex.states = [state("SUCCEEDED")]
-    train()  # What has ended is no longer there to go on with.
+    train()  # What has ended cannot be continued.
     assert len(vertex.made["customJobs"]) == 2
 
 
@@ -110,7 +109,7 @@ def test_a_signal_cancels_the_job(vertex, train):
     vertex.states = [state("RUNNING"), lambda job: os.kill(os.getpid(), signal.SIGTERM), state("RUNNING")]
     with pytest.raises(Interrupted, match="its CustomJob is cancelled"):
         train()
-    assert sum(":cancel" in one for one in vertex.requests) == 1
+    assert sum(":cancel" in request for request in vertex.requests) == 1
 
 
 def test_a_training_that_fails_says_why(vertex, train, tmp_path):

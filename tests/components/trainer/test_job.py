@@ -128,7 +128,7 @@ def test_training_does_not_begin_from_a_model_that_changed_since_the_run_began()
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
-    machines = Machines(4, accelerator="NVIDIA_TESLA_T4", accelerators=2)
+    machines = Machines(workers=4, accelerator="NVIDIA_TESLA_T4", accelerators=2)
     custom_job = jobs.CustomJob(place=PLACE, machines=machines, image="marco", environment={"A": "1"})
     placement = Placement(shared="/shared", replicas=Replicas(workers=3))
     job = small_training.job(

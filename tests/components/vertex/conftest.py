@@ -34,10 +34,10 @@ class World:
         self.said, self.moments, self.broken, self.failing, self.refusing = [], [], set(), set(), set()
         self.proven, self.images = set(), 2
         service.watch, service.score = self._watch, self._score
-        self.api = Api(Vertex("crystals", "europe-west4", api=service.url), PACE, self.said.append)
+        self.api = Api(Vertex(project="crystals", location="europe-west4", api=service.url), PACE, self.said.append)
 
     def options(self, **changes):
-        return Endpoint("marco", **{"traffic": (50, 100), **changes})
+        return Endpoint(**{"name": "marco", "traffic": (50, 100), **changes})
 
     def golden(self, uri):
         found = []

@@ -1,6 +1,5 @@
 """The component's executor, from a published SavedModel in a bucket to an endpoint that serves it."""
 
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -58,8 +57,8 @@ def run(world, tmp_path, uri, write_examples, record, **endpoint):
     (tmp_path / "pushed").mkdir(exist_ok=True)
     (tmp_path / "pushed" / RECORD_FILE).write_text(json.dumps({"pushed": uri is not None, "path": uri}))
     properties = {
-        "vertex": json.dumps(dataclasses.asdict(world.api.place)),
-        "endpoint": json.dumps(dataclasses.asdict(Endpoint("marco", **endpoint))),
+        "vertex": world.api.place.model_dump_json(),
+        "endpoint": Endpoint(name="marco", **endpoint).model_dump_json(),
         "model_name": "marco",
     }
     inputs = {"pushed_model": [pushed], "examples": [write_examples(examples, {"eval": records})]}
@@ -117,13 +116,13 @@ def test_golden_images_of_a_bucket_say_what_they_show(serving, published, jpeg, 
         assert [one.label for one in rollout.expected(folder, images)] == ["Crystals", "Other"]
     with pytest.raises(InputError, match="red shows Clear and the model says Crystals"):
         wrong = [Image("red", images[0].content, "Clear")]
-        rollout.push_model(serving.api, Endpoint("marco"), "marco", published, lambda: wrong)
+        rollout.push_model(serving.api, Endpoint(name="marco"), "marco", published, lambda: wrong)
     assert not serving.service.requests
 
 
 def test_a_model_on_this_machine_is_refused(world, colour_model):
     with pytest.raises(InputError, match="is not on gs://, where Vertex AI takes models from"):
-        rollout.push_model(world.api, Endpoint("marco"), "marco", str(colour_model), list)
+        rollout.push_model(world.api, Endpoint(name="marco"), "marco", str(colour_model), list)
 
 
 def test_images_too_large_for_a_request_are_refused(tmp_path):
@@ -144,6 +143,6 @@ def test_drawn_images_are_of_all_classes_and_always_the_same():
 
 def test_where_a_project_is_is_checked():
     with pytest.raises(ValueError, match=r"vertex\.location 'europe' is not a region"):
-        Vertex("crystals", "europe")
+        Vertex(project="crystals", location="europe")
     with pytest.raises(ValueError, match=r"endpoint\.traffic is \[50, 10\]"):
-        Endpoint("marco", traffic=(50, 10))
+        Endpoint(name="marco", traffic=(50, 10))

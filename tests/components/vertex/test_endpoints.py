@@ -13,7 +13,7 @@ from components.vertex.golden import tries_for
 from components.vertex.options import Endpoint
 
 BIG = Endpoint(
-    "marco",
+    name="marco",
     machine_type="n1-standard-8",
     accelerator="NVIDIA_TESLA_T4",
     accelerators=2,
@@ -117,4 +117,4 @@ def test_a_message_is_read():
     assert options.kept_machine(BIG, one.machine) == BIG
     assert other.machine == options.requested_machine(BIG)
     assert str(other.machine) == "n1-standard-8, 2 NVIDIA_TESLA_T4, 1 to 3 replicas, as me@crystals"
-    assert options.kept_machine(Endpoint("marco"), other.machine) == BIG
+    assert options.kept_machine(Endpoint(name="marco"), other.machine) == BIG

@@ -1,6 +1,5 @@
 """The step against the API of a cluster, with replicas that are small scripts: what each answer leads to."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -73,7 +72,7 @@ def told(tmp_path, **replicas):
     shared.mkdir(exist_ok=True)
     return Placement(
         shared=str(shared),
-        volumes=(Volume("marco-shared", str(shared)),),
+        volumes=(Volume(claim="marco-shared", path=str(shared)),),
         replicas=Replicas(worker=Resources(memory="7Gi"), **replicas),
     )
 
@@ -298,10 +297,10 @@ def test_a_jobset_that_someone_deletes_is_told(cluster, job, placement, wait_unt
 @pytest.mark.parametrize("shared", ["", "relative"])
 def test_a_shared_folder_that_is_no_path_is_refused(job, placement, shared):
     with pytest.raises(InputError, match=rf"cluster.shared is '{shared}' and cluster.replicas is set"):
-        jobset_launch.run(job, dataclasses.replace(placement, shared=shared))
+        jobset_launch.run(job, placement.model_copy(update={"shared": shared}))
 
 
 def test_a_shared_folder_that_cannot_be_written_is_refused(job, placement, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cluster.shared .*/file can't be written"):
-        jobset_launch.run(job, dataclasses.replace(placement, shared=str(tmp_path / "file")))
+        jobset_launch.run(job, placement.model_copy(update={"shared": str(tmp_path / "file")}))

@@ -26,8 +26,8 @@ def placement(workers=3, parameter_servers=0, **options):
     return Placement(
         image="registry.example/marco@sha256:0",
         shared="/shared/marco",
-        volumes=(Volume("marco-shared", "/shared"),),
-        secrets=(Secret("store", variables={"KEY": "key"}), Secret("files", path="/etc/store")),
+        volumes=(Volume(claim="marco-shared", path="/shared"),),
+        secrets=(Secret(name="store", variables={"KEY": "key"}), Secret(name="files", path="/etc/store")),
         environment={"A": "b"},
         replicas=replicas,
         **options,

@@ -51,7 +51,7 @@ def job(tmp_path):
 @pytest.fixture
 def placement(tmp_path):
     shared = str(tmp_path / "shared")
-    return Placement(shared=shared, volumes=(Volume("marco-shared", shared),), replicas=Replicas(workers=2))
+    return Placement(shared=shared, volumes=(Volume(claim="marco-shared", path=shared),), replicas=Replicas(workers=2))
 
 
 def trained(job):
