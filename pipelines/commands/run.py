@@ -115,15 +115,12 @@ def compile_(
     Example: marco compile --preset paper --site k8s/site.yaml --data gs://BUCKET/marco --root gs://BUCKET/runs
     --image REGISTRY/marco@sha256:… --output marco.yaml
     """
-    from pipelines import configuration
+    from pipelines import compilation, configuration
 
-    if target is Target.vertex:
-        pass
-    else:
-        from pipelines.compilation import compile_for_kubeflow
+    compile_for = compilation.compile_for_vertex if target is Target.vertex else compilation.compile_for_kubeflow
     changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
     loaded = configuration.load(preset, changes, data, site)
-    steps = compile_for_kubeflow(loaded, root, output)
+    steps = compile_for(loaded, root, output)
     typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
     if "@sha256:" not in loaded.cluster.image:
         typer.echo("note: name the image by its digest; behind a tag it can change, and finished steps would be reused")

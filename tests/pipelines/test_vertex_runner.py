@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
+import typer.testing
 
 from marco_model.errors import InputError
-from pipelines import compilation, configuration
+from pipelines import cli, compilation, configuration
 from tests.pipelines import vertex_golden as golden
 
 
@@ -60,6 +61,15 @@ def test_steps_run_our_image_and_what_kubernetes_alone_knows_is_nowhere(package)
         assert tasks(package)[name]["cachingOptions"]["enableCache"] is (name != "Data")
     assert "kubernetes" not in json.dumps(package).lower().replace("on kubernetes", "")
     assert "nvidia.com" not in json.dumps(containers(package))
+
+
+@pytest.mark.slow
+def test_the_command_compiles_for_vertex_ai(tmp_path):
+    arguments = ["--target", "vertex", "--preset", "local", "--root", golden.ROOT, "--set", golden.TRACKING]
+    output = tmp_path / "marco.json"
+    result = typer.testing.CliRunner().invoke(cli.app, ["compile", *arguments, "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    assert f"{len(tasks(json.loads(output.read_text())))} steps in {output}" in result.output
 
 
 @pytest.mark.slow
