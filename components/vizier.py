@@ -1,7 +1,5 @@
 """Trials suggested by Vertex AI Vizier (https://cloud.google.com/vertex-ai/docs/vizier/overview)."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import math
@@ -17,48 +15,50 @@ from marco_model.errors import InputError
 _SCALES = {"linear": "UNIT_LINEAR_SCALE", "log": "UNIT_LOG_SCALE", "reverse_log": "UNIT_REVERSE_LOG_SCALE"}
 
 
-def parameter_spec(one: Any) -> dict[str, Any]:
+def parameter_spec(parameter: Any) -> dict[str, Any]:
     """Returns Vizier's `ParameterSpec` of a hyperparameter other than Fixed.
 
-    What has a step is searched as a list of values, unordered choices and booleans as categories by their text.
+    A parameter with a step is searched as a list of values, unordered choices and booleans as categories by their text.
     Raises `InputError` for a conditional hyperparameter.
     """
-    if one.conditions:
-        raise InputError(f"the hyperparameter {one.name} depends on another one; Vizier is given independent ones only")
-    if isinstance(one, hp.Boolean) or (isinstance(one, hp.Choice) and not one.ordered):
-        return {"parameter_id": one.name, "categorical_value_spec": {"values": [str(value) for value in one.values]}}
-    spec = {"parameter_id": one.name, "scale_type": _SCALES[getattr(one, "sampling", "linear")]}
-    if isinstance(one, hp.Choice) or _stepped(one):
-        return {**spec, "discrete_value_spec": {"values": sorted({float(value) for value in one.values})}}
-    kind = "integer_value_spec" if isinstance(one, hp.Int) else "double_value_spec"
-    return {**spec, kind: {"min_value": one.min_value, "max_value": one.max_value}}
+    name = parameter.name
+    if parameter.conditions:
+        raise InputError(f"the hyperparameter {name} depends on another one; Vizier takes independent ones only")
+    if isinstance(parameter, hp.Boolean) or (isinstance(parameter, hp.Choice) and not parameter.ordered):
+        return {"parameter_id": name, "categorical_value_spec": {"values": [str(value) for value in parameter.values]}}
+    spec = {"parameter_id": name, "scale_type": _SCALES[getattr(parameter, "sampling", "linear")]}
+    if isinstance(parameter, hp.Choice) or _has_step(parameter):
+        return {**spec, "discrete_value_spec": {"values": sorted({float(value) for value in parameter.values})}}
+    kind = "integer_value_spec" if isinstance(parameter, hp.Int) else "double_value_spec"
+    return {**spec, kind: {"min_value": parameter.min_value, "max_value": parameter.max_value}}
 
 
-def value_of(one: Any, suggested: float | str) -> Any:
+def value_of(parameter: Any, suggestion: float | str) -> Any:
     """Returns a suggestion as a value of the hyperparameter: of its type, within its limits or among its values."""
-    if isinstance(suggested, str):
-        return next(value for value in one.values if str(value) == suggested)
-    if isinstance(one, hp.Choice) or _stepped(one):
-        value = min(one.values, key=lambda value: abs(value - suggested))
+    if isinstance(suggestion, str):
+        return next(value for value in parameter.values if str(value) == suggestion)
+    if isinstance(parameter, hp.Choice) or _has_step(parameter):
+        value = min(parameter.values, key=lambda value: abs(value - suggestion))
     else:
-        value = min(max(suggested, one.min_value), one.max_value)
-    return round(value) if isinstance(one, hp.Int) else value
+        value = min(max(suggestion, parameter.min_value), parameter.max_value)
+    return round(value) if isinstance(parameter, hp.Int) else value
 
 
-def _stepped(one: Any) -> bool:
-    """Returns whether a number has a step; KerasTuner gives linear integers one of 1 by default."""
-    return one.step is not None and not (isinstance(one, hp.Int) and one.sampling == "linear" and one.step == 1)
+def _has_step(parameter: Any) -> bool:
+    """Returns whether a number has a step; KerasTuner gives linear integers a step of 1 by default."""
+    linear = isinstance(parameter, hp.Int) and parameter.sampling == "linear"
+    return parameter.step is not None and not (linear and parameter.step == 1)
 
 
-def searched(spec: Any) -> tuple[Any, ...]:
-    """Returns what makes two studies' specifications one search; the service may fill in the rest."""
+def search_of(spec: Any) -> tuple[Any, ...]:
+    """Returns what makes two studies' specifications the same search; the service may fill in the rest."""
     kinds = ("double_value_spec", "integer_value_spec", "categorical_value_spec", "discrete_value_spec")
     limits = set()
     for parameter in spec.parameters:
         kind = next(kind for kind in kinds if kind in parameter)
-        asked = getattr(parameter, kind)
-        found = tuple(asked.values) if "values" in type(asked).meta.fields else (asked.min_value, asked.max_value)
-        limits.add((parameter.parameter_id, kind, found))
+        limit = getattr(parameter, kind)
+        values = tuple(limit.values) if "values" in type(limit).meta.fields else (limit.min_value, limit.max_value)
+        limits.add((parameter.parameter_id, kind, values))
     return limits, {(metric.metric_id, metric.goal) for metric in spec.metrics}
 
 
@@ -71,16 +71,16 @@ _SUGGESTION_SECONDS = 900.0
 class VizierOracle(keras_tuner.Oracle):
     """An oracle whose search is a study of Vizier's, with its default algorithm.
 
-    The study named `study` in `project` (an id or a number) and `region` (such as `europe-west4`) is created or, if
-    it is there, gone on with: its ended trials count towards `max_trials`, and the trial that was pending is suggested
-    again, whether or not the local folder of the search is still there. A failed trial is told as infeasible.
+    The study named `study` in `project` (an id or a number) and `region` (such as `europe-west4`) is created or, if it
+    exists, continued: its ended trials count towards `max_trials`, and the trial that was pending is suggested again,
+    whether or not the local folder of the search still exists. A failed trial is reported as infeasible.
 
     `client`: a `google.cloud.aiplatform_v1.VizierServiceClient`; None makes one with Application Default Credentials.
     `seed` is KerasTuner's; Vizier draws by itself and takes none.
 
     Raises:
         InputError: project or region is missing, Vizier can't be reached or refuses, a hyperparameter is conditional,
-            or the study is there with another search space or objective. Any later call raises it too.
+            or the study exists with another search space or objective. Any later call raises it too.
     """
 
     def __init__(
@@ -126,17 +126,17 @@ class VizierOracle(keras_tuner.Oracle):
         request = {"parent": self._study, "suggestion_count": 1, "client_id": self._client_id}
         with self._reaching():
             operation = self._client.suggest_trials(request=request, **_patience())
-            suggested = operation.result(timeout=_SUGGESTION_SECONDS).trials
-        if not suggested:
+            suggestions = operation.result(timeout=_SUGGESTION_SECONDS).trials
+        if not suggestions:
             return {"status": TrialStatus.STOPPED}
-        if suggested[0].name in self._names.values():
-            return {"status": TrialStatus.IDLE}  # Another worker goes on with what this one left behind.
-        self._names[trial_id] = suggested[0].name
-        return {"status": TrialStatus.RUNNING, "values": self._values(suggested[0])}
+        if suggestions[0].name in self._names.values():
+            return {"status": TrialStatus.IDLE}  # Another worker continues what this one left behind.
+        self._names[trial_id] = suggestions[0].name
+        return {"status": TrialStatus.RUNNING, "values": self._values(suggestions[0])}
 
     @keras_tuner.synchronized
     def end_trial(self, trial: Trial) -> None:
-        """Notes how a trial ended, then tells Vizier; killed in between, the next start tells it."""
+        """Notes how a trial ended, then reports it to Vizier; if killed in between, the next start does."""
         super().end_trial(trial)
         self._report(self.trials[trial.trial_id])
 
@@ -145,7 +145,7 @@ class VizierOracle(keras_tuner.Oracle):
         return {**super().get_state(), "vizier_trials": self._names}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what `get_state` returned."""
+        """Restores what `get_state` returned."""
         super().set_state(state)
         self._names = dict(state["vizier_trials"])
 
@@ -171,16 +171,16 @@ class VizierOracle(keras_tuner.Oracle):
         from google.cloud.aiplatform_v1.types import Study, StudySpec
 
         goal = "MAXIMIZE" if self.objective.direction == "max" else "MINIMIZE"
-        specs = [parameter_spec(one) for one in self.hyperparameters.space if not isinstance(one, hp.Fixed)]
+        specs = [parameter_spec(entry) for entry in self.hyperparameters.space if not isinstance(entry, hp.Fixed)]
         spec = StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
-        wanted = Study(display_name=display_name, study_spec=spec)
+        expected = Study(display_name=display_name, study_spec=spec)
         with self._reaching():
             try:
-                study = self._client.create_study(request={"parent": parent, "study": wanted}, **_patience())
+                study = self._client.create_study(request={"parent": parent, "study": expected}, **_patience())
             except AlreadyExists:
                 request = {"parent": parent, "display_name": display_name}
                 study = self._client.lookup_study(request=request, **_patience())
-        if searched(study.study_spec) != searched(spec):
+        if search_of(study.study_spec) != search_of(spec):
             raise InputError(
                 f"the Vizier study {display_name!r} in {self._place} searches another space or objective; "
                 "name another study, or delete that one"
@@ -188,13 +188,13 @@ class VizierOracle(keras_tuner.Oracle):
         return str(study.name)
 
     def _settle(self) -> None:
-        """Makes ours and Vizier's list of ended trials one."""
+        """Makes our list of ended trials and Vizier's the same."""
         from google.cloud.aiplatform_v1.types import Trial as VizierTrial
 
         with self._reaching():
-            listed = list(self._client.list_trials(request={"parent": self._study}, **_patience()))
+            trials = list(self._client.list_trials(request={"parent": self._study}, **_patience()))
         ours = {name: trial_id for trial_id, name in self._names.items()}
-        for theirs in sorted(listed, key=lambda one: int(one.name.rpartition("/")[2])):
+        for theirs in sorted(trials, key=lambda trial: int(trial.name.rpartition("/")[2])):
             ended = theirs.state in (VizierTrial.State.SUCCEEDED, VizierTrial.State.INFEASIBLE)
             trial_id = ours.get(theirs.name)
             if trial_id is None and ended:
@@ -208,7 +208,7 @@ class VizierOracle(keras_tuner.Oracle):
         space.values = self._values(theirs)
         trial = Trial(space, trial_id, TrialStatus.FAILED, theirs.infeasible_reason or None)
         if succeeded:
-            measured = {one.metric_id: one.value for one in theirs.final_measurement.metrics}
+            measured = {metric.metric_id: metric.value for metric in theirs.final_measurement.metrics}
             trial.status = TrialStatus.COMPLETED
             trial.metrics.register(self.objective.name, direction=self.objective.direction)
             trial.metrics.update(
@@ -236,32 +236,31 @@ class VizierOracle(keras_tuner.Oracle):
             self._client.complete_trial(request=request, **_patience())
 
     def _values(self, theirs: Any) -> dict[str, Any]:
-        suggested = {one.parameter_id: one.value for one in theirs.parameters}
-        return {
-            one.name: value_of(one, suggested[one.name]) for one in self.hyperparameters.space if one.name in suggested
-        }
+        values = {parameter.parameter_id: parameter.value for parameter in theirs.parameters}
+        space = {entry.name: entry for entry in self.hyperparameters.space}
+        return {name: value_of(entry, values[name]) for name, entry in space.items() if name in values}
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
-        """Turns what Google's libraries raise into one line that names the place and the mend."""
+        """Turns what Google's libraries raise into one line that names the place and the fix."""
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
 
         log_in = "log in by `gcloud auth application-default login`, or run as a service account"
-        mends = {
+        fixes = {
             GoogleAuthError: log_in,
             exceptions.Unauthorized: log_in,
             exceptions.Forbidden: "check the project, enable its Vertex AI API and give your account Vertex AI User",
             exceptions.NotFound: "check the project and the region, and that nobody deleted the study",
-            exceptions.ClientError: "mend what it names",
+            exceptions.ClientError: "fix what it names",
         }
         try:
             yield
         except (exceptions.GoogleAPIError, GoogleAuthError, concurrent.futures.TimeoutError) as error:
-            later = "check the region and the network, then start again: the search goes on"
-            mend = next((mend for kind, mend in mends.items() if isinstance(error, kind)), later)
-            told = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
-            raise InputError(f"Vizier in {self._place}: {told}; {mend}") from error
+            later = "check the region and the network, then start again: the search continues"
+            fix = next((fix for kind, fix in fixes.items() if isinstance(error, kind)), later)
+            message = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+            raise InputError(f"Vizier in {self._place}: {message}; {fix}") from error
 
 
 def _patience() -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""The configuration of a pipeline run: frozen, checked, read from a short YAML preset and `key=value` overrides."""
+"""The configuration of a pipeline run: frozen, checked, read from a short YAML preset and `key=value` overrides.
+
+`Configuration` has one field per section of a preset, and `load` reads one. Sections that a step takes as they are,
+such as `report`, are in `components`.
+"""
 
 from __future__ import annotations
 
@@ -9,73 +13,30 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from components.evaluations import check_thresholds
+from components import evaluations
 from components.machines import Cluster, Machines, job_counts
 from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Section, Transform, Tuning, parse
 from components.vertex.options import Endpoint, Vertex
-from marco_data.name_tables import IMAGER_RULES, RAW_LABELS_FILE, ImagerRule, find_table
-from marco_data.shards import find_shards
-from marco_model.errors import InputError
+from marco_data import name_tables, shards
+from marco_model.errors import InputError, one_line
 from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme, raw_scheme, with_entries
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
 
-
-def read_yaml(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what a YAML file holds; raises `InputError` where that is no mapping."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
-    return values
-
-
-def merge_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Returns both as one; where both have a name, mappings are joined and other values are those of `above`."""
-    joined = dict(below)
-    for name, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(name), dict)
-        joined[name] = merge_over(below[name], value) if both else value
-    return joined
-
-
-def override_value(values: dict[str, Any], change: str) -> None:
-    """Makes a change such as `recipe.steps=500` in place; the value is YAML.
-
-    Raises `InputError` where it has no `=`, or leads through a value.
-    """
-    key, equals, text = change.partition("=")
-    if not equals:
-        raise InputError(f"--set {change!r} has no '='; write it as section.key=value")
-    *sections, last = key.strip().split(".")
-    section(values, sections, f"--set {change!r}")[last] = yaml.safe_load(text)
-
-
-def section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
-    """Returns the mapping at a path of names, made where it is not there; `option` is what an error names.
-
-    Raises `InputError` where the path leads through a value.
-    """
-    for name in names:
-        values = values.setdefault(name, {})
-        if not isinstance(values, dict):
-            raise InputError(f"{option}: {name!r} holds a value, not a section")
-    return values
+PRESETS = pathlib.Path(__file__).parent / "presets"
 
 
 class Labels(Section):
     """Which classes are trained, and what of a record each is taken from (docs/labels.md)."""
 
-    # four: MARCO's classes, which is meant where nothing is said; hwmri10: HWMRI's ten; raw: the raw labels themselves.
+    # four: MARCO's classes, the default; hwmri10: HWMRI's ten; raw: the raw labels themselves.
     scheme: Literal["four", "hwmri10", "raw"] | None = None
-    # Own classes in the place of a scheme, in the order of their indices.
+    # Your own classes in place of a scheme, in the order of their indices.
     classes: tuple[str, ...] = ()
     # A raw label, by name or number -> the class it stands for; null leaves such records out.
     # Strictly a number: YAML reads the label `yes` as true, which would else count as 1.
     from_raw: dict[str | pydantic.StrictInt, str | None] = pydantic.Field(default_factory=dict)
-    # One of MARCO's four classes -> the own class that it becomes; null leaves such records out.
+    # One of MARCO's four classes -> your class that it becomes; null leaves such records out.
     from_class: dict[str, str | None] = pydantic.Field(default_factory=dict)
     # What becomes of a record whose label no entry names.
     others: Literal["quarantine", "leave_out"] = "quarantine"
@@ -97,9 +58,9 @@ class Labels(Section):
         return self
 
     def label_scheme(self, raw_labels: Mapping[int, str] | None = None) -> LabelScheme | None:
-        """Returns the scheme; None for `raw` where the names of the raw labels, number -> name, are not given.
+        """Returns the scheme; None for `raw` without `raw_labels`, the names of the raw labels by number.
 
-        Raises `InputError` where the table contradicts itself.
+        Raises `InputError` if the table contradicts itself.
         """
         table = {str(label): name for label, name in self.from_raw.items()}
         if self.classes and self.from_class:
@@ -113,31 +74,8 @@ class Labels(Section):
         return FOUR
 
 
-def label_scheme(labels: Labels, source: str) -> LabelScheme:
-    """Returns the scheme that a configuration asks for; only `raw` looks at the shards' `labels-raw.csv` at `source`.
-
-    Raises `InputError` where that file cannot be found or read from here.
-    """
-    scheme = labels.label_scheme()
-    if scheme:
-        return scheme
-    mend = "list labels.classes, which needs no file while the pipeline is made"
-    try:
-        raw_labels = find_table(RAW_LABELS_FILE, [source], (shard.path for shard in find_shards([source])))
-    except InputError as error:
-        raise InputError(f"labels.scheme raw takes its classes from {RAW_LABELS_FILE}: {error}; or {mend}") from error
-    if raw_labels is None:
-        raise InputError(f"labels.scheme raw finds no {RAW_LABELS_FILE} at {source!r} to take its classes from; {mend}")
-    found = labels.label_scheme(raw_labels)
-    assert found is not None
-    return found
-
-
-PRESETS = pathlib.Path(__file__).parent / "presets"
-
-
 class Synthetic(Section):
-    """A synthetic set, drawn before the run where no data are given."""
+    """A synthetic set, drawn before the run if no data are given."""
 
     images: int = pydantic.Field(1_000, ge=8)
     seed: int = 0
@@ -148,19 +86,19 @@ class Synthetic(Section):
 
 
 class Data(Section):
-    """Where scored images come from and what is refused (docs/data.md)."""
+    """Where scored images come from and which are refused (docs/data.md)."""
 
     # A folder, a glob or a gs:// URI of MARCO shards; `--data` of `marco run` sets it.
     source: str | None = None
     synthetic: Synthetic | None = None
-    # Labels that experts gave some images in the place of their own, local or gs:// (docs/relabelling.md); `--overlay`
+    # Labels that experts gave some images in place of their own, local or gs:// (docs/relabelling.md); `--overlay`
     # of `marco run` sets it.
     overlay: str = ""
     split_by: Literal["shard", "hash"] = "shard"
     eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: float = pydantic.Field(0.01, ge=0, le=1)
     max_pixels: int = pydantic.Field(50_000_000, ge=1)
-    imagers: tuple[ImagerRule, ...] = IMAGER_RULES
+    imagers: tuple[name_tables.ImagerRule, ...] = name_tables.IMAGER_RULES
 
 
 class Tracking(Section):
@@ -169,7 +107,7 @@ class Tracking(Section):
     uri: str | None = None
     experiment: str = "marco"
     # Where a new experiment keeps models and figures, such as gs://BUCKET/mlflow; null: beside the SQLite store, or
-    # where the server says.
+    # wherever the server keeps them.
     artifacts: str | None = pydantic.Field(None, pattern=r"^[a-z][a-z0-9+.-]*://?\S+$")
 
 
@@ -211,11 +149,11 @@ class Configuration(Section):
     tracking: Tracking = Tracking()
     # The registered model's name in MLflow.
     model_name: str = "marco"
-    # Where blessed models are published, a version a folder.
+    # Where blessed models are published, one folder per version.
     destination: str | None = None
-    # What the steps are given on Kubernetes (docs/kubeflow.md); a run on this machine does not look at it.
+    # What the steps are given on Kubernetes (docs/kubeflow.md); a run on this machine ignores it.
     cluster: Cluster = Cluster()
-    # Where in Google Cloud a package for Vertex AI runs, and whose endpoint a model is deployed to (docs/vertex.md).
+    # Where in Google Cloud a package for Vertex AI runs, and endpoints are (docs/vertex.md).
     vertex: Vertex | None = None
     # The machines of a training on several of them there (docs/vertex.md); none by default.
     machines: Machines | None = None
@@ -254,7 +192,7 @@ class Configuration(Section):
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises `InputError` if thresholds, gate or report name a class that is not one of `classes`."""
-        check_thresholds(self.thresholds, classes)
+        evaluations.check_thresholds(self.thresholds, classes)
         self.gate.recall_index(classes)
         self.report.target_of(classes)
 
@@ -275,21 +213,21 @@ def preset_names() -> list[str]:
 def load(
     preset: str, overrides: list[str] | None = None, source: str | None = None, over: pathlib.Path | None = None
 ) -> Configuration:
-    """Returns the configuration of a preset, or of a YAML file of one's own, with `section.key=value` overrides.
+    """Returns the configuration of a preset, or of your own YAML file, with `section.key=value` overrides.
 
-    `source`, where given, is `data.source`. `over` is a YAML file that is laid over the preset, key by key: what a site
+    `source`, if given, is `data.source`. `over` is a YAML file that is laid over the preset, key by key: what a site
     sets for all of its presets.
 
-    Raises `InputError` for an unknown preset, a file that is no mapping, or an unknown key or value out of range.
+    Raises `InputError` for an unknown preset, a file that is not a mapping, or an unknown key or value out of range.
     """
     path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
-    values = _mapping(path)
+    values = _read(path)
     if over:
-        values = merge_over(values, _mapping(over))
+        values = _merge(values, _read(over))
     for override in overrides or []:
-        override_value(values, override)
+        _override(values, override)
     if source:
-        section(values, ["data"], f"--data {source!r}")["source"] = source
+        _section(values, ["data"], f"--data {source!r}")["source"] = source
     name = f"{path.name} with {over.name}" if over else path.name
     return parse(Configuration, values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
 
@@ -308,25 +246,82 @@ def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overr
     for name, fields in options.items():
         values[name].update({field: value for field, value in fields.items() if value is not None})
     for override in overrides:
-        override_value(values, override)
+        _override(values, override)
     return parse(Deploying, values, preset or "the options of marco deploy")
 
 
 def load_labels(scheme: str) -> Labels:
-    """Returns the labels of a scheme's name, or of the section `labels` of a YAML file, such as a preset of one's own.
+    """Returns the labels of a scheme's name, or of the section `labels` of a YAML file, such as your own preset.
 
     Raises `InputError` as `load` does.
     """
     if not scheme.endswith((".yaml", ".yml")):
-        return parse(Labels, {"scheme": scheme}, f"labels {scheme!r}")
-    values = _mapping(pathlib.Path(scheme))
-    return parse(Labels, values.get("labels") or {}, f"labels in {scheme}")
+        return parse(Labels, {"scheme": scheme}, f"labels {scheme!r}", "labels")
+    return parse(Labels, _read(pathlib.Path(scheme)).get("labels") or {}, f"labels in {scheme}", "labels")
 
 
-def _mapping(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what a YAML file holds."""
+def label_scheme(labels: Labels, source: str) -> LabelScheme:
+    """Returns the scheme that a configuration describes; only `raw` reads the shards' `labels-raw.csv` at `source`.
+
+    Raises `InputError` if that file cannot be found or read from here.
+    """
+    if scheme := labels.label_scheme():
+        return scheme
+    file, fix = name_tables.RAW_LABELS_FILE, "list labels.classes, which needs no file when the pipeline is made"
+    try:
+        paths = (shard.path for shard in shards.find_shards([source]))
+        raw_labels = name_tables.find_table(file, [source], paths)
+    except InputError as error:
+        raise InputError(f"labels.scheme raw takes its classes from {file}: {error}; or {fix}") from error
+    scheme = labels.label_scheme(raw_labels)
+    if scheme is None:
+        raise InputError(f"labels.scheme raw finds no {file} at {source!r} to take its classes from; {fix}")
+    return scheme
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of a YAML file; raises `InputError` if there is no such file, or it is not a mapping."""
     if not path.is_file() and path.parent != PRESETS:
         raise InputError(f"there is no file {str(path)!r}; copy one of {PRESETS.name}/*.yaml to begin with")
     if not path.is_file():
         raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
-    return read_yaml(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
+    return values
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Returns both as one; if both have a key, mappings are joined and other values are those of `above`."""
+    joined = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(name), dict)
+        joined[name] = _merge(below[name], value) if both else value
+    return joined
+
+
+def _override(values: dict[str, Any], change: str) -> None:
+    """Makes a change such as `recipe.steps=500` in place; the value is YAML.
+
+    Raises `InputError` if it has no `=`, or leads through a value.
+    """
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise InputError(f"--set {change!r} has no '='; write it as section.key=value")
+    *sections, last = key.strip().split(".")
+    _section(values, sections, f"--set {change!r}")[last] = yaml.safe_load(text)
+
+
+def _section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
+    """Returns the mapping at a path of names, made if it does not exist; an error names `option`.
+
+    Raises `InputError` if the path leads through a value.
+    """
+    for name in names:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{option}: {name!r} holds a value, not a section")
+    return values

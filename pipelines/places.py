@@ -1,4 +1,7 @@
-"""Where a run keeps what: everything below one output folder unless the configuration says otherwise."""
+"""Where a run keeps its files, and the training and the gate's look-up that a configuration and these places make.
+
+Everything is below one output folder unless the configuration says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ class Places:
     """Absolute paths or URIs.
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
-    models, a version a folder. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes, what
-    its containers share. `custom_job`: on Vertex AI, the machines of such a training.
+    models, one folder per version. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes,
+    what its containers share. `custom_job`: on Vertex AI, the machines of such a training.
     """
 
     root: str
@@ -47,8 +50,8 @@ def local(configuration: Configuration, output: pathlib.Path) -> Places:
 def remote(configuration: Configuration, root: str) -> Places:
     """Returns the places of a run on a cluster below `root`, a URI or a mounted path.
 
-    What outlives a step lies in `cluster.shared` where that is set, otherwise below `root`. Raises `InputError` where
-    it would lie in an object store that can't hold it, or where models would be published within a container.
+    What outlives a step is in `cluster.shared` if that is set, otherwise below `root`. Raises `InputError` if that is
+    an object store that can't hold it, or if models would be published within a container.
     """
     root, shared = root.rstrip("/"), _lasting(configuration, root)
     if is_remote(shared) and not shared.startswith("gs://"):
@@ -58,7 +61,7 @@ def remote(configuration: Configuration, root: str) -> Places:
     destination = configuration.destination
     if destination and not is_remote(destination) and not destination.startswith("/"):
         raise InputError(
-            f"destination {destination} is no place on a cluster; give gs://BUCKET/PREFIX, or /PATH of a volume"
+            f"destination {destination} is not a place on a cluster; give gs://BUCKET/PREFIX, or /PATH of a volume"
         )
     return Places(
         root=f"{root}/pipeline",
@@ -70,7 +73,7 @@ def remote(configuration: Configuration, root: str) -> Places:
 
 
 def data(configuration: Configuration, root: str) -> str:
-    """Returns where a run on a cluster finds its data, or draws them, if it is not told of any."""
+    """Returns where a run on a cluster finds its data, or draws them if the configuration names none."""
     return f"{_lasting(configuration, root)}/{'synthetic' if configuration.data.synthetic else 'data'}"
 
 

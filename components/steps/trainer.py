@@ -35,7 +35,7 @@ def Trainer(
     Raises:
         InputError: `steps` is not a number, or the model that training begins from has changed or does not exist.
 
-    and what `components.trainer.execution.run` does, or the `run` of `jobset_launch` or `custom_job`.
+    and what `components.trainer.execution.run` does, or the `run` of `jobset` or `custom_job`.
     """
     best = {}
     if hyperparameters:
@@ -53,9 +53,9 @@ def Trainer(
 
         custom_job.run(job, job.custom_job)
     elif job.placement and job.placement.replicas:
-        from components.trainer import jobset_launch
+        from components.trainer import jobset
 
-        jobset_launch.run(job, job.placement)
+        jobset.run(job, job.placement)
     else:
         from components.trainer import execution
 

@@ -1,61 +1,103 @@
-"""What a training asks of the Kubernetes API, with patience; its answers as plain errors."""
+"""The Trainer step when training is on several nodes: runs the job as a JobSet and brings the model back.
+
+`run` is the step's part: it shares the files of the job with the replicas, creates the JobSet that `manifest`
+describes, follows it and deletes it. Meanwhile it changes the file `heartbeat`. Replicas that no longer see it change
+save and end (`end_with`), so that a step that was killed leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
+import tensorflow as tf
+
 from components.machines import Placement, Resources, job_counts
-from marco_model.errors import ClusterError
+from components.trainer.job import FILE, TrainingJob
+from components.trainer.jobset_api import API_VERSION, PACE, Api, Conflict, Follower, Pace
+from marco_data.progress import progress
+from marco_model import store, training
+from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import CLUSTER_VARIABLE, Engine
 
+log = logging.getLogger(__name__)
 
-@dataclasses.dataclass(frozen=True)
-class Pace:
-    """All in seconds."""
-
-    # Between two looks at the JobSet.
-    look: float = 3.0
-    # Until the user is told of a pod that has not started.
-    waiting: float = 60.0
-    # That an API which does not answer is borne.
-    unreachable: float = 600.0
-    # Between two changes of the heartbeat, and without one, after which replicas end. That long the GPUs of a step that
-    # was killed stay taken; yet a network file system may show an old state for a while (NFS: a minute).
-    beat: float = 15.0
-    silence: int = 120
-    # For a replica that is told to end, to finish its step and save.
-    grace: int = 120
-    # For a deleted JobSet to be gone; where the step itself is told to end, its own pod has little longer.
-    gone: float = 180.0
-    gone_at_signal: float = 15.0
-    # Until Kubernetes takes away a JobSet that has ended and that nobody deleted.
-    kept: int = 600
-
-
-PACE = Pace()
-
-
-API_VERSION = "jobset.x-k8s.io/v1alpha2"
 PORT = 2222
 TRAINING, RUN, ATTEMPT, MANAGED_BY = "marco/training", "marco/run", "marco/attempt", "app.kubernetes.io/managed-by"
 MANAGER = "marco-pipeline"
 WORKER_RETRIES = 3
-"""How often an asynchronous worker that fails comes back, while the others go on without it."""
+"""How often an asynchronous worker that fails comes back, while the others continue without it."""
+
+GRACE = 60.0
+"""Seconds to save in after the signal; a process that waits for a lost one would otherwise wait forever."""
 
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 """A label of pods. Kubeflow has Istio put a proxy into the pods of a profile's namespace; through it replicas would not
 reach each other by name and port, nor would a Job of theirs end."""
 
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def run(
+    job: TrainingJob,
+    placement: Placement,
+    *,
+    pace: Pace = PACE,
+    show: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> None:
+    """Trains `job` on the replicas of `placement` and leaves its model where the job wants it.
+
+    The JobSet is deleted however this ends.
+
+    Raises:
+        InputError: `placement` does not fit the engine, or its shared folder can't be used.
+        ClusterError: a replica failed, or the Kubernetes API refuses.
+        Interrupted: SIGTERM or SIGINT came; the replicas get it too, and save.
+    """
+    step, replicas = find_step(), placement.training_replicas()
+    counts = job_counts(job.engine, "cluster.replicas", replicas)
+    own = shared_folder(placement.shared, job.key)
+    inside = move_in(job, placement.shared, own)
+    inside.write()
+    heartbeat = str(own / "heartbeat")
+    body = manifest(job.key, job.engine, placement, step, f"{inside.checkpoints}/{FILE}", heartbeat, pace)
+    name = body["metadata"]["name"]
+    api = Api(step.namespace)
+    with training.defer_signals() as notice, beating(heartbeat, pace.beat):
+        try:
+            created = _create(api, body, step, pace.gone, notice)
+            if created:
+                # What a chief left that was killed while it exported.
+                shutil.rmtree(own / "model", ignore_errors=True)
+                show(f"JobSet {name} in {step.namespace}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
+            done = created and Follower(api, name, replicas, show, pace).until_done(notice)
+        finally:
+            _delete(api, name, step, pace.gone_at_signal if notice.signal else pace.gone, show)
+        if not done:
+            raise Interrupted(
+                "training stopped and its JobSet is deleted; run again to go on from the last checkpoint", notice.signal
+            )
+    move_out(inside, job)
+    shutil.rmtree(own, ignore_errors=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The step's own pod, as it is found in its environment; `pod` and `uid` are empty outside a cluster.
+    """The step's own pod; `pod` and `uid` are empty outside a cluster.
 
     `attempt` tells this attempt of the step from every other.
     """
@@ -67,9 +109,31 @@ class Step:
     uid: str = ""
 
 
-def name(key: str) -> str:
+def find_step() -> Step:
+    """Returns this step, from the environment that the compiled package gives it."""
+    namespace = os.environ.get("MARCO_NAMESPACE", "")
+    if not namespace and _NAMESPACE_FILE.exists():
+        namespace = _NAMESPACE_FILE.read_text().strip()
+    return Step(
+        namespace=namespace or "default",
+        attempt=uuid.uuid4().hex[:12],
+        run=os.environ.get("MARCO_RUN", ""),
+        pod=os.environ.get("MARCO_POD_NAME") or os.environ.get("KFP_POD_NAME", ""),
+        uid=os.environ.get("MARCO_POD_UID") or os.environ.get("KFP_POD_UID", ""),
+    )
+
+
+# The manifest
+
+
+def jobset_name(key: str) -> str:
     """Returns the JobSet's name for the training `key`: one training, one JobSet."""
     return f"marco-{key}"
+
+
+def label(text: str) -> str:
+    """Returns `text` as a label may have it: up to 63 letters, digits, `-`, `_` and `.`, beginning and ending plain."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:63].strip("-_.")
 
 
 def hosts(jobset: str, counts: dict[str, int]) -> dict[str, list[str]]:
@@ -79,37 +143,31 @@ def hosts(jobset: str, counts: dict[str, int]) -> dict[str, list[str]]:
     }
 
 
-def jobset(
+def manifest(
     key: str, engine: Engine, placement: Placement, step: Step, job_file: str, heartbeat: str, pace: Pace
 ) -> dict[str, Any]:
     """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `job_counts` does."""
-    called = name(key)
-    counts = job_counts(engine, "cluster.replicas", placement.training_replicas())
+    name, replicas = jobset_name(key), placement.training_replicas()
+    cluster = hosts(name, job_counts(engine, "cluster.replicas", replicas))
     labels = {MANAGED_BY: MANAGER, TRAINING: key, ATTEMPT: step.attempt} | ({RUN: label(step.run)} if step.run else {})
-    metadata: dict[str, Any] = {"name": called, "namespace": step.namespace, "labels": labels}
+    metadata: dict[str, Any] = {"name": name, "namespace": step.namespace, "labels": labels}
     if step.uid:
         metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": step.pod, "uid": step.uid}]
     command = ["marco", "train", "--heartbeat", heartbeat, "--silence", str(pace.silence), job_file]
-    cluster = hosts(called, counts)
     return {
         "apiVersion": API_VERSION,
         "kind": "JobSet",
         "metadata": metadata,
         "spec": {
-            "network": {"enableDNSHostnames": True, "subdomain": called, "publishNotReadyAddresses": True},
+            "network": {"enableDNSHostnames": True, "subdomain": name, "publishNotReadyAddresses": True},
             "successPolicy": {"operator": "All", "targetReplicatedJobs": ["chief"]},
-            "failurePolicy": {"maxRestarts": placement.training_replicas().restarts},
+            "failurePolicy": {"maxRestarts": replicas.restarts},
             "ttlSecondsAfterFinished": pace.kept,
             "replicatedJobs": [
                 _replicated_job(job, engine, placement, labels, cluster, command, pace.grace) for job in cluster
             ],
         },
     }
-
-
-def label(text: str) -> str:
-    """Returns `text` as a label may have it: up to 63 letters, digits, `-`, `_` and `.`, beginning and ending plain."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:63].strip("-_.")
 
 
 def _replicated_job(
@@ -123,7 +181,8 @@ def _replicated_job(
 ) -> dict[str, Any]:
     # Each replica is a Job of one pod. All of a replicated job share one template, so the index in TF_CONFIG is filled
     # in by Kubernetes, from the label that JobSet writes on the pod.
-    resources = placement.training_replicas().parameter_server if job == "ps" else placement.training_replicas().worker
+    replicas = placement.training_replicas()
+    resources = replicas.parameter_server if job == "ps" else replicas.worker
     tf_config = json.dumps({"cluster": cluster, "task": {"type": job, "index": "$(MARCO_INDEX)"}})
     returning = engine.kind == "parameter_server" and job == "worker"
     return {
@@ -145,6 +204,7 @@ def _replicated_job(
 
 
 def _pod(placement: Placement, resources: Resources, tf_config: str, command: list[str], grace: int) -> dict[str, Any]:
+    replicas = placement.training_replicas()
     index = {"fieldRef": {"fieldPath": "metadata.labels['jobset.sigs.k8s.io/job-index']"}}
     plain = {"HOME": "/tmp", **placement.environment}
     from_secrets = [
@@ -152,13 +212,13 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
         for secret in placement.secrets
         for variable, key in secret.variables.items()
     ]
-    given: dict[str, Any] = {"cpu": f"{resources.cpu:g}", "memory": resources.memory}
+    limits: dict[str, Any] = {"cpu": f"{resources.cpu:g}", "memory": resources.memory}
     if resources.accelerators:
-        given[resources.accelerator] = str(resources.accelerators)
+        limits[resources.accelerator] = str(resources.accelerators)
     volumes, mounts = _volumes(placement, resources)
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "serviceAccountName": placement.training_replicas().service_account,
+        "serviceAccountName": replicas.service_account,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": grace,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -174,7 +234,7 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
                     *from_secrets,
                 ],
                 "ports": [{"containerPort": PORT, "name": "tensorflow"}],
-                "resources": {"requests": given, "limits": given},
+                "resources": {"requests": limits, "limits": limits},
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},
@@ -185,8 +245,8 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
         ],
         "volumes": volumes,
     }
-    if placement.training_replicas().priority_class:
-        pod["priorityClassName"] = placement.training_replicas().priority_class
+    if replicas.priority_class:
+        pod["priorityClassName"] = replicas.priority_class
     if resources.node_selector:
         pod["nodeSelector"] = dict(resources.node_selector)
     if resources.tolerations:
@@ -214,163 +274,202 @@ def _volumes(placement: Placement, resources: Resources) -> tuple[list[dict[str,
     return volumes, mounts
 
 
-TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and without a byte."""
-
-RETRIES = 6
-"""After 0, 1, 2, 4, 8 and 16 s, or as the API's Retry-After says."""
-
-_GROUP, _VERSION = API_VERSION.split("/")
-_PLURAL = "jobsets"
-_JOBSET = "jobset.sigs.k8s.io/jobset-name"
+# The JobSet's beginning and end
 
 
-class Unreachable(ClusterError):
-    """The API did not answer, or answered that it can't, for all of the retries."""
+def _create(api: Api, body: dict[str, Any], step: Step, seconds: float, notice: training.Notice) -> bool:
+    """Creates the JobSet, once what an earlier attempt left is gone; returns False if a signal came first.
 
-
-class Conflict(ClusterError):
-    """An object of that name exists already."""
-
-
-class Missing(ClusterError):
-    """The API has no such object."""
-
-
-class Api:
-    """JobSets and pods of one namespace.
-
-    Its methods raise `ClusterError` where the API refuses, `Unreachable` where it does not answer.
+    Raises `ClusterError` if one of that name is someone else's, or of a step that still runs.
     """
-
-    def __init__(self, namespace: str, retries: int = RETRIES) -> None:
-        """Takes the pod's own service account, outside a cluster kubectl's configuration.
-
-        Raises `ClusterError` where there is neither.
-        """
-        import urllib3
-        from kubernetes import client, config
-
-        self.namespace = namespace
-        configuration = client.Configuration()
+    name, deadline = body["metadata"]["name"], time.monotonic() + seconds
+    while not notice.signal:
         try:
-            try:
-                config.load_incluster_config(client_configuration=configuration)
-            except config.ConfigException:
-                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
+            api.create(body)
+            return True
+        except Conflict:
+            existing = api.get(name)
+            if existing and _label(existing, ATTEMPT) == step.attempt:
+                return True  # The answer to an earlier try was lost.
+            if existing:
+                _delete_leftover(api, existing, body, step, time.monotonic() > deadline)
+        time.sleep(1.0)
+    return False
+
+
+def _delete_leftover(api: Api, existing: dict[str, Any], body: dict[str, Any], step: Step, late: bool) -> None:
+    name = existing["metadata"]["name"]
+    for key in (MANAGED_BY, TRAINING):
+        if _label(existing, key) != _label(body, key):
             raise ClusterError(
-                f"there is no way to the Kubernetes API ({error}); run on a cluster, or have kubectl configured"
-            ) from error
-        # All methods: what may have been done when the connection was lost is looked at by the caller (409, 404).
-        configuration.retries = urllib3.Retry(
-            total=retries,
-            backoff_factor=0.5,
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=None,
-            raise_on_status=False,
+                f"this pipeline did not make the JobSet {name} that exists; kubectl delete jobset {name}, or rename it"
+            )
+    if existing["metadata"].get("deletionTimestamp"):
+        if late:
+            raise ClusterError(
+                f"the JobSet {name} of an earlier attempt is not gone; see kubectl describe jobset {name}"
+            )
+        return
+    owners = [owner["name"] for owner in existing["metadata"].get("ownerReferences", []) if owner["uid"] != step.uid]
+    running = [owner for owner in owners if _runs(api.pod(owner))]
+    if not running:
+        api.delete(name)
+    elif late:
+        raise ClusterError(f"the step {running[0]} trains the same as JobSet {name}; wait for it, or delete its run")
+
+
+def _delete(api: Api, name: str, step: Step, seconds: float, show: Callable[[str], None]) -> None:
+    """Deletes the JobSet if it is of this attempt, and waits until it is gone.
+
+    An API that refuses does not hide how training ended.
+    """
+    deadline, requested = time.monotonic() + seconds, False
+    try:
+        while (existing := api.get(name)) and _label(existing, ATTEMPT) == step.attempt:
+            if not requested:
+                api.delete(name)
+                requested = True
+            elif time.monotonic() > deadline:
+                show(f"JobSet {name} is being deleted and not gone after {seconds:.0f} s")
+                return
+            time.sleep(min(1.0, seconds / 10))
+    except ClusterError as error:
+        show(f"JobSet {name} could not be deleted ({error}); its replicas end when they miss the step's heartbeat")
+
+
+def _label(body: dict[str, Any], key: str) -> str:
+    return (body["metadata"].get("labels") or {}).get(key, "")
+
+
+def _runs(pod: Any | None) -> bool:
+    return pod is not None and pod.status.phase in ("Pending", "Running")
+
+
+# Files that all replicas see
+
+
+def shared_folder(place: str, key: str) -> Path:
+    """Returns the folder of the training `key` below `place`, made if it did not exist.
+
+    Raises `InputError` if `place` is not an absolute path, or can't be written.
+    """
+    if not place.startswith("/"):
+        raise InputError(
+            f"cluster.shared is {place!r} and cluster.replicas is set; give a path in one of cluster.volumes"
         )
-        api = client.ApiClient(configuration)
-        self._core, self._custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
+    folder = Path(place) / "trainings" / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cluster.shared {place} can't be written ({error.strerror}); mount a volume there that user {os.getuid()} "
+            "may write"
+        ) from error
+    return folder
 
-    def create(self, body: dict[str, Any]) -> None:
-        """Creates a JobSet; raises `Conflict` where there is one of its name."""
-        with _answers(f"create the JobSet {body['metadata']['name']}", self.namespace):
-            self._custom.create_namespaced_custom_object(
-                _GROUP, _VERSION, self.namespace, _PLURAL, body, _request_timeout=TIMEOUT
-            )
 
-    def get(self, name: str) -> dict[str, Any] | None:
-        """Returns a JobSet, None where no JobSet has that name."""
-        try:
-            with _answers(f"read the JobSet {name}", self.namespace):
-                return self._custom.get_namespaced_custom_object(
-                    _GROUP, _VERSION, self.namespace, _PLURAL, name, _request_timeout=TIMEOUT
-                )
-        except Missing:
-            return None
+def move_in(job: TrainingJob, place: str, own: Path) -> TrainingJob:
+    """Returns the job as replicas see it: all files below `place`, the model in `own`; copies what lies elsewhere."""
+    checkpoints = job.checkpoints
+    if not ("://" in checkpoints or _within(checkpoints, place)):
+        checkpoints = f"{place.rstrip('/')}/checkpoints/{job.key}"
+    changes = {
+        "train_files": _copied(job.train_files, place, own / "data" / "train"),
+        "eval_files": _copied(job.eval_files, place, own / "data" / "eval"),
+        "checkpoints": checkpoints,
+        "model_directory": str(own / "model" / PurePath(job.model_directory).name),
+    }
+    return job.model_copy(update=changes)
 
-    def delete(self, name: str) -> None:
-        """Has a JobSet deleted, after all that it made; it may be gone already."""
-        with contextlib.suppress(Missing), _answers(f"delete the JobSet {name}", self.namespace):
-            self._custom.delete_namespaced_custom_object(
-                _GROUP,
-                _VERSION,
-                self.namespace,
-                _PLURAL,
-                name,
-                propagation_policy="Foreground",
-                _request_timeout=TIMEOUT,
-            )
 
-    def pods(self, jobset: str) -> list[Any]:
-        """Returns the pods of a JobSet, the oldest first."""
-        with _answers("list pods", self.namespace):
-            listed = self._core.list_namespaced_pod(
-                self.namespace, label_selector=f"{_JOBSET}={jobset}", _request_timeout=TIMEOUT
-            )
-        return sorted(listed.items, key=lambda pod: pod.metadata.creation_timestamp)
+def _copied(files: list[str], place: str, target: Path) -> list[str]:
+    """Returns where all replicas see the files; a file that has its name in `target` is complete."""
+    outside = [file for file in files if "://" not in file and not _within(file, place)]
+    # Files of several folders may have one name.
+    copies = {file: target / f"{number:05d}-{PurePath(file).name}" for number, file in enumerate(outside)}
+    sizes = {file: Path(file).stat().st_size for file in outside}
+    missing = [file for file, copy in copies.items() if not (copy.is_file() and copy.stat().st_size == sizes[file])]
+    if missing:
+        target.mkdir(parents=True, exist_ok=True)
+        size, room = sum(sizes[file] for file in missing), shutil.disk_usage(target).free
+        if size > room:
+            raise InputError(f"{target} has {room:,} bytes left, the examples have {size:,}; give cluster.shared more")
+        with progress(f"Copying to {target}", len(missing), "files") as advance:
+            for file in missing:
+                with Path(file).open("rb") as source, store.whole_file(copies[file], "wb") as copy:
+                    shutil.copyfileobj(source, copy)
+                advance()
+    return [str(copies.get(file, file)) for file in files]
 
-    def pod(self, name: str) -> Any | None:
-        """Returns a pod, None where no pod has that name."""
-        try:
-            with _answers(f"read the pod {name}", self.namespace):
-                return self._core.read_namespaced_pod(name, self.namespace, _request_timeout=TIMEOUT)
-        except Missing:
-            return None
 
-    def log(self, pod: str, **options: Any) -> str:
-        """Returns lines of a pod's log, with time stamps; empty where there is none yet, or no pod any more.
+def _within(path: str, place: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place))
 
-        `options`: `since_seconds`, `tail_lines`.
-        """
-        from kubernetes.client import ApiException
 
-        try:
-            with _answers(f"read the log of {pod}", self.namespace):
-                try:
-                    # As bytes, which need not be UTF-8 where a line was cut.
-                    answer = self._core.read_namespaced_pod_log(
-                        pod,
-                        self.namespace,
-                        timestamps=True,
-                        _preload_content=False,
-                        _request_timeout=TIMEOUT,
-                        **options,
-                    )
-                except ApiException as error:
-                    if error.status == 400:  # Its container has not started.
-                        return ""
-                    raise
-                return answer.data.decode(errors="replace")
-        except Missing:
-            return ""
+def move_out(inside: TrainingJob, job: TrainingJob) -> None:
+    """Puts the model that the replicas left for `inside`, with what lies beside it, where `job` wants it."""
+    source = Path(inside.model_directory).parent
+    target = job.model_directory.rstrip("/").rpartition("/")[0]
+    for directory, _, files in os.walk(source):
+        folder = "/".join((target, *Path(directory).relative_to(source).parts))
+        tf.io.gfile.makedirs(folder)
+        for file in files:
+            tf.io.gfile.copy(f"{directory}/{file}", f"{folder}/{file}", overwrite=True)
+
+
+# The heartbeat
 
 
 @contextlib.contextmanager
-def _answers(what: str, namespace: str) -> Iterator[None]:
-    """Raises the client's exceptions as `ClusterError`, or the subclass of it that fits."""
-    import urllib3
-    from kubernetes.client import ApiException
+def beating(file: str, every: float) -> Iterator[None]:
+    """Changes `file` every so many seconds while the context lasts."""
+    stop = threading.Event()
 
+    def write() -> None:
+        with store.whole_file(file) as heartbeat:
+            heartbeat.write(uuid.uuid4().hex)
+
+    def beat() -> None:
+        while not stop.wait(every):
+            # A volume may fail for a moment; the next beat comes.
+            with contextlib.suppress(OSError):
+                write()
+
+    write()
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
     try:
         yield
-    except ApiException as error:
-        problem = f"the Kubernetes API answers {error.status} to: {what} in namespace {namespace}"
-        detail = " ".join(str(error.body or error.reason).split())[:300]
-        if error.status == 404:
-            raise Missing(f"{problem}; install JobSet and make the namespace, see docs/kubeflow.md") from error
-        if error.status in (401, 403):
-            raise ClusterError(
-                f"{problem}; run the steps as a service account that may, such as marco-pipeline of k8s/ "
-                f"(docs/kubeflow.md): {detail}"
-            ) from error
-        if error.status == 409:
-            raise Conflict(f"{problem}: {detail}") from error
-        kind = Unreachable if error.status == 429 or error.status >= 500 else ClusterError
-        raise kind(f"{problem}: {detail}") from error
-    except urllib3.exceptions.HTTPError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise Unreachable(
-            f"the Kubernetes API does not answer to: {what} in namespace {namespace}: {detail}"
-        ) from error
+    finally:
+        stop.set()
+        thread.join()
+
+
+def end_with(file: str, silence: float, grace: float = GRACE) -> None:
+    """Ends this process as at a preemption once `file` has not changed for `silence` seconds.
+
+    It gets SIGTERM, on which training saves and ends with 143; after `grace` more seconds it ends with 143 regardless.
+    """
+    threading.Thread(target=_watch, args=(file, silence, grace), name="heartbeat", daemon=True).start()
+
+
+def _watch(file: str, silence: float, grace: float) -> None:
+    seen, last = _read(file), time.monotonic()
+    while time.monotonic() - last < silence:
+        time.sleep(min(1.0, silence / 4))
+        now = _read(file)
+        if now != seen and now:
+            seen, last = now, time.monotonic()
+    log.warning("%s has not changed for %.0f s: the step that started this is gone; ending", file, silence)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace)
+    os._exit(128 + signal.SIGTERM)
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except OSError:
+        return ""

@@ -66,7 +66,7 @@ def train(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("marco_model", "components"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    from components.trainer.jobset_launch import end_with
+    from components.trainer.jobset import end_with
 
     if heartbeat:
         end_with(heartbeat, silence)

@@ -82,12 +82,12 @@ def test_search_finds_the_best_of_what_was_suggested(service, client, tmp_path):
     assert study.name == "projects/crystals/locations/europe-west4/studies/100"
     trials = service.of(study.name)
     assert [trial.state for trial in trials] == [vizier_service.SUCCEEDED] * 6
-    suggested = [{one.parameter_id: one.value for one in trial.parameters} for trial in trials]
+    suggested = [{entry.parameter_id: entry.value for entry in trial.parameters} for trial in trials]
     best = min(suggested, key=loss)
-    found = search.get_best_hyperparameters()[0].values
-    assert found == {**best, "recipe.momentum": 0.9}
-    assert isinstance(found["recipe.batch_size"], int)
-    assert [trial.final_measurement.metrics[0].value for trial in trials] == [loss(one) for one in suggested]
+    values = search.get_best_hyperparameters()[0].values
+    assert values == {**best, "recipe.momentum": 0.9}
+    assert isinstance(values["recipe.batch_size"], int)
+    assert [trial.final_measurement.metrics[0].value for trial in trials] == [loss(values) for values in suggested]
     assert len({values["recipe.learning_rate"] for _, values in search.ran}) == 6
 
 
@@ -113,12 +113,12 @@ def test_killed_search_goes_on_with_the_same_trial(service, client, tmp_path, fo
     assert [trial.score for trial in second.oracle.get_best_trials(6)] == pytest.approx(scores, rel=1e-12)
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_search_killed_while_vizier_is_told_of_an_end(service, client, tmp_path, monkeypatch, told):
+@pytest.mark.parametrize("reported", [False, True])
+def test_search_killed_while_vizier_hears_of_an_end(service, client, tmp_path, monkeypatch, reported):
     first = Search(oracle(client), tmp_path)
 
     def killed(trial):
-        if told or trial.trial_id != "1":
+        if reported or trial.trial_id != "1":
             vizier.VizierOracle._report(first.oracle, trial)
         if trial.trial_id == "1":
             raise Killed
@@ -184,10 +184,10 @@ def test_search_stops_when_vizier_has_no_more(service, client, tmp_path):
 def test_two_workers_get_two_trials(client, tmp_path):
     shared = oracle(client)
     shared._set_project_dir(str(tmp_path), "search")
-    one, other = shared.create_trial("tuner0"), shared.create_trial("tuner1")
-    assert (one.status, other.status) == ("RUNNING", "RUNNING")
-    assert one.hyperparameters.values != other.hyperparameters.values
-    assert shared.create_trial("tuner0") is one
+    first, other = shared.create_trial("tuner0"), shared.create_trial("tuner1")
+    assert (first.status, other.status) == ("RUNNING", "RUNNING")
+    assert first.hyperparameters.values != other.hyperparameters.values
+    assert shared.create_trial("tuner0") is first
 
 
 def test_worker_waits_for_the_one_that_took_over_its_trial(client, tmp_path):
@@ -212,9 +212,9 @@ def test_study_of_another_space_or_objective_is_refused(client):
     oracle(client)
     wider = keras_tuner.HyperParameters()
     wider.Float("recipe.learning_rate", 1e-5, 1e-1, sampling="log")
-    for told in ({"hyperparameters": wider}, {"direction": "max"}):
+    for changes in ({"hyperparameters": wider}, {"direction": "max"}):
         with pytest.raises(InputError, match="'images' in project crystals, region europe-west4 searches another"):
-            oracle(client, **told)
+            oracle(client, **changes)
 
 
 def hyperparameter(kind, *args, **kwargs):
@@ -222,7 +222,7 @@ def hyperparameter(kind, *args, **kwargs):
 
 
 @pytest.mark.parametrize(
-    "one, spec, suggested, value",
+    "parameter, spec, suggested, value",
     [
         (hyperparameter("Float", 0, 1), {"double_value_spec": {"min_value": 0.0, "max_value": 1.0}}, 1.0 + 1e-12, 1.0),
         (hyperparameter("Float", 0, 1, step=0.5), {"discrete_value_spec": {"values": [0.0, 0.5, 1.0]}}, 0.5, 0.5),
@@ -234,11 +234,11 @@ def hyperparameter(kind, *args, **kwargs):
         (hyperparameter("Boolean"), {"categorical_value_spec": {"values": ["True", "False"]}}, "False", False),
     ],
 )
-def test_hyperparameters_become_parameters_and_back(one, spec, suggested, value):
-    told = parameter_spec(one)
-    assert told.pop("scale_type", "UNIT_LINEAR_SCALE") == "UNIT_LINEAR_SCALE"
-    assert told == {"parameter_id": "x", **spec}
-    returned = value_of(one, suggested)
+def test_hyperparameters_become_parameters_and_back(parameter, spec, suggested, value):
+    wire_form = parameter_spec(parameter)
+    assert wire_form.pop("scale_type", "UNIT_LINEAR_SCALE") == "UNIT_LINEAR_SCALE"
+    assert wire_form == {"parameter_id": "x", **spec}
+    returned = value_of(parameter, suggested)
     assert returned == value and type(returned) is type(value)
 
 
@@ -291,10 +291,10 @@ def test_no_credentials(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("missing", ["project", "region"])
 def test_project_and_region_must_be_given(missing):
-    told = {"project": "crystals", "region": "europe-west4", missing: ""}
+    place = {"project": "crystals", "region": "europe-west4", missing: ""}
     with pytest.raises(InputError, match=f"{missing} ''"):
         vizier.VizierOracle(
-            **told,
+            **place,
             study="images",
             objective=keras_tuner.Objective("loss", "min"),
             hyperparameters=space(),

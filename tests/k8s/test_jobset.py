@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.machines import Placement, Replicas, Resources, Secret, Toleration, Volume
-from components.trainer import jobset as manifest
+from components.trainer import jobset as jobsets
 from components.trainer.jobset import PORT, Pace, Step
 from marco_model.recipe import Engine
 from tests.k8s import network, policy, references, rendering, restricted, validation
@@ -44,7 +44,7 @@ def jobset(request):
         replicas=ENGINES[request.param],
     )
     step = Step(namespace="marco", attempt="1a2b", run="run 7", pod="marco-x7k2p-trainer", uid="0f-1e")
-    return manifest.jobset(
+    return jobsets.manifest(
         "9f8e7d", Engine(kind=request.param), placement, step, "/shared/job.json", "/shared/heartbeat", Pace()
     )
 
@@ -85,7 +85,7 @@ def test_the_role_grants_exactly_the_verbs_that_the_step_uses(jobset, base):
         if group in rule["apiGroups"] and "jobsets" in rule["resources"]
         for verb in rule["verbs"]
     }
-    sources = Path(manifest.__file__).parent.glob("*.py")
+    sources = Path(jobsets.__file__).parent.glob("*.py")
     used = {verb for source in sources for verb in re.findall(r"\.(\w+?)_namespaced_custom_object", source.read_text())}
     assert granted == used
 

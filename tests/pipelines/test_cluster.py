@@ -63,5 +63,5 @@ def test_the_shared_folder_may_lie_on_a_volume_within_a_read_only_one():
 
 
 def test_an_environment_variable_may_name_the_file_of_a_secret():
-    told = "{GOOGLE_APPLICATION_CREDENTIALS: /etc/gcs/key.json, AWS_ACCESS_KEY_ID: me}"
-    assert load(f"cluster.environment={told}").environment["GOOGLE_APPLICATION_CREDENTIALS"] == "/etc/gcs/key.json"
+    variables = "{GOOGLE_APPLICATION_CREDENTIALS: /etc/gcs/key.json, AWS_ACCESS_KEY_ID: me}"
+    assert load(f"cluster.environment={variables}").environment["GOOGLE_APPLICATION_CREDENTIALS"] == "/etc/gcs/key.json"

@@ -18,7 +18,7 @@ def test_the_paper_preset_holds_the_published_recipe():
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("recipe.stepz=1", "unknown key 'recipe.stepz'"),
         ("stepz=1", "unknown key 'stepz'"),
@@ -30,10 +30,10 @@ def test_the_paper_preset_holds_the_published_recipe():
         ("name.x=1", "'name' holds a value"),
     ],
 )
-def test_what_cannot_be_meant_is_named_in_one_line(override, told):
+def test_what_cannot_be_meant_is_named_in_one_line(override, message):
     with pytest.raises(InputError) as error:
         configuration.load("paper", [override])
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

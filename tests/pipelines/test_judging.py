@@ -66,8 +66,8 @@ def test_how_it_is_judged_and_published_does_not():
 
 def test_the_look_up_is_the_configurations():
     loaded = configuration.load("local", ["tracking.uri=http://mlflow:5000", "gate.champion=none", "model_name=drops"])
-    told = lookup(loaded, FOUR.classes, places.local(loaded, pathlib.Path("runs/one")))
-    assert (told.champion, told.tracking, told.model_name) == ("none", "http://mlflow:5000", "drops")
+    look_up = lookup(loaded, FOUR.classes, places.local(loaded, pathlib.Path("runs/one")))
+    assert (look_up.champion, look_up.tracking, look_up.model_name) == ("none", "http://mlflow:5000", "drops")
 
 
 @pytest.mark.parametrize(("named", "meant"), [("models/1", "{}/models/1"), ("gs://m/1", "gs://m/1"), ("none", "none")])
@@ -85,5 +85,5 @@ def test_the_gate_asks_the_registry_only_where_it_says_which_model_is_to_be_beat
 
     loaded = configuration.load("local", [f"gate.champion={champion}", "model_name=drops"])
     pipeline = create_pipeline(loaded, places.local(loaded, tmp_path), FOUR, TrainingParameters("shards", "f00d"))
-    (gate,) = [one for one in pipeline.components if one.id == "ChampionGate"]
+    (gate,) = [component for component in pipeline.components if component.id == "ChampionGate"]
     assert gate.exec_properties["registered_model"] == asked

@@ -17,13 +17,13 @@ def test_a_destination_is_the_same_from_every_working_directory(tmp_path, monkey
     assert (
         places.local(configuration.load("local", ["destination=models"]), tmp_path).destination == f"{tmp_path}/models"
     )
-    there = configuration.load("local", ["destination=gs://served/drops"])
-    assert places.local(there, tmp_path).destination == "gs://served/drops"
+    bucket = configuration.load("local", ["destination=gs://served/drops"])
+    assert places.local(bucket, tmp_path).destination == "gs://served/drops"
 
 
 def test_a_destination_within_a_container_is_refused():
     loaded = configuration.load("local", ["tracking.uri=http://mlflow", "destination=models"])
-    with pytest.raises(InputError, match="destination models is no place on a cluster; give gs://BUCKET/PREFIX"):
+    with pytest.raises(InputError, match="destination models is not a place on a cluster; give gs://BUCKET/PREFIX"):
         places.remote(loaded, "gs://bucket")
 
 
@@ -49,7 +49,7 @@ def test_checkpoints_want_a_volume_where_the_root_is_a_store_that_tensorflow_can
     assert places.data(shared, "minio://runs") == "/shared/marco/data"
 
 
-def test_only_a_training_on_several_nodes_is_told_of_the_cluster():
+def test_only_a_training_on_several_nodes_knows_the_cluster():
     assert places.remote(configuration.load("paper", VOLUME), "minio://runs").placement is None
     several = configuration.load("paper", [*VOLUME, "cluster.replicas={workers: 2}", "engine.kind=multi_worker"])
     assert places.remote(several, "minio://runs").placement.shared == "/shared/marco"

@@ -84,9 +84,9 @@ def start_step():
 
 
 def _train(job, placement, pace):
-    from components.trainer import jobset_launch
+    from components.trainer import jobset
     from components.trainer.job import read
     from marco_model.errors import exit_status
 
     with exit_status():
-        jobset_launch.run(read(job), placement, pace=pace)
+        jobset.run(read(job), placement, pace=pace)

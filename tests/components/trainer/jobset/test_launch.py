@@ -11,8 +11,8 @@ import pytest
 
 from components.machines import Placement, Replicas, Resources, Volume
 from components.trainer import job as jobs
-from components.trainer import jobset_launch
-from components.trainer.jobset import Pace
+from components.trainer import jobset
+from components.trainer.jobset_api import Pace
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import Engine
 from tests import small_training
@@ -64,10 +64,10 @@ def job(tmp_path):
 
 @pytest.fixture
 def placement(tmp_path):
-    return told(tmp_path)
+    return placed(tmp_path)
 
 
-def told(tmp_path, **replicas):
+def placed(tmp_path, **replicas):
     shared = tmp_path / "shared"
     shared.mkdir(exist_ok=True)
     return Placement(
@@ -91,7 +91,7 @@ def cluster(start_cluster, tmp_path):
 
 
 def asked(cluster, method):
-    return sum(one == method for one, _ in cluster.requests)
+    return sum(verb == method for verb, _ in cluster.requests)
 
 
 def gone(cluster):
@@ -100,14 +100,14 @@ def gone(cluster):
 
 def test_the_model_of_the_chief_is_the_steps_and_nothing_is_left(cluster, job, placement):
     lines = []
-    there = cluster()
-    jobset_launch.run(job, placement, pace=PACE, show=lines.append)
+    running = cluster()
+    jobset.run(job, placement, pace=PACE, show=lines.append)
     model = pathlib.Path(job.model_directory)
     copied = (model / "saved_model.pb").read_text()
     assert copied.startswith(placement.shared)
     assert (model.parent / "training.json").read_text() == "of chief-0"
     assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
-    assert gone(there)
+    assert gone(running)
     # Checkpoints and the job stay for a later run; copies of examples don't.
     assert sorted(path.name for path in pathlib.Path(placement.shared).iterdir()) == ["checkpoints", "trainings"]
     assert not list((pathlib.Path(placement.shared) / "trainings").iterdir())
@@ -121,7 +121,7 @@ def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, jo
     times = []
     for _ in range(2):
         with pytest.raises(ClusterError):
-            jobset_launch.run(job, placement, pace=PACE)
+            jobset.run(job, placement, pace=PACE)
         (copy,) = (tmp_path / "shared" / "trainings" / job.key / "data").rglob("*.gz")
         assert copy.read_text() == "examples to train.gz"
         times.append(copy.stat().st_mtime_ns)
@@ -131,7 +131,7 @@ def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, jo
 
 
 def test_a_worker_that_fails_is_named_with_its_last_lines(cluster, job, placement):
-    there = cluster(
+    running = cluster(
         """
 if me == "worker-0":
     wait_for("chief-begun")
@@ -146,18 +146,18 @@ sys.exit(1)
 """
     )
     with pytest.raises(ClusterError) as failed:
-        jobset_launch.run(job, placement, pace=PACE)
+        jobset.run(job, placement, pace=PACE)
     first, *lines = str(failed.value).splitlines()
     assert first == "training failed: worker 0 ended with exit status 1 (Error)"
     assert lines == [*(f"  line {number}" for number in range(21, 40)), "  no space left"]
-    assert gone(there)
+    assert gone(running)
 
 
-def test_a_worker_without_memory_is_told_what_to_raise(cluster, job, placement, wait_until):
-    there = cluster("print('begun', flush=True); time.sleep(60)")
+def test_a_worker_without_memory_says_what_to_raise(cluster, job, placement, wait_until):
+    running = cluster("print('begun', flush=True); time.sleep(60)")
 
     def kill():
-        pod = wait_until(lambda: there.replica("worker-0"))
+        pod = wait_until(lambda: running.replica("worker-0"))
         wait_until(lambda: pod.lines)
         pod.oom = True
         pod.kill()
@@ -165,11 +165,11 @@ def test_a_worker_without_memory_is_told_what_to_raise(cluster, job, placement, 
     threading.Thread(target=kill, daemon=True).start()
     message = r"worker 0 ended with exit status 137 \(OOMKilled\); raise cluster.replicas.worker.memory, 7Gi now"
     with pytest.raises(ClusterError, match=message):
-        jobset_launch.run(job, placement, pace=PACE)
-    assert gone(there)
+        jobset.run(job, placement, pace=PACE)
+    assert gone(running)
 
 
-def test_a_set_may_restart_and_each_restart_is_told(cluster, job, tmp_path):
+def test_a_set_may_restart_and_each_restart_is_reported(cluster, job, tmp_path):
     script = """
 begun = pathlib.Path(job["checkpoints"]) / (me + "-begun")
 if not begun.exists():
@@ -181,11 +181,11 @@ if not begun.exists():
 time.sleep(0.3)
 if me == "chief-0": train()
 """
-    there, lines = cluster(script), []
-    jobset_launch.run(job, told(tmp_path, restarts=1), pace=PACE, show=lines.append)
+    running, lines = cluster(script), []
+    jobset.run(job, placed(tmp_path, restarts=1), pace=PACE, show=lines.append)
     assert any(line.startswith("Restart 1 of 1 from the last checkpoint after worker 0") for line in lines), lines
     assert "step 2" in lines
-    assert gone(there)
+    assert gone(running)
 
 
 @pytest.mark.parametrize(
@@ -199,108 +199,105 @@ if me == "chief-0": train()
     ],
     ids=["429", "500", "cut", "done and cut", "log"],
 )
-def test_what_passes_is_borne(cluster, job, placement, faults):
-    there, lines = cluster(), []
-    there.faults = list(faults)
-    jobset_launch.run(job, placement, pace=PACE, show=lines.append)
-    assert not there.faults
+def test_faults_that_pass_are_survived(cluster, job, placement, faults):
+    running, lines = cluster(), []
+    running.faults = list(faults)
+    jobset.run(job, placement, pace=PACE, show=lines.append)
+    assert not running.faults
     assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
-    assert len({pod.name for pod in there.seen_pods}) == len(there.seen_pods) == 2
-    assert gone(there)
+    assert len({pod.name for pod in running.seen_pods}) == len(running.seen_pods) == 2
+    assert gone(running)
 
 
 @pytest.mark.parametrize(
-    ("status", "mend"),
+    ("status", "fix"),
     [
         (403, "run the steps as a service account that may, such as marco-pipeline"),
         (404, "install JobSet and make the namespace, see docs/kubeflow.md"),
         (422, "answers 422 to: create the JobSet"),
     ],
 )
-def test_what_does_not_pass_is_told_with_its_mend(cluster, job, placement, status, mend):
-    there = cluster()
-    there.faults = [("POST", "jobsets", status, ())]
-    with pytest.raises(ClusterError, match=mend):
-        jobset_launch.run(job, placement, pace=PACE)
-    assert asked(there, "POST") == 1
-    assert gone(there)
+def test_what_does_not_pass_is_reported_with_its_fix(cluster, job, placement, status, fix):
+    running = cluster()
+    running.faults = [("POST", "jobsets", status, ())]
+    with pytest.raises(ClusterError, match=fix):
+        jobset.run(job, placement, pace=PACE)
+    assert asked(running, "POST") == 1
+    assert gone(running)
 
 
 def leftover(job, placement, owner="weekly-trainer-1"):
-    from components.trainer import jobset
-    from components.trainer.jobset import PACE as USUAL
-
     step = jobset.Step(namespace="marco", attempt="earlier", pod=owner, uid="0-0")
-    return jobset.jobset(job.key, job.engine, placement, step, "job.json", "beat", USUAL)
+    return jobset.manifest(job.key, job.engine, placement, step, "job.json", "beat", jobset.PACE)
 
 
 def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    there = cluster("if sys.argv[-1] == 'job.json': time.sleep(60)\nif me == 'chief-0': train()")
+    running = cluster("if sys.argv[-1] == 'job.json': time.sleep(60)\nif me == 'chief-0': train()")
     (tmp_path / "job.json").write_text("{}")
-    assert there.create(leftover(job, placement))[0] == 201
-    there.steps["weekly-trainer-1"] = "Failed"
-    before = set(there.seen_pods)
-    jobset_launch.run(job, placement, pace=PACE)
-    assert len(set(there.seen_pods) - before) == 2
-    assert gone(there)
+    assert running.create(leftover(job, placement))[0] == 201
+    running.steps["weekly-trainer-1"] = "Failed"
+    before = set(running.seen_pods)
+    jobset.run(job, placement, pace=PACE)
+    assert len(set(running.seen_pods) - before) == 2
+    assert gone(running)
 
 
 def test_a_strangers_and_a_running_steps_jobset_stay(cluster, job, placement, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.json").write_text("{}")
-    there = cluster("time.sleep(60)")
-    assert there.create(leftover(job, placement))[0] == 201
-    there.steps["weekly-trainer-1"] = "Running"
+    running = cluster("time.sleep(60)")
+    assert running.create(leftover(job, placement))[0] == 201
+    running.steps["weekly-trainer-1"] = "Running"
     with pytest.raises(ClusterError, match="the step weekly-trainer-1 trains the same"):
-        jobset_launch.run(job, placement, pace=Pace(look=0.1, gone=1.0, beat=1.0))
-    there.jobsets[f"marco-{job.key}"]["metadata"]["labels"] = {}
-    with pytest.raises(ClusterError, match="that this pipeline did not make"):
-        jobset_launch.run(job, placement, pace=PACE)
-    assert asked(there, "DELETE") == 0
-    assert len(there.alive()) == 2
+        jobset.run(job, placement, pace=Pace(look=0.1, gone=1.0, beat=1.0))
+    running.jobsets[f"marco-{job.key}"]["metadata"]["labels"] = {}
+    with pytest.raises(ClusterError, match="this pipeline did not make"):
+        jobset.run(job, placement, pace=PACE)
+    assert asked(running, "DELETE") == 0
+    assert len(running.alive()) == 2
 
 
 @pytest.mark.parametrize(
-    ("reason", "told_as"), [("Unschedulable", "Insufficient nvidia.com/gpu"), ("ImagePullBackOff", "no such image")]
+    ("reason", "message"), [("Unschedulable", "Insufficient nvidia.com/gpu"), ("ImagePullBackOff", "no such image")]
 )
-def test_a_pod_that_waits_is_told_of_once(cluster, job, placement, wait_until, reason, told_as):
-    there, lines = cluster("time.sleep(60)"), []
-    there.waiting["worker-0"] = reason
+def test_a_pod_that_waits_is_reported_once(cluster, job, placement, wait_until, reason, message):
+    running, lines = cluster("time.sleep(60)"), []
+    running.waiting["worker-0"] = reason
 
     def stop():
-        wait_until(lambda: len([one for one in list(there.requests) if one[1].endswith("pods")]) > 12)
+        wait_until(lambda: len([request for request in list(running.requests) if request[1].endswith("pods")]) > 12)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(Interrupted) as stopped:
-        jobset_launch.run(job, placement, pace=PACE, show=lines.append)
+        jobset.run(job, placement, pace=PACE, show=lines.append)
     assert stopped.value.signal == signal.SIGTERM
-    (waits,) = (line for line in lines if line.startswith("worker 0 waits"))
+    (waits,) = (line for line in lines if line.startswith("worker 0 has been waiting"))
     assert f"{reason}: " in waits
-    assert told_as in waits
-    assert gone(there)
+    assert message in waits
+    assert gone(running)
 
 
-def test_a_jobset_that_someone_deletes_is_told(cluster, job, placement, wait_until):
-    there = cluster("time.sleep(60)")
+def test_a_jobset_that_someone_deletes_is_reported(cluster, job, placement, wait_until):
+    running = cluster("time.sleep(60)")
 
     def delete():
-        wait_until(lambda: len(there.alive()) == 2)
-        there.delete(f"marco-{job.key}")
+        wait_until(lambda: len(running.alive()) == 2)
+        running.delete(f"marco-{job.key}")
 
     threading.Thread(target=delete, daemon=True).start()
     with pytest.raises(ClusterError, match="was deleted by someone else"):
-        jobset_launch.run(job, placement, pace=PACE)
+        jobset.run(job, placement, pace=PACE)
 
 
 @pytest.mark.parametrize("shared", ["", "relative"])
-def test_a_shared_folder_that_is_no_path_is_refused(job, placement, shared):
+def test_a_shared_folder_that_is_not_a_path_is_refused(job, placement, shared):
     with pytest.raises(InputError, match=rf"cluster.shared is '{shared}' and cluster.replicas is set"):
-        jobset_launch.run(job, placement.model_copy(update={"shared": shared}))
+        jobset.run(job, placement.model_copy(update={"shared": shared}))
 
 
 def test_a_shared_folder_that_cannot_be_written_is_refused(job, placement, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cluster.shared .*/file can't be written"):
-        jobset_launch.run(job, placement.model_copy(update={"shared": str(tmp_path / "file")}))
+        jobset.run(job, placement.model_copy(update={"shared": str(tmp_path / "file")}))

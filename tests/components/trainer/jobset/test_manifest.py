@@ -3,12 +3,12 @@ import json
 import pytest
 
 from components.machines import Placement, Replicas, Resources, Secret, Toleration, Volume
-from components.trainer import jobset as manifest
-from components.trainer.jobset import PACE
+from components.trainer import jobset
+from components.trainer.jobset_api import PACE
 from marco_model.errors import InputError
 from marco_model.recipe import Engine
 
-STEP = manifest.Step(namespace="marco", attempt="1f", run="weekly/3", pod="weekly-3-trainer", uid="0-1")
+STEP = jobset.Step(namespace="marco", attempt="1f", run="weekly/3", pod="weekly-3-trainer", uid="0-1")
 WORKER = Resources(
     cpu=12,
     memory="64Gi",
@@ -34,14 +34,16 @@ def placement(workers=3, parameter_servers=0, **options):
     )
 
 
-def jobset(kind="multi_worker", **counts):
-    return manifest.jobset(
+def manifest(kind="multi_worker", **counts):
+    return jobset.manifest(
         "0a1b", Engine(kind=kind), placement(**counts), STEP, "/shared/job.json", "/shared/beat", PACE
     )
 
 
 def pod_of(body, job):
-    spec = next(one for one in body["spec"]["replicatedJobs"] if one["name"] == job)["template"]["spec"]
+    spec = next(replicated for replicated in body["spec"]["replicatedJobs"] if replicated["name"] == job)["template"][
+        "spec"
+    ]
     return spec["template"]["spec"]
 
 
@@ -54,33 +56,33 @@ def pod_of(body, job):
     ],
 )
 def test_what_the_schemas_and_the_restricted_standard_allow(problems, kind, counts, jobs):
-    body = jobset(kind, **counts)
+    body = manifest(kind, **counts)
     assert problems(body) == []
-    assert {one["name"]: one["replicas"] for one in body["spec"]["replicatedJobs"]} == jobs
+    assert {job["name"]: job["replicas"] for job in body["spec"]["replicatedJobs"]} == jobs
 
 
 def test_a_field_that_jobset_does_not_have_is_found(problems):
-    body = jobset()
+    body = manifest()
     body["spec"]["successPolicy"]["targets"] = ["chief"]
     assert problems(body)
 
 
-def test_every_replica_is_told_of_all_by_the_names_that_jobset_gives():
-    body = jobset("parameter_server", workers=3, parameter_servers=1)
-    variables = {one["name"]: one for one in pod_of(body, "worker")["containers"][0]["env"]}
-    told = json.loads(variables["TF_CONFIG"]["value"])
-    assert told["cluster"] == {
+def test_every_replica_knows_all_by_the_names_that_jobset_gives():
+    body = manifest("parameter_server", workers=3, parameter_servers=1)
+    variables = {variable["name"]: variable for variable in pod_of(body, "worker")["containers"][0]["env"]}
+    config = json.loads(variables["TF_CONFIG"]["value"])
+    assert config["cluster"] == {
         "chief": ["marco-0a1b-chief-0-0.marco-0a1b:2222"],
         "worker": ["marco-0a1b-worker-0-0.marco-0a1b:2222", "marco-0a1b-worker-1-0.marco-0a1b:2222"],
         "ps": ["marco-0a1b-ps-0-0.marco-0a1b:2222"],
     }
-    assert told["task"] == {"type": "worker", "index": "$(MARCO_INDEX)"}
+    assert config["task"] == {"type": "worker", "index": "$(MARCO_INDEX)"}
     # Kubernetes fills in what stands before in the list.
     assert list(variables).index("MARCO_INDEX") < list(variables).index("TF_CONFIG")
 
 
 def test_a_replica_gets_what_the_configuration_says():
-    body = jobset("parameter_server", workers=2, parameter_servers=1)
+    body = manifest("parameter_server", workers=2, parameter_servers=1)
     chief, server = pod_of(body, "chief"), pod_of(body, "ps")
     limits = {"cpu": "12", "memory": "64Gi", "nvidia.com/gpu": "2"}
     assert chief["containers"][0]["resources"] == {"requests": limits, "limits": limits}
@@ -88,20 +90,21 @@ def test_a_replica_gets_what_the_configuration_says():
     assert chief["nodeSelector"] == {"pool": "gpu"}
     assert chief["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert "nodeSelector" not in server
-    mounts = {one["mountPath"]: one["name"] for one in chief["containers"][0]["volumeMounts"]}
-    volumes = {one["name"]: one for one in chief["volumes"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in chief["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in chief["volumes"]}
     assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
     assert volumes[mounts["/shared"]]["persistentVolumeClaim"]["claimName"] == "marco-shared"
     assert volumes[mounts["/etc/store"]]["secret"] == {"secretName": "files"}
     assert volumes[mounts["/tmp"]]["emptyDir"] == {}
     assert (chief["serviceAccountName"], chief["automountServiceAccountToken"]) == ("marco-training", False)
-    environment = {one["name"]: one.get("value") or one["valueFrom"] for one in chief["containers"][0]["env"]}
+    variables = chief["containers"][0]["env"]
+    environment = {variable["name"]: variable.get("value") or variable["valueFrom"] for variable in variables}
     assert environment["A"] == "b"
     assert environment["KEY"] == {"secretKeyRef": {"name": "store", "key": "key"}}
 
 
 def test_it_belongs_to_the_pod_of_the_step_and_says_to_which_run():
-    body = jobset()
+    body = manifest()
     assert body["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "Pod", "name": "weekly-3-trainer", "uid": "0-1"}
     ]
@@ -110,7 +113,7 @@ def test_it_belongs_to_the_pod_of_the_step_and_says_to_which_run():
 
 
 @pytest.mark.parametrize(
-    ("kind", "counts", "mend"),
+    ("kind", "counts", "fix"),
     [
         ("one_device", {}, "set engine.kind to multi_worker or parameter_server"),
         ("mirrored", {}, "set engine.kind to multi_worker or parameter_server"),
@@ -119,6 +122,6 @@ def test_it_belongs_to_the_pod_of_the_step_and_says_to_which_run():
         ("parameter_server", {}, "parameter_server needs at least 1"),
     ],
 )
-def test_an_engine_that_does_not_fit_the_replicas_is_refused(kind, counts, mend):
-    with pytest.raises(InputError, match=f"engine.kind is {kind} and cluster.replicas has workers .*{mend}"):
-        jobset(kind, **counts)
+def test_an_engine_that_does_not_fit_the_replicas_is_refused(kind, counts, fix):
+    with pytest.raises(InputError, match=f"engine.kind is {kind} and cluster.replicas has workers .*{fix}"):
+        manifest(kind, **counts)

@@ -10,8 +10,8 @@ import pytest
 from components.machines import Placement, Replicas, Volume
 from components.mlflow_runs import TRAINING_FILE
 from components.trainer import job as jobs
-from components.trainer import jobset_launch
-from components.trainer.jobset import Pace
+from components.trainer import jobset
+from components.trainer.jobset_api import Pace
 from marco_model import training
 from marco_model.load import load
 from marco_model.network import Network
@@ -77,8 +77,8 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     # Both missed the heartbeat, saved where they were, and ended as at a preemption.
     assert [pod.status() for pod in cluster.seen_pods] == [143, 143], cluster.seen_pods[0].lines[-5:]
     stopped = saved()
-    told = f"training stopped at step {stopped} of {recipe.steps}, which is saved"
-    assert any(told in text for pod in cluster.seen_pods for _, text in pod.lines), cluster.seen_pods[0].lines[-5:]
+    message = f"training stopped at step {stopped} of {recipe.steps}, which is saved"
+    assert any(message in text for pod in cluster.seen_pods for _, text in pod.lines), cluster.seen_pods[0].lines[-5:]
 
     # In an experiment of its own, since MLflow's parameters never change and this one has fewer steps.
     changes = {
@@ -87,11 +87,11 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     }
     rest = job.model_copy(update=changes)
     lines = []
-    jobset_launch.run(rest, placement, pace=PACE, show=lines.append)
+    jobset.run(rest, placement, pace=PACE, show=lines.append)
     assert not cluster.jobsets
     assert not cluster.alive()
     assert any(f"Training: {stopped + 2}/{stopped + 2} steps" in line for line in lines), lines
-    told = trained(job)
-    assert (told["resumed_from"], told["steps"]) == (stopped, stopped + 2)
+    record = trained(job)
+    assert (record["resumed_from"], record["steps"]) == (stopped, stopped + 2)
     scores = load(job.model_directory).score(write_examples(tmp_path / "again.gz", 8))
-    assert np.mean(scores.argmax(axis=1) == np.arange(8) % 2) == told["accuracy"]
+    assert np.mean(scores.argmax(axis=1) == np.arange(8) % 2) == record["accuracy"]

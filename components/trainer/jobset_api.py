@@ -1,0 +1,386 @@
+"""A JobSet as the Kubernetes API shows it: requests with patience, and following one until it ends.
+
+`Api` makes requests and turns their failures into plain errors. `Follower` reports what waits, the chief's log as it
+comes, and which replica failed first and how.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from components.machines import Replicas
+from marco_model.errors import ClusterError, one_line
+from marco_model.training import Notice
+
+API_VERSION = "jobset.x-k8s.io/v1alpha2"
+LOST_ANOTHER = "another worker is gone"
+"""In the last lines of a synchronous worker that ended because another one had ended before."""
+
+TIMEOUT = (10.0, 60.0)
+"""Seconds to connect, and without a byte."""
+
+RETRIES = 6
+"""After 0, 1, 2, 4, 8 and 16 s, or as the API's Retry-After says."""
+
+TAIL_LINES = 20
+"""Of the log of a replica that failed."""
+
+_GROUP, _VERSION = API_VERSION.split("/")
+_PLURAL = "jobsets"
+_JOBSET, _JOB, _INDEX = (f"jobset.sigs.k8s.io/{name}" for name in ("jobset-name", "replicatedjob-name", "job-index"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """All in seconds."""
+
+    # Between two requests for the JobSet's state.
+    look: float = 3.0
+    # Until the user hears of a pod that has not started.
+    waiting: float = 60.0
+    # For which an API may give no answer before following it ends with an error.
+    unreachable: float = 600.0
+    # Between two changes of the heartbeat, and without one, after which replicas end. That long the GPUs of a step that
+    # was killed stay taken; yet a network file system may show an old state for a while (NFS: a minute).
+    beat: float = 15.0
+    silence: int = 120
+    # For a replica that gets SIGTERM, to finish its step and save.
+    grace: int = 120
+    # For a deleted JobSet to be gone; if the step itself gets a signal, its own pod has little longer.
+    gone: float = 180.0
+    gone_at_signal: float = 15.0
+    # Until Kubernetes deletes a JobSet that has ended and that nobody deleted.
+    kept: int = 600
+
+
+PACE = Pace()
+
+
+class Unreachable(ClusterError):
+    """The API did not answer, or answered that it can't, for all of the retries."""
+
+
+class Conflict(ClusterError):
+    """An object of that name exists already."""
+
+
+class Missing(ClusterError):
+    """The API has no such object."""
+
+
+class Api:
+    """JobSets and pods of one namespace.
+
+    Its methods raise `ClusterError` if the API refuses, `Unreachable` if it does not answer.
+    """
+
+    def __init__(self, namespace: str, retries: int = RETRIES) -> None:
+        """Uses the pod's own service account or, outside a cluster, kubectl's configuration.
+
+        Raises `ClusterError` if there is neither.
+        """
+        import urllib3
+        from kubernetes import client, config
+
+        self.namespace = namespace
+        configuration = client.Configuration()
+        try:
+            try:
+                config.load_incluster_config(client_configuration=configuration)
+            except config.ConfigException:
+                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
+        except (config.ConfigException, OSError) as error:
+            raise ClusterError(
+                f"there is no way to the Kubernetes API ({error}); run on a cluster, or have kubectl configured"
+            ) from error
+        # All methods: the caller checks what may have been done when the connection was lost (409, 404).
+        configuration.retries = urllib3.Retry(
+            total=retries,
+            backoff_factor=0.5,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=None,
+            raise_on_status=False,
+        )
+        api = client.ApiClient(configuration)
+        self._core, self._custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self._jobsets = (_GROUP, _VERSION, namespace, _PLURAL)
+
+    def create(self, body: dict[str, Any]) -> None:
+        """Creates a JobSet; raises `Conflict` if there is one of its name."""
+        with self._request(f"create the JobSet {body['metadata']['name']}"):
+            self._custom.create_namespaced_custom_object(*self._jobsets, body, _request_timeout=TIMEOUT)
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Returns a JobSet, or None if no JobSet has that name."""
+        with contextlib.suppress(Missing), self._request(f"read the JobSet {name}"):
+            return self._custom.get_namespaced_custom_object(*self._jobsets, name, _request_timeout=TIMEOUT)
+        return None
+
+    def delete(self, name: str) -> None:
+        """Has a JobSet deleted, after all that it made; it may be gone already."""
+        with contextlib.suppress(Missing), self._request(f"delete the JobSet {name}"):
+            self._custom.delete_namespaced_custom_object(
+                *self._jobsets, name, propagation_policy="Foreground", _request_timeout=TIMEOUT
+            )
+
+    def pods(self, jobset: str) -> list[Any]:
+        """Returns the pods of a JobSet, the oldest first."""
+        with self._request("list pods"):
+            pods = self._core.list_namespaced_pod(
+                self.namespace, label_selector=f"{_JOBSET}={jobset}", _request_timeout=TIMEOUT
+            )
+        return sorted(pods.items, key=lambda pod: pod.metadata.creation_timestamp)
+
+    def pod(self, name: str) -> Any | None:
+        """Returns a pod, or None if no pod has that name."""
+        with contextlib.suppress(Missing), self._request(f"read the pod {name}"):
+            return self._core.read_namespaced_pod(name, self.namespace, _request_timeout=TIMEOUT)
+        return None
+
+    def log(self, pod: str, **options: Any) -> str:
+        """Returns lines of a pod's log, with time stamps; empty if there is none yet, or the pod is gone.
+
+        `options`: `since_seconds`, `tail_lines`.
+        """
+        from kubernetes.client import ApiException
+
+        # As bytes, which need not be UTF-8 if a line was cut.
+        options |= {"timestamps": True, "_preload_content": False, "_request_timeout": TIMEOUT}
+        with contextlib.suppress(Missing), self._request(f"read the log of {pod}"):
+            try:
+                answer = self._core.read_namespaced_pod_log(pod, self.namespace, **options)
+            except ApiException as error:
+                if error.status == 400:  # Its container has not started.
+                    return ""
+                raise
+            return str(answer.data.decode(errors="replace"))
+        return ""
+
+    @contextlib.contextmanager
+    def _request(self, what: str) -> Iterator[None]:
+        """Raises the client's exceptions as `ClusterError`, or the subclass of it that fits."""
+        import urllib3
+        from kubernetes.client import ApiException
+
+        try:
+            yield
+        except ApiException as error:
+            problem = f"the Kubernetes API answers {error.status} to: {what} in namespace {self.namespace}"
+            detail = one_line(str(error.body or error.reason), 300)
+            if error.status == 404:
+                raise Missing(f"{problem}; install JobSet and make the namespace, see docs/kubeflow.md") from error
+            if error.status in (401, 403):
+                raise ClusterError(
+                    f"{problem}; run the steps as a service account that may, such as marco-pipeline of k8s/ "
+                    f"(docs/kubeflow.md): {detail}"
+                ) from error
+            if error.status == 409:
+                raise Conflict(f"{problem}: {detail}") from error
+            kind = Unreachable if error.status == 429 or error.status >= 500 else ClusterError
+            raise kind(f"{problem}: {detail}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(
+                f"the Kubernetes API does not answer to: {what} in namespace {self.namespace}: {one_line(error, 300)}"
+            ) from error
+
+
+class Follower:
+    """Follows a JobSet to its end and reports to `show`, one line at a time."""
+
+    def __init__(self, api: Api, jobset: str, replicas: Replicas, show: Callable[[str], None], pace: Pace) -> None:
+        self._api, self._jobset, self._replicas, self._show, self._pace = api, jobset, replicas, show, pace
+        self._log: Log | None = None
+        self._failures: dict[str, Failure] = {}
+        self._waits: dict[str, tuple[str, float]] = {}
+        self._restarts = 0
+
+    def until_done(self, notice: Notice) -> bool:
+        """Returns True once the JobSet has completed, False as soon as there is a signal.
+
+        Raises `ClusterError` if it fails, is deleted by someone else, or can't be reached any more.
+        """
+        answered = time.monotonic()
+        while not notice.signal:
+            try:
+                if self._look():
+                    return True
+                answered = time.monotonic()
+            except Unreachable as error:
+                if time.monotonic() - answered > self._pace.unreachable:
+                    raise
+                self._show(f"{error}; asking again")
+            time.sleep(self._pace.look)
+        return False
+
+    def _look(self) -> bool:
+        # The JobSet first: what its pods say after it has ended is all they say.
+        jobset = self._api.get(self._jobset)
+        if jobset is None:
+            raise ClusterError(f"the JobSet {self._jobset} was deleted by someone else; run again to go on")
+        pods = self._api.pods(self._jobset)
+        self._show_waiting(pods)
+        for pod in pods:
+            self._keep_failure(pod)
+        self._show_log(pods)
+        status = jobset.get("status") or {}
+        conditions = status.get("conditions", [])
+        met = {condition["type"]: condition for condition in conditions if condition["status"] == "True"}
+        if "Completed" in met:
+            return True
+        if "Failed" in met:
+            raise self._error(met["Failed"])
+        self._show_restart(status.get("restarts", 0))
+        return False
+
+    def _show_waiting(self, pods: list[Any]) -> None:
+        now = time.monotonic()
+        for pod in pods:
+            name, reason = pod.metadata.name, waiting_reason(pod)
+            known, since = self._waits.setdefault(name, ("", now))
+            if reason and reason != known and now - since >= self._pace.waiting:
+                self._waits[name] = (reason, since)
+                self._show(f"{replica_name(pod)} has been waiting for {now - since:.0f} s: {reason}")
+
+    def _keep_failure(self, pod: Any) -> None:
+        """Keeps how a pod failed, at once, since JobSet deletes pods when it restarts."""
+        name = pod.metadata.name
+        ending = None if name in self._failures else failed_ending(pod)
+        if ending:
+            stamped = self._api.log(name, tail_lines=TAIL_LINES).splitlines()
+            lines = tuple(line.partition(" ")[2] for line in stamped)
+            self._failures[name] = Failure(replica_name(pod), *ending, lines)
+            self._show(f"{replica_name(pod)} ended: {ending[1]}")
+
+    def _show_log(self, pods: list[Any]) -> None:
+        chiefs = [pod for pod in pods if replica_name(pod) == "chief 0"]
+        if chiefs:
+            name = chiefs[-1].metadata.name
+            if self._log is None or self._log.pod != name:
+                self._log = Log(self._api, name)
+            for line in self._log.new_lines():
+                self._show(line)
+
+    def _show_restart(self, restarts: int) -> None:
+        if restarts > self._restarts:
+            self._restarts = restarts
+            cause = failure_cause(list(self._failures.values()))
+            self._failures.clear()
+            after = f" after {cause.describe(self._replicas)}" if cause else ""
+            self._show(f"Restart {restarts} of {self._replicas.restarts} from the last checkpoint{after}")
+
+    def _error(self, condition: dict[str, Any]) -> ClusterError:
+        cause = failure_cause(list(self._failures.values()))
+        if cause:
+            return ClusterError(f"training failed: {cause.describe(self._replicas)}")
+        reason = " ".join(str(condition.get(field, "")) for field in ("reason", "message"))
+        return ClusterError(f"training failed: {reason}; no replica left an exit status")
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """How a replica ended: `status` is its exit status, None if the pod was deleted before it had one.
+
+    `at`: when, as Kubernetes writes it. `lines`: its last ones.
+    """
+
+    replica: str
+    status: int | None
+    reason: str
+    at: str
+    lines: tuple[str, ...]
+
+    def describe(self, replicas: Replicas) -> str:
+        """Returns what happened and what to do, with the replica's last lines below."""
+        ending = "without an exit status" if self.status is None else f"with exit status {self.status}"
+        text = f"{self.replica} ended {ending} ({self.reason})"
+        if self.reason == "OOMKilled":
+            field = "parameter_server" if self.replica.startswith("ps ") else "worker"
+            memory = getattr(replicas, field).memory
+            text += f"; raise cluster.replicas.{field}.memory, {memory} now, or lower recipe.batch_size"
+        return text + "".join(f"\n  {line}" for line in self.lines)
+
+
+def failure_cause(failures: list[Failure]) -> Failure | None:
+    """Returns the failure that caused the others: the first of those that did not end for lack of another replica.
+
+    A replica that ended by SIGTERM (143) was ended by JobSet, as it does with the others.
+    """
+
+    def rank(failure: Failure) -> tuple[bool, bool, str]:
+        return any(LOST_ANOTHER in line for line in failure.lines), failure.status == 143, failure.at
+
+    return min(failures, key=rank, default=None)
+
+
+def replica_name(pod: Any) -> str:
+    """Returns the replica's job and index, as `worker 0`."""
+    labels = pod.metadata.labels or {}
+    return f"{labels.get(_JOB, pod.metadata.name)} {labels.get(_INDEX, '0')}"
+
+
+def waiting_reason(pod: Any) -> str:
+    """Returns why a pod has not started, empty if it has."""
+    status = pod.status
+    for container in status.container_statuses or []:
+        if container.state and container.state.waiting:
+            state = container.state.waiting
+            return f"{state.reason}: {state.message}" if state.message else str(state.reason)
+    if status.phase != "Pending":
+        return ""
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"{condition.reason}: {condition.message}"
+    return "Pending"
+
+
+def failed_ending(pod: Any) -> tuple[int | None, str, str] | None:
+    """Returns exit status, reason and time of a pod that failed, None of one that did not."""
+    for container in pod.status.container_statuses or []:
+        state = container.state and container.state.terminated
+        if state and state.exit_code:
+            return state.exit_code, state.reason or "Error", str(state.finished_at or "")
+    if pod.status.phase == "Failed":
+        return None, pod.status.reason or "Failed", ""
+    return None
+
+
+class Log:
+    """A pod's log, each line once, however often it is read."""
+
+    def __init__(self, api: Api, pod: str) -> None:
+        self._api, self.pod = api, pod
+        # The last time stamp seen, how many lines had it, and when that was by our clock.
+        self._stamp, self._count, self._asked = "", 0, 0.0
+
+    def new_lines(self) -> list[str]:
+        """Returns the lines that came since the last call."""
+        since = {"since_seconds": math.ceil(time.monotonic() - self._asked) + 10} if self._stamp else {}
+        asked = time.monotonic()
+        stamped = [line.partition(" ")[::2] for line in self._api.log(self.pod, **since).splitlines()]
+        lines, again = [], 0
+        for stamp, line in stamped:
+            comparable = _comparable(stamp)
+            if comparable < self._stamp:
+                continue
+            if comparable == self._stamp:
+                again += 1
+                if again <= self._count:
+                    continue
+                self._count = again
+            else:
+                self._stamp, self._count, again = comparable, 1, 1
+            lines.append(line)
+        self._asked = asked
+        return lines
+
+
+def _comparable(stamp: str) -> str:
+    """Returns an RFC 3339 time in UTC with nine digits after the point, some of which container runtimes leave out."""
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    return f"{seconds}.{fraction.ljust(9, '0')}"
