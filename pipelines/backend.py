@@ -5,8 +5,10 @@
 
 import dataclasses
 import datetime
+import hashlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +37,12 @@ class Package:
     steps: tuple[str, ...]
     spec: dict[str, Any]
 
+    def check_parameters(self, parameters: dict[str, str]) -> None:
+        """Raises `InputError` for parameters that the package does not have."""
+        if unknown := sorted(set(parameters) - self.parameters):
+            known = ", ".join(sorted(self.parameters)) or "none"
+            raise InputError(f"the package has no parameter {', '.join(unknown)}; it has {known}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
@@ -44,6 +52,17 @@ class Submission:
     pipeline_root: str | None = None
     service_account: str | None = None
     cache: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A schedule to make: its name, a cron expression of the service, and what each run gets."""
+
+    name: str
+    cron: str
+    package: Package
+    submission: Submission
+    max_concurrency: int
 
 
 class StepStatus(NamedTuple):
@@ -64,12 +83,13 @@ class RunStatus(NamedTuple):
 
 
 class ScheduleStatus(NamedTuple):
-    """A schedule; `state` is `on`, `off` or the service's own word."""
+    """A schedule; `state` is `on`, `off` or the service's own word, `note` what `Backend.schedule_note` returned."""
 
     identity: str
     name: str
     cron: str
     state: str
+    note: str
 
 
 class Backend(Protocol):
@@ -106,27 +126,67 @@ class Backend(Protocol):
     def log_link(self, run: str) -> str:
         """Returns the address of a run's page."""
 
-    def ensure_schedule(
-        self, name: str, cron: str, package: Package, submission: Submission, max_concurrency: int
-    ) -> tuple[str, str]:
-        """Makes `name` the only schedule of its name; returns its id and `unchanged`, `made` or `replaced`.
-
-        The new schedule is made before the old ones are deleted, so that one exists at every moment. If this is
-        interrupted in between, the next call deletes the others.
-        """
-
     def schedules(self) -> list[ScheduleStatus]:
         """Returns all schedules."""
 
-    def remove_schedules(self, name: str) -> int:
-        """Deletes the schedules of this name and returns how many there were."""
+    def schedule_note(self, plan: Plan) -> str:
+        """Returns a text that differs for plans that make different runs; the service keeps it with the schedule."""
+
+    def create_schedule(self, plan: Plan, note: str) -> str:
+        """Makes a schedule and returns its id."""
+
+    def delete_schedule(self, identity: str) -> None:
+        """Deletes a schedule."""
 
 
-def check_parameters(package: Package, parameters: dict[str, str]) -> None:
-    """Raises `InputError` for parameters that the package does not have."""
-    if unknown := sorted(set(parameters) - package.parameters):
-        known = ", ".join(sorted(package.parameters)) or "none"
-        raise InputError(f"the package has no parameter {', '.join(unknown)}; it has {known}")
+def read_package(path: Path, parse: Callable[[bytes], Any], kind: str, fix: str) -> Package:
+    """Reads a compiled package; raises `InputError` for another file.
+
+    `parse` returns its specification or raises a `ValueError`. `kind` and `fix` complete the message.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no package {str(path)!r}; {fix}")
+    content = path.read_bytes()
+    try:
+        spec = parse(content)
+        return Package(
+            path=path,
+            name=spec["pipelineInfo"]["name"],
+            version=hashlib.sha256(content).hexdigest()[:16],
+            parameters=frozenset(spec["root"].get("inputDefinitions", {}).get("parameters", {})),
+            steps=tuple(spec["root"]["dag"]["tasks"]),
+            spec=spec,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a {kind}; {fix}") from error
+
+
+def ensure_schedule(backend: Backend, plan: Plan) -> tuple[str, str]:
+    """Makes `plan` the only schedule of its name; returns its id and `unchanged`, `made` or `replaced`.
+
+    The new schedule is made before the old ones are deleted, so that one exists at every moment. If this is interrupted
+    in between, the next call deletes the others.
+    """
+    note = backend.schedule_note(plan)
+    existing = _named(backend, plan.name)
+    current = next((schedule.identity for schedule in existing if schedule.note == note and schedule.state == "on"), "")
+    identity = current or backend.create_schedule(plan, note)
+    for schedule in _named(backend, plan.name):
+        if schedule.identity != identity:
+            backend.delete_schedule(schedule.identity)
+    return identity, "unchanged" if current else "replaced" if existing else "made"
+
+
+def remove_schedules(backend: Backend, name: str) -> int:
+    """Deletes the schedules of this name and returns how many there were."""
+    schedules = _named(backend, name)
+    for schedule in schedules:
+        backend.delete_schedule(schedule.identity)
+    return len(schedules)
+
+
+def _named(backend: Backend, name: str) -> list[ScheduleStatus]:
+    return [schedule for schedule in backend.schedules() if schedule.name == name]
 
 
 def explain_cron(text: str, expression: str, fields: int, advice: str) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import functools
-import hashlib
 import json
 import re
 import socket
@@ -15,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from marco_model import errors
 from marco_model.errors import ClusterError, InputError, one_line
-from pipelines.backend import Package, RunStatus, ScheduleStatus, StepStatus, Submission, explain_cron, wrong_cron
+from pipelines import backend
+from pipelines.backend import Package, Plan, RunStatus, ScheduleStatus, StepStatus, Submission
 
 DEFAULT_EXPERIMENT = "marco"
 _SERVICE = "Kubeflow Pipelines"
@@ -60,12 +61,28 @@ class KubeflowBackend:
         return connect(*self._place)
 
     def read_package(self, path: Path) -> Package:
-        """As `Backend.read_package`: a .yaml file."""
-        return read_package(path)
+        """As `Backend.read_package`: a .yaml file of two documents, of which the first is the pipeline."""
+
+        def parse(content: bytes) -> Any:
+            with errors.translated(ValueError, "{}", yaml.YAMLError, StopIteration):
+                return next(yaml.safe_load_all(content))
+
+        return backend.read_package(path, parse, "compiled pipeline", "give the .yaml file that marco compile wrote")
 
     def read_cron(self, text: str) -> tuple[str, str]:
-        """As `Backend.read_cron`: six fields, seconds first; five fields get a 0 in front."""
-        return read_cron(text)
+        """As `Backend.read_cron`: six fields, seconds first; five fields get a 0 in front.
+
+        Kubeflow reads cron as robfig/cron 1 does: "?" is "*", Sunday is 0 alone, and L, W and # mean nothing.
+        """
+        advice = "write second, minute, hour, day, month and weekday, as in '0 0 3 * * 1' for Mondays at three"
+        fields = text.split()
+        if len(fields) == 5:
+            fields = ["0", *fields]
+        if len(fields) == 6 and (
+            re.search(r"[LW#](?![A-Z])|(?<![\w/*])7", fields[5]) or re.search(r"[LW#]", fields[3])
+        ):
+            raise backend.wrong_cron(text, "to Kubeflow Sunday is 0, and L, W and # mean nothing", advice)
+        return " ".join(fields), backend.explain_cron(text, " ".join(fields).replace("?", "*"), 6, advice)
 
     def upload(self, package: Package) -> str:
         """As `Backend.upload`. The experiment must exist before anything is uploaded."""
@@ -104,44 +121,6 @@ class KubeflowBackend:
         """As `Backend.log_link`."""
         return f"{self._client.address.rstrip('/')}/#/runs/details/{run}"
 
-    def ensure_schedule(
-        self, name: str, cron: str, package: Package, submission: Submission, max_concurrency: int
-    ) -> tuple[str, str]:
-        """As `Backend.ensure_schedule`."""
-        experiment = self._experiment_id()
-        pipeline, version, _ = self._version(package)
-        # Kubeflow returns neither all of these nor as they were set, so the description holds them.
-        note = json.dumps(
-            {
-                "cron": cron,
-                "version": version,
-                "parameters": submission.parameters,
-                "pipeline_root": submission.pipeline_root or "",
-                "service_account": submission.service_account or "",
-                "max_concurrency": max_concurrency,
-            },
-            sort_keys=True,
-        )
-        with reaching(_SERVICE):
-            existing = [run for run in self._recurring_runs(experiment) if run.display_name == name]
-            current = next((run for run in existing if run.description == note and run.mode == "ENABLE"), None)
-            outcome = "unchanged" if current else "replaced" if existing else "made"
-            current = current or self._client.create_recurring_run(
-                experiment_id=experiment,
-                job_name=name,
-                description=note,
-                cron_expression=cron,
-                max_concurrency=max_concurrency,
-                no_catchup=True,
-                pipeline_id=pipeline,
-                version_id=version,
-                **_client_options(submission),
-            )
-            for other in existing:
-                if other.recurring_run_id != current.recurring_run_id:
-                    self._client.delete_recurring_run(other.recurring_run_id)
-        return str(current.recurring_run_id), outcome
-
     def schedules(self) -> list[ScheduleStatus]:
         """As `Backend.schedules`: those of the experiment. Raises `InputError` where the named one does not exist."""
         experiment = self._existing_experiment()
@@ -150,27 +129,56 @@ class KubeflowBackend:
         if not experiment:
             return []
         with reaching(_SERVICE):
-            runs = self._recurring_runs(experiment)
+            runs = list(pages(self._client.list_recurring_runs, "recurring_runs", experiment_id=experiment))
         return [
             ScheduleStatus(
                 str(run.recurring_run_id),
                 run.display_name,
                 run.trigger.cron_schedule.cron if run.trigger and run.trigger.cron_schedule else "no cron",
                 "on" if run.mode == "ENABLE" else "off",
+                run.description or "",
             )
             for run in runs
         ]
 
-    def remove_schedules(self, name: str) -> int:
-        """As `Backend.remove_schedules`."""
-        schedules = [schedule for schedule in self.schedules() if schedule.name == name]
-        with reaching(_SERVICE):
-            for schedule in schedules:
-                self._client.delete_recurring_run(schedule.identity)
-        return len(schedules)
+    def schedule_note(self, plan: Plan) -> str:
+        """As `Backend.schedule_note`: Kubeflow returns neither all of these nor as they were set."""
+        self._experiment_id()
+        submission = plan.submission
+        return json.dumps(
+            {
+                "cron": plan.cron,
+                "version": self._version(plan.package)[1],
+                "parameters": submission.parameters,
+                "pipeline_root": submission.pipeline_root or "",
+                "service_account": submission.service_account or "",
+                "max_concurrency": plan.max_concurrency,
+            },
+            sort_keys=True,
+        )
 
-    def _recurring_runs(self, experiment: str) -> list[Any]:
-        return list(pages(self._client.list_recurring_runs, "recurring_runs", experiment_id=experiment))
+    def create_schedule(self, plan: Plan, note: str) -> str:
+        """As `Backend.create_schedule`."""
+        experiment = self._experiment_id()
+        pipeline, version, _ = self._version(plan.package)
+        with reaching(_SERVICE):
+            run = self._client.create_recurring_run(
+                experiment_id=experiment,
+                job_name=plan.name,
+                description=note,
+                cron_expression=plan.cron,
+                max_concurrency=plan.max_concurrency,
+                no_catchup=True,
+                pipeline_id=pipeline,
+                version_id=version,
+                **_client_options(plan.submission),
+            )
+        return str(run.recurring_run_id)
+
+    def delete_schedule(self, identity: str) -> None:
+        """As `Backend.delete_schedule`."""
+        with reaching(_SERVICE):
+            self._client.delete_recurring_run(identity)
 
     def _existing_experiment(self) -> str | None:
         name = self._experiment or DEFAULT_EXPERIMENT
@@ -229,41 +237,6 @@ def _client_options(submission: Submission) -> dict[str, Any]:
         "pipeline_root": submission.pipeline_root,
         "service_account": submission.service_account,
     }
-
-
-def read_package(path: Path) -> Package:
-    """Reads what `marco compile` wrote; raises `InputError` for another file."""
-    fix = "give the .yaml file that marco compile wrote"
-    if not path.is_file():
-        raise InputError(f"there is no package {str(path)!r}; {fix}")
-    content = path.read_bytes()
-    try:
-        spec = next(yaml.safe_load_all(content))
-        return Package(
-            path=path,
-            name=spec["pipelineInfo"]["name"],
-            version=hashlib.sha256(content).hexdigest()[:16],
-            parameters=frozenset(spec["root"].get("inputDefinitions", {}).get("parameters", {})),
-            steps=tuple(spec["root"]["dag"]["tasks"]),
-            spec=spec,
-        )
-    except (yaml.YAMLError, UnicodeDecodeError, StopIteration, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a compiled pipeline; {fix}") from error
-
-
-def read_cron(text: str) -> tuple[str, str]:
-    """Returns a cron expression as Kubeflow takes it, seconds first, and in words; five fields get a 0 in front.
-
-    Kubeflow reads cron as robfig/cron 1 does: "?" is "*", Sunday is 0 alone, and L, W and # mean nothing. Raises
-    `InputError` for another text.
-    """
-    advice = "write second, minute, hour, day, month and weekday, as in '0 0 3 * * 1' for Mondays at three"
-    fields = text.split()
-    if len(fields) == 5:
-        fields = ["0", *fields]
-    if len(fields) == 6 and (re.search(r"[LW#](?![A-Z])|(?<![\w/*])7", fields[5]) or re.search(r"[LW#]", fields[3])):
-        raise wrong_cron(text, "to Kubeflow Sunday is 0, and L, W and # mean nothing", advice)
-    return " ".join(fields), explain_cron(text, " ".join(fields).replace("?", "*"), 6, advice)
 
 
 def _is_step(name: str, steps: tuple[str, ...], names: set[str]) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from components.vertex.api import Api, Refused
 from components.vertex.options import Vertex
 from marco_model.errors import InputError
-from pipelines.backend import Package, RunStatus, ScheduleStatus, StepStatus, Submission, explain_cron, wrong_cron
+from pipelines import backend
+from pipelines.backend import Package, Plan, RunStatus, ScheduleStatus, StepStatus, Submission
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai/pipelines"
 _NOTE = "marco-schedule"
@@ -31,29 +32,25 @@ class VertexBackend:
         self.poll = self._api.pace.look
 
     def read_package(self, path: Path) -> Package:
-        """As `Backend.read_package`: the .json file of `marco compile --target vertex`."""
+        """As `Backend.read_package`: a .json file."""
         fix = "give the .json file that marco compile --target vertex wrote"
-        if not path.is_file():
-            raise InputError(f"there is no package {str(path)!r}; {fix}")
-        content = path.read_bytes()
-        try:
-            spec = dict(json.loads(content))
-            root = spec["root"]
-            spec["defaultPipelineRoot"]
-            return Package(
-                path=path,
-                name=spec["pipelineInfo"]["name"],
-                version=hashlib.sha256(content).hexdigest()[:16],
-                parameters=frozenset(root.get("inputDefinitions", {}).get("parameters", {})),
-                steps=tuple(root["dag"]["tasks"]),
-                spec=spec,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is not a pipeline compiled for Vertex AI; {fix}") from error
+        package = backend.read_package(path, json.loads, "pipeline compiled for Vertex AI", fix)
+        if "defaultPipelineRoot" not in package.spec:
+            raise InputError(f"{path} is not a pipeline compiled for Vertex AI; {fix}")
+        return package
 
     def read_cron(self, text: str) -> tuple[str, str]:
         """As `Backend.read_cron`: five fields, after a time zone where it is not UTC."""
-        return read_cron(text)
+        advice = "write minute, hour, day, month and weekday, as in 'TZ=Europe/Berlin 0 3 * * 1' for Mondays at three"
+        match = re.fullmatch(r"(?:CRON_)?TZ=(\S+)\s+(.*)", text.strip())
+        zone, expression = match.groups() if match else ("", text.strip())
+        try:
+            if zone:
+                zoneinfo.ZoneInfo(zone)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            raise backend.wrong_cron(text, str(error).strip("'\""), advice) from error
+        words = backend.explain_cron(text, expression, 5, advice)
+        return (f"TZ={zone} " if zone else "") + " ".join(expression.split()), f"{words}, {zone or 'UTC'}"
 
     def upload(self, package: Package) -> str:
         """As `Backend.upload`: a run carries the package, so there is nothing to upload."""
@@ -86,80 +83,65 @@ class VertexBackend:
         place = self._api.place
         return f"{_CONSOLE}/locations/{place.location}/runs/{run}?project={place.project}"
 
-    def ensure_schedule(
-        self, name: str, cron: str, package: Package, submission: Submission, max_concurrency: int
-    ) -> tuple[str, str]:
-        """As `Backend.ensure_schedule`."""
-        from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest, Schedule
-
-        content = json.dumps([cron, package.spec, vars(submission), max_concurrency], sort_keys=True)
-        note = hashlib.sha256(content.encode()).hexdigest()[:32]
-        before = {schedule.name for schedule in self._schedules(name)}
-        job = pipeline_job(package.spec, name, submission, {_NOTE: note})
-        schedule = Schedule(
-            display_name=name,
-            cron=cron,
-            max_concurrent_run_count=max_concurrency,
-            create_pipeline_job_request=CreatePipelineJobRequest(parent=self._api.place.parent, pipeline_job=job),
-        )
-
-        def existing() -> Any | None:
-            return next((item for item in self._schedules(name) if _is_current(item, note)), None)
-
-        request = {"parent": self._api.place.parent, "schedule": schedule}
-        current = self._api.ensure(existing, lambda: self._api.act("Schedule", "create_schedule", request))
-        for other in self._schedules(name):
-            if other.name != current.name:
-                self._delete(other.name)
-        outcome = "unchanged" if current.name in before else "replaced" if before else "made"
-        return current.name.rsplit("/", 1)[1], outcome
-
     def schedules(self) -> list[ScheduleStatus]:
         """As `Backend.schedules`: those of the region."""
+        request = {"parent": self._api.place.parent}
         return [
             ScheduleStatus(
                 schedule.name.rsplit("/", 1)[1],
                 schedule.display_name,
                 schedule.cron,
                 "on" if schedule.state.name == "ACTIVE" else schedule.state.name.lower(),
+                str(schedule.create_pipeline_job_request.pipeline_job.labels.get(_NOTE, "")),
             )
-            for schedule in self._schedules(None)
+            for schedule in self._api.listed("Schedule", "list_schedules", request, "schedules")
         ]
 
-    def remove_schedules(self, name: str) -> int:
-        """As `Backend.remove_schedules`."""
-        schedules = self._schedules(name)
-        for schedule in schedules:
-            self._delete(schedule.name)
-        return len(schedules)
+    def schedule_note(self, plan: Plan) -> str:
+        """As `Backend.schedule_note`: a hash, because labels are short."""
+        content = [plan.cron, plan.package.spec, vars(plan.submission), plan.max_concurrency]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+    def create_schedule(self, plan: Plan, note: str) -> str:
+        """As `Backend.create_schedule`; where an answer is lost, the schedule is not made twice."""
+        from google.cloud.aiplatform_v1 import types
+
+        parent = self._api.place.parent
+        job = pipeline_job(plan.package.spec, plan.name, plan.submission, {_NOTE: note})
+        schedule = types.Schedule(
+            display_name=plan.name,
+            cron=plan.cron,
+            max_concurrent_run_count=plan.max_concurrency,
+            create_pipeline_job_request=types.CreatePipelineJobRequest(parent=parent, pipeline_job=job),
+        )
+
+        def identity() -> str | None:
+            current = (plan.name, note, "on")
+            matches = (item for item in self.schedules() if (item.name, item.note, item.state) == current)
+            return next((item.identity for item in matches), None)
+
+        request = {"parent": parent, "schedule": schedule}
+        return self._api.ensure(identity, lambda: self._api.act("Schedule", "create_schedule", request))
+
+    def delete_schedule(self, identity: str) -> None:
+        """As `Backend.delete_schedule`; it may be deleted already."""
+        request = {"name": f"{self._api.place.parent}/schedules/{identity}"}
+        self._api.ensure(
+            lambda: True if self._read("Schedule", "get_schedule", request["name"]) is None else None,
+            lambda: self._api.act("Schedule", "delete_schedule", request),
+        )
 
     def _job(self, run: str) -> Any | None:
-        name = f"{self._api.place.parent}/pipelineJobs/{run}"
+        return self._read("Pipeline", "get_pipeline_job", f"{self._api.place.parent}/pipelineJobs/{run}")
+
+    def _read(self, service: str, method: str, name: str) -> Any | None:
+        """Returns the resource of this name, None where there is none."""
         try:
-            return self._api.read("Pipeline", "get_pipeline_job", {"name": name})
+            return self._api.read(service, method, {"name": name})
         except Refused as error:
             if error.status == 404:
                 return None
             raise
-
-    def _schedules(self, name: str | None) -> list[Any]:
-        request = {"parent": self._api.place.parent}
-        schedules = self._api.listed("Schedule", "list_schedules", request, "schedules")
-        return [schedule for schedule in schedules if name is None or schedule.display_name == name]
-
-    def _delete(self, schedule: str) -> None:
-        """Deletes a schedule, which may be deleted already."""
-
-        def is_deleted() -> bool | None:
-            try:
-                self._api.read("Schedule", "get_schedule", {"name": schedule})
-            except Refused as error:
-                if error.status == 404:
-                    return True
-                raise
-            return None
-
-        self._api.ensure(is_deleted, lambda: self._api.act("Schedule", "delete_schedule", {"name": schedule}))
 
 
 def pipeline_job(spec: dict[str, Any], name: str, submission: Submission, labels: dict[str, str] | None = None) -> Any:
@@ -191,23 +173,6 @@ def label_value(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-def read_cron(text: str) -> tuple[str, str]:
-    """Returns a cron expression as Vertex AI takes it, five fields after an optional time zone, and in words.
-
-    Raises `InputError` for another text.
-    """
-    advice = "write minute, hour, day, month and weekday, as in 'TZ=Europe/Berlin 0 3 * * 1' for Mondays at three"
-    match = re.fullmatch(r"(?:CRON_)?TZ=(\S+)\s+(.*)", text.strip())
-    zone, expression = match.groups() if match else ("", text.strip())
-    try:
-        if zone:
-            zoneinfo.ZoneInfo(zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
-        raise wrong_cron(text, str(error).strip("'\""), advice) from error
-    words = explain_cron(text, expression, 5, advice)
-    return (f"TZ={zone} " if zone else "") + " ".join(expression.split()), f"{words}, {zone or 'UTC'}"
-
-
 def _step_status(task: Any) -> StepStatus:
     ended = task.state.name == "SUCCEEDED"
     seconds = (task.end_time - task.start_time).total_seconds() if ended else None
@@ -216,8 +181,3 @@ def _step_status(task: Any) -> StepStatus:
 
 def _error_message(status: Any) -> str:
     return str(status.error.message) if status.error else ""
-
-
-def _is_current(schedule: Any, note: str) -> bool:
-    labels = schedule.create_pipeline_job_request.pipeline_job.labels
-    return str(labels.get(_NOTE, "")) == note and schedule.state.name == "ACTIVE"

@@ -1,7 +1,7 @@
 """`marco deploy`: a published model on an endpoint of Vertex AI, its canary, and the way back."""
 
-from __future__ import annotations
-
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,81 +9,49 @@ import typer
 
 from components.vertex import endpoints
 from components.vertex.api import Api
-from components.vertex.endpoints import Deployed, State, Version
 from components.vertex.options import Endpoint
 from marco_model.errors import InputError
+from pipelines.commands import options
 
 if TYPE_CHECKING:
-    from components.vertex.api import Api
-    from components.vertex.options import Vertex
+    from components.vertex.golden import Image
     from pipelines.configuration import Deploying
 
-Project = Annotated[str | None, typer.Option(help="Project of Google Cloud; by default the preset's.")]
-Location = Annotated[str | None, typer.Option(help="Region, such as europe-west4; by default the preset's.")]
 Name = Annotated[
     str | None,
     typer.Option("--endpoint", help="The endpoint's display name; by default the preset's."),
 ]
-Preset = Annotated[
+Golden = Annotated[
     str | None,
-    typer.Option(help="A preset's name or .yaml file, that has the sections vertex and endpoint."),
-]
-Change = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value, such as endpoint.keep_previous=true. May be repeated."),
-]
-Address = Annotated[
-    str | None,
-    typer.Option("--api", help="Another address of Vertex AI, such as a Private Service Connect endpoint's."),
+    typer.Option(help="Folder or gs:// URI of golden images; by default the preset's, else drawn ones."),
 ]
 
 
-def settings(
-    preset: str | None,
-    project: str | None,
-    location: str | None,
-    api: str | None,
-    change: list[str] | None,
-    **endpoint: Any,
-) -> Deploying:
-    """Returns the sections `vertex` and `endpoint` of a preset with what the command line gives."""
-    from pipelines.configuration import load_deploying
+@dataclasses.dataclass(frozen=True)
+class DeployOptions(options.VertexOptions):
+    """Where the sections `vertex` and `endpoint` come from."""
 
-    vertex = {"project": project, "location": location, "api": api}
-    return load_deploying(preset, {"vertex": vertex, "endpoint": endpoint}, change or [])
+    preset: Annotated[
+        str | None, typer.Option(help="A preset's name or .yaml file that has the sections vertex and endpoint.")
+    ] = None
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one value, such as endpoint.keep_previous=true. May be repeated."),
+    ] = None
 
+    def connect(self, **endpoint: Any) -> "tuple[Api, Deploying]":
+        """Returns the client of Vertex AI, and the two sections with the options' values laid over the preset's."""
+        from pipelines.configuration import load_deploying
 
-def connect(deploying: Deploying) -> Api:
-    """Returns the client of Vertex AI."""
-    from components.vertex.api import Api
-
-    return Api(deploying.vertex)
-
-
-def place(project: str | None, location: str | None, api: str | None) -> Vertex:
-    """Returns the project and region; raises `InputError` if either is missing."""
-    from components import settings
-    from components.vertex.options import Vertex
-    from marco_model.errors import InputError
-
-    if not (project and location):
-        raise InputError(f"--project is {project} and --location {location}; Vertex AI needs both")
-    values = {"project": project, "location": location, "api": api or ""}
-    return settings.parse(Vertex, values, "the options of Vertex AI", "vertex")
-
-
-def only_vertex(**options: str | None) -> None:
-    """Raises `InputError` for options of Kubeflow Pipelines."""
-    from marco_model.errors import InputError
-
-    if named := [f"--{name}" for name, value in options.items() if value is not None]:
-        raise InputError(f"{', '.join(named)}: Vertex AI has none; leave it out, or give --target kubeflow")
+        vertex = {"project": self.project, "location": self.location, "api": self.api}
+        sections = load_deploying(self.preset, {"vertex": vertex, "endpoint": endpoint}, self.change or [])
+        return Api(sections.vertex), sections
 
 
 COLUMNS = ("version", "traffic", "role", "deployed", "fingerprint", "model", "MLflow run", "machine")
 
 
-def rows(state: State, known: dict[tuple[str, str], endpoints.Version]) -> list[tuple[str, ...]]:
+def rows(state: endpoints.State, known: dict[tuple[str, str], endpoints.Version]) -> list[tuple[str, ...]]:
     """Returns one row of `COLUMNS` for each deployed model, most traffic first.
 
     `known`: versions by the model's id and the version's number.
@@ -97,7 +65,7 @@ def rows(state: State, known: dict[tuple[str, str], endpoints.Version]) -> list[
     return table
 
 
-def _role(state: State, model: Deployed) -> str:
+def _role(state: endpoints.State, model: endpoints.Deployed) -> str:
     if model == state.serving:
         return "serves"
     if model == state.canary:
@@ -105,7 +73,7 @@ def _role(state: State, model: Deployed) -> str:
     return "the way back" if model.version == state.labels.get(endpoints.PREVIOUS) else ""
 
 
-def show_endpoint(api: Api, state: State) -> None:
+def show_endpoint(api: Api, state: endpoints.State) -> None:
     """Prints the endpoint's deployed models, with their versions in the registry."""
     from rich.console import Console
     from rich.table import Table
@@ -123,15 +91,15 @@ def show_endpoint(api: Api, state: State) -> None:
     Console(width=None if Console().is_terminal else 200).print(table)
 
 
-def version_on_trial(api: Api, options: Endpoint) -> Version:
+def version_on_trial(api: Api, endpoint: Endpoint) -> endpoints.Version:
     """Returns the version on trial, or the one that serves if none is on trial.
 
     Raises `InputError` if there is neither, or if the registry no longer has the version.
     """
-    state = endpoints.find_endpoint(api, options.name)
+    state = endpoints.find_endpoint(api, endpoint.name)
     deployed = state and (state.canary or state.serving)
     if not deployed:
-        raise InputError(f"endpoint {options.name} has no version on trial; marco deploy push one with --traffic 10")
+        raise InputError(f"endpoint {endpoint.name} has no version on trial; marco deploy push one with --traffic 10")
     known = endpoints.list_versions(api, f"{api.place.parent}/models/{deployed.model}")
     matching = [version for version in known if version.number == deployed.version]
     if not matching:
@@ -139,19 +107,9 @@ def version_on_trial(api: Api, options: Endpoint) -> Version:
     return matching[0]
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from components.vertex.golden import Image
-    from pipelines.configuration import Deploying
-
-Golden = Annotated[
-    str | None,
-    typer.Option(help="Folder or gs:// URI of golden images; by default the preset's, else drawn ones."),
-]
-
-
+@options.grouped
 def push(
+    *,
     model: Annotated[str, typer.Option(help="gs:// URI of a published model, or of a folder of versions.")],
     endpoint: Name = None,
     traffic: Annotated[
@@ -159,11 +117,7 @@ def push(
         typer.Option(min=1, max=100, help="Stay at this per cent; by default the preset's steps, up to all."),
     ] = None,
     golden: Golden = None,
-    project: Project = None,
-    location: Location = None,
-    preset: Preset = None,
-    change: Change = None,
-    api: Address = None,
+    where: DeployOptions,
 ) -> None:
     """Deploy a published model: a new version, checked by golden images, that takes over the endpoint step by step.
 
@@ -173,50 +127,42 @@ def push(
     Example: marco deploy push --model gs://BUCKET/models --endpoint marco --project PROJECT --location europe-west4
     --traffic 10
     """
-    deploying = settings(
-        preset, project, location, api, change, name=endpoint, golden=golden, traffic=(traffic,) if traffic else None
-    )
+    service, sections = where.connect(name=endpoint, golden=golden, traffic=(traffic,) if traffic else None)
     from components.vertex import rollout
 
-    service = connect(deploying)
-    done = rollout.push_model(service, deploying.endpoint, _model(deploying), model, _images(deploying))
+    done = rollout.push_model(service, sections.endpoint, _model(sections), model, _images(sections))
     show_endpoint(service, done.endpoint)
 
 
+@options.grouped
 def promote(
+    *,
     endpoint: Name = None,
     golden: Golden = None,
-    project: Project = None,
-    location: Location = None,
-    preset: Preset = None,
-    change: Change = None,
-    api: Address = None,
+    where: DeployOptions,
 ) -> None:
     """Give the version on trial all traffic, in the remaining steps, and undeploy the one before.
 
     Example: marco deploy promote --endpoint marco --project PROJECT --location europe-west4
     """
-    deploying = settings(preset, project, location, api, change, name=endpoint, golden=golden)
+    service, sections = where.connect(name=endpoint, golden=golden)
     from components.vertex import rollout
 
-    service = connect(deploying)
-    version = version_on_trial(service, deploying.endpoint)
+    version = version_on_trial(service, sections.endpoint)
     with rollout.fetched(version.uri) as (_, folder):
-        answers = rollout.expected(folder, _images(deploying)())
-    show_endpoint(service, rollout.promote(service, deploying.endpoint, version, answers))
+        answers = rollout.expected(folder, _images(sections)())
+    show_endpoint(service, rollout.promote(service, sections.endpoint, version, answers))
 
 
+@options.grouped
 def rollback(
+    *,
     endpoint: Name = None,
     to: Annotated[
         str | None,
         typer.Option(help="The version to serve again; by default the one before."),
     ] = None,
-    project: Project = None,
-    location: Location = None,
-    preset: Preset = None,
-    change: Change = None,
-    api: Address = None,
+    where: DeployOptions,
 ) -> None:
     """Undeploy the version on trial or, if none is on trial, serve the version before again.
 
@@ -224,57 +170,52 @@ def rollback(
 
     Example: marco deploy rollback --endpoint marco --project PROJECT --location europe-west4
     """
-    deploying = settings(preset, project, location, api, change, name=endpoint)
+    service, sections = where.connect(name=endpoint)
     from components.vertex import rollout
 
-    service = connect(deploying)
-    state, done = rollout.rollback(service, deploying.endpoint, to)
-    typer.echo(f"{deploying.endpoint.name}: {done}")
+    state, done = rollout.rollback(service, sections.endpoint, to)
+    typer.echo(f"{sections.endpoint.name}: {done}")
     show_endpoint(service, state)
 
 
+@options.grouped
 def status(
+    *,
     endpoint: Name = None,
-    project: Project = None,
-    location: Location = None,
-    preset: Preset = None,
-    change: Change = None,
-    api: Address = None,
+    where: DeployOptions,
 ) -> None:
     """Show what an endpoint serves: versions, their traffic, age and origin.
 
     Example: marco deploy status --endpoint marco --project PROJECT --location europe-west4
     """
-    deploying = settings(preset, project, location, api, change, name=endpoint)
-    from components.vertex import endpoints
-    from marco_model.errors import InputError
-
-    service = connect(deploying)
-    state = endpoints.find_endpoint(service, deploying.endpoint.name)
+    service, sections = where.connect(name=endpoint)
+    state = endpoints.find_endpoint(service, sections.endpoint.name)
     if state is None:
         raise InputError(
-            f"there is no endpoint {deploying.endpoint.name!r} in {deploying.vertex.project}; push a model to it"
+            f"there is no endpoint {sections.endpoint.name!r} in {sections.vertex.project}; push a model to it"
         )
     show_endpoint(service, state)
-    check = endpoints.find_endpoint(service, deploying.endpoint.name + endpoints.CHECK)
+    check = endpoints.find_endpoint(service, sections.endpoint.name + endpoints.CHECK)
     if check and check.deployed:
         versions = ", ".join(f"version {model.version}" for model in check.deployed)
         typer.echo(f"{check.display_name} still has {versions}, which costs; the next push takes it away")
 
 
-def _model(deploying: Deploying) -> str:
-    return deploying.endpoint.model or deploying.model_name
+def _model(sections: "Deploying") -> str:
+    return sections.endpoint.model or sections.model_name
 
 
-def _images(deploying: Deploying) -> Callable[[], Sequence[Image]]:
+def _images(sections: "Deploying") -> "Callable[[], Sequence[Image]]":
     from components.vertex import golden
 
-    if deploying.endpoint.golden:
-        return lambda: golden.in_place(deploying.endpoint.golden)
-    return lambda: golden.drawn(deploying.endpoint.golden_images)
+    if sections.endpoint.golden:
+        return lambda: golden.in_place(sections.endpoint.golden)
+    return lambda: golden.drawn(sections.endpoint.golden_images)
 
 
+@options.grouped
 def batch(
+    *,
     source: Annotated[str, typer.Option("--input", help="gs:// URI of a folder of images.")],
     output: Annotated[str, typer.Option(help="gs:// URI below which Vertex AI reads and writes.")],
     scores: Annotated[Path, typer.Option(help="CSV to write here, as marco predict does.")] = Path("scores.csv"),
@@ -282,11 +223,7 @@ def batch(
         str | None,
         typer.Option(help="The model's version; by default the one that was promoted last."),
     ] = None,
-    project: Project = None,
-    location: Location = None,
-    preset: Preset = None,
-    change: Change = None,
-    api: Address = None,
+    where: DeployOptions,
 ) -> None:
     """Score the images of a bucket by a batch prediction on Vertex AI, without an endpoint.
 
@@ -295,13 +232,11 @@ def batch(
     Example: marco deploy batch --input gs://BUCKET/plates --output gs://BUCKET/scores --project PROJECT
     --location europe-west4
     """
-    deploying = settings(preset, project, location, api, change, **({} if preset else {"name": "batch"}))
-    from components.vertex import batch, endpoints
-    from marco_model.errors import InputError
+    service, sections = where.connect(**({} if where.preset else {"name": "batch"}))
+    from components.vertex import batch
     from marco_scoring.prediction import errors_path
 
-    service = connect(deploying)
-    name = deploying.endpoint.model or deploying.model_name
+    name = _model(sections)
     model = endpoints.find_model(service, name)
     known = endpoints.list_versions(service, model) if model else []
     chosen = [item for item in known if (item.number == version if version else "default" in item.aliases)]
@@ -311,7 +246,7 @@ def batch(
     images = batch.images(source)
     note = batch.mark(chosen[0], images)
     place = f"{output.rstrip('/')}/{note[:12]}"
-    predicted, left_out = batch.predictions(service, deploying.endpoint, chosen[0], images, place, note)
+    predicted, left_out = batch.predictions(service, sections.endpoint, chosen[0], images, place, note)
     outcome = batch.table(images, predicted, left_out, f"{name}-{chosen[0].number}", scores)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items()) or "none"
     typer.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")

@@ -1,73 +1,76 @@
-"""`marco monitor check`: do the images that come in still look as they did?"""
+"""`marco monitor`: do the images that come in still look as they did?"""
 
-from __future__ import annotations
-
+import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.commands import score
+from marco_model.errors import InputError
+from marco_model.store import is_remote
+from pipelines.commands import options, score
 
-Imagers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--imager",
-        help="NAME of the imager of every image, or PATTERN=NAME of those whose path below PATH fits; repeatable.",
-    ),
-]
-Institution = Annotated[
-    str, typer.Option(help="Of image files: its file names tell the imager (docs/data.md). Shards name theirs.")
-]
-Beam = Annotated[
-    list[str] | None,
-    typer.Option("--beam", help="An option of Beam, such as --beam=--runner=DataflowRunner; repeatable."),
-]
-Staging = Annotated[
-    str, typer.Option(help="Where Beam's workers put their rows; a URI where they run elsewhere. Default: in OUTPUT.")
-]
-Model = Annotated[
-    str | None,
-    typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
-]
+if TYPE_CHECKING:
+    from components.monitoring.measure import Naming
+
+ALARM_STATUS = 4
+"""Not 1 or 2, which mean that the check itself failed."""
 
 
-def naming(imagers: Sequence[str] | None, institution: str) -> Any:
-    """Returns the rules that name imagers."""
-    from components.monitoring.measure import Naming, parse_told
+@dataclasses.dataclass(frozen=True)
+class MeasureOptions:
+    """How images are assigned to imagers, and where Beam measures them."""
 
-    return Naming(parse_told(imagers or ()), institution)
+    imager: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME of the imager of every image, or PATTERN=NAME of those whose path below PATH fits; repeatable."
+        ),
+    ] = None
+    institution: Annotated[
+        str, typer.Option(help="Of image files: its file names contain the imager (docs/data.md). Shards name theirs.")
+    ] = ""
+    beam: Annotated[
+        list[str] | None, typer.Option(help="An option of Beam, such as --beam=--runner=DataflowRunner; repeatable.")
+    ] = None
+    staging: Annotated[
+        str,
+        typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT."),
+    ] = ""
+
+    def naming(self) -> "Naming":
+        """Returns the rules that name imagers."""
+        from components.monitoring.measure import Naming, parse_told
+
+        return Naming(parse_told(self.imager or ()), self.institution)
+
+    def pipeline(self) -> Callable[[], Any] | None:
+        """Returns what makes the Beam pipeline; None is this project's local one."""
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        if not self.beam:
+            return None
+        import apache_beam as beam
+
+        return lambda: beam.Pipeline(argv=list(self.beam or ()))
+
+    def staging_folder(self, output: Path) -> str:
+        """Returns where the workers keep their rows during a run."""
+        return self.staging or str(output.resolve().with_name(f".{output.name}.rows"))
 
 
-def pipeline(options: Sequence[str] | None) -> Callable[[], Any] | None:
-    """Returns what makes the Beam pipeline; None is this project's local one."""
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    if not options:
-        return None
-    import apache_beam as beam
-
-    return lambda: beam.Pipeline(argv=list(options))
-
-
-def staging_folder(staging: str, output: Path) -> str:
-    """Returns where the workers keep their rows during a run."""
-    return staging or str(output.resolve().with_name(f".{output.name}.rows"))
-
-
+@options.grouped
 def reference(
+    *,
     paths: Annotated[
         list[str], typer.Argument(metavar="DATA…", help="Shards or images: files, folders, globs, local or gs://.")
     ],
     output: Annotated[Path, typer.Option(help="Folder for the reference; an older one there is replaced.")],
-    model: Model = None,
+    model: options.Model = None,
     sample: Annotated[int, typer.Option(min=50, help="Most images of each imager.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = 0,
-    imager: Imagers = None,
-    institution: Institution = "",
-    beam: Beam = None,
-    staging: Staging = "",
+    measuring: MeasureOptions,
 ) -> None:
     """Measure images that the model was judged on, to compare later ones with.
 
@@ -76,28 +79,22 @@ def reference(
 
     Example: marco monitor reference --model models/3 --output monitoring/reference checked/examples/Split-eval
     """
-    found = score.model_directory(model, "measuring with")
-    from components.monitoring.measure import find_images
-    from components.monitoring.two_sample import Limits
-    from marco_model.errors import InputError
+    folder = score.model_directory(model, "measuring with")
+    from components.monitoring import measure, two_sample, watch
 
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; give a folder")
-    find_images(paths)
-    from components.monitoring.measure import Sampling
-    from components.monitoring.watch import make_reference, model_facts
-    from marco_model.store import is_remote
-
-    made = make_reference(
+    measure.find_images(paths)
+    made = watch.make_reference(
         paths,
         output,
-        (model if model and is_remote(model) else str(found), model_facts(found)),
-        naming(imager, institution),
-        Sampling(images=sample, seed=seed),
-        staging_folder(staging, output),
-        pipeline(beam),
+        (model if model and is_remote(model) else str(folder), watch.model_facts(folder)),
+        measuring.naming(),
+        measure.Sampling(images=sample, seed=seed),
+        measuring.staging_folder(output),
+        measuring.pipeline(),
     )
-    least = Limits().least
+    least = two_sample.Limits().least
     for name, seen in made.facts["seen"].items():
         count = made.facts["measured"].get(name, 0)
         typer.echo(f"{name}: {count} images of {seen}")
@@ -108,17 +105,15 @@ def reference(
     typer.echo(f"{output}: reference for {made.facts['model']['name']}")
 
 
-ALARM_STATUS = 4
-"""Not 1 or 2, which mean that the check itself failed."""
-
-
+@options.grouped
 def check(
+    *,
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH…", help="Images or shards: files, folders, globs, local or gs://.")
     ],
     reference: Annotated[str, typer.Option(help="What marco monitor reference wrote: a folder or gs:// URI.")],
     output: Annotated[Path, typer.Option(help="Folder for drift.json and drift.html.")],
-    model: Model = None,
+    model: options.Model = None,
     days: Annotated[
         float | None,
         typer.Option(min=0, help="Only files that changed within so many days."),
@@ -129,10 +124,7 @@ def check(
     ] = None,
     tracking: Annotated[str, typer.Option(help="MLflow's URI; the check becomes a run of marco-monitoring.")] = "",
     seed: Annotated[int, typer.Option(help="Of the draw of the sample and of the permutations.")] = 0,
-    imager: Imagers = None,
-    institution: Institution = "",
-    beam: Beam = None,
-    staging: Staging = "",
+    measuring: MeasureOptions,
 ) -> None:
     """Compare images with a reference, imager by imager: light, sharpness, colour, what the network sees and predicts.
 
@@ -145,25 +137,22 @@ def check(
     from components.monitoring.two_sample import read_limits
 
     thresholds = read_limits(limits)
-    found = score.model_directory(model, "measuring with")
-    from components.monitoring import watch
-    from components.monitoring.drift import read_reference
-    from components.monitoring.watch import check_images, model_facts
-    from marco_model.store import is_remote
+    folder = score.model_directory(model, "measuring with")
+    from components.monitoring import drift, watch
 
-    compared = read_reference(reference)
-    compared.require_model(model_facts(found)["fingerprint"])
-    outcome = check_images(
+    compared = drift.read_reference(reference)
+    compared.require_model(watch.model_facts(folder)["fingerprint"])
+    outcome = watch.check_images(
         paths,
         output,
         compared,
-        model if model and is_remote(model) else str(found),
-        naming(imager, institution),
+        model if model and is_remote(model) else str(folder),
+        measuring.naming(),
         thresholds,
-        staging_folder(staging, output),
+        measuring.staging_folder(output),
         days,
         seed,
-        pipeline(beam),
+        measuring.pipeline(),
     )
     for imager_outcome in outcome["imagers"]:
         typer.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
@@ -171,8 +160,6 @@ def check(
         typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / watch.JSON}", err=True)
     typer.echo(f"{output / watch.HTML}: {watch.summary(outcome)}")
     if tracking:
-        from components.monitoring.watch import log_to_mlflow
-
-        log_to_mlflow(tracking, outcome, [output / watch.JSON, output / watch.HTML])
+        watch.log_to_mlflow(tracking, outcome, [output / watch.JSON, output / watch.HTML])
     if outcome["alarm"]:
         raise typer.Exit(ALARM_STATUS)

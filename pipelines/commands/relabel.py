@@ -1,14 +1,14 @@
 """`marco relabel`: images in doubt go to experts, and their sheets come back as an overlay with a report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import score
+import marco_model
+from marco_data import progress, shards
+from pipelines.commands import options, score
 
 _MEGABYTE = 1_000_000
 
@@ -18,10 +18,7 @@ def export(
         list[str], typer.Option(help="Shards, or what `marco data ingest` wrote; local or gs://. May be repeated.")
     ],
     output: Annotated[Path, typer.Option(help="New folder: raters/ for the experts, key.csv not for them.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
-    ] = None,
+    model: options.Model = None,
     share: Annotated[float, typer.Option(help="Share of each split's images to export.")] = 0.05,
     folds: Annotated[
         int,
@@ -43,37 +40,30 @@ def export(
 
     Example: marco relabel export --model runs/mine/models --data shards --output look --folds 5 --raters anna,ben
     """
-    from marco_data.relabelling.export import check_output, check_raters, check_share, most_disagreeing, write_export
-    from marco_data.relabelling.scoring import check_folds
-    from marco_data.shards import find_shards
+    from marco_data.relabelling import export, scoring
 
-    check_output(output)
-    check_share(share)
+    export.check_output(output)
+    export.check_share(share)
     if folds:
-        check_folds(folds)
+        scoring.check_folds(folds)
     names = [name.strip() for value in raters or ["expert"] for name in value.split(",") if name.strip()]
-    check_raters(names)
-    shards = find_shards(data)
-    directory = score.model_directory(model, "scoring with")
-    from marco_data.progress import progress
-    from marco_data.relabelling.scoring import score_records
-    from marco_model.load import load
-
-    classifier = load(directory)
+    export.check_raters(names)
+    files = shards.find_shards(data)
+    classifier = marco_model.open_classifier(score.model_directory(model, "scoring with"))
     skipped: list[tuple[str, int, str]] = []
-    megabytes = max(sum(file.size for file in shards) // _MEGABYTE, 1)
-    with progress("scoring", megabytes, unit="MB") as advance:
-        scored = score_records(
+    megabytes = max(sum(file.size for file in files) // _MEGABYTE, 1)
+    with progress.progress("scoring", megabytes, unit="MB") as advance:
+        scored = scoring.score_records(
             classifier,
-            shards,
+            files,
             folds=folds,
             batch_size=batch_size,
             on_problem=lambda *problem: skipped.append(problem),
             on_bytes=_by_megabyte(advance, megabytes),
         )
-    chosen = most_disagreeing(scored, share)
+    chosen = export.most_disagreeing(scored, share)
     about = {"model": classifier.name, "data": data, "share": share, "folds": folds, "seed": seed, "raters": names}
-    summary = write_export(output, shards, scored, chosen, names, seed, skipped, about)
+    summary = export.write_export(output, files, scored, chosen, names, seed, skipped, about)
     _print_summary(summary, output)
     if skipped:
         raise typer.Exit(1)
@@ -129,10 +119,10 @@ def merge(
 
     Example: marco relabel merge anna.csv ben.csv --key look/key.csv --output overlay.csv
     """
-    from marco_data.relabelling.merging import merge_sheets, report_lines
+    from marco_data.relabelling import merging
 
-    report, answers = merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
-    typer.echo("\n".join(report_lines(report)))
+    report, answers = merging.merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
+    typer.echo("\n".join(merging.report_lines(report)))
     typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
     for line in answers.repeated:
         typer.echo(line, err=True)

@@ -1,17 +1,16 @@
 """`marco run`: the whole pipeline on this machine."""
 
-from __future__ import annotations
-
 import json
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipelines.commands import options
+
 
 def run(
-    preset: Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")] = "local",
+    preset: options.Preset = "local",
     output: Annotated[Path, typer.Option(help="Folder of the run: data, steps, models, MLflow, summary.json.")] = Path(
         "runs/local"
     ),
@@ -20,10 +19,7 @@ def run(
         str | None,
         typer.Option(help="Labels that experts gave, which `marco relabel merge` wrote; local or gs://."),
     ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
-    ] = None,
+    change: options.Change = None,
 ) -> None:
     """Read, check, train, judge and publish: the whole pipeline on this machine.
 
@@ -76,17 +72,10 @@ def train(
     execution.run(read(job))
 
 
-class Target(str, Enum):
-    """Where a package runs."""
-
-    kubeflow = "kubeflow"
-    vertex = "vertex"
-
-
 def compile_(
     output: Annotated[Path, typer.Option(help="The package to write: a .yaml file, for Vertex AI a .json file.")],
-    preset: Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")] = "paper",
-    target: Annotated[Target, typer.Option(help="Where the package runs.")] = Target.kubeflow,
+    preset: options.Preset = "paper",
+    target: Annotated[options.Target, typer.Option(help="Where the package runs.")] = options.Target.kubeflow,
     root: Annotated[
         str,
         typer.Option(
@@ -103,10 +92,7 @@ def compile_(
         Path | None,
         typer.Option(help="A .yaml file laid over the preset: what your cluster gives, such as k8s/site.yaml."),
     ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
-    ] = None,
+    change: options.Change = None,
 ) -> None:
     """Compile the pipeline of `marco run`, unchanged, into a package of Kubeflow Pipelines or Vertex AI (schema 2.1).
 
@@ -117,7 +103,8 @@ def compile_(
     """
     from pipelines import compilation, configuration
 
-    compile_for = compilation.compile_for_vertex if target is Target.vertex else compilation.compile_for_kubeflow
+    vertex = target is options.Target.vertex
+    compile_for = compilation.compile_for_vertex if vertex else compilation.compile_for_kubeflow
     changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
     loaded = configuration.load(preset, changes, data, site)
     steps = compile_for(loaded, root, output)

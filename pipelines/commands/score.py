@@ -1,6 +1,4 @@
-"""`marco tflite`: a classifier as a TensorFlow Lite model."""
-
-from __future__ import annotations
+"""`marco predict`, `explain`, `released` and `tflite`: what one does with a classifier and a folder of images."""
 
 import atexit
 import shutil
@@ -11,15 +9,20 @@ from typing import Annotated
 
 import typer
 
+import marco_model
+from marco_data import image_files, progress
+from marco_model import model_directory as directories
+from marco_model import store
+from marco_model.errors import InputError
+from pipelines.commands import options
+
 
 def images(paths: Sequence[Path]) -> list[Path]:
     """Returns the image files among and below `paths`; raises `InputError` where there are none."""
-    from marco_data.image_files import ENDINGS, find_images
-    from marco_model.errors import InputError
-
-    files = find_images(paths)
+    files = image_files.find_images(paths)
     if not files:
-        raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {' '.join(ENDINGS)}")
+        endings = " ".join(image_files.ENDINGS)
+        raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {endings}")
     return files
 
 
@@ -29,30 +32,22 @@ def model_directory(model: str | None, doing: str) -> Path:
     A model on `gs://` is downloaded into a folder that is removed when the process ends. `doing` completes the
     announcement, such as `scoring with`. Raises `InputError` if there is no model.
     """
-    from marco_model.model_directory import published_directory, saved_model_directory
-    from marco_model.store import is_object
-
     if model is None:
         typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
-        return saved_model_directory(published_directory())
-    if is_object(model):
+        return directories.saved_model_directory(directories.published_directory())
+    if store.is_object(model):
         from components.bucket_models import download
 
         folder = tempfile.mkdtemp(prefix="marco-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return download(model, Path(folder))
-    return saved_model_directory(model)
+    return directories.saved_model_directory(model)
 
 
 def predict(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
-    ],
+    paths: options.ImagePaths,
     output: Annotated[Path, typer.Option(help="CSV to write; unreadable files go beside it, into *.errors.csv.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
-    ] = None,
+    model: options.Model = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
     report: Annotated[
         Path | None,
@@ -79,35 +74,28 @@ def predict(
 
     Example: marco predict --model models/released --output scores.csv --report plate.html plates/03c3
     """
-    from marco_scoring.prediction import errors_path
-    from marco_scoring.prediction import predict as predict_files
+    from marco_scoring import plate_report, prediction
 
     _check_report(report, output, bool(explain or thumbnail_size or crystal_class))
     files = images(paths)
-    found = model_directory(model, "scoring with")
-    from marco_model.load import load
-
-    classifier = load(found)
+    classifier = marco_model.open_classifier(model_directory(model, "scoring with"))
     if report is None:
-        outcome = predict_files(classifier, files, output, batch_size)
+        outcome = prediction.predict(classifier, files, output, batch_size)
     else:
-        from marco_scoring.plate_report import Options, predict_with_report
-
-        options = Options(_explain_command(model), explain, thumbnail_size, crystal_class or [])
-        outcome = predict_with_report(classifier, files, output, report, options, batch_size)
+        page = plate_report.Options(_explain_command(model), explain, thumbnail_size, crystal_class or [])
+        outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     typer.echo(f"{output}: {sum(outcome.by_class.values())} images scored: {counts}")
     if report is not None:
         typer.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser")
     if outcome.failed:
-        typer.echo(f"{outcome.failed} of {len(files)} files could not be scored, see {errors_path(output)}", err=True)
+        errors = prediction.errors_path(output)
+        typer.echo(f"{outcome.failed} of {len(files)} files could not be scored, see {errors}", err=True)
         raise typer.Exit(1)
 
 
 def _check_report(report: Path | None, output: Path, about_report: bool) -> None:
     """Raises `InputError`, before anything is scored, for a report that could not be written."""
-    from marco_model.errors import InputError
-
     if report is None:
         if about_report:
             raise InputError("--explain, --thumbnail-size and --crystal-class are of a report; give --report FILE too")
@@ -123,14 +111,9 @@ def _explain_command(model: str | None) -> list[str]:
 
 
 def explain(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
-    ],
-    output: Annotated[Path, typer.Option(help="Folder for an overlay an image and explained.csv.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
-    ] = None,
+    paths: options.ImagePaths,
+    output: Annotated[Path, typer.Option(help="Folder for one overlay per image, and explained.csv.")],
+    model: options.Model = None,
     class_name: Annotated[
         str | None,
         typer.Option("--class", help="The class to explain. Without it: of each image the predicted one."),
@@ -143,28 +126,24 @@ def explain(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise; the same seed gives the same picture.")] = 0,
     raw: Annotated[bool, typer.Option("--raw", help="Write attributions too: .npy, float32 [size, size].")] = False,
 ) -> None:
-    """Show which pixels a score hangs on (SmoothGrad): a heat map over the grey image, one PNG an image.
+    """Show which pixels a score depends on (SmoothGrad): a heat map over the grey image, one PNG per image.
 
-    explained.csv says which class each picture explains and its score. The exit status is 1 if some file could not be
-    explained; the others are all the same. What the maps mean and don't mean is in docs/explain.md.
+    explained.csv lists the class that each picture explains, and its score. The exit status is 1 if some file could not
+    be explained; the others are explained all the same. docs/explain.md says what the maps mean and don't mean.
 
     Example: marco explain --model models/released --output explained --class Crystals plates/03c3
     """
-    from marco_scoring.explanation import TABLE, Options
-    from marco_scoring.explanation import explain as explain_files
-    from marco_scoring.prediction import errors_path
+    from marco_scoring import explanation, prediction
 
     files = images(paths)
-    found = model_directory(model, "explaining")
-    from marco_model.load import load
-
-    options = Options(samples, noise, batch_size, seed, class_name, raw)
-    failed = explain_files(load(found), files, output, options)
-    typer.echo(f"{output}: {len(files) - failed} overlays, listed in {output / TABLE}")
+    classifier = marco_model.open_classifier(model_directory(model, "explaining"))
+    settings = explanation.Options(samples, noise, batch_size, seed, class_name, raw)
+    failed = explanation.explain(classifier, files, output, settings)
+    table = output / explanation.TABLE
+    typer.echo(f"{output}: {len(files) - failed} overlays, listed in {table}")
     if failed:
-        typer.echo(
-            f"{failed} of {len(files)} files could not be explained, see {errors_path(output / TABLE)}", err=True
-        )
+        errors = prediction.errors_path(table)
+        typer.echo(f"{failed} of {len(files)} files could not be explained, see {errors}", err=True)
         raise typer.Exit(1)
 
 
@@ -186,10 +165,7 @@ def tflite(
         list[Path], typer.Argument(metavar="PATH…", help="Images on which both models must name the same class.")
     ],
     output: Annotated[Path, typer.Option(help="File to write, such as model.tflite.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
-    ] = None,
+    model: options.Model = None,
 ) -> None:
     """Convert a classifier to TensorFlow Lite, and check it on images of yours: each must get the same class.
 
@@ -197,29 +173,22 @@ def tflite(
 
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
-    from marco_data.image_files import encoded_image
-    from marco_data.progress import progress
-    from marco_model.errors import InputError
-
     files = images(paths)
-    found = model_directory(model, "converting")
-    from marco_model.load import load
+    classifier = marco_model.open_classifier(model_directory(model, "converting"))
     from marco_model.tflite import convert_and_check
 
     def encoded() -> Iterator[bytes]:
-        with progress("checking", len(files)) as advance:
+        with progress.progress("checking", len(files)) as advance:
             for path in files:
                 try:
-                    yield encoded_image(path)
+                    yield image_files.encoded_image(path)
                 except InputError as error:
                     raise InputError(f"{path} {error}; leave it out") from None
                 advance(1)
 
-    converted, agreement = convert_and_check(load(found), encoded())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.partial")
-    aside.write_bytes(converted)
-    aside.replace(output)
+    converted, agreement = convert_and_check(classifier, encoded())
+    with store.whole_file(output, "wb") as file:
+        file.write(converted)
     typer.echo(
         f"{output}: {len(converted) / 1e6:.1f} MB, the same class on all {agreement.images} images, "
         f"scores within {agreement.largest_difference:.1g}"

@@ -1,19 +1,73 @@
 """`marco serve`: a classifier as a server."""
 
+import dataclasses
 import os
 import re
 import socket
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import marco_model
 from marco_model.errors import InputError
-from pipelines.commands import score
+from pipelines.commands import options, score
+
+if TYPE_CHECKING:
+    from marco_scoring.serving import classify
 
 PORT = 8080
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """How images of several requests are scored together."""
+
+    max_batch: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8
+    batch_wait_ms: Annotated[
+        float,
+        typer.Option(
+            min=0, help="How long a batch that is not full waits for more images while several clients send requests."
+        ),
+    ] = 5.0
+    max_waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; beyond that a request gets 503.")] = 512
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of the model; 0 takes one per core that the process may use.")
+    ] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitOptions:
+    """What a request may ask for."""
+
+    max_instances: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 128
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000
+    max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20
+    max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64
+    max_inflight_mb: Annotated[
+        int, typer.Option(min=1, help="MiB of all bodies not yet answered; beyond that a request gets 503.")
+    ] = 256
+
+    def limits(self) -> "classify.Limits":
+        """Returns them as the server takes them; raises `InputError` if no body of the largest size fits."""
+        from marco_scoring.serving import classify
+
+        if self.max_inflight_mb < self.max_body_mb:
+            raise InputError(
+                f"--max-inflight-mb is {self.max_inflight_mb}, under --max-body-mb {self.max_body_mb}; give as much or "
+                "more"
+            )
+        return classify.Limits(
+            max_instances=self.max_instances,
+            max_body_bytes=self.max_body_mb * classify.MEBIBYTE,
+            max_image_bytes=self.max_image_mb * classify.MEBIBYTE,
+            max_pixels=self.max_pixels,
+            max_inflight_bytes=self.max_inflight_mb * classify.MEBIBYTE,
+        )
+
+
+@options.grouped
 def serve(
+    *,
     model: Annotated[
         str | None,
         typer.Option(
@@ -27,26 +81,8 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help=f"[default: AIP_HTTP_PORT, or else {PORT}]")
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
-    batch_wait_ms: Annotated[
-        float,
-        typer.Option(
-            min=0, help="How long a batch that is not full waits for more images while several clients send requests."
-        ),
-    ] = 5.0,
-    max_instances: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 128,
-    max_waiting: Annotated[
-        int, typer.Option(min=1, help="Images that may wait; beyond that a request gets 503.")
-    ] = 512,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000,
-    max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20,
-    max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64,
-    max_inflight_mb: Annotated[
-        int, typer.Option(min=1, help="MiB of all bodies not yet answered; beyond that a request gets 503.")
-    ] = 256,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads of the model; 0 takes one per core that the process may use.")
-    ] = 0,
+    batching: BatchOptions,
+    limiting: LimitOptions,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = False,
 ) -> None:
@@ -56,7 +92,7 @@ def serve(
 
     Example: marco serve --model models/released --port 8080
     """
-    from marco_scoring.serving import classify, protocols
+    from marco_scoring.serving import classify, protocols, server
 
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise InputError(f"--name is {name!r}; give letters, digits and ._- only")
@@ -64,42 +100,29 @@ def serve(
     host = host or ("127.0.0.1" if vertex.port is None else "0.0.0.0")
     port = port or vertex.port or PORT
     _check_address(host, port)
-    if max_inflight_mb < max_body_mb:
-        raise InputError(
-            f"--max-inflight-mb is {max_inflight_mb}, under --max-body-mb {max_body_mb}; give as much or more"
-        )
-    limits = classify.Limits(
-        max_instances=max_instances,
-        max_body_bytes=max_body_mb * classify.MEBIBYTE,
-        max_image_bytes=max_image_mb * classify.MEBIBYTE,
-        max_pixels=max_pixels,
-        max_inflight_bytes=max_inflight_mb * classify.MEBIBYTE,
-    )
+    limits = limiting.limits()
     directory = score.model_directory(model or vertex.storage_uri, "serving")
 
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads or classify.cores())
-    tf.config.threading.set_inter_op_parallelism_threads(threads or classify.cores())
-    from marco_model.load import open_classifier
-    from marco_scoring.serving import server
-
-    classifier = open_classifier(directory)
-    classify.warm_up(classifier, max_batch)
+    tf.config.threading.set_intra_op_parallelism_threads(batching.threads or classify.cores())
+    tf.config.threading.set_inter_op_parallelism_threads(batching.threads or classify.cores())
+    classifier = marco_model.open_classifier(directory)
+    classify.warm_up(classifier, batching.max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
-    options = server.ServerOptions(
+    settings = server.ServerOptions(
         name=name,
         host=host,
         port=port,
-        max_batch=max_batch,
-        batch_wait_seconds=batch_wait_ms / 1000,
-        max_waiting=max_waiting,
+        max_batch=batching.max_batch,
+        batch_wait_seconds=batching.batch_wait_ms / 1000,
+        max_waiting=batching.max_waiting,
         grace_seconds=grace_seconds,
         access_log=access_log,
         predict_route=vertex.predict_route,
         health_route=vertex.health_route,
     )
-    server.serve(classifier, options, limits)
+    server.serve(classifier, settings, limits)
 
 
 def _check_address(host: str, port: int) -> None:

@@ -1,73 +1,92 @@
 """`marco submit` and `marco schedule`: a compiled package, run once or on a schedule, on Kubeflow or Vertex AI."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from marco_model.errors import InputError
-from pipelines.commands import deploy
-from pipelines.commands.run import Target
+from pipelines.commands import options
 
 if TYPE_CHECKING:
-    from pipelines.backend import Backend
+    from pipelines.backend import Backend, Submission
 
-Package = Annotated[Path | None, typer.Argument(help="The .yaml file that marco compile wrote.")]
-TargetOption = Annotated[Target, typer.Option(help="Where it runs.")]
-Host = Annotated[
-    str | None,
-    typer.Option(
-        envvar="KF_PIPELINES_ENDPOINT",
-        help="URL of Kubeflow Pipelines; by default that of the pod this runs in, or of kubectl's context.",
-    ),
-]
-Namespace = Annotated[
-    str | None,
-    typer.Option(help="Namespace of the runs, where an installation has several users."),
-]
-TokenFile = Annotated[Path | None, typer.Option(help="A file with a bearer token; it may be renewed on the way.")]
-Ca = Annotated[Path | None, typer.Option(help="A file with the certificates to trust.")]
-Experiment = Annotated[
-    str | None,
-    typer.Option(help="An experiment of Kubeflow; by default marco, which is made where it is missing."),
-]
-CreateExperiment = Annotated[bool, typer.Option("--create-experiment", help="Make the experiment if it is missing.")]
-Data = Annotated[str | None, typer.Option(help="Shards of scored images; by default the package's.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps of training; by default the preset's.")]
-RunLabel = Annotated[str | None, typer.Option(help="A label, kept as the tag run_label of the run in MLflow.")]
-Parameter = Annotated[
-    list[str] | None,
-    typer.Option(help="Any parameter of the package, as name=value. May be repeated."),
-]
-PipelineRoot = Annotated[str | None, typer.Option(help="Where artifacts go; by default as compiled.")]
-ServiceAccount = Annotated[
-    str | None,
-    typer.Option(help="Service account of the steps, such as marco-pipeline; by default Kubeflow's own."),
-]
+Package = Annotated[Path | None, typer.Argument(help="The .yaml file that marco compile wrote; for Vertex AI .json.")]
+Target = Annotated[options.Target, typer.Option(help="Where it runs.")]
 
 
+@dataclasses.dataclass(frozen=True)
+class KubeflowOptions:
+    """How to reach Kubeflow Pipelines."""
+
+    host: Annotated[
+        str | None,
+        typer.Option(
+            envvar="KF_PIPELINES_ENDPOINT",
+            help="URL of Kubeflow Pipelines; by default that of the pod this runs in, or of kubectl's context.",
+        ),
+    ] = None
+    namespace: Annotated[
+        str | None, typer.Option(help="Namespace of the runs, where an installation has several users.")
+    ] = None
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file with a bearer token, which may be renewed during the run.")
+    ] = None
+    ca: Annotated[Path | None, typer.Option(help="A file with the certificates to trust.")] = None
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="An experiment of Kubeflow; by default marco, which is made if it is missing."),
+    ] = None
+    create_experiment: Annotated[
+        bool, typer.Option("--create-experiment", help="Make the experiment if it is missing.")
+    ] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What a run or schedule gets beside the package."""
+
+    data: Annotated[str | None, typer.Option(help="Shards of scored images; by default the package's.")] = None
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default the preset's.")] = None
+    run_label: Annotated[str | None, typer.Option(help="A label, kept as the tag run_label of the run in MLflow.")] = (
+        None
+    )
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="Any parameter of the package, as name=value. May be repeated.")
+    ] = None
+    pipeline_root: Annotated[str | None, typer.Option(help="Where artifacts go; by default as compiled.")] = None
+    service_account: Annotated[
+        str | None,
+        typer.Option(help="Service account of the steps, such as marco-pipeline; by default Kubeflow's own."),
+    ] = None
+
+    def submission(self, cache: bool = True) -> "Submission":
+        """Returns them as a backend takes them; raises `InputError` for a parameter without a `=`."""
+        from pipelines.backend import Submission
+
+        values = {"data": self.data, "steps": str(self.steps) if self.steps else None, "run_label": self.run_label}
+        parameters = {name: value for name, value in values.items() if value is not None}
+        for text in self.parameter or []:
+            name, equals, value = text.partition("=")
+            if not equals or not name:
+                raise InputError(f"--parameter {text!r} has no '='; write it as name=value")
+            parameters[name] = value
+        return Submission(parameters, self.pipeline_root, self.service_account, cache)
+
+
+@options.grouped
 def submit(
+    *,
     package: Package = None,
-    target: TargetOption = Target.kubeflow,
-    host: Host = None,
-    namespace: Namespace = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    experiment: Experiment = None,
-    create_experiment: CreateExperiment = False,
+    target: Target = options.Target.kubeflow,
+    kubeflow: KubeflowOptions,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the pipeline's and the time.")] = None,
-    data: Data = None,
-    steps: Steps = None,
-    run_label: RunLabel = None,
-    parameter: Parameter = None,
-    pipeline_root: PipelineRoot = None,
-    service_account: ServiceAccount = None,
+    run: RunOptions,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     follow: Annotated[str | None, typer.Option(help="Start nothing; follow the run of this id.")] = None,
-    project: deploy.Project = None,
-    location: deploy.Location = None,
-    api: deploy.Address = None,
+    vertex: options.VertexOptions,
 ) -> None:
     """Run a compiled package on Kubeflow Pipelines or Vertex AI, and follow it until it ends, one line per step.
 
@@ -76,24 +95,24 @@ def submit(
 
     Example: marco submit marco.yaml --host http://localhost:8080 --steps 1000 --run-label first
     """
-    from pipelines.backend import Submission, check_parameters
-
-    service = _backend(target, host, namespace, token_file, ca, experiment, create_experiment, project, location, api)
+    service = _backend(target, kubeflow, vertex)
     if follow:
-        _follow(service, follow, ())
+        _follow(service, follow)
         return
     content = service.read_package(_required(package))
-    submission = Submission(_parameters(data, steps, run_label, parameter), pipeline_root, service_account, cache)
-    check_parameters(content, submission.parameters)
+    submission = run.submission(cache)
+    content.check_parameters(submission.parameters)
     if sentence := service.upload(content):
         typer.echo(sentence)
-    run = service.start(content, name, submission)
-    typer.echo(f"Run {run} started.")
+    identity = service.start(content, name, submission)
+    typer.echo(f"Run {identity} started.")
     if wait:
-        _follow(service, run, content.steps)
+        _follow(service, identity, content.steps)
 
 
+@options.grouped
 def schedule(
+    *,
     package: Package = None,
     cron: Annotated[
         str | None,
@@ -102,39 +121,27 @@ def schedule(
             "without seconds, and with a time zone if not UTC: 'TZ=Europe/Berlin 0 3 * * 1'."
         ),
     ] = None,
-    target: TargetOption = Target.kubeflow,
+    target: Target = options.Target.kubeflow,
     name: Annotated[str | None, typer.Option(help="Name of the schedule; by default the pipeline's.")] = None,
-    host: Host = None,
-    namespace: Namespace = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    experiment: Experiment = None,
-    create_experiment: CreateExperiment = False,
-    data: Data = None,
-    steps: Steps = None,
-    run_label: RunLabel = None,
-    parameter: Parameter = None,
-    pipeline_root: PipelineRoot = None,
-    service_account: ServiceAccount = None,
+    kubeflow: KubeflowOptions,
+    run: RunOptions,
     max_concurrency: Annotated[int, typer.Option(min=1, max=10, help="Runs at the same time.")] = 1,
     show: Annotated[bool, typer.Option("--list", help="Change nothing; list the experiment's schedules.")] = False,
     remove: Annotated[str | None, typer.Option(help="Remove the schedule of this name.")] = None,
-    project: deploy.Project = None,
-    location: deploy.Location = None,
-    api: deploy.Address = None,
+    vertex: options.VertexOptions,
 ) -> None:
     """Run a compiled package on Kubeflow Pipelines or Vertex AI on a schedule. The same command again changes nothing.
 
-    A changed package, time or parameter replaces the schedule of the same name. A missed run is not made up
-    for. A run over unchanged data reuses every step.
+    A changed package, time or parameter replaces the schedule of the same name. A missed run is not made up for. A run
+    over unchanged data reuses every step.
 
     Example: marco schedule marco.yaml --host http://localhost:8080 --cron "0 0 3 * * 1"
     """
-    from pipelines.backend import Submission, check_parameters
+    from pipelines import backend
 
-    service = _backend(target, host, namespace, token_file, ca, experiment, create_experiment, project, location, api)
+    service = _backend(target, kubeflow, vertex)
     if remove:
-        if not service.remove_schedules(remove):
+        if not backend.remove_schedules(service, remove):
             raise InputError(f"there is no schedule {remove!r}; marco schedule{service.options} --list shows them")
         typer.echo(f"Schedule {remove} removed.")
         return
@@ -146,37 +153,28 @@ def schedule(
         raise InputError(f"--cron is missing; give {service.cron_fields}")
     when, words = service.read_cron(cron)
     content = service.read_package(_required(package))
-    submission = Submission(_parameters(data, steps, run_label, parameter), pipeline_root, service_account)
-    check_parameters(content, submission.parameters)
-    name = name or content.name
-    identity, outcome = service.ensure_schedule(name, when, content, submission, max_concurrency)
-    typer.echo(f"Schedule {name} {outcome}: {when} ({words}), {service.schedule_noun} {identity}.")
+    plan = backend.Plan(name or content.name, when, content, run.submission(), max_concurrency)
+    content.check_parameters(plan.submission.parameters)
+    identity, outcome = backend.ensure_schedule(service, plan)
+    typer.echo(f"Schedule {plan.name} {outcome}: {when} ({words}), {service.schedule_noun} {identity}.")
 
 
-def _backend(
-    target: Target,
-    host: str | None,
-    namespace: str | None,
-    token_file: Path | None,
-    ca: Path | None,
-    experiment: str | None,
-    create_experiment: bool,
-    project: str | None,
-    location: str | None,
-    api: str | None,
-) -> "Backend":
-    """Returns the service that `target` and the options name."""
-    if target is Target.vertex:
+def _backend(target: options.Target, kubeflow: KubeflowOptions, vertex: options.VertexOptions) -> "Backend":
+    """Returns the service that `target` names."""
+    if target is options.Target.vertex:
         from pipelines.vertex_backend import VertexBackend
 
-        deploy.only_vertex(host=host, namespace=namespace, experiment=experiment)
-        return VertexBackend(deploy.place(project, location, api))
+        if names := [
+            f"--{name}" for name in ("host", "namespace", "experiment") if getattr(kubeflow, name) is not None
+        ]:
+            raise InputError(f"{', '.join(names)}: Vertex AI has none; leave it out, or give --target kubeflow")
+        return VertexBackend(vertex.place())
     from pipelines.kubeflow_backend import KubeflowBackend
 
-    return KubeflowBackend(host, namespace, token_file, ca, experiment, create_experiment)
+    return KubeflowBackend(**vars(kubeflow))
 
 
-def _follow(service: "Backend", run: str, steps: tuple[str, ...]) -> None:
+def _follow(service: "Backend", run: str, steps: tuple[str, ...] = ()) -> None:
     from pipelines.backend import follow
 
     try:
@@ -185,18 +183,6 @@ def _follow(service: "Backend", run: str, steps: tuple[str, ...]) -> None:
         typer.echo(f"The run goes on; follow it with: marco submit{service.options} --follow {run}")
         raise typer.Exit(130) from None
     typer.echo(f"Run {run} succeeded.")
-
-
-def _parameters(data: str | None, steps: int | None, run_label: str | None, others: list[str] | None) -> dict[str, str]:
-    """Returns the package's parameters by name, without those left out; raises `InputError` for one without a `=`."""
-    values = {"data": data, "steps": str(steps) if steps else None, "run_label": run_label}
-    parameters = {name: value for name, value in values.items() if value is not None}
-    for other in others or []:
-        name, equals, value = other.partition("=")
-        if not equals or not name:
-            raise InputError(f"--parameter {other!r} has no '='; write it as name=value")
-        parameters[name] = value
-    return parameters
 
 
 def _required(package: Path | None) -> Path:

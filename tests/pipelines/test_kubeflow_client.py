@@ -273,7 +273,7 @@ def test_at_no_moment_there_is_no_schedule_and_a_leftover_goes_with_the_next_cal
     [("0 0 3 * * 1", "0 0 3 * * 1"), ("0 3 * * 1", "0 0 3 * * 1"), ("0 30 2 ? * MON-FRI", "0 30 2 ? * MON-FRI")],
 )
 def test_cron_has_six_fields_and_five_get_a_second(cron, taken):
-    assert kubeflow_backend.read_cron(cron)[0] == taken
+    assert kubeflow_backend.KubeflowBackend().read_cron(cron)[0] == taken
 
 
 WRONG = ["", "daily", "0 0 25 * * *", "0 0 3 * * 9", "1 2 3 4 5 6 7", "0 0 3 * 13 *"]
@@ -347,7 +347,7 @@ def test_what_is_no_package_is_refused(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
-        kubeflow_backend.read_package(path)
+        kubeflow_backend.KubeflowBackend().read_package(path)
 
 
 def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_is_sent(kubeflow, package):
@@ -359,7 +359,7 @@ def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_i
 
 
 def test_a_compiled_package_is_read(tmp_path):
-    package = kubeflow_backend.read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
+    package = kubeflow_backend.KubeflowBackend().read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
     assert package.name == "marco-local"
     assert package.parameters == {"data", "steps", "run_label"}
     assert set(package.steps) >= {"Data", "MarcoExampleGen", "Trainer", "Pusher"}
