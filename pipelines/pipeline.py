@@ -17,8 +17,7 @@ from components.steps.example_gen import MarcoExampleGen
 from components.steps.pusher import Pusher
 from components.steps.report import Report
 from components.steps.schema import CuratedSchema, ExampleValidator, schema_fingerprint, stats_options
-from components.steps.trainer import Trainer
-from components.steps.tuner import Tuner
+from components.steps.trainer import Trainer, Tuner
 from components.trainer.job import TrainingParameters
 from marco_model.labels import LabelScheme
 from pipelines.configuration import Configuration, Data

@@ -1,18 +1,52 @@
-"""The Trainer: trains the network on the transformed examples, exports the model and records the run in MLflow.
+"""The Trainer, and the Tuner that may run before it: both take the job, and what a schedule changes, as parameters.
 
-A function of our own in place of TFX's Trainer: the job and what a schedule changes arrive as parameters, and the
-training itself is `components.trainer`.
+They are functions of our own in place of TFX's Trainer and Tuner. The training itself is in `components.trainer`, the
+search in `components.search`.
 """
 
 import json
+from typing import Any
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.types.standard_artifacts import Examples, HyperParameters, Model, TransformGraph
+from tfx.types import artifact
+from tfx.types.standard_artifacts import Examples, HyperParameters, Model, TransformGraph, TunerResults
 from tfx.utils import io_utils, path_utils
 
 from components import artifacts
-from components.trainer import job as jobs
+from components.trainer.job import TrainingJob, TrainingParameters
+
+# The names that TFX's own Tuner gives these files.
+BEST_FILE, RESULTS_FILE = "best_hyperparameters.txt", "tuner_results.json"
+
+
+@component
+def Tuner(
+    examples: InputArtifact[Examples],
+    transform_graph: InputArtifact[TransformGraph],
+    best_hyperparameters: OutputArtifact[HyperParameters],
+    tuner_results: OutputArtifact[TunerResults],
+    training: Parameter[str],
+    source: Parameter[str],
+    fingerprint: Parameter[str],
+    initial: Parameter[str] = "",
+    steps: Parameter[str] = "",
+) -> None:
+    """Searches as the job's `tuning` says; takes what the Trainer does.
+
+    Writes what TFX's own Tuner does: KerasTuner's HyperParameters with the best values as JSON, and the values and the
+    score of each trial, the best first.
+
+    Raises:
+        InputError: as the Trainer does, or trials would need several machines.
+        Interrupted: SIGTERM or SIGINT came; the next attempt continues the search.
+    """
+    from components import search
+
+    parameters = TrainingParameters(source, fingerprint, initial, steps)
+    best, trials = search.run_search(_bind(training, parameters, examples, transform_graph))
+    io_utils.write_string_file(f"{best_hyperparameters.uri}/{BEST_FILE}", json.dumps(best))
+    io_utils.write_string_file(f"{tuner_results.uri}/{RESULTS_FILE}", json.dumps(trials))
 
 
 @component
@@ -30,24 +64,19 @@ def Trainer(
     """Trains on the splits `train` and `eval` of `examples`, which Transform wrote, and writes `model`.
 
     `training`: JSON of `components.trainer.job.TrainingJob`. `source`, `fingerprint`, `initial` and `steps`:
-    `components.trainer.job.TrainingParameters`. `hyperparameters`: a Tuner's best values, if there was a search.
+    `components.trainer.job.TrainingParameters`. `hyperparameters`: the Tuner's best values, if there was a search.
 
     Raises:
         InputError: `steps` is not a number, or the model that training begins from has changed or does not exist.
 
     and what `components.trainer.execution.run` does, or the `run` of `jobset` or `custom_job`.
     """
+    parameters = TrainingParameters(source, fingerprint, initial, steps)
     best = {}
     if hyperparameters:
-        best = json.loads(io_utils.read_string_file(f"{hyperparameters.uri}/{jobs.BEST_FILE}"))["values"]
-    job = jobs.TrainingJob.model_validate_json(training).bind(
-        jobs.TrainingParameters(source, fingerprint, initial, steps),
-        transform_graph=transform_graph.uri,
-        train_files=artifacts.split_files(examples, "train"),
-        eval_files=artifacts.split_files(examples, "eval"),
-        model_directory=path_utils.serving_model_dir(model.uri),
-        best=best,
-    )
+        best = json.loads(io_utils.read_string_file(f"{hyperparameters.uri}/{BEST_FILE}"))["values"]
+    directory = path_utils.serving_model_dir(model.uri)
+    job = _bind(training, parameters, examples, transform_graph, model_directory=directory, best=best)
     if job.custom_job:
         from components.trainer import custom_job
 
@@ -61,3 +90,19 @@ def Trainer(
 
         job.write()
         execution.run(job)
+
+
+def _bind(
+    training: str,
+    parameters: TrainingParameters,
+    examples: artifact.Artifact,
+    transform_graph: artifact.Artifact,
+    **options: Any,
+) -> TrainingJob:
+    return TrainingJob.model_validate_json(training).bind(
+        parameters,
+        transform_graph=transform_graph.uri,
+        train_files=artifacts.split_files(examples, "train"),
+        eval_files=artifacts.split_files(examples, "eval"),
+        **options,
+    )

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tfx.orchestration.data_types import RuntimeParameter
 
 FILE = "job.json"
-BEST_FILE = "best_hyperparameters.txt"
-"""A Tuner's best values, under the name that TFX's own Tuner gives the file."""
 
 Purpose = Literal["checkpoints", "search", "run"]
 """What a job's identity is asked for: whose checkpoints it resumes, which search its trials belong to, and which run of

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import urllib3
+
 from components.machines import Replicas
 from marco_model.errors import ClusterError, one_line
 from marco_model.training import Notice
@@ -85,10 +87,9 @@ class Api:
 
         Raises `ClusterError` if there is neither.
         """
-        import urllib3
         from kubernetes import client, config
 
-        self.namespace = namespace
+        self.namespace, self._client = namespace, client
         configuration = client.Configuration()
         try:
             try:
@@ -148,14 +149,12 @@ class Api:
 
         `options`: `since_seconds`, `tail_lines`.
         """
-        from kubernetes.client import ApiException
-
         # As bytes, which need not be UTF-8 if a line was cut.
         options |= {"timestamps": True, "_preload_content": False, "_request_timeout": TIMEOUT}
         with contextlib.suppress(Missing), self._request(f"read the log of {pod}"):
             try:
                 answer = self._core.read_namespaced_pod_log(pod, self.namespace, **options)
-            except ApiException as error:
+            except self._client.ApiException as error:
                 if error.status == 400:  # Its container has not started.
                     return ""
                 raise
@@ -165,12 +164,9 @@ class Api:
     @contextlib.contextmanager
     def _request(self, what: str) -> Iterator[None]:
         """Raises the client's exceptions as `ClusterError`, or the subclass of it that fits."""
-        import urllib3
-        from kubernetes.client import ApiException
-
         try:
             yield
-        except ApiException as error:
+        except self._client.ApiException as error:
             problem = f"the Kubernetes API answers {error.status} to: {what} in namespace {self.namespace}"
             detail = one_line(str(error.body or error.reason), 300)
             if error.status == 404:

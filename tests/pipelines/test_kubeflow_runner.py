@@ -262,3 +262,15 @@ def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_n
 def test_other_endings_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.yaml"):
         compilation.compile_for_kubeflow(configuration.load("local"), "/marco", tmp_path / "marco.json")
+
+
+def test_a_search_comes_before_the_training_with_the_same_job(tmp_path):
+    changes = ["tracking.uri=http://mlflow:5000", "tuning={space: {recipe.momentum: {choices: [0.8, 0.9]}}}"]
+    loaded = configuration.load("local", changes)
+    compilation.compile_for_kubeflow(loaded, "gs://bucket/runs", tmp_path / "marco.yaml")
+    package = next(yaml.safe_load_all((tmp_path / "marco.yaml").read_text()))
+    tuner, trainer = tasks(package)["Tuner"], tasks(package)["Trainer"]
+    assert tuner["inputs"]["parameters"] == trainer["inputs"]["parameters"]
+    assert "Tuner" in trainer["dependentTasks"]
+    source = trainer["inputs"]["artifacts"]["hyperparameters"]["taskOutputArtifact"]
+    assert source == {"outputArtifactKey": "best_hyperparameters", "producerTask": "Tuner"}
