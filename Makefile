@@ -36,11 +36,12 @@ image: ## build the container image of every step, with podman; ACCELERATOR=gpu 
 test-kubeflow: env ## run the compiled package of the preset local, container by container (needs podman, or root on Debian)
 	@scripts/test_kubeflow.sh
 
-lint: env ## check style, rooms and types
+lint: env ## check style, imports between packages, types and prose
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
+	.venv/bin/python scripts/check_prose.py
 
 lock: env ## resolve pyproject.toml into requirements.lock, for both runtimes; UPGRADE=1 takes newer versions
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)

@@ -71,9 +71,8 @@ def shrunk(drops: Drops, transform: Mapping[str, Any]) -> Drops:
 
     from marco_model.preprocessing import shrink
 
-    encoded = [
-        shrink(tf.constant(one), transform["shorter_side"], transform["quality"]).numpy() for one in drops.encoded
-    ]
+    side, quality = transform["shorter_side"], transform["quality"]
+    encoded = [shrink(tf.constant(image), side, quality).numpy() for image in drops.encoded]
     return Drops(encoded, drops.labels)
 
 

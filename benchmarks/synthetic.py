@@ -4,7 +4,7 @@
 
 Ours is the share of images at full size whose class the published classifier of 2018, which has never seen drawings,
 names as intended. The peer is the cross-validated accuracy of logistic regression on the mean and the deviation
-of red, green and blue: if that were high, the set could be told apart without looking at what is in the drops.
+of red, green and blue: if that were high, colour alone would separate the classes.
 Per-class agreement, the confusion matrix and the speed of drawing go to stderr. Needs the extra `released`.
 """
 

@@ -95,8 +95,8 @@ def stock_step(input_size: int = 299) -> Callable[[Any, Any], Any]:
         values = [tf.convert_to_tensor(variable) for variable in trained]
         with tf.GradientTape() as tape:
             tape.watch(values)
-            held = [tf.convert_to_tensor(variable) for variable in statistics_]
-            logits, moved = model.stateless_call(values, held, images, training=True)
+            statistics_now = [tf.convert_to_tensor(variable) for variable in statistics_]
+            logits, moved = model.stateless_call(values, statistics_now, images, training=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         optimizer.apply(tf.distribute.get_strategy(), tape.gradient(loss, values), rate)
         for variable, value in zip(statistics_, moved, strict=True):
