@@ -43,6 +43,17 @@ def gcs(monkeypatch):
         yield server
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """The compiled packages of all presets (tests/packages.py), made when a test first asks for one."""
+    from tests import packages
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages"
+    folder.mkdir(exist_ok=True)
+    return packages.Packages(folder)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back():
     """What a file's tests freed goes back to the system: glibc keeps gigabytes of it after networks of many sizes."""

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from tests.components.packages import KEPT, PACKAGES, artifact_lists, read_package
+from tests import packages
 
 
 def own_types():
@@ -29,26 +29,26 @@ def test_every_type_is_imported_by_its_name():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: str(path.relative_to(PACKAGES)))
-def test_tfx_parses_the_inputs_and_outputs_of_every_step(path):
+@pytest.mark.parametrize("name", packages.NAMES)
+def test_tfx_parses_the_inputs_and_outputs_of_every_step(compiled, name):
     """The parser is the one that `kubeflow_v2_run_executor` calls before it starts a step's executor."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 
-    steps = read_package(path)["components"]
+    steps = compiled.pipeline(name)["components"]
     assert {"MarcoExampleGen", "Trainer", "Evaluator", "ChampionGate", "Pusher", "Report"} <= set(steps)
-    for name, step in steps.items():
+    for step_name, step in steps.items():
         for kind in ("inputs", "outputs"):
             definitions = step.get(f"{kind.removesuffix('s')}Definitions", {})
-            message = {kind: {"artifacts": artifact_lists(definitions, f"gs://bucket/{name}")}}
+            message = {kind: {"artifacts": packages.artifact_lists(definitions, f"gs://bucket/{step_name}")}}
             parsed = json_format.ParseDict(message, pipeline_spec_pb2.ExecutorInput())
             artifacts = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(getattr(parsed, kind).artifacts)
             titles = {
                 key: yaml.safe_load(definition["artifactType"]["instanceSchema"])["title"].removeprefix("tfx.")
                 for key, definition in definitions.get("artifacts", {}).items()
             }
-            assert {key: artifact.type_name for key, (artifact,) in artifacts.items()} == titles, (name, kind)
+            assert {key: artifact.type_name for key, (artifact,) in artifacts.items()} == titles, (step_name, kind)
 
 
 def test_a_name_without_a_type_is_refused_and_modules_do_not_import_tfx():

@@ -17,32 +17,35 @@ def cache_keys(package, values, produced):
     keys = {}
     tasks = package["root"]["dag"]["tasks"]
     defaults = package["root"]["inputDefinitions"]["parameters"]
-    given = {name: values.get(name, one["defaultValue"]) for name, one in defaults.items()}
+    submitted = {name: values.get(name, parameter["defaultValue"]) for name, parameter in defaults.items()}
 
     def value(parameter):
         if "runtimeValue" in parameter:
             return parameter["runtimeValue"]["constant"]
         if "componentInputParameter" in parameter:
-            return given[parameter["componentInputParameter"]]
+            return submitted[parameter["componentInputParameter"]]
         output = parameter["taskOutputParameter"]
         return produced[output["producerTask"]][output["outputParameterKey"]]
 
     def key(name):
         if name not in keys:
             inputs = tasks[name].get("inputs", {})
+            sources = {artifact: kind["taskOutputArtifact"] for artifact, kind in inputs.get("artifacts", {}).items()}
             artifacts = {
-                of: [key(one["taskOutputArtifact"]["producerTask"]), one["taskOutputArtifact"]["outputArtifactKey"]]
-                for of, one in inputs.get("artifacts", {}).items()
+                artifact: [key(source["producerTask"]), source["outputArtifactKey"]]
+                for artifact, source in sources.items()
             }
             container = package["deploymentSpec"]["executors"][f"{name}_executor"]["container"]
-            told = {
+            content = {
                 "inputArtifactNames": artifacts,
-                "inputParameterValues": {of: value(one) for of, one in inputs.get("parameters", {}).items()},
+                "inputParameterValues": {
+                    parameter: value(kind) for parameter, kind in inputs.get("parameters", {}).items()
+                },
                 "outputs": package["components"][name].get("outputDefinitions", {}),
                 "cmdArgs": [*container["command"], *container["args"]],
                 "image": container["image"],
             }
-            keys[name] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            keys[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return keys[name]
 
     return {name: key(name) for name, task in tasks.items() if task["cachingOptions"]["enableCache"]}

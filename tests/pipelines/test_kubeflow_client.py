@@ -1,6 +1,5 @@
 """Submitting, following and scheduling, against a stand-in that speaks Kubeflow's API (kubeflow_api.py)."""
 
-import pathlib
 import re
 import socket
 import time
@@ -84,11 +83,11 @@ def test_a_run_gets_what_was_given(kubeflow, package):
     assert (run.display_name, run.service_account) == ("a / b & c", "marco-pipeline")
 
 
-def test_without_cache_a_run_carries_the_package_with_every_step_uncached(kubeflow):
-    compiled = pathlib.Path(__file__).parent / "packages/local.yaml"
-    assert marco(kubeflow, "submit", compiled, "--no-cache", "--no-wait")[0] == 0
+@pytest.mark.slow
+def test_without_cache_a_run_carries_the_package_with_every_step_uncached(kubeflow, compiled):
+    assert marco(kubeflow, "submit", compiled.path("local.yaml"), "--no-cache", "--no-wait")[0] == 0
     (run,) = kubeflow.runs.values()
-    spec, platform = yaml.safe_load_all(compiled.read_text())
+    spec, platform = compiled.documents("local.yaml")
     tasks = run.pipeline_spec["pipeline_spec"]["root"]["dag"]["tasks"]
     assert tasks.keys() == spec["root"]["dag"]["tasks"].keys()
     assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
@@ -358,8 +357,9 @@ def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_i
     assert kubeflow.requests == []
 
 
-def test_a_compiled_package_is_read(tmp_path):
-    package = kubeflow_backend.KubeflowBackend().read_package(pathlib.Path(__file__).parent / "packages/local.yaml")
+@pytest.mark.slow
+def test_a_compiled_package_is_read(compiled):
+    package = kubeflow_backend.KubeflowBackend().read_package(compiled.path("local.yaml"))
     assert package.name == "marco-local"
     assert package.parameters == {"data", "steps", "run_label"}
     assert set(package.steps) >= {"Data", "MarcoExampleGen", "Trainer", "Pusher"}

@@ -6,8 +6,7 @@ import pytest
 
 from components.published_models import RECORD_FILE
 from components.steps import entrypoint
-from tests import processes
-from tests.components import packages
+from tests import packages, processes
 
 RUN = "v2/artifacts/marco-local/0c7e"
 SCHEMA_SPEC = {"artifacts": {"schema": {"artifactType": {"instanceSchema": "title: tfx.Schema\ntype: object\n"}}}}
@@ -140,11 +139,11 @@ def test_an_expected_error_is_one_line_and_an_exit_status(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_endpoint_pusher_of_a_compiled_package_starts(tmp_path):
+def test_the_endpoint_pusher_of_a_compiled_package_starts(compiled, tmp_path):
     """Its executor is reached and does its work; nothing is deployed that was not published."""
-    package = packages.read_package(packages.PACKAGES / "vertex/paper.json")
+    package = compiled.pipeline("paper.json")
     step = package["components"]["EndpointPusher"]
-    container = package["deploymentSpec"]["executors"]["EndpointPusher_executor"]["container"]
+    container = packages.containers(package)["EndpointPusher"]
     constants = package["root"]["dag"]["tasks"]["EndpointPusher"]["inputs"]["parameters"]
     message = {
         "inputs": {

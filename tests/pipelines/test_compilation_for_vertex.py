@@ -8,31 +8,40 @@ import typer.testing
 
 from marco_model.errors import InputError
 from pipelines import cli, compilation, configuration
-from tests.pipelines import vertex_golden as golden
+from tests import packages
+from tests.packages import containers, tasks
 
 
-@pytest.fixture(scope="module", params=golden.PRESETS)
+@pytest.fixture(scope="module", params=packages.VERTEX)
 def preset(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def package(preset, tmp_path_factory):
-    return golden.compile_preset(preset, tmp_path_factory.mktemp("package") / "marco.json")
+@pytest.fixture
+def package(preset, compiled):
+    return compiled.pipeline(f"{preset}.json")
 
 
-def tasks(package):
-    return package["root"]["dag"]["tasks"]
-
-
-def containers(package):
-    return {name: package["deploymentSpec"]["executors"][f"{name}_executor"]["container"] for name in tasks(package)}
+# Steps that the package has beside Kubeflow's; the Trainer's cores and accelerator.
+EXPECTED = {
+    "local": (set(), 2.0, None),
+    "paper": ({"EndpointPusher"}, 24.0, {"type": "NVIDIA_L4", "count": "4"}),
+}
 
 
 @pytest.mark.slow
-def test_the_package_is_the_one_that_is_kept(preset, package):
-    kept = json.loads((golden.PACKAGES / f"{preset}.json").read_text())
-    assert golden.alike(package) == golden.alike(kept), "run python tests/pipelines/vertex_golden.py if this is meant"
+def test_a_package_is_that_of_kubeflow_but_for_gpus_and_the_endpoint(preset, package, compiled):
+    other = compiled.pipeline(f"{preset}.yaml")
+    steps, cores, accelerator = EXPECTED[preset]
+    assert set(tasks(package)) == set(tasks(other)) | steps
+    resources = containers(package)["Trainer"]["resources"]
+    assert (resources["cpuLimit"], resources.get("accelerator")) == (cores, accelerator)
+    for name in set(tasks(other)) - {"Data"}:
+        assert packages.constants(package, name) == packages.constants(other, name)
+        assert containers(package)[name]["args"] == containers(other)[name]["args"]
+    for field in ("pipelineInfo", "defaultPipelineRoot", "schemaVersion"):
+        assert package[field] == other[field]
+    assert package["root"]["inputDefinitions"] == other["root"]["inputDefinitions"]
 
 
 @pytest.mark.slow
@@ -47,13 +56,13 @@ def test_googles_own_messages_hold_the_package(package):
     json_format.ParseDict(package["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
     job = vertex_backend.pipeline_job(package, "marco", vertex_backend.Submission({"steps": "20"}))
     assert set(job.pipeline_spec["root"]["dag"]["tasks"]) == set(tasks(package))
-    assert job.runtime_config.gcs_output_directory == f"{golden.ROOT}/pipeline" == package["defaultPipelineRoot"]
+    assert job.runtime_config.gcs_output_directory == f"{packages.ROOT}/pipeline" == package["defaultPipelineRoot"]
 
 
 @pytest.mark.slow
 def test_steps_run_our_image_and_what_kubernetes_alone_knows_is_nowhere(package):
     for name, container in containers(package).items():
-        assert container["image"] == golden.IMAGE
+        assert container["image"] == packages.IMAGE
         module = "cluster_data" if name == "Data" else "entrypoint"
         assert container["command"] == ["python", "-m", f"components.steps.{module}"]
         assert container["resources"]["cpuLimit"] > 0
@@ -65,7 +74,7 @@ def test_steps_run_our_image_and_what_kubernetes_alone_knows_is_nowhere(package)
 
 @pytest.mark.slow
 def test_the_command_compiles_for_vertex_ai(tmp_path):
-    arguments = ["--target", "vertex", "--preset", "local", "--root", golden.ROOT, "--set", golden.TRACKING]
+    arguments = ["--target", "vertex", "--preset", "local", "--root", packages.ROOT, "--set", packages.TRACKING]
     output = tmp_path / "marco.json"
     result = typer.testing.CliRunner().invoke(cli.app, ["compile", *arguments, "--output", str(output)])
     assert result.exit_code == 0, result.output
@@ -73,47 +82,45 @@ def test_the_command_compiles_for_vertex_ai(tmp_path):
 
 
 @pytest.mark.slow
-def test_gpus_have_vertex_ais_name_and_the_endpoint_its_step(tmp_path):
-    package = golden.compile_preset("paper", tmp_path / "marco.json")
-    accelerator = containers(package)["Trainer"]["resources"]["accelerator"]
-    assert accelerator == {"type": "NVIDIA_L4", "count": "4"}
+def test_the_endpoint_has_a_step(compiled):
+    package = compiled.pipeline("paper.json")
     step = tasks(package)["EndpointPusher"]
-    sources = {one["taskOutputArtifact"]["producerTask"] for one in step["inputs"]["artifacts"].values()}
+    sources = {source["taskOutputArtifact"]["producerTask"] for source in step["inputs"]["artifacts"].values()}
     assert sources == {"Pusher", "MarcoExampleGen"}
-    told = json.loads(step["inputs"]["parameters"]["endpoint"]["runtimeValue"]["constant"])
-    assert (told["name"], told["traffic"], told["machine_type"]) == ("marco", [10, 50, 100], "n1-standard-8")
-    assert "EndpointPusher" not in tasks(json.loads((golden.PACKAGES / "local.json").read_text()))
+    endpoint = packages.constants(package, "EndpointPusher")["endpoint"]
+    assert (endpoint["name"], endpoint["traffic"]) == ("marco", [10, 50, 100])
+    assert endpoint["machine_type"] == "n1-standard-8"
 
 
 @pytest.mark.slow
-def test_a_training_on_several_machines_is_told_of_them(tmp_path):
+def test_a_training_on_several_machines_knows_them(tmp_path):
     changes = ["machines={workers: 4, accelerator: NVIDIA_L4, accelerators: 2}", "engine.kind=multi_worker"]
-    package = golden.compile_preset("paper", tmp_path / "marco.json", *changes)
-    config = json.loads(tasks(package)["Trainer"]["inputs"]["parameters"]["training"]["runtimeValue"]["constant"])
+    path, endpoint = tmp_path / "marco.json", packages.CHANGES["paper.json"]
+    (package,) = packages.write_package("paper", path, *endpoint, *changes)
+    config = packages.constants(package, "Trainer")["training"]
     assert config["custom_job"]["machines"]["workers"] == 4
     assert config["custom_job"]["place"]["project"] == "crystals"
-    assert config["custom_job"]["image"] == golden.IMAGE
+    assert config["custom_job"]["image"] == packages.IMAGE
     with pytest.raises(InputError, match=r"engine\.kind is mirrored and machines has workers 4"):
-        golden.compile_preset("paper", tmp_path / "marco.json", changes[0])
+        packages.write_package("paper", path, *endpoint, changes[0])
     with pytest.raises(InputError, match="machines is set and vertex is not"):
-        golden.compile_preset("local", tmp_path / "marco.json", *changes)
+        packages.write_package("local", path, *changes)
 
 
-def test_the_kept_packages_have_ids_that_are_taken():
-    for preset in golden.PRESETS:
-        package = json.loads((golden.PACKAGES / f"{preset}.json").read_text())
-        assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in tasks(package))
+@pytest.mark.slow
+def test_names_are_what_vertex_ai_accepts(package):
+    assert all(re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name) for name in tasks(package))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("cluster={volumes: [{claim: a, path: /a}]}", "cluster.volumes is set"),
         ("cluster={secrets: [{name: a, path: /a}]}", "cluster.secrets is set"),
     ],
 )
-def test_what_vertex_ai_does_not_have_is_refused(tmp_path, change, said):
-    with pytest.raises(InputError, match=said):
+def test_what_vertex_ai_does_not_have_is_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
         compilation.compile_for_vertex(configuration.load("local", [change]), "gs://bucket/runs", tmp_path / "a.json")
 
 
