@@ -1,15 +1,15 @@
-"""Compiles the graph for Vertex AI Pipelines: Kubeflow Pipelines' package, as JSON, without what Kubernetes knows.
+"""Compiles the graph into a package of Kubeflow Pipelines or Vertex AI, with the step `Data` in front.
 
-Steps run by the same entrypoint. Vertex AI mounts buckets at `/gcs/`, where `components.steps.entrypoint` looks for
-artifacts on `gs://`; checkpoints, models and data are read and written on `gs://` itself.
+Both packages are one pipeline specification (schema 2.1), which TFX writes; steps run by the same entrypoint. For
+Kubeflow it is YAML, with a second document of what only Kubernetes knows. For Vertex AI it is JSON without that
+document. Vertex AI mounts buckets at `/gcs/`, where `components.steps.entrypoint` looks for artifacts on `gs://`;
+checkpoints, models and data are read and written on `gs://` itself.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,24 +26,155 @@ from marco_model.store import is_remote
 from pipelines import places
 from pipelines.configuration import Configuration, label_scheme
 from pipelines.pipeline import create_pipeline
-from pipelines.places import lookup
 
 ENTRYPOINT = ("python", "-m", "components.steps.entrypoint")
 DATA_COMMAND = ("python", "-m", "components.steps.cluster_data")
-# What a schedule changes; all are strings. Empty: as the preset has it.
+# The package's parameters, which a schedule changes; all are strings. Empty: the preset's value.
 PARAMETERS = {
     "data": "Shards of scored images: a folder or glob, local to the steps or gs://. Empty: the preset's.",
     "steps": "Steps of training. Empty: the preset's.",
     "run_label": "A label of the run, kept as the tag run_label in MLflow.",
 }
 _RETRY = {"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "600s"}
-# Names of the pod that a step finds in its environment, by the path at which Kubernetes keeps them.
+# The variables by which a step finds the names of its pod, and the fields in which Kubernetes keeps these.
 _POD = {
     "MARCO_POD_NAME": "metadata.name",
     "MARCO_POD_UID": "metadata.uid",
     "MARCO_NAMESPACE": "metadata.namespace",
     "MARCO_RUN": "metadata.labels['pipeline/runid']",
 }
+_KUBERNETES_GPU = Resources().accelerator
+DEFAULT_ACCELERATOR = "NVIDIA_TESLA_T4"
+_NOT_ON_VERTEX = {
+    "volumes": "put data and checkpoints on gs://",
+    "shared": "checkpoints lie below --root",
+    "secrets": "give the service account of the steps the right to read what they need",
+    "replicas": "give machines, those of Vertex AI",
+}
+"""Settings of `cluster` that Vertex AI has no counterpart for, and what to do instead."""
+
+
+def compile_for_kubeflow(configuration: Configuration, root: str, output: Path) -> int:
+    """Writes the pipeline of `configuration` to `output`, a `.yaml` file, and returns the number of its steps.
+
+    `root`: a URI for the artifacts, and for all that outlives a run unless the configuration has `cluster.shared`; or a
+    mounted path for the latter alone, with the artifacts in Kubeflow Pipelines' own store. Raises `InputError` for
+    another ending, which the API server of Kubeflow Pipelines does not take.
+    """
+    if output.suffix != ".yaml":
+        raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
+    package = _package(configuration, root)
+    add_resources(package, configuration.cluster)
+    platform = platform_document(package, configuration.cluster)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
+    return len(package["root"]["dag"]["tasks"])
+
+
+def compile_for_vertex(configuration: Configuration, root: str, output: Path) -> int:
+    """Writes the pipeline of `configuration` to `output`, a `.json` file, and returns the number of its steps.
+
+    `root`: a `gs://` URI for all that a run keeps. Raises `InputError` for another root or ending, or if the
+    configuration has settings that only Kubernetes has.
+    """
+    if output.suffix != ".json":
+        raise InputError(f"--output is {output}; for Vertex AI give a .json file")
+    if not root.startswith("gs://"):
+        raise InputError(f"--root is {root}; Vertex AI keeps artifacts in a bucket, give gs://BUCKET/FOLDER")
+    _check_for_vertex(configuration.cluster)
+    package = _package(configuration, root, _custom_job(configuration))
+    accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
+    add_resources(package, _rename_gpus(configuration.cluster, accelerator))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
+    return len(package["root"]["dag"]["tasks"])
+
+
+def _check_for_vertex(cluster: Cluster) -> None:
+    """Raises `InputError` for settings that Vertex AI has no counterpart for.
+
+    Selectors, tolerations and shared memory are ignored: they say where on a cluster a pod runs.
+    """
+    for field, instead in _NOT_ON_VERTEX.items():
+        if getattr(cluster, field):
+            raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
+
+
+def _custom_job(configuration: Configuration) -> CustomJob | None:
+    """Returns the settings of a training on several machines, or None if the Trainer step trains by itself."""
+    if not configuration.machines:
+        return None
+    if not configuration.vertex:
+        raise InputError("machines is set and vertex is not; give vertex.project and vertex.location")
+    return CustomJob(
+        place=configuration.vertex,
+        machines=configuration.machines,
+        image=configuration.cluster.image,
+        environment=configuration.cluster.environment,
+    )
+
+
+def _rename_gpus(cluster: Cluster, accelerator: str) -> Cluster:
+    """Returns the cluster with Vertex AI's name for GPUs that have Kubernetes' own."""
+
+    def rename(resources: Resources) -> Resources:
+        if resources.accelerator != _KUBERNETES_GPU:
+            return resources
+        return resources.model_copy(update={"accelerator": accelerator})
+
+    steps = {name: rename(resources) for name, resources in cluster.steps.items()}
+    return cluster.model_copy(update={"default": rename(cluster.default), "steps": steps})
+
+
+def _package(configuration: Configuration, root: str, custom_job: CustomJob | None = None) -> dict[str, Any]:
+    """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
+
+    `custom_job`: see `pipelines.places.Places`.
+    """
+    where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
+    data = configuration.data.source or places.data(configuration, root)
+    scheme = label_scheme(configuration.labels, data)
+    package = _compiled(configuration, where, scheme)
+    if is_remote(root):
+        package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
+    add_data_step(
+        package,
+        configuration.cluster.image,
+        source=configuration.data.source or "",
+        place=places.data(configuration, root),
+        synthetic=configuration.data.synthetic.model_dump() if configuration.data.synthetic else None,
+        initial=configuration.network.initial,
+        lookup=places.lookup(configuration, scheme.classes, where, image=configuration.cluster.image).written(),
+        overlay=configuration.data.overlay,
+    )
+    return package
+
+
+def _compiled(configuration: Configuration, where: places.Places, scheme: LabelScheme) -> dict[str, Any]:
+    """Returns what TFX compiles, with parameters of the package where a schedule or the step `Data` gives a value."""
+
+    def parameter(name: str) -> RuntimeParameter:
+        return RuntimeParameter(name=name, ptype=str)
+
+    pipeline = create_pipeline(
+        configuration,
+        where,
+        scheme,
+        TrainingParameters(
+            parameter("source"), parameter("fingerprint"), parameter("initial"), steps=parameter("steps")
+        ),
+        judging=Judging(parameter("champion"), parameter("signature")),
+        run_label=parameter("run_label"),
+    )
+    config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+        default_image=configuration.cluster.image,
+        default_commands=list(ENTRYPOINT),
+        use_pipeline_spec_2_1=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config, output_dir=folder, output_filename="package.yaml")
+        runner.run(pipeline, write_out=True)
+        return dict(yaml.safe_load((Path(folder) / "package.yaml").read_text()))
 
 
 def add_data_step(
@@ -52,20 +183,19 @@ def add_data_step(
     *,
     source: str,
     place: str,
-    synthetic: dict | None,
+    synthetic: dict[str, Any] | None,
     initial: str,
     lookup: str,
     overlay: str = "",
 ) -> None:
-    """Puts the step `Data` (`components.steps.cluster_data`) in front, and puts the package's parameters
-    where steps take them.
+    """Puts the step `Data` (`components.steps.cluster_data`) in front, and declares the package's parameters.
 
-    TFX compiled what is in `OUTPUTS` as parameters of the package; they become outputs of the step. `source`: the data
-    where the parameter `data` is left empty. `lookup`: `components.champion.Lookup`, as JSON.
+    TFX compiled the names in `OUTPUTS` as parameters of the package; they become outputs of the step. `source`: the
+    default of the parameter `data`. `lookup`: `components.champion.Lookup`, as JSON.
     """
     tasks = package["root"]["dag"]["tasks"]
     for task in tasks.values():
-        if _of_data(task.get("inputs", {}).get("parameters", {})):
+        if _take_from_data_step(task.get("inputs", {}).get("parameters", {})):
             task["dependentTasks"] = sorted({*task.get("dependentTasks", []), DATA_STEP})
     tasks[DATA_STEP] = {
         "taskInfo": {"name": DATA_STEP},
@@ -109,8 +239,8 @@ def add_data_step(
     }
 
 
-def _of_data(parameters: dict[str, Any]) -> bool:
-    """Takes the outputs of the step `Data` from that step, in place; returns whether there were any."""
+def _take_from_data_step(parameters: dict[str, Any]) -> bool:
+    """Takes the parameters in `OUTPUTS` from the step `Data`, in place; returns whether there were any."""
     taken = [item for item in parameters.values() if item.get("componentInputParameter") in OUTPUTS]
     for parameter in taken:
         output = parameter.pop("componentInputParameter")
@@ -186,138 +316,3 @@ def _executor_config(cluster: Cluster, resources: Resources) -> dict[str, Any]:
     if mounted := [secret for secret in cluster.secrets if secret.path]:
         config["secretAsVolume"] = [{"secretName": secret.name, "mountPath": secret.path} for secret in mounted]
     return config
-
-
-def compile_for_kubeflow(configuration: Configuration, root: str, output: pathlib.Path) -> int:
-    """Writes the pipeline of `configuration` to `output`, a `.yaml` file, and returns the number of its steps.
-
-    `root`: a URI below which artifacts are kept, and all that outlives a run where the configuration has no
-    `cluster.shared`; or a mounted path for the latter alone, with artifacts where Kubeflow Pipelines keeps its own. The
-    second document of the file is for Kubernetes. Raises `InputError` for another ending: the API server of Kubeflow
-    Pipelines takes no other.
-    """
-    if output.suffix != ".yaml":
-        raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
-    package = package_of(configuration, root)
-    add_resources(package, configuration.cluster)
-    platform = platform_document(package, configuration.cluster)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
-    return len(package["root"]["dag"]["tasks"])
-
-
-def package_of(configuration: Configuration, root: str, custom_job: CustomJob | None = None) -> dict[str, Any]:
-    """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
-
-    `custom_job`: see `pipelines.places.Places`.
-    """
-    where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
-    data = configuration.data.source or places.data(configuration, root)
-    scheme = label_scheme(configuration.labels, data)
-    package = _compiled(configuration, where, scheme)
-    if is_remote(root):
-        package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
-    add_data_step(
-        package,
-        configuration.cluster.image,
-        source=configuration.data.source or "",
-        place=places.data(configuration, root),
-        synthetic=configuration.data.synthetic.model_dump() if configuration.data.synthetic else None,
-        initial=configuration.network.initial,
-        lookup=lookup(configuration, scheme.classes, where, image=configuration.cluster.image).written(),
-        overlay=configuration.data.overlay,
-    )
-    return package
-
-
-def _compiled(configuration: Configuration, where: places.Places, scheme: LabelScheme) -> dict:
-    """Returns what TFX compiles, with parameters of the package where a schedule or the step `Data` gives a value."""
-
-    def parameter(name: str) -> RuntimeParameter:
-        return RuntimeParameter(name=name, ptype=str)
-
-    pipeline = create_pipeline(
-        configuration,
-        where,
-        scheme,
-        TrainingParameters(
-            parameter("source"), parameter("fingerprint"), parameter("initial"), steps=parameter("steps")
-        ),
-        judging=Judging(parameter("champion"), parameter("signature")),
-        run_label=parameter("run_label"),
-    )
-    config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
-        default_image=configuration.cluster.image,
-        default_commands=list(ENTRYPOINT),
-        use_pipeline_spec_2_1=True,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config, output_dir=folder, output_filename="package.yaml")
-        runner.run(pipeline, write_out=True)
-        return dict(yaml.safe_load((pathlib.Path(folder) / "package.yaml").read_text()))
-
-
-_KUBERNETES_GPU = Resources().accelerator
-DEFAULT_ACCELERATOR = "NVIDIA_TESLA_T4"
-
-
-def compile_for_vertex(configuration: Configuration, root: str, output: pathlib.Path) -> int:
-    """Writes the pipeline of `configuration` to `output`, a `.json` file, and returns the number of its steps.
-
-    `root`: a `gs://` URI below which all that a run keeps lies. Raises `InputError` for another root or ending, or
-    where the configuration asks for what only Kubernetes has.
-    """
-    if output.suffix != ".json":
-        raise InputError(f"--output is {output}; for Vertex AI give a .json file")
-    if not root.startswith("gs://"):
-        raise InputError(f"--root is {root}; Vertex AI keeps artifacts in a bucket, give gs://BUCKET/FOLDER")
-    check(configuration.cluster)
-    # Heavy: TFX.
-
-    package = package_of(configuration, root, _custom_job(configuration))
-    accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
-    add_resources(package, _rename_gpus(configuration.cluster, accelerator))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
-    return len(package["root"]["dag"]["tasks"])
-
-
-def check(cluster: Cluster) -> None:
-    """Raises `InputError` for what a step can't be given there.
-
-    Selectors, tolerations and shared memory are left out without a word: they say where on a cluster a pod runs.
-    """
-    for field, instead in {
-        "volumes": "put data and checkpoints on gs://",
-        "shared": "checkpoints lie below --root",
-        "secrets": "give the service account of the steps the right to read what they need",
-        "replicas": "give machines, those of Vertex AI",
-    }.items():
-        if getattr(cluster, field):
-            raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
-
-
-def _custom_job(configuration: Configuration) -> CustomJob | None:
-    """Returns the settings of a training on several machines, or None if the Trainer step trains by itself."""
-    if not configuration.machines:
-        return None
-    if not configuration.vertex:
-        raise InputError("machines is set and vertex is not; give vertex.project and vertex.location")
-    return CustomJob(
-        place=configuration.vertex,
-        machines=configuration.machines,
-        image=configuration.cluster.image,
-        environment=configuration.cluster.environment,
-    )
-
-
-def _rename_gpus(cluster: Cluster, accelerator: str) -> Cluster:
-    """Returns the cluster with Vertex AI's name for GPUs that have Kubernetes' own."""
-
-    def rename(resources: Resources) -> Resources:
-        if resources.accelerator != _KUBERNETES_GPU:
-            return resources
-        return resources.model_copy(update={"accelerator": accelerator})
-
-    steps = {name: rename(resources) for name, resources in cluster.steps.items()}
-    return cluster.model_copy(update={"default": rename(cluster.default), "steps": steps})
