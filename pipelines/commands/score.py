@@ -78,7 +78,8 @@ def predict(
 
     _check_report(report, output, bool(explain or thumbnail_size or crystal_class))
     files = images(paths)
-    classifier = marco_model.open_classifier(model_directory(model, "scoring with"))
+    directory = model_directory(model, "scoring with")
+    classifier = marco_model.open_classifier(directory)
     if report is None:
         outcome = prediction.predict(classifier, files, output, batch_size)
     else:
@@ -136,7 +137,8 @@ def explain(
     from marco_scoring import explanation, prediction
 
     files = images(paths)
-    classifier = marco_model.open_classifier(model_directory(model, "explaining"))
+    directory = model_directory(model, "explaining")
+    classifier = marco_model.open_classifier(directory)
     settings = explanation.Options(samples, noise, batch_size, seed, class_name, raw)
     failed = explanation.explain(classifier, files, output, settings)
     table = output / explanation.TABLE
@@ -174,7 +176,8 @@ def tflite(
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
     files = images(paths)
-    classifier = marco_model.open_classifier(model_directory(model, "converting"))
+    directory = model_directory(model, "converting")
+    classifier = marco_model.open_classifier(directory)
     from marco_model.tflite import convert_and_check
 
     def encoded() -> Iterator[bytes]:
