@@ -16,16 +16,14 @@ import yaml
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
-from components.champion import Judging
-from components.machines import DATA_STEP, Cluster, Resources, quantity_bytes
+from components import champion, machines
 from components.steps.cluster_data import OUTPUTS
-from components.trainer.job import CustomJob, TrainingParameters
+from components.trainer import job
+from marco_model import store
 from marco_model.errors import InputError
 from marco_model.labels import LabelScheme
-from marco_model.store import is_remote
-from pipelines import places
+from pipelines import pipeline, places
 from pipelines.configuration import Configuration, label_scheme
-from pipelines.pipeline import create_pipeline
 
 ENTRYPOINT = ("python", "-m", "components.steps.entrypoint")
 DATA_COMMAND = ("python", "-m", "components.steps.cluster_data")
@@ -43,7 +41,7 @@ _POD = {
     "MARCO_NAMESPACE": "metadata.namespace",
     "MARCO_RUN": "metadata.labels['pipeline/runid']",
 }
-_KUBERNETES_GPU = Resources().accelerator
+_KUBERNETES_GPU = machines.Resources().accelerator
 DEFAULT_ACCELERATOR = "NVIDIA_TESLA_T4"
 _NOT_ON_VERTEX = {
     "volumes": "put data and checkpoints on gs://",
@@ -90,7 +88,7 @@ def compile_for_vertex(configuration: Configuration, root: str, output: Path) ->
     return len(package["root"]["dag"]["tasks"])
 
 
-def _check_for_vertex(cluster: Cluster) -> None:
+def _check_for_vertex(cluster: machines.Cluster) -> None:
     """Raises `InputError` for settings that Vertex AI has no counterpart for.
 
     Selectors, tolerations and shared memory are ignored: they say where on a cluster a pod runs.
@@ -100,13 +98,13 @@ def _check_for_vertex(cluster: Cluster) -> None:
             raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
 
 
-def _custom_job(configuration: Configuration) -> CustomJob | None:
+def _custom_job(configuration: Configuration) -> job.CustomJob | None:
     """Returns the settings of a training on several machines, or None if the Trainer step trains by itself."""
     if not configuration.machines:
         return None
     if not configuration.vertex:
         raise InputError("machines is set and vertex is not; give vertex.project and vertex.location")
-    return CustomJob(
+    return job.CustomJob(
         place=configuration.vertex,
         machines=configuration.machines,
         image=configuration.cluster.image,
@@ -114,10 +112,10 @@ def _custom_job(configuration: Configuration) -> CustomJob | None:
     )
 
 
-def _rename_gpus(cluster: Cluster, accelerator: str) -> Cluster:
+def _rename_gpus(cluster: machines.Cluster, accelerator: str) -> machines.Cluster:
     """Returns the cluster with Vertex AI's name for GPUs that have Kubernetes' own."""
 
-    def rename(resources: Resources) -> Resources:
+    def rename(resources: machines.Resources) -> machines.Resources:
         if resources.accelerator != _KUBERNETES_GPU:
             return resources
         return resources.model_copy(update={"accelerator": accelerator})
@@ -126,7 +124,7 @@ def _rename_gpus(cluster: Cluster, accelerator: str) -> Cluster:
     return cluster.model_copy(update={"default": rename(cluster.default), "steps": steps})
 
 
-def _package(configuration: Configuration, root: str, custom_job: CustomJob | None = None) -> dict[str, Any]:
+def _package(configuration: Configuration, root: str, custom_job: job.CustomJob | None = None) -> dict[str, Any]:
     """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
 
     `custom_job`: see `pipelines.places.Places`.
@@ -135,18 +133,10 @@ def _package(configuration: Configuration, root: str, custom_job: CustomJob | No
     data = configuration.data.source or places.data(configuration, root)
     scheme = label_scheme(configuration.labels, data)
     package = _compiled(configuration, where, scheme)
-    if is_remote(root):
+    if store.is_remote(root):
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
-    add_data_step(
-        package,
-        configuration.cluster.image,
-        source=configuration.data.source or "",
-        place=places.data(configuration, root),
-        synthetic=configuration.data.synthetic.model_dump() if configuration.data.synthetic else None,
-        initial=configuration.network.initial,
-        lookup=places.lookup(configuration, scheme.classes, where, image=configuration.cluster.image).written(),
-        overlay=configuration.data.overlay,
-    )
+    lookup = places.lookup(configuration, scheme.classes, where, image=configuration.cluster.image)
+    add_data_step(package, configuration, places.data(configuration, root), lookup.written())
     return package
 
 
@@ -156,14 +146,14 @@ def _compiled(configuration: Configuration, where: places.Places, scheme: LabelS
     def parameter(name: str) -> RuntimeParameter:
         return RuntimeParameter(name=name, ptype=str)
 
-    pipeline = create_pipeline(
+    graph = pipeline.create_pipeline(
         configuration,
         where,
         scheme,
-        TrainingParameters(
+        job.TrainingParameters(
             parameter("source"), parameter("fingerprint"), parameter("initial"), steps=parameter("steps")
         ),
-        judging=Judging(parameter("champion"), parameter("signature")),
+        judging=champion.Judging(parameter("champion"), parameter("signature")),
         run_label=parameter("run_label"),
     )
     config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
@@ -173,68 +163,56 @@ def _compiled(configuration: Configuration, where: places.Places, scheme: LabelS
     )
     with tempfile.TemporaryDirectory() as folder:
         runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config, output_dir=folder, output_filename="package.yaml")
-        runner.run(pipeline, write_out=True)
+        runner.run(graph, write_out=True)
         return dict(yaml.safe_load((Path(folder) / "package.yaml").read_text()))
 
 
-def add_data_step(
-    package: dict[str, Any],
-    image: str,
-    *,
-    source: str,
-    place: str,
-    synthetic: dict[str, Any] | None,
-    initial: str,
-    lookup: str,
-    overlay: str = "",
-) -> None:
+def add_data_step(package: dict[str, Any], configuration: Configuration, place: str, lookup: str) -> None:
     """Puts the step `Data` (`components.steps.cluster_data`) in front, and declares the package's parameters.
 
-    TFX compiled the names in `OUTPUTS` as parameters of the package; they become outputs of the step. `source`: the
-    default of the parameter `data`. `lookup`: `components.champion.Lookup`, as JSON.
+    TFX compiled the names in `OUTPUTS` as parameters of the package; they become outputs of the step. `place`: where
+    the data are if neither the parameter `data` nor the configuration names them. `lookup`: JSON of
+    `components.champion.Lookup`.
     """
+    step, data = machines.DATA_STEP, configuration.data
     tasks = package["root"]["dag"]["tasks"]
     for task in tasks.values():
         if _take_from_data_step(task.get("inputs", {}).get("parameters", {})):
-            task["dependentTasks"] = sorted({*task.get("dependentTasks", []), DATA_STEP})
-    tasks[DATA_STEP] = {
-        "taskInfo": {"name": DATA_STEP},
-        "componentRef": {"name": DATA_STEP},
+            task["dependentTasks"] = sorted({*task.get("dependentTasks", []), step})
+    inputs = ("data", "steps")
+    tasks[step] = {
+        "taskInfo": {"name": step},
+        "componentRef": {"name": step},
         "cachingOptions": {"enableCache": False},
-        "inputs": {"parameters": {name: {"componentInputParameter": name} for name in ("data", "steps")}},
+        "inputs": {"parameters": {name: {"componentInputParameter": name} for name in inputs}},
     }
-    package["components"][DATA_STEP] = {
-        "executorLabel": f"{DATA_STEP}_executor",
-        "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in ("data", "steps")}},
+    package["components"][step] = {
+        "executorLabel": f"{step}_executor",
+        "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in inputs}},
         "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in OUTPUTS}},
     }
     arguments = {
         "source": "{{$.inputs.parameters['data']}}",
         "steps": "{{$.inputs.parameters['steps']}}",
         "place": place,
-        "synthetic": json.dumps(synthetic),
-        "initial": initial,
+        "synthetic": json.dumps(data.synthetic.model_dump() if data.synthetic else None),
+        "initial": configuration.network.initial,
         "lookup": lookup,
-        **({"overlay": overlay} if overlay else {}),
+        **({"overlay": data.overlay} if data.overlay else {}),
         **{f"{name}-file": f"{{{{$.outputs.parameters['{name}'].output_file}}}}" for name in OUTPUTS},
     }
-    package["deploymentSpec"]["executors"][f"{DATA_STEP}_executor"] = {
+    package["deploymentSpec"]["executors"][f"{step}_executor"] = {
         "container": {
-            "image": image,
+            "image": configuration.cluster.image,
             "command": list(DATA_COMMAND),
             "args": [part for name, value in arguments.items() for part in (f"--{name}", value)],
         }
     }
-    defaults = {"data": source, "steps": "", "run_label": ""}
+    declared = {name: {"description": text, "defaultValue": ""} for name, text in PARAMETERS.items()}
+    declared["data"]["defaultValue"] = data.source or ""
     package["root"]["inputDefinitions"] = {
         "parameters": {
-            name: {
-                "parameterType": "STRING",
-                "defaultValue": defaults[name],
-                "isOptional": True,
-                "description": description,
-            }
-            for name, description in PARAMETERS.items()
+            name: {**values, "parameterType": "STRING", "isOptional": True} for name, values in declared.items()
         }
     }
 
@@ -244,11 +222,11 @@ def _take_from_data_step(parameters: dict[str, Any]) -> bool:
     taken = [item for item in parameters.values() if item.get("componentInputParameter") in OUTPUTS]
     for parameter in taken:
         output = parameter.pop("componentInputParameter")
-        parameter["taskOutputParameter"] = {"producerTask": DATA_STEP, "outputParameterKey": output}
+        parameter["taskOutputParameter"] = {"producerTask": machines.DATA_STEP, "outputParameterKey": output}
     return bool(taken)
 
 
-def add_resources(package: dict[str, Any], cluster: Cluster) -> None:
+def add_resources(package: dict[str, Any], cluster: machines.Cluster) -> None:
     """Gives every container its resources and environment, and every task its retries."""
     executors = package["deploymentSpec"]["executors"]
     for step, task in package["root"]["dag"]["tasks"].items():
@@ -260,20 +238,15 @@ def add_resources(package: dict[str, Any], cluster: Cluster) -> None:
             task["retryPolicy"] = {"maxRetryCount": cluster.retries, **_RETRY}
 
 
-def _resources(resources: Resources) -> dict[str, Any]:
-    gigabytes = quantity_bytes(resources.memory) / 1e9
-    message: dict[str, Any] = {
-        "cpuLimit": float(resources.cpu),
-        "cpuRequest": float(resources.cpu),
-        "memoryLimit": gigabytes,
-        "memoryRequest": gigabytes,
-    }
-    if resources.accelerators:
-        message["accelerator"] = {"type": resources.accelerator, "count": str(resources.accelerators)}
-    return message
+def _resources(resources: machines.Resources) -> dict[str, Any]:
+    cores, gigabytes = float(resources.cpu), machines.quantity_bytes(resources.memory) / 1e9
+    limits = {"cpuLimit": cores, "cpuRequest": cores, "memoryLimit": gigabytes, "memoryRequest": gigabytes}
+    if not resources.accelerators:
+        return limits
+    return {**limits, "accelerator": {"type": resources.accelerator, "count": str(resources.accelerators)}}
 
 
-def platform_document(package: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
+def platform_document(package: dict[str, Any], cluster: machines.Cluster) -> dict[str, Any]:
     """Returns the package's second document: what only Kubernetes knows, of every executor."""
     executors = {
         f"{step}_executor": _executor_config(cluster, cluster.resources(step))
@@ -282,7 +255,7 @@ def platform_document(package: dict[str, Any], cluster: Cluster) -> dict[str, An
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
 
 
-def _executor_config(cluster: Cluster, resources: Resources) -> dict[str, Any]:
+def _executor_config(cluster: machines.Cluster, resources: machines.Resources) -> dict[str, Any]:
     config: dict[str, Any] = {
         "fieldPathAsEnv": [{"name": name, "fieldPath": path} for name, path in _POD.items()],
         "podMetadata": {"labels": {"app.kubernetes.io/part-of": "marco"}},
@@ -295,14 +268,8 @@ def _executor_config(cluster: Cluster, resources: Resources) -> dict[str, Any]:
             for toleration in resources.tolerations
         ]
     if resources.shared_memory:
-        config["emptyDirMounts"] = [
-            {
-                "volumeName": "shared-memory",
-                "mountPath": "/dev/shm",
-                "medium": "Memory",
-                "sizeLimit": resources.shared_memory,
-            }
-        ]
+        memory = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory"}
+        config["emptyDirMounts"] = [{**memory, "sizeLimit": resources.shared_memory}]
     if cluster.volumes:
         config["pvcMount"] = [{"constant": volume.claim, "mountPath": volume.path} for volume in cluster.volumes]
     if variables := [secret for secret in cluster.secrets if secret.variables]:

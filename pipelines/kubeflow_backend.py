@@ -1,13 +1,11 @@
 """Kubeflow Pipelines as a `pipelines.backend.Backend`: KFP's own client, with limits, and its errors in one line."""
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import json
 import re
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,18 @@ from typing import Any
 import yaml
 
 from marco_model import errors
-from marco_model.errors import ClusterError, InputError, one_line
+from marco_model.errors import ClusterError, InputError
 from pipelines import backend
-from pipelines.backend import Package, Plan, RunStatus, ScheduleStatus, StepStatus, Submission
 
 DEFAULT_EXPERIMENT = "marco"
 _SERVICE = "Kubeflow Pipelines"
-_PROBE_SECONDS = 5.0
 _HEALTH_SECONDS = (5.0, 10.0)
 _REQUEST_SECONDS = (10.0, 60.0)
 _RETRIES = 1
 _PAGE = 100
 
 
+@dataclasses.dataclass
 class KubeflowBackend:
     """Kubeflow Pipelines at `host`, by default that of `KF_PIPELINES_ENDPOINT`, of the pod or of kubectl's context.
 
@@ -36,31 +33,24 @@ class KubeflowBackend:
     `ca`: see `connect`. It connects at the first request.
     """
 
+    host: str | None = None
+    namespace: str | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
+    experiment: str | None = None
+    create_experiment: bool = False
+
     options = ""
     cron_fields = "second minute hour day month weekday, such as '0 0 3 * * 1'"
     schedule_noun = "recurring run"
     poll = 5.0
     patience = 300.0
 
-    def __init__(
-        self,
-        host: str | None = None,
-        namespace: str | None = None,
-        token_file: Path | None = None,
-        ca: Path | None = None,
-        experiment: str | None = None,
-        create_experiment: bool = False,
-    ) -> None:
-        self._place = host, token_file, ca
-        self._namespace = namespace
-        self._experiment = experiment
-        self._create_experiment = create_experiment
-
     @functools.cached_property
     def _client(self) -> Any:
-        return connect(*self._place)
+        return connect(self.host, self.token_file, self.ca)
 
-    def read_package(self, path: Path) -> Package:
+    def read_package(self, path: Path) -> backend.Package:
         """As `Backend.read_package`: a .yaml file of two documents, of which the first is the pipeline."""
 
         def parse(content: bytes) -> Any:
@@ -84,13 +74,13 @@ class KubeflowBackend:
             raise backend.wrong_cron(text, "to Kubeflow Sunday is 0, and L, W and # mean nothing", advice)
         return " ".join(fields), backend.explain_cron(text, " ".join(fields).replace("?", "*"), 6, advice)
 
-    def upload(self, package: Package) -> str:
+    def upload(self, package: backend.Package) -> str:
         """As `Backend.upload`. The experiment must exist before anything is uploaded."""
         self._experiment_id()
         *_, known = self._version(package)
         return f"Version {package.version} of {package.name} {'was there already' if known else 'uploaded'}."
 
-    def start(self, package: Package, name: str | None, submission: Submission) -> str:
+    def start(self, package: backend.Package, name: str | None, submission: backend.Submission) -> str:
         """As `Backend.start`. Kubeflow cannot switch off the cache of a version: such a run carries the package."""
         if submission.cache:
             pipeline, version, _ = self._version(package)
@@ -105,13 +95,13 @@ class KubeflowBackend:
             )
         return str(run.run_id)
 
-    def run_status(self, run: str, steps: tuple[str, ...]) -> RunStatus:
+    def run_status(self, run: str, steps: tuple[str, ...]) -> backend.RunStatus:
         """As `Backend.run_status`."""
         with reaching(_SERVICE):
             status = self._client.get_run(run)
         tasks = list(status.run_details.task_details or []) if status.run_details else []
         names = {task.display_name for task in tasks}
-        return RunStatus(
+        return backend.RunStatus(
             status.state or "PENDING",
             [_step_status(task, tasks) for task in tasks if _is_step(task.display_name, steps, names)],
             _error_message(status),
@@ -121,17 +111,17 @@ class KubeflowBackend:
         """As `Backend.log_link`."""
         return f"{self._client.address.rstrip('/')}/#/runs/details/{run}"
 
-    def schedules(self) -> list[ScheduleStatus]:
+    def schedules(self) -> list[backend.ScheduleStatus]:
         """As `Backend.schedules`: those of the experiment. Raises `InputError` where the named one does not exist."""
         experiment = self._existing_experiment()
-        if self._experiment and not experiment:
-            raise InputError(f"there is no experiment {self._experiment!r}; fix --experiment or --namespace")
+        if self.experiment and not experiment:
+            raise InputError(f"there is no experiment {self.experiment!r}; fix --experiment or --namespace")
         if not experiment:
             return []
         with reaching(_SERVICE):
             runs = list(pages(self._client.list_recurring_runs, "recurring_runs", experiment_id=experiment))
         return [
-            ScheduleStatus(
+            backend.ScheduleStatus(
                 str(run.recurring_run_id),
                 run.display_name,
                 run.trigger.cron_schedule.cron if run.trigger and run.trigger.cron_schedule else "no cron",
@@ -141,23 +131,20 @@ class KubeflowBackend:
             for run in runs
         ]
 
-    def schedule_note(self, plan: Plan) -> str:
+    def schedule_note(self, plan: backend.Plan) -> str:
         """As `Backend.schedule_note`: Kubeflow returns neither all of these nor as they were set."""
         self._experiment_id()
-        submission = plan.submission
-        return json.dumps(
-            {
-                "cron": plan.cron,
-                "version": self._version(plan.package)[1],
-                "parameters": submission.parameters,
-                "pipeline_root": submission.pipeline_root or "",
-                "service_account": submission.service_account or "",
-                "max_concurrency": plan.max_concurrency,
-            },
-            sort_keys=True,
-        )
+        note = {
+            "cron": plan.cron,
+            "version": self._version(plan.package)[1],
+            "parameters": plan.submission.parameters,
+            "pipeline_root": plan.submission.pipeline_root or "",
+            "service_account": plan.submission.service_account or "",
+            "max_concurrency": plan.max_concurrency,
+        }
+        return json.dumps(note, sort_keys=True)
 
-    def create_schedule(self, plan: Plan, note: str) -> str:
+    def create_schedule(self, plan: backend.Plan, note: str) -> str:
         """As `Backend.create_schedule`."""
         experiment = self._experiment_id()
         pipeline, version, _ = self._version(plan.package)
@@ -181,10 +168,10 @@ class KubeflowBackend:
             self._client.delete_recurring_run(identity)
 
     def _existing_experiment(self) -> str | None:
-        name = self._experiment or DEFAULT_EXPERIMENT
+        name = self.experiment or DEFAULT_EXPERIMENT
         with reaching(_SERVICE):
             try:
-                return str(self._client.get_experiment(experiment_name=name, namespace=self._namespace).experiment_id)
+                return str(self._client.get_experiment(experiment_name=name, namespace=self.namespace).experiment_id)
             except ValueError:  # KFP's client raises it where there is none.
                 return None
 
@@ -192,15 +179,13 @@ class KubeflowBackend:
         """Returns the experiment's id; makes the experiment where it is missing and may be made."""
         if existing := self._existing_experiment():
             return existing
-        if self._experiment and not self._create_experiment:
-            raise InputError(
-                f"there is no experiment {self._experiment!r}; fix --experiment or add --create-experiment"
-            )
-        name = self._experiment or DEFAULT_EXPERIMENT
+        if self.experiment and not self.create_experiment:
+            raise InputError(f"there is no experiment {self.experiment!r}; fix --experiment or add --create-experiment")
+        name = self.experiment or DEFAULT_EXPERIMENT
         with reaching(_SERVICE):
-            return str(self._client.create_experiment(name, namespace=self._namespace).experiment_id)
+            return str(self._client.create_experiment(name, namespace=self.namespace).experiment_id)
 
-    def _version(self, package: Package) -> tuple[str, str, bool]:
+    def _version(self, package: backend.Package) -> tuple[str, str, bool]:
         """Returns the ids of the pipeline and of the version with the package's content, and whether it was known.
 
         The same content is uploaded once: a version is named by its content. So is the description of the first, whose
@@ -218,7 +203,7 @@ class KubeflowBackend:
                 )
                 return pipeline, str(uploaded.pipeline_version_id), False
             pipeline = client.upload_pipeline(
-                str(package.path), package.name, description=note, namespace=self._namespace
+                str(package.path), package.name, description=note, namespace=self.namespace
             ).pipeline_id
             first = next(pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline))
             return str(pipeline), str(first.pipeline_version_id), False
@@ -227,11 +212,11 @@ class KubeflowBackend:
         """Returns the id of the pipeline of this name in the namespace; KFP's own look-up ignores the namespace."""
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
         filter_ = json.dumps({"predicates": [predicate]})
-        pipelines = pages(self._client.list_pipelines, "pipelines", namespace=self._namespace, filter=filter_)
+        pipelines = pages(self._client.list_pipelines, "pipelines", namespace=self.namespace, filter=filter_)
         return next((str(pipeline.pipeline_id) for pipeline in pipelines), None)
 
 
-def _client_options(submission: Submission) -> dict[str, Any]:
+def _client_options(submission: backend.Submission) -> dict[str, Any]:
     return {
         "params": submission.parameters,
         "pipeline_root": submission.pipeline_root,
@@ -246,10 +231,10 @@ def _is_step(name: str, steps: tuple[str, ...], names: set[str]) -> bool:
     return name != "root" and f"{name}-driver" in names
 
 
-def _step_status(task: Any, tasks: list[Any]) -> StepStatus:
+def _step_status(task: Any, tasks: list[Any]) -> backend.StepStatus:
     state = "SKIPPED" if _is_reused(task, tasks) else task.state or "PENDING"
     seconds = (task.end_time - task.start_time).total_seconds() if task.start_time and task.end_time else None
-    return StepStatus(task.display_name, state, seconds, _error_message(task))
+    return backend.StepStatus(task.display_name, state, seconds, _error_message(task))
 
 
 def _is_reused(task: Any, tasks: list[Any]) -> bool:
@@ -313,7 +298,18 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
             # KFP's own asks five times, with a stack trace each. The method's name depends on the client's version.
             later = getattr(self._healthz_api, "healthz_service_get_healthz_with_http_info", None)
             ask = later or self._healthz_api.get_healthz_with_http_info
-            answer, _, headers = ask(_request_timeout=_HEALTH_SECONDS)
+            try:
+                answer, _, headers = ask(_request_timeout=_HEALTH_SECONDS)
+            except urllib3.exceptions.MaxRetryError as error:
+                kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+                if not isinstance(error.reason, kinds):
+                    raise
+                raise InputError(
+                    f"Kubeflow Pipelines at {self.address} cannot be reached "
+                    f"({str(error.reason.args[-1]).rpartition(': ')[2]}); fix --host, or open a way in with kubectl "
+                    "port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80 and give --host "
+                    "http://localhost:8080, with --token-file where Kubeflow has several users"
+                ) from error
             if "json" not in headers.get("Content-Type", ""):
                 raise InputError(
                     f"{self.address} answers with a page, not as Kubeflow Pipelines; fix --host or give --token-file "
@@ -321,13 +317,12 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
                 )
             return answer
 
-    token = _read_token(token_file) if token_file else None
-    if host:
-        _probe(host)
+    token = None
+    if token_file:
+        with errors.translated(InputError, f"--token-file {token_file} cannot be read: {{}}", OSError):
+            token = token_file.read_text().strip()
     with reaching(host or _SERVICE):
         client = Client(host=host, existing_token=token, ssl_ca_cert=str(ca) if ca else None)
-        if not host:
-            _probe(client.address)
         client.get_kfp_healthz()
         # The client has no public way to limit the time of a request; all of its services share this object.
         requests = client._run_api.api_client
@@ -335,34 +330,11 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
     return client
 
 
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise InputError(f"--token-file {path} cannot be read: {error.strerror}") from error
-
-
 def _renew_token(path: Path, config: Any) -> None:
     """Hands the client the file's content; the old token stays while the file is being replaced."""
     with contextlib.suppress(OSError):
         if token := path.read_text().strip():
             config.api_key["authorization"] = token
-
-
-def _probe(host: str) -> None:
-    """Connects once: the client itself would try for minutes."""
-    parts = urllib.parse.urlsplit(host if "://" in host else f"https://{host}")
-    name, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(name):
-        return
-    try:
-        socket.create_connection((name, port), _PROBE_SECONDS).close()
-    except OSError as error:
-        raise InputError(
-            f"Kubeflow Pipelines at {host} cannot be reached ({error}); fix --host, or open a way in with kubectl "
-            "port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80 and give --host http://localhost:8080, "
-            "with --token-file where Kubeflow has several users"
-        ) from error
 
 
 def _limit_time(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -392,12 +364,12 @@ def reaching(place: str) -> Iterator[None]:
             raise InputError(f"{place} does not take this ({error.status}: {reason})") from error
         raise ClusterError(f"{place} failed ({error.status}: {reason}); run again when it is well") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ClusterError(f"{place} cannot be reached ({one_line(error)}); run again") from error
+        raise ClusterError(f"{place} cannot be reached ({errors.one_line(error)}); run again") from error
 
 
 def _reason(error: Any) -> str:
     try:
         answer = json.loads(error.body)
-        return one_line(answer.get("message") or answer.get("error") or error.reason)
+        return errors.one_line(answer.get("message") or answer.get("error") or error.reason)
     except (TypeError, ValueError, AttributeError):
-        return one_line(str(error.reason))
+        return errors.one_line(str(error.reason))

@@ -1,31 +1,27 @@
 """Runs the graph on this machine: draws synthetic data if the preset has some, shows each step, sums up the results."""
 
-from __future__ import annotations
-
 import contextlib
-import dataclasses
 import datetime
 import json
 import logging
-import pathlib
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from ml_metadata import metadata_store
-from ml_metadata.proto import metadata_store_pb2 as pb
+from absl import logging as absl_logging
+from rich import table, text
 
-from components.evaluations import ALL, OVERALL, SLICES, slice_metrics
-from components.gate import read_decision
-from components.published_models import published_path
-from components.report.page import HTML_FILE
-from components.settings import NONE, REGISTRY
+from components import champion, evaluations, gate, published_models, settings
+from components.report import page
+from components.trainer.job import TrainingParameters
+from marco_data import overlay, shards, synthetic
+from marco_model import store
 from marco_model.errors import InputError
-from marco_model.store import absolute, whole_file
 from pipelines import places
-from pipelines.configuration import Configuration
+from pipelines.configuration import Configuration, label_scheme
 
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
@@ -33,7 +29,7 @@ _OURS = ("marco_model", "marco_data", "components", "pipelines")
 _WITH_HANDLERS = ("absl", "tensorflow", "mlflow")
 
 
-def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
+def run(configuration: Configuration, output: Path) -> dict[str, Any]:
     """Runs the whole pipeline below `output` and returns the summary, which is also written to `output/summary.json`.
 
     Steps whose inputs and settings have not changed are not run again. Raises `InputError` if there are no data, or if
@@ -42,29 +38,23 @@ def run(configuration: Configuration, output: pathlib.Path) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     configuration = _absolute(configuration)
     source = _source(configuration, output)
-    from components.champion import Judging, signature
-    from components.trainer.job import TrainingParameters
-    from marco_data.shards import fingerprint
-    from marco_model.weights import initial_fingerprint
-    from pipelines.configuration import label_scheme
-    from pipelines.pipeline import create_pipeline
-    from pipelines.places import lookup
+    from marco_model import weights
+    from pipelines import pipeline
 
     where = places.local(configuration, output)
-    metadata_file = output.resolve() / "metadata.db"
     scheme = label_scheme(configuration.labels, source)
-    content = fingerprint([source], configuration.data.overlay)
-    parameters = TrainingParameters(source, content, initial_fingerprint(configuration.network.initial))
-    champion = lookup(configuration, scheme.classes, where)
-    own = signature(champion.settings, parameters.fingerprint, parameters.initial, parameters.steps)
-    judging = Judging(champion.to_beat(own), own)
-    pipeline = create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
-    with run_log(len(pipeline.components), output / "run.log") as step_lines:
-        dag_runner(metadata_file, step_lines).run(pipeline)
-        steps = last_run(metadata_file, configuration.name)
+    content = shards.fingerprint([source], configuration.data.overlay)
+    parameters = TrainingParameters(source, content, weights.initial_fingerprint(configuration.network.initial))
+    lookup = places.lookup(configuration, scheme.classes, where)
+    own = champion.signature(lookup.settings, parameters.fingerprint, parameters.initial, parameters.steps)
+    judging = champion.Judging(lookup.to_beat(own), own)
+    metadata_file = output.resolve() / "metadata.db"
+    graph = pipeline.create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
+    with run_log(len(graph.components), output / "run.log") as step_lines:
+        steps = run_steps(graph, step_lines)
     results = summarize(steps, output)
-    results["report_path"] = str(shutil.copyfile(results["report_path"], output.resolve() / HTML_FILE))
-    with whole_file(output / "summary.json") as file:
+    results["report_path"] = str(shutil.copyfile(results["report_path"], output.resolve() / page.HTML_FILE))
+    with store.whole_file(output / "summary.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")
     return results
 
@@ -74,37 +64,61 @@ def _absolute(configuration: Configuration) -> Configuration:
 
     The overlay is read first, so that errors come early.
     """
-    data, gate = configuration.data, configuration.gate
+    data, rules = configuration.data, configuration.gate
     if data.overlay:
-        from marco_data.overlay import read_overlay
-
-        read_overlay(data.overlay)
-        data = data.model_copy(update={"overlay": absolute(data.overlay)})
-    if gate.champion not in (REGISTRY, NONE):
-        gate = gate.model_copy(update={"champion": absolute(gate.champion)})
-    return configuration.model_copy(update={"data": data, "gate": gate})
+        overlay.read_overlay(data.overlay)
+        data = data.model_copy(update={"overlay": store.absolute(data.overlay)})
+    if rules.champion not in (settings.REGISTRY, settings.NONE):
+        rules = rules.model_copy(update={"champion": store.absolute(rules.champion)})
+    return configuration.model_copy(update={"data": data, "gate": rules})
 
 
-def _source(configuration: Configuration, output: pathlib.Path) -> str:
+def _source(configuration: Configuration, output: Path) -> str:
     """Returns where the shards are; draws them first if the configuration asks for synthetic ones."""
     data = configuration.data
     if data.source:
-        return absolute(data.source)
+        return store.absolute(data.source)
     if data.synthetic is None:
         raise InputError("the configuration names no data; give --data FOLDER, or data.synthetic in the preset")
-    from marco_data.synthetic import Settings, synthesize
-
-    settings = Settings(**data.synthetic.model_dump(exclude={"images"}))
     folder = output.resolve() / "data"
-    synthesize(folder, data.synthetic.images, settings, overwrite=True)
+    drawn = synthetic.Settings(**data.synthetic.model_dump(exclude={"images"}))
+    synthetic.synthesize(folder, data.synthetic.images, drawn, overwrite=True)
     return str(folder)
 
 
-@contextlib.contextmanager
-def run_log(steps: int, log_file: pathlib.Path) -> Iterator[StepLines]:
-    """Yields what shows the steps of a pipeline on stderr, and keeps the whole log in `log_file` meanwhile."""
-    from absl import logging as absl_logging
+class StepLines(logging.Handler):
+    """Shows on stderr how each step begins and ends, our own log records, and errors of others."""
 
+    def __init__(self, steps: int) -> None:
+        super().__init__(logging.INFO)
+        self._steps = steps
+        self._number = 0
+        self._start = 0.0
+
+    def begin(self, step: str) -> None:
+        """Shows that a step begins."""
+        self._number += 1
+        self._start = time.monotonic()
+        self._print(f"[{self._number}/{self._steps}] {step}")
+
+    def end(self, reused: bool) -> float:
+        """Shows that the step has ended, or that its outputs were reused; returns its seconds."""
+        seconds = time.monotonic() - self._start
+        self._print(f"      {'unchanged, reused' if reused else f'done in {seconds:.0f} s'}")
+        return seconds
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows a record; TFX's launcher only repeats the exception that follows."""
+        if record.name.startswith(_OURS) or (record.levelno >= logging.ERROR and record.module != "launcher"):
+            self._print(f"      {record.getMessage().splitlines()[0]}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def run_log(steps: int, log_file: Path) -> Iterator[StepLines]:
+    """Yields what shows the steps of a pipeline on stderr, and keeps the whole log in `log_file` meanwhile."""
     absl_logging.set_verbosity(absl_logging.INFO)
     for name in _WITH_HANDLERS:
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
@@ -124,126 +138,53 @@ def run_log(steps: int, log_file: pathlib.Path) -> Iterator[StepLines]:
         whole.close()
 
 
-class StepLines(logging.Handler):
-    """Shows on stderr how each step begins and ends, our own log records, and errors of others."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(logging.INFO)
-        self._steps = steps
-        self._number = 0
-        self._start = 0.0
-
-    def begin(self, step: str) -> None:
-        """Shows that a step begins."""
-        self._number += 1
-        self._start = time.monotonic()
-        self._print(f"[{self._number}/{self._steps}] {step}")
-
-    def end(self, reused: bool) -> None:
-        """Shows that the step has ended, or that its outputs were reused."""
-        self._print(f"      {'unchanged, reused' if reused else f'done in {time.monotonic() - self._start:.0f} s'}")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Shows a record; TFX's launcher only repeats the exception that follows."""
-        if record.name.startswith(_OURS) or (record.levelno >= logging.ERROR and record.module != "launcher"):
-            self._print(f"      {record.getMessage().splitlines()[0]}")
-
-    def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-
-def dag_runner(metadata_file: pathlib.Path, step_lines: StepLines) -> Any:
-    """Returns TFX's LocalDagRunner with a report of each step.
-
-    TFX has no hook between steps, so this runs the nodes as `LocalDagRunner.run_with_ir` does (TFX 1.16 and 1.21,
-    tfx/orchestration/local/local_dag_runner.py), with the same launcher.
-    """
-    from ml_metadata.proto import metadata_store_pb2
-    from tfx.dsl.compiler import constants
-    from tfx.orchestration import metadata
-    from tfx.orchestration.local import runner_utils
-    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-    from tfx.orchestration.portable import launcher, runtime_parameter_utils
-
-    connection = metadata.sqlite_metadata_connection_config(str(metadata_file))
-
-    def is_reused(execution: int) -> bool:
-        with metadata.Metadata(connection) as handle:
-            (state,) = handle.store.get_executions_by_id([execution])
-        return bool(state.last_known_state == metadata_store_pb2.Execution.CACHED)
-
-    class Runner(LocalDagRunner):
-        def run_with_ir(self, pipeline: Any, run_options: Any = None) -> None:
-            run_id = datetime.datetime.now().isoformat()
-            runtime_parameter_utils.substitute_runtime_parameter(
-                pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
-            )
-            deployment = runner_utils.extract_local_deployment_config(pipeline)
-            for node in pipeline.nodes:
-                step = node.pipeline_node.node_info.id
-                step_lines.begin(step)
-                execution = launcher.Launcher(
-                    pipeline_node=node.pipeline_node,
-                    mlmd_connection=metadata.Metadata(connection),
-                    pipeline_info=pipeline.pipeline_info,
-                    pipeline_runtime_spec=pipeline.runtime_spec,
-                    executor_spec=runner_utils.extract_executor_spec(deployment, step),
-                    custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, step),
-                ).launch()
-                step_lines.end(execution is not None and is_reused(execution.execution_id))
-
-    return Runner()
-
-
-@dataclasses.dataclass(frozen=True)
-class StepRecord:
+class StepRecord(NamedTuple):
     """One step of a run: whether its outputs were reused, its seconds, and the URI of each output by channel name."""
 
-    name: str
     reused: bool
     seconds: float
     outputs: dict[str, str]
 
 
-def last_run(database: pathlib.Path, pipeline: str) -> dict[str, StepRecord]:
-    """Returns the steps of the newest run, by name in the order they began. `database`: the SQLite store."""
-    config = pb.ConnectionConfig()
-    config.sqlite.filename_uri = str(database)
-    config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.READONLY
-    store = metadata_store.MetadataStore(config)
-    runs = [run for run in store.get_contexts_by_type("pipeline_run") if _of_pipeline(store, run, pipeline)]
-    if not runs:
-        return {}
-    newest = max(runs, key=lambda run: run.create_time_since_epoch)
-    executions = sorted(
-        store.get_executions_by_context(newest.id), key=lambda execution: execution.create_time_since_epoch
-    )
-    steps = (_step(store, execution, pipeline) for execution in executions)
-    return {step.name: step for step in steps}
+def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
+    """Runs the steps of a TFX pipeline one after the other, and returns them by name in this order.
+
+    TFX's LocalDagRunner has no hook between steps, so this does what its `run_with_ir` does (TFX 1.16 and 1.21,
+    tfx/orchestration/local/local_dag_runner.py), with the same launcher.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+    from tfx.dsl.compiler import compiler, constants
+    from tfx.orchestration import metadata
+    from tfx.orchestration.local import runner_utils
+    from tfx.orchestration.portable import launcher, runtime_parameter_utils
+    from tfx.orchestration.portable.mlmd import execution_lib
+
+    compiled = compiler.Compiler().compile(graph)
+    run_id = datetime.datetime.now().isoformat()
+    runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    deployment = runner_utils.extract_local_deployment_config(compiled)
+    steps = {}
+    for node in compiled.nodes:
+        name = node.pipeline_node.node_info.id
+        step_lines.begin(name)
+        execution = launcher.Launcher(
+            pipeline_node=node.pipeline_node,
+            mlmd_connection=metadata.Metadata(graph.metadata_connection_config),
+            pipeline_info=compiled.pipeline_info,
+            pipeline_runtime_spec=compiled.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(deployment, name),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
+        ).launch()
+        with metadata.Metadata(graph.metadata_connection_config) as handle:
+            (state,) = handle.store.get_executions_by_id([execution.execution_id])
+            artifacts = execution_lib.get_output_artifacts(handle, execution.execution_id)
+        reused = bool(state.last_known_state == metadata_store_pb2.Execution.CACHED)
+        outputs = {channel: values[0].uri for channel, values in artifacts.items()}
+        steps[name] = StepRecord(reused, step_lines.end(reused), outputs)
+    return steps
 
 
-def _of_pipeline(store: metadata_store.MetadataStore, run: pb.Context, pipeline: str) -> bool:
-    return any(parent.name == pipeline for parent in store.get_parent_contexts_by_context(run.id))
-
-
-def _step(store: metadata_store.MetadataStore, execution: pb.Execution, pipeline: str) -> StepRecord:
-    nodes = [context.name for context in store.get_contexts_by_execution(execution.id) if context.type == "node"]
-    milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
-    return StepRecord(
-        name=nodes[0].removeprefix(f"{pipeline}."),
-        reused=execution.last_known_state == pb.Execution.CACHED,
-        seconds=milliseconds / 1_000,
-        outputs=_outputs(store, execution.id),
-    )
-
-
-def _outputs(store: metadata_store.MetadataStore, execution: int) -> dict[str, str]:
-    produced = [e for e in store.get_events_by_execution_ids([execution]) if e.type == pb.Event.OUTPUT]
-    uris = {artifact.id: artifact.uri for artifact in store.get_artifacts_by_id([e.artifact_id for e in produced])}
-    return {event.path.steps[0].key: uris[event.artifact_id] for event in produced}
-
-
-def summarize(steps: dict[str, StepRecord], output: pathlib.Path) -> dict[str, Any]:
+def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     """Returns the summary of a finished local run into the folder `output` from its steps' outputs.
 
     `blessed`, `failures` (why it is not), `decision` (the gate's `blessed`, `reasons` and `champion`), `accuracy`,
@@ -255,15 +196,16 @@ def summarize(steps: dict[str, StepRecord], output: pathlib.Path) -> dict[str, A
     seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
     """
     ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
-    evaluation = slice_metrics(steps["Evaluator"].outputs["evaluation"])
-    decision = read_decision(steps["ChampionGate"].outputs["decision"])
+    evaluation = evaluations.slice_metrics(steps["Evaluator"].outputs["evaluation"])
+    decision = gate.read_decision(steps["ChampionGate"].outputs["decision"])
     training = _json(steps["Trainer"].outputs["model"], "training.json")
     slices = {
         kind: {name: {"accuracy": values["accuracy"], "count": values["count"]} for name, values in by_name.items()}
         for kind, by_name in evaluation["slices"].items()
-        if kind in SLICES
+        if kind in evaluations.SLICES
     }
-    overall = evaluation["slices"][OVERALL][ALL]
+    pushed = steps["Pusher"].outputs["pushed_model"]
+    overall = evaluation["slices"][evaluations.OVERALL][evaluations.ALL]
     return {
         "blessed": decision["blessed"],
         "failures": [] if decision["blessed"] else decision["reasons"],
@@ -283,51 +225,47 @@ def summarize(steps: dict[str, StepRecord], output: pathlib.Path) -> dict[str, A
             for index, name in enumerate(evaluation["classes"])
         },
         "slices": slices,
-        "model_path": published_path(steps["Pusher"].outputs["pushed_model"]) if decision["blessed"] else None,
-        "report_path": str(pathlib.Path(steps["Report"].outputs["report"]) / HTML_FILE),
+        "model_path": published_models.published_path(pushed) if decision["blessed"] else None,
+        "report_path": str(Path(steps["Report"].outputs["report"]) / page.HTML_FILE),
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],
         "evaluation": _from(output, steps["Evaluator"].outputs["evaluation"]),
         "model_fingerprint": evaluation.get("model"),
-        "seconds": {step.name: round(step.seconds, 1) for step in steps.values()},
-        "reused": [step.name for step in steps.values() if step.reused],
+        "seconds": {name: round(step.seconds, 1) for name, step in steps.items()},
+        "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],
     }
 
 
 def _json(folder: str, name: str) -> dict[str, Any]:
-    return dict(json.loads((pathlib.Path(folder) / name).read_text()))
+    return dict(json.loads((Path(folder) / name).read_text()))
 
 
-def _from(output: pathlib.Path, path: str) -> str:
+def _from(output: Path, path: str) -> str:
     """Returns `path` relative to `output`, which users move and rename; unchanged if it lies elsewhere."""
     folder = output.resolve()
-    return str(pathlib.Path(path).relative_to(folder)) if folder in pathlib.Path(path).parents else path
+    return str(Path(path).relative_to(folder)) if folder in Path(path).parents else path
 
 
-def summary_table(summary: dict[str, Any]) -> Any:
+def summary_table(summary: dict[str, Any]) -> table.Table:
     """Returns a rich table with a row overall, per class and per slice: the share scored right and the images."""
-    from rich.table import Table
-    from rich.text import Text  # Users' names may look like markup or emoji codes.
-
-    table = Table(title="Accuracy on the evaluation split", title_justify="left")
-    table.add_column("slice")
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    table.add_column("images", justify="right")
-    table.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
+    shares = table.Table("slice", "", title="Accuracy on the evaluation split", title_justify="left")
+    for column in ("accuracy", "images"):
+        shares.add_column(column, justify="right")
+    shares.add_row("overall", "", f"{summary['accuracy']:.1%}", f"{summary['examples']['eval']:,}", end_section=True)
+    # Users' names may look like markup or emoji codes, which `text.Text` shows as they are.
     for name, values in summary["classes"].items():
         recall = "–" if values["recall"] is None else f"{values['recall']:.1%}"
-        table.add_row("class", Text(name), recall, f"{values['count']:,}")
-    table.add_section()
+        shares.add_row("class", text.Text(name), recall, f"{values['count']:,}")
+    shares.add_section()
     for kind, slices in summary["slices"].items():
         for name, values in sorted(slices.items()):
-            table.add_row(kind, Text(name), f"{values['accuracy']:.1%}", f"{values['count']:,}")
-        table.add_section()
-    return table
+            shares.add_row(kind, text.Text(name), f"{values['accuracy']:.1%}", f"{values['count']:,}")
+        shares.add_section()
+    return shares
 
 
-def closing_lines(summary: dict[str, Any], output: pathlib.Path) -> list[str]:
+def closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
     """Returns the lines after the table: counts, verdict, and what to do next."""
     lines = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
     if summary["left_out"]:

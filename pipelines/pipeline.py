@@ -1,37 +1,28 @@
 """The one graph: here components are wired, and nowhere else. Runners only choose how it is executed."""
 
 import json
-import pathlib
+from pathlib import Path
 
 from tfx.components import StatisticsGen, Transform
-from tfx.orchestration import metadata
-from tfx.orchestration.data_types import RuntimeParameter
+from tfx.orchestration import data_types, metadata
 from tfx.orchestration.pipeline import Pipeline
 
-from components.champion import Judging
-from components.settings import REGISTRY, IngestOptions, Rules
-from components.steps.champion_gate import ChampionGate
-from components.steps.endpoint_pusher import EndpointPusher
-from components.steps.evaluator import Evaluator
-from components.steps.example_gen import MarcoExampleGen
-from components.steps.pusher import Pusher
-from components.steps.report import Report
-from components.steps.schema import CuratedSchema, ExampleValidator, schema_fingerprint, stats_options
-from components.steps.trainer import Trainer, Tuner
+from components import champion, settings
+from components.steps import champion_gate, endpoint_pusher, evaluator, example_gen, pusher, report, schema, trainer
 from components.trainer.job import TrainingParameters
 from marco_model.labels import LabelScheme
-from pipelines.configuration import Configuration, Data
-from pipelines.places import Places, training_job
+from pipelines import places
+from pipelines.configuration import Configuration
 
 
 def create_pipeline(
     configuration: Configuration,
-    places: Places,
+    where: places.Places,
     scheme: LabelScheme,
     parameters: TrainingParameters,
-    judging: Judging | None = None,
-    run_label: str | RuntimeParameter = "",
-    metadata_file: pathlib.Path | None = None,
+    judging: champion.Judging | None = None,
+    run_label: str | data_types.RuntimeParameter = "",
+    metadata_file: Path | None = None,
 ) -> Pipeline:
     """Returns the whole pipeline over the shards at `parameters.source`, labelled by `scheme`.
 
@@ -42,112 +33,87 @@ def create_pipeline(
     Raises `InputError` if thresholds, gate or report name a class that is not one of the scheme's.
     """
     configuration.check_classes(scheme.classes)
-    judging = judging or Judging()
+    judging = judging or champion.Judging()
     classes = json.dumps(scheme.classes)
-    example_gen = MarcoExampleGen(
-        input_uri=parameters.source,
-        fingerprint=parameters.fingerprint,
-        options=_ingest(configuration.data, scheme).model_dump_json(),
+    data = configuration.data
+    shared = data.model_dump(include=set(settings.IngestOptions.model_fields))
+    ingest = settings.IngestOptions(**shared, imager_rules=data.imagers, label_scheme=scheme)
+    ingested = example_gen.MarcoExampleGen(
+        input_uri=parameters.source, fingerprint=parameters.fingerprint, options=ingest.model_dump_json()
     )
-    examples = example_gen.outputs["examples"]
-    statistics_gen = StatisticsGen(examples=examples, stats_options=stats_options())
-    schema = CuratedSchema(fingerprint=schema_fingerprint(), classes=classes)
-    example_validator = ExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
-    )
-    transform = Transform(
+    examples = ingested.outputs["examples"]
+    statistics = StatisticsGen(examples=examples, stats_options=schema.stats_options())
+    curated = schema.CuratedSchema(fingerprint=schema.schema_fingerprint(), classes=classes)
+    validated = schema.ExampleValidator(statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"])
+    transformed = Transform(
         examples=examples,
-        schema=schema.outputs["schema"],
+        schema=curated.outputs["schema"],
         preprocessing_fn="components.steps.transform.preprocessing_fn",
         custom_config=configuration.transform.model_dump(),
         disable_statistics=True,
     )
-    transform.add_upstream_node(example_validator)
+    transformed.add_upstream_node(validated)
     inputs = {
-        "examples": transform.outputs["transformed_examples"],
-        "transform_graph": transform.outputs["transform_graph"],
-        "training": training_job(configuration, scheme.classes, places).model_dump_json(),
+        "examples": transformed.outputs["transformed_examples"],
+        "transform_graph": transformed.outputs["transform_graph"],
+        "training": places.training_job(configuration, scheme.classes, where).model_dump_json(),
         **vars(parameters),
     }
-    tuners = [Tuner(**inputs)] if configuration.tuning else []
-    best = {"hyperparameters": tuners[0].outputs["best_hyperparameters"]} if tuners else {}
-    trainer = Trainer(**inputs, **best)
-    evaluator = Evaluator(
+    tuned = [trainer.Tuner(**inputs)] if configuration.tuning else []
+    best = {"hyperparameters": tuned[0].outputs["best_hyperparameters"]} if tuned else {}
+    trained = trainer.Trainer(**inputs, **best)
+    model = trained.outputs["model"]
+    evaluated = evaluator.Evaluator(
         examples=examples,
-        model=trainer.outputs["model"],
+        model=model,
         thresholds=json.dumps(configuration.thresholds, sort_keys=True),
         classes=classes,
     )
-    gate = ChampionGate(
+    decided = champion_gate.ChampionGate(
         examples=examples,
-        model=trainer.outputs["model"],
-        evaluation=evaluator.outputs["evaluation"],
-        model_blessing=evaluator.outputs["blessing"],
+        model=model,
+        evaluation=evaluated.outputs["evaluation"],
+        model_blessing=evaluated.outputs["blessing"],
         champion=judging.champion,
-        registered_model=configuration.model_name if configuration.gate.champion == REGISTRY else "",
-        rules=configuration.gate.model_dump_json(include=set(Rules.model_fields)),
+        registered_model=configuration.model_name if configuration.gate.champion == settings.REGISTRY else "",
+        rules=configuration.gate.model_dump_json(include=set(settings.Rules.model_fields)),
         classes=classes,
     )
-    pusher = Pusher(
-        model=trainer.outputs["model"],
-        model_blessing=gate.outputs["blessing"],
-        destination=places.destination,
+    published = pusher.Pusher(
+        model=model,
+        model_blessing=decided.outputs["blessing"],
+        destination=where.destination,
         registered_model=configuration.model_name,
         run_label=run_label,
         judging=judging,
     )
-    report = Report(
+    reported = report.Report(
         examples=examples,
-        model=trainer.outputs["model"],
-        evaluation=evaluator.outputs["evaluation"],
-        decision=gate.outputs["decision"],
+        model=model,
+        evaluation=evaluated.outputs["evaluation"],
+        decision=decided.outputs["decision"],
         options=configuration.report.model_dump_json(),
         data_fingerprint=parameters.fingerprint,
-        synthetic=int(configuration.data.source is None),
+        synthetic=int(data.source is None),
     )
-    endpoint_pushers = []
+    steps = [ingested, statistics, curated, validated, transformed, *tuned, trained]
+    steps += [evaluated, decided, published, reported]
     if configuration.endpoint and configuration.vertex:
-        endpoint_pushers = [
-            EndpointPusher(
-                pushed_model=pusher.outputs["pushed_model"],
-                examples=examples,
-                vertex=configuration.vertex.model_dump_json(),
-                endpoint=configuration.endpoint.model_dump_json(),
-                model_name=configuration.model_name,
-            )
-        ]
+        deployed = endpoint_pusher.EndpointPusher(
+            pushed_model=published.outputs["pushed_model"],
+            examples=examples,
+            vertex=configuration.vertex.model_dump_json(),
+            endpoint=configuration.endpoint.model_dump_json(),
+            model_name=configuration.model_name,
+        )
+        steps.append(deployed)
     return Pipeline(
         pipeline_name=configuration.name,
-        pipeline_root=places.root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema,
-            example_validator,
-            transform,
-            *tuners,
-            trainer,
-            evaluator,
-            gate,
-            pusher,
-            report,
-            *endpoint_pushers,
-        ],
+        pipeline_root=where.root,
+        components=steps,
         enable_cache=True,
         metadata_connection_config=(
             metadata.sqlite_metadata_connection_config(str(metadata_file)) if metadata_file else None
         ),
         beam_pipeline_args=list(configuration.beam),
-    )
-
-
-def _ingest(data: Data, scheme: LabelScheme) -> IngestOptions:
-    return IngestOptions(
-        split_by=data.split_by,
-        eval_share=data.eval_share,
-        max_quarantined=data.max_quarantined,
-        max_pixels=data.max_pixels,
-        imager_rules=data.imagers,
-        label_scheme=scheme,
-        overlay=data.overlay,
     )

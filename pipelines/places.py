@@ -3,19 +3,14 @@
 Everything is below one output folder unless the configuration says otherwise.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import pathlib
 from collections.abc import Sequence
+from pathlib import Path
 
-from components.champion import Lookup
-from components.machines import Placement
-from components.mlflow_runs import local_store
-from components.settings import digest
-from components.trainer.job import CustomJob, DataSet, TrackingServer, TrainingJob
+from components import champion, machines, mlflow_runs, settings
+from components.trainer import job
+from marco_model import store
 from marco_model.errors import InputError
-from marco_model.store import absolute, is_remote
 from pipelines.configuration import Configuration
 
 
@@ -32,18 +27,18 @@ class Places:
     checkpoints: str
     destination: str
     tracking: str
-    placement: Placement | None = None
-    custom_job: CustomJob | None = None
+    placement: machines.Placement | None = None
+    custom_job: job.CustomJob | None = None
 
 
-def local(configuration: Configuration, output: pathlib.Path) -> Places:
+def local(configuration: Configuration, output: Path) -> Places:
     """Returns the places of a run on this machine."""
     folder = output.resolve()
     return Places(
         root=str(folder / "pipeline"),
         checkpoints=str(folder / "checkpoints"),
-        destination=absolute(configuration.destination or str(folder / "models")),
-        tracking=configuration.tracking.uri or local_store(folder),
+        destination=store.absolute(configuration.destination or str(folder / "models")),
+        tracking=configuration.tracking.uri or mlflow_runs.local_store(folder),
     )
 
 
@@ -54,12 +49,12 @@ def remote(configuration: Configuration, root: str) -> Places:
     an object store that can't hold it, or if models would be published within a container.
     """
     root, shared = root.rstrip("/"), _lasting(configuration, root)
-    if is_remote(shared) and not shared.startswith("gs://"):
+    if store.is_remote(shared) and not shared.startswith("gs://"):
         raise InputError(f"root {root} cannot hold checkpoints; set cluster.volumes and cluster.shared, a path in one")
-    if is_remote(shared) and not configuration.tracking.uri:
+    if store.is_remote(shared) and not configuration.tracking.uri:
         raise InputError(f"root {root} cannot hold MLflow's SQLite file; --set tracking.uri=http://HOST of a server")
     destination = configuration.destination
-    if destination and not is_remote(destination) and not destination.startswith("/"):
+    if destination and not store.is_remote(destination) and not destination.startswith("/"):
         raise InputError(
             f"destination {destination} is not a place on a cluster; give gs://BUCKET/PREFIX, or /PATH of a volume"
         )
@@ -81,18 +76,18 @@ def _lasting(configuration: Configuration, root: str) -> str:
     return configuration.cluster.shared.rstrip("/") or root.rstrip("/")
 
 
-def training_job(configuration: Configuration, classes: Sequence[str], places: Places) -> TrainingJob:
+def training_job(configuration: Configuration, classes: Sequence[str], places: Places) -> job.TrainingJob:
     """Returns the training of a configuration, not yet bound to the data of a run: the one definition of it."""
-    return TrainingJob(
+    return job.TrainingJob(
         classes=tuple(classes),
         network=configuration.network,
         recipe=configuration.recipe,
         transform=configuration.transform,
-        data=DataSet(overlay=configuration.data.overlay),
+        data=job.DataSet(overlay=configuration.data.overlay),
         tuning=configuration.tuning,
         engine=configuration.engine,
         tflite=configuration.export.tflite,
-        tracking=TrackingServer(**configuration.tracking.model_dump() | {"uri": places.tracking}),
+        tracking=job.TrackingServer(**configuration.tracking.model_dump() | {"uri": places.tracking}),
         name=configuration.model_name,
         checkpoints=places.checkpoints,
         placement=places.placement,
@@ -100,22 +95,22 @@ def training_job(configuration: Configuration, classes: Sequence[str], places: P
     )
 
 
-def lookup(configuration: Configuration, classes: Sequence[str], places: Places, image: str = "") -> Lookup:
+def lookup(configuration: Configuration, classes: Sequence[str], places: Places, image: str = "") -> champion.Lookup:
     """Returns where a run looks for the champion.
 
     Its settings are all that makes a training another one (data and weights by their fingerprints), and where steps are
     kept to be reused: the same training in another place is another run, and has the champion to beat. `image`: the
     container's, which is part of that too.
     """
-    settings = {
+    content = {
         "training": training_job(configuration, classes, places).identity("run"),
         "data": configuration.data.model_dump(mode="json", exclude={"source", "synthetic"}),
         "labels": configuration.labels.model_dump(mode="json"),
         "kept": [configuration.name, places.root, image],
     }
-    return Lookup(
+    return champion.Lookup(
         champion=configuration.gate.champion,
         tracking=places.tracking,
         model_name=configuration.model_name,
-        settings=digest(settings),
+        settings=settings.digest(content),
     )

@@ -1,39 +1,30 @@
 """Compares runs slice by slice: accuracy, recall, and the differences to the first run with their intervals."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from rich import table as rich_table
+from rich import text as rich_text
 
-from components import mlflow_registry, mlflow_runs, prediction_table, significance
-from components.evaluations import ALL, METRICS_FILE, OVERALL, SLICES, slice_metrics
-from components.gate import aligned
-from components.mlflow_runs import EVALUATION, FINGERPRINT
-from components.prediction_table import scores_of
-from components.settings import CRYSTALS, percent
+from components import evaluations, gate, mlflow_registry, mlflow_runs, prediction_table, settings, significance
+from components.evaluations import OVERALL, SLICES, SliceKey
+from marco_model import store
 from marco_model.errors import InputError
-from marco_model.store import exists, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ACCURACY = "accuracy"
+PAIRED, UNPAIRED, UNKNOWN = "paired", "unpaired", ""
+COLUMNS = ("metric", "slice", "value", "run", "share", "images", "difference", "low", "high", "how", "p")
+_RECALL = "recall/"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-
-
-class Slice(NamedTuple):
-    """Which images: `kind` `overall`, `institution` or `imager`, and its value, `all` for the first."""
-
-    kind: str
-    value: str
 
 
 class Share(NamedTuple):
@@ -49,9 +40,9 @@ class Judged:
     """An evaluated run. `shares`: by metric (`accuracy`, `recall/CLASS`) and slice. `predictions`: None if missing."""
 
     label: str
-    shares: dict[tuple[str, Slice], Share]
+    shares: dict[tuple[str, SliceKey], Share]
     classes: list[str]
-    predictions: pd.DataFrame | None
+    predictions: "pd.DataFrame | None"
 
 
 def find_judged(run: str, tracking: str, name: str) -> Judged:
@@ -66,13 +57,11 @@ def find_judged(run: str, tracking: str, name: str) -> Judged:
         return _of_mlflow(run[:8], mlflow_registry.tracking_uri(tracking), run)
     if Path(run).is_dir():
         raise InputError(f"{run} holds no summary.json; give the --output of a marco run that has ended")
-    store = mlflow_registry.tracking_uri(tracking)
-    client = mlflow_runs.connect(store)
-    with mlflow_runs.reaching(store):
-        version = (
-            client.get_model_version(name, run) if run.isdecimal() else client.get_model_version_by_alias(name, run)
-        )
-    return _of_mlflow(f"version {version.version}", store, version.run_id, version.tags)
+    uri = mlflow_registry.tracking_uri(tracking)
+    with mlflow_runs.session(uri) as client:
+        find = client.get_model_version if run.isdecimal() else client.get_model_version_by_alias
+        version = find(name, run)
+    return _of_mlflow(f"version {version.version}", uri, version.run_id, version.tags)
 
 
 def _of_folder(run: str) -> Judged:
@@ -86,26 +75,26 @@ def _of_folder(run: str) -> Judged:
             f"{evaluation}, which {run}/summary.json names, is missing or of another model, and no MLflow store is "
             "named beside it; run it again"
         )
-    return _of_mlflow(run, summary["tracking_uri"], summary["mlflow_run_id"], {FINGERPRINT: model} if model else {})
+    own = {mlflow_runs.FINGERPRINT: model} if model else {}
+    return _of_mlflow(run, summary["tracking_uri"], summary["mlflow_run_id"], own)
 
 
-def _of_mlflow(label: str, store: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:
+def _of_mlflow(label: str, uri: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:
     """`own`: tags of the model in question, since a retrained run has those of its last model."""
-    client = mlflow_runs.connect(store)
-    with mlflow_runs.reaching(store):
+    with mlflow_runs.session(uri) as client:
         data = client.get_run(run_id).data
     tags = {**data.tags, **(own or {})}
-    evaluation, model = tags.get(EVALUATION, ""), tags.get(FINGERPRINT, "")
+    evaluation, model = tags.get(mlflow_runs.EVALUATION, ""), tags.get(mlflow_runs.FINGERPRINT, "")
     if evaluation and _judges(evaluation, model):
         return _of_evaluation(label, evaluation)
-    if data.tags.get(FINGERPRINT, model) != model:
+    if data.tags.get(mlflow_runs.FINGERPRINT, model) != model:
         raise InputError(
-            f"the evaluation of {label} is not there, or of another model by now, and run {run_id} in {store} has been "
+            f"the evaluation of {label} is not there, or of another model by now, and run {run_id} in {uri} has been "
             "retrained since; compare another run"
         )
     shares = dict(_of_metrics(data.metrics))
     if not shares:
-        raise InputError(f"run {run_id} in {store} was not judged; run it to its end")
+        raise InputError(f"run {run_id} in {uri} was not judged; run it to its end")
     return Judged(label, shares, [], None)
 
 
@@ -114,48 +103,40 @@ def _judges(evaluation: str, model: str) -> bool:
 
     An evaluation without a fingerprint is accepted.
     """
-    return exists(f"{evaluation}/{METRICS_FILE}") and slice_metrics(evaluation).get("model", "") in ("", model)
+    exists = store.exists(f"{evaluation}/{evaluations.METRICS_FILE}")
+    return exists and evaluations.slice_metrics(evaluation).get("model", "") in ("", model)
 
 
-def _of_metrics(metrics: dict[str, float]) -> Any:
+def _of_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[tuple[str, SliceKey], Share]]:
     """Yields shares from MLflow's metrics, which have counts of images, but not per class."""
+    kinds = "|".join(SLICES)
     for path, value in metrics.items():
-        if not path.startswith("eval/"):
+        match = re.fullmatch(rf"(eval/(?:({kinds})/([^/]*)/)?)({ACCURACY}|{_RECALL}.*)", path)
+        if not match:
             continue
-        parts = path.split("/")
-        kind = parts[1] if parts[1] in SLICES else OVERALL
-        where = Slice(kind, parts[2]) if kind in SLICES else Slice(OVERALL, ALL)
-        metric = "/".join(parts[3:] if kind in SLICES else parts[1:])
-        if not (metric == ACCURACY or metric.startswith("recall/")):
-            continue
-        prefix = path.removesuffix(metric)
+        prefix, kind, name, metric = match.groups()
+        where = SliceKey(kind, name) if kind else SliceKey(OVERALL, evaluations.ALL)
         count = metrics.get(f"{prefix}count") if metric == ACCURACY else None
-        hits = None if count is None else round(value * count)
-        yield (metric, where), Share(value, hits, None if count is None else int(count))
+        share = Share(value, None, None) if count is None else Share(value, round(value * count), int(count))
+        yield (metric, where), share
 
 
 def _of_evaluation(label: str, evaluation: str) -> Judged:
-    content = slice_metrics(evaluation)
+    content = evaluations.slice_metrics(evaluation)
     shares = {}
     for kind in (OVERALL, *SLICES):
         for value, metrics in content["slices"][kind].items():
             matrix = metrics["confusion_matrix"]
-            counts = {ACCURACY: (sum(row[index] for index, row in enumerate(matrix)), metrics["count"])}
-            counts |= {
-                f"recall/{name}": (matrix[index][index], sum(matrix[index]))
-                for index, name in enumerate(content["classes"])
-            }
+            right = [row[index] for index, row in enumerate(matrix)]
+            counts = {ACCURACY: (sum(right), metrics["count"])}
+            for name, hits, row in zip(content["classes"], right, matrix, strict=True):
+                counts[f"{_RECALL}{name}"] = (hits, sum(row))
             for metric, (hits, count) in counts.items():
                 if count:
-                    shares[metric, Slice(kind, value)] = Share(hits / count, hits, count)
-    has_predictions = exists(f"{evaluation}/{prediction_table.PREDICTIONS_FILE}")
+                    shares[metric, SliceKey(kind, value)] = Share(hits / count, hits, count)
+    has_predictions = store.exists(f"{evaluation}/{prediction_table.PREDICTIONS_FILE}")
     predictions = prediction_table.read(evaluation) if has_predictions else None
     return Judged(label, shares, content["classes"], predictions)
-
-
-PAIRED, UNPAIRED, UNKNOWN = "paired", "unpaired", ""
-_RECALL = "recall/"
-COLUMNS = ("metric", "slice", "value", "run", "share", "images", "difference", "low", "high", "how", "p")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,23 +173,24 @@ def compare(runs: Sequence[Judged], recall_class: str | None = None, confidence:
     Without a `recall_class` it is Crystals, or no class where there is no Crystals. Raises `InputError` if a run's
     classes differ from the first run's, or `recall_class` is not among them.
     """
-    first = runs[0]
-    for run in runs[1:]:
+    first, *others = runs
+    for run in others:
         if first.classes and run.classes and run.classes != first.classes:
             raise InputError(
                 f"{run.label} has the classes {', '.join(run.classes)}, and {first.label} {', '.join(first.classes)}; "
                 "compare runs of the same classes"
             )
-    tables = [_tables(first, run) for run in runs[1:]]
+    judgements = [_judgements(first, run) for run in others]
     rows = []
     for metric in (ACCURACY, *_recall(runs, recall_class)):
-        for where in sorted({part for run in runs for name, part in run.shares if name == metric}, key=_rank):
-            key = (metric, where)
-            base = first.shares.get(key)
+        keys = {key for run in runs for name, key in run.shares if name == metric}
+        for key in sorted(keys, key=lambda key: (key.kind != OVERALL, key)):
+            base = first.shares.get((metric, key))
             cells = [Cell(first.label, base.share, base.images) if base else Cell(first.label)]
-            for run, table in zip(runs[1:], tables, strict=True):
-                cells.append(_cell(run, run.shares.get(key), base, _pairs(table, key, first.classes), confidence))
-            rows.append(Row(metric, where.kind, where.value, tuple(cells)))
+            for run, images in zip(others, judgements, strict=True):
+                pairs = None if images is None else _pairs(images, metric, key)
+                cells.append(_cell(run.label, run.shares.get((metric, key)), base, pairs, confidence))
+            rows.append(Row(metric, key.kind, key.value, tuple(cells)))
     return rows
 
 
@@ -216,7 +198,7 @@ def _recall(runs: Sequence[Judged], recall_class: str | None) -> list[str]:
     """Returns the metric beside accuracy, if there is one."""
     known = classes_of(runs)
     if recall_class is None:
-        return [f"{_RECALL}{CRYSTALS}"] if CRYSTALS in known else []
+        return [f"{_RECALL}{settings.CRYSTALS}"] if settings.CRYSTALS in known else []
     if recall_class not in known:
         raise InputError(f"recall class {recall_class!r} is not a class of these runs; choose from {', '.join(known)}")
     return [f"{_RECALL}{recall_class}"]
@@ -230,44 +212,39 @@ def classes_of(runs: Sequence[Judged]) -> list[str]:
     return list(dict.fromkeys(itertools.chain.from_iterable(named)))
 
 
-def _rank(where: Slice) -> tuple[bool, str, str]:
-    return (where.kind != OVERALL, where.kind, where.value)
+def _judgements(first: Judged, run: Judged) -> "pd.DataFrame | None":
+    """Returns the images that both judged: recall metric of the class, slices, and whether each run is right.
 
-
-def _tables(first: Judged, run: Judged) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Returns the predictions of both in the same order, or None if they are not of the same images."""
+    Returns None if predictions are missing or not of the same images.
+    """
     if first.predictions is None or run.predictions is None:
         return None
     try:
-        return aligned(first.predictions, run.predictions)
+        tables = gate.aligned(first.predictions, run.predictions)
     except InputError:
         return None
+    labels = tables[0]["label"].to_numpy()
+    first_right, run_right = (prediction_table.scores_of(table).argmax(axis=1) == labels for table in tables)
+    recall = [f"{_RECALL}{first.classes[label]}" for label in labels]
+    return tables[0][[*SLICES]].assign(recall=recall, first_right=first_right, run_right=run_right)
 
 
-def _pairs(
-    tables: tuple[pd.DataFrame, pd.DataFrame] | None, key: tuple[str, Slice], classes: Sequence[str]
-) -> significance.Pairs | None:
-    if tables is None:
-        return None
-    base, other = tables
-    metric, where = key
-    labels = base["label"].to_numpy()
-    chosen = np.ones(len(labels), bool) if where.kind == OVERALL else base[where.kind].to_numpy() == where.value
+def _pairs(images: "pd.DataFrame", metric: str, key: SliceKey) -> significance.Pairs:
+    if key.kind != OVERALL:
+        images = images[images[key.kind] == key.value]
     if metric != ACCURACY:
-        chosen &= labels == list(classes).index(metric.partition("/")[2])
-    right = [scores_of(table).argmax(axis=1)[chosen] == labels[chosen] for table in (other, base)]
-    return significance.pairs(*right)
+        images = images[images["recall"] == metric]
+    return significance.pairs(images["run_right"].to_numpy(), images["first_right"].to_numpy())
 
 
 def _cell(
-    run: Judged, share: Share | None, base: Share | None, pairs: significance.Pairs | None, confidence: float
+    label: str, share: Share | None, base: Share | None, pairs: significance.Pairs | None, confidence: float
 ) -> Cell:
     if share is None:
-        return Cell(run.label)
-    cell = Cell(run.label, share.share, share.images)
+        return Cell(label)
     if base is None:
-        return cell
-    cell = dataclasses.replace(cell, difference=share.share - base.share)
+        return Cell(label, share.share, share.images)
+    cell = Cell(label, share.share, share.images, share.share - base.share)
     if pairs is not None:
         low, high, _ = significance.paired_interval(pairs, confidence)
         return dataclasses.replace(cell, low=low, high=high, how=PAIRED, p=significance.p_different(pairs))
@@ -277,21 +254,18 @@ def _cell(
     return dataclasses.replace(cell, low=low, high=high, how=UNPAIRED)
 
 
-def table(rows: Sequence[Row], metric: str) -> Any:
+def table(rows: Sequence[Row], metric: str) -> rich_table.Table:
     """Returns a rich table of one metric, rows by slice, columns by run; `=` marks paired, `~` unpaired differences."""
-    from rich.table import Table
-    from rich.text import Text  # Users' names may look like markup or emoji codes.
-
-    table = Table(title=Text(metric, style="table.title"), title_justify="left")
+    # Users' names may look like markup or emoji codes, which `Text` shows as they are.
+    title = rich_text.Text(metric, style="table.title")
+    shown = rich_table.Table("slice", "", title=title, title_justify="left")
     chosen = [row for row in rows if row.metric == metric]
-    for column in ("slice", ""):
-        table.add_column(column)
     for cell in chosen[0].cells if chosen else ():
-        table.add_column(Text(cell.run), justify="right")
+        shown.add_column(rich_text.Text(cell.run), justify="right")
     for row in chosen:
         value = "" if row.slice == OVERALL else row.value
-        table.add_row(row.slice, Text(value), *(_cell_text(cell) for cell in row.cells))
-    return table
+        shown.add_row(row.slice, rich_text.Text(value), *map(_cell_text, row.cells))
+    return shown
 
 
 def _cell_text(cell: Cell) -> str:
@@ -309,7 +283,7 @@ def _cell_text(cell: Cell) -> str:
 
 def describe(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> list[str]:
     """Returns how each run was compared with the first, in words."""
-    lines = [f"differences to {runs[0].label} in percentage points, with {percent(confidence)} intervals:"]
+    lines = [f"differences to {runs[0].label} in percentage points, with {settings.percent(confidence)} intervals:"]
     for index, run in enumerate(runs[1:], 1):
         how = {row.cells[index].how for row in rows if row.cells[index].difference is not None}
         words = {
@@ -320,13 +294,13 @@ def describe(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> 
         lines += [f"  {run.label}: {words[kind]}" for kind in (PAIRED, UNPAIRED, UNKNOWN) if kind in how]
     if all(row.metric == ACCURACY for row in rows):
         known = ", ".join(classes_of(runs)) or "no known class"
-        lines.append(f"accuracy alone: no class is called {CRYSTALS}; --recall-class takes one of {known}")
+        lines.append(f"accuracy alone: no class is called {settings.CRYSTALS}; --recall-class takes one of {known}")
     return lines
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Writes one line for each metric, slice and run, in shares, not percentages; unknown values are empty."""
-    with whole_file(path) as file:
+    with store.whole_file(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
@@ -338,5 +312,5 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 def write_json(rows: Sequence[Row], confidence: float, path: Path) -> None:
     """Writes `confidence` and `rows`, as `Row` and `Cell` have them; null where unknown."""
     content = {"confidence": confidence, "rows": [dataclasses.asdict(row) for row in rows]}
-    with whole_file(path) as file:
+    with store.whole_file(path) as file:
         file.write(json.dumps(content, indent=1) + "\n")

@@ -1,5 +1,6 @@
 """Vertex AI Pipelines as a `pipelines.backend.Backend`, over its REST API (`components.vertex.api`)."""
 
+import copy
 import datetime
 import hashlib
 import json
@@ -8,11 +9,10 @@ import zoneinfo
 from pathlib import Path
 from typing import Any
 
-from components.vertex.api import Api, Refused
+from components.vertex import api
 from components.vertex.options import Vertex
 from marco_model.errors import InputError
 from pipelines import backend
-from pipelines.backend import Package, Plan, RunStatus, ScheduleStatus, StepStatus, Submission
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai/pipelines"
 _NOTE = "marco-schedule"
@@ -28,10 +28,10 @@ class VertexBackend:
     patience = 0.0
 
     def __init__(self, place: Vertex) -> None:
-        self._api = Api(place)
+        self._api = api.Api(place)
         self.poll = self._api.pace.look
 
-    def read_package(self, path: Path) -> Package:
+    def read_package(self, path: Path) -> backend.Package:
         """As `Backend.read_package`: a .json file."""
         fix = "give the .json file that marco compile --target vertex wrote"
         package = backend.read_package(path, json.loads, "pipeline compiled for Vertex AI", fix)
@@ -52,11 +52,11 @@ class VertexBackend:
         words = backend.explain_cron(text, expression, 5, advice)
         return (f"TZ={zone} " if zone else "") + " ".join(expression.split()), f"{words}, {zone or 'UTC'}"
 
-    def upload(self, package: Package) -> str:
+    def upload(self, package: backend.Package) -> str:
         """As `Backend.upload`: a run carries the package, so there is nothing to upload."""
         return ""
 
-    def start(self, package: Package, name: str | None, submission: Submission) -> str:
+    def start(self, package: backend.Package, name: str | None, submission: backend.Submission) -> str:
         """As `Backend.start`; where an answer is lost, the run is not started twice."""
         now = datetime.datetime.now(datetime.timezone.utc)
         run = f"{label_value(package.name)[:40]}-{now:%Y%m%d%H%M%S%f}"
@@ -68,7 +68,7 @@ class VertexBackend:
         self._api.ensure(lambda: self._job(run), lambda: self._api.act("Pipeline", "create_pipeline_job", request))
         return run
 
-    def run_status(self, run: str, steps: tuple[str, ...]) -> RunStatus:
+    def run_status(self, run: str, steps: tuple[str, ...]) -> backend.RunStatus:
         """As `Backend.run_status`."""
         job, place = self._job(run), self._api.place
         if job is None:
@@ -76,18 +76,18 @@ class VertexBackend:
         names = set(job.pipeline_spec.get("root", {}).get("dag", {}).get("tasks", {}))
         tasks = [task for task in job.job_detail.task_details if task.task_name in names]
         state = job.state.name.removeprefix("PIPELINE_STATE_")
-        return RunStatus(state, [_step_status(task) for task in tasks], _error_message(job))
+        return backend.RunStatus(state, [_step_status(task) for task in tasks], _error_message(job))
 
     def log_link(self, run: str) -> str:
         """As `Backend.log_link`."""
         place = self._api.place
         return f"{_CONSOLE}/locations/{place.location}/runs/{run}?project={place.project}"
 
-    def schedules(self) -> list[ScheduleStatus]:
+    def schedules(self) -> list[backend.ScheduleStatus]:
         """As `Backend.schedules`: those of the region."""
         request = {"parent": self._api.place.parent}
         return [
-            ScheduleStatus(
+            backend.ScheduleStatus(
                 schedule.name.rsplit("/", 1)[1],
                 schedule.display_name,
                 schedule.cron,
@@ -97,23 +97,21 @@ class VertexBackend:
             for schedule in self._api.listed("Schedule", "list_schedules", request, "schedules")
         ]
 
-    def schedule_note(self, plan: Plan) -> str:
+    def schedule_note(self, plan: backend.Plan) -> str:
         """As `Backend.schedule_note`: a hash, because labels are short."""
         content = [plan.cron, plan.package.spec, vars(plan.submission), plan.max_concurrency]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
-    def create_schedule(self, plan: Plan, note: str) -> str:
+    def create_schedule(self, plan: backend.Plan, note: str) -> str:
         """As `Backend.create_schedule`; where an answer is lost, the schedule is not made twice."""
-        from google.cloud.aiplatform_v1 import types
-
         parent = self._api.place.parent
         job = pipeline_job(plan.package.spec, plan.name, plan.submission, {_NOTE: note})
-        schedule = types.Schedule(
-            display_name=plan.name,
-            cron=plan.cron,
-            max_concurrent_run_count=plan.max_concurrency,
-            create_pipeline_job_request=types.CreatePipelineJobRequest(parent=parent, pipeline_job=job),
-        )
+        schedule = {
+            "display_name": plan.name,
+            "cron": plan.cron,
+            "max_concurrent_run_count": plan.max_concurrency,
+            "create_pipeline_job_request": {"parent": parent, "pipeline_job": job},
+        }
 
         def identity() -> str | None:
             current = (plan.name, note, "on")
@@ -138,34 +136,33 @@ class VertexBackend:
         """Returns the resource of this name, None where there is none."""
         try:
             return self._api.read(service, method, {"name": name})
-        except Refused as error:
+        except api.Refused as error:
             if error.status == 404:
                 return None
             raise
 
 
-def pipeline_job(spec: dict[str, Any], name: str, submission: Submission, labels: dict[str, str] | None = None) -> Any:
+def pipeline_job(
+    spec: dict[str, Any], name: str, submission: backend.Submission, labels: dict[str, str] | None = None
+) -> Any:
     """Returns the message `PipelineJob` of a run of the compiled package `spec`."""
-    from google.cloud.aiplatform_v1.types import PipelineJob
-    from google.protobuf import json_format
+    from google.cloud import aiplatform_v1
 
-    content = json.loads(json.dumps(spec))
     if not submission.cache:
-        for task in content["root"]["dag"]["tasks"].values():
+        spec = copy.deepcopy(spec)
+        for task in spec["root"]["dag"]["tasks"].values():
             task["cachingOptions"] = {"enableCache": False}
-    body: dict[str, Any] = {
+    content = {
         "displayName": name,
-        "pipelineSpec": content,
+        "pipelineSpec": spec,
         "labels": {"marco-pipeline": label_value(spec["pipelineInfo"]["name"]), **(labels or {})},
         "runtimeConfig": {
             "gcsOutputDirectory": submission.pipeline_root or spec["defaultPipelineRoot"],
             "parameterValues": submission.parameters,
         },
-        "serviceAccount": submission.service_account,
+        "serviceAccount": submission.service_account or "",
     }
-    message = PipelineJob()
-    json_format.ParseDict({key: value for key, value in body.items() if value}, message._pb)
-    return message
+    return aiplatform_v1.PipelineJob.from_json(json.dumps(content))
 
 
 def label_value(text: str) -> str:
@@ -173,10 +170,10 @@ def label_value(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-def _step_status(task: Any) -> StepStatus:
+def _step_status(task: Any) -> backend.StepStatus:
     ended = task.state.name == "SUCCEEDED"
     seconds = (task.end_time - task.start_time).total_seconds() if ended else None
-    return StepStatus(task.task_name, task.state.name, seconds, _error_message(task))
+    return backend.StepStatus(task.task_name, task.state.name, seconds, _error_message(task))
 
 
 def _error_message(status: Any) -> str:

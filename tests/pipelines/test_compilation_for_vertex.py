@@ -49,12 +49,12 @@ def test_googles_own_messages_hold_the_package(package):
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
-    from pipelines import vertex_backend
+    from pipelines import backend, vertex_backend
 
     spec = json_format.ParseDict(package, pipeline_spec_pb2.PipelineSpec())
     assert spec.schema_version == "2.1.0"
     json_format.ParseDict(package["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
-    job = vertex_backend.pipeline_job(package, "marco", vertex_backend.Submission({"steps": "20"}))
+    job = vertex_backend.pipeline_job(package, "marco", backend.Submission({"steps": "20"}))
     assert set(job.pipeline_spec["root"]["dag"]["tasks"]) == set(tasks(package))
     assert job.runtime_config.gcs_output_directory == f"{packages.ROOT}/pipeline" == package["defaultPipelineRoot"]
 

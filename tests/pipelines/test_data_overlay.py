@@ -39,9 +39,8 @@ def test_the_step_data_counts_the_overlay_as_content(overlay, tmp_path):
 def test_a_package_hands_the_overlay_to_the_step_data_only_where_there_is_one():
     for overlay in ("", "gs://bucket/overlay.csv"):
         package = {"root": {"dag": {"tasks": {}}}, "components": {}, "deploymentSpec": {"executors": {}}}
-        compilation.add_data_step(
-            package, "image", source="", place="/data", synthetic=None, initial="random", lookup="{}", overlay=overlay
-        )
+        loaded = configuration.load("local", [f"data.overlay={overlay!r}"])
+        compilation.add_data_step(package, loaded, place="/data", lookup="{}")
         (executor,) = package["deploymentSpec"]["executors"].values()
         arguments = executor["container"]["args"]
         assert ("--overlay" in arguments) == bool(overlay)
