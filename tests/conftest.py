@@ -54,6 +54,15 @@ def compiled(tmp_path_factory):
     return packages.Packages(folder)
 
 
+@pytest.fixture(scope="module")
+def short_network():
+    """Networks that a file's tests build in this process are cut short (tests/short_network.py)."""
+    from tests import short_network
+
+    with short_network.cut():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back():
     """What a file's tests freed goes back to the system: glibc keeps gigabytes of it after networks of many sizes."""

@@ -110,13 +110,16 @@ def start(
     cwd: str | os.PathLike[str] | None = None,
     stdout: int | None = None,
     merged: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> Process:
     """Starts `function(*arguments)` in a new process, which ends as a script with that one call would.
 
     It leads its own session and process group. `function` and `arguments` are pickled. `modules` are imported by the
     server, if they are not yet. `environment` replaces `os.environ`. `stdout` is a file descriptor; `merged` sends
-    stderr to stdout.
+    stderr to stdout. `before` is called in the child first.
     """
+    if before:
+        function, arguments = _call_both, (before, function, arguments)
     output = None if stdout is not None else tempfile.TemporaryFile()  # noqa: SIM115
     errors = None if merged else tempfile.TemporaryFile()  # noqa: SIM115
     request = _Request(
@@ -145,6 +148,11 @@ def run_marco(*arguments: object, timeout: float = 600, **options: Any) -> Proce
     with marco(*arguments, **options) as process:
         process.wait(timeout)
     return process
+
+
+def _call_both(before: Callable[[], None], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    before()
+    function(*arguments)
 
 
 def _marco() -> None:

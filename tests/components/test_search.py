@@ -11,6 +11,8 @@ from marco_model.errors import InputError, Interrupted
 from marco_model.recipe import Engine
 from tests import small_training
 
+pytestmark = pytest.mark.usefixtures("short_network")
+
 SPACE = {
     "recipe.learning_rate": {"min": 1e-4, "max": 1e-1, "sampling": "log"},
     "recipe.batch_size": {"min": 2, "max": 8},

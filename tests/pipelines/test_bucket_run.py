@@ -9,7 +9,7 @@ import pytest
 
 from marco_data.synthetic import Settings, synthesize
 from marco_model.model_directory import PUSH_RECORD
-from tests import processes
+from tests import processes, short_network
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,9 @@ READING, PUSHING, LOGGING = "GET .*/o/set/.*alt=media", "POST /upload/.*/b/model
 
 def run(output, **changes):
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
-    return processes.run_marco("run", "--output", output, *settings, modules=processes.PIPELINE)
+    return processes.run_marco(
+        "run", "--output", output, *settings, modules=processes.PIPELINE, before=short_network.use
+    )
 
 
 def test_a_run_on_buckets_ends_right_whatever_befalls_the_way_there(gcs, tmp_path, real_images):

@@ -13,7 +13,7 @@ from marco_model.load import load
 from marco_model.recipe import Engine
 from tests import small_training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
 PARAMETERS = {"source": "gs://bucket/marco", "fingerprint": "0a", "initial": "random", "steps": ""}
 TUNING = Tuning(space={"recipe.learning_rate": {"choices": [0.002, 0.003]}}, oracle="random", trials=1, steps=1)

@@ -19,7 +19,9 @@ from marco_model import preprocessing
 from marco_model.calibration import expected_calibration_error
 from marco_model.load import load
 from marco_model.recipe import Engine
-from tests import processes, small_training
+from tests import processes, short_network, small_training
+
+pytestmark = pytest.mark.usefixtures("short_network")
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
             for index in range(len(hosts)):
                 config = json.dumps({"cluster": cluster, "task": {"type": name, "index": index}})
                 environment = os.environ | {"TF_CONFIG": config}
-                replica = processes.marco("train", path, environment=environment, merged=True)
+                options = {"environment": environment, "merged": True, "before": short_network.use}
+                replica = processes.marco("train", path, **options)
                 replicas.enter_context(replica)
                 if name == "chief":
                     chief = replica

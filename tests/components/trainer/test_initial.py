@@ -13,7 +13,7 @@ from marco_model.network import Network
 from marco_model.recipe import Recipe
 from tests import small_training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests import processes
+from tests import processes, short_network
 
 
 @functools.cache
@@ -36,7 +36,8 @@ def start_cluster(tmp_path, monkeypatch):
         def start_container(command, environment, output):
             assert command[0] == "marco"
             if not marco:
-                return processes.marco(*command[1:], environment=environment, stdout=output, merged=True)
+                options = {"stdout": output, "merged": True, "before": short_network.use}
+                return processes.marco(*command[1:], environment=environment, **options)
             options = {"stdout": output, "stderr": output, "start_new_session": True}
             return subprocess.Popen([marco, *command[1:]], env=environment, **options)
 

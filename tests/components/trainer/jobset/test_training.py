@@ -19,7 +19,7 @@ from marco_model.recipe import Engine, Recipe
 from tests import small_training
 from tests.small_training import write_examples
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
 PACE = Pace(look=0.5, beat=0.5, silence=6, kept=1, grace=60, gone=60.0, gone_at_signal=60.0)
 
