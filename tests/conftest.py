@@ -1,4 +1,4 @@
-"""What all tests share. Nothing heavy is imported here: collecting must stay quick."""
+"""Fixtures that all tests share. Nothing heavy is imported here, so that collecting stays quick."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def real_images() -> dict[str, Path]:
-    """The six real MARCO images of tests/data/images by file name, such as `crystals_10.jpeg`; not to be written to."""
+    """The six real MARCO images of tests/data/images by file name, such as `crystals_10.jpeg`; read-only."""
     return {path.name: path for path in sorted(IMAGES.glob("*.jpeg"))}
 
 
 @pytest.fixture
 def gcs(monkeypatch):
-    """An emulator of Google Cloud Storage that starts empty, with faults to order (tests/fakes/gcs_emulator.py)."""
+    """An emulator of Google Cloud Storage that starts empty and can inject faults (tests/fakes/gcs_emulator.py)."""
     from tests.fakes import gcs_emulator
 
     with gcs_emulator.running(monkeypatch) as server:
@@ -65,7 +65,7 @@ def short_network():
 
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back():
-    """What a file's tests freed goes back to the system: glibc keeps gigabytes of it after networks of many sizes."""
+    """Returns freed memory to the system after each file: glibc keeps gigabytes of it after networks of many sizes."""
     before = _resident()
     yield
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -74,6 +74,6 @@ def memory_given_back():
 
 
 def _resident() -> int:
-    """Returns the bytes of memory that this process holds; 0 where Linux does not tell."""
+    """Returns the bytes of memory that this process holds; 0 if there is no /proc."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

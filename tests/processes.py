@@ -251,7 +251,7 @@ def _report_ends(statuses: dict[int, int]) -> None:
 
 
 def serve(descriptor: int) -> None:
-    """Serves requests that come through a socket, and does its work where this process becomes a child."""
+    """Serves requests that come through a socket, and does the work of a request in the child."""
     pickled = _serve(socket.socket(fileno=descriptor))
     if pickled is None:
         return
@@ -264,7 +264,7 @@ def serve(descriptor: int) -> None:
 
 
 def _run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Does what the interpreter does for a script, but for freeing all modules, which takes seconds for TFX."""
+    """Does what the interpreter does at the end of a script, but frees no modules, which takes seconds for TFX."""
     status: object = 0
     try:
         function(*arguments)

@@ -1,4 +1,4 @@
-"""scripts/test_debian13.sh up to where the root is made: the mirror it takes, and what it says where it can't run."""
+"""scripts/test_debian13.sh up to the creation of the root: its mirror, and its message on an unsuitable machine."""
 
 from __future__ import annotations
 
@@ -51,14 +51,16 @@ def test_mirror_is_the_hosts_own_in_either_format(tmp_path: Path, name: str, tex
 
 
 @pytest.mark.parametrize(
-    ("user", "debootstrap", "unshare", "told"),
+    ("user", "debootstrap", "unshare", "message"),
     [
         ("1000", True, "exit 0", "needs root"),
         ("0", False, "exit 0", "apt-get install debootstrap"),
         ("0", True, "exit 1", "mounting is not allowed"),
     ],
 )
-def test_where_it_cannot_run_it_says_why(tmp_path: Path, user: str, debootstrap: bool, unshare: str, told: str) -> None:
+def test_an_unsuitable_machine_is_refused_with_the_reason(
+    tmp_path: Path, user: str, debootstrap: bool, unshare: str, message: str
+) -> None:
     lines = {"id": f"echo {user}", "unshare": unshare} | ({"debootstrap": "exit 0"} if debootstrap else {})
     for name, line in lines.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -70,5 +72,5 @@ def test_where_it_cannot_run_it_says_why(tmp_path: Path, user: str, debootstrap:
         [SCRIPT, "--check"], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1

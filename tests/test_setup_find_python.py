@@ -21,7 +21,7 @@ def command(path: Path, line: str) -> None:
 
 @dataclass
 class Machine:
-    """A folder that stands for a machine; `describes` maps a Python's path to what it says of itself."""
+    """A folder that stands for a machine; `describes` maps the path of a Python to its description of itself."""
 
     folder: Path
     libc: str = "glibc 2.41"
@@ -65,7 +65,7 @@ def python(version: str, lacks: str = "") -> str:
             "compatible 3.10 bin/python3.10",
         ),
         ("glibc 2.17", {"bin/python3.10": python("3.10")}, "compatible 3.10 bin/python3.10"),
-        # A version that lacks something gives way to one that has all.
+        # A complete version is preferred to one that lacks something.
         (
             "glibc 2.41",
             {"bin/python3.13": python("3.13", "venv headers"), "bin/python3.12": python("3.12")},
@@ -93,7 +93,7 @@ def test_runtime_follows_from_c_library_and_pythons(
 
 
 @pytest.mark.parametrize(
-    ("machine", "told"),
+    ("machine", "expected"),
     [
         ({"describes": {"bin/python3": python("3.14")}}, ["Python 3.11, 3.12 or 3.13 is needed", "python3-venv"]),
         ({"libc": "glibc 2.36", "describes": {"bin/python3": python("3.11")}}, ["Python 3.10", "pyenv install 3.10"]),
@@ -106,13 +106,13 @@ def test_runtime_follows_from_c_library_and_pythons(
         ({"system": "Darwin arm64"}, ["Linux on x86_64", "Darwin arm64"]),
     ],
 )
-def test_what_is_missing_is_told_in_one_sentence(tmp_path: Path, machine: dict, told: list[str]) -> None:
+def test_a_missing_requirement_is_reported_in_one_sentence(tmp_path: Path, machine: dict, expected: list[str]) -> None:
     result = Machine(tmp_path, **machine).run()
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
-    for words in told:
+    for words in expected:
         assert words in result.stderr
 
 

@@ -39,16 +39,16 @@ def test_every_copied_file_is_let_through_and_every_package_is_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "podman", "told"),
+    ("user", "podman", "message"),
     [
         ("1000", None, "podman is missing: install it"),
-        ("0", "exit 125", "podman does not run here: told why"),
+        ("0", "exit 125", "podman does not run here: no subuids"),
     ],
 )
-def test_where_podman_cannot_run_it_fails_and_says_why(
-    tmp_path: Path, user: str, podman: str | None, told: str
+def test_without_a_working_podman_it_fails_with_the_reason(
+    tmp_path: Path, user: str, podman: str | None, message: str
 ) -> None:
-    lines = {"id": f"echo {user}"} | ({"podman": f"echo told why >&2; {podman}"} if podman else {})
+    lines = {"id": f"echo {user}"} | ({"podman": f"echo no subuids >&2; {podman}"} if podman else {})
     for name, line in lines.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
@@ -64,7 +64,7 @@ def test_where_podman_cannot_run_it_fails_and_says_why(
         check=False,
     )
     assert result.returncode == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -37,7 +37,7 @@ def run(tree: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def plant(tree: Path, files: dict[str, str], *command: str | Path) -> str:
-    """Returns what the command prints with some more files in the copy, after it has failed on them alone."""
+    """Returns the output of a command that succeeds on the copy and fails on it with some more files."""
     clean = run(tree, *command)
     assert clean.returncode == 0, clean.stdout + clean.stderr
     for name, text in files.items():
@@ -78,7 +78,7 @@ def test_a_fault_of_style_is_found(tree: Path) -> None:
 
 
 def test_a_banned_word_is_found(tree: Path) -> None:
-    # Of a folder that is clean by itself.
+    # In a folder that is otherwise clean.
     (tree / "clean").mkdir()
     planted = {"clean/planted.py": "told = 1\n"}
     report = plant(tree, planted, "python", ROOT / "scripts" / "check_prose.py", "clean")

@@ -1,4 +1,4 @@
-"""requirements.lock holds what pyproject.toml asks for, for both runtimes, and nothing but names and hashes."""
+"""requirements.lock satisfies pyproject.toml for both runtimes, and has nothing but names and hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def entries() -> list[str]:
 
 
 def pins(runtime: dict[str, str]) -> dict[str, str]:
-    """Package → the version that the lock gives it in this runtime."""
+    """Returns the version of each package that the lock has for a runtime."""
     requirements = [Requirement(entry.split(" \\\n")[0].strip()) for entry in entries()]
     return {
         canonicalize_name(each.name): str(each.specifier).removeprefix("==")

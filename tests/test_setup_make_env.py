@@ -44,7 +44,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def make_env(project: Path) -> str:
-    """Makes the environment and returns what the script says."""
+    """Makes the environment and returns the output of the script."""
     result = subprocess.run(
         [project / "scripts" / "make_env.sh"], capture_output=True, text=True, timeout=300, check=False
     )
@@ -57,7 +57,7 @@ def imports(project: Path, module: str) -> bool:
 
 
 @pytest.mark.slow
-def test_environment_is_made_kept_followed_up_and_made_anew(project: Path) -> None:
+def test_environment_is_made_kept_updated_and_made_again(project: Path) -> None:
     assert "done" in make_env(project)
     assert imports(project, "small") and imports(project, "tomli" if sys.version_info < (3, 11) else "packaging")
     assert make_env(project) == ""
@@ -66,7 +66,7 @@ def test_environment_is_made_kept_followed_up_and_made_anew(project: Path) -> No
     assert "installing uv" not in make_env(project)
     assert imports(project, "six")
 
-    # As if killed while installing: what is there can't be trusted.
+    # As if killed while installing: an incomplete environment can't be trusted.
     (project / ".venv" / "unfinished").touch()
     (project / ".venv" / "left-over").touch()
     make_env(project)

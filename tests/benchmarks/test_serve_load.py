@@ -1,12 +1,12 @@
 import json
 import threading
 import types
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from benchmarks.serve_load import V1, V2, Request, difference, load
+from tests.fakes import http_server
 
 SCORES = np.array([0.1, 0.9])
 GOOD = Request(V1, b"{}", {}, 200, [SCORES])
@@ -53,54 +53,31 @@ def test_right_answers_are_right(request_, status, body):
         (GOOD._replace(status=400, expected=[]), 400, b"Bad Request"),
     ],
 )
-def test_wrong_answers_are_told(request_, status, body):
+def test_wrong_answers_are_reported(request_, status, body):
     assert difference(request_, status, body)
 
 
 class FailingServer:
-    """Answers right, but for one request in fifty, which gets `failure`; as much of a server as `load` needs."""
+    """Answers correctly, except for one request in fifty, which gets `failure`; has what `load` needs of a server."""
 
     def __init__(self, failure):
-        server, self.asked = self, 0
-        lock = threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self):
-                self.rfile.read(int(self.headers["Content-Length"]))
-                with lock:
-                    server.asked += 1
-                    fails = server.asked % 50 == 0
-                status, body = failure if fails else (200, RIGHT)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.failure, self.asked, self._lock = failure, 0, threading.Lock()
         self.process = types.SimpleNamespace(poll=lambda: None)
+
+    def respond(self, request):
+        with self._lock:
+            self.asked += 1
+            fails = self.asked % 50 == 0
+        return http_server.Answer(*(self.failure if fails else (200, RIGHT)))
 
     def memory(self):
         return 1 << 30
 
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-
 
 @pytest.mark.parametrize("failure", [(500, b"Internal Server Error"), (200, b"{}"), (200, b'{"predictions": [7]}')])
-def test_one_failure_in_fifty_is_counted_and_ends_no_client(failure):
+def test_one_failure_in_fifty_is_counted_and_does_not_stop_a_client(failure):
     server = FailingServer(failure)
-    try:
+    with http_server.serving(server) as server.url:
         outcome = load(server, [GOOD], [], clients=4, bad_share=0, seconds=1)
-    finally:
-        server.close()
     assert outcome.good == server.asked >= 100
     assert outcome.wrong == [f"status {failure[0]} for 200: {failure[1]!r}"] * (server.asked // 50)

@@ -6,7 +6,7 @@ from marco_data.synthetic import Settings
 from marco_model.labels import CLASSES
 
 
-def test_colour_that_gives_the_class_away_is_found_out():
+def test_colour_that_gives_the_class_away_is_reported():
     rng = np.random.default_rng(0)
     shown = np.repeat(np.arange(4), 25)
     assert synthetic.accuracy_from_colour(rng.normal(size=(100, 6)), shown) < 0.45

@@ -1,4 +1,4 @@
-"""Small TFX artifacts to run components on: examples, and a model whose scores follow the colour of an image."""
+"""Small TFX artifacts as inputs of components: examples, and a model whose scores depend on the colour of an image."""
 
 import io
 import pathlib

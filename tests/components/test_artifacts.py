@@ -1,4 +1,4 @@
-"""The artifact types of our own, as TFX's container entrypoint takes them from a compiled package."""
+"""The project's artifact types, as TFX's container entrypoint reads them from a compiled package."""
 
 import importlib
 import inspect

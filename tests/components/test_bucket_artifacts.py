@@ -29,7 +29,7 @@ def figure():
 
 
 @pytest.mark.parametrize("kind", ["503", "slow", "cut upload", "lost"])
-def test_a_figure_goes_to_the_bucket_and_comes_back(bucket, store, tmp_path, monkeypatch, kind):
+def test_a_figure_is_stored_in_the_bucket_and_read_back(bucket, store, tmp_path, monkeypatch, kind):
     if kind == "slow":
         monkeypatch.setattr(object_store, "READ_SECONDS", 1.0)
     run = mlflow_runs.open_run(store, "bucket", kind, kind, ARTIFACTS)
@@ -44,7 +44,7 @@ def test_a_figure_goes_to_the_bucket_and_comes_back(bucket, store, tmp_path, mon
     assert [fault.hits for fault in faults] == [1, 1]
 
 
-def test_what_fails_for_ever_is_one_line_that_names_the_bucket(bucket, store, monkeypatch):
+def test_a_lasting_failure_is_one_line_that_names_the_bucket(bucket, store, monkeypatch):
     monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
     run = mlflow_runs.open_run(store, "bucket", "for ever", "for ever", ARTIFACTS)
     for kind, error in (("503", ClusterError), ("403", InputError)):
@@ -55,7 +55,7 @@ def test_what_fails_for_ever_is_one_line_that_names_the_bucket(bucket, store, mo
         bucket.faults.clear()
 
 
-def test_a_wrong_bucket_is_told_before_the_training(bucket, store):
+def test_a_wrong_bucket_is_reported_before_the_training(bucket, store):
     with pytest.raises(InputError, match=r"^gs://nowhere/mlflow/.* does not exist"):
         mlflow_runs.open_run(store, "wrong", "key", "name", "gs://nowhere/mlflow")
     with pytest.raises(InputError, match=r"needs the package \w+ for its artifacts; install it .*boto3"):

@@ -42,9 +42,9 @@ def version(gcs, number):
 
 
 def newest_served(gcs, destination):
-    """Returns the files of what TensorFlow Serving takes for the newest version: the largest number there.
+    """Returns the files of the version that TensorFlow Serving would load, which is the one with the largest number.
 
-    It does not look at what lies there (AspireLatestVersions in file_system_storage_path_source.cc).
+    Serving does not check the files of that folder (AspireLatestVersions in file_system_storage_path_source.cc).
     """
     found = gcs.objects(f"{destination}/")
     newest = max(int(place) for place, slash, _ in (name.partition("/") for name in found) if slash and place.isdigit())
@@ -67,7 +67,7 @@ def model(tmp_path):
     return make_model(tmp_path / "model", b"first" * 100_000)
 
 
-def test_versions_count_up_hold_the_model_and_nothing_else_is_left(models, model, tmp_path):
+def test_versions_count_up_contain_the_model_and_nothing_else_is_left(models, model, tmp_path):
     first = published_models.publish(model, DESTINATION + "/", {"mlflow_run_id": "r1"})
     assert first == (1, f"{DESTINATION}/1", False)
     assert version(models, 1) == content(model)
@@ -120,19 +120,19 @@ def test_a_step_that_is_refused_leaves_nothing(models, model, step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["upload", "claim", "last"])
-def test_a_step_that_fails_for_ever_ends_in_time_and_leaves_nothing(models, model, monkeypatch, step):
+def test_a_step_that_keeps_failing_ends_in_time_and_leaves_no_files(models, model, monkeypatch, step):
     monkeypatch.setattr(store, "RETRY_SECONDS", 3.0)
     models.inject("503", STEPS[step], times=10**9)
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=r"^gs://models/marco.*503") as raised:
         published_models.publish(model, DESTINATION, {})
-    assert time.monotonic() - begun < 60  # Far from the 3 s, for a busy machine, and from for ever.
+    assert time.monotonic() - begun < 60  # Well above the 3 s, for a busy machine, and well below for ever.
     assert "\n" not in str(raised.value)
     assert models.objects(f"{DESTINATION}/") == {}
 
 
 @pytest.mark.slow
-def test_wherever_a_push_breaks_off_a_server_finds_a_whole_version_and_the_next_push_mends_it(models, model):
+def test_after_an_interrupted_push_a_server_finds_a_whole_version_and_the_next_push_completes_it(models, model):
     """Its first, second, … request is done and the answer to it lost; nothing that follows works.
 
     Only between the first copy to the number and that of saved_model.pb a server finds too little.
@@ -159,7 +159,7 @@ def test_wherever_a_push_breaks_off_a_server_finds_a_whole_version_and_the_next_
             break
         broken += 1
     assert broken > 12
-    assert len(too_early) == len(whole)  # Our note, and every file but saved_model.pb.
+    assert len(too_early) == len(whole)  # The project's note, and every file except saved_model.pb.
     assert all("rewriteTo" in request for request in too_early)
 
 
@@ -179,7 +179,7 @@ def _push_and_wait(model, at):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["_check", "_copy"])
-def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by_any(
+def test_leftovers_of_a_killed_push_are_removed_by_the_next_push_of_that_model_or_later_by_any_push(
     models, model, tmp_path, monkeypatch, at
 ):
     """A real process, killed with SIGKILL once its files lie aside, or once it has shown all but the last."""
@@ -204,8 +204,8 @@ def test_what_a_killed_push_left_is_removed_by_the_next_of_its_model_or_later_by
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {str(number), str(number + 1)}
 
 
-def test_a_number_that_is_taken_when_it_is_claimed_is_left_alone(models, model, monkeypatch):
-    """Another push listed, published and gave up its claim after this one listed."""
+def test_a_number_that_another_push_has_published_is_left_alone(models, model, monkeypatch):
+    """Another push listed, published and released its claim after this one had listed."""
     models.client().bucket("models").blob("marco/1/saved_model.pb").upload_from_string(b"another")
     monkeypatch.setattr(bucket_models, "next_number", lambda folders: 1)
     assert published_models.publish(model, DESTINATION, {}).number == 2
@@ -214,15 +214,15 @@ def test_a_number_that_is_taken_when_it_is_claimed_is_left_alone(models, model, 
 
 
 def test_a_number_with_a_note_and_no_model_is_cleared_without_a_claim(models, model):
-    """A copy that arrived after its push was taken for dead and cleared."""
+    """A copy that arrived after its push was presumed dead and cleared."""
     note = json.dumps({"fingerprint": model_fingerprint(model)})
     models.client().bucket("models").blob(f"marco/1/{PUSH_RECORD}").upload_from_string(note)
     assert published_models.publish(model, DESTINATION, {}).number == 1
     assert version(models, 1) == content(model)
 
 
-def test_a_push_that_was_taken_for_dead_begins_again(models, model, monkeypatch):
-    """Another removes what it has, between the copies and the last one; no half of a version is ever there."""
+def test_a_push_that_was_presumed_dead_begins_again(models, model, monkeypatch):
+    """Another push removes its files before the last copy; no partial version is ever visible."""
     seen = []
 
     def clear(push, name):
@@ -274,7 +274,7 @@ def test_a_file_that_arrives_damaged_is_noticed_before_anything_shows(models, mo
     assert models.objects(f"{DESTINATION}/") == {}
 
 
-def test_what_is_none_of_ours_stays(models, model, monkeypatch):
+def test_files_of_others_are_kept(models, model, monkeypatch):
     monkeypatch.setattr(bucket_models, "_ABANDONED_SECONDS", -1.0)
     for name in ("2024/party.jpg", ".push-notes/readme.txt", ".claims/readme.txt", "7/"):
         models.client().bucket("models").blob(f"marco/{name}").upload_from_string(b"mine")
@@ -289,14 +289,14 @@ def test_a_push_that_cannot_clean_up_is_a_push(models, model):
     assert version(models, 1) == content(model)
 
 
-def test_a_bucket_that_is_not_there_is_named(models, model):
+def test_a_missing_bucket_is_named(models, model):
     with pytest.raises(InputError, match=r"gs://none/marco.*does not exist"):
         published_models.publish(model, "gs://none/marco", {})
     with pytest.raises(InputError, match="no bucket"):
         published_models.publish(model, "gs://", {})
 
 
-def test_the_newest_version_is_downloaded_whole(models, model, tmp_path):
+def test_the_newest_version_is_downloaded_completely(models, model, tmp_path):
     other = make_model(tmp_path / "other", b"second")
     for candidate in (model, other):
         published_models.publish(candidate, DESTINATION, {})

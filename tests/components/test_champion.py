@@ -19,22 +19,22 @@ def store(tmp_path):
 
 
 def version_at(store, place, *, model="marco", **tags):
-    """Registers a version, makes it champion at `place` (a folder that is made), and returns its number."""
+    """Registers a version, makes it champion at the new folder `place`, and returns its number."""
     client = mlflow_runs.connect(store)
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
-    named = {name.replace("__", "."): value for name, value in tags.items()}
-    made = client.create_model_version(model, str(place), tags=named)
+    tags = {name.replace("__", "."): value for name, value in tags.items()}
+    version = client.create_model_version(model, str(place), tags=tags)
     place.mkdir(parents=True)
     (place / "saved_model.pb").write_bytes(b"")
-    crown(client, model, str(made.version), str(place))
-    return str(made.version)
+    crown(client, model, str(version.version), str(place))
+    return str(version.version)
 
 
 def to_beat(store, own="mine", **changes):
-    told = {"champion": "registry", "tracking": store, "model_name": "marco", "settings": "s", **changes}
-    found = Lookup(**told).to_beat(own)
-    return json.loads(found) if found else None
+    options = {"champion": "registry", "tracking": store, "model_name": "marco", "settings": "s", **changes}
+    champion = Lookup(**options).to_beat(own)
+    return json.loads(champion) if champion else None
 
 
 def test_the_champion_of_the_registry_is_the_one_to_beat(tmp_path, store):
@@ -51,7 +51,7 @@ def test_the_champion_of_the_registry_is_the_one_to_beat(tmp_path, store):
     assert to_beat(store, champion="gs://models/marco/7") == {"model": "gs://models/marco/7", "version": ""}
 
 
-def test_the_run_that_made_the_champion_is_judged_against_the_one_before_it_as_it_was(tmp_path, store):
+def test_the_run_that_made_the_champion_is_judged_against_the_champion_before_it(tmp_path, store):
     first = to_beat(store, "one")
     assert first is None
     version_at(store, tmp_path / "models/1", marco__signature="one", judged_against="")
@@ -63,7 +63,7 @@ def test_the_run_that_made_the_champion_is_judged_against_the_one_before_it_as_i
     assert to_beat(store, "one") == {"model": str(tmp_path / "models/2"), "version": "2"}
 
 
-def test_a_champion_that_is_published_anew_is_the_same_one_to_beat_while_its_first_place_lasts(tmp_path, store):
+def test_a_champion_that_is_published_again_is_read_from_its_first_place_while_that_lasts(tmp_path, store):
     version = version_at(store, tmp_path / "models/1")
     before = to_beat(store)
     crown(mlflow_runs.connect(store), "marco", version, str(tmp_path / "models/3"), back=True)
@@ -72,7 +72,7 @@ def test_a_champion_that_is_published_anew_is_the_same_one_to_beat_while_its_fir
     assert to_beat(store) == {"model": str(tmp_path / "models/3"), "version": version}
 
 
-def test_a_champion_that_was_never_published_is_an_error_and_no_missing_champion(tmp_path, store):
+def test_a_champion_that_was_never_published_is_an_error_and_not_a_missing_champion(tmp_path, store):
     version_at(store, tmp_path / "models/1")
     client = mlflow_runs.connect(store)
     client.create_model_version("marco", str(tmp_path))
@@ -81,28 +81,28 @@ def test_a_champion_that_was_never_published_is_an_error_and_no_missing_champion
         to_beat(store)
 
 
-def test_the_champion_of_now_counts_unless_it_is_the_model_itself(tmp_path, store):
+def test_the_current_champion_counts_unless_it_is_the_model_itself(tmp_path, store):
     assert current_champion(store, "marco", "f1") == ""
     version_at(store, tmp_path / "models/1", model__fingerprint="f1", marco__signature="mine", judged_against="")
     assert current_champion(store, "marco", "f1") == ""
     assert json.loads(current_champion(store, "marco", "f2")) == {"model": str(tmp_path / "models/1"), "version": "1"}
 
 
-def test_a_server_that_does_not_answer_is_an_error_and_no_missing_champion(store):
+def test_a_server_that_does_not_answer_is_an_error_and_not_a_missing_champion(store):
     with pytest.raises(InputError, match="MLflow at http"):
         to_beat("http://127.0.0.1:1")
     assert to_beat("http://127.0.0.1:1", champion="none") is None
 
 
-def test_a_look_up_survives_its_way_to_a_container():
-    told = Lookup("registry", "http://mlflow:5000", "marco", "0" * 64)
-    assert Lookup.read(told.written()) == told
+def test_a_lookup_survives_a_round_trip_through_an_argument():
+    lookup = Lookup("registry", "http://mlflow:5000", "marco", "0" * 64)
+    assert Lookup.read(lookup.written()) == lookup
 
 
-def test_a_signature_tells_trainings_apart():
+def test_different_trainings_have_different_signatures():
     settings = digest({"recipe": {"steps": 4, "seed": 0}})
     assert digest({"recipe": {"seed": 0, "steps": 4}}) == settings
-    told = {"settings": settings, "fingerprint": "f", "initial": "random", "steps": ""}
-    one = signature(**told)
-    assert signature(**told) == one
-    assert len({one, *(signature(**told | {name: "other"}) for name in told)}) == 5
+    training = {"settings": settings, "fingerprint": "f", "initial": "random", "steps": ""}
+    original = signature(**training)
+    assert signature(**training) == original
+    assert len({original, *(signature(**training | {name: "other"}) for name in training)}) == 5

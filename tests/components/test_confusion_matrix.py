@@ -1,7 +1,7 @@
 from components.mlflow_runs import confusion_matrix_figure
 
 
-def test_every_cell_tells_its_count_and_its_share_of_the_true_class(tmp_path):
+def test_every_cell_shows_its_count_and_its_share_of_the_true_class(tmp_path):
     figure = confusion_matrix_figure([[3, 1], [0, 1200]], ["Clear", "Crystals"], "All")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["3\n75.0%", "1\n25.0%", "0\n0.0%", "1,200\n100.0%"]
@@ -11,7 +11,7 @@ def test_every_cell_tells_its_count_and_its_share_of_the_true_class(tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_class_without_examples_is_no_division_by_zero():
+def test_a_class_without_examples_does_not_divide_by_zero():
     figure = confusion_matrix_figure([[0, 0], [0, 2]], ["a", "b"], "All")
     assert figure.axes[0].texts[0].get_text() == "0\n0.0%"
 

@@ -28,7 +28,7 @@ def test_images_come_in_the_order_asked_for(examples, jpeg):
     assert encoded_images(examples, "eval", rows()) == []
 
 
-def test_a_record_that_is_not_there_is_named(examples):
+def test_a_missing_record_is_named(examples):
     with pytest.raises(InputError, match="no record 4"):
         encoded_images(examples, "eval", rows(1, 4))
     with pytest.raises(InputError, match=r"Split-train.*not there"):

@@ -6,9 +6,9 @@ from components import evaluations
 from marco_model.errors import InputError
 
 
-def test_metrics_are_named_for_mlflow_and_the_undefined_left_out(tmp_path):
-    one = {"count": 3, "accuracy": 0.5, "auc/Crystals": None, "confusion_matrix": [[1, 0], [0, 2]]}
-    evaluation = {"slices": {"overall": {"all": one}, "institution": {"CSIRO": one}}}
+def test_metrics_get_mlflow_names_and_undefined_ones_are_left_out(tmp_path):
+    metrics = {"count": 3, "accuracy": 0.5, "auc/Crystals": None, "confusion_matrix": [[1, 0], [0, 2]]}
+    evaluation = {"slices": {"overall": {"all": metrics}, "institution": {"CSIRO": metrics}}}
     (tmp_path / "metrics.json").write_text(json.dumps(evaluation))
     assert evaluations.flat_metrics(evaluations.slice_metrics(str(tmp_path))) == {
         "eval/count": 3.0,
@@ -24,12 +24,12 @@ def test_a_missing_evaluation_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [(0.8, "is 0.8000"), (0.849996, "is 0.849996"), (float("nan"), "cannot be computed from these examples")],
 )
-def test_a_missed_threshold_never_looks_met(value, told):
+def test_the_message_of_a_missed_threshold_never_shows_a_value_that_meets_it(value, message):
     missed = evaluations.missed_thresholds({"recall/Crystals": 0.1, "accuracy": value}, {"accuracy": 0.85})
-    assert missed == [f"accuracy {told}, and at least 0.85 is wanted"]
+    assert missed == [f"accuracy {message}, and at least 0.85 is wanted"]
 
 
 def test_a_threshold_is_met_by_its_own_value_and_missed_ones_come_in_the_order_of_the_metrics():

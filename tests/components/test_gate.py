@@ -41,7 +41,7 @@ def masks(columns):
 
 
 def labelled(rng, truth, slices, positive):
-    """Returns which images the candidate and the champion label right.
+    """Returns which images the candidate and the champion label correctly.
 
     The two disagree on a share `churn` of the images, and the champion is right on 90 % of all.
     """
@@ -81,7 +81,7 @@ FALSE = {
 
 
 @pytest.mark.parametrize("truth", FALSE.values(), ids=FALSE)
-def test_at_most_five_of_a_hundred_are_promoted_that_should_not_be(truth):
+def test_at_most_five_of_a_hundred_candidates_are_promoted_wrongly(truth):
     assert promoted(truth) <= 5
 
 
@@ -104,11 +104,11 @@ def test_an_identical_model_is_never_promoted():
         assert reason.startswith("no evidence that it is better than the champion: accuracy")
 
 
-def test_a_few_hundred_images_promote_no_equal_model_either():
+def test_a_few_hundred_images_do_not_promote_an_equal_model():
     assert promoted(EQUAL, count=300) <= 5
 
 
-def judged(gained, lost, count, rules=None, slices=None, positive=None):
+def decide_on(gained, lost, count, rules=None, slices=None, positive=None):
     """Decides where the first images are gains, the next are losses, and both are right on the rest."""
     candidate, champion = np.ones(count, bool), np.ones(count, bool)
     champion[:gained] = False
@@ -119,7 +119,7 @@ def judged(gained, lost, count, rules=None, slices=None, positive=None):
 
 def test_every_check_says_what_it_compared():
     positive = np.arange(1000) < 200
-    decision = judged(60, 10, 1000, positive=positive)
+    decision = decide_on(60, 10, 1000, positive=positive)
     assert decision.blessed
     assert [(check.kind, check.name) for check in decision.checks] == [
         (BETTER, "accuracy"),
@@ -137,7 +137,7 @@ def test_every_check_says_what_it_compared():
     assert decision.reasons[0].startswith("better than the champion: accuracy 94.00% → 99.00% of 1,000 images")
 
 
-def test_a_fall_is_told_with_its_slice_its_size_and_its_interval():
+def test_a_fall_is_reported_with_its_slice_its_size_and_its_interval():
     count = 2000
     imager = np.where(np.arange(count) < 1500, "Rock Imager", "Minstrel")
     candidate, champion = np.ones(count, bool), np.ones(count, bool)
@@ -152,7 +152,7 @@ def test_a_fall_is_told_with_its_slice_its_size_and_its_interval():
     assert reason.endswith("beyond chance, and not shown to be less than 3.0%")
 
 
-def test_a_small_fall_that_is_beyond_chance_is_allowed_where_it_is_shown_to_be_within_the_margin():
+def test_a_small_fall_beyond_chance_is_allowed_if_it_is_shown_to_be_within_the_margin():
     slices = {"imager": np.where(np.arange(80_000) < 40_000, "a", "b")}
     candidate, champion = np.ones(80_000, bool), np.ones(80_000, bool)
     champion[:3000] = False
@@ -176,21 +176,21 @@ def test_a_slice_of_few_images_is_shown_and_not_judged():
     assert not decide(candidate, champion, positive=None, slices=masks(slices), rules=Rules(smallest_slice=10)).blessed
 
 
-def test_without_images_of_the_class_its_recall_cannot_be_checked_and_the_champion_stays():
-    decision = judged(60, 10, 1000, positive=np.zeros(1000, bool))
+def test_the_champion_stays_if_no_image_of_the_class_can_check_its_recall():
+    decision = decide_on(60, 10, 1000, positive=np.zeros(1000, bool))
     assert [check.name for check in decision.checks if check.kind == BETTER] == ["accuracy"]
     (recall,) = [check for check in decision.checks if check.name == "recall/Crystals"]
     assert (recall.kind, recall.count, recall.limit, recall.passed) == (NOT_WORSE, 0, None, False)
     assert (decision.blessed, len(decision.reasons)) == (False, 1)
     assert decision.reasons[0].startswith("recall/Crystals could not be checked: no image of that class")
-    assert judged(60, 10, 1000, positive=None).blessed
+    assert decide_on(60, 10, 1000, positive=None).blessed
 
 
-@pytest.mark.parametrize(("confidence", "told"), [(0.95, "95%"), (0.996, "99.6%"), (0.99999, "99.999%")])
-def test_a_confidence_is_told_with_all_its_digits(confidence, told):
-    assert percent(confidence) == told
-    decision = judged(0, 100, 1000, rules=Rules(confidence=confidence))
-    assert f"{told} interval" in decision.reasons[1]
+@pytest.mark.parametrize(("confidence", "shown"), [(0.95, "95%"), (0.996, "99.6%"), (0.99999, "99.999%")])
+def test_a_confidence_is_shown_with_all_its_digits(confidence, shown):
+    assert percent(confidence) == shown
+    decision = decide_on(0, 100, 1000, rules=Rules(confidence=confidence))
+    assert f"{shown} interval" in decision.reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_rules_out_of_range_are_refused_by_name(values, named):
         parse(Rules, values, "here", "gate")
 
 
-def test_the_class_of_the_recall_is_crystals_where_there_is_one():
+def test_the_class_of_the_recall_is_crystals_if_the_scheme_has_it():
     assert Rules().recall_index(CLASSES) == CLASSES.index("Crystals")
     assert Rules().recall_index(("hit", "miss")) is None
     assert Rules(recall_class="hit").recall_index(("hit", "miss")) == 0

@@ -17,7 +17,7 @@ def test_quantities_are_read_as_kubernetes_client_reads_them(number, unit):
 
 
 @pytest.mark.parametrize("text", ["", "8 Gi", "8GiB", "-1", "1e3", "lots"])
-def test_what_is_not_a_quantity_is_refused_by_its_name(text):
+def test_a_wrong_quantity_is_refused_by_its_name(text):
     with pytest.raises(ValueError, match="is not a quantity of memory; write it as 8Gi"):
         quantity_bytes(text)
 

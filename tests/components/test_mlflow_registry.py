@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of it, to change; the published models are found where the copy is."""
+    """A copy of the store that a test may change; its versions point to the copied models."""
     shutil.copytree(trained, tmp_path / "run")
     store = mlflow_runs.local_store(tmp_path / "run")
     client = mlflow_runs.connect(store)
@@ -56,12 +56,12 @@ def run(trained, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_models(monkeypatch):
-    """MLflow tries a model on its input example, and these are no real ones."""
+    """MLflow runs a model on its input example, and these models are not real."""
     monkeypatch.setenv("MLFLOW_INPUT_EXAMPLE_INFERENCE_TIMEOUT", "1")
 
 
 def served(run):
-    """Returns which trained model each published number is."""
+    """Returns which trained model each published number has."""
     places = sorted((run / "models").iterdir(), key=lambda place: int(place.name))
     return [place.joinpath("saved_model.pb").read_bytes().decode() for place in places]
 
@@ -82,7 +82,7 @@ def test_versions_are_listed_newest_first_with_what_they_reached_and_where_they_
     assert all(len(version.commit) == 40 for version in versions)
 
 
-def test_a_challenger_is_promoted_and_taken_back_and_back_again(run):
+def test_a_challenger_is_promoted_and_rolled_back_twice(run):
     store = mlflow_registry.tracking_uri(str(run))
     done = mlflow_registry.promote(store, "drops", "3")
     assert done == mlflow_registry.Promotion("3", "2", str(run / "models/3"), False)
@@ -132,7 +132,7 @@ def test_a_crash_while_the_champion_changes_loses_none_before_it(run, monkeypatc
     assert mlflow_registry.succession(client, "drops") == (["1", "2"] if back else ["1", "2", "1", "2"])
 
 
-def test_an_alias_that_was_set_in_mlflow_is_gone_back_from_and_can_be_published(run):
+def test_an_alias_that_was_set_in_mlflow_can_be_rolled_back_and_published(run):
     store = mlflow_registry.tracking_uri(str(run))
     mlflow_runs.connect(store).set_registered_model_alias("drops", "champion", "3")
     assert mlflow_registry.promote(store, "drops", "3") == mlflow_registry.Promotion(
@@ -167,7 +167,7 @@ def test_a_rollback_that_failed_half_way_is_repeated(run, monkeypatch):
     assert served(run) == ["graph 1", "graph 2", "graph 1"]
 
 
-def test_a_version_goes_to_a_bucket_and_back(run, gcs):
+def test_a_version_is_promoted_and_rolled_back_in_a_bucket(run, gcs):
     gcs.bucket("served")
     store = mlflow_registry.tracking_uri(str(run))
     assert mlflow_registry.promote(store, "drops", "3", "gs://served/drops").place == "gs://served/drops/1"

@@ -53,7 +53,7 @@ def test_a_run_given_by_the_environment_is_used(store, monkeypatch):
         mlflow_runs.open_run(store, "marco", "inner", "inner")
 
 
-def test_what_is_logged_is_there(store):
+def test_what_is_logged_can_be_read(store):
     run = mlflow_runs.open_run(store, "marco", "logged", "logged")
     run.log_recipe({"network": {"input_size": 149, "variant": "paper"}, "seed": 0})
     for step in range(3):

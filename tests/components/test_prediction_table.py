@@ -23,9 +23,9 @@ def table(rows=5, classes=3):
     )
 
 
-def test_what_is_read_is_what_was_written_in_order(tmp_path):
-    made = table()
-    prediction_table.write(made.sample(frac=1, random_state=1), tmp_path / "predictions.parquet")
+def test_a_table_is_read_as_it_was_written_in_order(tmp_path):
+    original = table()
+    prediction_table.write(original.sample(frac=1, random_state=1), tmp_path / "predictions.parquet")
     found = prediction_table.read(str(tmp_path))
     assert list(zip(found["shard"], found["index"], strict=True)) == [
         ("data-0.gz", 0),
@@ -34,11 +34,11 @@ def test_what_is_read_is_what_was_written_in_order(tmp_path):
         ("data-1.gz", 1),
         ("data-1.gz", 3),
     ]
-    again = made.iloc[found["index"]]
+    again = original.iloc[found["index"]]
     for column in ("image_id", "filename", "label", "institution", "imager"):
         assert found[column].tolist() == again[column].tolist()
     np.testing.assert_array_equal(
-        prediction_table.scores_of(found), prediction_table.scores_of(made)[found["index"].to_numpy()]
+        prediction_table.scores_of(found), prediction_table.scores_of(original)[found["index"].to_numpy()]
     )
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
 
@@ -59,7 +59,7 @@ def test_the_types_of_the_columns(tmp_path):
     assert schema.field("scores").type.value_type == pyarrow.float32()
 
 
-def test_no_examples_make_an_empty_table(tmp_path):
+def test_no_examples_give_an_empty_table(tmp_path):
     prediction_table.write(table(0), tmp_path / "predictions.parquet")
     assert prediction_table.scores_of(prediction_table.read(str(tmp_path))).shape == (0, 0)
 

@@ -37,7 +37,7 @@ def test_versions_count_up_from_one_and_hold_the_model(tmp_path, model):
     assert sorted(child.name for child in (tmp_path / "models").iterdir()) == ["1", "2"]
 
 
-def test_the_same_model_twice_is_one_version_but_an_older_one_comes_back_as_a_new(tmp_path, model):
+def test_the_same_model_twice_is_one_version_and_an_older_one_becomes_a_new_version(tmp_path, model):
     destination = str(tmp_path / "models")
     other = make_model(tmp_path / "other", b"second")
     assert published_models.publish(model, destination, {})[::2] == (1, False)
@@ -90,7 +90,7 @@ def test_a_failed_copy_cleans_up(tmp_path, model, monkeypatch):
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_what_cannot_be_published_to_is_named(model):
+def test_a_place_that_cannot_be_published_to_is_named(model):
     with pytest.raises(InputError, match=r"s3://bucket/models: give gs://"):
         published_models.publish(model, "s3://bucket/models", {})
 

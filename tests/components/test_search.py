@@ -63,7 +63,7 @@ def test_trials_on_several_machines_are_refused(small_job):
 
 
 @pytest.mark.slow
-def test_a_search_finds_the_better_rate_and_goes_on_after_it_was_stopped(small_job, monkeypatch):
+def test_a_search_finds_the_better_rate_and_continues_after_an_interruption(small_job, monkeypatch):
     tuning = Tuning(
         space={"recipe.learning_rate": {"choices": [1e-12, 0.003, 1e30]}}, oracle="random", trials=3, steps=20
     )

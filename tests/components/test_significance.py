@@ -70,7 +70,7 @@ def test_without_discordant_images_nothing_is_certain():
     assert -0.06 < low < -0.02 and low == -high and error > 0
 
 
-def test_the_interval_of_many_images_is_a_bootstraps():
+def test_the_interval_of_many_images_matches_a_bootstrap():
     rng = np.random.default_rng(0)
     change = rng.choice([1, -1, 0], 3000, p=[0.06, 0.03, 0.91])
     counts = Pairs(int((change == 1).sum()), int((change == -1).sum()), len(change))
@@ -84,7 +84,7 @@ def test_the_interval_of_many_images_is_a_bootstraps():
     ("count", "gained", "lost"),
     [(40, 0.1, 0.1), (40, 0.02, 0.15), (150, 0.03, 0.03), (2000, 0.05, 0.03), (60, 0.01, 0.01)],
 )
-def test_the_interval_holds_the_truth_as_often_as_it_says(count, gained, lost):
+def test_the_interval_contains_the_truth_as_often_as_it_claims(count, gained, lost):
     rng = np.random.default_rng(1)
     tables = rng.multinomial(count, [gained, lost, 1 - gained - lost], 3000)
     intervals = [significance.paired_interval(Pairs(int(cells[0]), int(cells[1]), count), 0.95) for cells in tables]
@@ -125,7 +125,7 @@ def test_the_interval_of_a_share_is_wilsons_in_closed_form(confidence, counts):
     assert significance.share_interval(hits, count, confidence) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_unpaired_interval_holds_the_truth_as_often_as_it_says():
+def test_the_unpaired_interval_contains_the_truth_as_often_as_it_claims():
     rng = np.random.default_rng(0)
     drawn = zip(rng.binomial(120, 0.9, 3000), rng.binomial(60, 0.8, 3000), strict=True)
     intervals = [significance.unpaired_interval(int(hits), 120, int(other), 60, 0.95) for hits, other in drawn]

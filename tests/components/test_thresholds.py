@@ -9,7 +9,7 @@ from marco_model.labels import CLASSES
     ("thresholds", "message"),
     [({"acuracy": 0.5}, "acuracy.*names no metric; choose from accuracy"), ({"accuracy": 94.5}, "accuracy.*94.5")],
 )
-def test_a_threshold_that_can_not_be_met_is_refused(thresholds, message):
+def test_a_threshold_that_cannot_be_met_is_refused(thresholds, message):
     with pytest.raises(InputError, match=message):
         check_thresholds(thresholds, CLASSES)
 
@@ -19,6 +19,6 @@ def test_every_metric_takes_a_threshold():
     assert len(metric_names(CLASSES)) == 11
 
 
-def test_auc_is_taken_of_the_papers_two_classes_or_of_all_others():
+def test_auc_is_computed_for_the_papers_two_classes_or_for_all_of_another_scheme():
     assert auc_classes(list(CLASSES)) == ("Crystals", "Precipitate")
     assert auc_classes(["Hit", "Miss"]) == ("Hit", "Miss")

@@ -27,7 +27,7 @@ def test_the_kind_of_a_value_is_that_of_the_field():
         ({"network.architecture": {"choices": ["vgg"]}}, "network.architecture is 'vgg'"),
     ],
 )
-def test_what_cannot_be_searched_is_named(space, message):
+def test_a_parameter_that_cannot_be_searched_is_named(space, message):
     with pytest.raises(InputError, match=message):
         parse(Tuning, {"space": space}, "here", "tuning")
 

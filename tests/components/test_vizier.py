@@ -1,4 +1,4 @@
-"""The oracle on a gRPC server that speaks Vizier's protocol, through Google's own client."""
+"""The oracle on a gRPC server with Vizier's protocol, through Google's own client."""
 
 import json
 import math
@@ -33,11 +33,11 @@ def loss(values):
 
 
 class Killed(BaseException):
-    """Nothing catches it, as nothing catches a signal."""
+    """Derives from BaseException, so that it ends a search as a signal does."""
 
 
 class Search(BaseTuner):
-    """Evaluates `loss`; `fate` maps a trial's id to the error that ends it."""
+    """Evaluates `loss`; `fate` maps the id of a trial to the error that ends it."""
 
     def __init__(self, oracle, directory, fate=None):
         self.fate = fate or {}
@@ -80,7 +80,7 @@ def test_search_finds_the_best_of_what_was_suggested(service, client, tmp_path):
     search.search(verbose=0)
     study = service.studies["images"]
     assert study.name == "projects/crystals/locations/europe-west4/studies/100"
-    trials = service.of(study.name)
+    trials = service.trials_of(study.name)
     assert [trial.state for trial in trials] == [vizier_service.SUCCEEDED] * 6
     suggested = [{entry.parameter_id: entry.value for entry in trial.parameters} for trial in trials]
     best = min(suggested, key=loss)
@@ -92,14 +92,14 @@ def test_search_finds_the_best_of_what_was_suggested(service, client, tmp_path):
 
 
 @pytest.mark.parametrize("direction, goal", [("min", "MINIMIZE"), ("max", "MAXIMIZE")])
-def test_study_says_which_way_is_better(service, client, direction, goal):
+def test_study_states_whether_it_minimizes_or_maximizes(service, client, direction, goal):
     oracle(client, direction=direction)
     [metric] = service.studies["images"].study_spec.metrics
     assert (metric.metric_id, metric.goal.name) == ("loss", goal)
 
 
 @pytest.mark.parametrize("folder_is_lost", [False, True])
-def test_killed_search_goes_on_with_the_same_trial(service, client, tmp_path, folder_is_lost):
+def test_killed_search_continues_with_the_same_trial(service, client, tmp_path, folder_is_lost):
     first = Search(oracle(client), tmp_path / "a", fate={"2": Killed()})
     with pytest.raises(Killed):
         first.search(verbose=0)
@@ -107,14 +107,14 @@ def test_killed_search_goes_on_with_the_same_trial(service, client, tmp_path, fo
     second.search(verbose=0)
     assert second.ran[0] == first.ran[2]
     assert [trial_id for trial_id, _ in second.ran] == ["2", "3", "4", "5"]
-    trials = service.of(service.studies["images"].name)
+    trials = service.trials_of(service.studies["images"].name)
     assert [trial.state for trial in trials] == [vizier_service.SUCCEEDED] * 6
     scores = sorted(loss(values) for _, values in first.ran[:2] + second.ran)
     assert [trial.score for trial in second.oracle.get_best_trials(6)] == pytest.approx(scores, rel=1e-12)
 
 
 @pytest.mark.parametrize("reported", [False, True])
-def test_search_killed_while_vizier_hears_of_an_end(service, client, tmp_path, monkeypatch, reported):
+def test_search_killed_while_it_reports_a_trial_to_vizier(service, client, tmp_path, monkeypatch, reported):
     first = Search(oracle(client), tmp_path)
 
     def killed(trial):
@@ -129,7 +129,7 @@ def test_search_killed_while_vizier_hears_of_an_end(service, client, tmp_path, m
     second = Search(oracle(client), tmp_path)
     second.search(verbose=0)
     assert [trial_id for trial_id, _ in second.ran] == ["2", "3", "4", "5"]
-    trials = service.of(service.studies["images"].name)
+    trials = service.trials_of(service.studies["images"].name)
     measured = [trial.final_measurement.metrics[0].value for trial in trials]
     assert measured == [loss(values) for _, values in first.ran + second.ran]
 
@@ -150,7 +150,7 @@ def test_search_killed_while_a_trial_is_written(service, client, tmp_path, monke
     second = Search(oracle(client), tmp_path)
     second.search(verbose=0)
     assert [trial_id for trial_id, _ in second.ran] == ["2", "3", "4", "5"]
-    trials = service.of(service.studies["images"].name)
+    trials = service.trials_of(service.studies["images"].name)
     assert [trial.state for trial in trials] == [vizier_service.SUCCEEDED] * 6
 
 
@@ -165,7 +165,7 @@ def test_names_of_viziers_trials_are_kept(client, tmp_path):
 def test_failed_trial_is_infeasible_and_stays_so(service, client, tmp_path):
     fate = {"1": keras_tuner.errors.FailedTrialError("the loss is no number"), "3": ValueError("no")}
     Search(oracle(client), tmp_path / "a", fate=fate).search(verbose=0)
-    trials = service.of(service.studies["images"].name)
+    trials = service.trials_of(service.studies["images"].name)
     assert [number for number, trial in enumerate(trials) if trial.state == vizier_service.INFEASIBLE] == [1, 3]
     assert "the loss is no number" in trials[1].infeasible_reason
     again = Search(oracle(client), tmp_path / "b")
@@ -283,7 +283,7 @@ def test_nobody_answers(monkeypatch):
     assert "\n" not in str(raised.value)
 
 
-def test_no_credentials(monkeypatch, tmp_path):
+def test_missing_credentials_are_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(InputError, match=r"project crystals, region europe-west4: .*gcloud auth application-default"):
         oracle(None)
@@ -303,8 +303,8 @@ def test_project_and_region_must_be_given(missing):
 
 
 def test_stand_in_is_strict(service, client, tmp_path):
-    """Telling an end twice must not pass unseen."""
+    """Reporting the end of a trial twice must be an error."""
     Search(oracle(client, max_trials=1), tmp_path).search(verbose=0)
-    [trial] = service.of(service.studies["images"].name)
+    [trial] = service.trials_of(service.studies["images"].name)
     with pytest.raises(FailedPrecondition):
         client.complete_trial(request={"name": trial.name, "trial_infeasible": True})

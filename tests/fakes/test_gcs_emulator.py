@@ -1,17 +1,17 @@
-"""The emulator of the tests (tests/fakes/gcs_emulator.py) itself."""
+"""The emulator of Google Cloud Storage (tests/fakes/gcs_emulator.py) itself."""
 
 import socket
 
+from tests.fakes import gcs_emulator
 
-def test_a_port_that_another_has_taken_is_not_taken_for_the_server(gcs, monkeypatch):
-    from tests.fakes import gcs_emulator as module
 
-    free = module._free_port()
-    with socket.create_server(("127.0.0.1", 0)) as another:
-        taken = another.getsockname()[1]
+def test_a_server_whose_port_is_taken_starts_on_another(gcs, monkeypatch):
+    free = gcs_emulator._free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
         ports = iter([gcs.port, taken, free])
-        monkeypatch.setattr(module, "_free_port", lambda: next(ports))
-        server, port = module._started(gcs.address)
+        monkeypatch.setattr(gcs_emulator, "_free_port", lambda: next(ports))
+        server, port = gcs_emulator._start_server(gcs.url)
         server.kill()
         server.wait()
     assert port == free

@@ -1,4 +1,7 @@
-"""A stand-in for Vertex AI Vizier: a gRPC server of the service's own messages that draws its suggestions at random."""
+"""A stand-in for Vertex AI Vizier: a gRPC server of the service's own messages that draws its suggestions at random.
+
+Written from google-cloud-aiplatform 1.165.1 (`google/cloud/aiplatform_v1/types/vizier_service.py`).
+"""
 
 import concurrent.futures
 import contextlib
@@ -17,9 +20,10 @@ PENDING, SUCCEEDED, INFEASIBLE = Trial.State.ACTIVE, Trial.State.SUCCEEDED, Tria
 
 
 class VizierService:
-    """Keeps studies by display name and trials by name; `refuse` is a status and a text to answer everything with.
+    """Keeps studies by display name and trials by name.
 
-    The next `outages` calls find the service unavailable.
+    `refuse`: a status and a message with which every call fails, if set. `outages`: how many of the next calls find the
+    service unavailable. `exhausted_after`: how many trials a study can have.
     """
 
     def __init__(self):
@@ -46,10 +50,9 @@ class VizierService:
 
     def suggest_trials(self, request, context):
         del context
-        pending = [
-            one for one in self.of(request.parent) if one.state == PENDING and one.client_id == request.client_id
-        ]
-        if not pending and len(self.of(request.parent)) < self.exhausted_after:
+        trials = self.trials_of(request.parent)
+        pending = [trial for trial in trials if trial.state == PENDING and trial.client_id == request.client_id]
+        if not pending and len(trials) < self.exhausted_after:
             pending = [self._draw(request.parent, request.client_id)]
         done = operations_pb2.Operation(name=f"{request.parent}/operations/{len(self.operations)}", done=True)
         done.response.Pack(messages.SuggestTrialsResponse.pb(messages.SuggestTrialsResponse(trials=pending[:1])))
@@ -61,11 +64,11 @@ class VizierService:
         return self.operations[request.name]
 
     def list_trials(self, request, context):
-        """Two a page, the newest first."""
+        """Returns two trials per page, the newest first."""
         del context
-        listed, start = self.of(request.parent)[::-1], int(request.page_token or 0)
-        following = str(start + 2) if len(listed) > start + 2 else ""
-        return messages.ListTrialsResponse(trials=listed[start : start + 2], next_page_token=following)
+        trials, start = self.trials_of(request.parent)[::-1], int(request.page_token or 0)
+        following = str(start + 2) if len(trials) > start + 2 else ""
+        return messages.ListTrialsResponse(trials=trials[start : start + 2], next_page_token=following)
 
     def complete_trial(self, request, context):
         trial = self.trials[request.name]
@@ -75,15 +78,15 @@ class VizierService:
         trial.final_measurement, trial.infeasible_reason = request.final_measurement, request.infeasible_reason
         return trial
 
-    def of(self, study):
+    def trials_of(self, study):
         return [trial for trial in self.trials.values() if trial.name.startswith(f"{study}/")]
 
     def _draw(self, study, client_id):
-        number = len(self.of(study)) + 1
-        spec = next(one.study_spec for one in self.studies.values() if one.name == study)
-        drawn = [{"parameter_id": one.parameter_id, "value": self._value(one)} for one in spec.parameters]
+        number = len(self.trials_of(study)) + 1
+        spec = next(kept.study_spec for kept in self.studies.values() if kept.name == study)
+        values = [{"parameter_id": item.parameter_id, "value": self._value(item)} for item in spec.parameters]
         name = f"{study}/trials/{number}"
-        self.trials[name] = Trial(name=name, id=str(number), state=PENDING, client_id=client_id, parameters=drawn)
+        self.trials[name] = Trial(name=name, id=str(number), state=PENDING, client_id=client_id, parameters=values)
         return self.trials[name]
 
     def _value(self, parameter):
@@ -101,7 +104,7 @@ class VizierService:
 
 
 def _handlers(service):
-    def handler(method, asked, answered):
+    def handler(method, deserialize, serialize):
         def call(request, context):
             if service.refuse:
                 context.abort(*service.refuse)
@@ -110,7 +113,7 @@ def _handlers(service):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Try again")
             return method(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(call, asked, answered)
+        return grpc.unary_unary_rpc_method_handler(call, deserialize, serialize)
 
     operation = operations_pb2.Operation.SerializeToString
     vizier = {
@@ -132,7 +135,7 @@ def _handlers(service):
 
 
 def client_of(port):
-    """Returns Google's client, without credentials, of what listens on a local port."""
+    """Returns Google's client, without credentials, of the server on a local port."""
     return VizierServiceClient(transport=VizierServiceGrpcTransport(channel=grpc.insecure_channel(f"localhost:{port}")))
 
 

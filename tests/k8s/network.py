@@ -11,7 +11,7 @@ Item = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A pod, by its labels and its namespace; with `address` one outside of the cluster."""
+    """A pod, by its labels and its namespace; with `address`, a host outside the cluster."""
 
     labels: tuple[tuple[str, str], ...] = ()
     namespace: str = "marco"

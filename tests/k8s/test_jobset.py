@@ -31,7 +31,7 @@ ENGINES = {
 
 @pytest.fixture(params=ENGINES)
 def jobset(request):
-    """The JobSet of a site that k8s/ set up, with everything that a placement can carry."""
+    """The JobSet of a site that was set up with k8s/, with every option of a placement."""
     site = yaml.safe_load((rendering.K8S / "site.yaml").read_text())["cluster"]
     placement = Placement(
         image=f"registry.example/marco-pipeline@sha256:{'a' * 64}",
@@ -50,7 +50,7 @@ def jobset(request):
 
 
 @pytest.mark.parametrize("version", ["1.32", "1.37"])
-def test_it_is_valid(jobset, version):
+def test_the_jobset_is_valid(jobset, version):
     assert validation.problems(jobset, version) == []
 
 
@@ -68,7 +68,7 @@ def test_everything_it_names_exists(jobset, base):
     assert jobset["metadata"]["namespace"] == rendering.pick(base, "Namespace")["metadata"]["name"]
 
 
-def test_its_replicas_reach_each_other_and_mlflow(jobset, base):
+def test_replicas_reach_each_other_and_mlflow(jobset, base):
     mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
     replicas = [network.Peer(tuple(pod["metadata"]["labels"].items())) for _, pod in rendering.pods([jobset])]
     for replica in replicas:

@@ -41,7 +41,7 @@ def server(base, tmp_path):
                 time.sleep(0.3)
             yield port
         finally:
-            # The whole group, since the server has workers.
+            # Ends the whole process group, since the server has workers.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 

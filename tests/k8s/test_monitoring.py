@@ -21,7 +21,7 @@ def container(job):
     return only
 
 
-def test_it_runs_an_existing_command(container):
+def test_the_check_runs_an_existing_command(container):
     import typer.main
 
     from pipelines.cli import app
@@ -46,7 +46,7 @@ def test_an_alarm_is_not_retried(job):
     assert ALARM_STATUS in first["onExitCodes"]["values"] and 1 not in first["onExitCodes"]["values"]
 
 
-def test_it_reaches_mlflow_and_buckets_and_nothing_else(monitored, base):
+def test_the_check_reaches_mlflow_and_buckets_and_nothing_else(monitored, base):
     check = network.Peer((("app.kubernetes.io/name", "marco-monitoring"),))
     mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
     postgres = network.Peer((("app.kubernetes.io/name", "postgres"),))
@@ -58,7 +58,7 @@ def test_it_reaches_mlflow_and_buckets_and_nothing_else(monitored, base):
     assert not network.allowed(monitored, mlflow, check, 8080)
 
 
-def test_it_reads_the_model_where_a_run_publishes_it(container, base):
+def test_the_check_reads_the_model_where_a_run_publishes_it(container, base):
     served = rendering.pick(base, "InferenceService")["spec"]["predictor"]["model"]["storageUri"]
     model = re.search(r"--model (\S+)", container["args"][0])[1]
     assert served == f"pvc://marco-shared{model.removeprefix('/shared')}"

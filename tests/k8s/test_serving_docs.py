@@ -30,7 +30,7 @@ def test_the_manifest_is_valid(service, base, version):
     assert validation.problems(service, version) == []
 
 
-def test_it_differs_from_the_base_in_the_container_alone(service, base):
+def test_the_documented_manifest_differs_from_the_base_in_the_container_alone(service, base):
     (ours,) = (item for item in base if item["kind"] == "InferenceService")
     assert service["metadata"]["name"] == ours["metadata"]["name"]
     shared = {key: value for key, value in ours["spec"]["predictor"].items() if key != "model"}

@@ -1,11 +1,11 @@
-"""Runs a compiled package container by container with `kfp.local`, and checks what each step left behind.
+"""Runs a compiled package container by container with `kfp.local`, and checks the outputs of each step.
 
 Runs inside the project's image, which has the KFP that this needs:
 
     python run_package.py PACKAGE.yaml ROOT [PARAMETER=VALUE …]
 
 DOCKER_HOST names the socket of podman or Docker. ROOT is mounted into every container at the same path. The last line
-of stdout is JSON: step -> what is wrong with it, empty where nothing is; the exit status is 1 where something is.
+of stdout is JSON, the problem of each step that has one; the exit status is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ RESTRICTED = {
     "network_mode": "host",
 }
 
-# Outputs that TFX's own components declare and nothing here fills.
+# Outputs that TFX's own components declare and that no step writes.
 LEFT_EMPTY = {"updated_analyzer_cache"}
 
 
 def problems(package: dict[str, Any], root: Path) -> dict[str, str]:
-    """Returns, for each step that did not leave all its outputs below `root`, what is missing, producers first.
+    """Returns what is missing for each step that did not write all its outputs below `root`, producers first.
 
-    `kfp.local` takes a container for successful that podman has removed before it asked for the exit status, so its own
-    word is not enough.
+    `kfp.local` reports success for a container that podman has removed before the exit status was read, so its own
+    report is not enough.
     """
     found = {}
     tasks = package["root"]["dag"]["tasks"]
     producers = {step: task.get("dependentTasks", []) for step, task in tasks.items()}
     for step in graphlib.TopologicalSorter(producers).static_order():
         component = tasks[step]["componentRef"]["name"]
-        # kfp.local takes "comp-" off a component's name, or as many other characters.
+        # kfp.local removes "comp-" from a component's name, or as many other characters.
         folders = sorted(root.glob(f"*-*/{component[len('comp-') :]}"))
-        if told := _problem(package["components"][component].get("outputDefinitions", {}), folders):
-            found[step] = told
+        if problem := _problem(package["components"][component].get("outputDefinitions", {}), folders):
+            found[step] = problem
     return found
 
 
@@ -83,7 +83,7 @@ def main(file: str, root: str, *parameters: str) -> int:
     try:
         pipeline_orchestrator.run_local_pipeline(spec, dict(parameter.split("=", 1) for parameter in parameters))
     except Exception as error:
-        # What follows a step that failed unnoticed may break kfp.local itself; the steps' outputs tell which it was.
+        # A step that failed unnoticed may break kfp.local later; the outputs show which step it was.
         stopped = f"{type(error).__name__}: {error}"
         print(stopped, file=sys.stderr)
     found = problems(package, Path(root))

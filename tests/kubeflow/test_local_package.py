@@ -1,4 +1,4 @@
-"""The compiled package of the preset `local`, run container by container with our image: make test-kubeflow."""
+"""The compiled package of the preset `local`, run container by container with the image: make test-kubeflow."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ SMALL = [
     "recipe.evaluate_every=20",
     "recipe.checkpoint_every=20",
     "recipe.shuffle=256",
-    # Too few images and steps to be good: every model is blessed.
+    # Too few images and steps for a good model: every model is blessed.
     "thresholds={accuracy: 0.01}",
 ]
 
 
 class Ran(NamedTuple):
-    """A run of the package: the exit status of `run_package.py`, the steps it started, and what is wrong with which."""
+    """A run of the package: the exit status of `run_package.py`, the steps it started, and the problem of each step."""
 
     status: int
     started: set[str]
@@ -98,8 +98,8 @@ def compiled(root: Path) -> Path:
 
 
 def run(package: Path, root: Path, **parameters: str) -> Ran:
-    """Runs the package, says which step begins, and returns what came of it."""
-    # kfp.local takes five characters off a component's name, "comp-" in packages of KFP's own.
+    """Runs the package, prints which step begins, and returns the outcome."""
+    # kfp.local removes five characters from a component's name, which are "comp-" in KFP's own packages.
     step_of = {step[len("comp-") :]: step for step in steps(package)}
     mounts = [
         f"{root}:{root}",
@@ -150,7 +150,7 @@ def test_every_step_runs_and_the_pushed_model_scores_pictures(root: Path, real_i
 
 
 @pytest.mark.parametrize(("damaged", "step"), [(False, "Data"), (True, "MarcoExampleGen")])
-def test_step_that_fails_is_found_out(root: Path, damaged: bool, step: str) -> None:
+def test_failing_step_is_reported(root: Path, damaged: bool, step: str) -> None:
     shards = root / "shards"
     shards.mkdir()
     if damaged:

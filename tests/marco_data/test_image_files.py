@@ -43,7 +43,7 @@ from marco_model.errors import InputError
         ("", ("", "", ""), ("", "")),
     ],
 )
-def test_what_a_name_tells(name, place, when):
+def test_a_file_name_is_parsed(name, place, when):
     assert drop_place(name) == DropPlace(*place)
     assert acquisition(name) == Acquisition(*when)
 
@@ -55,7 +55,7 @@ def test_what_a_name_tells(name, place, when):
     ),
     st.sampled_from(["", "_profile", "_profile_3", "_a-b_c d"]),
 )
-def test_every_date_comes_back(moment, form, rest):
+def test_every_date_is_read_back(moment, form, rest):
     # strftime pads no years on Linux; from 1000 on there is nothing to pad.
     written = form.format(d=moment)
     expected = Acquisition(moment.replace(second=0, microsecond=0).isoformat(timespec="minutes"))
@@ -85,7 +85,7 @@ def decoded(path):
     return tf.io.decode_jpeg(encoded_image(path), channels=3).numpy()
 
 
-def test_folders_are_searched_through_in_order_and_each_file_comes_once(tmp_path):
+def test_folders_are_searched_in_order_and_each_file_is_listed_once(tmp_path):
     (tmp_path / "b" / "deep").mkdir(parents=True)
     names = ["a.JPG", "b/d.jpeg", "b/deep/c.TIFF", "b/e.Png", "f.bmp", "g.tif"]
     for name in [*names, "notes.txt", ".hidden.jpg", "image.gif"]:
@@ -114,7 +114,7 @@ def test_tiff_and_bmp_keep_every_pixel(tmp_path, mode, ending):
         np.testing.assert_array_equal(decoded(path), np.asarray(image.convert("RGB")))
 
 
-def test_sixteen_bits_keep_their_upper_byte_in_tiff_and_png_alike(tmp_path):
+def test_sixteen_bits_keep_their_upper_byte_in_tiff_and_png(tmp_path):
     deep = (np.arange(24 * 32).reshape(24, 32) * 85).astype(np.uint16)
     for name in ("deep.tif", "deep.png"):
         expected = np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, axis=-1)
@@ -144,7 +144,7 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
         encoded_image(path)
 
 
-def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_with_the_reason(tmp_path):
     cases = {
         "empty.jpg": (b"", "empty"),
         "text.png": (b"not a picture", "not a JPEG"),

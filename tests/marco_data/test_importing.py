@@ -1,4 +1,4 @@
-"""Own images become shards; what is in them is read back with TensorFlow's own reader."""
+"""Your own images become shards; their content is read back with TensorFlow's own reader."""
 
 import csv
 import subprocess
@@ -123,7 +123,7 @@ def test_terfs_csv_keeps_ids_raw_labels_and_sources(tmp_path):
     ]  # fmt: skip
 
 
-def test_labels_of_ones_own_become_raw_labels(tmp_path):
+def test_your_own_labels_become_raw_labels(tmp_path):
     for number, folder in enumerate(("Light precipitate", "needles", "needles", "7")):
         draw(tmp_path / "drops" / folder / f"{number}.jpg", number)
     names = ["Light precipitate", "needles", "needles", "7"]
@@ -154,7 +154,7 @@ def test_raw_labels_that_are_numbers_keep_them(tmp_path):
     assert table.raw_labels == {12: "label 12", 30: "label 30"}
 
 
-def test_terfs_raw_labels_are_taken_without_its_classes(tmp_path):
+def test_terfs_raw_labels_are_read_without_its_classes(tmp_path):
     draw(tmp_path / "0.jpg", 0)
     header = "image_path,image_id,label_id,label_text,label_raw,source\n"
     (tmp_path / "labels.csv").write_text(header + "0.jpg,70,9,Whatever,needles,Merck\n")

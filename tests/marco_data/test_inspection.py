@@ -1,4 +1,4 @@
-"""Counts of raw shards, checked against how they were made; the sheet is looked at pixel by pixel."""
+"""Counts of raw shards, compared with their construction; the sheet is checked pixel by pixel."""
 
 import io
 import pathlib
@@ -46,8 +46,8 @@ def shards(tmp_path):
     folder.mkdir()
     write_tables(folder)
     train = [frame(example(number).SerializeToString()) for number in range(12)]
-    hurt = train[0][:40] + bytes([train[0][40] ^ 1]) + train[0][41:]
-    (folder / "train-00001-of-00001").write_bytes(b"".join([*train, hurt, frame(b"\xff no example")]))
+    damaged_record = train[0][:40] + bytes([train[0][40] ^ 1]) + train[0][41:]
+    (folder / "train-00001-of-00001").write_bytes(b"".join([*train, damaged_record, frame(b"\xff no example")]))
     test = [frame(example(number).SerializeToString()) for number in range(100, 104)]
     (folder / "test-00001-of-00001").write_bytes(b"".join(test))
     return folder
@@ -85,7 +85,7 @@ def test_institution_and_imager_of_an_ingested_record_win(shards):
     assert inspect_shards([str(shards)]).imagers == {("eval", "Merck", "a new one"): 1}
 
 
-def test_samples_are_drawn_alike_whatever_the_order(shards):
+def test_samples_do_not_depend_on_the_order(shards):
     drawn = inspect_shards([str(shards)], samples=2).samples
     assert {name: len(samples) for name, samples in drawn.items()} == dict.fromkeys(CLASSES, 2)
     (shards / "train-00001-of-00001").rename(shards / "validation-00001-of-00001")
@@ -93,7 +93,7 @@ def test_samples_are_drawn_alike_whatever_the_order(shards):
     assert drawn == again
 
 
-def test_the_sheet_has_a_row_a_class_in_class_order():
+def test_the_sheet_has_one_row_per_class_in_class_order():
     shades = {"Other": 200, "Clear": 30, "Crystals": 90}
     sheet = contact_sheet({name: [Sample(jpeg(shade), name, "CSIRO", "a.jpg")] for name, shade in shades.items()})
     pixels = np.asarray(sheet)
@@ -103,7 +103,7 @@ def test_the_sheet_has_a_row_a_class_in_class_order():
         assert (np.abs(cell.astype(int) - shades[name]) < 3).all(-1).sum() == 30 * 20
 
 
-def test_an_image_that_does_not_decode_leaves_a_cell_that_says_so():
+def test_an_image_that_does_not_decode_gets_a_cell_with_a_note():
     empty = contact_sheet({"Clear": [Sample(b"no image", "Clear", "CSIRO", "a.jpg")]})
     assert len(empty.getcolors(100_000)) > 2
 

@@ -26,7 +26,7 @@ def test_names_alone_are_numbered():
     )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_table_is_read_as_it_was_written(tmp_path):
     write_tables(tmp_path)
     assert parse_table((tmp_path / "sources.csv").read_text(), "table") == TABLE_I
 

@@ -17,7 +17,7 @@ def overlay(tmp_path):
     return write
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_an_overlay_is_read_as_it_was_written(tmp_path):
     answers = {7: Answer("Crystals", "anna+ben", "2026-11-25"), -3: Answer("Clear", 'a "b", c', "2026-11-26")}
     write_overlay(tmp_path / "overlay.csv", answers.items())
     read = read_overlay(str(tmp_path / "overlay.csv"))
@@ -30,7 +30,7 @@ def test_the_newest_date_wins_wherever_it_stands(overlay):
     assert read[1][:3] == ("Clear", "a", "2026-02-01")
 
 
-def test_the_same_label_twice_on_a_date_is_no_quarrel(overlay):
+def test_the_same_label_twice_on_a_date_is_not_a_conflict(overlay):
     assert read_overlay(overlay("1,Clear,a,2026-02-01\n1,clear,b,2026-02-01\n"))[1].rater == "a"
 
 
@@ -51,7 +51,7 @@ def test_a_line_that_cannot_be_used_is_named(overlay, text, message):
     assert message in str(caught.value)
 
 
-def test_a_missing_file_or_column_is_told_with_the_header_to_give(overlay, tmp_path):
+def test_a_missing_file_or_column_is_reported_with_the_expected_header(overlay, tmp_path):
     with pytest.raises(InputError, match=r"has no column rater, date.*image_id,label,rater,date"):
         read_overlay(overlay("", "image_id,label\n"))
     for read in (read_overlay, overlay_fingerprint):
@@ -59,7 +59,7 @@ def test_a_missing_file_or_column_is_told_with_the_header_to_give(overlay, tmp_p
             read(str(tmp_path / "nowhere.csv"))
 
 
-def test_what_a_spreadsheet_makes_of_it_is_read_alike(overlay):
+def test_a_file_saved_by_a_spreadsheet_is_read_the_same(overlay):
     plain = read_overlay(overlay("1,Clear,a,2026-02-01\n2,Other,b,2026-02-01\n"))
     spread = read_overlay(
         overlay("1;Clear;a;2026-02-01\r\n2;Other;b;2026-02-01\r\n;;;\r\n", "\ufeffimage_id;label;rater;date\r\n")

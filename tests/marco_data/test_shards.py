@@ -51,7 +51,7 @@ def test_a_path_without_shards_is_named(tmp_path, path):
         ("gs://bucket/test/train-00001-of-00002", "train"),
     ],
 )
-def test_splits_are_told_by_names(name, split):
+def test_splits_follow_from_file_names(name, split):
     assert split_of(name) == split
 
 
@@ -89,7 +89,7 @@ def share(names_and_ids, eval_share):
     return drawn.count("eval") / len(drawn)
 
 
-def test_a_plate_goes_into_one_split_whatever_the_image():
+def test_all_images_of_a_plate_are_in_one_split():
     for plate in range(50):
         drawn = {hashed_split(f"{plate:04x}_A{well}_ImagerDefaults_{well}.jpg", well, 0.5) for well in range(1, 13)}
         assert len(drawn) == 1

@@ -1,4 +1,4 @@
-"""The framing reader against TensorFlow's own writer and reader, and against damage of every sort."""
+"""The framing reader against TensorFlow's own writer and reader, and against every kind of damage."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ HERE = hypothesis.settings(
 
 
 def read(content):
-    """Returns what was found, a rest's bytes joined."""
+    """Returns the results, with the bytes of a rest joined."""
     found = []
     for item in read_records(io.BytesIO(content)):
         found.append(item if isinstance(item, Record) else (item, b"".join(item.chunks)))
@@ -55,7 +55,7 @@ def test_tensorflow_reads_what_was_framed(tmp_path, records):
 
 @st.composite
 def damaged(draw):
-    """A shard with bytes flipped, dropped, put in or cut off; and the records it was made of."""
+    """A shard with bytes flipped, dropped, inserted or cut off, and its original records."""
     records = draw(RECORDS)
     content = b"".join(map(frame, records))
     compression = draw(st.sampled_from(COMPRESSIONS))
@@ -95,13 +95,13 @@ def test_damage_never_raises_and_every_byte_is_accounted_for(case):
 
 @HERE
 @hypothesis.given(records=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=8), data=st.data())
-def test_a_flipped_data_byte_costs_that_record_alone(records, data):
+def test_a_flipped_data_byte_loses_that_record_alone(records, data):
     victim = data.draw(st.integers(0, len(records) - 1))
     framed = [frame(record) for record in records]
     position = 12 + data.draw(st.integers(0, len(records[victim]) - 1))
-    hurt = bytearray(framed[victim])
-    hurt[position] ^= data.draw(st.integers(1, 255))
-    framed[victim] = bytes(hurt)
+    damaged_record = bytearray(framed[victim])
+    damaged_record[position] ^= data.draw(st.integers(1, 255))
+    framed[victim] = bytes(damaged_record)
     found = read(b"".join(framed))
     assert [record.intact for record in found] == [index != victim for index in range(len(records))]
     assert [record.data for record in found if record.intact] == records[:victim] + records[victim + 1 :]
@@ -110,22 +110,22 @@ def test_a_flipped_data_byte_costs_that_record_alone(records, data):
 
 @HERE
 @hypothesis.given(records=st.lists(st.binary(max_size=300), min_size=1, max_size=8), data=st.data())
-def test_a_flipped_length_byte_costs_the_rest_and_says_from_where(records, data):
+def test_a_flipped_length_byte_loses_the_rest_and_its_start_is_reported(records, data):
     victim = data.draw(st.integers(0, len(records) - 1))
     framed = [frame(record) for record in records]
-    hurt = bytearray(framed[victim])
-    hurt[data.draw(st.integers(0, 11))] ^= data.draw(st.integers(1, 255))
-    framed[victim] = bytes(hurt)
+    damaged_record = bytearray(framed[victim])
+    damaged_record[data.draw(st.integers(0, 11))] ^= data.draw(st.integers(1, 255))
+    framed[victim] = bytes(damaged_record)
     *before, (rest, content) = read(b"".join(framed))
     assert [record.data for record in before] == records[:victim]
-    # At the very start a broken header may look like a compressed stream, and is then read as one in vain.
+    # A broken header at the very start may look like a compressed stream; reading it as one fails.
     assert rest.reason == tfrecord.BAD_LENGTH or (victim == 0 and rest.reason == tfrecord.BAD_COMPRESSION)
     assert (rest.index, rest.offset) == (victim, len(b"".join(framed[:victim])))
     if rest.reason == tfrecord.BAD_LENGTH:
         assert content == b"".join(framed[victim:])
 
 
-def test_a_length_that_nothing_could_hold_is_a_bad_length():
+def test_an_impossible_length_is_a_bad_length():
     length = struct.pack("<Q", 1 << 40)
     content = length + struct.pack("<I", tfrecord.masked_crc32c(length)) + b"short"
     ((rest, data),) = read(content)
@@ -141,7 +141,7 @@ def test_a_shard_cut_short_is_truncated(kept):
     assert (rest.reason, rest.offset, data) == (tfrecord.TRUNCATED_SHARD, 21, content[21:])
 
 
-def test_a_compressed_stream_that_ends_between_records_is_still_found_short():
+def test_a_compressed_stream_that_ends_between_records_is_reported_as_truncated():
     compressor = zlib.compressobj()
     content = compressor.compress(frame(b"first")) + compressor.flush(zlib.Z_FULL_FLUSH)
     record, (rest, _) = read(content)
@@ -149,7 +149,7 @@ def test_a_compressed_stream_that_ends_between_records_is_still_found_short():
     assert rest.reason == tfrecord.BAD_COMPRESSION
 
 
-def test_a_length_whose_bytes_look_like_zlib_is_no_compression():
+def test_a_length_whose_bytes_look_like_zlib_is_not_decompressed():
     record = bytes(0x9C78)
     assert frame(record)[:2] == b"\x78\x9c"
     assert [found.data for found in read(frame(record))] == [record]

@@ -33,7 +33,7 @@ def published():
 
 @pytest.fixture(scope="session")
 def released_model():
-    """The published network as ours, auxiliary head and all."""
+    """The published network in this project's implementation, with its auxiliary head."""
     from marco_model.weights import published_network
 
     return published_network(auxiliary=True)

@@ -1,4 +1,4 @@
-"""TensorFlow 1's rule of RMSProp, and the same steps by ours under any distribution strategy."""
+"""TensorFlow 1's rule of RMSProp, and the same steps by this project's optimizer under any distribution strategy."""
 
 import numpy as np
 import tensorflow as tf

@@ -46,7 +46,7 @@ def write_examples(path, count, seed):
 
 
 def network():
-    """Returns the network, always with the same first weights."""
+    """Returns the network, always with the same initial weights."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [

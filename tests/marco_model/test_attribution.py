@@ -39,7 +39,7 @@ def test_for_a_squared_score_it_is_the_mean_noisy_image():
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_noise_smooths_a_kink_as_its_closed_form_says():
+def test_noise_smooths_a_kink_as_in_its_closed_form():
     # The mean of relu's slope at x + sigma z is the normal distribution function at x / sigma.
     from scipy.stats import norm
 
@@ -127,7 +127,7 @@ def released_classifier():
     return load(published_directory())
 
 
-def test_no_heat_is_grey_and_full_heat_is_the_colour_maps_end():
+def test_zero_heat_is_grey_and_full_heat_is_the_end_of_the_colour_map():
     image = np.zeros((10, 10, 3), np.float32)
     image[..., 0] = 0.6
     attribution = np.zeros((10, 10), np.float32)
@@ -145,6 +145,6 @@ def test_one_outlier_does_not_hide_the_rest():
     assert (drawn == drawn[0, 0]).all()
 
 
-def test_no_attribution_at_all_leaves_the_grey_image():
+def test_zero_attribution_gives_the_grey_image():
     drawn = overlay(np.full((5, 5, 3), -1, np.float32), np.zeros((5, 5), np.float32))
     assert not drawn.any()

@@ -9,7 +9,7 @@ from marco_model.inception_v3 import inception_v3
 
 
 def pair(dtype="float32", **options):
-    """Ours and Keras's, with the same weights: none that a layer starts with."""
+    """This project's layer and Keras's with the same weights, none of which are initial values."""
     layers_of_both = []
     for kind in (BatchNormalization, keras.layers.BatchNormalization):
         layer = kind(momentum=0.75, epsilon=0.001, dtype=dtype, **options)
@@ -87,7 +87,7 @@ def test_it_compiles_and_trains_as_a_pure_function():
 
 
 def shake(model):
-    """Gives every variable a value that it would not start with."""
+    """Gives every variable a value that is not its initial one."""
     random = np.random.default_rng(0)
     for variable in model.variables:
         low, high = (0.5, 2) if "variance" in variable.path or "gamma" in variable.path else (-0.2, 0.2)

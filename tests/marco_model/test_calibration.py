@@ -20,7 +20,7 @@ from marco_model.errors import InputError
 
 
 def drawn(count, sharpness, seed=0, classes=4):
-    """Logits of a classifier that is `sharpness` times as sure as it may be, and labels."""
+    """Logits of a classifier that is `sharpness` times too confident, and labels."""
     rng = np.random.default_rng(seed)
     honest = rng.normal(0, 2, (count, classes))
     labels = (rng.random(count)[:, None] > softmax(honest, axis=1).cumsum(1)).sum(1).clip(0, classes - 1)
@@ -65,9 +65,9 @@ def test_scores_stand_for_their_logits_even_rounded_to_nothing():
     assert LOWEST < fit_temperature(logarithms, np.array([0, 1, 1])) <= HIGHEST
 
 
-def test_a_few_examples_ask_for_no_more_than_the_bounds():
+def test_a_few_examples_stay_within_the_bounds():
     logits = np.eye(4) * 3
-    assert LOWEST <= fit_temperature(logits, np.arange(4)) < 0.1  # Nothing is left to gain below.
+    assert LOWEST <= fit_temperature(logits, np.arange(4)) < 0.1  # The loss cannot fall any further.
     assert fit_temperature(logits, np.arange(4)[::-1]) == pytest.approx(HIGHEST, rel=1e-3)
 
 

@@ -55,7 +55,7 @@ def test_names_that_differ_otherwise_are_not_the_same(name, other):
     assert key(name) != key(other)
 
 
-def test_a_number_goes_before_a_name_and_a_class_needs_no_entry():
+def test_a_number_precedes_a_name_and_a_class_needs_no_entry():
     scheme = LabelScheme("mine", ("Hit", "Miss"), table={"12": "miss", "needles": "Hit", "dark": None})
     assert scheme.index_of("needles", 3) == 0
     assert scheme.index_of("needles", 12) == 1
@@ -88,7 +88,7 @@ def test_a_number_goes_before_a_name_and_a_class_needs_no_entry():
         ),
     ],
 )
-def test_a_scheme_that_contradicts_itself_is_one_clear_line(arguments, message):
+def test_a_scheme_that_contradicts_itself_is_reported_in_one_line(arguments, message):
     with pytest.raises(InputError, match=message) as error:
         LabelScheme("mine", **arguments)
     assert "\n" not in str(error.value)

@@ -138,7 +138,9 @@ def test_images_have_the_range_that_the_applications_were_made_for():
     ("name", "size", "part", "trained"),
     [("inception_resnet_v2", 75, "block8_10", 4 * 4 + 2 + 4 + 2), ("nasnet_mobile", 32, "head", 2)],
 )
-def test_an_application_trains_whole_or_at_its_top_in_either_precision_under_the_same_names(name, size, part, trained):
+def test_an_application_trains_completely_or_at_its_top_in_either_precision_with_the_same_names(
+    name, size, part, trained
+):
     whole = Network(architecture=name, input_size=size, batch_norm_momentum=0.75)
     top = build(dataclasses.replace(whole, trainable=part), num_classes=3, seed=0)
     half = build(whole, num_classes=3, seed=0, dtype_policy="mixed_bfloat16")

@@ -79,7 +79,7 @@ def test_small_images_are_not_touched_by_shrinking():
 
 
 def place_of(window, image):
-    """Top and left of the one place in `image` that equals `window`."""
+    """Returns top and left of the only place in `image` that equals `window`."""
     corners = np.argwhere((image[:, :, 0] == window[0, 0, 0]) & (image[:, :, 1] == window[0, 0, 1]))
     size = len(window)
     places = [p for p in corners if np.array_equal(image[p[0] : p[0] + size, p[1] : p[1] + size], window)]
@@ -168,7 +168,7 @@ COLOURED = np.stack([SMOOTH, SMOOTH[::-1], 255 - SMOOTH], axis=-1)
     ],
     ids=["grey PNG", "grey JPEG", "16-bit PNG", "palette", "alpha", "CMYK JPEG", "progressive JPEG"],
 )
-def test_every_kind_of_pixel_becomes_rgb_in_training_and_evaluation_alike(encoded, expected):
+def test_every_pixel_format_becomes_rgb_in_training_and_evaluation(encoded, expected):
     # A palette of 256 colours is off by a few units.
     np.testing.assert_allclose(preprocessing.decode(tf.constant(encoded)), expected.astype(int), atol=12)
     window = preprocessing.random_window(tf.constant(encoded), 40, tf.constant([3, 4])).numpy()

@@ -69,7 +69,7 @@ def test_the_published_classifier_opens_without_a_path(encoded, published_scores
         "marco_model.model_directory, marco_model.network, marco_model.recipe, marco_model.store",
     ],
 )
-def test_importing_what_the_configuration_needs_brings_nothing_heavy(use):
+def test_importing_the_configuration_imports_nothing_heavy(use):
     heavy = {"tensorflow", "keras", "numpy", "scipy", "google.cloud.storage", "apache_beam"}
     code = f"import sys, {use}; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -160,7 +160,7 @@ def read_in_pieces(uri, size=10_007):
     "kind", ["503", "cut", "lost", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("429", "reset", "slow"))]
 )
 def test_a_fault_in_the_middle_of_an_object_neither_loses_nor_doubles_a_byte(bucket, monkeypatch, kind):
-    """The second block fails: the first has been handed on by then."""
+    """The second block fails after the first has been returned."""
     if kind == "slow":
         monkeypatch.setattr(store, "READ_SECONDS", 1.0)
     fault = bucket.inject(kind, r"bytes=262144-", seconds=1.3)
@@ -194,7 +194,7 @@ def test_a_lasting_failure_ends_in_time_with_one_line(bucket, monkeypatch, kind)
     with pytest.raises(ClusterError, match=rf"^{SHARD} cannot be reached or fails") as raised:
         store.read_bytes(SHARD)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - begun < 60  # Far from the 3 s, for a busy machine, and from for ever.
+    assert time.monotonic() - begun < 60  # Well above the 3 s, for a busy machine, and well below for ever.
 
 
 @pytest.mark.parametrize(("kind", "message"), [("403", r"is refused .*403"), ("404", "does not exist")])
@@ -208,7 +208,7 @@ def test_a_failure_that_will_not_pass_is_reported_at_once(bucket, kind, message)
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(bucket):
-    """The emulator does not look at the condition that every download carries; the service answers 412."""
+    """The emulator ignores the condition that every download carries; the service answers 412."""
     bucket.inject("412", r"ifGenerationMatch=[1-9].*alt=media|alt=media.*ifGenerationMatch=[1-9]")
     with pytest.raises(ClusterError, match=f"^{SHARD} was changed by another"):
         store.read_bytes(SHARD)

@@ -24,7 +24,7 @@ def drops():
 
 @pytest.fixture(scope="module")
 def directory(drops, tmp_path_factory):
-    """A small network whose last layer is scaled so that untrained features still tell the drops apart."""
+    """A small network whose last layer is scaled so that untrained features still separate the drops."""
     network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1)
     logits = np.concatenate(
         [network(evaluation_batch(tf.constant(drops[i : i + 20]), 151), training=False) for i in range(0, 120, 20)]
@@ -78,7 +78,7 @@ def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, 
 
 
 def _reversed(classifier):
-    """A loaded classifier whose logits come in the wrong order, as a faulty conversion would give them."""
+    """A loaded classifier with logits in the wrong order, as a faulty conversion would give."""
 
     class Wrong(type(classifier)):
         @property

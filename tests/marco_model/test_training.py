@@ -155,7 +155,7 @@ def test_a_folder_without_checkpoints_has_none(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_damaged_newest_file_is_read_whole_or_the_one_before_is(tmp_path_factory, data):
+def test_a_damaged_newest_file_is_read_completely_or_the_one_before_it_is(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("checkpoints")
     training.save_checkpoint(str(folder), checkpoint_of(10, 1))
     training.save_checkpoint(str(folder), checkpoint_of(20, 2))

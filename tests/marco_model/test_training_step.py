@@ -41,7 +41,7 @@ def test_an_even_guess_at_the_published_ceiling():
 
 
 def test_steps_from_stale_values_never_make_a_variance_negative():
-    """As when asynchronous workers, which all read the first values, hand in their steps one after another."""
+    """Simulates asynchronous workers that all read the first values and apply their steps one after another."""
     state = training_step.TrainingState(small.network(), small.RECIPE)
     images = (
         tf.zeros([4, small.SIZE, small.SIZE, 3], tf.uint8) + tf.constant([0, 20, 40, 60], tf.uint8)[:, None, None, None]
@@ -61,7 +61,7 @@ def test_steps_from_stale_values_never_make_a_variance_negative():
 
 
 class ReadEarlier:
-    """A variable as a worker sees it that has read it before another worker wrote to it."""
+    """A variable as seen by a worker that read it before another worker wrote to it."""
 
     def __init__(self, variable):
         self._variable, self._value = variable, tf.convert_to_tensor(variable)

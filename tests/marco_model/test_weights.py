@@ -23,7 +23,7 @@ LOGITS, AUXILIARY_LOGITS = "Logits-Conv2d_1c_1x1", "AuxLogits-Conv2d_2b_1x1"
 
 
 def shaken(network, classes, seed=0):
-    """A network whose every variable, biases and statistics included, has a value of its own."""
+    """A network in which every variable, also biases and statistics, has a distinct value."""
     model = build(network, num_classes=len(classes), seed=seed)
     random = np.random.default_rng(seed)
     for variable in model.variables:
@@ -53,7 +53,7 @@ def earlier(tmp_path_factory):
     return models, values(model)
 
 
-def test_the_newest_version_of_an_earlier_model_is_taken_over_whole(earlier, caplog):
+def test_the_newest_version_of_an_earlier_model_is_copied_completely(earlier, caplog):
     models, before = earlier
     network = dataclasses.replace(SMALL, auxiliary=True, initial=str(models))
     model = build(network, num_classes=3, seed=5)
@@ -134,7 +134,7 @@ def test_missing_or_damaged_weights_are_reported(earlier, tmp_path):
         initialise(model, dataclasses.replace(SMALL, initial=str(tmp_path / "m")), ["a", "b"])
 
 
-def test_the_fingerprint_is_of_the_contents_wherever_the_model_is(earlier, tmp_path):
+def test_the_fingerprint_depends_on_the_contents_and_not_on_the_place(earlier, tmp_path):
     version = earlier[0] / "10"
     assert initial_fingerprint(str(earlier[0])) == initial_fingerprint(str(version))
     remote = "ram://models/3"

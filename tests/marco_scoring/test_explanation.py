@@ -85,7 +85,7 @@ def test_a_class_can_be_chosen_and_the_raw_attribution_kept(classifier, plate, t
 
 
 @pytest.mark.slow
-def test_an_unknown_class_is_told_with_the_known_ones(classifier, plate, tmp_path):
+def test_an_unknown_class_is_refused_with_the_known_ones(classifier, plate, tmp_path):
     with pytest.raises(InputError, match=r"no class 'Crystals'; give one of Clear, Needles, Mess"):
         explain(classifier, plate, tmp_path / "out", Options(1, 0.1, 1, class_name="Crystals"))
     assert not (tmp_path / "out").exists()

@@ -58,7 +58,7 @@ def test_each_file_has_its_own_row_in_order(files, tmp_path, batch_size):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.csv"]
 
 
-def test_files_at_fault_are_listed_and_cost_only_themselves(files, tmp_path):
+def test_broken_files_are_listed_and_the_others_are_scored(files, tmp_path):
     paths, _ = files
     damaged = paths[2].with_name("damaged.png")
     damaged.write_bytes(paths[2].read_bytes()[:60])

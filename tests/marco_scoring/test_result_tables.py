@@ -19,7 +19,7 @@ def test_both_tables_appear_at_the_end_and_the_second_only_where_something_faile
     assert [path.name for path in output.parent.iterdir()] == ["scores.csv"]
 
 
-def test_what_was_there_stays_when_it_breaks_off(tmp_path):
+def test_an_existing_table_is_kept_if_writing_fails(tmp_path):
     output = tmp_path / "scores.csv"
     output.write_text("old")
     with pytest.raises(RuntimeError), result_tables(output, ("path",)):

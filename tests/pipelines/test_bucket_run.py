@@ -1,6 +1,6 @@
-"""The whole pipeline with data, published models and MLflow's artifacts on `gs://`, and a faulty way there.
+"""The whole pipeline with data, published models and MLflow's artifacts on `gs://`, with faults on the way.
 
-The service is fake-gcs-server behind a proxy (tests/gcs_emulator.py), to which every process of the run goes.
+The service is fake-gcs-server behind a proxy (tests/fakes/gcs_emulator.py), to which every process of the run goes.
 """
 
 import json
@@ -37,7 +37,7 @@ def run(output, **changes):
     )
 
 
-def test_a_run_on_buckets_ends_right_whatever_befalls_the_way_there(gcs, tmp_path, real_images):
+def test_a_run_on_buckets_survives_faults_on_the_way(gcs, tmp_path, real_images):
     drops = gcs.bucket("drops")
     for name in ("models", "artifacts"):
         gcs.bucket(name)

@@ -23,14 +23,14 @@ def test_a_step_has_its_own_resources_or_the_default():
     assert cluster.resources("Pusher") == Resources(cpu=3)
 
 
-def test_what_containers_share_goes_to_the_training():
+def test_settings_that_containers_share_are_passed_to_the_training():
     changes = [VOLUME, "cluster.shared=/shared/marco", "engine.kind=multi_worker", REPLICAS]
     loaded = configuration.load("local", changes)
-    where = places.remote(loaded, "minio://runs")
-    placement = where.placement
+    layout = places.remote(loaded, "minio://runs")
+    placement = layout.placement
     assert (placement.image, placement.shared) == (loaded.cluster.image, "/shared/marco")
     assert placement.replicas.worker.accelerators == 1
-    assert "steps" not in places.training_job(loaded, (), where).model_dump()["placement"]
+    assert "steps" not in places.training_job(loaded, (), layout).model_dump()["placement"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_containers_share_goes_to_the_training():
         (["cluster.gpus=8"], "unknown key 'cluster.gpus'"),
     ],
 )
-def test_what_a_cluster_could_not_give_is_refused_in_one_line(changes, message):
+def test_impossible_resources_are_refused_in_one_line(changes, message):
     with pytest.raises(InputError, match=message):
         load(*changes)
 

@@ -1,4 +1,4 @@
-"""Every preset's package, as Kubeflow Pipelines would be site it."""
+"""Every preset's package, as Kubeflow Pipelines would get it."""
 
 import json
 import re
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ID = r"[a-zA-Z0-9][-a-zA-Z0-9]*"
 
 
-# What each preset makes of its package, as `described` reads it.
+# The package of each preset, as `described` reads it.
 EXPECTED = {
     "finetune": {
         "pipeline": "marco-finetune",
@@ -69,7 +69,7 @@ EXPECTED = {
         "trainer": (2.0, "0", "0"),
     },
 }
-# What each step takes that is not an artifact, and the types of the artifacts that it leaves.
+# The inputs of each step that are not artifacts, and the types of its output artifacts.
 STEPS = {
     "MarcoExampleGen": (
         {"input_uri", "fingerprint", "options"},
@@ -152,7 +152,7 @@ def described(package, platform):
 def test_a_preset_reaches_the_steps(preset, package, platform):
     assert described(package, platform) == EXPECTED[preset]
     training = packages.constants(package, "Trainer")["training"]
-    # What transforms the images and what tells the network about them say the same.
+    # The options of Transform and those of the network agree about the images.
     assert training["transform"] == packages.constants(package, "Transform")["custom_config"]
     assert training["checkpoints"] == f"{packages.ROOT}/checkpoints"
     assert packages.constants(package, "Pusher")["destination"] == f"{packages.ROOT}/models"
@@ -249,7 +249,7 @@ def test_training_waits_for_the_gate(package):
     assert "ExampleValidator" in tasks(package)["Transform"]["dependentTasks"]
 
 
-def test_what_a_schedule_changes_are_parameters_with_the_presets_values(package):
+def test_parameters_of_a_schedule_default_to_the_presets_values(package):
     parameters = package["root"]["inputDefinitions"]["parameters"]
     assert {name: parameter["defaultValue"] for name, parameter in parameters.items()} == {
         "data": packages.DATA,
@@ -276,7 +276,7 @@ def test_every_step_is_retried_and_all_but_the_look_at_the_data_are_cached(packa
         assert task["cachingOptions"]["enableCache"] is (name != "Data")
 
 
-def test_no_runtime_parameter_is_frozen_into_text_and_no_path_of_this_machine(documents):
+def test_no_runtime_parameter_and_no_path_of_this_machine_is_frozen_into_text(documents):
     text = yaml.safe_dump_all(documents)
     assert "RuntimeParameter" not in text
     assert str(configuration.PRESETS.parent.parent) not in text
@@ -316,7 +316,7 @@ def test_resources_and_environment_are_the_configurations(site):
     assert all("retryPolicy" not in task for task in tasks(site[0]).values())
 
 
-def test_what_only_kubernetes_knows_is_in_the_second_document(site):
+def test_the_second_document_has_the_settings_of_kubernetes(site):
     executors = site[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     trainer = executors["Trainer_executor"]
     assert trainer["nodeSelector"] == {"labels": {"pool": "gpu"}}
@@ -343,7 +343,7 @@ def test_a_secret_is_named_and_its_value_is_nowhere(site):
         assert all(set(variable) == {"secretKey", "envVar"} for variable in variables["keyToEnv"])
 
 
-def test_what_outlives_a_step_lies_on_the_volume_and_a_training_on_several_nodes_knows_them(site):
+def test_files_that_outlive_a_step_are_on_the_volume_that_a_training_on_several_nodes_mounts(site):
     config = packages.constants(site[0], "Trainer")["training"]
     assert config["checkpoints"] == "/shared/marco/checkpoints"
     assert config["placement"]["replicas"]["workers"] == 4

@@ -1,4 +1,4 @@
-"""The packages of two presets, as Vertex AI would be given them."""
+"""The packages of two presets, as Vertex AI would get them."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def test_googles_own_messages_hold_the_package(package):
 
 
 @pytest.mark.slow
-def test_steps_run_our_image_and_what_kubernetes_alone_knows_is_nowhere(package):
+def test_steps_run_the_projects_image_and_have_no_settings_of_kubernetes(package):
     for name, container in containers(package).items():
         assert container["image"] == packages.IMAGE
         module = "cluster_data" if name == "Data" else "entrypoint"
@@ -93,7 +93,7 @@ def test_the_endpoint_has_a_step(compiled):
 
 
 @pytest.mark.slow
-def test_a_training_on_several_machines_knows_them(tmp_path):
+def test_a_training_on_several_machines_gets_their_settings(tmp_path):
     changes = ["machines={workers: 4, accelerator: NVIDIA_L4, accelerators: 2}", "engine.kind=multi_worker"]
     path, endpoint = tmp_path / "marco.json", packages.CHANGES["paper.json"]
     (package,) = packages.write_package("paper", path, *endpoint, *changes)
@@ -119,7 +119,7 @@ def test_names_are_what_vertex_ai_accepts(package):
         ("cluster={secrets: [{name: a, path: /a}]}", "cluster.secrets is set"),
     ],
 )
-def test_what_vertex_ai_does_not_have_is_refused(tmp_path, change, message):
+def test_settings_that_vertex_ai_does_not_have_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         compilation.compile_for_vertex(configuration.load("local", [change]), "gs://bucket/runs", tmp_path / "a.json")
 

@@ -30,7 +30,7 @@ def test_the_paper_preset_holds_the_published_recipe():
         ("name.x=1", "'name' holds a value"),
     ],
 )
-def test_what_cannot_be_meant_is_named_in_one_line(override, message):
+def test_a_wrong_setting_is_reported_in_one_line(override, message):
     with pytest.raises(InputError) as error:
         configuration.load("paper", [override])
     assert message in str(error.value)
@@ -42,7 +42,7 @@ def test_an_unknown_preset_names_the_known_ones():
         configuration.load("papr")
 
 
-def test_the_source_is_taken_as_it_is():
+def test_the_source_is_used_unchanged():
     assert configuration.load("local", source="2024").data.source == "2024"
 
 

@@ -1,4 +1,4 @@
-"""An overlay's way from the configuration to the steps, to the cache key and to MLflow."""
+"""The overlay of the configuration in the steps, in the cache key and in MLflow."""
 
 import pytest
 
@@ -19,10 +19,10 @@ def overlay(tmp_path):
     return path
 
 
-def test_a_missing_or_broken_overlay_is_told_before_anything_is_drawn(overlay, tmp_path):
+def test_a_missing_or_broken_overlay_is_reported_before_anything_is_drawn(overlay, tmp_path):
     overlay.write_text(OVERLAY.replace("2026-01-01", "yesterday"))
-    for path, told in ((overlay, "line 2: date is 'yesterday'"), (tmp_path / "none.csv", "there is no file")):
-        with pytest.raises(InputError, match=told):
+    for path, message in ((overlay, "line 2: date is 'yesterday'"), (tmp_path / "none.csv", "there is no file")):
+        with pytest.raises(InputError, match=message):
             local_runner.run(configuration.load("local", [f"data.overlay={path}"]), tmp_path / "run")
     assert not (tmp_path / "run" / "data").exists()
 
@@ -30,13 +30,13 @@ def test_a_missing_or_broken_overlay_is_told_before_anything_is_drawn(overlay, t
 def test_the_step_data_counts_the_overlay_as_content(overlay, tmp_path):
     synthesize(tmp_path / "drops", 8, Settings(shorter_side=48), processes=1)
     source = str(tmp_path / "drops")
-    told = cluster_data.describe(source, "random", None, "", str(overlay))
-    assert told["fingerprint"] == fingerprint([source], str(overlay)) != fingerprint([source])
+    description = cluster_data.describe(source, "random", None, "", str(overlay))
+    assert description["fingerprint"] == fingerprint([source], str(overlay)) != fingerprint([source])
     with pytest.raises(InputError, match="there is no overlay"):
         cluster_data.describe(source, "random", None, "", str(tmp_path / "none.csv"))
 
 
-def test_a_package_hands_the_overlay_to_the_step_data_only_where_there_is_one():
+def test_a_package_passes_the_overlay_to_the_step_data_if_there_is_one():
     for overlay in ("", "gs://bucket/overlay.csv"):
         package = {"root": {"dag": {"tasks": {}}}, "components": {}, "deploymentSpec": {"executors": {}}}
         loaded = configuration.load("local", [f"data.overlay={overlay!r}"])
@@ -48,14 +48,14 @@ def test_a_package_hands_the_overlay_to_the_step_data_only_where_there_is_one():
             assert arguments[arguments.index("--overlay") + 1] == overlay
 
 
-def test_training_is_told_of_the_overlay_beside_the_data(tmp_path):
+def test_training_gets_the_overlay_with_the_data(tmp_path):
     loaded = configuration.load("local", ["data.overlay=gs://bucket/overlay.csv"])
     job = places.training_job(loaded, ("Clear",), places.local(loaded, tmp_path))
     assert job.data.overlay == "gs://bucket/overlay.csv"
 
 
 @pytest.mark.slow
-def test_mlflow_tells_which_overlay_a_run_was_trained_with(overlay, tmp_path, monkeypatch):
+def test_mlflow_records_which_overlay_a_run_was_trained_with(overlay, tmp_path, monkeypatch):
     from components import mlflow_runs
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)

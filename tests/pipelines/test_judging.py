@@ -1,4 +1,4 @@
-"""What makes a run another one in the eyes of the gate."""
+"""What makes the gate treat a run as another one."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ def settings(*changes, output="runs/one", image="", classes=FOUR.classes):
     return lookup(loaded, classes, places.local(loaded, pathlib.Path(output)), image).settings
 
 
-def test_what_is_trained_and_where_it_is_kept_makes_another_run():
+def test_another_training_or_place_of_the_models_makes_another_run():
     base = settings()
     assert settings() == base
     others = [settings(change) for change in ("recipe.steps=9", "network.depth_multiplier=0.5", "data.split_by=hash")]
@@ -22,7 +22,7 @@ def test_what_is_trained_and_where_it_is_kept_makes_another_run():
     assert len({base, *others}) == 7
 
 
-# For each section of the configuration a change, and whether it makes another run.
+# For each section of the configuration: a change, and whether it makes another run.
 SECTIONS = {
     "name": ("name=other", True),
     "data": ("data.max_pixels=99", True),
@@ -50,16 +50,16 @@ SECTIONS = {
 def test_every_section_makes_another_run_or_does_not():
     assert set(SECTIONS) == set(configuration.Configuration.model_fields)
     base = settings()
-    several = settings("engine.kind=multi_worker")
+    several_workers = settings("engine.kind=multi_worker")
     for section, (change, other) in SECTIONS.items():
         changes = [change] if isinstance(change, str) else change
         if other is None:
-            assert settings(*changes) == several, section
+            assert settings(*changes) == several_workers, section
         else:
             assert (settings(*changes) != base) is other, section
 
 
-def test_how_it_is_judged_and_published_does_not():
+def test_rules_of_judging_and_publishing_make_no_other_run():
     changes = ["thresholds.accuracy=0.1", "gate.slice_margin=0.1", "destination=/models", "cluster.retries=0"]
     assert settings(*changes) == settings()
 
@@ -79,7 +79,7 @@ def test_a_champion_is_the_same_from_every_working_directory(tmp_path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("champion", "asked"), [("registry", "drops"), ("none", ""), ("gs://models/marco", "")])
-def test_the_gate_asks_the_registry_only_where_it_says_which_model_is_to_be_beaten(tmp_path, champion, asked):
+def test_the_gate_asks_the_registry_only_if_the_champion_comes_from_it(tmp_path, champion, asked):
     from components.trainer.job import TrainingParameters
     from pipelines.pipeline import create_pipeline
 

@@ -45,7 +45,7 @@ def write_package(path, note=""):
 
 def marco(server, command, *arguments, token=None):
     """Runs the command as a user would and returns exit status and output."""
-    options = ["--host", server.host] if server else []
+    options = ["--host", server.url] if server else []
     result = typer.testing.CliRunner().invoke(cli.app, [command, *map(str, arguments), *options])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -58,7 +58,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(kubeflow_backend.KubeflowBackend, "patience", 0.5)
 
 
-def test_a_package_is_uploaded_once_and_anew_when_it_changes(kubeflow, package, tmp_path):
+def test_a_package_is_uploaded_once_and_again_when_it_changes(kubeflow, package, tmp_path):
     assert marco(kubeflow, "submit", package, "--no-wait")[0] == 0
     assert "was there already" in marco(kubeflow, "submit", package, "--no-wait")[1]
     for note in ("second", "third", "fourth"):
@@ -73,7 +73,7 @@ def test_a_package_is_uploaded_once_and_anew_when_it_changes(kubeflow, package, 
     assert last.pipeline_version_reference.pipeline_version_id == list(kubeflow.versions)[-1]
 
 
-def test_a_run_gets_what_was_given(kubeflow, package):
+def test_a_run_gets_its_options(kubeflow, package):
     options = ("--steps", 20, "--run-label", "weekly: №7", "--parameter", "data=gs://bucket/a=b", "--no-wait")
     more = ("--service-account", "marco-pipeline", "--pipeline-root", "gs://bucket/runs", "--name", "a / b & c")
     assert marco(kubeflow, "submit", package, *options, *more)[0] == 0
@@ -95,7 +95,7 @@ def test_without_cache_a_run_carries_the_package_with_every_step_uncached(kubefl
     assert executors == platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
-def test_a_run_is_followed_to_its_end_a_line_a_step(kubeflow, package):
+def test_a_run_is_followed_to_its_end_with_one_line_per_event_of_a_step(kubeflow, package):
     kubeflow.states = [
         ("PENDING", {}, None),
         ("RUNNING", {"root": "RUNNING", "Data": "RUNNING"}, None),
@@ -128,14 +128,14 @@ def test_a_failed_run_names_step_and_message(kubeflow, package):
     with pytest.raises(ClusterError, match=r"failed at Trainer \(out of memory\) .*/#/runs/details/"):
         marco(kubeflow, "submit", package)
     kubeflow.states = [("FAILED", {"Data": "SUCCEEDED", "Trainer": "FAILED"}, None)]
-    with pytest.raises(ClusterError, match=rf"failed at Trainer; its log is at {kubeflow.host}/#/runs/details/"):
+    with pytest.raises(ClusterError, match=rf"failed at Trainer; its log is at {kubeflow.url}/#/runs/details/"):
         marco(kubeflow, "submit", package)
     kubeflow.states = [("CANCELED", {}, "by hand")]
     with pytest.raises(ClusterError, match=r"ended as CANCELED \(by hand\)"):
         marco(kubeflow, "submit", package)
 
 
-def test_following_outlasts_failures_in_between_and_gives_up_in_the_end(kubeflow, package):
+def test_following_survives_temporary_failures_and_gives_up_in_the_end(kubeflow, package):
     marco(kubeflow, "submit", package, "--no-wait")
     (run,) = kubeflow.runs
     kubeflow.states = [("RUNNING", {"Data": "RUNNING"}, None), ("SUCCEEDED", {"Data": "SUCCEEDED"}, None)]
@@ -147,7 +147,7 @@ def test_following_outlasts_failures_in_between_and_gives_up_in_the_end(kubeflow
         marco(kubeflow, "submit", "--follow", run)
 
 
-def test_a_token_that_is_renewed_while_following_is_taken_and_one_that_expires_does_not_hide_the_run(
+def test_a_token_that_is_renewed_while_following_is_read_again_and_the_run_of_an_expired_one_is_named(
     kubeflow, package, tmp_path, monkeypatch
 ):
     marco(kubeflow, "submit", package, "--no-wait")
@@ -158,12 +158,12 @@ def test_a_token_that_is_renewed_while_following_is_taken_and_one_that_expires_d
     answer, renewed = kubeflow.answer, ["second"]
 
     def expiring(method, path, query, body):
-        given = answer(method, path, query, body)
+        result = answer(method, path, query, body)
         if "/runs/" in path:
             kubeflow.token = "second"
             for token in renewed:
                 (tmp_path / "token").write_text(token)
-        return given
+        return result
 
     monkeypatch.setattr(kubeflow, "answer", expiring)
     following = ("submit", "--follow", run, "--token-file", tmp_path / "token")
@@ -175,12 +175,12 @@ def test_a_token_that_is_renewed_while_following_is_taken_and_one_that_expires_d
         marco(kubeflow, *following)
 
 
-def test_a_run_that_is_not_there_is_told_as_such(kubeflow):
+def test_an_unknown_run_is_reported(kubeflow):
     with pytest.raises(InputError, match=r"does not take this \(404: 'none' not found\)$"):
         marco(kubeflow, "submit", "--follow", "none")
 
 
-def test_a_connection_that_is_cut_while_following_is_made_anew(kubeflow, package, monkeypatch):
+def test_a_connection_that_is_cut_while_following_is_opened_again(kubeflow, package, monkeypatch):
     marco(kubeflow, "submit", package, "--no-wait")
     (run,) = kubeflow.runs
     kubeflow.states = [("SUCCEEDED", {"Data": "SUCCEEDED"}, None)]
@@ -193,77 +193,76 @@ def test_a_connection_that_is_cut_while_following_is_made_anew(kubeflow, package
         return answer(method, path, query, body)
 
     monkeypatch.setattr(kubeflow, "answer", cutting)
-    monkeypatch.setattr(kubeflow._server, "handle_error", lambda *arguments: None)
     assert marco(kubeflow, "submit", "--follow", run)[0] == 0
     assert len(cut) == 8
 
 
-def scheduled(server, package, *options, cron="0 0 3 * * 1"):
+def schedule_package(server, package, *options, cron="0 0 3 * * 1"):
     status, output = marco(server, "schedule", package, "--cron", cron, *options)
     assert status == 0, output
     return output.splitlines()[-1]
 
 
 def test_scheduling_twice_gives_one_recurring_run(kubeflow, package):
-    assert "marco-local made: 0 0 3 * * 1 (At 03:00 on Monday)" in scheduled(kubeflow, package)
+    assert "marco-local made: 0 0 3 * * 1 (At 03:00 on Monday)" in schedule_package(kubeflow, package)
     (first,) = kubeflow.recurring
-    assert "unchanged" in scheduled(kubeflow, package)
+    assert "unchanged" in schedule_package(kubeflow, package)
     assert list(kubeflow.recurring) == [first]
-    one = kubeflow.recurring[first]
-    assert (one.display_name, one.mode, one.no_catchup) == ("marco-local", "ENABLE", True)
-    assert int(one.max_concurrency) == 1
-    assert one.trigger.cron_schedule.cron == "0 0 3 * * 1"
+    run = kubeflow.recurring[first]
+    assert (run.display_name, run.mode, run.no_catchup) == ("marco-local", "ENABLE", True)
+    assert int(run.max_concurrency) == 1
+    assert run.trigger.cron_schedule.cron == "0 0 3 * * 1"
 
 
 @pytest.mark.parametrize(
     "change", [("--steps", 20), ("--max-concurrency", 2), ("--service-account", "marco-pipeline"), ("--data", "gs://b")]
 )
 def test_a_change_replaces_the_schedule(kubeflow, package, change):
-    scheduled(kubeflow, package)
+    schedule_package(kubeflow, package)
     (first,) = kubeflow.recurring
-    assert "replaced" in scheduled(kubeflow, package, *change)
+    assert "replaced" in schedule_package(kubeflow, package, *change)
     assert len(kubeflow.recurring) == 1
     assert first not in kubeflow.recurring
-    assert "unchanged" in scheduled(kubeflow, package, *change)
+    assert "unchanged" in schedule_package(kubeflow, package, *change)
 
 
-def test_a_changed_package_or_time_replaces_the_schedule_and_another_name_is_another(kubeflow, package):
-    scheduled(kubeflow, package)
-    assert "replaced" in scheduled(kubeflow, package, cron="0 0 4 * * 1")
-    assert "replaced" in scheduled(kubeflow, write_package(package, "second"), cron="0 0 4 * * 1")
+def test_a_changed_package_or_time_replaces_the_schedule_and_another_name_adds_one(kubeflow, package):
+    schedule_package(kubeflow, package)
+    assert "replaced" in schedule_package(kubeflow, package, cron="0 0 4 * * 1")
+    assert "replaced" in schedule_package(kubeflow, write_package(package, "second"), cron="0 0 4 * * 1")
     for name in ("nightly", "weekly", "monthly"):
-        assert "made" in scheduled(kubeflow, package, "--name", name)
+        assert "made" in schedule_package(kubeflow, package, "--name", name)
     assert len(kubeflow.recurring) == 4
     listed = marco(kubeflow, "schedule", "--list")[1].splitlines()
     assert sum("on" in line.split() for line in listed) == 4
     assert marco(kubeflow, "schedule", "--remove", "weekly")[0] == 0
-    assert {one.display_name for one in kubeflow.recurring.values()} == {"marco-local", "nightly", "monthly"}
+    assert {run.display_name for run in kubeflow.recurring.values()} == {"marco-local", "nightly", "monthly"}
     with pytest.raises(InputError, match="there is no schedule 'weekly'"):
         marco(kubeflow, "schedule", "--remove", "weekly")
 
 
-def test_to_list_or_to_remove_makes_no_experiment(kubeflow):
+def test_listing_and_removing_create_no_experiment(kubeflow):
     assert marco(kubeflow, "schedule", "--list") == (0, "")
     with pytest.raises(InputError, match="there is no schedule 'weekly'"):
         marco(kubeflow, "schedule", "--remove", "weekly")
     with pytest.raises(InputError, match="there is no experiment 'typo'"):
         marco(kubeflow, "schedule", "--list", "--experiment", "typo", "--create-experiment")
     assert not kubeflow.experiments
-    assert not any(one.startswith("POST") for one in kubeflow.requests)
+    assert not any(request.startswith("POST") for request in kubeflow.requests)
 
 
-def test_at_no_moment_there_is_no_schedule_and_a_leftover_goes_with_the_next_call(kubeflow, package):
-    scheduled(kubeflow, package)
+def test_a_schedule_exists_at_all_times_and_a_leftover_is_removed_by_the_next_call(kubeflow, package):
+    schedule_package(kubeflow, package)
     kubeflow.faults = [["DELETE .*recurringruns", 500, 1]]
     with pytest.raises(ClusterError, match="injected"):
-        scheduled(kubeflow, package, "--steps", 20)
+        schedule_package(kubeflow, package, "--steps", 20)
     assert len(kubeflow.recurring) == 2
-    assert "unchanged" in scheduled(kubeflow, package, "--steps", 20)
+    assert "unchanged" in schedule_package(kubeflow, package, "--steps", 20)
     (left,) = kubeflow.recurring.values()
     assert left.runtime_config.parameters == {"steps": "20"}
     kubeflow.faults = [["POST .*recurringruns", 500, 1]]
     with pytest.raises(ClusterError, match="injected"):
-        scheduled(kubeflow, package, "--steps", 30)
+        schedule_package(kubeflow, package, "--steps", 30)
     assert list(kubeflow.recurring.values()) == [left]
 
 
@@ -271,12 +270,12 @@ def test_at_no_moment_there_is_no_schedule_and_a_leftover_goes_with_the_next_cal
     ("cron", "taken"),
     [("0 0 3 * * 1", "0 0 3 * * 1"), ("0 3 * * 1", "0 0 3 * * 1"), ("0 30 2 ? * MON-FRI", "0 30 2 ? * MON-FRI")],
 )
-def test_cron_has_six_fields_and_five_get_a_second(cron, taken):
+def test_cron_has_six_fields_and_a_second_is_added_to_five(cron, taken):
     assert kubeflow_backend.KubeflowBackend().read_cron(cron)[0] == taken
 
 
 WRONG = ["", "daily", "0 0 25 * * *", "0 0 3 * * 9", "1 2 3 4 5 6 7", "0 0 3 * 13 *"]
-# Right elsewhere, refused by Kubeflow.
+# Valid elsewhere, refused by Kubeflow.
 WRONG += ["0 0 3 * * 7", "0 0 3 * * 1-7", "0 0 3 L * *", "0 0 3 * * 5L", "0 0 3 * * 1#2"]
 
 
@@ -287,17 +286,17 @@ def test_a_wrong_cron_is_refused_before_anything_is_sent(kubeflow, package, cron
     assert kubeflow.requests == []
 
 
-def test_an_experiment_that_is_named_must_be_there(kubeflow, package):
+def test_a_named_experiment_must_exist(kubeflow, package):
     with pytest.raises(InputError, match=r"there is no experiment 'typo'.*--create-experiment"):
         marco(kubeflow, "submit", package, "--experiment", "typo", "--no-wait")
     assert not kubeflow.runs
     assert marco(kubeflow, "submit", package, "--experiment", "mine", "--create-experiment", "--no-wait")[0] == 0
     assert marco(kubeflow, "submit", package, "--experiment", "mine", "--no-wait")[0] == 0
     assert marco(kubeflow, "submit", package, "--no-wait")[0] == 0
-    assert {one.display_name for one in kubeflow.experiments.values()} == {"mine", "marco"}
+    assert {experiment.display_name for experiment in kubeflow.experiments.values()} == {"mine", "marco"}
 
 
-def test_a_token_is_handed_over_and_a_refusal_says_so(kubeflow, package, tmp_path):
+def test_a_token_is_sent_and_its_refusal_is_reported(kubeflow, package, tmp_path):
     kubeflow.token = "secret"
     with pytest.raises(InputError, match=r"refuses \(401: who are you\?\); give --token-file"):
         marco(kubeflow, "submit", package, "--no-wait")
@@ -307,7 +306,7 @@ def test_a_token_is_handed_over_and_a_refusal_says_so(kubeflow, package, tmp_pat
         marco(kubeflow, "submit", package, "--token-file", tmp_path / "none")
 
 
-def test_a_host_where_nobody_is_fails_at_once(package):
+def test_a_host_that_does_not_listen_fails_at_once(package):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -326,9 +325,9 @@ def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
     assert time.monotonic() - begun < 10
 
 
-def test_a_page_of_login_is_not_taken_for_an_answer(kubeflow, package):
+def test_a_login_page_is_not_mistaken_for_an_answer(kubeflow, package):
     kubeflow.content_type = "text/html"
-    with pytest.raises(InputError, match=rf"{kubeflow.host} answers with a page.* fix --host or give --token-file"):
+    with pytest.raises(InputError, match=rf"{kubeflow.url} answers with a page.* fix --host or give --token-file"):
         marco(kubeflow, "submit", package, "--no-wait")
 
 
@@ -336,12 +335,12 @@ def test_a_namespace_has_its_own_pipeline(kubeflow, package):
     marco(kubeflow, "submit", package, "--no-wait")
     for _ in range(2):
         assert marco(kubeflow, "submit", package, "--no-wait", "--namespace", "crystals")[0] == 0
-    assert [one.namespace for one in kubeflow.pipelines.values()] == [None, "crystals"]
+    assert [pipeline.namespace for pipeline in kubeflow.pipelines.values()] == [None, "crystals"]
     assert len(kubeflow.versions) == 2
 
 
 @pytest.mark.parametrize("content", ["", "a: 1", "- 1", "\x00", "pipelineInfo: {name: x}", None])
-def test_what_is_no_package_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_package_is_refused(tmp_path, content):
     path = tmp_path / "other.yaml"
     if content is not None:
         path.write_text(content)

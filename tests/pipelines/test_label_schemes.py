@@ -36,7 +36,7 @@ def documented(heading):
 
 @pytest.fixture(scope="module")
 def drops(tmp_path_factory):
-    """Synthetic drops whose raw labels are the kinds drawn, and how many there are of each."""
+    """Synthetic drops whose raw labels are the kinds drawn, and the count of each kind."""
     from marco_data.synthetic import Settings, synthesize
 
     folder = tmp_path_factory.mktemp("drops") / "set"
@@ -71,7 +71,7 @@ def artifact(output, step, channel, file):
     return path
 
 
-def test_what_is_read_is_written_left_out_or_quarantined(ran):
+def test_every_image_is_written_left_out_or_quarantined(ran):
     labels, summary, _, kinds = ran
     left_out = sum(count for kind, count in kinds.items() if kind == "out of focus" and "classes" in labels)
     assert summary["left_out"] == left_out == sum(summary["left_out_labels"].values())
@@ -102,10 +102,10 @@ def test_examples_and_schema_are_of_the_trained_classes(ran):
         feature = tf.train.Example.FromString(data.numpy()).features.feature
         label, raw = (feature[name].int64_list.value[0] for name in (contract.LABEL, contract.LABEL_RAW))
         assert feature[contract.LABEL_TEXT].bytes_list.value[0].decode() == classes[label]
-        wanted = table.get(f"#{raw}", table.get(key(KINDS[raw].name), KINDS[raw].name))
-        assert key(wanted) == key(classes[label])
-        given = feature[contract.GIVEN_TEXT].bytes_list.value
-        assert not given or given[0].decode() == KINDS[raw].label
+        expected = table.get(f"#{raw}", table.get(key(KINDS[raw].name), KINDS[raw].name))
+        assert key(expected) == key(classes[label])
+        original = feature[contract.GIVEN_TEXT].bytes_list.value
+        assert not original or original[0].decode() == KINDS[raw].label
         seen += 1
     assert seen > 80
 
@@ -144,14 +144,14 @@ def test_the_published_model_and_its_scores_have_the_trained_classes(ran, real_i
         assert row["class"] == max(scores, key=scores.__getitem__)
 
 
-def test_mlflow_knows_the_trained_classes(ran):
+def test_mlflow_records_the_trained_classes(ran):
     from mlflow.tracking import MlflowClient
 
     labels, summary, _, _ = ran
     client = MlflowClient(summary["tracking_uri"], registry_uri=summary["tracking_uri"])
     run = client.get_run(summary["mlflow_run_id"])
     assert run.data.params["classes"] == ", ".join(expected_classes(labels))
-    assert any(one.path == "confusion_matrix.png" for one in client.list_artifacts(run.info.run_id))
+    assert any(file.path == "confusion_matrix.png" for file in client.list_artifacts(run.info.run_id))
     version = client.get_model_version_by_alias("marco", "champion").version
     folder = pathlib.Path(client.get_model_version_download_uri("marco", version).removeprefix("file://"))
     outputs = json.loads(yaml.safe_load((folder / "MLmodel").read_text())["signature"]["outputs"])

@@ -23,12 +23,12 @@ def shards(tmp_path):
     return tmp_path
 
 
-def test_nothing_said_means_marcos_four_classes():
+def test_the_default_is_marcos_four_classes():
     assert label_scheme(Labels(), "nowhere") == FOUR
     assert label_scheme(Labels(scheme="four"), "nowhere") == FOUR
 
 
-def test_the_ten_classes_need_no_file_while_the_pipeline_is_made():
+def test_the_ten_classes_need_no_file_while_the_pipeline_is_built():
     scheme = label_scheme(Labels(scheme="hwmri10", from_raw={"needles": "crystals", 12: None}), "gs://nowhere")
     assert scheme.classes == tuple(TEN_CLASSES)
     assert scheme.classes[scheme.index_of("Needles", 1)] == "Crystals"
@@ -42,7 +42,7 @@ def test_raw_labels_are_read_where_the_shards_are(shards):
     assert merged.classes == ("clear drop", "needles")
 
 
-def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
+def test_raw_labels_that_cannot_be_read_are_reported_in_one_line(shards):
     with pytest.raises(InputError, match=r"labels-raw\.csv: .*nowhere.* does not exist.*; or list labels\.classes"):
         label_scheme(Labels(scheme="raw"), str(shards / "nowhere"))
     (shards / "labels-raw.csv").unlink()
@@ -51,7 +51,7 @@ def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "message"),
     [
         ("{scheme: ten}", "labels.scheme is 'ten'; it must be 'four', 'hwmri10' or 'raw'"),
         ("{scheme: raw, classes: [a, b]}", "both scheme 'raw' and classes"),
@@ -65,23 +65,23 @@ def test_raw_labels_that_cannot_be_read_are_one_clear_line(shards):
         ("{classes: [a, b], other: 1}", "unknown key 'labels.other'"),
     ],
 )
-def test_labels_that_cannot_be_meant_are_one_clear_line(section, told):
+def test_contradictory_labels_are_reported_in_one_line(section, message):
     with pytest.raises(InputError) as error:
         configuration.load("local", [f"labels={section}", "thresholds={accuracy: 0}"])
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_thresholds_are_held_against_the_trained_classes():
+def test_thresholds_are_checked_against_the_trained_classes():
     with pytest.raises(InputError, match=r"'recall/Crystals' names no metric; choose from accuracy, precision/Hit"):
         configuration.load("local", ["labels.classes=[Hit, Miss]"])
     assert configuration.load("local", ["labels.scheme=hwmri10"]).labels.scheme == "hwmri10"
-    held = configuration.load("local", ["labels.classes=[Hit, Miss]", "thresholds={auc/Hit: 0.9, recall/Hit: 0.5}"])
-    assert set(held.thresholds) == {"auc/Hit", "recall/Hit"}
+    loaded = configuration.load("local", ["labels.classes=[Hit, Miss]", "thresholds={auc/Hit: 0.9, recall/Hit: 0.5}"])
+    assert set(loaded.thresholds) == {"auc/Hit", "recall/Hit"}
 
 
 @pytest.mark.slow
-def test_the_reports_target_is_held_against_raw_labels_when_the_graph_is_made(shards, tmp_path):
+def test_the_reports_target_is_checked_against_raw_labels_when_the_graph_is_built(shards, tmp_path):
     from components.trainer.job import TrainingParameters
     from pipelines import places
     from pipelines.pipeline import create_pipeline
@@ -97,7 +97,7 @@ def test_the_reports_target_is_held_against_raw_labels_when_the_graph_is_made(sh
         make("needle")
 
 
-def test_the_labels_of_a_file_of_ones_own_are_read_alone(tmp_path):
+def test_the_labels_of_your_own_file_are_read_alone(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nlabels: {classes: [Hit, Miss]}\n")
     assert configuration.load_labels(str(tmp_path / "mine.yaml")).classes == ("Hit", "Miss")
     assert configuration.load_labels("raw").scheme == "raw"
@@ -116,7 +116,7 @@ def test_every_example_in_the_documentation_is_a_section_that_loads():
 
 
 @pytest.mark.slow
-def test_a_package_for_a_cluster_says_the_classes_to_every_step(tmp_path):
+def test_a_package_for_a_cluster_passes_the_classes_to_every_step(tmp_path):
     from pipelines import compilation
 
     loaded = configuration.load("local", ["labels.scheme=hwmri10", "tracking.uri=http://mlflow:5000"])

@@ -35,7 +35,7 @@ def start(output, folder, **changes):
     return processes.marco("run", "--output", output, *settings, modules=modules, cwd=folder, merged=True)
 
 
-def finished(process):
+def wait_for(process):
     with process:
         process.wait(500)
     return process
@@ -53,13 +53,13 @@ def runs(tmp_path_factory):
             time.sleep(0.1)
         os.killpg(first.pid, signal.SIGKILL)
         assert first.wait(60) == -signal.SIGKILL, first.stdout
-    second = finished(start(output, elsewhere))
+    second = wait_for(start(output, elsewhere))
     summary = json.loads((output / "summary.json").read_text()) if second.returncode == 0 else None
-    third = finished(start(output, elsewhere))
+    third = wait_for(start(output, elsewhere))
     return {"output": output, "elsewhere": elsewhere, "second": second, "summary": summary, "third": third}
 
 
-def test_a_killed_training_is_resumed_and_says_from_which_step(runs):
+def test_a_killed_training_is_resumed_and_reports_from_which_step(runs):
     assert runs["second"].returncode == 0, runs["second"].stdout
     step = runs["summary"]["resumed_from"]
     assert step >= 4
@@ -68,15 +68,15 @@ def test_a_killed_training_is_resumed_and_says_from_which_step(runs):
     assert "Transform" in runs["summary"]["reused"]
 
 
-def test_the_summary_says_what_the_run_came_to(runs):
+def test_the_summary_describes_the_run(runs):
     summary = runs["summary"]
     assert summary["blessed"] is True
     assert summary["decision"]["champion"] is None
     assert sum(summary["examples"].values()) + summary["quarantined"] == 96
     for kind in ("institution", "imager"):
         slices = summary["slices"][kind].values()
-        assert sum(one["count"] for one in slices) == summary["examples"]["eval"]
-        right = sum(one["accuracy"] * one["count"] for one in slices)
+        assert sum(part["count"] for part in slices) == summary["examples"]["eval"]
+        right = sum(part["accuracy"] * part["count"] for part in slices)
         assert right == pytest.approx(summary["accuracy"] * summary["examples"]["eval"])
     assert (pathlib.Path(summary["model_path"]) / "saved_model.pb").is_file()
     assert set(summary["seconds"]) >= {"MarcoExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"}
@@ -89,29 +89,29 @@ def test_the_summary_says_what_the_run_came_to(runs):
 
 def test_nothing_is_run_again_when_nothing_has_changed(runs):
     assert runs["third"].returncode == 0, runs["third"].stdout
-    told = json.loads((runs["output"] / "summary.json").read_text())
-    assert set(told["reused"]) == set(told["seconds"])
-    assert runs["third"].stdout.count("unchanged, reused") == len(told["seconds"])
-    assert told["model_path"] == runs["summary"]["model_path"]
+    summary = json.loads((runs["output"] / "summary.json").read_text())
+    assert set(summary["reused"]) == set(summary["seconds"])
+    assert runs["third"].stdout.count("unchanged, reused") == len(summary["seconds"])
+    assert summary["model_path"] == runs["summary"]["model_path"]
 
 
-def test_mlflow_holds_one_run_with_recipe_curves_slices_data_and_versions(runs):
+def test_mlflow_has_one_run_with_recipe_curves_slices_data_and_versions(runs):
     from mlflow.tracking import MlflowClient
 
     store = runs["summary"]["tracking_uri"]
     client = MlflowClient(store, registry_uri=store)
-    (experiment,) = [one for one in client.search_experiments() if one.name == "marco"]
+    (experiment,) = [found for found in client.search_experiments() if found.name == "marco"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_id == runs["summary"]["mlflow_run_id"]
     assert run.info.status == "FINISHED"
     assert run.data.params["recipe.steps"] == "40"
     assert run.data.metrics["eval/accuracy"] == pytest.approx(runs["summary"]["accuracy"])
-    for name, one in runs["summary"]["slices"]["institution"].items():
-        assert run.data.metrics[f"eval/institution/{name}/accuracy"] == pytest.approx(one["accuracy"])
+    for name, part in runs["summary"]["slices"]["institution"].items():
+        assert run.data.metrics[f"eval/institution/{name}/accuracy"] == pytest.approx(part["accuracy"])
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "validation/accuracy")] == [20, 40]
     assert run.data.tags["data.fingerprint"]
     assert run.data.tags["runtime.tensorflow"]
-    assert any(one.path == "confusion_matrix.png" for one in client.list_artifacts(run.info.run_id))
+    assert any(file.path == "confusion_matrix.png" for file in client.list_artifacts(run.info.run_id))
     assert str(client.get_model_version_by_alias("marco", "champion").version) == "1"
 
 
@@ -133,20 +133,20 @@ def test_a_run_writes_nothing_outside_its_output(runs):
 
 
 def test_changed_data_are_ingested_again_and_the_new_model_must_beat_the_champion(runs):
-    """Comes last: it changes what the other tests look at."""
+    """Must be last: it changes the files that the other tests read."""
     changed = {"data.synthetic.seed": 1, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}
 
     def again():
-        done = finished(start(runs["output"], runs["elsewhere"], **changed))
+        done = wait_for(start(runs["output"], runs["elsewhere"], **changed))
         assert done.returncode == 3, done.stdout
         return done.stdout, json.loads((runs["output"] / "summary.json").read_text())
 
-    shown, told = again()
-    assert told["reused"] == ["CuratedSchema"]
+    shown, summary = again()
+    assert summary["reused"] == ["CuratedSchema"]
     # Judged by a dozen images, no model is shown to be better.
-    assert told["decision"]["champion"] == {"model": runs["summary"]["model_path"], "version": "1"}
-    assert told["failures"][0].startswith("no evidence that it is better than the champion: accuracy")
-    assert told["failures"][0] in shown
-    assert (told["blessed"], told["model_path"]) == (False, None)
-    _, told = again()
-    assert set(told["reused"]) == set(told["seconds"])
+    assert summary["decision"]["champion"] == {"model": runs["summary"]["model_path"], "version": "1"}
+    assert summary["failures"][0].startswith("no evidence that it is better than the champion: accuracy")
+    assert summary["failures"][0] in shown
+    assert (summary["blessed"], summary["model_path"]) == (False, None)
+    _, summary = again()
+    assert set(summary["reused"]) == set(summary["seconds"])

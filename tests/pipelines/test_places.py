@@ -7,8 +7,8 @@ from pipelines import configuration, places
 
 
 def test_everything_of_a_local_run_lies_below_its_output(tmp_path):
-    where = places.local(configuration.load("local"), tmp_path)
-    for path in (where.root, where.checkpoints, where.destination, where.tracking.removeprefix("sqlite:///")):
+    layout = places.local(configuration.load("local"), tmp_path)
+    for path in (layout.root, layout.checkpoints, layout.destination, layout.tracking.removeprefix("sqlite:///")):
         assert pathlib.Path(path).parent == tmp_path
 
 
@@ -42,14 +42,14 @@ def test_checkpoints_want_a_volume_where_the_root_is_a_store_that_tensorflow_can
     with pytest.raises(InputError, match=r"root minio://runs cannot hold checkpoints; set cluster\.volumes"):
         places.remote(configuration.load("paper", ["tracking.uri=http://mlflow"]), "minio://runs")
     shared = configuration.load("paper", VOLUME)
-    where = places.remote(shared, "minio://runs")
-    assert where.root == "minio://runs/pipeline"
-    assert (where.checkpoints, where.destination) == ("/shared/marco/checkpoints", "/shared/marco/models")
-    assert where.tracking == "sqlite:////shared/marco/mlflow.db"
+    layout = places.remote(shared, "minio://runs")
+    assert layout.root == "minio://runs/pipeline"
+    assert (layout.checkpoints, layout.destination) == ("/shared/marco/checkpoints", "/shared/marco/models")
+    assert layout.tracking == "sqlite:////shared/marco/mlflow.db"
     assert places.data(shared, "minio://runs") == "/shared/marco/data"
 
 
-def test_only_a_training_on_several_nodes_knows_the_cluster():
+def test_only_a_training_on_several_nodes_gets_the_cluster():
     assert places.remote(configuration.load("paper", VOLUME), "minio://runs").placement is None
-    several = configuration.load("paper", [*VOLUME, "cluster.replicas={workers: 2}", "engine.kind=multi_worker"])
-    assert places.remote(several, "minio://runs").placement.shared == "/shared/marco"
+    several_nodes = configuration.load("paper", [*VOLUME, "cluster.replicas={workers: 2}", "engine.kind=multi_worker"])
+    assert places.remote(several_nodes, "minio://runs").placement.shared == "/shared/marco"

@@ -1,4 +1,4 @@
-"""The whole loop on drops of which 5 % are filed under a wrong class: found, labelled anew, trained on, better."""
+"""The whole loop on drops with 5 % wrong labels: they are found, corrected and trained on, and the model improves."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from pipelines.cli import app
 pytestmark = pytest.mark.slow
 
 IMAGES, SIZE = 400, 299
-# Of this seed, 19 images are filed wrongly, in each split at most 5 % of it, so that all could be among the exported.
+# With this seed, 19 images have wrong labels, at most 5 % of each split, so that all of them can be exported.
 SETTINGS = Settings(seed=41, eval_share=0.3, shorter_side=240, label_noise=0.05)
 
 
@@ -28,10 +28,10 @@ def marco(*arguments):
     return done.output
 
 
-def fitted(examples, directory):
-    """Exports the published network with a last layer that learns the labels of the training split, and by heart.
+def fit(examples, directory):
+    """Exports the published network with a new last layer that memorizes the labels of the training split.
 
-    Little regularization: what it is told wrongly it believes, as a network does that is trained for long.
+    With little regularization it learns wrong labels too, like a network that is trained for long.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -46,7 +46,7 @@ def fitted(examples, directory):
     load_published_weights(network, saved_model_directory(published_directory()))
     export(network, directory / "body", classes=CLASSES, input_size=SIZE, metadata={"name": "body"})
     train = list(records(find_shards([str(examples / "Split-train")])))
-    features = embedded(load(directory / "body"), train)
+    features = embed(load(directory / "body"), train)
     scaler = StandardScaler().fit(features)
     head = LogisticRegression(C=1.0, max_iter=2000).fit(
         scaler.transform(features), [CLASSES.index(r.label) for r in train]
@@ -65,13 +65,16 @@ def records(shards):
     return labelled_records(shards, refuse)
 
 
-def embedded(classifier, found):
-    batches = [found[start : start + 16] for start in range(0, len(found), 16)]
-    return np.concatenate([classifier.embed([one.encoded for one in batch]) for batch in batches])
+def batches_of(records):
+    return [records[start : start + 16] for start in range(0, len(records), 16)]
+
+
+def embed(classifier, records):
+    return np.concatenate([classifier.embed([record.encoded for record in batch]) for batch in batches_of(records)])
 
 
 def answer(sheet, truth, skipped=()):
-    """Fills in a sheet as an expert does who is always right, but leaves the images `skipped` out."""
+    """Fills in a sheet as an expert who is always right would, except for the images `skipped`."""
     with sheet.open(newline="") as file:
         rows = list(csv.DictReader(file))
     with sheet.open("w", newline="") as file:
@@ -84,20 +87,19 @@ def answer(sheet, truth, skipped=()):
             writer.writerow(row)
 
 
-def accuracy(classifier, found, truth):
-    scores = np.concatenate(
-        [classifier.score([one.encoded for one in found[n : n + 16]]) for n in range(0, len(found), 16)]
-    )
-    return np.mean([CLASSES[index] == truth[one.image_id] for index, one in zip(scores.argmax(1), found, strict=True)])
+def accuracy(classifier, records, truth):
+    scores = [classifier.score([record.encoded for record in batch]) for batch in batches_of(records)]
+    predicted = np.concatenate(scores).argmax(1)
+    return np.mean([CLASSES[index] == truth[record.image_id] for index, record in zip(predicted, records, strict=True)])
 
 
-def test_wrong_labels_are_found_and_mended_and_the_model_gets_better(tmp_path):
+def test_wrong_labels_are_found_and_corrected_and_the_model_improves(tmp_path):
     manifest = synthesize(tmp_path / "drops", IMAGES, SETTINGS)
-    filed = {one.image_id: one for one in records(find_shards([str(tmp_path / "drops")]))}
+    filed = {record.image_id: record for record in records(find_shards([str(tmp_path / "drops")]))}
     flipped = {int(number): shown for number, (shown, _) in manifest["label_noise"].items()}
-    truth = {number: one.label for number, one in filed.items()} | flipped
+    truth = {number: record.label for number, record in filed.items()} | flipped
     marco("data", "ingest", "--output", tmp_path / "first", tmp_path / "drops")
-    before = fitted(tmp_path / "first" / "examples", tmp_path / "before")
+    before = fit(tmp_path / "first" / "examples", tmp_path / "before")
 
     look, overlay = tmp_path / "look", tmp_path / "overlay.csv"
     export = (
@@ -114,15 +116,15 @@ def test_wrong_labels_are_found_and_mended_and_the_model_gets_better(tmp_path):
     with (look / "key.csv").open(newline="") as file:
         exported = {int(row["image_id"]): row for row in csv.DictReader(file)}
     for split in ("train", "eval"):
-        of_split = sum(one.split == split for one in filed.values())
+        of_split = sum(record.split == split for record in filed.values())
         assert sum(row["split"] == split for row in exported.values()) == pytest.approx(0.05 * of_split, abs=1)
     found = exported.keys() & flipped.keys()
     assert len(found) >= 0.8 * len(flipped)
 
     answer(look / "raters" / "sheet-anna.csv", truth)
     answer(look / "raters" / "sheet-ben.csv", truth, skipped=sorted(exported)[:3])
-    told = marco("relabel", "merge", *(look / "raters").glob("*.csv"), "--key", look / "key.csv", "--output", overlay)
-    assert f"all: {len(found)} of {len(exported)} changed" in told and "3 answers are empty" in told
+    output = marco("relabel", "merge", *(look / "raters").glob("*.csv"), "--key", look / "key.csv", "--output", overlay)
+    assert f"all: {len(found)} of {len(exported)} changed" in output and "3 answers are empty" in output
     marco("data", "ingest", "--output", tmp_path / "second", "--overlay", overlay, tmp_path / "drops")
 
     summary = json.loads((tmp_path / "second" / "summary.json").read_text())
@@ -135,9 +137,9 @@ def test_wrong_labels_are_found_and_mended_and_the_model_gets_better(tmp_path):
     changed = set()
     for example in written:
         feature = {
-            name: held.bytes_list.value[0].decode()
-            for name, held in example.features.feature.items()
-            if held.bytes_list.value and name != contract.ENCODED
+            name: values.bytes_list.value[0].decode()
+            for name, values in example.features.feature.items()
+            if values.bytes_list.value and name != contract.ENCODED
         }
         number = example.features.feature[contract.IMAGE_ID].int64_list.value[0]
         if feature[contract.LABEL_TEXT] != filed[number].label:
@@ -148,6 +150,6 @@ def test_wrong_labels_are_found_and_mended_and_the_model_gets_better(tmp_path):
             assert feature[contract.OVERLAY_DATE] == "2026-01-15"
     assert changed == found
 
-    after = fitted(tmp_path / "second" / "examples", tmp_path / "after")
-    evaluated = [one for one in filed.values() if one.split == "eval"]
+    after = fit(tmp_path / "second" / "examples", tmp_path / "after")
+    evaluated = [record for record in filed.values() if record.split == "eval"]
     assert accuracy(after, evaluated, truth) > accuracy(before, evaluated, truth)

@@ -3,7 +3,7 @@ import logging
 from pipelines.local_runner import run_log
 
 
-def test_a_step_is_a_line_and_everything_goes_to_the_file(tmp_path, capsys):
+def test_each_step_prints_one_line_and_everything_is_in_the_file(tmp_path, capsys):
     absl = logging.getLogger("absl")
     with run_log(2, tmp_path / "run.log") as steps:
         steps.begin("Transform")

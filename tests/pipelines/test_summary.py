@@ -40,7 +40,7 @@ def test_the_table_has_one_row_per_slice():
         assert expected in text
 
 
-def test_the_lines_say_what_was_published_and_what_to_do_next():
+def test_the_lines_name_the_published_model_and_the_next_command():
     text = "\n".join(local_runner.closing_lines(SUMMARY, pathlib.Path("runs/x")))
     assert "16 images used, 2 quarantined" in text
     assert "3 left out: raw label 8 (out of focus) 3" in text
@@ -50,7 +50,7 @@ def test_the_lines_say_what_was_published_and_what_to_do_next():
     assert "the gate: better than the champion: accuracy" in text
 
 
-def test_a_model_that_failed_says_why():
+def test_a_failed_model_is_shown_with_the_reason():
     failed = {**SUMMARY, "blessed": False, "failures": ["accuracy is 0.5, and at least 0.9 is wanted"]}
     text = "\n".join(local_runner.closing_lines(failed, pathlib.Path("runs/x")))
     assert "not blessed, nothing published: accuracy is 0.5" in text

@@ -50,8 +50,8 @@ def marco(service, command, *arguments):
     return result.output
 
 
-def looks(*every):
-    """Returns what a run is like at one look after the other: its state, and those of its steps."""
+def looks(*answers):
+    """Returns updates of a run, one per request: each sets its state and those of its steps."""
     from google.cloud.aiplatform_v1 import types
     from google.rpc.status_pb2 import Status
 
@@ -59,10 +59,10 @@ def looks(*every):
         def update(job):
             job.state = f"PIPELINE_STATE_{state}"
             details = []
-            for name, told in tasks.items():
-                named, _, text = told.partition(": ")
-                begun, end = {"seconds": 1767571200}, {"seconds": 1767571212}
-                detail = types.PipelineTaskDetail(task_name=name, state=named, start_time=begun, end_time=end)
+            for name, outcome in tasks.items():
+                task_state, _, text = outcome.partition(": ")
+                start, end = {"seconds": 1767571200}, {"seconds": 1767571212}
+                detail = types.PipelineTaskDetail(task_name=name, state=task_state, start_time=start, end_time=end)
                 if text:
                     detail.error = Status(code=9, message=text)
                 details.append(detail)
@@ -72,19 +72,19 @@ def looks(*every):
 
         return update
 
-    return [look(*one) for one in every]
+    return [look(*answer) for answer in answers]
 
 
-def test_a_run_gets_what_was_given_and_is_started_once(vertex, package):
-    given = ("--steps", 20, "--run-label", "weekly: №7", "--service-account", "marco@crystals.iam", "--no-wait")
-    marco(vertex, "submit", package, "--pipeline-root", "gs://other/runs", *given)
-    (job,) = vertex.made["pipelineJobs"].values()
+def test_a_run_gets_its_options_and_is_started_once(vertex, package):
+    options = ("--steps", 20, "--run-label", "weekly: №7", "--service-account", "marco@crystals.iam", "--no-wait")
+    marco(vertex, "submit", package, "--pipeline-root", "gs://other/runs", *options)
+    (job,) = vertex.jobs["pipelineJobs"].values()
     assert dict(job.runtime_config.parameter_values) == {"steps": "20", "run_label": "weekly: №7"}
     assert job.runtime_config.gcs_output_directory == "gs://other/runs"
     assert job.service_account == "marco@crystals.iam"
     assert job.pipeline_spec["root"]["dag"]["tasks"]["Trainer"]["cachingOptions"]["enableCache"] is True
     marco(vertex, "submit", package, "--no-wait", "--no-cache")
-    last = list(vertex.made["pipelineJobs"].values())[-1]
+    last = list(vertex.jobs["pipelineJobs"].values())[-1]
     tasks = last.pipeline_spec["root"]["dag"]["tasks"]
     assert not any(task["cachingOptions"]["enableCache"] for task in tasks.values())
     assert last.runtime_config.gcs_output_directory == "gs://bucket/runs/pipeline"
@@ -103,10 +103,10 @@ def test_an_error_while_starting_starts_no_second_run(vertex, package, what, whe
 
     vertex.fault = fault
     marco(vertex, "submit", package, "--no-wait")
-    assert done and len(vertex.made["pipelineJobs"]) == 1
+    assert done and len(vertex.jobs["pipelineJobs"]) == 1
 
 
-def test_a_run_is_followed_to_its_end_a_line_a_step(vertex, package, capfd):
+def test_a_run_is_followed_to_its_end_with_one_line_per_event_of_a_step(vertex, package, capfd):
     vertex.states = looks(
         ("PENDING", {}),
         ("RUNNING", {"marco-local": "RUNNING", "Data": "RUNNING"}),
@@ -130,7 +130,7 @@ def test_a_failed_run_names_step_and_message(vertex, package):
     vertex.states = looks(("FAILED", {"Data": "SUCCEEDED", "Trainer": "FAILED: out of memory"}, "a step failed"))
     with pytest.raises(ClusterError, match=r"at Trainer \(out of memory\) \(a step failed\); its log is at https"):
         marco(vertex, "submit", package)
-    (run,) = vertex.made["pipelineJobs"]
+    (run,) = vertex.jobs["pipelineJobs"]
     vertex.states = looks(("CANCELLED", {}))
     with pytest.raises(ClusterError, match="ended as CANCELLED"):
         marco(vertex, "submit", "--follow", run)
@@ -139,50 +139,54 @@ def test_a_failed_run_names_step_and_message(vertex, package):
         marco(vertex, "submit", "--follow", "none")
 
 
-def scheduled(vertex, package, *options, cron="TZ=Europe/Berlin 0 3 * * 1"):
+def schedule_package(vertex, package, *options, cron="TZ=Europe/Berlin 0 3 * * 1"):
     return marco(vertex, "schedule", package, "--cron", cron, *options).splitlines()[-1]
 
 
 def test_scheduling_twice_gives_one_schedule_and_a_change_replaces_it(vertex, package):
-    assert "marco-local made: TZ=Europe/Berlin 0 3 * * 1 (At 03:00 on Monday, Europe/Berlin)" in scheduled(
+    assert "marco-local made: TZ=Europe/Berlin 0 3 * * 1 (At 03:00 on Monday, Europe/Berlin)" in schedule_package(
         vertex, package
     )
-    (first,) = vertex.made["schedules"]
-    assert "unchanged" in scheduled(vertex, package)
-    assert list(vertex.made["schedules"]) == [first]
-    one = vertex.made["schedules"][first]
-    assert (one.cron, one.max_concurrent_run_count) == ("TZ=Europe/Berlin 0 3 * * 1", 1)
+    (first,) = vertex.jobs["schedules"]
+    assert "unchanged" in schedule_package(vertex, package)
+    assert list(vertex.jobs["schedules"]) == [first]
+    schedule = vertex.jobs["schedules"][first]
+    assert (schedule.cron, schedule.max_concurrent_run_count) == ("TZ=Europe/Berlin 0 3 * * 1", 1)
     for change in ((), ("--steps", 20), ("--max-concurrency", 2)):
-        assert "replaced" in scheduled(vertex, package, *change, cron="0 4 * * 1")
-        assert len(vertex.made["schedules"]) == 1
-    assert "replaced" in scheduled(vertex, write_package(package, "second"))
+        assert "replaced" in schedule_package(vertex, package, *change, cron="0 4 * * 1")
+        assert len(vertex.jobs["schedules"]) == 1
+    assert "replaced" in schedule_package(vertex, write_package(package, "second"))
     for name in ("nightly", "weekly", "monthly"):
-        assert "made" in scheduled(vertex, package, "--name", name)
+        assert "made" in schedule_package(vertex, package, "--name", name)
     assert sum("on" in line.split() for line in marco(vertex, "schedule", "--list").splitlines()) == 4
     marco(vertex, "schedule", "--remove", "weekly")
-    assert {one.display_name for one in vertex.made["schedules"].values()} == {"marco-local", "nightly", "monthly"}
+    assert {schedule.display_name for schedule in vertex.jobs["schedules"].values()} == {
+        "marco-local",
+        "nightly",
+        "monthly",
+    }
     with pytest.raises(InputError, match="there is no schedule 'weekly'"):
         marco(vertex, "schedule", "--remove", "weekly")
 
 
 def test_an_error_at_any_request_of_a_replacement_leaves_one_schedule(vertex, package):
-    scheduled(vertex, package)
+    schedule_package(vertex, package)
     begun = len(vertex.requests)
-    scheduled(vertex, package, "--steps", 1)
+    schedule_package(vertex, package, "--steps", 1)
     count = len(vertex.requests) - begun
     assert count >= 5
     for number in range(count):
         for fault in ((500, "before"), ("cut", "after")):
             at = len(vertex.requests) + number
             seen = []
-            vertex.watch = lambda seen=seen: seen.append(len(vertex.made["schedules"]))
+            vertex.watch = lambda seen=seen: seen.append(len(vertex.jobs["schedules"]))
             vertex.fault = lambda index, method, path, at=at, fault=fault: fault if index == at else None
-            scheduled(vertex, package, "--steps", 10 + at)
-            assert len(vertex.made["schedules"]) == 1 and min(seen) >= 1
+            schedule_package(vertex, package, "--steps", 10 + at)
+            assert len(vertex.jobs["schedules"]) == 1 and min(seen) >= 1
 
 
 @pytest.mark.parametrize("cron", ["0 3 * * 1", "TZ=America/New_York 30 2 * * MON-FRI", "CRON_TZ=UTC */15 * * * *"])
-def test_cron_has_five_fields_and_perhaps_a_zone(cron):
+def test_cron_has_five_fields_and_an_optional_time_zone(cron):
     assert (
         vertex_backend.VertexBackend(options.Vertex(project="crystals", location="europe-west4"))
         .read_cron(cron)[0]
@@ -197,14 +201,14 @@ def test_a_wrong_cron_is_refused_before_anything_is_sent(vertex, package, cron):
     assert vertex.requests == []
 
 
-def test_what_is_no_package_is_refused(vertex, tmp_path):
+def test_a_file_that_is_not_a_package_is_refused(vertex, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     for path in ("other.json", "none.json"):
         with pytest.raises(InputError, match=r"give the \.json file that marco compile --target vertex wrote"):
             marco(vertex, "submit", tmp_path / path)
 
 
-def test_what_is_wrong_is_refused_before_anything_is_sent(vertex, package):
+def test_wrong_options_are_refused_before_anything_is_sent(vertex, package):
     with pytest.raises(InputError, match="no parameter stepz; it has data, run_label, steps"):
         marco(vertex, "submit", package, "--parameter", "stepz=3")
     with pytest.raises(InputError, match="--namespace: Vertex AI has none"):

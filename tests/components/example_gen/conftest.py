@@ -1,4 +1,4 @@
-"""A small set of MARCO shards with damage of every kind, and what an ingest must say about each."""
+"""A small set of MARCO shards with damage of every kind, and what an ingest must report about each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 40, 48
 
 
 class Damage(NamedTuple):
-    """One entry that the quarantine must have; `data` are the bytes as they stood in the shard."""
+    """An entry that the quarantine must have; `data`: the bytes as they are in the shard."""
 
     shard: str
     offset: int
@@ -66,7 +66,7 @@ def marco_example(number: int, **changes):
 
 
 def bomb(side: int = 60_000) -> bytes:
-    """Returns a PNG whose header asks for `side` × `side` pixels and which holds none."""
+    """Returns a PNG whose header declares `side` × `side` pixels and which has none."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(b"\0"), b"IEND")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -88,7 +88,7 @@ class _ShardBuilder:
             self.sound.add(number)
 
     def bad(self, reason: str, example, image_id: str | None = None, framed: bytes | None = None) -> None:
-        """Appends a record that must be quarantined; `framed` is what stands in the shard if not a proper frame."""
+        """Appends a record that must be quarantined; `framed`: its bytes in the shard unless properly framed."""
         data = example if isinstance(example, bytes) else example.SerializeToString()
         if image_id is None:
             image_id = str(example.features.feature[contract.IMAGE_ID].int64_list.value[0])
@@ -183,7 +183,7 @@ def build_damaged_set(folder) -> DamagedSet:
 
 @pytest.fixture(scope="session")
 def damaged_set(tmp_path_factory) -> DamagedSet:
-    """The damaged set; not to be written to."""
+    """The damaged set; tests must not write to it."""
     assert FRAME_BYTES == 16 and tfrecord.LENGTH_BYTES == 12
     return build_damaged_set(tmp_path_factory.mktemp("damaged"))
 

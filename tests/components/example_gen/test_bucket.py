@@ -1,4 +1,4 @@
-"""The ingest from and to `gs://`, on fake-gcs-server, a real server that speaks the service's protocol."""
+"""The ingest from and to `gs://`, on fake-gcs-server, a real server with the service's protocol."""
 
 import gc
 import time
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def drops(gcs, damaged_set):
     """A bucket with the damaged set in `set/`."""
-    made = gcs.bucket("drops")
+    bucket = gcs.bucket("drops")
     for path in Path(damaged_set.folder).iterdir():
-        made.blob(f"set/{path.name}").upload_from_filename(str(path))
-    return made
+        bucket.blob(f"set/{path.name}").upload_from_filename(str(path))
+    return bucket
 
 
 def test_a_bucket_gives_and_takes_what_a_folder_does(drops, damaged_set, tmp_path):
@@ -87,9 +87,7 @@ def test_a_piece_that_is_dropped_half_written_does_not_appear(drops, gcs, tmp_pa
         ("403", InputError, r"^gs://drops/set/train-00002-of-00005 is refused .* the bucket$"),
     ],
 )
-def test_a_shard_that_cannot_be_read_ends_the_ingest_with_one_line(
-    drops, gcs, tmp_path, monkeypatch, kind, error, message
-):
+def test_an_unreadable_shard_ends_the_ingest_with_one_line(drops, gcs, tmp_path, monkeypatch, kind, error, message):
     """In a worker of Beam, whose errors arrive as text."""
     monkeypatch.setattr(store, "RETRY_SECONDS", 3.0)
     gcs.inject(kind, r"GET .*train-00002-of-00005.*alt=media", times=10**9)
@@ -97,5 +95,5 @@ def test_a_shard_that_cannot_be_read_ends_the_ingest_with_one_line(
     with pytest.raises(error, match=message) as raised:
         ingest(["gs://drops/set"], str(tmp_path / "examples"), str(tmp_path / "quarantine"))
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - begun < 100  # Far from the 3 s, for a busy machine, and from for ever.
+    assert time.monotonic() - begun < 100  # Well above the 3 s, for a busy machine, and well below for ever.
     assert not list((tmp_path / "examples").glob("Split-*"))

@@ -1,4 +1,4 @@
-"""Whatever stands in a record, the check gives a verdict, and what it accepts TensorFlow reads as training does."""
+"""The check gives a verdict on any record, and TensorFlow reads every accepted record as training does."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -25,7 +25,7 @@ SCHEMA = {
 
 
 def verdict_holds(data, options=OPTIONS):
-    """The verdict is one of the three, and an accepted record is sound by TensorFlow's own reading."""
+    """The verdict is one of the three, and TensorFlow can read an accepted record."""
     verdict = check_record(data, Tables(SOURCES, RAW_LABELS), options)
     if isinstance(verdict, LeftOut):
         assert options is RAW_OPTIONS and verdict.label
@@ -103,13 +103,13 @@ def test_a_record_ingested_before_takes_the_new_institution(make_example):
     assert read[contract.INSTITUTION] == b"Renamed"
 
 
-def test_the_imager_table_survives_its_way_through_a_parameter():
+def test_the_imager_table_survives_a_round_trip_through_a_parameter():
     options = IngestOptions(imager_rules=IMAGER_RULES[1:])
     assert IngestOptions.model_validate_json(options.model_dump_json()) == options
 
 
 @pytest.mark.parametrize("rules", ["{", [1], [{"institution": "CSIRO"}], [{"camera": "x"}]])
-def test_a_broken_imager_table_is_one_clear_line(rules):
+def test_a_broken_imager_table_is_reported_in_one_line(rules):
     with pytest.raises(InputError, match=r"^here: [^\n]*imager_rules[^\n]+$"):
         parse(IngestOptions, {"imager_rules": rules}, "here")
 

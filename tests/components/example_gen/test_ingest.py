@@ -98,12 +98,12 @@ def test_the_original_bytes_of_what_failed_are_kept_in_the_order_of_the_table(do
             assert len(rests[f"{entry.offset}.bin"]) > 10_000
 
 
-def test_nothing_is_left_behind(done):
+def test_no_temporary_files_remain(done):
     assert sorted(path.name for path in done[0].rglob("*") if "staging" in path.name or "part" in path.name) == []
 
 
 def test_outputs_do_not_depend_on_how_the_work_is_divided(done, damaged_set, tmp_path):
-    """Many small units, each with its pieces: the same records, whatever the runner does with them."""
+    """Many small work units give the same records, whatever order the runner handles them in."""
     options = IngestOptions(shard_bytes=5_000, decode_workers=1)
     for attempt in ("one", "two"):
         folder = tmp_path / attempt
@@ -125,7 +125,7 @@ def test_a_folder_that_holds_something_is_left_alone(damaged_set, tmp_path):
 
 @pytest.mark.slow
 def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path, monkeypatch):
-    # Workers inherit the environment: each says who it is when Python starts it.
+    # Workers inherit the environment, so each reports its process id when Python starts.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
         "if 'sdk_worker_main' in ' '.join(sys.orig_argv):\n"
@@ -186,7 +186,7 @@ def test_without_sources_csv_institutions_go_by_number(make_example, write_shard
     assert read_split(tmp_path / "out", "eval") == []
 
 
-def test_a_shard_whose_name_tells_no_split_is_named(make_example, write_shard, tmp_path):
+def test_a_shard_whose_name_has_no_split_is_reported(make_example, write_shard, tmp_path):
     write_shard(tmp_path / "part-00001-of-00001", [make_example(1)])
     with pytest.raises(InputError, match="part-00001-of-00001"):
         ingest([str(tmp_path)], str(tmp_path / "out"), str(tmp_path / "bad"))

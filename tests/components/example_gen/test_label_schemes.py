@@ -31,7 +31,7 @@ def records(folder, split):
 
 @pytest.fixture
 def drops(make_example, write_shard, tmp_path):
-    """Twenty training images of five raw labels, one a copy of another's image, and five evaluation images."""
+    """Twenty training images with five raw labels, one of which is a copy of another, and five evaluation images."""
     train = [make_example(number, label_raw=number % 5) for number in range(20)]
     copied = value(train[0], contract.ENCODED)
     twin = make_example(99, label_raw=3, encoded=copied)
@@ -81,7 +81,7 @@ def test_the_limit_counts_what_is_wanted_and_names_labels_without_an_entry(drops
     assert "\n" not in str(error.value)
 
 
-def test_a_scheme_that_goes_by_names_needs_them(drops):
+def test_a_scheme_that_uses_names_needs_a_table_of_them(drops):
     folder, _ = drops
     (folder / "in" / "labels-raw.csv").unlink()
     named = LabelScheme("mine", ("Hit", "Miss"), table={"needles": "Hit"})
@@ -93,7 +93,7 @@ def test_a_scheme_that_goes_by_names_needs_them(drops):
     assert (summary["written"], summary["left_out"]) == (5, 21)
 
 
-def test_classes_may_be_made_of_marcos_own(make_example):
+def test_classes_can_be_made_from_marcos_four(make_example):
     scheme = LabelScheme("classes", ("Crystals", "Rest"), source="class", table={"Clear": "Rest", "Other": None})
     verdicts = [
         check_record(make_example(number).SerializeToString(), Tables(), IngestOptions(label_scheme=scheme))
@@ -116,7 +116,7 @@ def test_a_record_that_has_its_class_already_keeps_its_bytes(make_example):
     assert value(tf.train.Example.FromString(verdict.data), contract.LABEL_TEXT) == b"Crystals"
 
 
-def test_what_is_relabelled_is_read_once_and_can_be_put_back(make_example):
+def test_a_relabelled_record_is_read_once_and_can_be_restored(make_example):
     example = make_example(7)
     changed = relabel(example.SerializeToString(), 9, "Skin")
     features = tf.train.Example.FromString(changed).features.feature

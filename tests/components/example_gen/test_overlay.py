@@ -1,4 +1,4 @@
-"""ExampleGen under an overlay: experts' labels in the place of the records' own, every answer traced."""
+"""ExampleGen under an overlay: experts' labels replace the records' own, and every answer is traced."""
 
 import csv
 
@@ -53,7 +53,7 @@ def ingested(drops):
     return drops, ingest([str(drops / "in")], str(drops / "out"), str(drops / "bad"), options)
 
 
-def test_the_newest_answer_becomes_the_class_and_the_record_tells_whose_it_is(ingested, make_example):
+def test_the_newest_answer_becomes_the_class_and_the_record_names_its_rater(ingested, make_example):
     folder, _ = ingested
     written = records(folder / "out")
     assert len(written) == 13
@@ -106,7 +106,7 @@ def test_every_answer_is_accounted_for(ingested):
     assert rows[1]["rater"] == "anna+ben" and rows[1]["date"] == "2026-02-01"
 
 
-def test_duplicates_go_to_quarantine_as_they_came(ingested, make_example):
+def test_duplicates_are_quarantined_unchanged(ingested, make_example):
     folder, summary = ingested
     assert summary["reasons"] == {
         contract.DUPLICATE_CONTENT: 1, contract.TRAIN_AND_EVAL: 1, contract.UNKNOWN_LABEL: 1,
@@ -116,7 +116,7 @@ def test_duplicates_go_to_quarantine_as_they_came(ingested, make_example):
     assert kept[99] == make_example(99, encoded=value(make_example(0), contract.ENCODED))
 
 
-def test_a_scheme_looks_up_the_answer_in_the_place_of_the_label(drops):
+def test_a_scheme_looks_up_the_answer_instead_of_the_label(drops):
     table = {"Clear": "Nothing", "Precipitate": "Nothing", "Other": None}
     scheme = LabelScheme("hits", ("Crystals", "Nothing"), "class", table)
     (drops / "overlay.csv").write_text(
@@ -152,7 +152,7 @@ def test_a_label_that_the_scheme_does_not_know_stops_the_ingest_before_anything_
     assert not (drops / "out").exists()
 
 
-def test_without_an_overlay_nothing_is_said_of_one(drops):
+def test_without_an_overlay_none_is_mentioned(drops):
     summary = ingest([str(drops / "in")], str(drops / "out"), str(drops / "bad"))
     assert summary["relabelled"]["total"] == 0 and summary["overlay_unused"] == []
     assert not (drops / "bad" / "overlay.csv").exists()

@@ -8,13 +8,13 @@ from marco_data import contract
 NAMES = ("train-1", "train-2", "test-1")
 
 
-def staged(image_id, digest, shard, record=0):
+def stage(image_id, digest, shard, record=0):
     split = "eval" if NAMES[shard].startswith("test") else "train"
     return StagedRecord(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9, False))
 
 
 def outcome(*records):
-    """What is lost, by all keys, as a distributed runner would find it."""
+    """Returns the lost records over all keys, as a distributed runner would find them."""
     groups = {}
     for record in records:
         for key, _ in duplicate_keys(record):
@@ -24,17 +24,17 @@ def outcome(*records):
 
 
 CASES = [
-    ([staged(1, b"a", 0), staged(1, b"b", 1)], [(1, 0, contract.DUPLICATE_ID)]),
-    ([staged(1, b"a", 0), staged(2, b"a", 1)], [(1, 0, contract.DUPLICATE_CONTENT)]),
-    ([staged(1, b"a", 0), staged(1, b"a", 1)], [(1, 0, contract.DUPLICATE_ID)]),
-    ([staged(1, b"a", 0), staged(1, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
-    ([staged(1, b"a", 0), staged(2, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
-    ([staged(1, b"a", 0), staged(1, b"b", 2)], [(0, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 0), stage(1, b"b", 1)], [(1, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 0), stage(2, b"a", 1)], [(1, 0, contract.DUPLICATE_CONTENT)]),
+    ([stage(1, b"a", 0), stage(1, b"a", 1)], [(1, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 0), stage(1, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
+    ([stage(1, b"a", 0), stage(2, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
+    ([stage(1, b"a", 0), stage(1, b"b", 2)], [(0, 0, contract.DUPLICATE_ID)]),
     (
-        [staged(1, b"a", 0, 0), staged(2, b"a", 0, 1), staged(3, b"a", 1), staged(4, b"a", 2)],
+        [stage(1, b"a", 0, 0), stage(2, b"a", 0, 1), stage(3, b"a", 1), stage(4, b"a", 2)],
         [(0, 0, contract.TRAIN_AND_EVAL), (0, 1, contract.TRAIN_AND_EVAL), (1, 0, contract.TRAIN_AND_EVAL)],
     ),
-    ([staged(1, b"a", 0), staged(2, b"b", 1), staged(3, b"c", 2)], []),
+    ([stage(1, b"a", 0), stage(2, b"b", 1), stage(3, b"c", 2)], []),
 ]
 
 

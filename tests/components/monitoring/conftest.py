@@ -1,4 +1,4 @@
-"""Synthetic drops of two imagers, what a small network with random weights makes of them, and references of these."""
+"""Synthetic drops of two imagers, their features in a small network with random weights, and references of both."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def small_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def drops():
-    """Encoded drops with the class they show: 400 of two imagers."""
+    """400 drops of two imagers: for each the imager, the class it shows and its JPEG."""
     from marco_data.synthetic.plan import Settings, plan
     from marco_data.synthetic.writer import jpegs
 
@@ -34,15 +34,15 @@ def drops():
     plans = [plan(settings, index) for index in range(400)]
     encoded = [jpeg for jpeg, _, _ in jpegs(list(range(400)), settings, 2)]
     return [
-        (f"{one.imager.institution} / {one.imager.name}", one.shown, jpeg)
-        for one, jpeg in zip(plans, encoded, strict=True)
+        (f"{drop.imager.institution} / {drop.imager.name}", drop.shown, jpeg)
+        for drop, jpeg in zip(plans, encoded, strict=True)
     ]
 
 
 class Pool:
-    """Drops as tables: the network's features, and scores as of a classifier that is right 85 times of 100.
+    """Drops as tables: the network's features, and made-up scores of a classifier that is right 85 times in 100.
 
-    So is the published one on such drops (docs/monitoring.md); it takes too long here.
+    The published classifier has that accuracy on such drops (docs/monitoring.md), but takes too long here.
     """
 
     def __init__(self, drops, model):
@@ -52,9 +52,9 @@ class Pool:
         self._classifier = load(model)
         self.labels = np.array([label for _, label, _ in drops])
         rng = np.random.default_rng(5)
-        said = np.where(rng.random(len(drops)) < 0.85, self.labels, rng.integers(0, 4, len(drops)))
+        predicted = np.where(rng.random(len(drops)) < 0.85, self.labels, rng.integers(0, 4, len(drops)))
         certain = rng.beta(6, 2, len(drops))[:, None]
-        self._scores = (certain * np.eye(4)[said] + (1 - certain) * rng.dirichlet([1] * 4, len(drops))).astype("f")
+        self._scores = (certain * np.eye(4)[predicted] + (1 - certain) * rng.dirichlet([1] * 4, len(drops))).astype("f")
         encoded = [jpeg for *_, jpeg in drops]
         self.all = self._table(np.arange(len(drops)), encoded, self._embed(encoded))
 
@@ -67,7 +67,7 @@ class Pool:
         return Table(
             imager=np.array([self._drops[row][0] for row in rows], object),
             name=np.array([str(row) for row in rows], object),
-            statistics=np.array([image_statistics(one) for one in encoded]),
+            statistics=np.array([image_statistics(jpeg) for jpeg in encoded]),
             embedding=embedding,
             scores=self._scores[rows],
             thumbnail=np.array([b""] * len(rows), object),

@@ -7,7 +7,7 @@ from components.monitoring.measure import Describer
 
 
 @pytest.mark.slow
-def test_it_tells_what_the_classifier_tells_in_one_pass(small_model, real_images):
+def test_it_gives_the_classifiers_scores_and_embeddings_in_one_pass(small_model, real_images):
     from marco_model.load import load
 
     encoded = [path.read_bytes() for path in real_images.values()] * 4
@@ -31,7 +31,7 @@ def _seconds(run):
 
 
 @pytest.mark.slow
-def test_one_at_fault_costs_only_itself(small_model, real_images):
+def test_a_broken_image_does_not_affect_the_others(small_model, real_images):
     good = real_images["clear_220.jpeg"].read_bytes()
     first, fault, last = Describer(small_model)([good, good[:20000], good])
     np.testing.assert_allclose(first[1], last[1], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Show 7 of the issue: what is injected is flagged, the right thing first; clean resamples are not."""
+"""An injected change is flagged and its cause is named first; clean resamples are not flagged."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ NEW = np.arange(240, 400)
 
 
 def checked(reference, table, **options):
-    return {one.imager: one for one in check(reference, reference.project(table), {}, Limits(), **options)}
+    return {verdict.imager: verdict for verdict in check(reference, reference.project(table), {}, Limits(), **options)}
 
 
 def darker(image):
@@ -36,29 +36,31 @@ def blurred(image):
 
 @pytest.mark.parametrize(("change", "first"), [(darker, "brightness"), (blurred, "sharpness")])
 def test_a_change_of_the_images_is_flagged_and_named_first(pool, old, change, first):
-    found = checked(old, pool.changed(NEW, change))
-    assert {imager: one.first for imager, one in found.items()} == {HOME: first, MERCK: first}
+    verdicts = checked(old, pool.changed(NEW, change))
+    assert {imager: verdict.first for imager, verdict in verdicts.items()} == {HOME: first, MERCK: first}
 
 
-def test_one_imager_that_changed_does_not_blame_the_other(pool, old):
+def test_a_change_of_one_imager_is_not_reported_for_the_other(pool, old):
     table = pool.changed(NEW, darker)
     clean = pool.all.take(NEW)
     mixed = [table.of_imager(HOME), clean.of_imager(MERCK)]
-    joined = type(table)(*(np.concatenate(parts) for parts in zip(*(vars(one).values() for one in mixed), strict=True)))
-    found = checked(old, joined)
-    assert (found[HOME].status, found[MERCK].status) == ("alarm", "clean")
+    joined = type(table)(
+        *(np.concatenate(parts) for parts in zip(*(vars(part).values() for part in mixed), strict=True))
+    )
+    verdicts = checked(old, joined)
+    assert (verdicts[HOME].status, verdicts[MERCK].status) == ("alarm", "clean")
 
 
 def test_a_new_imager_is_flagged_by_its_name(pool, old):
-    found = checked(old, pool.renamed(pool.all.take(NEW).of_imager(MERCK), "Lab / Other make"))
-    (verdict,) = found.values()
+    verdicts = checked(old, pool.renamed(pool.all.take(NEW).of_imager(MERCK), "Lab / Other make"))
+    (verdict,) = verdicts.values()
     assert (verdict.status, verdict.first, verdict.compared_with) == ("new imager", "new imager", "")
     assert verdict.resembles[0] in (HOME, MERCK)
 
 
 def test_a_new_imager_under_an_old_name_is_flagged(pool, old):
-    found = checked(old, pool.renamed(pool.all.take(NEW).of_imager(HOME), MERCK))
-    assert found[MERCK].first == "new imager"
+    verdicts = checked(old, pool.renamed(pool.all.take(NEW).of_imager(HOME), MERCK))
+    assert verdicts[MERCK].first == "new imager"
 
 
 def test_a_shift_of_the_classes_is_flagged_and_named_first(pool, old):
@@ -77,26 +79,26 @@ def test_twenty_clean_resamples_raise_at_most_one_alarm(pool):
     for seed in range(20):
         rows = np.arange(400)
         rows = np.random.default_rng(seed).permutation(rows)
-        found = checked(pool.reference(rows[:240]), pool.all.take(rows[240:]), seed=seed)
-        assert {one.status for one in found.values()} <= {"clean", "alarm", "new imager"}
-        alarms += any(one.alarming for one in found.values())
+        verdicts = checked(pool.reference(rows[:240]), pool.all.take(rows[240:]), seed=seed)
+        assert {verdict.status for verdict in verdicts.values()} <= {"clean", "alarm", "new imager"}
+        alarms += any(verdict.alarming for verdict in verdicts.values())
     assert alarms <= 1
 
 
-def test_too_few_are_said_to_be_too_few(pool, old):
+def test_too_few_images_are_reported_as_too_few(pool, old):
     few = pool.changed(NEW[:20], darker)
-    assert {one.status for one in checked(old, few).values()} == {"too few"}
+    assert {verdict.status for verdict in checked(old, few).values()} == {"too few"}
 
 
-def test_images_of_which_nobody_says_the_imager_are_not_new(pool, old):
+def test_images_of_an_unknown_imager_are_not_a_new_imager(pool, old):
     (verdict,) = checked(old, pool.renamed(pool.all.take(NEW), "unknown")).values()
     assert (verdict.status, verdict.compared_with) == ("clean", "")
 
 
-def test_an_imager_without_measurable_images_is_told_too(pool, old):
+def test_an_imager_without_measurable_images_is_reported(pool, old):
     table = old.project(pool.all.take(NEW))
-    found = {one.imager: one for one in check(old, table, {"Lab / Broken": 7})}
-    assert (found["Lab / Broken"].status, found["Lab / Broken"].seen) == ("too few", 7)
+    verdicts = {verdict.imager: verdict for verdict in check(old, table, {"Lab / Broken": 7})}
+    assert (verdicts["Lab / Broken"].status, verdicts["Lab / Broken"].seen) == ("too few", 7)
 
 
 def test_a_new_imager_resembles_the_one_whose_images_are_nearest(old):

@@ -11,10 +11,10 @@ from marco_model.errors import InputError
 
 
 def example(data, name, source, **texts):
-    """A MARCO record; `texts` as ExampleGen adds them."""
+    """A MARCO record, with `texts` as the features that ExampleGen adds."""
     import tensorflow as tf
 
-    made = contract.build_example(
+    record = contract.build_example(
         encoded=data,
         image_format="JPEG",
         height=1,
@@ -27,8 +27,8 @@ def example(data, name, source, **texts):
         source=source,
     )
     for key, value in texts.items():
-        made.features.feature[key].CopyFrom(tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()])))
-    return made.SerializeToString()
+        record.features.feature[key].CopyFrom(tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()])))
+    return record.SerializeToString()
 
 
 @pytest.fixture
@@ -48,56 +48,56 @@ def shards(tmp_path, real_images):
     return tmp_path
 
 
-def test_records_tell_their_imager_and_damaged_ones_are_passed_over(shards, real_images):
+def test_records_name_their_imager_and_damaged_ones_are_skipped(shards, real_images):
     (shard,) = find_images([str(shards)])
     sources = institutions([str(shards)], [shard])
     found = list(candidates(shard, Naming(), sources, seed=0))
-    assert [(one.index, one.imager) for one in found] == [
+    assert [(candidate.index, candidate.imager) for candidate in found] == [
         (1, "CSIRO / Formulatrix Rock Imager"),
         (3, "CSIRO / Rigaku Minstrel"),
         (4, "Lab / Own"),
     ]
-    got = {one.index: data for one, data in encoded_images(shard.path, [found[0], found[1]])}
+    got = {candidate.index: data for candidate, data in encoded_images(shard.path, [found[0], found[1]])}
     assert got[1] == real_images["clear_220.jpeg"].read_bytes()
     assert "60000x60000 pixels are more" in got[3]
-    assert {one.imager for one in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
+    assert {candidate.imager for candidate in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
 
 
 def test_the_draw_depends_on_names_and_seed_alone(shards):
     (shard,) = find_images([str(shards)])
-    one, again, other = ([c.priority for c in candidates(shard, Naming(), None, seed)] for seed in (0, 0, 1))
-    assert one == again and set(one).isdisjoint(other)
+    first, again, other = ([c.priority for c in candidates(shard, Naming(), None, seed)] for seed in (0, 0, 1))
+    assert first == again and set(first).isdisjoint(other)
 
 
-def test_only_files_that_changed_lately(tmp_path):
+def test_days_selects_files_that_changed_lately(tmp_path):
     for name, days in (("new.jpg", 1), ("old.jpg", 30)):
         (tmp_path / name).write_bytes(b"x")
         os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
     (tmp_path / "notes.txt").write_text("x")
-    assert [one.name for one in find_images([str(tmp_path)], days=7)] == ["new.jpg"]
-    assert [one.name for one in find_images([str(tmp_path)])] == ["new.jpg", "old.jpg"]
+    assert [image.name for image in find_images([str(tmp_path)], days=7)] == ["new.jpg"]
+    assert [image.name for image in find_images([str(tmp_path)])] == ["new.jpg", "old.jpg"]
 
 
-def test_a_folder_with_neither_is_refused(tmp_path):
+def test_a_folder_without_images_or_shards_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no images and no TFRecord shards"):
         find_images([str(tmp_path)])
 
 
 @pytest.mark.slow
-def test_a_bucket_is_a_folder_too(gcs, real_images):
+def test_a_bucket_can_be_used_as_a_folder(gcs, real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
     gcs.bucket("drops").blob("in/rock/1.jpg").upload_from_string(data)
-    (one,) = find_images(["gs://drops/in"])
-    (candidate,) = candidates(one, Naming((("rock/*", "Rock"),)), None, seed=0)
+    (image,) = find_images(["gs://drops/in"])
+    (candidate,) = candidates(image, Naming((("rock/*", "Rock"),)), None, seed=0)
     assert candidate.imager == "Rock"
-    assert [got for _, got in encoded_images(one.path, [candidate])] == [data]
+    assert [got for _, got in encoded_images(image.path, [candidate])] == [data]
 
 
-def test_a_name_that_is_not_utf_8_is_read_and_told_as_text(tmp_path, real_images):
+def test_a_name_that_is_not_utf_8_is_read_and_shown_as_text(tmp_path, real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
     (tmp_path / os.fsdecode(b"tr\xf6pfchen.jpg")).write_bytes(data)
-    (one,) = find_images([str(tmp_path)])
-    (candidate,) = candidates(one, Naming(), None, seed=0)
+    (image,) = find_images([str(tmp_path)])
+    (candidate,) = candidates(image, Naming(), None, seed=0)
     assert candidate.name == r"tr\xf6pfchen.jpg"
-    assert [got for _, got in encoded_images(one.path, [candidate])] == [data]
+    assert [got for _, got in encoded_images(image.path, [candidate])] == [data]

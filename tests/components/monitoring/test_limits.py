@@ -6,7 +6,7 @@ from components.monitoring.two_sample import Limits, read_limits
 from marco_model.errors import InputError
 
 
-def test_what_is_left_out_keeps_its_default(tmp_path):
+def test_limits_that_are_left_out_keep_their_defaults(tmp_path):
     (tmp_path / "limits.json").write_text('{"classes": 0.3, "least": 20}')
     assert read_limits(tmp_path / "limits.json") == dataclasses.replace(Limits(), classes=0.3, least=20)
     assert read_limits(None) == Limits()
@@ -23,7 +23,7 @@ def test_what_is_left_out_keeps_its_default(tmp_path):
         ('{"least": 5000}', "limits least 5000 and most 1000"),
     ],
 )
-def test_what_is_no_limit_is_refused(tmp_path, text, reason):
+def test_a_wrong_limit_is_refused(tmp_path, text, reason):
     (tmp_path / "limits.json").write_text(text)
     with pytest.raises(InputError, match=reason):
         read_limits(tmp_path / "limits.json")

@@ -3,7 +3,7 @@ import pytest
 from components.monitoring.measure import Naming, imager_name, parse_told
 
 
-def test_what_is_told_comes_first():
+def test_an_explicit_imager_comes_first():
     naming = Naming(parse_told(["rock/*=Rock", " Minstrel "]), institution="CSIRO")
     assert naming.of_file("rock/03c3_G6_ImagerDefaults_6.jpg") == "Rock"
     assert naming.of_file("other/1.jpg") == "Minstrel"
@@ -19,11 +19,11 @@ def test_what_is_told_comes_first():
         ("Our lab", "1.jpg", "Our lab"),
     ],
 )
-def test_an_institutions_file_names_tell_the_imager(institution, name, expected):
+def test_the_imager_follows_from_an_institutions_file_names(institution, name, expected):
     assert Naming(institution=institution).of_file(f"plate/{name}") == expected
 
 
-def test_a_record_names_its_own():
+def test_a_record_names_its_own_imager():
     assert Naming().of_record("1.jpg", "Merck", "Formulatrix Rock Imager") == "Merck / Formulatrix Rock Imager"
     assert Naming().of_record("03c3_G6_ImagerDefaults_6.jpg", "Merck", "") == "Merck / Formulatrix Rock Imager"
     assert imager_name("source 3", "unknown") == "unknown"

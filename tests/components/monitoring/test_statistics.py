@@ -56,7 +56,7 @@ def test_sharpness_is_the_variance_of_opencvs_laplacian():
 
 
 @pytest.mark.parametrize("sigma", [2.0, 6.0])
-def test_noise_is_that_put_in(sigma):
+def test_noise_is_measured(sigma):
     got = measured(scene(noise=sigma))
     assert got["noise"] * got["brightness"] == pytest.approx(sigma, rel=0.05)
 
@@ -75,7 +75,7 @@ def test_blur_lowers_the_sharpness_and_not_the_brightness():
     assert after["brightness"] == pytest.approx(before["brightness"], rel=0.01)
 
 
-def test_cameras_of_other_resolutions_compare(real_images):
+def test_statistics_do_not_depend_on_the_resolution(real_images):
     image = Image.open(real_images["crystals_10.jpeg"]).convert("RGB")
     small = image.resize((image.width * SIDE // image.height, SIDE), Image.Resampling.BOX)
     large, reduced = measured(np.asarray(image)), measured(np.asarray(small))
@@ -93,7 +93,7 @@ def test_real_images_are_finite_and_in_range(real_images):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"no image at all"])
-def test_what_is_no_image_is_refused(content):
+def test_a_file_that_is_not_an_image_is_refused(content):
     with pytest.raises(InputError, match="does not decode"):
         image_statistics(content)
 
@@ -109,6 +109,6 @@ def test_a_strip_is_measured_by_its_middle_in_little_memory(shape):
     assert most < 100e6
 
 
-def test_what_opencv_will_not_decode_is_refused():
+def test_an_image_that_opencv_does_not_decode_is_refused():
     with pytest.raises(InputError, match="does not decode"):
         image_statistics(encoded(np.zeros((1, (1 << 20) + 1), np.uint8)))

@@ -22,7 +22,7 @@ def rng():
 
 
 @pytest.mark.parametrize("digits", [8, 0])
-def test_the_distance_of_one_stratum_is_scipys(rng, digits):
+def test_the_distance_of_one_stratum_matches_scipy(rng, digits):
     new, old = rng.normal(0.3, 1, 80).round(digits), rng.normal(0, 1, 150).round(digits)
     values, is_new = joined(new, old)
     weights = signed_weights(is_new, np.zeros(230, int))
@@ -30,7 +30,7 @@ def test_the_distance_of_one_stratum_is_scipys(rng, digits):
     assert got == pytest.approx(scipy.stats.ks_2samp(new, old).statistic, abs=1e-6)
 
 
-def test_the_p_value_of_one_stratum_is_scipys(rng):
+def test_the_p_value_of_one_stratum_matches_scipy(rng):
     new, old = rng.normal(0.28, 1, 90), rng.normal(0, 1, 200)
     values, is_new = joined(new, old)
     strata = np.zeros(290, int)
@@ -39,7 +39,7 @@ def test_the_p_value_of_one_stratum_is_scipys(rng):
     assert 0.001 < got.p_value < 0.1
 
 
-def test_the_energy_distance_in_one_dimension_is_scipys(rng):
+def test_the_energy_distance_in_one_dimension_matches_scipy(rng):
     new, old = rng.normal(0.5, 1, 60), rng.normal(0, 1, 90)
     values, is_new = joined(new, old)
     measure, _ = energy(values[:, None])
@@ -88,7 +88,7 @@ def test_p_values_are_uniform_where_nothing_changed():
         assert share >= level - 3 * np.sqrt(level * (1 - level) / 300) - 0.05  # Ties make the test a little cautious.
 
 
-def test_the_class_test_is_scipys(rng):
+def test_the_class_test_matches_scipy(rng):
     new, old = np.array([30, 50, 40, 60]), np.array([100, 100, 100, 100])
     distance, p_value = class_test(new, old, 20000, rng)
     expected = scipy.stats.chi2_contingency(np.stack([new, old]), correction=False)
@@ -96,11 +96,11 @@ def test_the_class_test_is_scipys(rng):
     assert distance == pytest.approx(scipy.spatial.distance.cityblock(new / 180, old / 400) / 2)
 
 
-def test_a_class_that_nobody_has_is_no_matter(rng):
+def test_a_class_without_images_does_not_matter(rng):
     assert class_test(np.array([5, 0, 5]), np.array([6, 0, 4]), 999, rng)[1] > 0.5
 
 
-def test_holm_multiplies_the_sorted_p_values_by_what_is_left():
+def test_holm_multiplies_the_sorted_p_values_by_the_number_that_remains():
     # 0.005 x 4, 0.01 x 3, 0.03 x 2, 0.04 x 1, never falling.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []

@@ -1,4 +1,4 @@
-"""What is said of imagers about which little can be said: too few images, here or in the reference, or broken ones."""
+"""Verdicts on imagers with too few images, in the check or in the reference, or with unreadable ones."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def reference(count):
 
 
 def checked(before, now, failed=0):
-    """The verdict, its headline and the whole outcome, of `failed` broken images beside those of the table `now`."""
+    """Returns verdict, headline and outcome for the table `now` and `failed` further images that are broken."""
     old = reference(before)
     table = old.project(now)
     (verdict,) = check(old, table, {"Rock": len(now) + failed}, failed={"Rock": failed})
@@ -42,7 +42,7 @@ def checked(before, now, failed=0):
     return verdict, watch.headline(verdict, CLASSES), outcome
 
 
-def test_a_reference_with_too_few_images_is_named_and_not_what_came_in():
+def test_a_reference_with_too_few_images_is_blamed_and_not_the_new_images():
     verdict, headline, outcome = checked(30, images(500, "Rock", shift=3))
     assert (verdict.status, outcome["alarm"]) == ("too few in the reference", False)
     assert headline == (
@@ -60,7 +60,7 @@ def test_many_unreadable_images_are_an_alarm(measured, failed):
     assert watch.summary(outcome) == "Rock: unreadable"
 
 
-def test_what_else_changed_is_told_too():
+def test_an_unreadable_imager_reports_its_other_changes():
     verdict, headline, _ = checked(100, images(100, "Rock", shift=3), 60)
     assert verdict.status == "unreadable"
     assert headline.startswith("unreadable: 60 of 160 images; also ")
@@ -74,6 +74,6 @@ def test_what_else_changed_is_told_too():
         (20, 0, "too few", "too few to tell: 20 images"),
     ],
 )
-def test_a_few_unreadable_ones_are_none(measured, failed, status, headline):
-    verdict, said, outcome = checked(100, images(measured, "Rock"), failed)
-    assert (verdict.status, said, outcome["alarm"]) == (status, headline, False)
+def test_a_few_unreadable_images_are_no_alarm(measured, failed, status, headline):
+    verdict, shown, outcome = checked(100, images(measured, "Rock"), failed)
+    assert (verdict.status, shown, outcome["alarm"]) == (status, headline, False)

@@ -47,7 +47,7 @@ def test_a_reference_is_a_sample_of_each_imager(made, shards):
     assert not folder.with_name(f"{folder.name}.rows").exists()
 
 
-def test_its_rows_are_those_of_the_images_one_by_one(made, shards, small_model):
+def test_the_rows_of_a_reference_match_its_images_measured_singly(made, shards, small_model):
     import tensorflow as tf
 
     from components.monitoring.statistics import image_statistics
@@ -64,12 +64,12 @@ def test_its_rows_are_those_of_the_images_one_by_one(made, shards, small_model):
     encoded = [by_name[name] for name in some.name]
     classifier = load(small_model)
     np.testing.assert_allclose(some.scores, classifier.score(encoded), atol=1e-5)
-    np.testing.assert_allclose(some.statistics, [image_statistics(one) for one in encoded])
+    np.testing.assert_allclose(some.statistics, [image_statistics(data) for data in encoded])
     projected = (classifier.embed(encoded) - reference.mean) @ reference.components.T
     np.testing.assert_allclose(some.embedding, projected, atol=1e-3)
 
 
-def test_what_is_read_is_what_was_written(made):
+def test_a_reference_is_read_as_it_was_written(made):
     from components.monitoring.drift import read_reference
 
     reference, folder = made
@@ -86,7 +86,7 @@ def test_another_model_is_refused(made):
 
 @pytest.fixture(scope="module")
 def files(drops, tmp_path_factory):
-    """Image files by imager: those of one darkened, one file that is none, one hidden, one whose name is not UTF-8."""
+    """Image files by imager: one imager's are darkened; a broken one, a hidden one, one whose name is not UTF-8."""
     import cv2
 
     folder = tmp_path_factory.mktemp("incoming")
@@ -103,7 +103,7 @@ def files(drops, tmp_path_factory):
     return folder
 
 
-def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp_path):
+def test_a_check_reports_which_imager_changed_and_how(made, files, small_model, tmp_path):
     from components.monitoring.measure import Naming, parse_told
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
@@ -127,7 +127,7 @@ def test_a_check_says_which_imager_changed_and_how(made, files, small_model, tmp
     assert "http://" not in page and "https://" not in page
 
 
-def test_nothing_new_is_no_alarm(made, files, small_model, tmp_path):
+def test_a_check_without_new_images_raises_no_alarm(made, files, small_model, tmp_path):
     from components.monitoring.measure import Naming
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
@@ -138,7 +138,7 @@ def test_nothing_new_is_no_alarm(made, files, small_model, tmp_path):
     assert (outcome["alarm"], outcome["imagers"], outcome["seen"]) == (False, [], 0)
 
 
-def test_a_check_is_a_run_of_mlflow(made, files, tmp_path):
+def test_a_check_is_logged_as_an_mlflow_run(made, files, tmp_path):
     from components import mlflow_runs
     from components.monitoring import watch
 

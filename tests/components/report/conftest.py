@@ -1,4 +1,4 @@
-"""A table of predictions as the Evaluator writes it, with what goes with it."""
+"""Predictions and metrics as the Evaluator writes them."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ PLACES = (("CSIRO", "Rigaku Minstrel"), ("CSIRO", "Formulatrix Rock Imager"), ("
 
 
 def predictions(count=300, classes=CLASSES, seed=0, ties=False):
-    """Returns a table whose scores follow the labels, but not always and not surely."""
+    """Returns a table whose scores follow the labels most of the time and with varying confidence."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, len(classes), count)
     logits = rng.normal(size=[count, len(classes)])
@@ -35,9 +35,9 @@ def predictions(count=300, classes=CLASSES, seed=0, ties=False):
 
 
 def evaluation(classes=CLASSES, **changes):
-    """Returns what a report reads of `metrics.json`."""
-    told = {"classes": list(classes), "blessed": True, "thresholds": {"accuracy": 0.65}, "failures": []}
-    return {**told, **changes}
+    """Returns the part of `metrics.json` that a report reads."""
+    metrics = {"classes": list(classes), "blessed": True, "thresholds": {"accuracy": 0.65}, "failures": []}
+    return {**metrics, **changes}
 
 
 @pytest.fixture(name="predictions", scope="session")

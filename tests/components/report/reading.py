@@ -1,4 +1,4 @@
-"""What a page shows, read back without the code that wrote it."""
+"""Reads the content of a page back, without the code that wrote it."""
 
 from html.parser import HTMLParser
 
@@ -20,16 +20,16 @@ class Page(HTMLParser):
         assert not self._open
 
     def handle_starttag(self, tag, attributes):
-        told = dict(attributes)
-        self.tags.append((tag, told))
-        self.links += [told[name] for name in ("href", "src") if name in told]
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        self.links += [attributes[name] for name in ("href", "src") if name in attributes]
         if tag == "img":
-            self.images.append(told)
+            self.images.append(attributes)
         if tag in VOID:
             return
-        if "data-source" in told:
-            self.sourced.append([told, ""])
-        self._open.append((tag, "data-source" in told))
+        if "data-source" in attributes:
+            self.sourced.append([attributes, ""])
+        self._open.append((tag, "data-source" in attributes))
 
     def handle_endtag(self, tag):
         opened, _ = self._open.pop()
@@ -50,7 +50,7 @@ def value_at(report, source):
 
 
 def read_number(shown):
-    """Returns (value, half of its last digit, whether in per cent) of a number as people read it."""
+    """Returns (value, half a unit of its last digit, whether it is a percentage) of a number as the page shows it."""
     text = shown.replace(",", "").replace("−", "-").replace("\u202f", " ").strip()
     percent = text.endswith("%") or text.endswith(" %")
     text = text.rstrip("% s")

@@ -1,4 +1,4 @@
-"""A report in headless Chromium: no errors, no requests, nothing wider than a phone."""
+"""A report in headless Chromium: no errors, no requests, nothing wider than the screen of a phone."""
 
 import json
 import shutil
@@ -23,9 +23,9 @@ def browser():
     if not CHROMIUM:
         pytest.skip("there is no Chromium on this machine")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +48,22 @@ def report_file(tmp_path_factory, predictions, evaluation, real_images):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_it_opens_without_errors_requests_or_overflow(browser, report_file, width, scheme):
-    opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     problems, requests = [], []
-    opened.on(
-        "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
-    )
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(report_file.as_uri(), wait_until="load")
+    tab.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(report_file.as_uri(), wait_until="load")
     assert problems == []
     assert [url for url in requests if not url.startswith("data:")] == [report_file.as_uri()]
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
     broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
-    assert opened.evaluate(broken) == 0
-    assert opened.evaluate("document.images.length") > 20
-    opened.close()
+    assert tab.evaluate(broken) == 0
+    assert tab.evaluate("document.images.length") > 20
+    tab.close()
 
 
-def test_colours_are_told_apart_from_what_is_behind_them(browser, report_file):
+def test_text_contrasts_with_its_background(browser, report_file):
     """Contrast of at least 4.5 (WCAG 2.1, AA) for text, in both schemes, by the formula of that standard."""
     script = """() => {
         const value = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -73,18 +71,18 @@ def test_colours_are_told_apart_from_what_is_behind_them(browser, report_file):
             '--bad-back'].map(name => [name, value(name)]));
     }"""
     for scheme in ("light", "dark"):
-        opened = browser.new_page(color_scheme=scheme)
-        opened.goto(report_file.as_uri())
-        colours = opened.evaluate(script)
+        tab = browser.new_page(color_scheme=scheme)
+        tab.goto(report_file.as_uri())
+        colours = tab.evaluate(script)
         pairs = [(text, back) for text in ("--ink", "--soft", "--accent") for back in ("--page", "--card")]
         for text, back in [*pairs, ("--good", "--good-back"), ("--bad", "--bad-back")]:
             lighter, darker = sorted((luminance(colours[text]), luminance(colours[back])), reverse=True)
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (scheme, text, back)
-        opened.close()
+        tab.close()
 
 
 def luminance(colour):
     """Relative luminance of `#rrggbb`."""
     channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

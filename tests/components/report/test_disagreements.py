@@ -11,7 +11,7 @@ def judged(predictions):
     return table, np.stack(list(table["scores"])), table["label"].to_numpy(int)
 
 
-def test_the_least_believed_labels_come_first_and_none_that_is_believed(judged):
+def test_labels_with_the_lowest_scores_come_first_and_correct_predictions_are_left_out(judged):
     table, scores, labels = judged
     found = disagreements(table, scores, CLASSES, 10)
     belief = {row: scores[row, labels[row]] for row in range(200) if scores[row].argmax() != labels[row]}
@@ -27,21 +27,21 @@ def test_the_least_believed_labels_come_first_and_none_that_is_believed(judged):
     assert disagreements(table, scores, CLASSES, 0) == []
 
 
-def test_errors_are_counted_and_shown_by_the_surest_images(judged):
+def test_errors_are_counted_and_shown_by_the_images_with_the_highest_scores(judged):
     table, scores, labels = judged
     found = errors(table, scores, CLASSES, "Crystals", 12, 2)
     predicted = scores.argmax(axis=1)
     assert sum(kind["count"] for kind in found) == (predicted != labels).sum()
     for kind in found:
-        true, given = CLASSES.index(kind["label"]), CLASSES.index(kind["predicted"])
-        rows = [row for row in range(200) if (labels[row], predicted[row]) == (true, given)]
+        true, predicted_as = CLASSES.index(kind["label"]), CLASSES.index(kind["predicted"])
+        rows = [row for row in range(200) if (labels[row], predicted[row]) == (true, predicted_as)]
         assert kind["count"] == len(rows)
         assert kind["share"] == pytest.approx(len(rows) / (labels == true).sum(), abs=1e-6)
-        surest = sorted(rows, key=lambda row: -scores[row, given])[:2]
+        surest = sorted(rows, key=lambda row: -scores[row, predicted_as])[:2]
         assert [image["row"] for image in kind["images"]] == surest
 
 
-def test_what_concerns_the_target_comes_first_and_few_kinds_are_kept(judged):
+def test_errors_about_the_target_come_first_and_the_number_of_kinds_is_limited(judged):
     table, scores, _ = judged
     found = errors(table, scores, CLASSES, "Crystals", 7, 1)
     assert [kind["label"] for kind in found[:3]] == ["Crystals"] * 3
@@ -51,7 +51,7 @@ def test_what_concerns_the_target_comes_first_and_few_kinds_are_kept(judged):
     assert len(found) == 7
 
 
-def test_a_model_without_errors_has_none_to_show(predictions):
+def test_a_model_without_errors_shows_none(predictions):
     table = predictions(20)
     scores = np.eye(4, dtype=np.float32)[table["label"].to_numpy(int)]
     assert errors(table, scores, CLASSES, "Crystals", 12, 1) == []

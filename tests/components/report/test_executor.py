@@ -1,4 +1,4 @@
-"""The executor on a real evaluation: what is written, what MLflow keeps, and that the numbers are the Evaluator's."""
+"""The executor on a real evaluation: its files, the copies in MLflow, and numbers that equal the Evaluator's."""
 
 import json
 import shutil
@@ -11,22 +11,22 @@ pytestmark = pytest.mark.slow
 
 
 def artifact(kind, uri):
-    made = kind()
-    made.uri = str(uri)
-    return made
+    result = kind()
+    result.uri = str(uri)
+    return result
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model artifact's folder: an untrained network of ours, exported as the Trainer does."""
+    """A model artifact's folder: an untrained network, exported as by the Trainer."""
     from marco_model.classifier import export
     from marco_model.labels import CLASSES
     from marco_model.network import Network, build
 
     folder = tmp_path_factory.mktemp("trained")
     model = build(Network(input_size=151, depth_multiplier=0.1, auxiliary=False), num_classes=4, seed=0)
-    told = {"input_size": 151, "temperature": 1.5, "metadata": {"name": "marco-test"}}
-    export(model, folder / "Format-Serving", classes=CLASSES, **told)
+    options = {"input_size": 151, "temperature": 1.5, "metadata": {"name": "marco-test"}}
+    export(model, folder / "Format-Serving", classes=CLASSES, **options)
     return folder
 
 
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
 def examples(tmp_path, write_examples, record):
     rng = np.random.default_rng(0)
     places = [("CSIRO", "Minstrel"), ("CSIRO", "Rock"), ("Merck", "Rock")]
-    made = [
+    records = [
         record(
             index,
             index % 4,
@@ -44,7 +44,7 @@ def examples(tmp_path, write_examples, record):
         )
         for index in range(40)
     ]
-    return write_examples(tmp_path / "examples", {"eval": made}, shards=2)
+    return write_examples(tmp_path / "examples", {"eval": records}, shards=2)
 
 
 def evaluate(folder, examples, model):
@@ -91,7 +91,7 @@ def report(folder, examples, model, evaluation, decision=None, **changes):
     return folder / "report"
 
 
-def test_the_report_is_of_the_evaluation_the_gate_and_the_run(tmp_path, examples, trained):
+def test_the_report_shows_the_evaluation_the_decision_and_the_run(tmp_path, examples, trained):
     from components import evaluations, mlflow_runs
     from components.artifacts import Decision
 
@@ -105,27 +105,27 @@ def test_the_report_is_of_the_evaluation_the_gate_and_the_run(tmp_path, examples
     decided = {"blessed": False, "champion": None, "reasons": ["no better"], "checks": []}
     (tmp_path / "decision" / "decision.json").write_text(json.dumps(decided))
     folder = report(tmp_path, examples, model, evaluation, artifact(Decision, tmp_path / "decision"))
-    told = json.loads((folder / "report.json").read_text())
+    written = json.loads((folder / "report.json").read_text())
     judged = evaluations.slice_metrics(evaluation.uri)["slices"]
     overall = judged["overall"]["all"]
-    assert told["accuracy"]["share"] == pytest.approx(overall["accuracy"], abs=1e-9)
-    assert told["accuracy"]["count"] == overall["count"] == 40
-    assert told["roc"][0]["auc"] == pytest.approx(overall["auc/Crystals"], abs=1e-9)
-    for part in told["slices"]:
+    assert written["accuracy"]["share"] == pytest.approx(overall["accuracy"], abs=1e-9)
+    assert written["accuracy"]["count"] == overall["count"] == 40
+    assert written["roc"][0]["auc"] == pytest.approx(overall["auc/Crystals"], abs=1e-9)
+    for part in written["slices"]:
         assert {row["name"]: row["accuracy"]["share"] for row in part["rows"]} == {
             name: found["accuracy"] for name, found in judged[part["kind"]].items()
         }
-    assert told["verdict"]["blessed"] is False
-    assert told["verdict"]["reasons"] == ["no better"]
-    assert told["about"]["model"] == "marco-test"
-    assert told["about"]["mlflow_run_id"] == run.run_id
-    assert told["about"]["data_fingerprint"] == "a3f1c09e"
-    assert told["calibration"]["temperature"] == 1.5
-    shown = sum(len(kind["images"]) for kind in told["errors"])
-    assert told["pictures"]["overlays"] == shown > 0
+    assert written["verdict"]["blessed"] is False
+    assert written["verdict"]["reasons"] == ["no better"]
+    assert written["about"]["model"] == "marco-test"
+    assert written["about"]["mlflow_run_id"] == run.run_id
+    assert written["about"]["data_fingerprint"] == "a3f1c09e"
+    assert written["calibration"]["temperature"] == 1.5
+    shown = sum(len(kind["images"]) for kind in written["errors"])
+    assert written["pictures"]["overlays"] == shown > 0
     html = (folder / "report.html").read_text()
-    different = {image["row"] for kind in told["errors"] for image in kind["images"]}
-    assert html.count("data:image/jpeg") == 2 * shown + len(told["disagreements"])
+    different = {image["row"] for kind in written["errors"] for image in kind["images"]}
+    assert html.count("data:image/jpeg") == 2 * shown + len(written["disagreements"])
     assert len(different) == shown
     assert "marco-test" in html
     assert {path.name for path in (folder / "figures").iterdir()} == {"roc.svg", "calibration.svg", "thresholds.svg"}
@@ -133,18 +133,18 @@ def test_the_report_is_of_the_evaluation_the_gate_and_the_run(tmp_path, examples
     assert kept == {"report/report.html", "report/report.json", "report/figures"}
 
 
-def test_without_mlflow_gate_or_gradients_there_is_a_report_all_the_same(tmp_path, examples, colour_model):
+def test_a_report_needs_neither_mlflow_nor_the_gate_nor_gradients(tmp_path, examples, colour_model):
     from components import prediction_table
 
     evaluation = evaluate(tmp_path, examples, colour_model)
     folder = report(tmp_path, examples, colour_model, evaluation, disagreements=3)
-    told = json.loads((folder / "report.json").read_text())
+    written = json.loads((folder / "report.json").read_text())
     table = prediction_table.read(evaluation.uri)
     accuracy = sklearn.metrics.accuracy_score(table["label"], prediction_table.scores_of(table).argmax(axis=1))
-    assert told["accuracy"]["share"] == pytest.approx(accuracy, abs=1e-6)
-    assert told["verdict"]["blessed"] is True
-    assert told["pictures"]["overlays"] == 0
-    assert len(told["disagreements"]) == 3
+    assert written["accuracy"]["share"] == pytest.approx(accuracy, abs=1e-6)
+    assert written["verdict"]["blessed"] is True
+    assert written["pictures"]["overlays"] == 0
+    assert len(written["disagreements"]) == 3
     assert (folder / "report.html").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Every number on the page is a value of report.json: the page is read back, and nothing else in it has a digit."""
+"""Every number on the page is a value of report.json: the page is read back, and no other text has a digit."""
 
 import json
 import re
@@ -45,8 +45,8 @@ DECISION = {
 }
 
 
-def made(table, evaluation, **told):
-    report = numbers(table, evaluation, ReportOptions(), temperature=0.7, about=ABOUT, **told)
+def build(table, evaluation, **options):
+    report = numbers(table, evaluation, ReportOptions(), temperature=0.7, about=ABOUT, **options)
     report = json.loads(json.dumps(report, allow_nan=False))
     rows = {image["row"] for kind in report["errors"] for image in kind["images"]}
     rows |= {image["row"] for image in report["disagreements"]}
@@ -58,56 +58,58 @@ def made(table, evaluation, **told):
     params=["paper's classes", "gate", "other classes", "ten classes", "no crystals", "few images", "no errors"]
 )
 def written(request, predictions, evaluation):
-    """(report, HTML) of all the kinds of run that there are."""
+    """(report, HTML) of every kind of run."""
     if request.param == "gate":
-        return made(predictions(300), evaluation(), decision=DECISION)
+        return build(predictions(300), evaluation(), decision=DECISION)
     if request.param == "other classes":
-        return made(
+        return build(
             predictions(90, classes=("Hit", "Miss")), evaluation(("Hit", "Miss"), blessed=False, failures=["low 0.5"])
         )
     if request.param == "ten classes":
         classes = tuple(f"Class {number}" for number in range(10))
-        return made(predictions(200, classes=classes), evaluation(classes))
+        return build(predictions(200, classes=classes), evaluation(classes))
     if request.param == "no crystals":
         table = predictions(90)
-        return made(table[table["label"] != 1].reset_index(drop=True), evaluation())
+        return build(table[table["label"] != 1].reset_index(drop=True), evaluation())
     if request.param == "few images":
-        return made(predictions(3), evaluation())
+        return build(predictions(3), evaluation())
     if request.param == "no errors":
         table = predictions(300)
         right = [scores.argmax() == label for scores, label in zip(table["scores"], table["label"], strict=True)]
-        return made(table[right].reset_index(drop=True), evaluation())
-    return made(predictions(300), evaluation())
+        return build(table[right].reset_index(drop=True), evaluation())
+    return build(predictions(300), evaluation())
 
 
 def test_every_number_and_name_is_the_value_of_its_source(written):
     report, html = written
     shown = Page(html).sourced
     assert len(shown) > 60
-    for told, text in shown:
-        value = value_at(report, told["data-source"])
-        if "data-format" not in told:
+    for attributes, text in shown:
+        value = value_at(report, attributes["data-source"])
+        if "data-format" not in attributes:
             assert text == value
         elif value is None:
-            assert (text, told["value"]) == ("–", "")
+            assert (text, attributes["value"]) == ("–", "")
         else:
             number, tolerance, percent = read_number(text)
-            scale = 100 if percent or told["data-format"] in IN_HUNDREDTHS else 1
-            if told["data-format"] == "threshold":
-                assert number <= value < number + 1e-7, (told, text)
+            scale = 100 if percent or attributes["data-format"] in IN_HUNDREDTHS else 1
+            if attributes["data-format"] == "threshold":
+                assert number <= value < number + 1e-7, (attributes, text)
             else:
-                assert number == pytest.approx(scale * value, abs=tolerance * 1.0001), (told, text)
-            assert float(told["value"]) == pytest.approx(value, abs=1e-12)
+                assert number == pytest.approx(scale * value, abs=tolerance * 1.0001), (attributes, text)
+            assert float(attributes["value"]) == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1, 3e-4, 1e-9])
-def test_whoever_goes_by_a_threshold_on_the_page_gets_the_numbers_beside_it(predictions, evaluation, scale):
+def test_a_threshold_on_the_page_reproduces_the_numbers_beside_it(predictions, evaluation, scale):
     table = predictions(2000)
     scores = np.stack(list(table["scores"])) * np.float32([1, scale, 1, 1])
-    _, html = made(table.assign(scores=list(scores)), evaluation())
-    sourced = [(told, text) for told, text in Page(html).sourced if "data-format" in told]
-    shown = {told["data-source"]: read_number(text)[0] for told, text in sourced}
-    assert all(re.fullmatch(r"[01]\.\d{7}", text) for told, text in sourced if told["data-format"] == "threshold")
+    _, html = build(table.assign(scores=list(scores)), evaluation())
+    sourced = [(attributes, text) for attributes, text in Page(html).sourced if "data-format" in attributes]
+    shown = {attributes["data-source"]: read_number(text)[0] for attributes, text in sourced}
+    assert all(
+        re.fullmatch(r"[01]\.\d{7}", text) for attributes, text in sourced if attributes["data-format"] == "threshold"
+    )
     in_csv = np.array([float(f"{score:.7f}") for score in scores[:, 1]])
     crystals = (table["label"] == 1).to_numpy()
     for row in ("chosen", *(f"rows.{number}" for number in range(5))):
@@ -120,9 +122,9 @@ def test_whoever_goes_by_a_threshold_on_the_page_gets_the_numbers_beside_it(pred
         assert 100 * (in_csv >= shown[f"{point}.threshold"])[crystals].mean() >= shown[f"{point}.wanted"] - 1e-9
 
 
-def test_a_bound_is_shown_as_it_was_set(predictions, evaluation):
-    _, html = made(predictions(60), evaluation(thresholds={"accuracy": 0.97825, "recall/Crystals": 0.7}))
-    shown = {told["data-source"]: text for told, text in Page(html).sourced}
+def test_a_bound_is_shown_with_all_its_digits(predictions, evaluation):
+    _, html = build(predictions(60), evaluation(thresholds={"accuracy": 0.97825, "recall/Crystals": 0.7}))
+    shown = {attributes["data-source"]: text for attributes, text in Page(html).sourced}
     assert [shown[f"verdict.thresholds.{number}.bound"] for number in range(2)] == ["0.97825", "0.7"]
 
 
@@ -131,9 +133,9 @@ def test_nothing_else_on_the_page_has_a_digit(written):
     assert [text for text in Page(html).loose if re.search(r"\d", text)] == []
 
 
-def test_nothing_that_matters_is_left_out(predictions, evaluation):
-    report, html = made(predictions(300), evaluation(), decision=DECISION)
-    sources = {told["data-source"] for told, _ in Page(html).sourced}
+def test_the_page_has_every_number_that_matters(predictions, evaluation):
+    report, html = build(predictions(300), evaluation(), decision=DECISION)
+    sources = {attributes["data-source"] for attributes, _ in Page(html).sourced}
     for row in range(4):
         for column in range(4):
             for what in ("count", "share", "paper", "difference"):
@@ -156,27 +158,27 @@ def test_nothing_that_matters_is_left_out(predictions, evaluation):
     assert {"verdict.reasons.0", "verdict.checks.0.difference", "verdict.champion.version"} <= sources
 
 
-def test_the_page_is_whole_by_itself_and_says_what_pictures_show(written):
+def test_the_page_is_self_contained_and_describes_its_pictures(written):
     _, html = written
     read = Page(html)
     assert all(link.startswith(("#", "data:image/")) for link in read.links)
     assert not re.search(r"https?://", re.sub(r"data:[^\"]*", "", html))
     assert not any(tag == "script" for tag, _ in read.tags)
     assert all(image["alt"] for image in read.images)
-    ids = [told["id"] for _, told in read.tags if "id" in told]
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in read.links if link.startswith("#")} <= set(ids)
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in read.tags
-    assert all("scope" in told for tag, told in read.tags if tag == "th")
+    assert all("scope" in attributes for tag, attributes in read.tags if tag == "th")
 
 
-def test_what_comes_from_elsewhere_is_text(predictions, evaluation):
-    _, html = made(predictions(60), evaluation(), decision=DECISION)
+def test_text_from_elsewhere_is_escaped(predictions, evaluation):
+    _, html = build(predictions(60), evaluation(), decision=DECISION)
     assert "5.1 points &lt;really&gt;" in html
 
 
-def test_figures_are_drawn_from_the_report_alone_and_alike_every_time(predictions, evaluation):
-    report, _ = made(predictions(300), evaluation())
+def test_figures_depend_on_the_report_alone_and_are_reproducible(predictions, evaluation):
+    report, _ = build(predictions(300), evaluation())
     drawn = figures(report)
     assert set(drawn) == {"roc", "calibration", "thresholds"}
     assert drawn == figures(report)

@@ -27,49 +27,49 @@ def test_the_curve_has_one_counted_point_per_score(pairs):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_every_number_of_a_class_is_sklearns(predictions, ties):
+def test_every_number_of_a_class_matches_sklearn(predictions, ties):
     table = predictions(500, ties=ties)
     scores = np.stack(list(table["scores"]))[:, 1]
     positive = table["label"].to_numpy() == 1
-    told = roc("Crystals", positive, scores, CLASSES)
+    result = roc("Crystals", positive, scores, CLASSES)
     rates, recalls, thresholds = sklearn.metrics.roc_curve(positive, scores, drop_intermediate=False)
-    assert told["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(positive, scores), abs=1e-6)
-    assert (told["positives"], told["negatives"]) == (positive.sum(), (~positive).sum())
+    assert result["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(positive, scores), abs=1e-6)
+    assert (result["positives"], result["negatives"]) == (positive.sum(), (~positive).sum())
     at = {
         threshold: (rate, recall)
         for threshold, rate, recall in zip(thresholds[1:], rates[1:], recalls[1:], strict=True)
     }
-    first, *rest = told["points"]
+    first, *rest = result["points"]
     assert first == {"threshold": None, "false_positive_rate": 0, "recall": 0}
-    assert len(told["points"]) == min(len(thresholds), 200)
+    assert len(result["points"]) == min(len(thresholds), 200)
     for point in rest:
         expected = at[np.float32(point["threshold"])]
         assert (point["false_positive_rate"], point["recall"]) == pytest.approx(expected, abs=1e-6)
-    assert told["paper_auc"] == 0.988
-    assert [(point["wanted"], point["paper"]) for point in told["operating"]] == [(0.987, 0.19), (0.94, 0.016)]
-    for point in told["operating"]:
+    assert result["paper_auc"] == 0.988
+    assert [(point["wanted"], point["paper"]) for point in result["operating"]] == [(0.987, 0.19), (0.94, 0.016)]
+    for point in result["operating"]:
         assert point["false_positive_rate"] == pytest.approx(rates[recalls >= point["wanted"]].min(), abs=1e-6)
         assert point["recall"] >= point["wanted"]
         assert at[np.float32(point["threshold"])] == pytest.approx((point["false_positive_rate"], point["recall"]))
 
 
-def test_a_class_of_another_scheme_has_no_paper(predictions):
+def test_a_class_of_another_scheme_has_no_paper_figures(predictions):
     table = predictions(60, classes=("Hit", "Miss"))
-    told = roc("Hit", table["label"].to_numpy() == 0, np.stack(list(table["scores"]))[:, 0], ["Hit", "Miss"])
-    assert told["paper_auc"] is None
-    assert [(point["wanted"], point["paper"]) for point in told["operating"]] == [
+    result = roc("Hit", table["label"].to_numpy() == 0, np.stack(list(table["scores"]))[:, 0], ["Hit", "Miss"])
+    assert result["paper_auc"] is None
+    assert [(point["wanted"], point["paper"]) for point in result["operating"]] == [
         (0.99, None),
         (0.95, None),
         (0.9, None),
     ]
 
 
-def test_without_both_kinds_there_is_no_curve():
-    told = roc("Crystals", np.zeros(3, bool), np.zeros(3, np.float32), CLASSES)
-    assert (told["auc"], told["points"], told["operating"]) == (None, [], [])
+def test_a_curve_needs_positives_and_negatives():
+    result = roc("Crystals", np.zeros(3, bool), np.zeros(3, np.float32), CLASSES)
+    assert (result["auc"], result["points"], result["operating"]) == (None, [], [])
 
 
-def test_few_points_are_kept_and_the_ends_among_them():
+def test_few_points_are_kept_and_both_ends_are_among_them():
     assert thinned(3).tolist() == [0, 1, 2]
     kept = thinned(10_000)
     assert len(kept) == 200

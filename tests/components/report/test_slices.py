@@ -6,14 +6,14 @@ import sklearn.metrics
 from components.report.numbers import slices
 
 
-def check(told, right):
-    assert (told["found"], told["count"]) == (right.sum(), len(right))
+def check(share, right):
+    assert (share["found"], share["count"]) == (right.sum(), len(right))
     interval = scipy.stats.binomtest(int(right.sum()), len(right)).proportion_ci(0.95, "wilson")
     expected = (right.mean(), interval.low, interval.high)
-    assert (told["share"], told["low"], told["high"]) == pytest.approx(expected, abs=1e-6)
+    assert (share["share"], share["low"], share["high"]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_slice_is_that_of_pandas_sklearn_and_scipy(predictions):
+def test_every_slice_matches_pandas_sklearn_and_scipy(predictions):
     table = predictions(300)
     predicted = np.stack(list(table["scores"])).argmax(axis=1)
     right, crystals = predicted == table["label"], (table["label"] == 1).to_numpy()
@@ -25,10 +25,10 @@ def test_every_slice_is_that_of_pandas_sklearn_and_scipy(predictions):
         assert [row["name"] for row in part["rows"]] == sorted(groups)
         for row in part["rows"]:
             chosen = groups[row["name"]]
-            labels, given = table["label"].to_numpy()[chosen], predicted[chosen]
-            check(row["accuracy"], labels == given)
-            check(row["target"], given[labels == 1] == 1)
-            recall = sklearn.metrics.recall_score(labels, given, labels=[1], average=None)[0]
+            labels, calls = table["label"].to_numpy()[chosen], predicted[chosen]
+            check(row["accuracy"], labels == calls)
+            check(row["target"], calls[labels == 1] == 1)
+            recall = sklearn.metrics.recall_score(labels, calls, labels=[1], average=None)[0]
             assert row["target"]["share"] == pytest.approx(recall, abs=1e-6)
     assert sum(row["accuracy"]["count"] for row in found[2]["rows"]) == len(table)
 

@@ -11,7 +11,7 @@ from marco_model.errors import InputError
 
 
 class Executor(base_executor.BaseExecutor):
-    """Reads a schema and writes what it saw beside the anomalies, or refuses."""
+    """Reads a schema and writes its content beside the anomalies, or refuses."""
 
     def Do(self, input_dict, output_dict, exec_properties):
         (schema,), (anomalies,) = input_dict["schema"], output_dict["anomalies"]
@@ -24,7 +24,7 @@ class Executor(base_executor.BaseExecutor):
 
 def run(staged):
     """Runs the entrypoint with the process's arguments; minio:// is staged in the folder `staged`."""
-    # As libraries of TFX do in their destructors.
+    # Libraries of TFX do this in their destructors.
     atexit.register(os.abort)
     entrypoint._STAGED = {"minio://": f"{staged}/"}
     entrypoint.run()

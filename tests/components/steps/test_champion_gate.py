@@ -21,15 +21,15 @@ LABELS = np.arange(COUNT) % 4
 PLACES = [("CSIRO", "Minstrel"), ("CSIRO", "Rock"), ("Merck", "Rock")]
 
 
-def predicting(wrong):
-    """Returns the class predicted of each image, int [COUNT]: the label but on the images `wrong`."""
+def predict(wrong):
+    """Returns the predicted class of each image, int [COUNT]: its label, except for the images `wrong`."""
     guesses = LABELS.copy()
     guesses[list(wrong)] = (LABELS[list(wrong)] + 1) % 4
     return guesses
 
 
 def save_model(folder, guesses, classes=CLASSES, signature="serving_examples"):
-    """Writes a model artifact whose scores follow from the image's id; those of a guess of 4 are no numbers."""
+    """Writes a model artifact whose scores follow from the image's id; a guess of 4 gives NaN."""
     import tensorflow as tf
 
     class Chosen(tf.Module):
@@ -44,53 +44,53 @@ def save_model(folder, guesses, classes=CLASSES, signature="serving_examples"):
             parsed = tf.io.parse_example(examples, {"image/id": tf.io.FixedLenFeature([], tf.int64)})
             return {"scores": tf.gather(self.scores, parsed["image/id"])}
 
-    model, where = Chosen(), pathlib.Path(folder) / "Format-Serving"
-    tf.saved_model.save(model, str(where), signatures={signature: model.examples})
-    (where / "assets.extra").mkdir()
-    (where / "assets.extra/marco.json").write_text(json.dumps({"classes": list(classes)}))
-    return where
+    model, path = Chosen(), pathlib.Path(folder) / "Format-Serving"
+    tf.saved_model.save(model, str(path), signatures={signature: model.examples})
+    (path / "assets.extra").mkdir()
+    (path / "assets.extra/marco.json").write_text(json.dumps({"classes": list(classes)}))
+    return path
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders of models: the `candidate`, wrong on every tenth image; one `worse`, wrong on every fourth; …"""
+    """Folders of models: `candidate`, wrong on every tenth image; `worse`, wrong also on every fourth; and others."""
     root = tmp_path_factory.mktemp("models")
     tenth, fourth = range(0, COUNT, 10), range(0, COUNT, 4)
-    made = {
-        "candidate": (predicting(tenth), CLASSES, "serving_examples"),
-        "worse": (predicting({*tenth, *fourth}), CLASSES, "serving_examples"),
-        "worse_in_another_order": (predicting({*tenth, *fourth}), CLASSES[::-1], "serving_examples"),
-        "best": (predicting([]), CLASSES, "serving_examples"),
-        "others": (predicting([]), ("a", "b", "c", "d"), "serving_examples"),
-        "closed": (predicting([]), CLASSES, "serving_default"),
-        "diverged": (np.where(np.arange(COUNT) == 7, 4, predicting([])), CLASSES, "serving_examples"),
+    kinds = {
+        "candidate": (predict(tenth), CLASSES, "serving_examples"),
+        "worse": (predict({*tenth, *fourth}), CLASSES, "serving_examples"),
+        "worse_in_another_order": (predict({*tenth, *fourth}), CLASSES[::-1], "serving_examples"),
+        "best": (predict([]), CLASSES, "serving_examples"),
+        "others": (predict([]), ("a", "b", "c", "d"), "serving_examples"),
+        "closed": (predict([]), CLASSES, "serving_default"),
+        "diverged": (np.where(np.arange(COUNT) == 7, 4, predict([])), CLASSES, "serving_examples"),
     }
-    for name, (guesses, classes, signature) in made.items():
+    for name, (guesses, classes, signature) in kinds.items():
         save_model(root / name, guesses, classes, signature)
     return root
 
 
 @pytest.fixture
 def examples(tmp_path, write_examples, record):
-    made = []
+    records = []
     for index in range(COUNT):
         institution, imager = PLACES[index % 3]
-        made.append(record(index, int(LABELS[index]), institution=institution, imager=imager))
-    return write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=2)
+        records.append(record(index, int(LABELS[index]), institution=institution, imager=imager))
+    return write_examples(tmp_path / "examples", {"train": records[:1], "eval": records}, shards=2)
 
 
 def evaluation_of(folder, guesses, failures=()):
-    """Writes what the Evaluator leaves: the candidate's predictions, in the two shards of `examples`."""
+    """Writes the output of the Evaluator: the candidate's predictions, in the two shards of `examples`."""
     index = np.arange(COUNT)
     frame = pd.DataFrame(
         {
-            "shard": [f"data_tfrecord-{one % 2:05d}-of-00002.gz" for one in index],
+            "shard": [f"data_tfrecord-{number % 2:05d}-of-00002.gz" for number in index],
             "index": (index // 2).astype(np.int32),
             "image_id": index,
-            "filename": [f"{one}.jpg" for one in index],
+            "filename": [f"{number}.jpg" for number in index],
             "label": LABELS.astype(np.int16),
-            "institution": [PLACES[one % 3][0] for one in index],
-            "imager": [PLACES[one % 3][1] for one in index],
+            "institution": [PLACES[number % 3][0] for number in index],
+            "imager": [PLACES[number % 3][1] for number in index],
             "scores": list(np.eye(4, dtype=np.float32)[guesses]),
         }
     )
@@ -99,31 +99,31 @@ def evaluation_of(folder, guesses, failures=()):
 
 
 def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None, registered_model=""):
-    """Runs the gate of the model `candidate` and returns its decision, which the blessing must say too."""
-
+    """Runs the gate on the model `candidate` and returns its decision, which must equal the blessing."""
     from tfx.types import standard_artifacts
 
     from components.artifacts import Decision
     from components.steps.champion_gate import ChampionGate
 
-    def made(kind, name):
+    def make_artifact(kind, name):
         artifact = kind()
         artifact.uri = str(folder / name)
         pathlib.Path(artifact.uri).mkdir(parents=True, exist_ok=True)
         return artifact
 
-    evaluation = made(standard_artifacts.ModelEvaluation, "evaluation")
-    evaluation_of(pathlib.Path(evaluation.uri), predicting(range(0, COUNT, 10)), failures)
-    word = made(standard_artifacts.ModelBlessing, "word")
-    word.set_int_custom_property("blessed", int(blessed))
-    blessing, decided = made(standard_artifacts.ModelBlessing, "blessing"), made(Decision, "decision")
+    evaluation = make_artifact(standard_artifacts.ModelEvaluation, "evaluation")
+    evaluation_of(pathlib.Path(evaluation.uri), predict(range(0, COUNT, 10)), failures)
+    verdict = make_artifact(standard_artifacts.ModelBlessing, "verdict")
+    verdict.set_int_custom_property("blessed", int(blessed))
+    blessing = make_artifact(standard_artifacts.ModelBlessing, "blessing")
+    output = make_artifact(Decision, "decision")
     candidate = standard_artifacts.Model()
     candidate.uri = str(models / "candidate" if isinstance(models, pathlib.Path) else models)
     executor = ChampionGate.EXECUTOR_SPEC.executor_class
     context = executor.Context(beam_pipeline_args=[], tmp_dir=str(folder / "tmp"), unique_id="1")
     executor(context).Do(
-        {"examples": [examples], "model": [candidate], "evaluation": [evaluation], "model_blessing": [word]},
-        {"blessing": [blessing], "decision": [decided]},
+        {"examples": [examples], "model": [candidate], "evaluation": [evaluation], "model_blessing": [verdict]},
+        {"blessing": [blessing], "decision": [output]},
         {
             "champion": to_beat,
             "registered_model": registered_model,
@@ -133,23 +133,23 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
             "batch_size": 64,
         },
     )
-    told = read_decision(decided.uri)
-    assert blessing.get_int_custom_property("blessed") == int(told["blessed"])
-    name = "BLESSED" if told["blessed"] else "NOT_BLESSED"
+    decision = read_decision(output.uri)
+    assert blessing.get_int_custom_property("blessed") == int(decision["blessed"])
+    name = "BLESSED" if decision["blessed"] else "NOT_BLESSED"
     assert [path.name for path in pathlib.Path(blessing.uri).iterdir()] == [name]
-    return told
+    return decision
 
 
-def of(models, name, version="7"):
+def champion_at(models, name, version="7"):
     return champion.write_champion(str(models / name / "Format-Serving"), version)
 
 
 @pytest.mark.parametrize("name", ["worse", "worse_in_another_order"])
-def test_a_better_candidate_is_blessed_and_every_check_is_told(tmp_path, examples, models, name):
-    told = gate(tmp_path, examples, models, of(models, name), rules=Rules(cross=True))
-    assert told["blessed"], told["reasons"]
-    assert told["champion"] == {"model": str(models / name / "Format-Serving"), "version": "7"}
-    checks = {(check["kind"], check["name"]): check for check in told["checks"]}
+def test_a_better_candidate_is_blessed_and_every_check_is_recorded(tmp_path, examples, models, name):
+    decision = gate(tmp_path, examples, models, champion_at(models, name), rules=Rules(cross=True))
+    assert decision["blessed"], decision["reasons"]
+    assert decision["champion"] == {"model": str(models / name / "Format-Serving"), "version": "7"}
+    checks = {(check["kind"], check["name"]): check for check in decision["checks"]}
     overall = checks["better", "accuracy"]
     wrong = {*range(0, COUNT, 10), *range(0, COUNT, 4)}
     assert overall["count"] == COUNT
@@ -157,7 +157,7 @@ def test_a_better_candidate_is_blessed_and_every_check_is_told(tmp_path, example
     assert overall["champion"] == pytest.approx(1 - len(wrong) / COUNT)
     assert checks["better", "recall/Crystals"]["count"] == COUNT / 4
     expected = {f"institution/{name}" for name in ("CSIRO", "Merck")} | {"imager/Minstrel", "imager/Rock"}
-    crossed = {f"institution × imager/{one} × {other}" for one, other in PLACES}
+    crossed = {f"institution × imager/{institution} × {imager}" for institution, imager in PLACES}
     assert {name for kind, name in checks if kind == "slice"} == expected | crossed
     rock = [index for index in range(COUNT) if PLACES[index % 3][1] == "Rock"]
     found = checks["slice", "imager/Rock"]
@@ -166,15 +166,17 @@ def test_a_better_candidate_is_blessed_and_every_check_is_told(tmp_path, example
 
 
 def test_a_worse_candidate_is_refused_with_the_reasons(tmp_path, examples, models):
-    told = gate(tmp_path, examples, models, of(models, "best"))
-    assert not told["blessed"]
-    assert told["reasons"][0].startswith("no evidence that it is better than the champion: accuracy 100.00% → 90.00%")
-    assert any(reason.startswith("accuracy fell by 10.00%") for reason in told["reasons"])
+    decision = gate(tmp_path, examples, models, champion_at(models, "best"))
+    assert not decision["blessed"]
+    assert decision["reasons"][0].startswith(
+        "no evidence that it is better than the champion: accuracy 100.00% → 90.00%"
+    )
+    assert any(reason.startswith("accuracy fell by 10.00%") for reason in decision["reasons"])
 
 
-def test_without_a_champion_the_evaluators_word_stands(tmp_path, examples, models):
-    told = gate(tmp_path, examples, models, "")
-    assert told == {
+def test_without_a_champion_the_evaluators_verdict_stands(tmp_path, examples, models):
+    decision = gate(tmp_path, examples, models, "")
+    assert decision == {
         "blessed": True,
         "champion": None,
         "reasons": ["there is no champion to beat: the thresholds alone decide"],
@@ -182,20 +184,20 @@ def test_without_a_champion_the_evaluators_word_stands(tmp_path, examples, model
     }
 
 
-def test_what_the_evaluator_refuses_is_not_compared(tmp_path, examples, models):
+def test_a_model_that_the_evaluator_refuses_is_not_compared(tmp_path, examples, models):
     missed = ["accuracy is 0.5000, and at least 0.9 is wanted"]
-    told = gate(tmp_path, examples, models, of(models, "worse"), blessed=False, failures=missed)
-    assert (told["blessed"], told["reasons"], told["checks"]) == (False, missed, [])
-    assert told["champion"]["version"] == "7"
+    decision = gate(tmp_path, examples, models, champion_at(models, "worse"), blessed=False, failures=missed)
+    assert (decision["blessed"], decision["reasons"], decision["checks"]) == (False, missed, [])
+    assert decision["champion"]["version"] == "7"
 
 
-def test_the_champion_itself_is_blessed_as_what_serves(tmp_path, examples, models):
+def test_the_champion_itself_is_blessed_because_it_serves_already(tmp_path, examples, models):
     (tmp_path / "models").mkdir()
     shutil.copytree(models / "candidate/Format-Serving", tmp_path / "models/4")
     (tmp_path / "models/4/assets.extra/push.json").write_text("{}")
-    told = gate(tmp_path, examples, models, champion.write_champion(str(tmp_path / "models")))
-    assert told["blessed"]
-    assert told["reasons"] == ["it is the champion itself, which is serving already"]
+    decision = gate(tmp_path, examples, models, champion.write_champion(str(tmp_path / "models")))
+    assert decision["blessed"]
+    assert decision["reasons"] == ["it is the champion itself, which is serving already"]
 
 
 @pytest.mark.parametrize(
@@ -208,35 +210,35 @@ def test_the_champion_itself_is_blessed_as_what_serves(tmp_path, examples, model
         ("diverged", "record 3 of data_tfrecord-00001-of-00002.gz scores that are not finite"),
     ],
 )
-def test_a_champion_that_cannot_be_compared_with_refuses_and_says_why_and_the_mend(
+def test_a_champion_that_cannot_be_compared_with_is_a_refusal_with_reason_and_fix(
     tmp_path, examples, models, name, reason
 ):
     if name == "damaged":
         shutil.copytree(models / "best", tmp_path / "damaged")
         (tmp_path / "damaged/Format-Serving/saved_model.pb").write_bytes(b"\x80half of it")
-    to_beat = of(tmp_path if name == "damaged" else models, name)
-    told = gate(tmp_path, examples, models, to_beat)
-    assert not told["blessed"]
-    (sentence,) = told["reasons"]
+    to_beat = champion_at(tmp_path if name == "damaged" else models, name)
+    decision = gate(tmp_path, examples, models, to_beat)
+    assert not decision["blessed"]
+    (sentence,) = decision["reasons"]
     assert sentence.startswith("it could not be compared with the champion, version 7 at ")
     assert reason in sentence
     assert "gate.champion" in sentence and "model_name" in sentence
 
 
-def test_a_champion_in_a_bucket_is_compared_with(tmp_path, examples, models, gcs):
+def test_a_champion_in_a_bucket_is_compared(tmp_path, examples, models, gcs):
     served = gcs.bucket("served")
     folder = models / "worse/Format-Serving"
     for path in folder.rglob("*"):
         if path.is_file():
             served.blob(f"drops/3/{path.relative_to(folder).as_posix()}").upload_from_filename(str(path))
-    told = gate(tmp_path, examples, models, champion.write_champion("gs://served/drops/3", "3"))
-    assert told["blessed"], told["reasons"]
-    assert len(told["checks"]) == 8
+    decision = gate(tmp_path, examples, models, champion.write_champion("gs://served/drops/3", "3"))
+    assert decision["blessed"], decision["reasons"]
+    assert len(decision["checks"]) == 8
 
 
 @pytest.fixture
 def tracked(tmp_path, models):
-    """The model `candidate` as a training with MLflow leaves it: its folder, and its run."""
+    """The folder of the model `candidate` as a training with MLflow writes it, and its run."""
     from components import mlflow_runs
 
     store = mlflow_runs.local_store(tmp_path / "mlflow")
@@ -247,9 +249,9 @@ def tracked(tmp_path, models):
     return str(tmp_path / "trained"), run
 
 
-def test_the_mlflow_run_learns_the_decision(tmp_path, examples, models, tracked):
+def test_the_decision_is_logged_to_the_mlflow_run(tmp_path, examples, models, tracked):
     trained, run = tracked
-    gate(tmp_path, examples, trained, of(models, "best"))
+    gate(tmp_path, examples, trained, champion_at(models, "best"))
     tags = run.tags()
     assert tags["blessed"] == "false"
     assert tags["failures"].startswith("no evidence that it is better")
@@ -258,41 +260,43 @@ def test_the_mlflow_run_learns_the_decision(tmp_path, examples, models, tracked)
     assert tags["model.fingerprint"] == model_fingerprint(models / "candidate/Format-Serving")
 
 
-def crowned(store, place, fingerprint):
+def crown_at(store, place, fingerprint):
     """Registers a champion of `marco` that is published at `place`."""
     from components import mlflow_runs
     from components.mlflow_registry import crown
 
     client = mlflow_runs.connect(store)
     client.create_registered_model("marco")
-    made = client.create_model_version("marco", str(place), tags={"model.fingerprint": fingerprint})
-    crown(client, "marco", str(made.version), str(place))
+    version = client.create_model_version("marco", str(place), tags={"model.fingerprint": fingerprint})
+    crown(client, "marco", str(version.version), str(place))
 
 
-@pytest.mark.parametrize("told", ["", "worse"])
-def test_another_model_must_beat_the_champion_of_now_whatever_the_run_was_told(
-    tmp_path, examples, models, tracked, told
+@pytest.mark.parametrize("earlier", ["", "worse"])
+def test_a_changed_model_must_beat_the_current_champion_and_not_the_one_the_run_began_with(
+    tmp_path, examples, models, tracked, earlier
 ):
-    """As after a change of code, which a run's signature does not tell."""
+    """As after a change of code, which is not part of a run's signature."""
     trained, run = tracked
     best = models / "best/Format-Serving"
-    crowned(run.tracking_uri, best, "another")
-    to_beat = of(models, told) if told else ""
-    found = gate(tmp_path, examples, trained, to_beat, registered_model="marco")
-    assert found["champion"] == {"model": str(best), "version": "1"}
-    assert not found["blessed"]
-    assert found["reasons"][0].startswith("no evidence that it is better than the champion: accuracy 100.00% → 90.00%")
+    crown_at(run.tracking_uri, best, "another")
+    to_beat = champion_at(models, earlier) if earlier else ""
+    decision = gate(tmp_path, examples, trained, to_beat, registered_model="marco")
+    assert decision["champion"] == {"model": str(best), "version": "1"}
+    assert not decision["blessed"]
+    assert decision["reasons"][0].startswith(
+        "no evidence that it is better than the champion: accuracy 100.00% → 90.00%"
+    )
 
 
-def test_the_champion_judged_again_is_judged_against_what_it_was_then(tmp_path, examples, models, tracked):
+def test_the_champion_is_judged_again_against_the_champion_of_its_first_judgement(tmp_path, examples, models, tracked):
     trained, run = tracked
-    crowned(run.tracking_uri, models / "best/Format-Serving", model_fingerprint(models / "candidate/Format-Serving"))
-    found = gate(tmp_path, examples, trained, "", registered_model="marco")
-    assert (found["blessed"], found["champion"]) == (True, None)
+    crown_at(run.tracking_uri, models / "best/Format-Serving", model_fingerprint(models / "candidate/Format-Serving"))
+    decision = gate(tmp_path, examples, trained, "", registered_model="marco")
+    assert (decision["blessed"], decision["champion"]) == (True, None)
 
 
-def test_the_registry_does_not_count_where_it_is_not_asked(tmp_path, examples, models, tracked):
+def test_the_registry_is_ignored_unless_it_is_asked(tmp_path, examples, models, tracked):
     trained, run = tracked
-    crowned(run.tracking_uri, models / "best/Format-Serving", "another")
-    found = gate(tmp_path, examples, trained, of(models, "worse"))
-    assert (found["blessed"], found["champion"]["version"]) == (True, "7")
+    crown_at(run.tracking_uri, models / "best/Format-Serving", "another")
+    decision = gate(tmp_path, examples, trained, champion_at(models, "worse"))
+    assert (decision["blessed"], decision["champion"]["version"]) == (True, "7")

@@ -26,7 +26,7 @@ def outputs(folder):
     return {name: (folder / "out" / name / "file").read_text() for name in cluster_data.OUTPUTS}
 
 
-def test_synthetic_data_are_drawn_once_and_described_alike(tmp_path):
+def test_synthetic_data_are_drawn_once_and_described_the_same_again(tmp_path):
     place = tmp_path / "data"
     cluster_data.main(arguments(tmp_path, place=place, synthetic=SMALL))
     first = outputs(tmp_path)
@@ -44,45 +44,45 @@ def test_synthetic_data_are_drawn_once_and_described_alike(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == drawn
 
 
-def test_changed_data_are_told_from_unchanged_ones(tmp_path):
-    told = cluster_data.describe("", "random", SMALL, str(tmp_path / "data"))
-    assert cluster_data.describe(told["source"], "random", SMALL, "elsewhere") == told
+def test_changed_data_have_another_fingerprint(tmp_path):
+    description = cluster_data.describe("", "random", SMALL, str(tmp_path / "data"))
+    assert cluster_data.describe(description["source"], "random", SMALL, "elsewhere") == description
     shard = next((tmp_path / "data").glob("train-*"))
     shard.write_bytes(shard.read_bytes() + b"\0")
-    changed = cluster_data.describe(told["source"], "random", None, "elsewhere")
-    assert changed["source"] == told["source"]
-    assert changed["fingerprint"] != told["fingerprint"]
+    changed = cluster_data.describe(description["source"], "random", None, "elsewhere")
+    assert changed["source"] == description["source"]
+    assert changed["fingerprint"] != description["fingerprint"]
 
 
 @pytest.mark.parametrize("steps", ["0", "many", "-1", "1.5"])
-def test_wrong_steps_are_refused_before_anything_is_done(tmp_path, steps):
+def test_a_wrong_number_of_steps_is_refused_before_anything_is_done(tmp_path, steps):
     with pytest.raises(InputError, match=f"steps is '{steps}'"):
         cluster_data.main(arguments(tmp_path, place=tmp_path / "data", synthetic=SMALL, steps=steps))
     assert not (tmp_path / "data").exists()
 
 
-def test_synthetic_data_are_drawn_into_a_bucket_once_and_anew_where_they_are_half(gcs, tmp_path):
+def test_synthetic_data_in_a_bucket_are_drawn_once_and_again_if_they_are_incomplete(gcs, tmp_path):
     gcs.bucket("bucket")
-    told = cluster_data.describe("", "random", SMALL, "gs://bucket/runs/synthetic")
+    description = cluster_data.describe("", "random", SMALL, "gs://bucket/runs/synthetic")
     cluster_data.describe("", "random", SMALL, str(tmp_path / "data"))
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     assert gcs.objects("gs://bucket/runs/synthetic/") == drawn
-    stamps = [one.generation for one in store.list_objects("gs://bucket/runs/synthetic/")]
-    assert cluster_data.describe("", "random", SMALL, "gs://bucket/runs/synthetic") == told
-    assert [one.generation for one in store.list_objects("gs://bucket/runs/synthetic/")] == stamps
+    stamps = [item.generation for item in store.list_objects("gs://bucket/runs/synthetic/")]
+    assert cluster_data.describe("", "random", SMALL, "gs://bucket/runs/synthetic") == description
+    assert [item.generation for item in store.list_objects("gs://bucket/runs/synthetic/")] == stamps
     store.blob_at("gs://bucket/runs/synthetic/synthetic.json").delete()
     store.blob_at("gs://bucket/runs/synthetic/train-9").upload_from_string(b"left over")
     cluster_data.describe("", "random", SMALL, "gs://bucket/runs/synthetic")
     assert gcs.objects("gs://bucket/runs/synthetic/") == drawn
 
 
-def test_no_data_are_told(tmp_path):
+def test_missing_data_are_reported(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         cluster_data.describe(str(tmp_path / "nowhere"), "random", None, "")
 
 
-def test_an_mlflow_server_that_does_not_answer_is_no_missing_champion(tmp_path):
-    told = arguments(tmp_path, place=tmp_path / "data", synthetic=SMALL)
-    told[told.index("--lookup") + 1] = Lookup("registry", "http://127.0.0.1:1", "marco", "settings").written()
+def test_an_mlflow_server_that_does_not_answer_is_not_a_missing_champion(tmp_path):
+    options = arguments(tmp_path, place=tmp_path / "data", synthetic=SMALL)
+    options[options.index("--lookup") + 1] = Lookup("registry", "http://127.0.0.1:1", "marco", "settings").written()
     with pytest.raises(InputError, match=r"MLflow at http://127\.0\.0\.1:1 failed"):
-        cluster_data.main(told)
+        cluster_data.main(options)

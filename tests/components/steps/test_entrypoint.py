@@ -64,14 +64,14 @@ def test_the_uri_of_a_staged_path_is_found_again(uri):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_is_recorded_lies_in_the_bucket(scheme):
+def test_recorded_uris_are_those_in_the_bucket(scheme):
     remote = entrypoint.localize(executor_input(scheme), SCHEMA_SPEC)
     output = {"artifacts": {"anomalies": {"artifacts": [{"uri": next(iter(remote))}]}}}
     entrypoint.restore(output, remote)
     assert output["artifacts"]["anomalies"]["artifacts"][0]["uri"] == f"{scheme}mlpipeline/{RUN}/Probe/anomalies"
 
 
-def test_a_type_that_came_along_and_a_mounted_path_stay():
+def test_an_existing_type_and_a_mounted_path_are_kept():
     message = executor_input("/mounted/")
     kept = {"schemaTitle": "tfx.Schema"}
     message["inputs"]["artifacts"]["schema"]["artifacts"][0]["type"] = kept
@@ -81,7 +81,7 @@ def test_a_type_that_came_along_and_a_mounted_path_stay():
     assert all(path == uri for path, uri in remote.items())
 
 
-def test_a_type_of_kfps_own_gives_way_to_tfxs():
+def test_a_kfp_type_is_replaced_by_the_tfx_type():
     message = executor_input("gs://")
     message["inputs"]["artifacts"]["schema"]["artifacts"][0]["type"] = {"schemaTitle": "system.Artifact"}
     entrypoint.localize(message, SCHEMA_SPEC)
@@ -89,7 +89,7 @@ def test_a_type_of_kfps_own_gives_way_to_tfxs():
     assert schema["type"] == SCHEMA_SPEC["artifacts"]["schema"]["artifactType"]
 
 
-def test_a_step_without_inputs_is_taken():
+def test_a_step_needs_no_inputs():
     message = executor_input("gs://")
     del message["inputs"]
     assert entrypoint.localize(message, {})
@@ -124,8 +124,8 @@ def test_tfx_runs_an_executor_on_staged_paths_and_the_process_ends_cleanly(tmp_p
     assert done.returncode == 0, done.stderr
     seen = tmp_path / f"staged/mlpipeline/{RUN}/Probe/anomalies/seen"
     assert seen.read_text() == "Schema curated as it was"
-    told = json.loads((tmp_path / "kfp_outputs/output_metadata.json").read_text())
-    (artifact,) = told["artifacts"]["anomalies"]["artifacts"]
+    message = json.loads((tmp_path / "kfp_outputs/output_metadata.json").read_text())
+    (artifact,) = message["artifacts"]["anomalies"]["artifacts"]
     assert artifact["uri"] == f"minio://mlpipeline/{RUN}/Probe/anomalies"
     assert artifact["metadata"]["found"] == 0
 
@@ -140,7 +140,7 @@ def test_an_expected_error_is_one_line_and_an_exit_status(tmp_path):
 
 @pytest.mark.slow
 def test_the_endpoint_pusher_of_a_compiled_package_starts(compiled, tmp_path):
-    """Its executor is reached and does its work; nothing is deployed that was not published."""
+    """Its executor runs, and deploys nothing because nothing was published."""
     package = compiled.pipeline("paper.json")
     step = package["components"]["EndpointPusher"]
     container = packages.containers(package)["EndpointPusher"]

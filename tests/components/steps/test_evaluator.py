@@ -23,11 +23,11 @@ def drops(record, count=90):
     colours = rng.integers(0, 255, [count, 3])
     labels = rng.integers(0, 4, count)
     labels[::2] = np.where(colours[::2, 0] > 130, 1, np.where(colours[::2, 1] > 130, 2, 3))
-    made = []
+    records = []
     for index in range(count):
         institution, imager = PLACES[index % 3]
-        made.append(record(index, int(labels[index]), institution=institution, imager=imager, colour=colours[index]))
-    return made
+        records.append(record(index, int(labels[index]), institution=institution, imager=imager, colour=colours[index]))
+    return records
 
 
 def judge(folder, examples, model, thresholds, beam_args=()):
@@ -35,13 +35,13 @@ def judge(folder, examples, model, thresholds, beam_args=()):
 
     from components.steps.evaluator import Evaluator
 
-    def made(kind, name):
+    def make_artifact(kind, name):
         artifact = kind()
         artifact.uri = str(folder / name)
         return artifact
 
-    evaluation = made(standard_artifacts.ModelEvaluation, "evaluation")
-    blessing = made(standard_artifacts.ModelBlessing, "blessing")
+    evaluation = make_artifact(standard_artifacts.ModelEvaluation, "evaluation")
+    blessing = make_artifact(standard_artifacts.ModelBlessing, "blessing")
     trained = standard_artifacts.Model()
     trained.uri = str(model)
     executor = Evaluator.EXECUTOR_SPEC.executor_class
@@ -89,12 +89,12 @@ def check_against_sklearn(found, labels, scores):
 
 
 def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, write_examples, record, colour_model):
-    made = drops(record)
-    artifact = write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=3)
+    records = drops(record)
+    artifact = write_examples(tmp_path / "examples", {"train": records[:1], "eval": records}, shards=3)
     evaluation, blessing = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3, "recall/Crystals": 0.3})
     found = evaluations.slice_metrics(evaluation.uri)
-    labels, scores = predictions(colour_model, made)
-    places = np.array([PLACES[index % 3] for index in range(len(made))])
+    labels, scores = predictions(colour_model, records)
+    places = np.array([PLACES[index % 3] for index in range(len(records))])
     assert set(found["slices"]["institution"]) == {"CSIRO", "Merck"}
     assert set(found["slices"]["imager"]) == {"Minstrel", "Rock"}
     check_against_sklearn(found["slices"]["overall"]["all"], labels, scores)
@@ -113,11 +113,11 @@ def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, writ
     assert (tmp_path / "blessing/BLESSED").exists()
 
 
-def test_scores_that_are_no_numbers_are_an_error_that_names_the_record(tmp_path, write_examples, record, colour_model):
+def test_scores_that_are_not_finite_are_an_error_that_names_the_record(tmp_path, write_examples, record, colour_model):
     import tensorflow as tf
 
     model = tf.saved_model.load(str(colour_model / "Format-Serving"))
-    (weights,) = (one for one in model.signatures["serving_examples"].variables if one.shape == [3, 4])
+    (weights,) = (variable for variable in model.signatures["serving_examples"].variables if variable.shape == [3, 4])
     weights.assign(np.full([3, 4], np.nan))
     shutil.copytree(colour_model, tmp_path / "diverged")
     tf.saved_model.save(model, str(tmp_path / "diverged/Format-Serving"), signatures=model.signatures)
@@ -126,18 +126,18 @@ def test_scores_that_are_no_numbers_are_an_error_that_names_the_record(tmp_path,
         judge(tmp_path, artifact, tmp_path / "diverged", {"accuracy": 0.3})
 
 
-def test_the_table_has_every_example_its_scores_and_the_way_to_its_image(
+def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
     tmp_path, write_examples, record, colour_model
 ):
-    made = drops(record)
-    artifact = write_examples(tmp_path / "examples", {"train": made[:1], "eval": made}, shards=3)
+    records = drops(record)
+    artifact = write_examples(tmp_path / "examples", {"train": records[:1], "eval": records}, shards=3)
     evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
     table = prediction_table.read(evaluation.uri)
     assert list(zip(table["shard"], table["index"], strict=True)) == [
         (f"data_tfrecord-{shard:05d}-of-00003.gz", index) for shard in range(3) for index in range(30)
     ]
     order = [shard + 3 * index for shard in range(3) for index in range(30)]
-    labels, scores = predictions(colour_model, made)
+    labels, scores = predictions(colour_model, records)
     assert table["image_id"].tolist() == order
     assert table["filename"].tolist() == [f"{index}.jpg" for index in order]
     assert table["label"].tolist() == labels[order].tolist()
@@ -145,16 +145,16 @@ def test_the_table_has_every_example_its_scores_and_the_way_to_its_image(
     np.testing.assert_allclose(prediction_table.scores_of(table), scores[order], atol=1e-6)
     chosen = table.iloc[[71, 3, 40, 3]]
     expected = [
-        made[index].features.feature["image/encoded"].bytes_list.value[0] for index in chosen["image_id"].tolist()
+        records[index].features.feature["image/encoded"].bytes_list.value[0] for index in chosen["image_id"].tolist()
     ]
     assert encoded_images(artifact.uri, "eval", chosen) == expected
 
 
 def test_a_missed_threshold_is_named_with_its_value(tmp_path, write_examples, record, colour_model, caplog):
-    made = drops(record, 30)
-    artifact = write_examples(tmp_path / "examples", {"eval": made})
+    records = drops(record, 30)
+    artifact = write_examples(tmp_path / "examples", {"eval": records})
     evaluation, blessing = judge(tmp_path, artifact, colour_model, {"accuracy": 0.99, "recall/Crystals": 0.0})
-    labels, scores = predictions(colour_model, made)
+    labels, scores = predictions(colour_model, records)
     accuracy = sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1))
     found = evaluations.slice_metrics(evaluation.uri)
     assert found["failures"] == [f"accuracy is {accuracy:.4f}, and at least 0.99 is wanted"]
@@ -171,7 +171,7 @@ def test_without_thresholds_nothing_is_blessed(tmp_path, write_examples, record,
     assert blessing.get_int_custom_property("blessed") == 0
 
 
-def test_an_empty_split_cannot_judge(tmp_path, write_examples, colour_model):
+def test_an_empty_split_is_refused(tmp_path, write_examples, colour_model):
     artifact = write_examples(tmp_path / "examples", {"eval": []})
     with pytest.raises(InputError, match="no examples"):
         judge(tmp_path, artifact, colour_model, {"accuracy": 0.1})
@@ -179,12 +179,12 @@ def test_an_empty_split_cannot_judge(tmp_path, write_examples, colour_model):
 
 def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, colour_model):
     """Serialized as a distributed runner would."""
-    made = drops(record, 40)
-    artifact = write_examples(tmp_path / "examples", {"eval": made}, shards=4)
+    records = drops(record, 40)
+    artifact = write_examples(tmp_path / "examples", {"eval": records}, shards=4)
     arguments = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.1}, arguments)
     check_against_sklearn(
-        evaluations.slice_metrics(evaluation.uri)["slices"]["overall"]["all"], *predictions(colour_model, made)
+        evaluations.slice_metrics(evaluation.uri)["slices"]["overall"]["all"], *predictions(colour_model, records)
     )
 
 

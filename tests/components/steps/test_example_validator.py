@@ -12,13 +12,16 @@ def run_gate(artifact, folder, **domains):
     from components.steps.schema import CuratedSchema, ValidatorExecutor, schema_fingerprint, stats_options
     from marco_model.labels import CLASSES
 
-    def made(kind, name):
+    def make_artifact(kind, name):
         result = kind()
         result.uri = str(folder / name)
         return result
 
-    schema, statistics = made(standard_artifacts.Schema, "schema"), made(standard_artifacts.ExampleStatistics, "stats")
-    anomalies = made(standard_artifacts.ExampleAnomalies, "anomalies")
+    schema, statistics = (
+        make_artifact(standard_artifacts.Schema, "schema"),
+        make_artifact(standard_artifacts.ExampleStatistics, "stats"),
+    )
+    anomalies = make_artifact(standard_artifacts.ExampleAnomalies, "anomalies")
     parameters = {name: json.dumps(values) for name, values in {"classes": CLASSES, **domains}.items()}
     component = CuratedSchema(fingerprint=schema_fingerprint(), **parameters)
     component.executor_spec.executor_class().Do({}, {"schema": [schema]}, dict(component.exec_properties))

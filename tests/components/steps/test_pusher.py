@@ -102,7 +102,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     mlflow.set_tracking_uri(store)
     registered = mlflow.pyfunc.load_model("models:/drops@champion")
     found = registered.predict(pd.DataFrame({"image_bytes": images}))
-    calibrated = [f"probability_{one}" for one in CLASSES]
+    calibrated = [f"probability_{name}" for name in CLASSES]
     assert list(found.columns) == ["class", *CLASSES, *calibrated, "version"]
     expected = load(models / "2").score(images)
     np.testing.assert_allclose(found[list(CLASSES)].to_numpy(), expected, rtol=1e-6)

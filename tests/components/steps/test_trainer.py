@@ -1,4 +1,4 @@
-"""The steps Tuner and Trainer on small artifacts: what the search finds, the training takes."""
+"""The steps Tuner and Trainer on small artifacts: the training uses the result of the search."""
 
 import dataclasses
 import json
@@ -22,9 +22,9 @@ TUNING = Tuning(space={"recipe.learning_rate": {"choices": [0.002, 0.003]}}, ora
 def artifact(kind, uri):
     from tfx.types import standard_artifacts
 
-    made = getattr(standard_artifacts, kind)()
-    made.uri = str(uri)
-    return made
+    result = getattr(standard_artifacts, kind)()
+    result.uri = str(uri)
+    return result
 
 
 def run(step, inputs, outputs, job, **parameters):
@@ -74,14 +74,14 @@ def test_the_trainer_takes_what_the_tuner_found(tmp_path, job, inputs):
     model = artifact("Model", tmp_path / "model")
     run("Trainer", {**inputs, "hyperparameters": best}, {"model": model}, job, steps="2")
     assert load(tmp_path / "model" / "Format-Serving").classes == small_training.CLASSES
-    trained = TrainingJob.model_validate_json(written(tmp_path, "small"))
+    trained = TrainingJob.model_validate_json(read_job(tmp_path, "small"))
     assert trained.recipe == dataclasses.replace(job.recipe, steps=2, learning_rate=rate)
     assert trained.data.source == PARAMETERS["source"]
     assert trained.checkpoints.endswith(f"/{trained.key}") and trained.name == f"small-{trained.key[:8]}"
     assert json.loads((tmp_path / "model" / "training.json").read_text())["steps"] == 2
 
 
-def written(folder, name):
+def read_job(folder, name):
     (text,) = [path.read_text() for path in pathlib.Path(folder).glob("checkpoints/*/job.json")]
     assert json.loads(text)["name"].startswith(name)
     return text

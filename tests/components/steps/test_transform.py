@@ -32,7 +32,7 @@ def test_small_networks_get_shrunk_jpegs_which_the_served_model_makes_too(encode
 
 
 def test_shrinking_keeps_the_picture(encoded):
-    """Against Pillow's box filter, which averages areas too."""
+    """Compared with Pillow's box filter, which also averages areas."""
     import io
 
     from PIL import Image

@@ -1,4 +1,4 @@
-"""The Trainer step with a CustomJob, against a stand-in for Vertex AI; the training itself is `marco train`'s test."""
+"""The Trainer step with a CustomJob, against a stand-in for Vertex AI; `marco train` is tested elsewhere."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def test_pools_are_chief_workers_and_parameter_servers(vertex, train):
 
     vertex.states = [state("PENDING"), state("RUNNING"), state("SUCCEEDED")]
     train()
-    (job,) = vertex.made["customJobs"].values()
+    (job,) = vertex.jobs["customJobs"].values()
     chief, workers = job.job_spec.worker_pool_specs
     assert (chief.replica_count, workers.replica_count) == (1, 3)
     for pool in (chief, workers):
@@ -82,27 +82,27 @@ def test_pools_are_chief_workers_and_parameter_servers(vertex, train):
 @pytest.mark.parametrize("fault", [(500, "before"), ("cut", "before"), ("cut", "after"), (429, "after")])
 def test_an_error_at_any_request_makes_no_second_job(vertex, train, fault):
     for number in range(6):
-        vertex.made["customJobs"].clear()
+        vertex.jobs["customJobs"].clear()
         at = len(vertex.requests) + number
         vertex.fault = lambda index, method, path, at=at: fault if index == at else None
         vertex.states = [state("RUNNING"), state("SUCCEEDED")]
         train()
-        assert len(vertex.made["customJobs"]) == 1
+        assert len(vertex.jobs["customJobs"]) == 1
 
 
 def test_a_job_that_a_killed_step_left_is_followed(vertex, train):
     vertex.fault = lambda index, method, path: ("cut", "before") if "customJobs/" in path else None
     with pytest.raises(ClusterError, match="no answer"):
         train()
-    assert len(vertex.made["customJobs"]) == 1
-    next(iter(vertex.made["customJobs"].values())).state = "JOB_STATE_RUNNING"
+    assert len(vertex.jobs["customJobs"]) == 1
+    next(iter(vertex.jobs["customJobs"].values())).state = "JOB_STATE_RUNNING"
     vertex.fault = lambda index, method, path: None
     vertex.states = [state("RUNNING"), state("SUCCEEDED")]
     train()
-    assert len(vertex.made["customJobs"]) == 1
+    assert len(vertex.jobs["customJobs"]) == 1
     vertex.states = [state("SUCCEEDED")]
-    train()  # What has ended cannot be continued.
-    assert len(vertex.made["customJobs"]) == 2
+    train()  # A job that has ended cannot be continued.
+    assert len(vertex.jobs["customJobs"]) == 2
 
 
 def test_a_signal_cancels_the_job(vertex, train):
@@ -112,7 +112,7 @@ def test_a_signal_cancels_the_job(vertex, train):
     assert sum(":cancel" in request for request in vertex.requests) == 1
 
 
-def test_a_training_that_fails_says_why(vertex, train, tmp_path):
+def test_a_failed_training_is_reported_with_the_reason(vertex, train, tmp_path):
     from google.rpc.status_pb2 import Status
 
     def fail(job):
@@ -127,7 +127,7 @@ def test_a_training_that_fails_says_why(vertex, train, tmp_path):
         train()
 
 
-def test_what_does_not_fit_is_refused(vertex, train):
+def test_settings_that_do_not_fit_are_refused(vertex, train):
     with pytest.raises(InputError, match="checkpoints lie in /tmp/x, which other machines can't see"):
         train(checkpoints="/tmp/x")
     with pytest.raises(InputError, match=r"engine\.kind is one_device and machines has workers 4"):

@@ -72,12 +72,12 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
 
 
 @pytest.mark.slow
-def test_the_temperature_is_fitted_on_the_evaluation_examples_and_goes_wherever_the_model_does(small_job, tmp_path):
+def test_the_temperature_is_fitted_on_the_evaluation_examples_and_stored_with_every_model(small_job, tmp_path):
     execution.run(small_job.model_copy(update={"engine": Engine(), "transform": Transform(shorter_side=155)}))
     trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
     calibration = trained["calibration"]
     network = load(small_job.model_directory)
-    # The examples are what Transform left, so that they are scored without the shrink that is exported.
+    # The examples are Transform's output, so they are scored without the shrinking that is exported.
     images = preprocessing.evaluation_batch(tf.constant(small_training.write_examples(tmp_path / "again.gz", 8)), 151)
     logits, labels = network.logits(images).numpy(), np.arange(8) % 2
     fitted = minimize_scalar(

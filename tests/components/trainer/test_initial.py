@@ -1,4 +1,4 @@
-"""A whole job that begins from what another one exported."""
+"""A whole job that begins with the model of another one."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def weights(folder):
         return {path: arrays[path] for path in arrays.files}
 
 
-def test_a_training_goes_on_from_an_exported_model_with_other_classes_and_its_head_alone(small_job, tmp_path):
+def test_a_training_continues_from_an_exported_model_with_other_classes_and_trains_its_head_alone(small_job, tmp_path):
     execution.run(small_job)
     network = dataclasses.replace(small_job.network, initial=str(tmp_path / "models"), trainable="head", auxiliary=None)
     changes = {

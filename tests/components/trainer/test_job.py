@@ -15,7 +15,7 @@ from tests import small_training
 PURPOSES = typing.get_args(jobs.Purpose)
 SPACE = {"recipe.momentum": Parameter(min=0.5, max=0.9)}
 PLACE = Vertex(project="crystals", location="europe-west4")
-# For each field the purposes for which it decides, and another value; with a dot a field of a field.
+# For each field, or field of a field (with a dot): the purposes that depend on it, and another value.
 ALL, TRAINING, RUN = {"checkpoints", "search", "run"}, {"checkpoints", "search"}, {"run"}
 CHANGES = {
     "classes": (ALL, ("Crystals", "Clear")),
@@ -127,7 +127,7 @@ def test_training_does_not_begin_from_a_model_that_changed_since_the_run_began()
         bind(job, jobs.TrainingParameters("a", "0a", initial="0a"))
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
+def test_a_job_is_read_as_it_was_written(tmp_path):
     machines = Machines(workers=4, accelerator="NVIDIA_TESLA_T4", accelerators=2)
     custom_job = jobs.CustomJob(place=PLACE, machines=machines, image="marco", environment={"A": "1"})
     placement = Placement(shared="/shared", replicas=Replicas(workers=3))

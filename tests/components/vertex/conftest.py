@@ -16,35 +16,35 @@ PACE = Pace(tries=4, first=1e-4, longest=1e-4, look=0, operation=10)
 
 
 def scores_of(content, uri):
-    """Scores that depend on the image and on the model, the same here and, unless it is broken, when deployed."""
+    """Returns scores that depend on image and model; a deployed model has the same unless it is broken."""
     drawn = np.random.default_rng([*content, *uri.encode()]).random(4)
     return (drawn / drawn.sum()).astype(np.float32)
 
 
 class World:
-    """Everything that a test needs: `api`, `service`, and what the endpoint `marco` went through.
+    """All that a test needs: `api`, `service`, and the history of the endpoint `marco`.
 
-    `broken`: URIs of models, or containers, that answer wrongly once deployed, with an error where `failing`, with a
-    400 where `refusing`. `moments`: the traffic of every endpoint by version, each time that something changed.
-    `proven`: versions that have answered rightly.
+    `broken`: URIs of models, or containers, that give wrong scores once deployed; those in `failing` fail with an
+    error, those in `refusing` with a 400. `moments`: the traffic of every endpoint by version, each time that something
+    changed. `proven`: versions that have given correct scores.
     """
 
     def __init__(self, service):
         self.service = service
-        self.said, self.moments, self.broken, self.failing, self.refusing = [], [], set(), set(), set()
+        self.messages, self.moments, self.broken, self.failing, self.refusing = [], [], set(), set(), set()
         self.proven, self.images = set(), 2
         service.watch, service.score = self._watch, self._score
-        self.api = Api(Vertex(project="crystals", location="europe-west4", api=service.url), PACE, self.said.append)
+        self.api = Api(Vertex(project="crystals", location="europe-west4", api=service.url), PACE, self.messages.append)
 
     def options(self, **changes):
         return Endpoint(**{"name": "marco", "traffic": (50, 100), **changes})
 
     def golden(self, uri):
-        found = []
+        images = []
         for name in ("first", "second")[: self.images]:
             scores = scores_of(name.encode(), uri)
-            found.append(golden.Golden(name, name.encode(), CLASSES[int(scores.argmax())], scores))
-        return found
+            images.append(golden.Golden(name, name.encode(), CLASSES[int(scores.argmax())], scores))
+        return images
 
     def push(self, number, **changes):
         """Pushes the model at `gs://bucket/models/NUMBER` as a new command would."""
@@ -55,56 +55,55 @@ class World:
         return rollout.push(self.api, options, version, self.golden(uri))
 
     def promote(self, number, **changes):
-        """Promotes what is on trial as a new command would, with options of its own."""
-        (version,) = [
-            one
-            for one in endpoints.list_versions(self.api, endpoints.find_model(self.api, "marco"))
-            if one.number == str(number)
-        ]
+        """Promotes the version on trial as a new command with its own options would."""
+        versions = endpoints.list_versions(self.api, endpoints.find_model(self.api, "marco"))
+        (version,) = [version for version in versions if version.number == str(number)]
         return rollout.promote(self.api, self.options(**changes), version, self.golden(version.uri))
 
     def rollback(self, to=None, **changes):
         return rollout.rollback(self.api, self.options(**changes), to)
 
     def traffic(self, name="marco"):
-        """Returns per cent by version."""
+        """Returns the percentage of the traffic by version."""
         endpoint = self.service.endpoints.get(name)
         if endpoint is None:
             return {}
-        # Of the message itself: Google's wrapper around it takes a third of the time of all tests here.
+        # The message itself, since Google's wrapper around it takes a third of the time of these tests.
         endpoint = endpoint._pb
-        version = {one.id: one.model_version_id for one in endpoint.deployed_models}
-        found = collections.Counter()
+        versions = {model.id: model.model_version_id for model in endpoint.deployed_models}
+        shares = collections.Counter()
         for key, share in endpoint.traffic_split.items():
-            found[version[key]] += share
-        return dict(found)
+            shares[versions[key]] += share
+        return dict(shares)
 
     def machines(self):
-        """Returns per cent by version and machine type."""
+        """Returns the percentage of the traffic by version and machine type."""
         endpoint = self.service.endpoints["marco"]
         return {
-            (one.model_version_id, one.dedicated_resources.machine_spec.machine_type): endpoint.traffic_split.get(
-                one.id, 0
+            (model.model_version_id, model.dedicated_resources.machine_spec.machine_type): endpoint.traffic_split.get(
+                model.id, 0
             )
-            for one in endpoint.deployed_models
+            for model in endpoint.deployed_models
         }
 
     def deployed(self, name="marco"):
         endpoint = self.service.endpoints.get(name)
-        return [one.model_version_id for one in endpoint.deployed_models] if endpoint else []
+        return [model.model_version_id for model in endpoint.deployed_models] if endpoint else []
 
     def final(self):
-        """Returns all that a command is to come to, whatever happened on its way."""
+        """Returns the state that a command must reach, whatever failed on its way."""
         labels = dict(self.service.endpoints["marco"].labels)
         labels.pop("marco-serving", None)
         labels["marco-withdrawn"] = labels.get("marco-withdrawn", "").partition("-")[0]
-        versions = [(one.version_id, one.artifact_uri) for one in self.service.models["marco"]]
-        default = [one.version_id for one in self.service.models["marco"] if "default" in one.version_aliases]
+        versions = [(version.version_id, version.artifact_uri) for version in self.service.models["marco"]]
+        default = [
+            version.version_id for version in self.service.models["marco"] if "default" in version.version_aliases
+        ]
         return self.machines(), self.deployed(), self.deployed("marco-check"), labels, versions, default
 
     @contextlib.contextmanager
-    def again(self):
-        """Has the service be afterwards as it was before."""
+    def restored(self):
+        """Restores the state of the service at the end."""
         kept = copy.deepcopy((self.service.models, self.service.endpoints, self.proven))
         try:
             yield
@@ -128,14 +127,14 @@ class World:
         if uri in self.refusing:
             raise ValueError("no such input")
         scores = scores_of(content, uri)
-        if {uri, self.service.asked.container_spec.image_uri} & self.broken:
+        if {uri, self.service.scoring.container_spec.image_uri} & self.broken:
             scores = scores[::-1]
         else:
-            self.proven.add(self.service.asked.version_id)
+            self.proven.add(self.service.scoring.version_id)
         return {"scores": [float(score) for score in scores], "class": CLASSES[int(scores.argmax())]}
 
     def unproven_traffic(self):
-        """Returns the most that a version had of the endpoint's traffic at any moment before it was proven."""
+        """Returns the largest share of the endpoint's traffic that a version had before it was proven."""
         return max(
             (share for name, split, proven in self.moments if name == "marco" for version, share in split.items()
              if version not in proven), default=0)  # fmt: skip
@@ -154,11 +153,11 @@ def world():
 
 
 @contextlib.contextmanager
-def begun(*numbers):
-    """Yields a world in which versions have been pushed; `again` resets it. Its requests need no socket."""
-    from tests.fakes import vertex_api
+def world_with(*numbers):
+    """Yields a world in which versions have been pushed; `restored` resets it. Its requests use no sockets."""
+    from tests.fakes import http_server
 
-    with stand_in() as service, vertex_api.without_sockets(service):
+    with stand_in() as service, http_server.without_sockets(service, service.url):
         world = World(service)
         world.images = 1
         for number in numbers:
@@ -174,14 +173,14 @@ def forget(world):
 @pytest.fixture(scope="module")
 def served():
     """Version 1 serves."""
-    with begun(1) as world:
+    with world_with(1) as world:
         yield forget(world)
 
 
 @pytest.fixture(scope="module")
 def failed():
     """Version 2 serves after 1; 3 failed with traffic and was taken back by its push."""
-    with begun(1, 2) as world:
+    with world_with(1, 2) as world:
         world.broken.add("gs://bucket/models/3")
         with pytest.raises(golden.GoldenFailed):
             world.push(3, check_endpoint=False)
@@ -191,6 +190,6 @@ def failed():
 @pytest.fixture(scope="module")
 def tried():
     """Version 2 serves after 1; 3 is on trial."""
-    with begun(1, 2) as world:
+    with world_with(1, 2) as world:
         world.push(3, traffic=(50,))
         yield forget(world)

@@ -20,9 +20,9 @@ FAILED = {"error": "does not decode"}
     ],
 )
 def test_predictions_without_scores_are_failures_with_their_reason(tmp_path, predictions, scores, errors):
-    found = [Object(f"gs://b/{number}.png", 1, 0.0, 1, "") for number in range(len(predictions))]
-    by_uri = {one.uri: told for one, told in zip(found, predictions, strict=True)}
-    outcome = table(found, by_uri, {}, "marco-3", tmp_path / "scores.csv")
+    images = [Object(f"gs://b/{number}.png", 1, 0.0, 1, "") for number in range(len(predictions))]
+    by_uri = {image.uri: prediction for image, prediction in zip(images, predictions, strict=True)}
+    outcome = table(images, by_uri, {}, "marco-3", tmp_path / "scores.csv")
     assert outcome.failed == len(errors)
     assert (tmp_path / "scores.csv").read_text().splitlines()[1:] == scores
     assert (tmp_path / "scores.errors.csv").read_text().splitlines()[1:] == errors

@@ -35,14 +35,14 @@ def serving(world, colour_model):
 
     def score(content, uri):
         scores = classifier.score([content])[0]
-        return {"scores": [float(one) for one in scores], "classes": list(classifier.classes)}
+        return {"scores": [float(score) for score in scores], "classes": list(classifier.classes)}
 
     world.service.score = score
     return world
 
 
 def run(world, tmp_path, uri, write_examples, record, **endpoint):
-    """Runs the executor as TFX would and returns what it recorded."""
+    """Runs the executor as TFX would and returns the content of its deployment.json."""
     from tfx.types import standard_artifacts
 
     from components.artifacts import Deployment
@@ -71,16 +71,16 @@ def run(world, tmp_path, uri, write_examples, record, **endpoint):
 def test_a_published_model_is_deployed_and_checked_by_the_evaluation_split(
     serving, tmp_path, published, write_examples, record
 ):
-    told = run(serving, tmp_path, published, write_examples, record)
-    assert told["deployed"] and told["version"] == "1" and told["traffic"] == {"1": 100}
-    assert told["uri"] == published == "gs://models/marco/1"
+    deployment = run(serving, tmp_path, published, write_examples, record)
+    assert deployment["deployed"] and deployment["version"] == "1" and deployment["traffic"] == {"1": 100}
+    assert deployment["uri"] == published == "gs://models/marco/1"
     (version,) = serving.service.models["marco"]
     assert version.labels["marco-run"] == "0123abcd"
-    predicts = sum(":predict" in one for one in serving.service.requests)
-    assert predicts == 2 * 8  # Eight images, on the endpoint of the check and on the real one.
-    changes = [one for one in serving.service.requests if not one.startswith("GET")]
-    assert run(serving, tmp_path, published, write_examples, record) == told
-    assert [one for one in serving.service.requests if not one.startswith("GET")] == changes
+    predicts = sum(":predict" in request for request in serving.service.requests)
+    assert predicts == 2 * 8  # Eight images, on the check endpoint and on the real one.
+    changes = [request for request in serving.service.requests if not request.startswith("GET")]
+    assert run(serving, tmp_path, published, write_examples, record) == deployment
+    assert [request for request in serving.service.requests if not request.startswith("GET")] == changes
 
 
 def test_nothing_is_deployed_that_was_not_published(world, tmp_path, write_examples, record):
@@ -88,13 +88,13 @@ def test_nothing_is_deployed_that_was_not_published(world, tmp_path, write_examp
     assert world.service.requests == []
 
 
-def test_scores_a_little_off_are_found_out(serving, tmp_path, published, write_examples, record):
+def test_scores_that_are_slightly_off_are_refused(serving, tmp_path, published, write_examples, record):
     right = serving.service.score
 
     def score(content, uri):
-        told = right(content, uri)
-        told["scores"][0] += 0.002
-        return told
+        answer = right(content, uri)
+        answer["scores"][0] += 0.002
+        return answer
 
     serving.service.score = score
     with pytest.raises(GoldenFailed, match=r"a score is off by 0.002, more than 0.001"):
@@ -104,16 +104,19 @@ def test_scores_a_little_off_are_found_out(serving, tmp_path, published, write_e
     assert serving.traffic() == {"1": 100}
 
 
-def test_golden_images_of_a_bucket_say_what_they_show(serving, published, jpeg, gcs, tmp_path):
+def test_golden_images_of_a_bucket_are_checked_by_their_folders_names(serving, published, jpeg, gcs, tmp_path):
     gcs.bucket("golden")
     for name, colour in {"Crystals/red.jpg": (200, 30, 30), "other/green.jpg": (30, 200, 30)}.items():
         path = tmp_path / pathlib.Path(name).name
         path.write_bytes(jpeg(colour))
         store.upload(path, f"gs://golden/images/{name}")
     images = golden.in_place("gs://golden/images")
-    assert [(one.name, one.shows) for one in images] == [("Crystals/red.jpg", "Crystals"), ("other/green.jpg", "other")]
+    assert [(image.name, image.shows) for image in images] == [
+        ("Crystals/red.jpg", "Crystals"),
+        ("other/green.jpg", "other"),
+    ]
     with rollout.fetched(published) as (_, folder):
-        assert [one.label for one in rollout.expected(folder, images)] == ["Crystals", "Other"]
+        assert [image.label for image in rollout.expected(folder, images)] == ["Crystals", "Other"]
     with pytest.raises(InputError, match="red shows Clear and the model says Crystals"):
         wrong = [Image("red", images[0].content, "Clear")]
         rollout.push_model(serving.api, Endpoint(name="marco"), "marco", published, lambda: wrong)
@@ -135,13 +138,13 @@ def test_images_too_large_for_a_request_are_refused(tmp_path):
         golden.in_place(str(tmp_path))
 
 
-def test_drawn_images_are_of_all_classes_and_always_the_same():
+def test_drawn_images_have_all_classes_and_are_reproducible():
     first, second = golden.drawn(4), golden.drawn(4)
     assert first == second
-    assert [one.name.split()[1] for one in first] == ["clear", "crystals", "other", "precipitate"]
+    assert [image.name.split()[1] for image in first] == ["clear", "crystals", "other", "precipitate"]
 
 
-def test_where_a_project_is_is_checked():
+def test_location_and_traffic_are_checked():
     with pytest.raises(ValueError, match=r"vertex\.location 'europe' is not a region"):
         Vertex(project="crystals", location="europe")
     with pytest.raises(ValueError, match=r"endpoint\.traffic is \[50, 10\]"):

@@ -1,4 +1,4 @@
-"""Names, labels and what is read from an endpoint: plain functions, on any input."""
+"""Names, labels and the state of an endpoint: plain functions, on any input."""
 
 import re
 import subprocess
@@ -24,15 +24,15 @@ PLACE = "projects/1/locations/europe-west4"
 
 
 @given(st.text(max_size=200))
-def test_ids_and_labels_are_what_vertex_ai_takes(text):
+def test_ids_and_labels_are_valid_in_vertex_ai(text):
     assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", endpoints.identity(text))
     assert endpoints.identity(text) == endpoints.identity(text)
     assert re.fullmatch(r"[a-z0-9_-]{0,63}", endpoints.label(text))
 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
-def test_other_names_have_other_ids(one, other):
-    assert (endpoints.identity(one) == endpoints.identity(other)) == (one == other)
+def test_other_names_have_other_ids(name, other):
+    assert (endpoints.identity(name) == endpoints.identity(other)) == (name == other)
 
 
 @given(st.text(), st.text())
@@ -40,29 +40,29 @@ def test_ids_of_deployed_models_are_ten_digits(version, etag):
     assert re.fullmatch(r"[1-9]\d{9}", endpoints.deployed_id(version, etag))
 
 
-def test_a_model_with_traffic_is_asked_until_a_miss_is_one_in_a_million():
+def test_a_model_with_traffic_is_asked_until_the_chance_of_a_miss_is_one_in_a_million():
     assert [tries_for(share) for share in (100, 50, 10)] == [1, 20, 132]
     for share in range(1, 100):
         assert (1 - share / 100) ** tries_for(share) <= 1.000001e-6 < (1 - share / 100) ** (tries_for(share) - 1)
 
 
-def test_of_one_version_the_older_deployment_is_left_by_a_change_of_machine():
+def test_a_change_of_machine_leaves_the_older_deployment_of_a_version():
     for share, trial in ((0, None), (10, "a")):
-        told = endpoint({endpoints.SERVING: "b"}, ("a", "1", share), ("b", "1", 100 - share))
-        assert (told.canary.id if told.canary else None) == trial
-        told = endpoint({endpoints.SERVING: "a"}, ("a", "1", 100 - share), ("b", "1", share))
-        assert told.canary.id == "b"
+        state = endpoint({endpoints.SERVING: "b"}, ("a", "1", share), ("b", "1", 100 - share))
+        assert (state.canary.id if state.canary else None) == trial
+        state = endpoint({endpoints.SERVING: "a"}, ("a", "1", 100 - share), ("b", "1", share))
+        assert state.canary.id == "b"
 
 
 def endpoint(labels, *deployed):
-    told = tuple(
+    models = tuple(
         Deployed(key, "marco", version, share, f"2026-01-0{number}", "")
         for number, (key, version, share) in enumerate(deployed, 1)
     )
-    return State("endpoints/marco", "marco", "1", labels, told)
+    return State("endpoints/marco", "marco", "1", labels, models)
 
 
-def test_who_serves_and_who_is_on_trial():
+def test_the_state_names_the_serving_model_and_the_one_on_trial():
     serving, previous = endpoints.SERVING, endpoints.PREVIOUS
     cases = [
         (endpoint({}), None, None),
@@ -74,24 +74,27 @@ def test_who_serves_and_who_is_on_trial():
         (endpoint({serving: "b", previous: "1"}, ("a", "1", 10), ("b", "2", 90)), "b", "a"),
         (endpoint({serving: "gone"}, ("a", "1", 30), ("b", "2", 70)), "b", "a"),
     ]
-    for told, serves, trial in cases:
-        assert (told.serving.id if told.serving else None, told.canary.id if told.canary else None) == (serves, trial)
+    for state, serves, trial in cases:
+        assert (state.serving.id if state.serving else None, state.canary.id if state.canary else None) == (
+            serves,
+            trial,
+        )
 
 
 @given(st.lists(st.integers(0, 100), max_size=5))
 def test_the_split_names_only_models_with_traffic(shares):
-    told = endpoint({}, *((str(number), str(number), share) for number, share in enumerate(shares)))
-    assert all(told.split().values()) and sum(told.split().values()) == sum(shares)
+    state = endpoint({}, *((str(number), str(number), share) for number, share in enumerate(shares)))
+    assert all(state.split().values()) and sum(state.split().values()) == sum(shares)
 
 
-def test_the_commands_need_no_tfx():
-    told = (
+def test_the_commands_do_not_import_tfx():
+    program = (
         "import sys, pipelines.cli, components.vertex.batch, pipelines.commands.deploy, "
         "components.vertex.rollout, components.vertex.golden, pipelines.vertex_backend, "
         "pipelines.commands.submit, pipelines.configuration; "
-        "print([one for one in ('tfx', 'tensorflow', 'kfp', 'google.cloud.aiplatform_v1') if one in sys.modules])"
+        "print([name for name in ('tfx', 'tensorflow', 'kfp', 'google.cloud.aiplatform_v1') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", told], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -112,9 +115,9 @@ def test_a_message_is_read():
         ],
         traffic_split={"4": 100},
     )
-    one, other = endpoints.read_state(message).deployed
-    assert (one.id, one.model, one.version, one.share) == ("4", "marco", "5", 100)
-    assert options.kept_machine(BIG, one.machine) == BIG
+    first, other = endpoints.read_state(message).deployed
+    assert (first.id, first.model, first.version, first.share) == ("4", "marco", "5", 100)
+    assert options.kept_machine(BIG, first.machine) == BIG
     assert other.machine == options.requested_machine(BIG)
     assert str(other.machine) == "n1-standard-8, 2 NVIDIA_TESLA_T4, 1 to 3 replicas, as me@crystals"
     assert options.kept_machine(Endpoint(name="marco"), other.machine) == BIG

@@ -1,4 +1,4 @@
-"""A version's way to an endpoint and back, against a stand-in that speaks Vertex AI's REST API."""
+"""Rollout of versions to an endpoint and their rollback, against a stand-in for Vertex AI's REST API."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from marco_model.errors import ClusterError, InputError
 V1, V2, V3 = "1", "2", "3"
 
 
-def test_first_deployment_serves_all_at_once_after_the_check(world):
+def test_the_first_deployment_gets_all_traffic_after_the_check(world):
     world.push(1)
     assert world.traffic() == {V1: 100}
     assert world.unproven_traffic() == 0
@@ -21,7 +21,7 @@ def test_first_deployment_serves_all_at_once_after_the_check(world):
     assert version.labels["marco-run"] == "run-1"
 
 
-def test_a_new_version_takes_over_in_steps_and_the_old_one_goes(world):
+def test_a_new_version_takes_over_in_steps_and_the_old_one_is_undeployed(world):
     world.push(1)
     world.moments.clear()
     world.push(2, traffic=(10, 50, 100))
@@ -31,8 +31,8 @@ def test_a_new_version_takes_over_in_steps_and_the_old_one_goes(world):
     assert world.unproven_traffic() == 0
     assert world.deployed() == [V2]
     assert len(world.service.models) == 1
-    assert [one.version_id for one in world.service.models["marco"]] == [V1, V2]
-    aliases = [list(one.version_aliases) for one in world.service.models["marco"]]
+    assert [version.version_id for version in world.service.models["marco"]] == [V1, V2]
+    aliases = [list(version.version_aliases) for version in world.service.models["marco"]]
     assert aliases == [["served-1"], ["default", "served-2"]]
 
 
@@ -65,7 +65,7 @@ def test_a_refusal_of_the_old_version_is_not_blamed_on_the_new_one(world, check_
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("check_endpoint", [True, False])
-def test_who_may_not_ask_for_golden_images_takes_nothing_back(world, status, check_endpoint):
+def test_a_missing_permission_to_predict_takes_nothing_back(world, status, check_endpoint):
     world.push(1)
     world.service.fault = lambda index, method, path: (status, "before") if path.endswith(":predict") else None
     with pytest.raises(InputError, match=r"to predict: .*(log in by|enable the Vertex AI API)"):
@@ -76,16 +76,16 @@ def test_who_may_not_ask_for_golden_images_takes_nothing_back(world, status, che
     assert world.traffic() == {V2: 100} and world.deployed("marco-check") == []
 
 
-def test_a_first_model_that_fails_is_taken_away(world):
+def test_a_first_model_that_fails_is_undeployed(world):
     world.broken.add("gs://bucket/models/1")
     with pytest.raises(GoldenFailed, match="the endpoint serves nothing"):
         world.push(1, check_endpoint=False)
     assert world.traffic() == {} and world.deployed() == []
 
 
-def test_a_container_that_does_not_come_up_changes_nothing(world):
+def test_a_container_that_does_not_start_changes_nothing(world):
     world.push(1)
-    world.service.refuses.add("gs://bucket/models/2")
+    world.service.unstartable.add("gs://bucket/models/2")
     with pytest.raises(Failed, match="exited unexpectedly"):
         world.push(2)
     assert world.traffic() == {V1: 100} and world.deployed() == [V1] and world.deployed("marco-check") == []
@@ -134,7 +134,7 @@ SMALL = {"machine_type": "n2-standard-4"}
         BIG,
     ],
 )
-def test_another_machine_takes_over_like_a_version_and_the_old_one_goes(world, changes):
+def test_another_machine_takes_over_like_a_version_and_the_old_one_is_undeployed(world, changes):
     world.push(1)
     world.push(2)
     (before,) = world.service.endpoints["marco"].deployed_models
@@ -157,7 +157,7 @@ def test_another_machine_takes_over_like_a_version_and_the_old_one_goes(world, c
     assert {name: got[name] for name in changes} == changes
     requests = len(world.service.requests)
     world.push(2, **changes)
-    assert all(one.startswith("GET") for one in world.service.requests[requests:])
+    assert all(request.startswith("GET") for request in world.service.requests[requests:])
     assert world.rollback()[1] == "version 2 taken back, 1 serves"
     (back,) = world.service.endpoints["marco"].deployed_models
     assert back.dedicated_resources == resources
@@ -173,8 +173,8 @@ def test_a_machine_on_which_the_version_fails_is_taken_back(world):
         return score(content, uri)
 
     world.service.score = fail
-    told = "version 1 on n1-standard-8 is taken back, version 1 on n2-standard-4 has all the traffic"
-    with pytest.raises(GoldenFailed, match=told):
+    message = "version 1 on n1-standard-8 is taken back, version 1 on n2-standard-4 has all the traffic"
+    with pytest.raises(GoldenFailed, match=message):
         world.push(1, **BIG)
     assert world.machines() == {(V1, "n2-standard-4"): 100}
 
@@ -184,8 +184,8 @@ def test_a_machine_on_trial_is_promoted_or_taken_back(world):
     for _ in range(2):
         world.push(1, traffic=(10,), **BIG)
         assert world.machines() == {(V1, "n2-standard-4"): 90, (V1, "n1-standard-8"): 10}
-        told = world.rollback()[1]
-        assert told == "version 1 on n1-standard-8 taken back, 1 on n2-standard-4 serves"
+        message = world.rollback()[1]
+        assert message == "version 1 on n1-standard-8 taken back, 1 on n2-standard-4 serves"
         assert world.machines() == {(V1, "n2-standard-4"): 100}
     world.push(1, traffic=(10,), **BIG)
     with pytest.raises(InputError, match="version 1 on n1-standard-8 has 10 %; marco deploy promote or"):
@@ -204,7 +204,7 @@ def test_a_version_on_trial_keeps_its_machine_when_it_is_promoted(world):
     assert world.machines() == {(V2, "n1-standard-8"): 100}
 
 
-def test_what_a_killed_push_left_on_the_check_endpoint_is_taken_away(world):
+def test_leftovers_of_a_killed_push_on_the_check_endpoint_are_undeployed(world):
     """Another model's version of the same number, or another version, deployed or still being deployed."""
     options = world.options()
     check = endpoints.ensure_endpoint(world.api, "marco-check").name
@@ -227,9 +227,9 @@ def test_a_repeated_push_changes_nothing(world):
     before = world.final()
     requests = len(world.service.requests)
     world.push(2)
-    asked = world.service.requests[requests:]
+    repeated = world.service.requests[requests:]
     assert world.final() == before
-    assert all(one.startswith("GET") for one in asked)
+    assert all(request.startswith("GET") for request in repeated)
 
 
 def test_a_canary_stays_until_it_is_promoted(world):
@@ -253,7 +253,7 @@ def test_a_canary_is_taken_back_and_a_second_rollback_goes_no_further(world):
 
 
 @pytest.mark.parametrize("check_endpoint", [True, False])
-def test_a_push_that_failed_is_no_way_back_and_leaves_it_open(world, check_endpoint):
+def test_a_failed_push_cannot_be_rolled_back_to_and_leaves_the_rollback_possible(world, check_endpoint):
     world.push(1)
     world.push(2)
     world.broken.add("gs://bucket/models/3")
@@ -266,7 +266,7 @@ def test_a_push_that_failed_is_no_way_back_and_leaves_it_open(world, check_endpo
     assert world.traffic() == {V1: 100} and world.deployed() == [V1]
 
 
-def test_a_push_that_failed_after_a_way_back_opens_it_anew(world):
+def test_a_failed_push_after_a_rollback_allows_another_rollback(world):
     world.push(1)
     world.push(2)
     world.push(3, traffic=(10,))
@@ -278,7 +278,7 @@ def test_a_push_that_failed_after_a_way_back_opens_it_anew(world):
     assert world.traffic() == {V1: 100}
 
 
-def test_a_way_back_is_forgotten_once_another_hand_has_moved_the_traffic(world):
+def test_a_withdrawn_version_is_forgotten_once_somebody_else_has_moved_the_traffic(world):
     world.push(1)
     world.push(2)
     endpoint = world.service.endpoints["marco"]
@@ -287,13 +287,13 @@ def test_a_way_back_is_forgotten_once_another_hand_has_moved_the_traffic(world):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_the_way_back_after_a_promotion(world, keep):
+def test_rollback_after_a_promotion(world, keep):
     world.push(1)
     world.push(2, keep_previous=keep)
     assert sorted(world.deployed()) == ([V1, V2] if keep else [V2])
     requests = len(world.service.requests)
     assert world.rollback()[1] == "version 2 taken back, 1 serves"
-    assert any(":deployModel" in one for one in world.service.requests[requests:]) is not keep
+    assert any(":deployModel" in request for request in world.service.requests[requests:]) is not keep
     assert world.traffic() == {V1: 100} and world.deployed() == [V1]
     assert "default" in world.service.models["marco"][0].version_aliases
     assert "already" in world.rollback()[1]
@@ -302,14 +302,14 @@ def test_the_way_back_after_a_promotion(world, keep):
     assert world.traffic() == {V2: 100}
 
 
-def test_the_version_before_the_one_before_goes(world):
+def test_only_the_previous_version_is_kept_and_the_one_before_it_is_undeployed(world):
     for number in (1, 2, 3):
         world.push(number, keep_previous=True)
     assert sorted(world.deployed()) == [V2, V3]
     assert world.traffic() == {V3: 100}
 
 
-def test_no_way_back(world):
+def test_rollback_without_an_earlier_version_is_refused(world):
     with pytest.raises(InputError, match="there is no endpoint 'marco'"):
         world.rollback()
     world.push(1)
@@ -320,8 +320,8 @@ def test_no_way_back(world):
     assert world.traffic() == {V1: 100}
 
 
-def test_no_way_back_leads_to_a_version_that_never_served(world):
-    """One whose golden check failed, and one that is on trial; their deployments stay as they are."""
+def test_rollback_to_a_version_that_never_served_is_refused(world):
+    """One whose golden check failed, and one that is on trial; their deployments do not change."""
     world.push(1)
     world.broken.add("gs://bucket/models/2")
     with pytest.raises(GoldenFailed):
@@ -338,7 +338,7 @@ def test_no_way_back_leads_to_a_version_that_never_served(world):
     assert world.rollback(to=V1)[1] == "version 3 taken back, 1 serves"
 
 
-def test_any_version_that_served_may_be_named(world):
+def test_rollback_can_name_any_version_that_served(world):
     for number in (1, 2, 3):
         world.push(number)
     world.push(4, traffic=(10,))
@@ -347,25 +347,25 @@ def test_any_version_that_served_may_be_named(world):
         assert world.traffic() == {V1: 100} and world.deployed() == [V1]
 
 
-def test_a_version_that_served_before_aliases_said_so_is_the_way_back_by_the_label(world):
+def test_rollback_without_aliases_goes_by_the_label(world):
     world.push(1)
     world.push(2)
     for version in world.service.models["marco"]:
-        version.version_aliases = [one for one in version.version_aliases if one == "default"]
+        version.version_aliases = [alias for alias in version.version_aliases if alias == "default"]
     assert world.rollback()[1] == "version 2 taken back, 1 serves"
 
 
-def test_several_of_a_name_are_refused(world):
+def test_several_resources_of_the_same_name_are_refused(world):
     world.push(1)
-    for made in (world.service.endpoints, world.service.models):
-        made["other"] = made["marco"]
+    for resources in (world.service.endpoints, world.service.models):
+        resources["other"] = resources["marco"]
         with pytest.raises(InputError, match=r"several (endpoints|models) of crystals are called 'marco'"):
             world.push(2)
-        del made["other"]
+        del resources["other"]
 
 
-def test_an_endpoint_that_others_made_is_taken_over(world):
-    """One without our labels, whose traffic two models share, is left alone; with one it is not."""
+def test_an_endpoint_that_others_made_is_used(world):
+    """Its labels are kept, and its only model is replaced."""
     world.push(1)
     endpoint = world.service.endpoints["marco"]
     endpoint.labels = {"team": "crystals"}
@@ -373,7 +373,7 @@ def test_an_endpoint_that_others_made_is_taken_over(world):
     assert world.traffic() == {V2: 100} and endpoint.labels["team"] == "crystals"
 
 
-# Errors at every request: what kind, and whether it comes before the request is done or after.
+# Errors at every request: their kind, and whether they come before or after the request is carried out.
 CHANGES = [(429, "before"), (500, "before"), (503, "after"), ("cut", "before"), ("cut", "after")]
 READS = [(429, "before"), (500, "before"), ("cut", "after")]
 
@@ -387,7 +387,7 @@ def canary_two(world):
 
 
 def canary_and_back(world):
-    """A way back while a version is on trial."""
+    """A rollback while a version is on trial."""
     world.push(2, traffic=(50,), check_endpoint=False)
     world.rollback()
 
@@ -414,7 +414,7 @@ def back_to_one(world):
     world.rollback(to=V1)
 
 
-# Where a command begins, the command, and the traffic that an unproven version may have.
+# The state in which a command begins, the command, and the traffic that an unproven version may have.
 SWEPT = [
     ("served", push_two, 0),
     ("served", canary_and_back, 50),
@@ -427,7 +427,7 @@ SWEPT = [
 
 
 def requests_of(world, command):
-    with world.again():
+    with world.restored():
         command(world)
         requests, final = list(world.service.requests), world.final()
     return requests, final
@@ -438,10 +438,10 @@ def is_change(request):
 
 
 def cases(requests, everything):
-    """Yields each request's number with what happens to it: to a change all of `everything`, to others one in turn.
+    """Yields the number of each request with a fault for it: for a change all of CHANGES, for a read one in turn.
 
-    Without `everything` a change gets the worst, no answer after it took effect, and one in turn. Of reads that repeat
-    the one before, as of an operation that still runs, the first will do.
+    Unless `everything`, a change gets the worst fault, no answer after it took effect, and one in turn. Of reads that
+    repeat the request before, such as polls of an operation, only the first gets a fault.
     """
     for number, request in enumerate(requests):
         if is_change(request):
@@ -457,13 +457,13 @@ def check_invariants(world, canary=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("begun", "command", "unproven"), SWEPT)
-def test_one_error_at_any_request_is_outlasted(request, begun, command, unproven):
-    world = request.getfixturevalue(begun)
+@pytest.mark.parametrize(("state", "command", "unproven"), SWEPT)
+def test_an_error_at_any_single_request_is_survived(request, state, command, unproven):
+    world = request.getfixturevalue(state)
     requests, final = requests_of(world, command)
     assert sum(map(is_change, requests)) >= 4
     for number, fault in cases(requests, everything=command is push_two):
-        with world.again():
+        with world.restored():
             world.service.fault = lambda index, method, path, at=number, fault=fault: fault if index == at else None
             command(world)
             assert world.final() == final, (number, fault, requests[number])
@@ -471,17 +471,17 @@ def test_one_error_at_any_request_is_outlasted(request, begun, command, unproven
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("begun", "command", "unproven"), SWEPT)
-def test_a_service_that_is_gone_from_any_request_on_leaves_the_old_one_serving_and_the_command_goes_on(
-    request, begun, command, unproven
+@pytest.mark.parametrize(("state", "command", "unproven"), SWEPT)
+def test_an_outage_from_any_request_on_leaves_the_old_version_serving_and_the_command_can_be_repeated(
+    request, state, command, unproven
 ):
-    world = request.getfixturevalue(begun)
+    world = request.getfixturevalue(state)
     requests, final = requests_of(world, command)
     for number, asked in enumerate(requests):
-        # A read that fails leaves what the one before it left: every third will do.
+        # A failed read leaves the state as it was: every third is enough.
         befores = ("before",) if number % 3 == 0 else ()
         for first in ("before", "after") if is_change(asked) else befores:
-            with world.again():
+            with world.restored():
                 world.service.fault = lambda index, method, path, at=number, first=first: (
                     ("cut", first if index == at else "before") if index >= at else None
                 )
@@ -495,11 +495,11 @@ def test_a_service_that_is_gone_from_any_request_on_leaves_the_old_one_serving_a
                 check_invariants(world, unproven)
 
 
-def test_a_refusal_at_any_change_ends_at_once_with_the_old_one_serving(served):
+def test_a_refusal_of_any_change_ends_at_once_with_the_old_version_serving(served):
     requests, _ = requests_of(served, push_two)
     for number in [number for number, request in enumerate(requests) if is_change(request)]:
         status = (400, 403, 404)[number % 3]
-        with served.again():
+        with served.restored():
             served.service.fault = lambda index, method, path, at=number, status=status: (
                 (status, "before") if index == at else None
             )
@@ -511,9 +511,9 @@ def test_a_refusal_at_any_change_ends_at_once_with_the_old_one_serving(served):
             assert served.traffic() == {V2: 100}
 
 
-def test_another_hand_in_between_is_not_overwritten(served):
-    """Somebody labels the endpoint between our look and our change."""
-    with served.again():
+def test_a_change_by_somebody_else_in_between_is_not_overwritten(served):
+    """Somebody labels the endpoint between its reading and its change."""
+    with served.restored():
         done = []
 
         def fault(index, method, path):
@@ -521,7 +521,7 @@ def test_another_hand_in_between_is_not_overwritten(served):
                 done.append(path)
                 endpoint = served.service.endpoints["marco"]
                 endpoint.labels = {**endpoint.labels, "cost-centre": "x"}
-                served.service._changed(endpoint)
+                served.service._renew_etag(endpoint)
 
         served.service.fault = fault
         push_two(served)

@@ -25,7 +25,7 @@ def encoded(grey, image_format="JPEG"):
 
 
 class ByGrey:
-    """Believes the class `grey % 4` by `grey` per mille more than chance; refuses what is no image."""
+    """Scores the class `grey % 4` by `grey` per mille above chance; refuses a file that is not an image."""
 
     name, classes = "by-grey", CLASSES
 
@@ -51,7 +51,7 @@ def record(number, label, grey=0, **changes):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Per split twenty images of grey 0, 4, … 76, so `Clear` to the classifier, one in four labelled otherwise."""
+    """Twenty images per split of grey 0, 4, … 76, which the classifier calls `Clear`; one in four has another label."""
 
     def write(name, records):
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -62,14 +62,14 @@ def shards(tmp_path):
     return tmp_path, write
 
 
-def scored(folder, place=None, **options):
+def score(folder, place=None, **options):
     problems = []
     shards = find_shards([place or str(folder / "in")])
     return score_records(ByGrey(), shards, on_problem=lambda *problem: problems.append(problem), **options), problems
 
 
-def test_the_least_believed_labels_of_each_split_are_chosen_the_least_first(shards):
-    found, problems = scored(shards[0], batch_size=3)
+def test_the_labels_with_the_lowest_scores_of_each_split_are_chosen_lowest_first(shards):
+    found, problems = score(shards[0], batch_size=3)
     assert not problems and len(found.labels) == 40
     chosen = most_disagreeing(found, 0.1)
     ids = {split: found.image_ids[rows].tolist() for split, rows in chosen.items()}
@@ -78,20 +78,20 @@ def test_the_least_believed_labels_of_each_split_are_chosen_the_least_first(shar
     assert label_probabilities(found)[chosen["train"][0]] == pytest.approx((1 - grey) / 4)
 
 
-def test_of_an_id_seen_twice_the_evaluation_sets_record_counts(shards):
+def test_the_evaluation_sets_record_of_a_repeated_id_counts(shards):
     folder, write = shards
     write("train-00002-of-00002", [record(116, "Other", 64), record(500, "Other", 72)])
-    found, _ = scored(folder)
+    found, _ = score(folder)
     chosen = most_disagreeing(found, 0.1)
     assert found.image_ids[chosen["eval"]].tolist() == [116, 112]
     assert found.image_ids[chosen["train"]].tolist() == [500, 16, 12]
 
 
-def test_what_cannot_be_scored_is_told_and_costs_only_itself(shards):
+def test_a_record_that_cannot_be_scored_is_reported_and_the_others_are_scored(shards):
     folder, write = shards
     broken = [record(600, "Clear", encoded=b"no image"), b"no example", record(601, "Clear", 8)]
     write("train-00002-of-00002", broken)
-    found, problems = scored(folder)
+    found, problems = score(folder)
     assert [problem[:2] for problem in problems] == [("train-00002-of-00002", 1), ("train-00002-of-00002", 0)]
     assert 601 in found.image_ids and 600 not in found.image_ids
     with pytest.raises(InputError, match="no record"):
@@ -101,17 +101,17 @@ def test_what_cannot_be_scored_is_told_and_costs_only_itself(shards):
         )
 
 
-def test_labels_of_other_classes_want_another_model(shards):
+def test_labels_of_other_classes_need_another_model(shards):
     folder, write = shards
     write("train-00002-of-00002", [record(600, "Clear", label_text="Skin")])
     message = r"labelled 'Skin', and the classes of by-grey are Clear, .* --folds 5"
     with pytest.raises(InputError, match=message):
-        scored(folder)
+        score(folder)
     read = []
     write("test-00000-of-00001", [record(600, "Clear", label_text="Skin")])
     with pytest.raises(InputError, match=message):
-        scored(folder, batch_size=1, on_bytes=read.append)
-    assert len(read) == 1  # At once, not when all has been scored.
+        score(folder, batch_size=1, on_bytes=read.append)
+    assert len(read) == 1  # Immediately, not after all have been scored.
 
 
 def test_a_split_whose_images_all_count_in_another_exports_none(shards):
@@ -123,14 +123,14 @@ def test_a_split_whose_images_all_count_in_another_exports_none(shards):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5])
-def test_a_share_is_above_nothing_and_at_most_all(shards, share):
-    found, _ = scored(shards[0])
+def test_a_share_is_above_zero_and_at_most_one(shards, share):
+    found, _ = score(shards[0])
     with pytest.raises(InputError, match=f"--share is {share}"):
         most_disagreeing(found, share)
 
 
 def export(folder, output="look", seed=0, raters=("anna", "ben"), place=None, into=None):
-    found, problems = scored(folder, place)
+    found, problems = score(folder, place)
     chosen = most_disagreeing(found, 0.25)
     shown = find_shards([place or str(folder / "in")])
     about = {"model": "by-grey", "share": 0.25}
@@ -142,7 +142,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_experts_get_the_images_as_they_are_and_nothing_of_what_they_were_labelled(shards):
+def test_experts_get_the_original_images_without_their_labels(shards):
     folder, _ = shards
     report = export(folder)
     assert report["splits"]["train"] | {"least_disagreement": 0} == {
@@ -244,7 +244,7 @@ def test_images_of_a_plate_share_a_fold_where_there_are_plates_enough():
     assert (few != few[:, :1]).any()
 
 
-def test_too_few_images_or_folds_are_told():
+def test_too_few_images_or_folds_are_reported():
     with pytest.raises(InputError, match="--folds is 1"):
         cross_probabilities(np.zeros([4, 2], np.float32), np.array([0, 1, 0, 1]), 2, 1, [("a", n) for n in range(4)])
     with pytest.raises(InputError, match="too few for 5 folds"):

@@ -36,13 +36,13 @@ THREE = {
         ("first", {1: "Clear", 2: "Clear", 3: "Clear", 4: "Other", 5: "Other"}, set()),
     ],
 )
-def test_a_rule_settles_what_it_says(rule, labels, undecided):
+def test_each_rule_decides_as_it_is_described(rule, labels, undecided):
     result = merge(THREE, rule)
     assert {number: answer.label for number, answer in result.decided.items()} == labels
     assert set(result.undecided) == undecided
 
 
-def test_a_decision_tells_who_made_it_and_when_the_last_of_them_did():
+def test_a_decision_names_its_raters_and_the_date_of_the_last_answer():
     decided = merge(THREE).decided
     assert decided[1][:3] == ("Clear", "anna+ben+carl", "2026-01-03")
     assert decided[2][:3] == ("Other", "ben+carl", "2026-01-03")
@@ -53,7 +53,7 @@ def test_a_tie_keeps_all_answers():
     assert [answer.where for answer in merge(THREE).undecided[3]] == ["anna:_3", "ben:_3", "carl:_3"]
 
 
-def test_an_unknown_rule_is_told_the_known_ones():
+def test_an_unknown_rule_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="'most'; give one of majority, unanimous, first"):
         merge(THREE, "most")
 
@@ -62,7 +62,7 @@ sheets_of_one_rater = st.dictionaries(st.integers(0, 9), st.sampled_from(CLASSES
 
 
 @given(st.lists(sheets_of_one_rater, min_size=1, max_size=4), st.sampled_from(sorted(RULES)))
-def test_no_answer_is_lost_and_the_order_of_raters_matters_to_first_alone(sheets, rule):
+def test_no_answer_is_lost_and_the_order_of_raters_matters_only_to_the_rule_first(sheets, rule):
     raters = {
         name: {number: Answer(label, name, "2026-01-01") for number, label in sheet.items()}
         for name, sheet in zip("abcd", sheets, strict=False)
@@ -102,7 +102,7 @@ def test_fleiss_kappa_of_raters_who_all_agree_is_one_and_of_one_category_undefin
 
 
 @pytest.mark.parametrize("counts", [[[2, 0], [1, 0]], [[1, 0]], np.zeros([0, 2])])
-def test_fleiss_kappa_wants_as_many_raters_for_each_subject(counts):
+def test_fleiss_kappa_needs_the_same_number_of_raters_for_each_subject(counts):
     with pytest.raises(ValueError, match="same number of raters"):
         fleiss_kappa(np.array(counts))
 
@@ -111,7 +111,7 @@ label_pairs = st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASS
 
 
 @given(label_pairs)
-def test_a_pair_agrees_as_scikit_learn_says(answers):
+def test_the_agreement_of_a_pair_matches_scikit_learn(answers):
     first, second = ({number: labels[side] for number, labels in enumerate(answers)} for side in (0, 1))
     agreement = pair_agreement(first, {**second, -1: "Clear"}, CLASSES)
     assert agreement["images"] == len(answers)
@@ -122,7 +122,7 @@ def test_a_pair_agrees_as_scikit_learn_says(answers):
         assert agreement["kappa"] == pytest.approx(cohen_kappa_score(*zip(*answers, strict=True)))
 
 
-def test_of_several_raters_only_images_that_all_labelled_count():
+def test_only_images_that_all_of_several_raters_labelled_count():
     agreement = group_agreement(
         {"a": {1: "Clear", 2: "Other", 3: "Clear"}, "b": {1: "Clear", 2: "Clear"}, "c": {1: "Clear", 2: "Other"}},
         CLASSES,
@@ -131,7 +131,7 @@ def test_of_several_raters_only_images_that_all_labelled_count():
     assert group_agreement({"a": {1: "Clear"}}, CLASSES) == {"images": 0, "disagree": None, "kappa": None}
 
 
-def test_nothing_in_common_leaves_everything_undefined():
+def test_agreement_without_common_images_is_undefined():
     assert pair_agreement({1: "Clear"}, {2: "Clear"}, CLASSES) == {"images": 0, "agree": None, "kappa": None}
 
 
@@ -185,7 +185,7 @@ def test_two_sheets_become_an_overlay_and_a_report(files, tmp_path):
     assert [line[:3] for line in answers.unanswered] == [("sheet-anna.csv, line 5", 14, "anna")]
 
 
-def test_what_is_undecided_or_unanswered_is_listed_and_not_listed_any_more_once_it_is_not(files, tmp_path):
+def test_undecided_and_unanswered_images_are_listed_until_they_are_decided(files, tmp_path):
     merge_files(tmp_path, files(anna=ANNA, ben=BEN))
     rows = list(csv.DictReader((tmp_path / "out" / "overlay.undecided.csv").open()))
     assert [(row["image_id"], row["rater"], row["label"], row["where"]) for row in rows] == [
@@ -225,12 +225,12 @@ def test_answers_that_cannot_be_used_are_named_and_nothing_is_written(files, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_of_many_bad_answers_the_first_are_told_and_the_rest_counted(files, tmp_path):
+def test_the_first_of_many_bad_answers_are_shown_and_the_rest_are_counted(files, tmp_path):
     with pytest.raises(InputError, match=r"^9 answers cannot .* and 4 more$"):
         merge_files(tmp_path, files(anna="99,,Clear,anna,2026-01-02,\n" * 9))
 
 
-def test_a_date_for_all_stands_in_and_a_repeated_line_is_told(files, tmp_path):
+def test_a_common_date_fills_empty_dates_and_a_repeated_line_is_reported(files, tmp_path):
     _, answers = merge_files(tmp_path, files(anna="11,,Clear,anna,,\n11,,Clear,anna,,\n"), date="2026-05-06")
     assert answers.repeated == ["sheet-anna.csv, line 3 repeats sheet-anna.csv, line 2"]
     assert read_overlay(str(tmp_path / "out" / "overlay.csv"))[11].date == "2026-05-06"
@@ -244,7 +244,7 @@ def test_an_earlier_round_stays_and_the_newer_answer_counts(files, tmp_path):
 
 
 @pytest.mark.parametrize("date", ["2026-01-04", "2027-01-01"])
-def test_an_answer_that_is_no_newer_than_another_one_of_an_earlier_round_is_refused(files, tmp_path, date):
+def test_an_answer_that_is_not_newer_than_one_of_an_earlier_round_is_refused(files, tmp_path, date):
     earlier = tmp_path / "first.csv"
     earlier.write_text(f"image_id,label,rater,date\n11,Other,old,{date}\n")
     message = (
@@ -281,14 +281,14 @@ def test_a_rater_is_one_whatever_the_case_of_the_name(files, tmp_path):
     assert report["pairs"] == []
 
 
-def test_classes_are_those_of_the_export_beside_the_key(files, tmp_path):
+def test_classes_are_read_from_the_export_beside_the_key(files, tmp_path):
     (tmp_path / "export.json").write_text(json.dumps({"classes": ["Hit", "Nothing"]}))
     merge_files(tmp_path, files(ben="11,,hit,ben,2026-01-04,\n"))
     assert read_overlay(str(tmp_path / "out" / "overlay.csv"))[11].label == "Hit"
 
 
 @pytest.mark.slow
-def test_a_key_in_a_bucket_has_its_classes_beside_it(files, tmp_path, gcs):
+def test_classes_are_read_beside_a_key_in_a_bucket(files, tmp_path, gcs):
     bucket = gcs.bucket("look")
     bucket.blob("one/key.csv").upload_from_filename(str(tmp_path / "key.csv"))
     bucket.blob("one/export.json").upload_from_string(json.dumps({"classes": ["Hit", "Nothing"]}))

@@ -1,4 +1,4 @@
-"""The page that experts label in, in headless Chromium: answered by keys, saved, loaded again, merged."""
+"""The page on which experts label, in headless Chromium: answered by keys, saved, loaded again, merged."""
 
 import shutil
 import time
@@ -19,11 +19,11 @@ pytestmark = [
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
-def connected(context, url):
-    """Opens `url` in a page whose storage others see.
+def open_page(context, url):
+    """Opens `url` in a page that shares its storage with others.
 
-    On a busy machine about one page in a hundred that Chromium has just started keeps what it stores to itself for
-    good, which no page can tell of itself; people open theirs more slowly.
+    On a busy machine, about one in a hundred pages of a newly started Chromium never shares its storage. The page
+    itself cannot detect that. It does not happen to people, who open their pages more slowly.
     """
     for _ in range(5):
         opened, other = context.new_page(), context.new_page()
@@ -58,15 +58,15 @@ def page(tmp_path):
         context.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         context.on(
             "request",
-            lambda asked: problems.append(asked.url) if not asked.url.startswith(("file:", "blob:")) else None,
+            lambda sent: problems.append(sent.url) if not sent.url.startswith(("file:", "blob:")) else None,
         )
-        opened = connected(context, (tmp_path / "index.html").as_uri())
+        opened = open_page(context, (tmp_path / "index.html").as_uri())
         yield opened, tmp_path, items
         assert not problems
         browser.close()
 
 
-def saved(opened, folder, press):
+def save(opened, folder, press):
     with opened.expect_download() as download:
         press()
     path = folder / download.value.suggested_filename
@@ -101,7 +101,7 @@ def test_keys_label_and_the_saved_sheet_merges(page):
     opened.fill("#note", 'twins, "fused"')
     opened.locator("#note").blur()
     shows(opened, "2 answered")
-    path = saved(opened, folder, lambda: opened.keyboard.press("s"))
+    path = save(opened, folder, lambda: opened.keyboard.press("s"))
     assert path.name == "sheet-ben.csv"
     images = {item.image_id: ExportedImage("train", "Clear", "Clear") for item in items}
     answers = read_sheets([str(path)], images, CLASSES)
@@ -113,7 +113,7 @@ def test_keys_label_and_the_saved_sheet_merges(page):
     shows_after_reload(opened, "0 answered")
     opened.set_input_files("#load", path)
     shows(opened, "2 answered")
-    again = saved(opened, folder, lambda: opened.click("#save"))
+    again = save(opened, folder, lambda: opened.click("#save"))
     assert Path(again).read_text() == path.read_text()
 
 
@@ -131,9 +131,9 @@ def test_answers_outlive_a_closed_page_and_all_images_are_shown(page):
     shows(opened, "0 answered")
 
 
-def test_the_page_open_twice_undoes_no_answer_of_the_other(page):
+def test_two_open_pages_keep_each_others_answers(page):
     first, folder, _ = page
-    second = connected(first.context, first.url)
+    second = open_page(first.context, first.url)
     first.keyboard.press("3")
     shows(second, "1 answered")
     second.keyboard.press("ArrowRight")
@@ -141,7 +141,7 @@ def test_the_page_open_twice_undoes_no_answer_of_the_other(page):
     shows(first, "image 2 of 3, 2 answered")
     first.fill("#rater", "anna")
     first.locator("#rater").blur()
-    path = saved(first, folder, lambda: first.click("#save"))
+    path = save(first, folder, lambda: first.click("#save"))
     assert [line.split(",")[2] for line in path.read_text().splitlines()[1:]] == ["Other", "Crystals", ""]
 
 
@@ -154,13 +154,13 @@ def test_two_raters_at_one_computer_do_not_see_each_other(page):
         opened.locator("#rater").press("Enter")
         shows(opened, f"{count} answered")
     shows_after_reload(opened, "1 answered")
-    assert saved(opened, folder, lambda: opened.click("#save")).read_text().splitlines()[1].split(",")[2:4] == [
+    assert save(opened, folder, lambda: opened.click("#save")).read_text().splitlines()[1].split(",")[2:4] == [
         "Other",
         "anna",
     ]
 
 
-def test_a_name_counts_when_it_is_whole_and_not_letter_by_letter(page):
+def test_a_name_counts_when_it_is_complete_and_not_at_every_letter(page):
     opened, folder, _ = page
     opened.keyboard.press("3")
     opened.locator("#rater").press_sequentially("anna")
@@ -171,22 +171,22 @@ def test_a_name_counts_when_it_is_whole_and_not_letter_by_letter(page):
     opened.locator("#rater").blur()
     shows(opened, "0 answered")
     opened.locator("#rater").fill("ben")
-    assert saved(opened, folder, lambda: opened.evaluate("save()")).name == "sheet-ben.csv"
+    assert save(opened, folder, lambda: opened.evaluate("save()")).name == "sheet-ben.csv"
     shows(opened, "0 answered")
 
 
-def loaded(opened, path, accept=False):
-    """Loads a sheet and returns what the page says of it; questions are answered by `accept`."""
+def load(opened, path, accept=False):
+    """Loads a sheet and returns the message of the page; `accept` answers its questions."""
     messages = []
 
-    def heard(dialog):
+    def answer(dialog):
         messages.append(dialog.message)
         dialog.accept() if accept else dialog.dismiss()
 
-    opened.on("dialog", heard)
+    opened.on("dialog", answer)
     opened.set_input_files("#load", path)
     opened.wait_for_function("document.getElementById('load').value === ''")
-    opened.remove_listener("dialog", heard)
+    opened.remove_listener("dialog", answer)
     return messages
 
 
@@ -207,14 +207,14 @@ def test_loading_a_sheet_takes_no_answer_back(page):
     opened.click("#image")
     for key in "22":
         opened.keyboard.press(key)
-    assert loaded(opened, empty) == ["empty.csv has no answers yet. Nothing was loaded."]
+    assert load(opened, empty) == ["empty.csv has no answers yet. Nothing was loaded."]
     assert labels(opened) == ["Crystals", "Crystals", ""]
-    (asked,) = loaded(opened, old)
-    assert asked.startswith("1 of your answers differ in old.csv")
+    (question,) = load(opened, old)
+    assert question.startswith("1 of your answers differ in old.csv")
     assert labels(opened) == ["Crystals", "Crystals", "Other"]
-    loaded(opened, old, accept=True)
+    load(opened, old, accept=True)
     assert labels(opened) == ["Clear", "Crystals", "Other"]
-    assert loaded(opened, old) == []
+    assert load(opened, old) == []
 
 
 def test_a_sheet_of_another_rater_is_that_raters(page):
@@ -223,7 +223,7 @@ def test_a_sheet_of_another_rater_is_that_raters(page):
     opened.click("#image")
     opened.keyboard.press("1")
     (folder / "ben.csv").write_text(f"image_id,label,rater,date\n{items[0].image_id},Other,BEN,2026-01-02\n")
-    assert loaded(opened, folder / "ben.csv") == []
+    assert load(opened, folder / "ben.csv") == []
     assert (opened.input_value("#rater"), labels(opened)) == ("ben", ["Other", "", ""])
     opened.fill("#rater", "carl")
     opened.locator("#rater").blur()
@@ -235,7 +235,7 @@ def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
     opened, folder, items = page
     lines = ["\ufeffImage_ID,file,Label,rater,date,note", f"{items[1].image_id},,crystals,anna,2026-01-02,", ",,,,,"]
     (folder / "sheet.csv").write_text("\r\n".join(lines).replace(",", comma), encoding="utf-8")
-    assert loaded(opened, folder / "sheet.csv") == []
+    assert load(opened, folder / "sheet.csv") == []
     assert labels(opened) == ["", "Crystals", ""]
     assert opened.input_value("#rater") == "anna"
 
@@ -252,5 +252,5 @@ def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
 def test_a_sheet_that_cannot_be_loaded_is_reported(page, text, message):
     opened, folder, _ = page
     (folder / "sheet.csv").write_text(text)
-    (shown,) = loaded(opened, folder / "sheet.csv")
+    (shown,) = load(opened, folder / "sheet.csv")
     assert message in shown and labels(opened) == ["", "", ""]

@@ -35,7 +35,7 @@ def test_shares_are_followed():
     assert shown == pytest.approx({"Crystals": 200, "Other": 800}, abs=10)
 
 
-def test_every_kind_is_drawn_about_as_often_as_its_weight_says():
+def test_every_kind_is_drawn_in_proportion_to_its_weight():
     found = Counter(what.kind for what in _plans(8000))
     for number, kind in enumerate(KINDS):
         whole = sum(other.weight for other in KINDS if other.label == kind.label)
@@ -62,14 +62,14 @@ def test_the_set_does_not_depend_on_how_many_images_it_has_and_does_on_the_seed(
     assert _plans(50) != _plans(50, seed=1)
 
 
-def test_file_names_tell_the_imager_and_are_unique():
+def test_file_names_identify_the_imager_and_are_unique():
     plans = _plans(3000)
     assert len({what.filename for what in plans}) == 3000
     for what in plans:
         assert imager_of(what.imager.institution, what.filename) == what.imager.name
 
 
-def test_file_names_tell_plate_and_well_where_the_convention_is_known():
+def test_file_names_contain_plate_and_well_if_the_convention_is_known():
     plans = _plans(600)
     known = {what.imager: drop_place(what.filename) for what in plans}
     for imager, place in known.items():
@@ -91,6 +91,6 @@ def test_file_names_tell_plate_and_well_where_the_convention_is_known():
         ({"classes": {"Clear": 0}}, "add up to nothing"),
     ],
 )
-def test_bad_settings_are_one_clear_error(settings, message):
+def test_bad_settings_are_reported_in_one_error(settings, message):
     with pytest.raises(InputError, match=message):
         Settings(**settings)

@@ -61,13 +61,13 @@ def test_dark_and_overexposed_drops_are_what_they_are_called():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_crystal_is_where_it_is_said_to_be(seed):
+def test_the_crystal_is_at_its_recorded_place(seed):
     image, covered = one_crystal(seed)
     assert (image.shape, image.dtype) == ((960, 1280, 3), np.uint8)
     assert (covered.shape, covered.dtype) == ((960, 1280), bool)
     y, x = np.nonzero(covered)
     assert 30 < np.ptp(x) < 110 and 30 < np.ptp(y) < 110
-    # Its edges are the steepest there is near it: the gradient inside is well above that of a wide frame around.
+    # The crystal has the steepest edges nearby: the gradient inside is well above that of a wide frame around it.
     grey = image.mean(-1)
     steep = np.hypot(*np.gradient(grey))
     near = np.zeros_like(covered)

@@ -66,7 +66,7 @@ def test_every_example_keeps_the_contract(drops):
     assert seen == set(range(IMAGES))
 
 
-def test_the_manifest_tells_which_labels_are_wrong(drops):
+def test_the_manifest_lists_the_wrong_labels(drops):
     noise = json.loads((drops / "synthetic.json").read_text())["label_noise"]
     wrong = {}
     for _, feature in _examples(drops):
@@ -86,13 +86,13 @@ def test_tables_name_the_numbers(drops):
     }
 
 
-def test_a_set_at_hand_is_left_alone(drops):
+def test_an_existing_set_is_left_alone(drops):
     before = {path.name: path.stat().st_mtime_ns for path in drops.iterdir()}
     synthesize(drops, IMAGES, SETTINGS, shard_images=16)
     assert {path.name: path.stat().st_mtime_ns for path in drops.iterdir()} == before
 
 
-def test_what_else_is_at_hand_is_never_touched(tmp_path):
+def test_other_existing_files_are_never_changed(tmp_path):
     (tmp_path / "precious.txt").write_text("data")
     with pytest.raises(InputError, match="holds something else"):
         synthesize(tmp_path, 2, SETTINGS, processes=1, overwrite=True)
@@ -109,7 +109,7 @@ def test_another_synthetic_set_is_replaced_only_on_request(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["drops"]
 
 
-def test_what_a_killed_run_left_is_cleared(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     rest = tmp_path / ".drops.0123456789ab.partial"
     rest.mkdir()
     (rest / "train-00001-of-00001").write_bytes(b"half")
@@ -118,6 +118,6 @@ def test_what_a_killed_run_left_is_cleared(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["images", "shard_images", "processes"])
-def test_bad_numbers_are_one_clear_error(tmp_path, number):
+def test_bad_numbers_are_reported_in_one_error(tmp_path, number):
     with pytest.raises(InputError, match=f"{number} is 0"):
         synthesize(tmp_path / "drops", **{"images": 2, number: 0})

@@ -172,7 +172,7 @@ def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
 
 
 @pytest.mark.parametrize("kind, jobs", [("one_device", {ALONE: 1}), ("multi_worker", {"worker": 2})])
-def test_a_signal_saves_the_current_step_and_ends_apart_from_failure(folder, kind, jobs):
+def test_a_signal_saves_the_current_step_and_ends_unlike_a_failure(folder, kind, jobs):
     recipe = {"steps": 100_000, "evaluate_every": 10_000, "checkpoint_every": 10_000}
     with Cluster(folder, kind, jobs, program.run_training, folder, recipe, 0.05) as cluster:
         first, *others = cluster.processes
@@ -198,12 +198,12 @@ def last_steps(output):
 
 
 def files(checkpoints, ending):
-    """Returns the files of that ending with the time of their last change."""
+    """Returns the files with a suffix and the time of their last change."""
     return {(entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(checkpoints) if entry.name.endswith(ending)}
 
 
 def wait_for_another(process, checkpoints, ending):
-    """Waits until a file of that ending appears or changes, or the process ends."""
+    """Waits until a file with a suffix appears or changes, or the process ends."""
     before, until = files(checkpoints, ending), time.monotonic() + 60.0
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # renamed between two calls

@@ -1,6 +1,6 @@
-"""A drawn 96-well plate at three time points, by which reports are tried and pictured in the docs.
+"""A drawn 96-well plate at three time points, for the tests and the pictures of reports in the docs.
 
-    python tests/pipelines/plate_report/drawn_plate.py FOLDER
+    python tests/marco_scoring/plate_report/drawn_plate.py FOLDER
 
 A drop keeps its shape from one time point to the next, since what is drawn depends on the seed and its number; what is
 in it changes.
@@ -26,7 +26,7 @@ FATES = {
     ("Precipitate", "Precipitate", "Crystals"): 0.04,
     ("Clear", "Other", "Other"): 0.06,
 }
-"""What a drop shows at each date, and how often that is."""
+"""What a drop shows at each date, and how many drops do."""
 
 
 def fates(seed: int = 7, wells: int = 96) -> list[tuple[str, ...]]:
@@ -37,7 +37,7 @@ def fates(seed: int = 7, wells: int = 96) -> list[tuple[str, ...]]:
 
 
 def write(folder: Path, shorter_side: int, seed: int = 7, wells: int = 96) -> list[Path]:
-    """Draws the plate into `folder`; returns the files, 3 a well: `03c3_A1_2026-03-02_ImagerDefaults_1.jpg` …"""
+    """Draws the plate into `folder`; returns the files, three per well: `03c3_A1_2026-03-02_ImagerDefaults_1.jpg` …"""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for place, shows in enumerate(fates(seed, wells)):

@@ -19,7 +19,7 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def tiny_network(files):
-    """A network of random weights whose logits are stretched until all classes are predicted among `files`."""
+    """A network with random weights whose logits are scaled so that every class is predicted for some of `files`."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -78,7 +78,7 @@ def browser():
 
 @pytest.fixture(params=[1280, 390])
 def page(made, browser, request):
-    """The report opened from its file, at a desk's and a phone's width; nothing may be complained of or asked for."""
+    """The report opened from its file, as wide as a desktop and as a phone; it must cause no errors or requests."""
     context = browser.new_context(viewport={"width": request.param, "height": 844})
     page = context.new_page()
     complaints, requests = [], []

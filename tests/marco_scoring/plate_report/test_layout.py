@@ -28,7 +28,7 @@ positions = st.builds(Position, st.integers(0, 31), st.integers(0, 47))
         ("12", None),
     ],
 )
-def test_where_a_well_lies(well, expected):
+def test_a_well_has_a_row_and_a_column(well, expected):
     assert position(well) == expected
 
 

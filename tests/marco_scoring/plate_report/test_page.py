@@ -35,7 +35,7 @@ class Scripted:
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and the text of each element with an id or data attribute."""
+    """The content of a page: tags with their attributes, and the text of each element with an id or data attribute."""
 
     def __init__(self, text):
         super().__init__()

@@ -33,7 +33,7 @@ def test_one_go_through_a_plate_is_one_time_point_however_long_it_takes():
     assert [tuple(point) for point in points] == [("2 Mar 2026", "day 0"), ("5 Mar 2026", "day 3")]
 
 
-def test_two_on_a_day_are_told_apart_by_the_drop_that_comes_again_or_by_a_pause():
+def test_two_time_points_on_a_day_are_separated_by_a_repeated_drop_or_by_a_pause():
     points, index = time_points(at(("A1", "2026-03-02T09:00"), ("A1", "2026-03-02T10:00"), ("A2", "2026-03-02T18:00")))
     assert index == [0, 1, 2]
     assert [point.label for point in points] == ["2 Mar 2026 09:00", "2 Mar 2026 10:00", "2 Mar 2026 18:00"]
@@ -54,7 +54,7 @@ def test_inspections_are_ordered_as_numbers_and_come_before_dates():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), taken), max_size=30))
-def test_every_image_has_a_time_point_and_time_never_goes_back(images):
+def test_every_image_has_a_time_point_and_time_never_decreases(images):
     points, index = time_points(images)
     assert sorted(set(index)) == list(range(len(points)))
     dated = sorted((when.date, point) for (_, when), point in zip(images, index, strict=True) if when.date)
@@ -62,7 +62,7 @@ def test_every_image_has_a_time_point_and_time_never_goes_back(images):
     for (drop, when), point in zip(images, index, strict=True):
         for (other, then), other_point in zip(images, index, strict=True):
             if point == other_point:
-                # One drop is at a time point with one time alone, and a pause never falls inside.
+                # A drop has a single time at each time point, and no time point contains a pause.
                 assert drop != other or when == then
                 assert when.inspection == then.inspection
     assert time_points(images[::-1])[1] == index[::-1]

@@ -13,7 +13,7 @@ def encoded(real_images):
 
 @pytest.fixture(scope="session")
 def small_model(encoded, tmp_path_factory):
-    """A small network that tells the six images apart, exported; its scores of them, float64 [6, 4]."""
+    """An exported small network that separates the six images; its scores of them, float64 [6, 4]."""
     import keras
     import tensorflow as tf
     from scipy.special import softmax

@@ -1,4 +1,4 @@
-"""The batcher in virtual time: a loop whose clock stands while something runs and jumps while all wait."""
+"""The batcher in virtual time: a loop whose clock stops while something runs and jumps while everything waits."""
 
 import asyncio
 import dataclasses
@@ -87,7 +87,7 @@ def test_one_client_alone_never_waits():
     assert virtually(scenario()) == [1] * 5 + [8, 8, 4]
 
 
-def test_what_comes_during_work_goes_together_at_its_end():
+def test_requests_that_arrive_during_work_form_the_next_batch():
     async def scenario():
         bench = Bench.make(wait_seconds=0)
         answers = await asyncio.gather(bench.ask(0), *(bench.ask(n, 10 * n, at=0.1 * n) for n in range(1, 4)))
@@ -125,7 +125,7 @@ def test_clients_that_ask_again_at_once_soon_share_every_batch():
     assert seconds < without_seconds
 
 
-def test_it_waits_no_longer_than_allowed_nor_longer_than_useful():
+def test_it_waits_neither_longer_than_allowed_nor_longer_than_useful():
     async def scenario():
         bench = Bench.make()
         await asyncio.gather(bench.ask(0), bench.ask(1, at=0.5), bench.ask(2, at=1.02), bench.ask(3, at=1.2))
@@ -138,7 +138,7 @@ def test_it_waits_no_longer_than_allowed_nor_longer_than_useful():
     assert batches[3] == (10, [4])
 
 
-def test_a_batch_weighs_no_more_than_allowed_but_what_is_too_heavy_goes_alone():
+def test_a_batch_weighs_at_most_what_is_allowed_and_a_heavier_request_runs_alone():
     async def scenario():
         bench = Bench.make(max_weight=10)
         await bench.ask(*range(6), weights=[4, 6, 5, 30, 1, 1])
@@ -159,7 +159,7 @@ def test_too_many_waiting_are_refused_and_those_before_are_answered():
     assert virtually(scenario()) == [[0, 0], [3, 3]]
 
 
-def test_a_large_request_is_taken_where_nobody_waits():
+def test_a_large_request_is_accepted_if_nobody_waits():
     async def scenario():
         return await Bench.make(max_waiting=3).ask(*range(9))
 
@@ -194,7 +194,7 @@ def test_too_few_results_are_an_error_not_a_wait_for_ever():
     virtually(scenario())
 
 
-def test_who_does_not_wait_any_more_is_left_out():
+def test_a_client_that_has_stopped_waiting_is_left_out():
     async def scenario():
         bench = Bench.make()
         asks = [asyncio.ensure_future(bench.ask(n, at=0.1 * n)) for n in range(3)]

@@ -32,7 +32,7 @@ def answer(chunks, headers=(), limit=10, disconnect=False):
 
 
 @pytest.mark.parametrize("chunks", [[b""], [b"0123456789"], [b"01234", b"", b"56789"]])
-def test_bodies_within_the_limit_arrive_whole(chunks):
+def test_bodies_within_the_limit_arrive_completely(chunks):
     body = b"".join(chunks)
     headers = [(b"content-length", str(len(body)).encode())]
     assert answer(chunks, headers) == answer(chunks) == (200, body, 0)
@@ -43,7 +43,7 @@ def test_longer_ones_are_read_to_the_end_and_refused():
     assert answer([b"0123456", b"89ab"], [(b"content-length", b"11")]) == (413, b"", 0)
 
 
-def test_who_asks_first_is_refused_at_once():
+def test_a_request_that_asks_before_it_sends_is_refused_at_once():
     assert answer([b"x" * 11], [(b"content-length", b"11"), (b"expect", b"100-continue")]) == (413, b"", 1)
 
 
@@ -109,7 +109,7 @@ async def settled():
 
 
 @pytest.mark.parametrize("announced", [None, 4])
-def test_what_all_send_together_is_limited_until_it_is_answered(announced):
+def test_the_bodies_of_all_requests_are_limited_until_they_are_answered(announced):
     async def main():
         crowd = Crowd(limit=10, in_flight=10)
         first, second = crowd.ask(b"0123"), crowd.ask(b"01", b"23")
@@ -138,7 +138,7 @@ def test_of_many_that_come_at_once_some_are_answered():
     asyncio.run(main())
 
 
-def test_who_leaves_or_fails_gives_back_what_was_held():
+def test_a_client_that_leaves_or_fails_releases_its_share():
     async def main():
         crowd = Crowd(limit=10, in_flight=10)
         crowd.go.set()
@@ -151,7 +151,7 @@ def test_who_leaves_or_fails_gives_back_what_was_held():
     asyncio.run(main())
 
 
-def test_who_announces_and_sends_nothing_keeps_nobody_out():
+def test_a_client_that_announces_a_body_and_sends_nothing_blocks_nobody():
     async def main():
         crowd = Crowd(limit=10, in_flight=10)
         silent = asyncio.create_task(

@@ -22,7 +22,7 @@ def test_scores_and_probabilities_are_the_networks(classifier, encoded, small_mo
 
 
 @pytest.mark.parametrize("bad", [(0,), (2, 3), (0, 1, 2, 3, 4, 5)])
-def test_an_image_that_does_not_decode_costs_only_itself(classifier, encoded, small_model, bad):
+def test_an_image_that_does_not_decode_does_not_affect_the_others(classifier, encoded, small_model, bad):
     images = [image[:30_000] if index in bad else image for index, image in enumerate(encoded)]
     outcomes = classify(classifier, images)
     assert [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Refused)] == list(bad)
@@ -48,7 +48,7 @@ class Picky:
         return np.float32([[1 / len(image), 1 - 1 / len(image)] for image in images])
 
 
-def test_what_decodes_and_is_refused_all_the_same_costs_only_itself(encoded):
+def test_an_image_that_decodes_and_is_refused_does_not_affect_the_others(encoded):
     outcomes = classify(Picky([encoded[1]]), encoded[:3])
     assert outcomes[1] == Refused("too picky")
     for index in (0, 2):

@@ -19,7 +19,7 @@ BOUND = len(os.sched_getaffinity(0))
         ("7 0", BOUND),
     ],
 )
-def test_no_more_than_the_container_may_use(tmp_path, cpu_max, expected):
+def test_cores_are_limited_to_those_of_the_container(tmp_path, cpu_max, expected):
     (tmp_path / "cpu.max").write_text(cpu_max)
     assert cores(tmp_path / "cpu.max") == expected
 

@@ -246,7 +246,7 @@ def test_a_short_load_with_bad_inputs(server, encoded, small_model):
 
 
 @pytest.mark.slow
-def test_what_many_send_at_once_takes_no_more_memory_than_is_allowed(encoded, small_model):
+def test_many_requests_at_once_use_no_more_memory_than_allowed(encoded, small_model):
     limits = ("--max-body-mb", "16", "--max-inflight-mb", "32")
     with serving("--model", str(small_model[0]), *limits) as server:
         count = int(15 * 2**20 / (1.4 * len(encoded[0])))

@@ -27,7 +27,7 @@ def test_an_instance_has_what_the_saved_model_gives_or_an_error():
 
 
 @pytest.mark.parametrize("extra", [{}, {"parameters": {"x": 1}}, {"signature_name": "serving_default"}])
-def test_instances_are_read_each_by_itself(extra):
+def test_each_instance_is_read_separately(extra):
     images = protocols.v1_images({"instances": [1, {"b64": ""}], **extra}, Limits())
     assert [type(image) for image in images] == [Refused, Refused]
 

@@ -100,7 +100,7 @@ def test_a_malformed_request_is_refused_as_a_whole(body, message):
 
 
 @pytest.mark.parametrize("length", ["", "-1", "x", "99999999", "9" * 5000, "²"])
-def test_a_length_that_cannot_be_is_refused(length):
+def test_an_impossible_length_is_refused(length):
     with pytest.raises(RequestError, match="Inference-Header-Content-Length"):
         protocols.read_v2_binary(b"{}", length, Limits())
 

@@ -1,4 +1,4 @@
-"""`marco deploy` as a user gives it, against stand-ins for Vertex AI and Cloud Storage, with a real SavedModel."""
+"""`marco deploy` as a user runs it, against stand-ins for Vertex AI and Cloud Storage, with a real SavedModel."""
 
 import functools
 
@@ -32,13 +32,13 @@ def models(tmp_path_factory):
             self.weights = tf.Variable(factor * np.array([[0, 8, 0, -4], [0, 0, 8, -4], [-8, 0, 0, 8]], np.float32))
             self.names = tf.constant(CLASSES)
 
-        def of_one(self, encoded):
+        def score(self, encoded):
             image = tf.cast(tf.io.decode_image(encoded, 3, expand_animations=False), tf.float32) / 255.0
             return tf.nn.softmax(tf.linalg.matvec(self.weights, tf.reduce_mean(image, [0, 1]), transpose_a=True))
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
         def images(self, image_bytes):
-            scores = tf.map_fn(self.of_one, image_bytes, fn_output_signature=tf.TensorSpec([4], tf.float32))
+            scores = tf.map_fn(self.score, image_bytes, fn_output_signature=tf.TensorSpec([4], tf.float32))
             return {"scores": scores, "classes": tf.tile(self.names[None], [tf.shape(scores)[0], 1])}
 
     folders = []
@@ -52,7 +52,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def vertex(models, gcs, monkeypatch):
-    """The stand-in, with both models published, each served as it is."""
+    """The stand-in, with both models published; each scores with its own weights."""
     from marco_model.load import load
 
     monkeypatch.setattr(
@@ -64,7 +64,7 @@ def vertex(models, gcs, monkeypatch):
 
         @functools.cache
         def score(content, uri):
-            return {"scores": [float(one) for one in published[uri].score([content])[0]]}
+            return {"scores": [float(score) for score in published[uri].score([content])[0]]}
 
         service.score = score
         yield service
@@ -103,7 +103,7 @@ def test_from_a_first_model_to_a_canary_and_back(vertex):
     assert row(marco(vertex, *command), "1")[7] == "n1-standard-8"
 
 
-def test_what_cannot_be_done_is_said(vertex):
+def test_impossible_requests_are_refused_with_a_reason(vertex):
     with pytest.raises(InputError, match="there is no endpoint 'drops' in crystals"):
         marco(vertex, "status")
     with pytest.raises(InputError, match="no version on trial"):
@@ -116,7 +116,7 @@ def test_what_cannot_be_done_is_said(vertex):
         marco(vertex, "status", "--set", "vertex.location=europe")
 
 
-def test_a_preset_says_where_and_how(vertex, tmp_path):
+def test_a_preset_names_project_endpoint_and_machine(vertex, tmp_path):
     (tmp_path / "mine.yaml").write_text(
         f"""name: mine
 thresholds: {{accuracy: 0.5}}
@@ -145,10 +145,10 @@ def test_help_teaches(command):
     assert f"Example: marco deploy {command}" in result.output
 
 
-def finished(classifier, folder):
-    """Returns how a job ends: as Vertex AI would, with a line a key, but for one image that it could not read.
+def job_end(classifier, folder):
+    """Returns an update that ends a job as Vertex AI would: one line per key, except for one image it could not read.
 
-    One more gets an error in the place of scores, as `marco serve` answers.
+    Another image gets an error instead of scores, as `marco serve` answers.
     """
     import base64
     import json
@@ -160,19 +160,19 @@ def finished(classifier, folder):
     def end(job):
         assert job.input_config.instances_format == "jsonl" and job.instance_config.key_field == "key"
         lines = []
-        for one in job.input_config.gcs_source.uris:
-            for line in store.open_object(one).read().decode().splitlines():
-                told = json.loads(line)
-                scores = classifier.score([base64.b64decode(told["image_bytes"]["b64"])])[0]
+        for uri in job.input_config.gcs_source.uris:
+            for line in store.open_object(uri).read().decode().splitlines():
+                instance = json.loads(line)
+                scores = classifier.score([base64.b64decode(instance["image_bytes"]["b64"])])[0]
                 prediction = {"scores": [float(score) for score in scores], "classes": list(CLASSES)}
-                lines.append(json.dumps({"key": told["key"], "prediction": prediction}))
+                lines.append(json.dumps({"key": instance["key"], "prediction": prediction}))
         lines = sorted(lines)[:-1]
         lines[0] = json.dumps({"key": json.loads(lines[0])["key"], "prediction": {"error": "does not decode"}})
         (folder / "lines").write_text("\n".join(lines) + "\n")
-        there = f"{job.output_config.gcs_destination.output_uri_prefix}/prediction-marco-2026"
-        store.upload(folder / "lines", f"{there}/prediction.results-00000-of-00001")
-        store.upload(folder / "lines", f"{there}/prediction.errors_stats-00000-of-00001")
-        job.output_info = BatchPredictionJob.OutputInfo(gcs_output_directory=there)
+        folder_uri = f"{job.output_config.gcs_destination.output_uri_prefix}/prediction-marco-2026"
+        store.upload(folder / "lines", f"{folder_uri}/prediction.results-00000-of-00001")
+        store.upload(folder / "lines", f"{folder_uri}/prediction.errors_stats-00000-of-00001")
+        job.output_info = BatchPredictionJob.OutputInfo(gcs_output_directory=folder_uri)
         job.state = "JOB_STATE_SUCCEEDED"
 
     return end
@@ -191,7 +191,7 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
     classifier = load(models[0])
-    vertex.states = [lambda job: setattr(job, "state", "JOB_STATE_RUNNING"), finished(classifier, tmp_path)]
+    vertex.states = [lambda job: setattr(job, "state", "JOB_STATE_RUNNING"), job_end(classifier, tmp_path)]
     scores = tmp_path / "scores.csv"
     options = ["--project", "crystals", "--location", "europe-west4", "--api", vertex.url, "--scores", str(scores)]
     command = ["deploy", "batch", "--input", "gs://plates/first", "--output", "gs://plates/scores", *options]
@@ -211,24 +211,24 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
     }
 
     def copied():
-        return {one.uri: one.generation for one in store.list_objects("gs://plates/scores") if "/input/" in one.uri}
+        return {item.uri: item.generation for item in store.list_objects("gs://plates/scores") if "/input/" in item.uri}
 
     before, vertex.states = copied(), []
     assert typer.testing.CliRunner().invoke(cli.app, command).exit_code == 1
-    assert len(vertex.made["batchPredictionJobs"]) == 1
+    assert len(vertex.jobs["batchPredictionJobs"]) == 1
     assert (tmp_path / "scores.errors.csv").read_text() == errors
     assert copied() == before
 
     for blob in gcs.client().list_blobs("plates", prefix="scores"):
         if "/output/" in blob.name:
             blob.delete()
-    vertex.states = [finished(classifier, tmp_path)]
+    vertex.states = [job_end(classifier, tmp_path)]
     assert typer.testing.CliRunner().invoke(cli.app, command).exit_code == 1
-    assert len(vertex.made["batchPredictionJobs"]) == 2
+    assert len(vertex.jobs["batchPredictionJobs"]) == 2
     assert (tmp_path / "scores.errors.csv").read_text() == errors
 
 
-def test_without_an_image_that_can_be_read_no_batch_prediction_is_paid_for(vertex, gcs, tmp_path):
+def test_without_a_readable_image_no_batch_prediction_is_started(vertex, gcs, tmp_path):
     from marco_model import store
 
     marco(vertex, "push", "--model", "gs://models/marco/1")
@@ -240,14 +240,14 @@ def test_without_an_image_that_can_be_read_no_batch_prediction_is_paid_for(verte
     command = ["deploy", "batch", "--input", "gs://plates/first", "--output", "gs://plates/scores", *options]
     result = typer.testing.CliRunner().invoke(cli.app, command)
     assert result.exit_code == 1, (result.output, result.exception)
-    assert vertex.made["batchPredictionJobs"] == {}
+    assert vertex.jobs["batchPredictionJobs"] == {}
     assert (tmp_path / "scores.csv").read_text().splitlines() == ["path,plate,well,drop,class,model"]
     assert (tmp_path / "scores.errors.csv").read_text().splitlines()[1:] == [
         'gs://plates/first/broken.jpg,"not a JPEG, PNG, TIFF or BMP image"'
     ]
 
 
-def test_a_batch_prediction_that_fails_says_so(vertex, gcs, real_images, tmp_path):
+def test_a_failed_batch_prediction_is_reported(vertex, gcs, real_images, tmp_path):
     from google.rpc.status_pb2 import Status
 
     from marco_model import store

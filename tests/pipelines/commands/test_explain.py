@@ -45,7 +45,7 @@ def test_the_published_classifier_is_explained_and_what_cannot_be_read_is_listed
         (["tflite", "--output", "out", "--model", "nowhere", __file__], "no model in nowhere"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_exit_status_2(arguments, reason):
+def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(arguments, reason):
     done = marco(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {reason}")

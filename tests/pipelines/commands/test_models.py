@@ -1,4 +1,4 @@
-"""`marco models` as a user gives it, on a real MLflow store."""
+"""`marco models` as a user runs it, on a real MLflow store."""
 
 import mlflow
 import typer.testing

@@ -62,9 +62,9 @@ def test_an_alarm_is_exit_status_4_and_none_is_0(places, model):
         return CliRunner().invoke(app, ["monitor", *map(str, arguments)], catch_exceptions=False)
 
     reference = places / "reference"
-    made = run("reference", "--model", model, "--output", reference, "--sample", 80, places / "set")
-    assert made.exit_code == 0, made.output
-    assert f"{IMAGER}: 80 images of 120" in made.output
+    result = run("reference", "--model", model, "--output", reference, "--sample", 80, places / "set")
+    assert result.exit_code == 0, result.output
+    assert f"{IMAGER}: 80 images of 120" in result.output
     for name, status, headline in (("same", 0, "no change"), ("dark", 4, "brightness: median")):
         output = places / f"report-{name}"
         options = ["--reference", reference, "--model", model, "--institution", "HWMRI", "--output", output]
@@ -84,7 +84,7 @@ def test_an_alarm_is_exit_status_4_and_none_is_0(places, model):
         (["check", "--reference", "ref", "--limits", "l.json", "--output", "out", "."], "l.json is not a JSON object"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_exit_status_2(tmp_path, arguments, reason):
+def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, arguments, reason):
     (tmp_path / "l.json").write_text('{"brightness": 1}')
     done = marco(*arguments, cwd=tmp_path)
     assert done.returncode == 2
@@ -98,8 +98,8 @@ def test_a_reference_warns_of_imagers_with_too_few_images(places, model, tmp_pat
 
     naming = ["--imager", "*0032.jpg=Few", "--imager", "Lab"]
     arguments = ["monitor", "reference", "--model", model, "--output", tmp_path / "reference", *naming, places / "same"]
-    made = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
-    assert made.exit_code == 0, made.output
-    assert "Few: 5 images of 5" in made.output and "Lab: 115 images of 115" in made.output
-    assert made.output.count("warning: ") == 1
-    assert "warning: Few: a check needs 50 images of an imager" in made.output
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "Few: 5 images of 5" in result.output and "Lab: 115 images of 115" in result.output
+    assert result.output.count("warning: ") == 1
+    assert "warning: Few: a check needs 50 images of an imager" in result.output

@@ -20,8 +20,8 @@ def marco(*arguments, cwd=None):
 
 @pytest.mark.slow
 def test_released_then_predict_gives_the_published_scores(real_images, tmp_path):
-    made = processes.run_marco("released", "--output", tmp_path / "released")
-    assert made.returncode == 0, made.stderr
+    result = processes.run_marco("released", "--output", tmp_path / "released")
+    assert result.returncode == 0, result.stderr
     folder = tmp_path / "plate"
     folder.mkdir()
     for name in ("clear_220.jpeg", "crystals_10.jpeg", "precipitate_216.jpeg"):
@@ -60,7 +60,7 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
         (["--report", "scores.csv", "drop.png"], "--report and --output are both scores.csv"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_exit_status_2(tmp_path, arguments, reason):
+def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, arguments, reason):
     if "drop.png" in arguments:
         (tmp_path / "drop.png").touch()
     done = marco("predict", "--output", "scores.csv", *arguments, cwd=tmp_path)

@@ -6,7 +6,7 @@ from pipelines.cli import app
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--share", "2"], "--share is 2.0; give a share above 0"),
         (["--folds", "1"], "--folds is 1; give 2 or more"),
@@ -14,9 +14,9 @@ from pipelines.cli import app
         (["--raters", "a/b"], "rater 'a/b' cannot name a file"),
     ],
 )
-def test_what_cannot_be_meant_is_told_before_a_shard_or_a_model_is_looked_for(tmp_path, monkeypatch, options, told):
+def test_wrong_options_are_refused_before_shards_or_a_model_are_read(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").touch()
-    asked = ["relabel", "export", "--data", "nowhere", "--model", "nowhere", "--output", "look", *options]
-    done = CliRunner().invoke(app, asked)
-    assert isinstance(done.exception, InputError) and told in str(done.exception)
+    command = ["relabel", "export", "--data", "nowhere", "--model", "nowhere", "--output", "look", *options]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, InputError) and message in str(done.exception)

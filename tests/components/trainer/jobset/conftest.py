@@ -14,7 +14,7 @@ from tests import processes, short_network
 
 @functools.cache
 def problems_of():
-    """Returns what tells of a JobSet what JobSet's and Kubernetes' schemas and the restricted standard refuse."""
+    """Returns a function that lists what the schemas and the restricted standard refuse in a JobSet."""
     from tests.k8s import restricted, validation
 
     def problems(body):

@@ -1,4 +1,4 @@
-"""The step against the API of a cluster, with replicas that are small scripts: what each answer leads to."""
+"""The step against the API of a cluster, with small scripts as replicas: the reaction to each answer."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PACE = Pace(
 
 pytestmark = pytest.mark.slow
 
-# A replica begins with this; what a test adds sees who it is, and the job.
+# The beginning of every replica's script; `me` and `job` are for the lines that a test adds.
 REPLICA = """#!{python} -S
 import json, os, pathlib, sys, time
 task = json.loads(os.environ["TF_CONFIG"])["task"]
@@ -64,10 +64,10 @@ def job(tmp_path):
 
 @pytest.fixture
 def placement(tmp_path):
-    return placed(tmp_path)
+    return make_placement(tmp_path)
 
 
-def placed(tmp_path, **replicas):
+def make_placement(tmp_path, **replicas):
     shared = tmp_path / "shared"
     shared.mkdir(exist_ok=True)
     return Placement(
@@ -90,15 +90,15 @@ def cluster(start_cluster, tmp_path):
     return start
 
 
-def asked(cluster, method):
+def count_requests(cluster, method):
     return sum(verb == method for verb, _ in cluster.requests)
 
 
-def gone(cluster):
+def is_gone(cluster):
     return not cluster.jobsets and not cluster.pods and not cluster.alive()
 
 
-def test_the_model_of_the_chief_is_the_steps_and_nothing_is_left(cluster, job, placement):
+def test_the_model_of_the_chief_becomes_the_model_of_the_step_and_nothing_is_left(cluster, job, placement):
     lines = []
     running = cluster()
     jobset.run(job, placement, pace=PACE, show=lines.append)
@@ -107,7 +107,7 @@ def test_the_model_of_the_chief_is_the_steps_and_nothing_is_left(cluster, job, p
     assert copied.startswith(placement.shared)
     assert (model.parent / "training.json").read_text() == "of chief-0"
     assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
-    assert gone(running)
+    assert is_gone(running)
     # Checkpoints and the job stay for a later run; copies of examples don't.
     assert sorted(path.name for path in pathlib.Path(placement.shared).iterdir()) == ["checkpoints", "trainings"]
     assert not list((pathlib.Path(placement.shared) / "trainings").iterdir())
@@ -150,10 +150,10 @@ sys.exit(1)
     first, *lines = str(failed.value).splitlines()
     assert first == "training failed: worker 0 ended with exit status 1 (Error)"
     assert lines == [*(f"  line {number}" for number in range(21, 40)), "  no space left"]
-    assert gone(running)
+    assert is_gone(running)
 
 
-def test_a_worker_without_memory_says_what_to_raise(cluster, job, placement, wait_until):
+def test_a_worker_out_of_memory_is_reported_with_the_setting_to_raise(cluster, job, placement, wait_until):
     running = cluster("print('begun', flush=True); time.sleep(60)")
 
     def kill():
@@ -166,7 +166,7 @@ def test_a_worker_without_memory_says_what_to_raise(cluster, job, placement, wai
     message = r"worker 0 ended with exit status 137 \(OOMKilled\); raise cluster.replicas.worker.memory, 7Gi now"
     with pytest.raises(ClusterError, match=message):
         jobset.run(job, placement, pace=PACE)
-    assert gone(running)
+    assert is_gone(running)
 
 
 def test_a_set_may_restart_and_each_restart_is_reported(cluster, job, tmp_path):
@@ -182,10 +182,10 @@ time.sleep(0.3)
 if me == "chief-0": train()
 """
     running, lines = cluster(script), []
-    jobset.run(job, placed(tmp_path, restarts=1), pace=PACE, show=lines.append)
+    jobset.run(job, make_placement(tmp_path, restarts=1), pace=PACE, show=lines.append)
     assert any(line.startswith("Restart 1 of 1 from the last checkpoint after worker 0") for line in lines), lines
     assert "step 2" in lines
-    assert gone(running)
+    assert is_gone(running)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_faults_that_pass_are_survived(cluster, job, placement, faults):
     assert not running.faults
     assert [line for line in lines if line.startswith("step")] == ["step 0", "step 1", "step 2"]
     assert len({pod.name for pod in running.seen_pods}) == len(running.seen_pods) == 2
-    assert gone(running)
+    assert is_gone(running)
 
 
 @pytest.mark.parametrize(
@@ -217,13 +217,13 @@ def test_faults_that_pass_are_survived(cluster, job, placement, faults):
         (422, "answers 422 to: create the JobSet"),
     ],
 )
-def test_what_does_not_pass_is_reported_with_its_fix(cluster, job, placement, status, fix):
+def test_a_lasting_error_is_reported_with_its_fix(cluster, job, placement, status, fix):
     running = cluster()
     running.faults = [("POST", "jobsets", status, ())]
     with pytest.raises(ClusterError, match=fix):
         jobset.run(job, placement, pace=PACE)
-    assert asked(running, "POST") == 1
-    assert gone(running)
+    assert count_requests(running, "POST") == 1
+    assert is_gone(running)
 
 
 def leftover(job, placement, owner="weekly-trainer-1"):
@@ -231,7 +231,7 @@ def leftover(job, placement, owner="weekly-trainer-1"):
     return jobset.manifest(job.key, job.engine, placement, step, "job.json", "beat", jobset.PACE)
 
 
-def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, tmp_path, monkeypatch):
+def test_leftovers_of_an_earlier_attempt_are_deleted_first(cluster, job, placement, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     running = cluster("if sys.argv[-1] == 'job.json': time.sleep(60)\nif me == 'chief-0': train()")
     (tmp_path / "job.json").write_text("{}")
@@ -240,7 +240,7 @@ def test_what_an_earlier_attempt_left_is_deleted_first(cluster, job, placement, 
     before = set(running.seen_pods)
     jobset.run(job, placement, pace=PACE)
     assert len(set(running.seen_pods) - before) == 2
-    assert gone(running)
+    assert is_gone(running)
 
 
 def test_a_strangers_and_a_running_steps_jobset_stay(cluster, job, placement, tmp_path, monkeypatch):
@@ -254,7 +254,7 @@ def test_a_strangers_and_a_running_steps_jobset_stay(cluster, job, placement, tm
     running.jobsets[f"marco-{job.key}"]["metadata"]["labels"] = {}
     with pytest.raises(ClusterError, match="this pipeline did not make"):
         jobset.run(job, placement, pace=PACE)
-    assert asked(running, "DELETE") == 0
+    assert count_requests(running, "DELETE") == 0
     assert len(running.alive()) == 2
 
 
@@ -276,7 +276,7 @@ def test_a_pod_that_waits_is_reported_once(cluster, job, placement, wait_until, 
     (waits,) = (line for line in lines if line.startswith("worker 0 has been waiting"))
     assert f"{reason}: " in waits
     assert message in waits
-    assert gone(running)
+    assert is_gone(running)
 
 
 def test_a_jobset_that_someone_deletes_is_reported(cluster, job, placement, wait_until):

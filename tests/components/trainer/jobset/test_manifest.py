@@ -55,7 +55,7 @@ def pod_of(body, job):
         ("parameter_server", {"workers": 3, "parameter_servers": 2}, {"chief": 1, "worker": 2, "ps": 2}),
     ],
 )
-def test_what_the_schemas_and_the_restricted_standard_allow(problems, kind, counts, jobs):
+def test_the_schemas_and_the_restricted_standard_allow_it(problems, kind, counts, jobs):
     body = manifest(kind, **counts)
     assert problems(body) == []
     assert {job["name"]: job["replicas"] for job in body["spec"]["replicatedJobs"]} == jobs
@@ -67,7 +67,7 @@ def test_a_field_that_jobset_does_not_have_is_found(problems):
     assert problems(body)
 
 
-def test_every_replica_knows_all_by_the_names_that_jobset_gives():
+def test_every_replica_knows_all_others_by_their_jobset_host_names():
     body = manifest("parameter_server", workers=3, parameter_servers=1)
     variables = {variable["name"]: variable for variable in pod_of(body, "worker")["containers"][0]["env"]}
     config = json.loads(variables["TF_CONFIG"]["value"])
@@ -77,11 +77,11 @@ def test_every_replica_knows_all_by_the_names_that_jobset_gives():
         "ps": ["marco-0a1b-ps-0-0.marco-0a1b:2222"],
     }
     assert config["task"] == {"type": "worker", "index": "$(MARCO_INDEX)"}
-    # Kubernetes fills in what stands before in the list.
+    # Kubernetes substitutes only variables that come earlier in the list.
     assert list(variables).index("MARCO_INDEX") < list(variables).index("TF_CONFIG")
 
 
-def test_a_replica_gets_what_the_configuration_says():
+def test_a_replica_gets_the_resources_of_the_configuration():
     body = manifest("parameter_server", workers=2, parameter_servers=1)
     chief, server = pod_of(body, "chief"), pod_of(body, "ps")
     limits = {"cpu": "12", "memory": "64Gi", "nvidia.com/gpu": "2"}
@@ -103,7 +103,7 @@ def test_a_replica_gets_what_the_configuration_says():
     assert environment["KEY"] == {"secretKeyRef": {"name": "store", "key": "key"}}
 
 
-def test_it_belongs_to_the_pod_of_the_step_and_says_to_which_run():
+def test_it_is_owned_by_the_pod_of_the_step_and_labelled_with_the_run():
     body = manifest()
     assert body["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "Pod", "name": "weekly-3-trainer", "uid": "0-1"}

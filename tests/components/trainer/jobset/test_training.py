@@ -54,14 +54,14 @@ def placement(tmp_path):
     return Placement(shared=shared, volumes=(Volume(claim="marco-shared", path=shared),), replicas=Replicas(workers=2))
 
 
-def trained(job):
+def read_training(job):
     return json.loads((pathlib.Path(job.model_directory).parent / TRAINING_FILE).read_text())
 
 
-def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and_make_the_model(
+def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_continue_and_write_the_model(
     start_cluster, start_step, job, placement, wait_until, tmp_path
 ):
-    """That several workers take the steps of one is shown without a JobSet, in tests/marco_model/engines."""
+    """tests/marco_model/engines shows, without a JobSet, that several workers take the same steps as one."""
     cluster = start_cluster()
     recipe = dataclasses.replace(job.recipe, steps=100_000, evaluate_every=50_000, checkpoint_every=5)
     endless = job.model_copy(update={"recipe": recipe})
@@ -74,7 +74,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     step.kill()
     step.wait()
     wait_until(lambda: not cluster.jobsets and not cluster.alive(), 120)
-    # Both missed the heartbeat, saved where they were, and ended as at a preemption.
+    # Both missed the heartbeat, saved their step, and ended as on preemption.
     assert [pod.status() for pod in cluster.seen_pods] == [143, 143], cluster.seen_pods[0].lines[-5:]
     stopped = saved()
     message = f"training stopped at step {stopped} of {recipe.steps}, which is saved"
@@ -91,7 +91,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_go_on_and
     assert not cluster.jobsets
     assert not cluster.alive()
     assert any(f"Training: {stopped + 2}/{stopped + 2} steps" in line for line in lines), lines
-    record = trained(job)
+    record = read_training(job)
     assert (record["resumed_from"], record["steps"]) == (stopped, stopped + 2)
     scores = load(job.model_directory).score(write_examples(tmp_path / "again.gz", 8))
     assert np.mean(scores.argmax(axis=1) == np.arange(8) % 2) == record["accuracy"]
