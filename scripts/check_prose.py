@@ -2,9 +2,9 @@
 
     python scripts/check_prose.py [FILE or FOLDER ...]
 
-Without arguments it reads everything but tests/. In Python it reads comments, strings and the names that the code
-binds; of .md, .html, .jinja, .yaml and .yml files it reads all text. It prints `file:line: words: suggestion` and ends
-with exit status 1 where it finds any.
+Without arguments it reads the whole project. In Python it reads comments, strings and the names that the code binds; of
+.md, .html, .jinja, .yaml and .yml files it reads all text. It prints `file:line: words: suggestion` and ends with exit
+status 1 where it finds any.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = {".md", ".html", ".jinja", ".yaml", ".yml"}
 # The files that must spell out the words.
-EXEMPT = {Path(__file__).resolve(), ROOT / "tests" / "test_setup_prose.py"}
+EXEMPT = {Path(__file__).resolve(), *(ROOT / "tests" / name for name in ("test_setup_lint.py", "test_setup_prose.py"))}
 # Folders of build outputs, which are not the project's text.
 SKIPPED = {"_build", "__pycache__", "node_modules", "runs"}
 
@@ -115,7 +115,7 @@ def files(paths: list[Path]) -> Iterator[Path]:
 
 def main(arguments: list[str]) -> int:
     """Prints the findings and returns the exit status."""
-    everything = [path for path in sorted(ROOT.iterdir()) if path.name != "tests" and not path.name.startswith(".")]
+    everything = [path for path in sorted(ROOT.iterdir()) if not path.name.startswith(".") and path.name not in SKIPPED]
     count = 0
     for file in files([Path(argument) for argument in arguments] or everything):
         for line, words, suggestion in problems(file):
