@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import mlflow_runs
 from components.settings import NONE, REGISTRY, digest
-from marco_model import model_directory, store
-from marco_model.errors import ClusterError, InputError, one_line
+from marco_model import errors, model_directory, store
 
 if TYPE_CHECKING:
     from tfx.orchestration.data_types import RuntimeParameter
@@ -55,15 +54,15 @@ def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
     """
     names = model_directory.class_names(folder)
     if set(names) != set(classes):
-        raise InputError(f"its classes are {', '.join(names)}, and the candidate's are {', '.join(classes)}")
+        raise errors.InputError(f"its classes are {', '.join(names)}, and the candidate's are {', '.join(classes)}")
     import tensorflow as tf
 
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     except Exception as error:  # TensorFlow has no kind of its own for a model that is damaged.
-        raise InputError(f"it cannot be loaded ({one_line(error)})") from error
+        raise errors.InputError(f"it cannot be loaded ({errors.one_line(error)})") from error
     if SERVING_SIGNATURE not in signatures:
-        raise InputError(f"it has no signature {SERVING_SIGNATURE}")
+        raise errors.InputError(f"it has no signature {SERVING_SIGNATURE}")
     return [names.index(name) for name in classes]
 
 
@@ -143,7 +142,7 @@ def _champion(tracking: str, model_name: str) -> Any:
 def _written(version: Any) -> str:
     number = str(version.version)
     if mlflow_runs.PUBLISHED_AT not in version.tags:
-        raise InputError(
+        raise errors.InputError(
             f"version {number} of {version.name} is champion in MLflow but was never published, so there is nothing to "
             f"compare with; publish it (marco models promote {number}), or take the alias away from it"
         )
@@ -162,7 +161,7 @@ def _place(tags: dict[str, str]) -> str:
             if store.exists(f"{first}/{model_directory.MODEL_FILE}")
             else str(tags.get(mlflow_runs.SERVED_AT, first))
         )
-    except (InputError, ClusterError) as error:  # The gate says so, where it matters.
+    except (errors.InputError, errors.ClusterError) as error:  # The gate says so, where it matters.
         log.warning("Cannot look at the champion, %s: %s", first, error)
         return first
 

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import evaluations, significance
-from components.prediction_table import scores_of
-from components.settings import Rules, percent
-from marco_model import store
-from marco_model.errors import InputError
+from components import evaluations, prediction_table, settings, significance
+from marco_model import errors, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +60,11 @@ class Verdict:
 
 
 def compare(
-    candidate: pd.DataFrame, champion: pd.DataFrame, columns: Sequence[int], classes: Sequence[str], rules: Rules
+    candidate: pd.DataFrame,
+    champion: pd.DataFrame,
+    columns: Sequence[int],
+    classes: Sequence[str],
+    rules: settings.Rules,
 ) -> Verdict:
     """Decides between two tables of `components.prediction_table`.
 
@@ -74,8 +75,8 @@ def compare(
     labels = candidate["label"].to_numpy()
     recall = rules.recall_index(classes)
     return decide(
-        scores_of(candidate).argmax(axis=1) == labels,
-        scores_of(champion)[:, list(columns)].argmax(axis=1) == labels,
+        prediction_table.scores_of(candidate).argmax(axis=1) == labels,
+        prediction_table.scores_of(champion)[:, list(columns)].argmax(axis=1) == labels,
         positive=None if recall is None else labels == recall,
         slices=evaluations.slice_masks(candidate, rules.cross),
         rules=rules,
@@ -90,7 +91,7 @@ def aligned(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd
         np.array_equal(first[name].to_numpy(), second[name].to_numpy()) for name in [*_KEY, "image_id", "label"]
     )
     if not same:
-        raise InputError(
+        raise errors.InputError(
             f"the predictions are of different examples ({len(first):,} and {len(second):,}); judge both on the same"
         )
     return first, second
@@ -102,7 +103,7 @@ def decide(
     *,
     positive: np.ndarray | None,
     slices: Iterable[tuple[evaluations.SliceKey, np.ndarray]],
-    rules: Rules,
+    rules: settings.Rules,
     recall_name: str = "recall/Crystals",
 ) -> Verdict:
     """Decides by which images each of the two labels right, bool [n], in the same order.
@@ -128,7 +129,7 @@ def decide(
     return Verdict(not reasons, reasons or [_is_better(better)], [*better, *checks])
 
 
-def _better(name: str, candidate: np.ndarray, champion: np.ndarray, comparisons: int, rules: Rules) -> Check:
+def _better(name: str, candidate: np.ndarray, champion: np.ndarray, comparisons: int, rules: settings.Rules) -> Check:
     counts = significance.pairs(candidate, champion)
     level = (1 - rules.confidence) / 2 / comparisons
     p = significance.p_better(counts)
@@ -137,7 +138,13 @@ def _better(name: str, candidate: np.ndarray, champion: np.ndarray, comparisons:
 
 
 def _kept(
-    name: str, kind: str, candidate: np.ndarray, champion: np.ndarray, margin: float | None, tail: float, rules: Rules
+    name: str,
+    kind: str,
+    candidate: np.ndarray,
+    champion: np.ndarray,
+    margin: float | None,
+    tail: float,
+    rules: settings.Rules,
 ) -> Check:
     """Refuses a fall that is beyond chance, unless it is shown to be smaller than the margin; and what has no images.
 
@@ -152,7 +159,7 @@ def _kept(
     return dataclasses.replace(check, limit=limit, passed=check.difference >= limit)
 
 
-def _check(name: str, kind: str, candidate: np.ndarray, champion: np.ndarray, rules: Rules) -> Check:
+def _check(name: str, kind: str, candidate: np.ndarray, champion: np.ndarray, rules: settings.Rules) -> Check:
     """Returns a check with its figures, without a limit and not passed."""
     counts = significance.pairs(candidate, champion)
     low, high, _ = significance.paired_interval(counts, rules.confidence)
@@ -166,13 +173,13 @@ def _is_better(better: list[Check]) -> str:
     )
 
 
-def _not_better(better: list[Check], rules: Rules) -> str:
+def _not_better(better: list[Check], rules: settings.Rules) -> str:
     level = (1 - rules.confidence) / 2 / len(better)
     results = "; ".join(f"{check.name} {check}, p = {check.p:.2g}" for check in better)
     return f"no evidence that it is better than the champion: {results}; p of at most {level:g} is wanted"
 
 
-def _fell(check: Check, rules: Rules) -> str:
+def _fell(check: Check, rules: settings.Rules) -> str:
     if not check.count:
         return (
             f"{check.name} could not be checked: no image of that class is in the evaluation split; add some, or set "
@@ -183,7 +190,7 @@ def _fell(check: Check, rules: Rules) -> str:
     )
     what = f"accuracy on {check.name.replace('/', ' ', 1)}" if check.kind == SLICE else check.name
     return (
-        f"{what} fell by {-check.difference:.2%} ({check}; {percent(rules.confidence)} interval "
+        f"{what} fell by {-check.difference:.2%} ({check}; {settings.percent(rules.confidence)} interval "
         f"{check.low:+.2%} to {check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"
     )
 
@@ -192,7 +199,9 @@ def read_decision(decision_uri: str) -> dict[str, Any]:
     """Returns the content of `decision.json` in a decision artifact; raises `InputError` if there is none."""
     path = f"{decision_uri.rstrip('/')}/{DECISION_FILE}"
     if not store.exists(path):
-        raise InputError(f"no decision at {decision_uri}: {DECISION_FILE} is missing; run the ChampionGate first")
+        raise errors.InputError(
+            f"no decision at {decision_uri}: {DECISION_FILE} is missing; run the ChampionGate first"
+        )
     return dict(json.loads(store.read_bytes(path)))
 
 

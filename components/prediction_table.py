@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from marco_data import contract
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +31,9 @@ def read(evaluation_uri: str) -> pd.DataFrame:
     """
     path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
     if not store.exists(path):
-        raise InputError(f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again")
+        raise errors.InputError(
+            f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again"
+        )
     import pyarrow.parquet
 
     table: pd.DataFrame = pyarrow.parquet.read_table(io.BytesIO(store.read_bytes(path))).to_pandas()
@@ -98,7 +99,7 @@ def _records(path: str, numbers: set[int]) -> dict[int, bytes]:
     try:
         encoded = {int(index): bytes(image) for index, image in without_autotuning(images).as_numpy_iterator()}
     except tf.errors.NotFoundError:
-        raise InputError(f"{path} is not there; give the examples that were judged") from None
+        raise errors.InputError(f"{path} is not there; give the examples that were judged") from None
     if missing := numbers - set(encoded):
-        raise InputError(f"{path} has no record {min(missing)}; give the examples that were judged")
+        raise errors.InputError(f"{path} has no record {min(missing)}; give the examples that were judged")
     return encoded

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from components import prediction_table
-from components.evaluations import SLICES
+from components import evaluations, prediction_table
 from marco_data import contract
-from marco_model.errors import InputError
-from marco_model.preprocessing import without_autotuning
+from marco_model import errors, preprocessing
 
-_TEXTS = (contract.FILENAME, *SLICES)
+_TEXTS = (contract.FILENAME, *evaluations.SLICES)
 _NUMBERS = (contract.IMAGE_ID, contract.LABEL)
 
 
@@ -46,11 +44,11 @@ class Predict(beam.DoFn):
         shard, scored = file.rpartition("/")[2], 0
         features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
         scores: list[np.ndarray] = []
-        for serialized in without_autotuning(records.batch(self._batch_size).prefetch(1)):
+        for serialized in preprocessing.without_autotuning(records.batch(self._batch_size).prefetch(1)):
             scores.append(self._score(examples=serialized)["scores"].numpy())
             if not np.isfinite(scores[-1]).all():
                 within = int((~np.isfinite(scores[-1])).any(axis=1).argmax())
-                raise InputError(
+                raise errors.InputError(
                     f"the model at {self._model_path} gives record {scored + within} of {shard} scores that are not "
                     f"finite ({', '.join(str(score) for score in scores[-1][within])}); train it again"
                 )

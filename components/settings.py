@@ -52,7 +52,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str
 
 
 def _describe(problem: Any, section: str) -> str:
-    key = ".".join(str(part) for part in (section, *problem["loc"]) if part != "")
+    key = ".".join(str(part) for part in (section, *problem["loc"]) if part != "") or "the content"
     message = str(problem["msg"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key!r}; remove it or fix its name"

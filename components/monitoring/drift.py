@@ -12,14 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from components.monitoring import statistics, two_sample
-from components.monitoring.measure import Measured
-from components.monitoring.statistics import NAMES, Table
-from components.monitoring.two_sample import Limits, Test, compare, holm
+from components.monitoring import measure, statistics, two_sample
 from marco_data.name_tables import UNKNOWN
-from marco_model import store
-from marco_model.errors import InputError
-from marco_model.store import exists, read_bytes
+from marco_model import errors, store
 
 FILE = "reference.json"
 _IMAGES, _PROJECTION = "images.parquet", "projection.npz"
@@ -39,14 +34,14 @@ class Reference:
     facts: dict[str, Any]
     mean: np.ndarray
     components: np.ndarray
-    table: Table
+    table: statistics.Table
 
     @property
     def classes(self) -> list[str]:
         """The classifier's."""
         return list(self.facts["model"]["classes"])
 
-    def project(self, table: Table) -> Table:
+    def project(self, table: statistics.Table) -> statistics.Table:
         """Returns the table with its embeddings projected as the reference's were."""
         if not len(table):
             return dataclasses.replace(table, embedding=np.zeros((0, len(self.components)), np.float32))
@@ -55,13 +50,13 @@ class Reference:
     def require_model(self, fingerprint: str) -> None:
         """Raises InputError where `fingerprint` is another model's: its embeddings mean something else."""
         if fingerprint != self.facts["model"]["fingerprint"]:
-            raise InputError(
+            raise errors.InputError(
                 f"the reference was made with another model, {self.facts['model']['name']}; give that one, or make a "
                 "new reference: marco monitor reference"
             )
 
 
-def make_reference(measured: Measured, model: dict[str, Any]) -> Reference:
+def make_reference(measured: measure.Measured, model: dict[str, Any]) -> Reference:
     """Makes a reference of measured images; `model` has `name`, `fingerprint` and `classes`.
 
     The projection keeps the directions in which the embeddings of all imagers together vary most (PCA). Raises
@@ -71,14 +66,16 @@ def make_reference(measured: Measured, model: dict[str, Any]) -> Reference:
 
     table = measured.table
     if len(table) < 2:
-        raise InputError(f"{len(table)} images could be measured; give shards or folders with some hundreds an imager")
+        raise errors.InputError(
+            f"{len(table)} images could be measured; give shards or folders with some hundreds an imager"
+        )
     dimensions = min(_DIMENSIONS, len(table) - 1, table.embedding.shape[1])
     fitted = PCA(dimensions, svd_solver="randomized", random_state=0).fit(table.embedding.astype(np.float64))
     count = {imager: int((table.imager == imager).sum()) for imager in table.imagers()}
     facts = {
         "format": _FORMAT,
         "model": model,
-        "statistics": list(NAMES),
+        "statistics": list(statistics.NAMES),
         "variance_kept": float(fitted.explained_variance_ratio_.sum()),
         "seen": dict(sorted(measured.seen.items())),
         "measured": count,
@@ -92,7 +89,7 @@ def make_reference(measured: Measured, model: dict[str, Any]) -> Reference:
 def write_reference(reference: Reference, directory: Path) -> None:
     """Writes a reference into a new or empty folder, which appears whole, or in the place of an older reference."""
     if directory.exists() and any(directory.iterdir()) and not (directory / FILE).is_file():
-        raise InputError(f"{directory} holds something other than a reference; give a new folder")
+        raise errors.InputError(f"{directory} holds something other than a reference; give a new folder")
     with store.whole_directory(directory) as aside:
         statistics.write_table(reference.table, aside / _IMAGES)
         np.savez(aside / _PROJECTION, mean=reference.mean, components=reference.components)
@@ -104,14 +101,16 @@ def write_reference(reference: Reference, directory: Path) -> None:
 def read_reference(directory: str) -> Reference:
     """Reads a reference from a folder or a `gs://` URI; raises InputError where there is none of this version."""
     folder = directory.rstrip("/")
-    if not exists(f"{folder}/{FILE}"):
-        raise InputError(f"no reference in {directory}: make one with marco monitor reference")
-    facts = json.loads(read_bytes(f"{folder}/{FILE}"))
-    if facts.get("format") != _FORMAT or facts["statistics"] != list(NAMES):
-        raise InputError(f"the reference in {directory} is of another version; make it again: marco monitor reference")
-    with np.load(io.BytesIO(read_bytes(f"{folder}/{_PROJECTION}"))) as arrays:
+    if not store.exists(f"{folder}/{FILE}"):
+        raise errors.InputError(f"no reference in {directory}: make one with marco monitor reference")
+    facts = json.loads(store.read_bytes(f"{folder}/{FILE}"))
+    if facts.get("format") != _FORMAT or facts["statistics"] != list(statistics.NAMES):
+        raise errors.InputError(
+            f"the reference in {directory} is of another version; make it again: marco monitor reference"
+        )
+    with np.load(io.BytesIO(store.read_bytes(f"{folder}/{_PROJECTION}"))) as arrays:
         mean, components = arrays["mean"], arrays["components"]
-    return Reference(facts, mean, components, statistics.read_table(read_bytes(f"{folder}/{_IMAGES}")))
+    return Reference(facts, mean, components, statistics.read_table(store.read_bytes(f"{folder}/{_IMAGES}")))
 
 
 CLEAN, ALARM, NEW, UNREADABLE = "clean", "alarm", "new imager", "unreadable"
@@ -126,7 +125,7 @@ _CAUSES = (two_sample.STATISTIC, two_sample.STRANGERS, two_sample.EMBEDDING, two
 class Finding:
     """A test with its place in the whole check: its p-value adjusted for all others, and whether it is an alarm."""
 
-    test: Test
+    test: two_sample.Test
     adjusted: float
     alarm: bool
 
@@ -173,9 +172,9 @@ class Verdict:
 
 def check(
     reference: Reference,
-    table: Table,
+    table: statistics.Table,
     seen: Mapping[str, int],
-    limits: Limits | None = None,
+    limits: two_sample.Limits | None = None,
     seed: int = 0,
     failed: Mapping[str, int] | None = None,
 ) -> list[Verdict]:
@@ -185,16 +184,16 @@ def check(
     how many of those looked at could not be measured. An imager that the reference doesn't have is compared with all of
     it together, and so are images of an unknown imager; only the former counts as new.
     """
-    limits, failed = limits or Limits(), failed or {}
+    limits, failed = limits or two_sample.Limits(), failed or {}
     imagers = sorted({*seen, *failed, *table.imagers()})
     compared = {imager: _samples(reference, table.of_imager(imager), imager, limits, seed) for imager in imagers}
     enough = [imager for imager, (new, old, _) in compared.items() if min(len(new), len(old)) >= limits.least]
-    tests_of: dict[str, list[Test]] = {}
+    tests_of: dict[str, list[two_sample.Test]] = {}
     for number, imager in enumerate(enough):
         new, old, _ = compared[imager]
         tests = two_sample.TESTS * len(enough)
-        tests_of[imager] = compare(new, old, limits, tests, np.random.default_rng([seed, number]))
-    adjusted = iter(holm([test.p_value for tests in tests_of.values() for test in tests]))
+        tests_of[imager] = two_sample.compare(new, old, limits, tests, np.random.default_rng([seed, number]))
+    adjusted = iter(two_sample.holm([test.p_value for tests in tests_of.values() for test in tests]))
     verdicts = []
     for imager, (new, old, name) in compared.items():
         findings = _findings(tests_of.get(imager, []), adjusted, limits)
@@ -207,7 +206,9 @@ def check(
     return sorted(verdicts, key=lambda verdict: (not verdict.alarming, verdict.status in UNDECIDED, verdict.imager))
 
 
-def _samples(reference: Reference, new: Table, imager: str, limits: Limits, seed: int) -> tuple[Table, Table, str]:
+def _samples(
+    reference: Reference, new: statistics.Table, imager: str, limits: two_sample.Limits, seed: int
+) -> tuple[statistics.Table, statistics.Table, str]:
     """Returns the images to compare, those to compare with, and their imager's name."""
     known = imager in reference.table.imager
     old = reference.table.of_imager(imager) if known else reference.table
@@ -215,13 +216,13 @@ def _samples(reference: Reference, new: Table, imager: str, limits: Limits, seed
     return new, old, imager if known else ""
 
 
-def _at_most(count: int, table: Table, seed: int) -> Table:
+def _at_most(count: int, table: statistics.Table, seed: int) -> statistics.Table:
     if len(table) <= count:
         return table
     return table.take(np.sort(np.random.default_rng(seed).choice(len(table), count, replace=False)))
 
 
-def _findings(tests: Sequence[Test], adjusted: Any, limits: Limits) -> tuple[Finding, ...]:
+def _findings(tests: Sequence[two_sample.Test], adjusted: Any, limits: two_sample.Limits) -> tuple[Finding, ...]:
     findings = []
     for test in tests:
         p_value = next(adjusted)
@@ -246,18 +247,18 @@ def _another_camera(findings: Sequence[Finding]) -> bool:
     return two_sample.STRANGERS in kinds and two_sample.STATISTIC not in kinds
 
 
-def _too_many(failed: int, measured: int, limits: Limits) -> bool:
+def _too_many(failed: int, measured: int, limits: two_sample.Limits) -> bool:
     looked_at = failed + measured
     return looked_at >= limits.least and failed >= limits.unreadable * looked_at
 
 
-def _status(findings: Sequence[Finding], new: Table, limits: Limits) -> str:
+def _status(findings: Sequence[Finding], new: statistics.Table, limits: two_sample.Limits) -> str:
     if not findings:
         return FEW_BEFORE if len(new) >= limits.least else TOO_FEW
     return ALARM if any(finding.alarm for finding in findings) else CLEAN
 
 
-def _resembles(old: Table, new: Table) -> tuple[str, float]:
+def _resembles(old: statistics.Table, new: statistics.Table) -> tuple[str, float]:
     """Returns whose images the nearest neighbours are most often, and how often."""
     from sklearn.neighbors import NearestNeighbors
 

@@ -28,13 +28,9 @@ import pyarrow.parquet as pq
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from components.settings import LOCAL_BEAM_ARGS
-from marco_data import contract
-from marco_data.image_files import ENDINGS, MAX_PIXELS, as_text, encoded_image
-from marco_data.name_tables import SOURCES_FILE, UNKNOWN, find_table, imager_of
+from marco_data import contract, image_files, name_tables, tfrecord
 from marco_data.shards import File, find_shards, list_files
-from marco_data.tfrecord import Record, read_records
-from marco_model.errors import InputError
-from marco_model.store import is_remote, open_raw, read_bytes
+from marco_model import errors, store
 
 ANY = "*"
 
@@ -63,13 +59,13 @@ class Naming:
         return next((imager for pattern, imager in self.rules if fnmatch.fnmatchcase(name, pattern)), "")
 
     def _by_name(self, name: str, institution: str) -> str:
-        return imager_of(institution, name.rsplit("/", 1)[-1])
+        return name_tables.imager_of(institution, name.rsplit("/", 1)[-1])
 
 
 def imager_name(institution: str, imager: str) -> str:
     """Returns `CSIRO / Rigaku Minstrel`: cameras of one make at two places are two imagers."""
-    if imager in ("", UNKNOWN):
-        return institution if institution and not institution.startswith("source ") else UNKNOWN
+    if imager in ("", name_tables.UNKNOWN):
+        return institution if institution and not institution.startswith("source ") else name_tables.UNKNOWN
     return f"{institution} / {imager}" if institution else imager
 
 
@@ -116,7 +112,7 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
         is_shard = not listed
         listed = listed or _shards(path)
         files_by_path.update(
-            (file.path, Found(os.fsencode(file.path), as_text(file.name), is_shard))
+            (file.path, Found(os.fsencode(file.path), image_files.as_text(file.name), is_shard))
             for file in listed
             if file.modified >= since
         )
@@ -126,18 +122,20 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
 def _shards(path: str) -> list[File]:
     try:
         return find_shards([path])
-    except InputError as error:
-        raise InputError(f"no images and {error}" if str(error).startswith("no TFRecord") else str(error)) from None
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"no images and {error}" if str(error).startswith("no TFRecord") else str(error)
+        ) from None
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in ENDINGS and not PurePosixPath(name).name.startswith(".")
+    return PurePosixPath(name).suffix.lower() in image_files.ENDINGS and not PurePosixPath(name).name.startswith(".")
 
 
 def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
     """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
     shards = [os.fsdecode(file.path) for file in found if file.is_shard]
-    return find_table(SOURCES_FILE, paths, shards) if shards else None
+    return name_tables.find_table(name_tables.SOURCES_FILE, paths, shards) if shards else None
 
 
 def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
@@ -167,12 +165,12 @@ def encoded_images(path: bytes, candidates: Iterable[Candidate]) -> Iterator[tup
 
 
 def _records(path: bytes) -> Iterator[tuple[int, Mapping]]:
-    with open_raw(os.fsdecode(path)) as file:
-        for record in read_records(file):
-            if isinstance(record, Record) and record.intact:
+    with store.open_raw(os.fsdecode(path)) as file:
+        for record in tfrecord.read_records(file):
+            if isinstance(record, tfrecord.Record) and record.intact:
                 try:
                     yield record.index, contract.parse_example(record.data).features.feature
-                except InputError:
+                except errors.InputError:
                     continue
 
 
@@ -183,12 +181,12 @@ def _text(features: Mapping, name: str) -> str:
 
 def _file(path: str) -> bytes | str:
     try:
-        if not is_remote(path):
-            return encoded_image(path)
+        if not store.is_remote(path):
+            return image_files.encoded_image(path)
         with tempfile.NamedTemporaryFile(suffix=PurePosixPath(path).suffix) as copy:
-            Path(copy.name).write_bytes(read_bytes(path))
-            return encoded_image(copy.name)
-    except InputError as error:
+            Path(copy.name).write_bytes(store.read_bytes(path))
+            return image_files.encoded_image(copy.name)
+    except errors.InputError as error:
         return str(error)
 
 
@@ -200,8 +198,8 @@ def _within_limits(data: bytes) -> bytes | str:
         header = image_header(data)
     except ValueError as error:
         return f"is not a JPEG or PNG: {error}"
-    if header.height * header.width > MAX_PIXELS:
-        return f"{header.width}x{header.height} pixels are more than the {MAX_PIXELS:,} accepted"
+    if header.height * header.width > image_files.MAX_PIXELS:
+        return f"{header.width}x{header.height} pixels are more than the {image_files.MAX_PIXELS:,} accepted"
     return data
 
 
@@ -231,7 +229,7 @@ class Describer:
             return []
         try:
             images = self._classifier.images(encoded)
-        except InputError as error:
+        except errors.InputError as error:
             if len(encoded) == 1:
                 return [str(error)]
             # One bad image must not lose the batch.
@@ -379,7 +377,7 @@ def _row(candidate: Candidate, place: int, data: bytes | str, thumbnails: int) -
     try:
         measured = image_statistics(data)
         thumbnail = _thumbnail(data) if place < thumbnails else b""
-    except InputError as error:
+    except errors.InputError as error:
         return _failed(candidate, str(error))
     return _failed(candidate, "") | {"statistics": measured.tolist(), "thumbnail": thumbnail}
 
@@ -401,7 +399,7 @@ def _collected(staging: str) -> Measured:
     rows: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
     for file in list_files(staging):
-        data = read_bytes(file.path)
+        data = store.read_bytes(file.path)
         if file.name.startswith("rows"):
             rows += pq.read_table(pa.BufferReader(data)).to_pylist()
         else:

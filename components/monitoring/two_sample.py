@@ -7,23 +7,24 @@ images of the sample and minus the weight of each image of the reference, which 
 permutation shuffles them within the strata.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+import pydantic
 
+from components import settings
 from components.monitoring.statistics import NAMES, Table
 from marco_model.errors import InputError
 
+Share = Annotated[float, pydantic.Field(gt=0, lt=1, strict=True)]
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
+
+class Limits(settings.Section):
     """An alarm is what is significant and large: both, so that neither chance nor a million images sets it off.
 
     Attributes:
@@ -38,23 +39,21 @@ class Limits:
         most: more are ignored; the sample is drawn by a hash of their names.
     """
 
-    alpha: float = 0.01
-    statistic: float = 0.2
-    confidence: float = 0.2
-    embedding: float = 0.02
-    classes: float = 0.15
-    strangers: float = 0.25
-    unreadable: float = 0.2
-    least: int = 50
+    alpha: Share = 0.01
+    statistic: Share = 0.2
+    confidence: Share = 0.2
+    embedding: Share = 0.02
+    classes: Share = 0.15
+    strangers: Share = 0.25
+    unreadable: Share = 0.2
+    least: int = pydantic.Field(50, ge=10)
     most: int = 1000
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, float) and not (isinstance(value, (int, float)) and 0 < value < 1):
-                raise InputError(f"limit {field.name} is {value!r}; give a number between 0 and 1")
-        if not 10 <= self.least <= self.most:
-            raise InputError(f"limits least {self.least} and most {self.most}: give 10 or more, the lower one first")
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> "Limits":
+        if self.least > self.most:
+            raise ValueError(f"limits least {self.least} and most {self.most}: give the lower one first")
+        return self
 
 
 def read_limits(path: Path | None) -> Limits:
@@ -62,11 +61,10 @@ def read_limits(path: Path | None) -> Limits:
     if path is None:
         return Limits()
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        return Limits(**values)
-    except (OSError, ValueError, TypeError) as error:
-        known = ", ".join(field.name for field in dataclasses.fields(Limits))
-        raise InputError(f"{path} is not a JSON object with some of {known}: {error}") from error
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a JSON object of limits: {error}") from error
+    return settings.parse(Limits, values, str(path))
 
 
 Measure = Callable[[np.ndarray], np.ndarray]

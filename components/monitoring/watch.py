@@ -18,23 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from components import mlflow_runs
-from components.monitoring import drift, measure, two_sample
-from components.monitoring.drift import (
-    ALARM,
-    ALARMING,
-    CLEAN,
-    FEW_BEFORE,
-    NEW,
-    UNDECIDED,
-    UNREADABLE,
-    Finding,
-    Reference,
-    Verdict,
-    check,
-)
-from components.monitoring.measure import Measured, Naming, Sampling, measure_images
-from components.monitoring.statistics import NAMES, Table, from_rows
-from components.monitoring.two_sample import Limits, Test
+from components.monitoring import drift, measure, statistics, two_sample
 from marco_model import store
 
 _WIDTH, _HEIGHT = 300, 84
@@ -102,12 +86,12 @@ TITLES = {
 }
 
 
-def title(test: Test) -> str:
+def title(test: two_sample.Test) -> str:
     """Returns what was compared, such as `brightness`."""
     return TITLES.get(test.kind, test.name)
 
 
-def change(test: Test, classes: Sequence[str]) -> str:
+def change(test: two_sample.Test, classes: Sequence[str]) -> str:
     """Returns the change in figures: `median 142 → 171`, `Crystals 25 % → 48 %`."""
     if isinstance(test.before, list) and isinstance(test.after, list):
         name, old, new = max(zip(classes, test.before, test.after, strict=True), key=lambda row: abs(row[2] - row[1]))
@@ -121,23 +105,23 @@ def change(test: Test, classes: Sequence[str]) -> str:
     return f"median {before:,.{digits}f} → {after:,.{digits}f}{_UNITS.get(test.name, '')}"
 
 
-def headline(verdict: Verdict, classes: Sequence[str]) -> str:
+def headline(verdict: drift.Verdict, classes: Sequence[str]) -> str:
     """Returns the finding for an imager in one line."""
     count = f"{verdict.images:,} images"
     alarms = [finding.test for finding in verdict.findings if finding.alarm]
-    if verdict.status == UNREADABLE:
+    if verdict.status == drift.UNREADABLE:
         return f"unreadable: {verdict.failed:,} of {verdict.failed + verdict.images:,} images{_also(alarms)}"
-    if verdict.status == NEW:
+    if verdict.status == drift.NEW:
         name, share = verdict.resembles or ("", 0.0)
         like = f"; of the known ones {name} is nearest ({share:.0%} of the images)" if name else ""
         if not verdict.compared_with:
             return f"new imager, not in the reference: {count}{like}"
         return f"not the images of this imager: {title(alarms[0])}, {change(alarms[0], classes)} ({count}){like}"
-    if verdict.status == ALARM:
+    if verdict.status == drift.ALARM:
         return f"{title(alarms[0])}: {change(alarms[0], classes)} ({count}){_also(alarms[1:])}"
-    if verdict.status == CLEAN:
+    if verdict.status == drift.CLEAN:
         return f"no change ({count})"
-    if verdict.status == FEW_BEFORE:
+    if verdict.status == drift.FEW_BEFORE:
         whose = "of this imager" if verdict.compared_with else "in all"
         return (
             f"cannot be decided: the reference has {verdict.before:,} images {whose}, too few to compare {count} with; "
@@ -146,7 +130,7 @@ def headline(verdict: Verdict, classes: Sequence[str]) -> str:
     return f"too few to tell: {count}{f', and {verdict.failed:,} unreadable' if verdict.failed else ''}"
 
 
-def _also(tests: Sequence[Test]) -> str:
+def _also(tests: Sequence[two_sample.Test]) -> str:
     return f"; also {', '.join(title(test) for test in tests)}" if tests else ""
 
 
@@ -154,7 +138,9 @@ JSON, HTML = "drift.json", "drift.html"
 _THUMBNAILS = 6
 
 
-def as_json(verdicts: Sequence[Verdict], measured: Measured, reference: Reference, limits: Limits) -> dict[str, Any]:
+def as_json(
+    verdicts: Sequence[drift.Verdict], measured: measure.Measured, reference: drift.Reference, limits: two_sample.Limits
+) -> dict[str, Any]:
     """Returns the outcome: `alarm`, `imagers` with every test, `unreadable`, and what it was judged by."""
     return {
         "alarm": any(verdict.alarming for verdict in verdicts),
@@ -164,12 +150,12 @@ def as_json(verdicts: Sequence[Verdict], measured: Measured, reference: Referenc
         "seen": sum(measured.seen.values()),
         "imagers": [_imager(verdict, reference.classes) for verdict in verdicts],
         "unreadable": [{"imager": imager, "name": name, "reason": reason} for imager, name, reason in measured.failed],
-        "limits": dataclasses.asdict(limits),
+        "limits": limits.model_dump(),
         "reference": {"measured": reference.facts["measured"], "seen": reference.facts["seen"]},
     }
 
 
-def _imager(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
+def _imager(verdict: drift.Verdict, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "imager": verdict.imager,
         "status": verdict.status,
@@ -188,7 +174,11 @@ def _imager(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def write(
-    directory: Path, report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, reference: Reference
+    directory: Path,
+    report: dict[str, Any],
+    verdicts: Sequence[drift.Verdict],
+    table: statistics.Table,
+    reference: drift.Reference,
 ) -> None:
     """Writes both files into `directory`, made if missing; those of an earlier check are replaced."""
     with store.whole_file(directory / HTML) as file:
@@ -199,15 +189,17 @@ def write(
 
 def summary(report: dict[str, Any]) -> str:
     """Returns the outcome in one line."""
-    alarming = [imager for imager in report["imagers"] if imager["status"] in ALARMING]
+    alarming = [imager for imager in report["imagers"] if imager["status"] in drift.ALARMING]
     if alarming:
         more = f" and {len(alarming) - 1} more" if len(alarming) > 1 else ""
         return f"{alarming[0]['imager']}: {alarming[0]['first']}{more}"
-    judged = [imager for imager in report["imagers"] if imager["status"] not in UNDECIDED]
+    judged = [imager for imager in report["imagers"] if imager["status"] not in drift.UNDECIDED]
     return f"No change at {len(judged)} imagers" if judged else "Too few images to tell"
 
 
-def as_html(report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, reference: Reference) -> str:
+def as_html(
+    report: dict[str, Any], verdicts: Sequence[drift.Verdict], table: statistics.Table, reference: drift.Reference
+) -> str:
     """Returns the page; `table`'s embeddings are ignored."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -216,14 +208,14 @@ def as_html(report: dict[str, Any], verdicts: Sequence[Verdict], table: Table, r
     return environment.get_template("drift.html.j2").render(report=report, cards=cards, summary=summary(report))
 
 
-def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
+def _card(verdict: drift.Verdict, new: statistics.Table, reference: drift.Reference) -> dict[str, Any]:
     known = verdict.compared_with
     old = reference.table.of_imager(known) if known else reference.table
     against = f"{len(old):,} images of {'the same imager' if known else 'all imagers'}"
     shown = [finding for finding in verdict.findings if finding.alarm] or list(verdict.findings[:2])
     return {
         "imager": verdict.imager,
-        "style": "alarm" if verdict.alarming else "few" if verdict.status in UNDECIDED else "clean",
+        "style": "alarm" if verdict.alarming else "few" if verdict.status in drift.UNDECIDED else "clean",
         "headline": headline(verdict, reference.classes),
         "note": f"{verdict.images:,} measured of {verdict.seen:,}; reference: {against}",
         "figures": [figure for finding in shown if (figure := _figure(finding, new, old, reference.classes))],
@@ -241,12 +233,14 @@ def _card(verdict: Verdict, new: Table, reference: Reference) -> dict[str, Any]:
     }
 
 
-def _figure(finding: Finding, new: Table, old: Table, classes: Sequence[str]) -> dict[str, Any] | None:
+def _figure(
+    finding: drift.Finding, new: statistics.Table, old: statistics.Table, classes: Sequence[str]
+) -> dict[str, Any] | None:
     test = finding.test
     if test.kind == two_sample.CLASSES:
         svg = shares(classes, test.before, test.after)  # type: ignore[arg-type]
     elif test.kind == two_sample.STATISTIC:
-        column = NAMES.index(test.name)
+        column = statistics.NAMES.index(test.name)
         svg = histogram(old.statistics[:, column], new.statistics[:, column])
     elif test.kind == two_sample.CONFIDENCE:
         svg = histogram(old.scores.max(axis=1), new.scores.max(axis=1))
@@ -255,7 +249,7 @@ def _figure(finding: Finding, new: Table, old: Table, classes: Sequence[str]) ->
     return {"svg": Markup(svg), "title": title(test), "text": change(test, classes)}
 
 
-def _thumbnails(old: Table, new: Table) -> list[dict[str, Any]]:
+def _thumbnails(old: statistics.Table, new: statistics.Table) -> list[dict[str, Any]]:
     rows = []
     for name, table in (("Reference", old), ("Now", new)):
         some = table.take(np.flatnonzero([bool(data) for data in table.thumbnail])[:_THUMBNAILS])
@@ -275,18 +269,18 @@ def make_reference(
     paths: Sequence[str],
     output: Path,
     model: tuple[str, dict[str, Any]],
-    naming: Naming,
-    sampling: Sampling,
+    naming: measure.Naming,
+    sampling: measure.Sampling,
     staging: str,
     make_pipeline: MakePipeline | None = None,
-) -> Reference:
+) -> drift.Reference:
     """Measures up to `sampling.images` images of each imager and writes the reference into the folder `output`.
 
     `model`: where it is, and what `model_facts` says of it. `staging`: a folder or URI that the workers reach.
     """
     found = measure.find_images(paths)
     sources = measure.institutions(paths, found)
-    measured = measure_images(found, naming, sources, model[0], staging, sampling, make_pipeline)
+    measured = measure.measure_images(found, naming, sources, model[0], staging, sampling, make_pipeline)
     reference = drift.make_reference(measured, model[1])
     drift.write_reference(reference, output)
     return reference
@@ -295,10 +289,10 @@ def make_reference(
 def check_images(
     paths: Sequence[str],
     output: Path,
-    reference: Reference,
+    reference: drift.Reference,
     model: str,
-    naming: Naming,
-    limits: Limits,
+    naming: measure.Naming,
+    limits: two_sample.Limits,
     staging: str,
     days: float | None = None,
     seed: int = 0,
@@ -310,12 +304,14 @@ def check_images(
     """
     found = measure.find_images(paths, days)
     sources = measure.institutions(paths, found)
-    sampling = Sampling(images=limits.most, seed=seed)
-    nothing = Measured(from_rows([]), {}, [])
-    measured = measure_images(found, naming, sources, model, staging, sampling, make_pipeline) if found else nothing
+    sampling = measure.Sampling(images=limits.most, seed=seed)
+    nothing = measure.Measured(statistics.from_rows([]), {}, [])
+    measured = (
+        measure.measure_images(found, naming, sources, model, staging, sampling, make_pipeline) if found else nothing
+    )
     table = reference.project(measured.table)
     failed = collections.Counter(imager for imager, _, _ in measured.failed)
-    verdicts = check(reference, table, measured.seen, limits, seed, failed)
+    verdicts = drift.check(reference, table, measured.seen, limits, seed, failed)
     outcome = as_json(verdicts, measured, reference, limits)
     write(output, outcome, verdicts, table, reference)
     return outcome
@@ -361,7 +357,7 @@ def log_to_mlflow(tracking_uri: str, outcome: dict[str, Any], files: list[Path])
 def metrics(outcome: dict[str, Any]) -> dict[str, float]:
     """Returns the figures of a check by names that MLflow allows."""
     figures: dict[str, float] = {
-        "alarms": sum(entry["status"] in ALARMING for entry in outcome["imagers"]),
+        "alarms": sum(entry["status"] in drift.ALARMING for entry in outcome["imagers"]),
         "images": outcome["images"],
         "unreadable": len(outcome["unreadable"]),
     }

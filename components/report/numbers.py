@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import evaluations
-from components.prediction_table import scores_of
+from components import evaluations, prediction_table, settings
 from components.report import curves
-from components.report.curves import share
-from components.settings import ReportOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 def numbers(
     frame: pd.DataFrame,
     evaluation: Mapping[str, Any],
-    options: ReportOptions,
+    options: settings.ReportOptions,
     *,
     temperature: float = 1.0,
     decision: Mapping[str, Any] | None = None,
@@ -32,7 +29,7 @@ def numbers(
     `frame`: the Evaluator's table, one row or more; `evaluation`: its `metrics.json`; `temperature`: the exported
     model's; `decision`: the gate's `decision.json`, if there is a gate; `about`: where the run comes from.
     """
-    classes, scores = list(evaluation["classes"]), scores_of(frame)
+    classes, scores = list(evaluation["classes"]), prediction_table.scores_of(frame)
     labels = frame["label"].to_numpy(np.int64)
     predicted = scores.argmax(axis=1)
     right = predicted == labels
@@ -42,7 +39,7 @@ def numbers(
         "classes": classes,
         "interval": curves.LEVEL,
         "verdict": _verdict(evaluation, decision),
-        "accuracy": share(int(right.sum()), len(right)),
+        "accuracy": curves.share(int(right.sum()), len(right)),
         "target": None,
         "paper": {"accuracy": curves.ACCURACY, "images": curves.IMAGES} if curves.applies(classes) else None,
         "confusion": confusion(labels, predicted, classes),
@@ -60,7 +57,7 @@ def numbers(
     if target:
         index = classes.index(target)
         positive = labels == index
-        report["target"] = {"name": target, "recall": share(int(right[positive].sum()), int(positive.sum()))}
+        report["target"] = {"name": target, "recall": curves.share(int(right[positive].sum()), int(positive.sum()))}
         report["thresholds"] = curves.thresholds(target, positive, scores[:, index], options.recall, options.recalls)
     return report
 
@@ -119,9 +116,9 @@ def slices(frame: pd.DataFrame, right: np.ndarray, target: np.ndarray | None) ->
 
 
 def _row(name: str, mask: np.ndarray, right: np.ndarray, target: np.ndarray | None) -> dict[str, Any]:
-    accuracy, recall = share(int(right[mask].sum()), int(mask.sum())), None
+    accuracy, recall = curves.share(int(right[mask].sum()), int(mask.sum())), None
     if target is not None:
-        recall = share(int(right[mask & target].sum()), int((mask & target).sum()))
+        recall = curves.share(int(right[mask & target].sum()), int((mask & target).sum()))
     return {"name": name, "accuracy": accuracy, "target": recall}
 
 

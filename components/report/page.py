@@ -14,12 +14,10 @@ from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import evaluations, prediction_table
+from components import evaluations, prediction_table, settings
 from components.report import plots
 from components.report.numbers import numbers
-from components.settings import ReportOptions
-from marco_model import model_directory
-from marco_model.errors import InputError
+from marco_model import errors, model_directory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +37,7 @@ def write_report(
     examples_uri: str,
     split: str,
     saved_model: Path,
-    options: ReportOptions,
+    options: settings.ReportOptions,
     decision: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def _pictures(
     examples_uri: str,
     split: str,
     saved_model: Path | None,
-    options: ReportOptions,
+    options: settings.ReportOptions,
 ) -> dict[str, bytes]:
     """Returns the pictures by the names that the page asks for, and writes the number of overlays into `report`."""
     wrong = [(image["row"], kind["predicted"]) for kind in report["errors"] for image in kind["images"]]
@@ -95,12 +93,14 @@ def _pictures(
     return pictures
 
 
-def _overlays(saved_model: Path, images: list[bytes], classes: list[int], options: ReportOptions) -> list[bytes]:
+def _overlays(
+    saved_model: Path, images: list[bytes], classes: list[int], options: settings.ReportOptions
+) -> list[bytes]:
     from marco_model.load import load
 
     try:
         return plots.overlays(load(saved_model), images, classes, options.overlay_samples, options.overlay_seconds)
-    except InputError as error:
+    except errors.InputError as error:
         log.warning("The report has no overlays: %s", error)
         return []
 

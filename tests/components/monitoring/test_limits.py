@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 
 from components.monitoring.two_sample import Limits, read_limits
@@ -8,18 +6,18 @@ from marco_model.errors import InputError
 
 def test_limits_that_are_left_out_keep_their_defaults(tmp_path):
     (tmp_path / "limits.json").write_text('{"classes": 0.3, "least": 20}')
-    assert read_limits(tmp_path / "limits.json") == dataclasses.replace(Limits(), classes=0.3, least=20)
+    assert read_limits(tmp_path / "limits.json") == Limits(classes=0.3, least=20)
     assert read_limits(None) == Limits()
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"brightness": 0.1}', "is not a JSON object with some of alpha"),
-        ("[1]", "is not a JSON object"),
-        ("{", "is not a JSON object"),
-        ('{"alpha": 2}', "limit alpha is 2; give a number between 0 and 1"),
-        ('{"statistic": "0.1"}', "limit statistic is '0.1'"),
+        ('{"brightness": 0.1}', "limits.json: unknown key 'brightness'"),
+        ("[1]", "limits.json: the content is \\[1\\]; it must be a valid dictionary"),
+        ("{", "is not a JSON object of limits"),
+        ('{"alpha": 2}', "alpha is 2; it must be less than 1"),
+        ('{"statistic": "0.1"}', "statistic is '0.1'; it must be a valid number"),
         ('{"least": 5000}', "limits least 5000 and most 1000"),
     ],
 )
