@@ -2,7 +2,7 @@
 
 Most of the time of a training of a few steps goes into building and tracing layers. Every block is there with its first
 branch alone, so that everything that goes by the names of layers and blocks works as with the whole network. Tests of
-the network itself and tests/pipelines/test_local_runner.py, a run from data to a served model, use the whole network.
+the network itself and tests/pipelines/test_bucket_run.py, from data to a served model, use the whole network.
 """
 
 from __future__ import annotations

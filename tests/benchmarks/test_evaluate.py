@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import evaluate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
 
 def test_it_measures_both_sides_and_reports_their_ratio(capsys):

@@ -6,6 +6,7 @@ from benchmarks import augmentation, train_step
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_network")
 @pytest.mark.parametrize(
     ("benchmark", "sizes"), [(train_step, ["--sizes", "151", "75"]), (augmentation, ["--size", "151"])]
 )

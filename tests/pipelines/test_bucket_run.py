@@ -9,7 +9,7 @@ import pytest
 
 from marco_data.synthetic import Settings, synthesize
 from marco_model.model_directory import PUSH_RECORD
-from tests import processes, short_network
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +32,7 @@ READING, PUSHING, LOGGING = "GET .*/o/set/.*alt=media", "POST /upload/.*/b/model
 
 def run(output, **changes):
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
-    return processes.run_marco(
-        "run", "--output", output, *settings, modules=processes.PIPELINE, before=short_network.use
-    )
+    return processes.run_marco("run", "--output", output, *settings, modules=processes.PIPELINE)
 
 
 def test_a_run_on_buckets_survives_faults_on_the_way(gcs, tmp_path, real_images):

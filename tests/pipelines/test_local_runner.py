@@ -9,7 +9,7 @@ import time
 import pytest
 
 from marco_model.model_directory import model_fingerprint
-from tests import processes
+from tests import processes, short_network
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +31,8 @@ TINY = {
 def start(output, folder, **changes):
     """Starts `marco run` in `folder`; it writes everything to stdout."""
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
-    modules = processes.PIPELINE
-    return processes.marco("run", "--output", output, *settings, modules=modules, cwd=folder, merged=True)
+    options = {"modules": processes.PIPELINE, "cwd": folder, "merged": True, "before": short_network.use}
+    return processes.marco("run", "--output", output, *settings, **options)
 
 
 def wait_for(process):
