@@ -28,14 +28,9 @@ def marco(*arguments):
     return done.output
 
 
-def fit(examples, directory):
-    """Exports the published network with a new last layer that memorizes the labels of the training split.
-
-    With little regularization it learns wrong labels too, like a network that is trained for long.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
+@pytest.fixture
+def body(tmp_path):
+    """The published network, and a function from labelled images to its features, each image's computed once."""
     from marco_model.classifier import export
     from marco_model.inception_v3 import inception_v3
     from marco_model.load import load
@@ -44,9 +39,33 @@ def fit(examples, directory):
 
     network = inception_v3(variant="released", input_size=SIZE)
     load_published_weights(network, saved_model_directory(published_directory()))
-    export(network, directory / "body", classes=CLASSES, input_size=SIZE, metadata={"name": "body"})
+    export(network, tmp_path / "body", classes=CLASSES, input_size=SIZE, metadata={"name": "body"})
+    classifier = load(tmp_path / "body")
+    known = {}
+
+    def features(images):
+        new = [image for image in images if image.encoded not in known]
+        if new:
+            known.update(zip((image.encoded for image in new), embed(classifier, new), strict=True))
+        return np.stack([known[image.encoded] for image in images])
+
+    return network, features
+
+
+def fit(body, examples, directory):
+    """Exports the published network with a new last layer that memorizes the labels of the training split.
+
+    With little regularization it learns wrong labels too, like a network that is trained for long.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    from marco_model.classifier import export
+    from marco_model.load import load
+
+    network, features_of = body
     train = list(records(find_shards([str(examples / "Split-train")])))
-    features = embed(load(directory / "body"), train)
+    features = features_of(train)
     scaler = StandardScaler().fit(features)
     head = LogisticRegression(C=1.0, max_iter=2000).fit(
         scaler.transform(features), [CLASSES.index(r.label) for r in train]
@@ -93,13 +112,13 @@ def accuracy(classifier, records, truth):
     return np.mean([CLASSES[index] == truth[record.image_id] for index, record in zip(predicted, records, strict=True)])
 
 
-def test_wrong_labels_are_found_and_corrected_and_the_model_improves(tmp_path):
+def test_wrong_labels_are_found_and_corrected_and_the_model_improves(body, tmp_path):
     manifest = synthesize(tmp_path / "drops", IMAGES, SETTINGS)
     filed = {record.image_id: record for record in records(find_shards([str(tmp_path / "drops")]))}
     flipped = {int(number): shown for number, (shown, _) in manifest["label_noise"].items()}
     truth = {number: record.label for number, record in filed.items()} | flipped
     marco("data", "ingest", "--output", tmp_path / "first", tmp_path / "drops")
-    before = fit(tmp_path / "first" / "examples", tmp_path / "before")
+    before = fit(body, tmp_path / "first" / "examples", tmp_path / "before")
 
     look, overlay = tmp_path / "look", tmp_path / "overlay.csv"
     export = (
@@ -150,6 +169,6 @@ def test_wrong_labels_are_found_and_corrected_and_the_model_improves(tmp_path):
             assert feature[contract.OVERLAY_DATE] == "2026-01-15"
     assert changed == found
 
-    after = fit(tmp_path / "second" / "examples", tmp_path / "after")
+    after = fit(body, tmp_path / "second" / "examples", tmp_path / "after")
     evaluated = [record for record in filed.values() if record.split == "eval"]
     assert accuracy(after, evaluated, truth) > accuracy(before, evaluated, truth)
