@@ -1,5 +1,6 @@
 """Every preset's package, as Kubeflow Pipelines would get it."""
 
+import importlib.util
 import json
 import re
 
@@ -181,14 +182,43 @@ def test_kfps_own_messages_hold_the_package(package):
         assert executor.container.resources.memory_limit > 0
 
 
+# The fields of kfp-kubernetes's KubernetesExecutorConfig that may be in the platform document, with their types.
+PLATFORM_FIELDS = {
+    "fieldPathAsEnv": [{"name": str, "fieldPath": str}],
+    "podMetadata": {"labels": dict},
+    "nodeSelector": {"labels": dict},
+    "tolerations": [{"key": str, "operator": str, "value": str, "effect": str}],
+    "emptyDirMounts": [{"volumeName": str, "mountPath": str, "medium": str, "sizeLimit": str}],
+    "pvcMount": [{"constant": str, "mountPath": str}],
+    "secretAsEnv": [{"secretName": str, "keyToEnv": [{"secretKey": str, "envVar": str}]}],
+    "secretAsVolume": [{"secretName": str, "mountPath": str}],
+}
+
+
+def fits(value, shape):
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(key in shape and fits(value[key], shape[key]) for key in value)
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+    return isinstance(value, shape)
+
+
 def test_kfp_kubernetes_own_messages_hold_the_platform_document(package, platform):
-    json_format = pytest.importorskip("google.protobuf.json_format")
-    messages = pytest.importorskip("kfp.kubernetes.kubernetes_executor_config_pb2", reason="the modern runtime has it")
+    """Of the messages themselves wherever kfp-kubernetes installs: beside TFX 1.16 it does not (protobuf 3)."""
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(executors) == set(package["deploymentSpec"]["executors"])
     for config in executors.values():
-        read = json_format.ParseDict(config, messages.KubernetesExecutorConfig())
-        assert {field.name for field in read.field_path_as_env} >= {"MARCO_POD_NAME", "MARCO_POD_UID"}
+        assert fits(config, PLATFORM_FIELDS), config
+        assert {field["name"] for field in config["fieldPathAsEnv"]} >= {"MARCO_POD_NAME", "MARCO_POD_UID"}
+    if importlib.util.find_spec("kfp.kubernetes"):
+        from google.protobuf import json_format
+        from kfp.kubernetes import kubernetes_executor_config_pb2 as messages
+
+        known = {field.json_name for field in messages.KubernetesExecutorConfig.DESCRIPTOR.fields}
+        assert set(PLATFORM_FIELDS) <= known
+        for config in executors.values():
+            read = json_format.ParseDict(config, messages.KubernetesExecutorConfig())
+            assert {field.name for field in read.field_path_as_env} >= {"MARCO_POD_NAME", "MARCO_POD_UID"}
 
 
 def test_artifacts_lie_below_the_root_or_in_kubeflows_own_store(package, tmp_path):
