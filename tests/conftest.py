@@ -19,13 +19,44 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 IMAGES = Path(__file__).parent / "data" / "images"
 
 
+# The files whose tests take longest, in this order; a new one of over 20 s belongs among them.
+LONGEST = (
+    "marco_model/engines/test_engines.py",
+    "marco_model/test_network.py",
+    "marco_model/test_weights.py",
+    "pipelines/test_local_runner.py",
+    "pipelines/test_bucket_run.py",
+    "pipelines/test_label_schemes.py",
+    "pipelines/test_relabelling.py",
+    "components/vertex/test_rollout.py",
+    "components/trainer/jobset/test_training.py",
+    "marco_model/test_attribution.py",
+    "benchmarks/test_finetune.py",
+    "test_setup_make_env.py",
+    "components/trainer/test_execution.py",
+    "benchmarks/test_steps.py",
+    "marco_scoring/serving/test_server.py",
+    "marco_model/test_tflite.py",
+    "components/steps/test_evaluator.py",
+    "components/report/test_page.py",
+    "components/example_gen/test_ingest.py",
+    "components/monitoring/test_watch.py",
+    "components/test_search.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Files of slow tests come first, so that no process is left alone with one of them at the end."""
+    """The longest files come first, then other slow ones, so that no process is left alone with one of them at the end.
+
+    pytest-xdist hands out files in this order, one to each process that has finished.
+    """
     tests, slow = collections.Counter(), collections.Counter()
     for item in items:
         tests[item.path] += 1
         slow[item.path] += item.get_closest_marker("slow") is not None
-    items.sort(key=lambda item: -slow[item.path] / tests[item.path])
+    longest = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in longest), "LONGEST names a file that is gone"
+    items.sort(key=lambda item: (longest.get(item.path, len(longest)), -slow[item.path] / tests[item.path]))
 
 
 @pytest.fixture(scope="session")
