@@ -1,32 +1,47 @@
 """Versions of a model, laid out as TensorFlow Serving and KServe read them (`DESTINATION/3/saved_model.pb`).
 
-`publish` adds a version to a folder of this machine, also a mounted one, which is done here, or to a bucket
-(`components.bucket_models`). A version appears as a whole or not at all; in a bucket its number can be seen a moment
-before. The other functions read what the Pusher recorded and open a published model.
+`publish` adds a version to a folder of this machine, also a mounted one, or to a bucket. It appears as a whole or not
+at all. In a bucket folders cannot be renamed and each object appears on its own, so order makes it appear as a whole.
+The files are uploaded aside, below `.push-…/`, and checked there, which may take minutes. Then the number is claimed in
+`.claims/`, which only one push can do, and the files are copied to it within the service, which takes a moment.
+`saved_model.pb` is copied last: a number with that file is a version, and complete. No copy replaces an object.
+
+A server that takes the largest number for the newest version, as TensorFlow Serving does, sees a version that it cannot
+load only between the first of these copies and the last: a push that ends before them leaves no number.
 """
 
+import base64
 import contextlib
 import datetime
-import errno
 import json
-import os
+import logging
+import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components import bucket_models
-from marco_model import model_directory, store
-from marco_model.errors import InputError
+import google_crc32c
+from google.api_core.exceptions import NotFound, PreconditionFailed
+
+from marco_model import errors, store
+from marco_model.model_directory import MODEL_FILE, PUSH_RECORD, model_fingerprint, saved_model_directory
+
+log = logging.getLogger(__name__)
+
+_ASIDE = re.compile(r"\.push-(?P<mark>[0-9a-f]{16})-[0-9a-f]{8}")
+_CLAIMS, _CLAIM = ".claims", re.compile(r"(\d+)\.json")
+_ABANDONED_SECONDS = 3600.0
+Folders = Mapping[str, Mapping[str, store.Object]]
+"""Objects by the first folder of their names, "" for none, and by the rest of their names."""
+_ATTEMPTS = 10
+_CLEANING_SECONDS = 10.0
 
 RECORD_FILE = "pushed.json"
 """What the Pusher writes into its output about the model that it pushed."""
-
-_ASIDE = ".push-"
-_ABANDONED_SECONDS = 24 * 3600.0
 
 
 class Version(NamedTuple):
@@ -41,14 +56,13 @@ class Version(NamedTuple):
 def on_this_machine(model: str) -> Iterator[Path]:
     """Yields the folder of the SavedModel at `model`, or of its newest version, downloaded first if it is in a bucket.
 
-    The download is deleted afterwards. Raises `InputError` if there is no model, `ClusterError` if the bucket's service
-    fails.
+    The download is deleted afterwards. Raises `InputError` if there is no model, `ClusterError` if the bucket fails.
     """
     if not store.is_object(model):
-        yield model_directory.saved_model_directory(model)
+        yield saved_model_directory(model)
         return
     with tempfile.TemporaryDirectory(prefix="marco-model-") as scratch:
-        yield bucket_models.download(model, Path(scratch))
+        yield download(model, Path(scratch))
 
 
 def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:
@@ -62,24 +76,23 @@ def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:
         ClusterError: the bucket's service fails; no version has appeared.
     """
     if store.is_remote(destination) and not store.is_object(destination):
-        raise InputError(f"cannot publish to {destination}: give gs://BUCKET/PREFIX, or a folder, mounted if need be")
-    if not (model / model_directory.MODEL_FILE).is_file():
-        raise InputError(
-            f"cannot publish {model}: it holds no {model_directory.MODEL_FILE}; give the folder of a SavedModel"
+        raise errors.InputError(
+            f"cannot publish to {destination}: give gs://BUCKET/PREFIX, or a folder, mounted if need be"
         )
-    publish_version = bucket_models.publish if store.is_object(destination) else publish_in_folder
-    note = {**note, "fingerprint": model_directory.model_fingerprint(model)}
+    if not (model / MODEL_FILE).is_file():
+        raise errors.InputError(f"cannot publish {model}: it holds no {MODEL_FILE}; give the folder of a SavedModel")
+    publish_version = publish_in_bucket if store.is_object(destination) else publish_in_folder
+    note = {**note, "fingerprint": model_fingerprint(model)}
     number, unchanged = publish_version(model, destination, note)
     return Version(number, f"{destination.rstrip('/')}/{number}", unchanged)
 
 
 def read_push(pushed_model_uri: str) -> dict[str, Any]:
-    """Returns `pushed` (bool), `path` and `version` of the published model, `registered_model`, `registered_version`.
+    """Returns the record of a push: `pushed` (bool), and `path`, `version`, `registered_model`, `registered_version`.
 
-    Values that do not apply are None.
+    These four are None where they do not apply.
     """
-    path = os.path.join(pushed_model_uri, RECORD_FILE)  # noqa: PTH118 - may be an object-store URI
-    return dict(json.loads(store.read_bytes(path)))
+    return dict(json.loads(store.read_bytes(f"{pushed_model_uri}/{RECORD_FILE}")))
 
 
 def published_path(pushed_model_uri: str) -> str | None:
@@ -98,62 +111,261 @@ def folder_versions(destination: Path) -> list[int]:
     return sorted(int(child.name) for child in destination.iterdir() if child.name.isdigit() and child.is_dir())
 
 
+def read_note(version: Path) -> dict[str, Any]:
+    """Returns the note that `publish` kept with a version in a folder of this machine; empty if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((version / PUSH_RECORD).read_text()))
+    return {}
+
+
 def publish_in_folder(model: Path, destination: str, note: Mapping[str, Any]) -> tuple[int, bool]:
     """Returns the number of the version of `model` in `destination`, and whether it existed before.
 
     `note`, with the model's `fingerprint`, is kept with it. See `publish`.
     """
     folder = Path(destination)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    newest = folder_versions(folder)[-1:]
-    if newest and _read_note(folder / str(newest[0])).get("fingerprint") == note["fingerprint"]:
-        return newest[0], True
-    aside = folder / f"{_ASIDE}{uuid.uuid4().hex}"
-    try:
-        _copy(model, aside, note)
-        number = _rename_to_next_number(aside, folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    newest = (folder_versions(folder) or [0])[-1]
+    if newest and read_note(folder / str(newest)).get("fingerprint") == note["fingerprint"]:
+        return newest, True
+    number = newest + 1
+    while not _copy(model, folder / str(number), note):
+        number += 1
+    store.sync(folder)
     return number, False
 
 
-def _copy(model: Path, aside: Path, note: Mapping[str, Any]) -> None:
-    """Copies the model, adds the note, and returns when everything is on the disk."""
-    shutil.copytree(model, aside)
-    record = aside / model_directory.PUSH_RECORD
-    record.parent.mkdir(exist_ok=True)
+def _copy(model: Path, version: Path, note: Mapping[str, Any]) -> bool:
+    """Copies the model and the note; returns False if another push has taken the number meanwhile."""
+    try:
+        with store.whole_directory(version) as aside:
+            shutil.copytree(model, aside, dirs_exist_ok=True)
+            record = aside / PUSH_RECORD
+            record.parent.mkdir(exist_ok=True)
+            record.write_bytes(_as_json(note))
+            for path in [*aside.rglob("*"), aside]:
+                store.sync(path)
+    except OSError:
+        if version.exists():
+            return False
+        raise
+    return True
+
+
+def _as_json(note: Mapping[str, Any]) -> bytes:
     published = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    record.write_text(json.dumps({**note, "published": published}, indent=1) + "\n")
-    for path in [*aside.rglob("*"), aside]:
-        store.sync(path)
+    return json.dumps({**note, "published": published}, indent=1).encode() + b"\n"
 
 
-def _rename_to_next_number(aside: Path, folder: Path) -> int:
-    """Renames the copy to the next free number; a folder that is not empty is another pusher's and never replaced."""
-    number = (folder_versions(folder) or [0])[-1] + 1
-    while True:
-        try:
-            aside.rename(folder / str(number))
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-            number += 1
-            continue
-        store.sync(folder)
-        return number
+# In a bucket
 
 
-def _read_note(version: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((version / model_directory.PUSH_RECORD).read_text()))
+class _Disturbed(Exception):
+    """Another push took this one for abandoned, or has published the same model."""
+
+
+def publish_in_bucket(model: Path, destination: str, note: Mapping[str, Any]) -> tuple[int, bool]:
+    """Returns the number of the version of `model` below `destination`, and whether it existed before.
+
+    `note`, with the model's `fingerprint`, is kept with it. See `publish`.
+    """
+    root, fingerprint = destination.rstrip("/"), note["fingerprint"]
+    with store.reaching(root):
+        for attempt in range(_ATTEMPTS):
+            objects = by_folder(root)
+            newest = max(versions(objects), default=0)
+            if newest and _note_at(f"{root}/{newest}/{PUSH_RECORD}").get("fingerprint") == fingerprint:
+                remove_abandoned(root, objects, fingerprint)
+                return newest, True
+            remove_abandoned(root, objects, fingerprint if attempt == 0 else None)
+            with contextlib.suppress(_Disturbed):
+                return _Push(root, model, note).run(), False
+    raise errors.ClusterError(f"{root}: {_ATTEMPTS} attempts to publish were all disturbed by other pushes; run again")
+
+
+def download(model: str, folder: Path) -> Path:
+    """Downloads the model at the URI `model`, or its newest numbered version, into a new folder below `folder`.
+
+    Returns that new folder. Raises `InputError` if there is no model, `ClusterError` if the service fails.
+    """
+    root = model.rstrip("/")
+    objects = by_folder(root)
+    newest = max(versions(objects), default=None)
+    if MODEL_FILE not in objects[""] and newest is None:
+        raise errors.InputError(f"no model at {model}: {MODEL_FILE} is expected there, or numbered versions")
+    source = root if MODEL_FILE in objects[""] else f"{root}/{newest}"
+    target = folder / source.rsplit("/", 1)[1]
+    names = [uri.removeprefix(f"{source}/") for uri in store.objects_below(source) if not uri.endswith("/")]
+    store.in_parallel(lambda name: store.download(f"{source}/{name}", target / name), names)
+    return target
+
+
+def by_folder(root: str) -> dict[str, dict[str, store.Object]]:
+    """Returns the objects below `root` by the first folder and by the rest of their names."""
+    folders: dict[str, dict[str, store.Object]] = {"": {}}
+    for item in store.list_objects(f"{root}/"):
+        folder, slash, name = item.uri.removeprefix(f"{root}/").partition("/")
+        folders.setdefault(folder if slash else "", {})[name if slash else folder] = item
+    return folders
+
+
+def versions(folders: Folders) -> list[int]:
+    """Returns the numbers that are versions: those with a model's file, which is copied last."""
+    return [int(name) for name, objects in folders.items() if name.isdigit() and MODEL_FILE in objects]
+
+
+def next_number(folders: Folders) -> int:
+    """Returns the number after all that exist or are claimed."""
+    return max([*(int(name) for name in folders if name.isdigit()), *_claims(folders)], default=0) + 1
+
+
+def claim_at(root: str, number: int) -> str:
+    """Returns the URI of the claim of a number; only one push can create it."""
+    return f"{root}/{_CLAIMS}/{number}.json"
+
+
+def _note_at(uri: str, seconds: float | None = None) -> dict[str, Any]:
+    """Returns a push's note, empty if it does not exist; `seconds` limits the retries."""
+    with contextlib.suppress(NotFound, ValueError):
+        return dict(json.loads(store.blob_at(uri).download_as_bytes(**store.patience(seconds))))
     return {}
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Removes copies that a killed pusher left a day ago or longer; a younger one may still be in use."""
-    for aside in folder.glob(f"{_ASIDE}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - aside.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(aside, ignore_errors=True)
+def remove_abandoned(root: str, folders: Folders, fingerprint: str | None) -> None:
+    """Removes the remains of pushes that ended without a version: of this model, and of any model if they are old.
+
+    Numbers with neither a claim nor a note of this project are not ours and stay.
+    """
+
+    def is_abandoned(objects: Iterable[store.Object]) -> bool:
+        return time.time() - max(item.modified for item in objects) > _ABANDONED_SECONDS
+
+    for folder, objects in folders.items():
+        aside = _ASIDE.fullmatch(folder)
+        if aside and ((fingerprint or "").startswith(aside["mark"]) or is_abandoned(objects.values())):
+            delete(objects.values())
+    claims = _claims(folders)
+    noted = {int(folder) for folder, objects in folders.items() if folder.isdigit() and PUSH_RECORD in objects}
+    for number in claims.keys() | noted.difference(versions(folders)):
+        visible, claim = folders.get(str(number), {}), claims.get(number)
+        note = claim or visible[PUSH_RECORD]
+        same_model = _note_at(note.uri).get("fingerprint") == (fingerprint or "")
+        if same_model or is_abandoned([*visible.values(), note]):
+            remains = store.list_objects(f"{root}/{number}/")
+            if f"{root}/{number}/{MODEL_FILE}" not in (item.uri for item in remains):
+                delete(remains)
+            delete([claim] if claim else [])
+
+
+def delete(objects: Iterable[store.Object], seconds: float | None = None) -> None:
+    """Deletes these generations of objects, the model's file first and the note last; missing ones are fine."""
+
+    def rank(item: store.Object) -> int:
+        return 0 if item.uri.endswith(f"/{MODEL_FILE}") else 2 if item.uri.endswith(f"/{PUSH_RECORD}") else 1
+
+    for item in sorted(objects, key=rank):
+        with contextlib.suppress(NotFound, PreconditionFailed):
+            store.blob_at(item.uri).delete(if_generation_match=item.generation, **store.patience(seconds))
+
+
+def _claims(folders: Folders) -> dict[int, store.Object]:
+    matches = {_CLAIM.fullmatch(name): item for name, item in folders.get(_CLAIMS, {}).items()}
+    return {int(match[1]): item for match, item in matches.items() if match}
+
+
+class _Push:
+    """One attempt to publish: the files that it uploads aside, and the number that it claims."""
+
+    def __init__(self, root: str, model: Path, note: Mapping[str, Any]) -> None:
+        paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
+        self._root = root
+        self._paths = {name: path for name, path in paths.items() if name != PUSH_RECORD}
+        self._name = f".push-{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
+        self._aside = f"{root}/{self._name}"
+        self._note = _as_json({**note, "push": self._name})
+        self._checksums = {PUSH_RECORD: _crc32c(self._note)}
+        self._checksums |= {name: _crc32c(path.read_bytes()) for name, path in self._paths.items()}
+        self._number: int | None = None
+        self._is_visible = False
+
+    def run(self) -> int:
+        """Publishes and returns the number; on any failure removes what it wrote."""
+        try:
+            store.in_parallel(self._upload, self._checksums)
+            self._check(self._aside)
+            number = self._claim()
+            self._is_visible = True
+            store.in_parallel(self._copy, self._checksums.keys() - {MODEL_FILE})
+            self._copy(MODEL_FILE)
+            self._check(f"{self._root}/{number}")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._remove_own()
+            raise
+        try:
+            delete([*store.list_objects(f"{self._aside}/"), *store.list_objects(claim_at(self._root, number))])
+        except Exception as error:  # The version is published all the same.
+            log.warning("version %s is published, but the upload aside could not be removed: %s", number, error)
+        return number
+
+    def _upload(self, name: str) -> None:
+        uri = f"{self._aside}/{name}"
+        if name in self._paths:
+            store.upload(self._paths[name], uri)
+        else:
+            store.blob_at(uri).upload_from_string(self._note, "application/json", **store.patience())
+
+    def _check(self, place: str) -> None:
+        """Compares the objects at `place` with the model's files."""
+        stored = {item.uri.removeprefix(f"{place}/"): item.crc32c for item in store.list_objects(f"{place}/")}
+        for name, checksum in self._checksums.items():
+            if name not in stored:
+                raise _Disturbed
+            if stored[name] != checksum:
+                raise errors.ClusterError(f"{place}/{name} arrived damaged: its CRC-32C is not {checksum}; run again")
+
+    def _claim(self) -> int:
+        """Returns a number that is unused and that no other push can claim."""
+        number = next_number(by_folder(self._root))
+        while True:
+            self._number = number
+            if self._is_claimed(number):
+                if not store.list_objects(f"{self._root}/{number}/"):
+                    return number
+                # Another push claimed it, published, and deleted its claim after the objects were listed.
+                delete(store.list_objects(claim_at(self._root, number)))
+            number += 1
+
+    def _is_claimed(self, number: int) -> bool:
+        claim = store.blob_at(claim_at(self._root, number))
+        try:
+            claim.upload_from_string(self._note, "application/json", if_generation_match=0, **store.patience())
+        except PreconditionFailed:
+            return self._is_ours(number)  # The answer to our request may have been lost.
+        return True
+
+    def _is_ours(self, number: int, seconds: float | None = None) -> bool:
+        return _note_at(claim_at(self._root, number), seconds).get("push") == self._name
+
+    def _copy(self, name: str) -> None:
+        source, target = store.blob_at(f"{self._aside}/{name}"), store.blob_at(f"{self._root}/{self._number}/{name}")
+        try:
+            store.copy_object(source, target, if_generation_match=0)
+        except NotFound as error:
+            raise _Disturbed from error
+        except PreconditionFailed as error:
+            target.reload(**store.patience())
+            if target.crc32c != self._checksums[name]:
+                raise _Disturbed from error
+
+    def _remove_own(self) -> None:
+        """Removes what this push wrote, with short retries: what fails is left to the next push."""
+        places = [f"{self._aside}/"]
+        if self._number is not None and self._is_ours(self._number, _CLEANING_SECONDS):
+            visible = [f"{self._root}/{self._number}/"] if self._is_visible else []
+            places = [*visible, claim_at(self._root, self._number), *places]
+        for place in places:
+            delete(store.list_objects(place, _CLEANING_SECONDS), _CLEANING_SECONDS)
+
+
+def _crc32c(content: bytes) -> str:
+    return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()

@@ -4,28 +4,23 @@ Each step reads the state from the service, requests one change, and reads again
 repeated and continues where it stopped. The previous model serves until the new one is proven.
 """
 
-from __future__ import annotations
-
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components import bucket_models
+import marco_model
+from components import published_models
 from components.vertex import endpoints, golden
 from components.vertex.api import Api
 from components.vertex.endpoints import Deployed, Release, State, Version
-from components.vertex.golden import Golden, GoldenFailed, Image
 from components.vertex.options import Endpoint, kept_machine, requested_machine
-from marco_model.errors import ClusterError, InputError
-from marco_model.model_directory import PUSH_RECORD, model_fingerprint
-from marco_model.store import is_object
+from marco_model import errors, model_directory, store
 
 
-def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
+def push(api: Api, options: Endpoint, version: Version, images: Sequence[golden.Golden]) -> State:
     """Moves the endpoint's traffic to `version` in the steps of `options.traffic`, checking golden images at each.
 
     On an endpoint that serves nothing it gets all traffic at once. If `version` serves on another machine than
@@ -40,7 +35,8 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]
     state = endpoints.ensure_endpoint(api, options.name)
     serving, current = state.serving, state.deployment_of(version.model, version.number, requested_machine(options))
     if current and serving and state.labels.get(endpoints.SERVING) == current.id and current.share == 100:
-        return _settle(api, options, state.name, current, version)
+        endpoints.make_default(api, version)
+        return _clear(api, state.name, current, keep=options.keep_previous)
     endpoints.check_free(state, version.number, current)
     if options.check_endpoint and not (current and current.share):
         _prove(api, options, version, images)
@@ -49,19 +45,22 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]
     shares = [share for share in options.traffic if share >= trial.share] if old else [100]
     try:
         for share in shares:
-            _give(api, state.name, trial, share, old)
+            split = {trial.id: share, old.id: 100 - share} if old and share < 100 else {trial.id: 100}
+            # The label names the serving model even while the trial has more traffic. A new trial resets the rollback.
+            labels = {endpoints.SERVING: old.id, endpoints.WITHDRAWN: None} if old else {}
+            endpoints.change(api, state.name, split, labels)
             time.sleep(options.soak)
             golden.check(api, state.name, trial.id, share, images, options.tolerance)
-    except GoldenFailed as error:
+    except golden.GoldenFailed as error:
         _withdraw(api, state.name, trial, old)
         kept = f"version {_describe(old, trial)} has all the traffic" if old else "the endpoint serves nothing"
-        raise GoldenFailed(f"version {_describe(trial, old)} is taken back, {kept}: {error}") from error
+        raise golden.GoldenFailed(f"version {_describe(trial, old)} is taken back, {kept}: {error}") from error
     if not shares or shares[-1] < 100:
         return endpoints.look(api, state.name)
     return _finish_promotion(api, options, state.name, trial, old, version)
 
 
-def promote(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> State:
+def promote(api: Api, options: Endpoint, version: Version, images: Sequence[golden.Golden]) -> State:
     """Moves all the traffic to the version on trial, on its present machine, in the steps left; see `push`."""
     state = endpoints.ensure_endpoint(api, options.name)
     if trial := state.canary or state.serving:
@@ -82,10 +81,10 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
     """
     state = endpoints.find_endpoint(api, options.name)
     if state is None:
-        raise InputError(f"there is no endpoint {options.name!r} in {api.place.project}; fix the name")
+        raise errors.InputError(f"there is no endpoint {options.name!r} in {api.place.project}; fix the name")
     serving, canary, before = state.serving, state.canary, state.labels.get(endpoints.PREVIOUS)
     if serving is None:
-        raise InputError(f"endpoint {options.name} serves nothing; push a model first")
+        raise errors.InputError(f"endpoint {options.name} serves nothing; push a model first")
     if canary and to in (None, serving.version):
         # An interrupted rollback may have left it: then the label already names the withdrawn version.
         labels = {} if state.withdrawn else {endpoints.WITHDRAWN: f"{canary.version}-{serving.id}"}
@@ -97,26 +96,24 @@ def rollback(api: Api, options: Endpoint, to: str | None = None) -> tuple[State,
         taken = state.withdrawn or "nothing"
         return state, f"version {serving.version} serves already, {taken} was taken back before{further}"
     if canary and canary.share and to == canary.version:
-        raise InputError(
+        raise errors.InputError(
             f"version {to} is on trial on endpoint {options.name}, with {canary.share} %; marco deploy promote it"
         )
     return _back(api, options, state, serving, to or before)
 
 
 def _back(api: Api, options: Endpoint, state: State, serving: Deployed, before: str | None) -> tuple[State, str]:
-    known = {
-        version.number: version
-        for version in endpoints.list_versions(api, f"{api.place.parent}/models/{serving.model}")
-    }
+    versions = endpoints.list_versions(api, f"{api.place.parent}/models/{serving.model}")
+    known = {version.number: version for version in versions}
     if before not in known:
-        raise InputError(
+        raise errors.InputError(
             f"endpoint {options.name} cannot go back to version {before or 'before this one'}; "
             f"the registry has {', '.join(known)}"
         )
     # A promotion sets the endpoint's label, too.
     if not known[before].served and before != state.labels.get(endpoints.PREVIOUS):
-        served = ", ".join(version.number for version in known.values() if version.served)
-        raise InputError(
+        served = ", ".join(version.number for version in versions if version.served)
+        raise errors.InputError(
             f"endpoint {options.name} cannot go back to version {before}, which never served; marco deploy push it, or "
             f"go back to one that did: {served or 'there is none'}"
         )
@@ -141,7 +138,7 @@ def _withdraw(
     endpoints.undeploy(api, endpoint, trial.id, last=old is None)
 
 
-def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golden]) -> None:
+def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[golden.Golden]) -> None:
     """Checks a version with the golden images on a private endpoint, then undeploys it there."""
     place = endpoints.ensure_endpoint(api, options.name + endpoints.CHECK).name
     api.settle(place)
@@ -154,17 +151,11 @@ def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[Golde
     trial = endpoints.deploy(api, options, place, version, _title(version))
     try:
         golden.check(api, place, trial.id, 100, images, options.tolerance)
-    except GoldenFailed as error:
-        with contextlib.suppress(ClusterError, InputError):
+    except golden.GoldenFailed as error:
+        with contextlib.suppress(errors.ClusterError, errors.InputError):
             endpoints.undeploy(api, place, trial.id, last=True)
-        raise GoldenFailed(f"version {version.number} was not let on {options.name}: {error}") from error
+        raise golden.GoldenFailed(f"version {version.number} was not let on {options.name}: {error}") from error
     endpoints.undeploy(api, place, trial.id, last=True)
-
-
-def _give(api: Api, endpoint: str, trial: Deployed, share: int, old: Deployed | None) -> None:
-    split = {trial.id: share, old.id: 100 - share} if old and share < 100 else {trial.id: 100}
-    # The label names the serving model even while the trial has more traffic. A new trial resets the rollback.
-    endpoints.change(api, endpoint, split, {endpoints.SERVING: old.id, endpoints.WITHDRAWN: None} if old else {})
 
 
 def _finish_promotion(
@@ -176,14 +167,8 @@ def _finish_promotion(
     if not (old and (old.model, old.version) == (trial.model, trial.version)):
         labels[endpoints.PREVIOUS] = old.version if old and old.model == trial.model else None
     endpoints.change(api, endpoint, {trial.id: 100}, labels)
-    return _settle(api, options, endpoint, trial, version, old)
-
-
-def _settle(
-    api: Api, options: Endpoint, endpoint: str, serving: Deployed, version: Version, old: Deployed | None = None
-) -> State:
     endpoints.make_default(api, version)
-    return _clear(api, endpoint, serving, old, keep=options.keep_previous)
+    return _clear(api, endpoint, trial, old, keep=options.keep_previous)
 
 
 def _clear(api: Api, endpoint: str, serving: Deployed, old: Deployed | None = None, *, keep: bool = False) -> State:
@@ -199,11 +184,8 @@ def _clear(api: Api, endpoint: str, serving: Deployed, old: Deployed | None = No
 
 def _describe(deployment: Deployed, other: Deployed | None) -> str:
     """Returns a deployed model's version, and its machine where `other` is the same version."""
-    return (
-        f"{deployment.version} on {deployment.machine}"
-        if other and deployment.version == other.version
-        else deployment.version
-    )
+    is_same = other and deployment.version == other.version
+    return f"{deployment.version} on {deployment.machine}" if is_same else deployment.version
 
 
 def _title(version: Version) -> str:
@@ -218,6 +200,9 @@ class Deployment(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """Returns the fields of `deployment.json`."""
+        traffic: dict[str, int] = {}
+        for deployment in self.endpoint.deployed:
+            traffic[deployment.version] = traffic.get(deployment.version, 0) + deployment.share
         return {
             "deployed": True,
             "endpoint": self.endpoint.name,
@@ -225,10 +210,7 @@ class Deployment(NamedTuple):
             "version": self.version.number,
             "fingerprint": self.version.fingerprint,
             "uri": self.version.uri,
-            "traffic": {
-                version: sum(deployment.share for deployment in self.endpoint.deployed if deployment.version == version)
-                for version in dict.fromkeys(deployment.version for deployment in self.endpoint.deployed)
-            },
+            "traffic": traffic,
         }
 
 
@@ -239,25 +221,23 @@ def fetched(uri: str) -> Iterator[tuple[Release, Path]]:
     `uri`: the folder of a SavedModel, or of numbered versions, of which the newest is used. Raises `InputError` if it
     is not on `gs://`.
     """
-    if not is_object(uri):
-        raise InputError(f"{uri} is not on gs://, where Vertex AI takes models from; push it there first")
+    if not store.is_object(uri):
+        raise errors.InputError(f"{uri} is not on gs://, where Vertex AI takes models from; push it there first")
     with tempfile.TemporaryDirectory(prefix="marco-") as folder:
-        model = bucket_models.download(uri, Path(folder))
-        place = uri.rstrip("/")
-        if place.rsplit("/", 1)[1] != model.name:
-            place = f"{place}/{model.name}"
-        note = json.loads((model / PUSH_RECORD).read_text()) if (model / PUSH_RECORD).is_file() else {}
-        yield Release(place, model_fingerprint(model), note.get("mlflow_run_id") or ""), model
+        model = published_models.download(uri, Path(folder))
+        place = f"{uri.rstrip('/').removesuffix(f'/{model.name}')}/{model.name}"
+        run = published_models.read_note(model).get("mlflow_run_id") or ""
+        yield Release(place, model_directory.model_fingerprint(model), run), model
 
 
-def expected(model: Path, images: Sequence[Image]) -> list[Golden]:
+def expected(model: Path, images: Sequence[golden.Image]) -> list[golden.Golden]:
     """Returns golden images with the answers of the model in a folder."""
-    from marco_model.load import load
-
-    return golden.answers(load(model), images)
+    return golden.answers(marco_model.open_classifier(model), images)
 
 
-def push_model(api: Api, options: Endpoint, model: str, uri: str, images: Callable[[], Sequence[Image]]) -> Deployment:
+def push_model(
+    api: Api, options: Endpoint, model: str, uri: str, images: Callable[[], Sequence[golden.Image]]
+) -> Deployment:
     """Deploys the model at `uri` as a version of `model`, a display name.
 
     Raises what `fetched`, `golden.answers` and `components.vertex.rollout.push` do.

@@ -36,7 +36,7 @@ def model_directory(model: str | None, doing: str) -> Path:
         typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
         return directories.saved_model_directory(directories.published_directory())
     if store.is_object(model):
-        from components.bucket_models import download
+        from components.published_models import download
 
         folder = tempfile.mkdtemp(prefix="marco-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

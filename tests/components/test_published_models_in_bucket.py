@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components import bucket_models, published_models
+from components import published_models
 from marco_model import store
 from marco_model.errors import ClusterError, InputError
 from marco_model.model_directory import PUSH_RECORD, model_fingerprint
@@ -165,7 +165,7 @@ def test_after_an_interrupted_push_a_server_finds_a_whole_version_and_the_next_p
 
 def _push_and_wait(model, at):
     """Pushes a model, and waits at `_check` or before the last call of `_copy`."""
-    original = getattr(bucket_models._Push, at)
+    original = getattr(published_models._Push, at)
 
     def wait(push, *arguments):
         if at == "_check" or arguments == ("saved_model.pb",):
@@ -173,7 +173,7 @@ def _push_and_wait(model, at):
             time.sleep(600)
         original(push, *arguments)
 
-    setattr(bucket_models._Push, at, wait)
+    setattr(published_models._Push, at, wait)
     published_models.publish(model, DESTINATION, {})
 
 
@@ -199,7 +199,7 @@ def test_leftovers_of_a_killed_push_are_removed_by_the_next_push_of_that_model_o
     other = make_model(tmp_path / "other", b"second")
     number = published_models.publish(other, DESTINATION, {}).number
     assert complete(models) == [f"{number}/saved_model.pb"]
-    monkeypatch.setattr(bucket_models, "_ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(published_models, "_ABANDONED_SECONDS", -1.0)
     assert published_models.publish(make_model(tmp_path / "third", b"third"), DESTINATION, {}).number == number + 1
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {str(number), str(number + 1)}
 
@@ -207,7 +207,7 @@ def test_leftovers_of_a_killed_push_are_removed_by_the_next_push_of_that_model_o
 def test_a_number_that_another_push_has_published_is_left_alone(models, model, monkeypatch):
     """Another push listed, published and released its claim after this one had listed."""
     models.client().bucket("models").blob("marco/1/saved_model.pb").upload_from_string(b"another")
-    monkeypatch.setattr(bucket_models, "next_number", lambda folders: 1)
+    monkeypatch.setattr(published_models, "next_number", lambda folders: 1)
     assert published_models.publish(model, DESTINATION, {}).number == 2
     assert models.objects(f"{DESTINATION}/1/") == {"saved_model.pb": b"another"}
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1", "2"}
@@ -228,12 +228,13 @@ def test_a_push_that_was_presumed_dead_begins_again(models, model, monkeypatch):
     def clear(push, name):
         if name == "saved_model.pb" and not seen:
             seen.append(name)
-            bucket_models.remove_abandoned(DESTINATION, bucket_models.by_folder(DESTINATION), model_fingerprint(model))
+            objects = published_models.by_folder(DESTINATION)
+            published_models.remove_abandoned(DESTINATION, objects, model_fingerprint(model))
             assert models.objects(f"{DESTINATION}/") == {}
         return copy(push, name)
 
-    copy = bucket_models._Push._copy
-    monkeypatch.setattr(bucket_models._Push, "_copy", clear)
+    copy = published_models._Push._copy
+    monkeypatch.setattr(published_models._Push, "_copy", clear)
     assert published_models.publish(model, DESTINATION, {}).number == 1
     assert seen
     assert version(models, 1) == content(model)
@@ -275,7 +276,7 @@ def test_a_file_that_arrives_damaged_is_noticed_before_anything_shows(models, mo
 
 
 def test_files_of_others_are_kept(models, model, monkeypatch):
-    monkeypatch.setattr(bucket_models, "_ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(published_models, "_ABANDONED_SECONDS", -1.0)
     for name in ("2024/party.jpg", ".push-notes/readme.txt", ".claims/readme.txt", "7/"):
         models.client().bucket("models").blob(f"marco/{name}").upload_from_string(b"mine")
     before = models.objects(f"{DESTINATION}/")
@@ -301,10 +302,10 @@ def test_the_newest_version_is_downloaded_completely(models, model, tmp_path):
     for candidate in (model, other):
         published_models.publish(candidate, DESTINATION, {})
     fault = models.inject("cut", r"GET .*variables\.data.*alt=media")
-    found = bucket_models.download(DESTINATION, tmp_path / "here")
+    found = published_models.download(DESTINATION, tmp_path / "here")
     assert found == tmp_path / "here" / "2"
     assert fault.hits == 1
     assert model_fingerprint(found) == model_fingerprint(other)
-    assert model_fingerprint(bucket_models.download(f"{DESTINATION}/1/", tmp_path / "there")) == model_fingerprint(
+    assert model_fingerprint(published_models.download(f"{DESTINATION}/1/", tmp_path / "there")) == model_fingerprint(
         model
     )
