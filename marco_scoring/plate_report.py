@@ -1,51 +1,41 @@
 """The report of plates: scores image files as `marco_scoring.prediction` does and writes them as an HTML page.
 
-In this order: `predict_with_report`, thumbnails, the images with their places on plates, overlays, and the page, whose
-template, style and scripts are in `plate_page/`. TensorFlow is imported only for overlays.
+In this order: `predict_with_report`, the images with their places on plates, thumbnails and overlays, and the page,
+whose template, style and scripts are in `plate_page/`. TensorFlow is imported only for overlays.
 """
 
 import base64
 import dataclasses
 import datetime
+import functools
 import io
 import shlex
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 from PIL import Image
 
-from marco_data.image_files import Acquisition, DropPlace, acquisition, as_text, drop_place, encoded_image
-from marco_data.progress import progress
-from marco_model import store
-from marco_model.calibration import calibrate
-from marco_scoring.plates import (
-    Format,
-    Position,
-    TimePoint,
-    crystal_classes,
-    crystal_score,
-    new_hits,
-    plate_format,
-    position,
-    row_names,
-    time_points,
-    well_name,
-)
-from marco_scoring.prediction import BATCH_SIZE, Outcome, predict
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
+import marco_model
+from marco_data import image_files, progress
+from marco_model import calibration, store
+from marco_scoring import plates, prediction
 
 QUALITY = 72
-SMALLEST, LARGEST = 64, 1024
 _SIZES = ((800, 480), (2_500, 320))
 """Number of images and their size in pixels: up to 800 get 480, about 15 MB of HTML (docs/plates.md)."""
 _SMALL = 200
+
+MOST_WAITING = 16
+"""Full images that wait for their thumbnails, besides the batches being read and scored."""
+
+PAGE_FOLDER = Path(__file__).with_name("plate_page")
+SCRIPTS = ("data.js", "map.js", "browse.js", "lightbox.js", "main.js")
+"""In the order in which the page runs them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,51 +55,130 @@ class Options:
     samples: int | None = None
 
 
-def predict_with_report(
-    classifier: "LoadedClassifier",
-    files: Sequence[Path],
-    output: Path,
-    report: Path,
-    options: Options,
-    batch_size: int = BATCH_SIZE,
-) -> Outcome:
-    """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
-
-    Raises InputError before scoring if the classifier has no such classes, or no gradients to explain.
-    """
-    crystals = crystal_classes(classifier.classes, options.crystal_classes)
-    if options.explain:
-        _ = classifier.logits
-    size = options.thumbnail_size or usual_size(len(files))
-    with Collector(size) as collector:
-        outcome = predict(classifier, files, output, batch_size, collector)
-    overlays = {}
-    if options.explain:
-        overlays = draw_overlays(classifier, collector.images, crystals, options.explain, size, options.samples)
-    content = render(
-        Report(
-            model=classifier.name,
-            classes=classifier.classes,
-            crystals=crystals,
-            temperature=classifier.temperature,
-            images=collector.images,
-            failures=collector.failures,
-            overlays=overlays,
-            explain=options.explain_command,
-            made=datetime.datetime.now(),
-        )
-    )
-    with store.whole_file(report) as file:
-        file.write(content)
-    return outcome
-
-
 class Thumbnail(NamedTuple):
     """A JPEG and its size in pixels."""
 
     jpeg: bytes
     width: int
     height: int
+
+
+def predict_with_report(
+    classifier: "marco_model.LoadedClassifier",
+    files: Sequence[Path],
+    output: Path,
+    report: Path,
+    options: Options,
+    batch_size: int = prediction.BATCH_SIZE,
+) -> prediction.Outcome:
+    """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
+
+    Raises InputError before scoring if the classifier has no such classes, or no gradients to explain.
+    """
+    crystals = plates.crystal_classes(classifier.classes, options.crystal_classes)
+    if options.explain:
+        _ = classifier.logits
+    size = options.thumbnail_size or usual_size(len(files))
+    images: list[DropImage] = []
+    failures: list[tuple[str, str]] = []
+    # Thumbnails are made on a separate thread, while the next batch is scored.
+    with ThreadPoolExecutor(1) as maker:
+
+        def observe(path: Path, image: bytes | None, result: np.ndarray | str) -> None:
+            if isinstance(result, str) or image is None:
+                failures.append((image_files.as_text(path), str(result)))
+                return
+            hit = int(result.argmax()) in crystals
+            images.append(DropImage(path, result, maker.submit(thumbnail, image, size), hit))
+            if len(images) > MOST_WAITING:
+                images[-MOST_WAITING - 1].thumbnail.result()
+
+        outcome = prediction.predict(classifier, files, output, batch_size, observe)
+    overlays = draw_overlays(classifier, images, crystals, options, size) if options.explain else {}
+    page = Page(classifier, crystals, options.explain_command, place_images(images), images, failures, overlays)
+    with store.whole_file(report) as file:
+        file.write(page.render())
+    return outcome
+
+
+@dataclasses.dataclass
+class DropImage:
+    """A scored file: its scores, float32 [classes], a thumbnail if one could be made, and its place.
+
+    `hit`: the class with the highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
+    plates; None if its name has no well of a plate. `time`: index into the plate's time points. `new`: it is the first
+    hit of its drop, at the plate's last time point.
+    """
+
+    path: Path
+    scores: np.ndarray
+    thumbnail: Future[Thumbnail | None]
+    hit: bool
+    plate: int | None = None
+    time: int = 0
+    new: bool = False
+
+    @functools.cached_property
+    def place(self) -> image_files.DropPlace:
+        """Plate, well and drop as the file's name has them."""
+        return image_files.drop_place(self.path.name)
+
+    @functools.cached_property
+    def taken(self) -> image_files.Acquisition:
+        """When the image was taken, as the file's name has it."""
+        return image_files.acquisition(self.path.name)
+
+    @functools.cached_property
+    def position(self) -> plates.Position | None:
+        """The well's row and column; None for a name that is not a well's."""
+        return plates.position(self.place.well)
+
+    @property
+    def well(self) -> str:
+        """The well as people write it: `G6`, or HWMRI's number; empty without a well."""
+        if self.position is None:
+            return ""
+        return self.place.well if self.place.well.isdigit() else plates.well_name(self.position)
+
+    @property
+    def drop(self) -> Hashable:
+        """Identifies the drop that the image shows; without a well, the image stands for a drop of its own."""
+        return self.path if self.plate is None else (self.plate, self.position, self.place.drop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plate:
+    """A plate, as named in file names; `drops` are the names of the drops in its wells, in order."""
+
+    name: str
+    format: plates.Format
+    drops: list[str]
+    times: list[plates.TimePoint]
+
+
+def place_images(images: Sequence[DropImage]) -> list[Plate]:
+    """Returns the plates, by name, and sets the plate, the time and the novelty of each image that has a well."""
+    by_plate: dict[str, list[DropImage]] = {}
+    for image in images:
+        if image.position is not None:
+            by_plate.setdefault(image.place.plate, []).append(image)
+    found = []
+    for index, (name, members) in enumerate(sorted(by_plate.items())):
+        for image in members:
+            image.plate = index
+        times, time_indices = plates.time_points([(image.drop, image.taken) for image in members])
+        for image, time in zip(members, time_indices, strict=True):
+            image.time = time
+        hits = [(image.drop, image.time, image.hit) for image in members]
+        for image, new in zip(members, plates.new_hits(hits, len(times) - 1), strict=True):
+            image.new = new
+        shape = plates.plate_format({image.position for image in members if image.position is not None})
+        drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
+        found.append(Plate(name, shape, drops, times))
+    return found
+
+
+# Thumbnails and overlays
 
 
 def usual_size(images: int) -> int:
@@ -126,318 +195,163 @@ def thumbnail(encoded: bytes, size: int) -> Thumbnail | None:
     try:
         image = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
         image.draft("RGB", (size, size))
-        picture = _eight_bits(image).convert("RGB")
+        if image.mode.startswith("I"):  # TensorFlow reads 16 bits by their upper byte; Pillow would clip them at 255.
+            picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        else:
+            picture = image.convert("RGB")
     except Exception:  # Pillow's decoders raise many kinds of errors; the image was scored and is listed anyway.
         return None
+    return _shrink(picture, size)
+
+
+def _shrink(picture: Image.Image, size: int) -> Thumbnail:
     picture.thumbnail((size, size), Image.Resampling.BICUBIC)
-    return as_thumbnail(picture)
-
-
-def as_thumbnail(picture: Image.Image) -> Thumbnail:
-    """Encodes an RGB picture as it is."""
     jpeg = io.BytesIO()
     picture.save(jpeg, "JPEG", quality=QUALITY)
     return Thumbnail(jpeg.getvalue(), picture.width, picture.height)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Returns an image of 16 bits as TensorFlow reads it, by its upper byte; Pillow would clip it at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-MOST_WAITING = 16
-"""Full images that wait for their thumbnails, besides the batches being read and scored."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoredImage:
-    """A file, its scores, float32 [classes], and its thumbnail if one could be made."""
-
-    path: Path
-    scores: np.ndarray
-    thumbnail: Thumbnail | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A file that could not be scored, and why."""
-
-    path: Path
-    reason: str
-
-
-class Collector:
-    """An observer for `marco_scoring.prediction.predict`; a context that ends when all thumbnails are made.
-
-    Thumbnails are made on a separate thread, while the next batch is scored.
-    """
-
-    def __init__(self, thumbnail_size: int) -> None:
-        self.failures: list[Failure] = []
-        self._size = thumbnail_size
-        self._scored: list[tuple[Path, np.ndarray]] = []
-        self._thumbnails: list[Future[Thumbnail | None]] = []
-        self._maker = ThreadPoolExecutor(1)
-
-    def __call__(self, path: Path, image: bytes | None, result: np.ndarray | str) -> None:
-        """Takes one file; waits if too many thumbnails are still to be made."""
-        if isinstance(result, str) or image is None:
-            self.failures.append(Failure(path, str(result)))
-            return
-        self._scored.append((path, result))
-        self._thumbnails.append(self._maker.submit(thumbnail, image, self._size))
-        if len(self._thumbnails) > MOST_WAITING:
-            self._thumbnails[-MOST_WAITING - 1].result()
-
-    def __enter__(self) -> "Collector":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._maker.shutdown(wait=True, cancel_futures=kind is not None)
-
-    @property
-    def images(self) -> list[ScoredImage]:
-        """The scored images, in order."""
-        return [
-            ScoredImage(path, scores, future.result())
-            for (path, scores), future in zip(self._scored, self._thumbnails, strict=True)
-        ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plate:
-    """A plate, as named in file names; `drops` are the names of the drops in its wells, in order."""
-
-    name: str
-    format: Format
-    drops: list[str]
-    times: list[TimePoint]
-
-
-@dataclasses.dataclass
-class Placed:
-    """A scored image and its place.
-
-    `plate`: index into the plates; None, as `position`, if its name has no well of a plate. `time`: index into the
-    plate's time points. `hit`: the class with the highest score is a crystal class. `new`: it is the first hit of its
-    drop, at the plate's last time point.
-    """
-
-    image: ScoredImage
-    place: DropPlace
-    taken: Acquisition
-    hit: bool
-    position: Position | None = None
-    plate: int | None = None
-    time: int = 0
-    new: bool = False
-
-    @property
-    def well(self) -> str:
-        """The well as people write it: `G6`, or HWMRI's number; empty without a well."""
-        if self.position is None:
-            return ""
-        return self.place.well if self.place.well.isdigit() else well_name(self.position)
-
-
-def place_images(images: Sequence[ScoredImage], crystals: Sequence[int]) -> tuple[list[Plate], list[Placed]]:
-    """Returns the plates, by name, and all images, in the order given, each with its place and its time."""
-    placed = [_place(image, crystals) for image in images]
-    by_plate: dict[str, list[Placed]] = defaultdict(list)
-    for image in placed:
-        if image.position is not None:
-            by_plate[image.place.plate].append(image)
-    plates = []
-    for index, name in enumerate(sorted(by_plate)):
-        members = by_plate[name]
-        times, time_indices = time_points([(_drop(image), image.taken) for image in members])
-        for image, time in zip(members, time_indices, strict=True):
-            image.plate, image.time = index, time
-        hits = [(_drop(image), image.time, image.hit) for image in members]
-        for image, new in zip(members, new_hits(hits, len(times) - 1), strict=True):
-            image.new = new
-        positions = {image.position for image in members if image.position is not None}
-        drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
-        plates.append(Plate(name, plate_format(positions), drops, times))
-    return plates, placed
-
-
-def _place(image: ScoredImage, crystals: Sequence[int]) -> Placed:
-    place = drop_place(image.path.name)
-    hit = int(image.scores.argmax()) in crystals
-    return Placed(image, place, acquisition(image.path.name), hit, position(place.well))
-
-
-def _drop(image: Placed) -> tuple[Position | None, str]:
-    return image.position, image.place.drop
-
-
 def draw_overlays(
-    classifier: "LoadedClassifier",
-    images: Sequence[ScoredImage],
+    classifier: "marco_model.LoadedClassifier",
+    images: Sequence[DropImage],
     crystals: Sequence[int],
-    count: int,
+    options: Options,
     size: int,
-    samples: int | None = None,
 ) -> dict[Path, Thumbnail]:
-    """Returns overlays of the `count` images with the highest crystal scores, by path, of at most `size` pixels a side.
+    """Returns overlays of the images with the highest crystal scores, by path, of at most `size` pixels a side.
 
     Each explains the crystal class that scored highest in the image. The files are read again, one at a time. Raises
     InputError if the model was exported without gradients.
     """
-    from marco_model.attribution import SAMPLES, class_gradient, overlay, smoothgrad
+    from marco_model import attribution
 
-    gradient = class_gradient(classifier.logits)
-    ranked = sorted(images, key=lambda image: -float(crystal_score(image.scores, crystals)))[:count]
+    gradient = attribution.class_gradient(classifier.logits)
+    ranked = sorted(images, key=lambda image: -float(plates.crystal_score(image.scores, crystals)))[: options.explain]
     overlays: dict[Path, Thumbnail] = {}
-    with progress("explaining", len(ranked)) as advance:
+    with progress.progress("explaining", len(ranked)) as advance:
         for image in ranked:
-            inputs = classifier.images([encoded_image(image.path)])[0]
-            index = max(crystals, key=lambda number: image.scores[number])
-            attribution = smoothgrad(gradient, inputs, int(index), samples=samples or SAMPLES)
-            picture = Image.fromarray(np.ascontiguousarray(overlay(inputs, attribution)))
-            picture.thumbnail((size, size))
-            overlays[image.path] = as_thumbnail(picture)
+            inputs = classifier.images([image_files.encoded_image(image.path)])[0]
+            samples = options.samples or attribution.SAMPLES
+            importance = attribution.smoothgrad(gradient, inputs, _best(image, crystals), samples=samples)
+            overlay = np.ascontiguousarray(attribution.overlay(inputs, importance))
+            overlays[image.path] = _shrink(Image.fromarray(overlay), size)
             advance(1)
     return overlays
 
 
-PAGE_FOLDER = Path(__file__).with_name("plate_page")
-STYLE = "style.css"
-SCRIPTS = ("data.js", "map.js", "browse.js", "lightbox.js", "main.js")
-"""In the order in which the page runs them."""
+def _best(image: DropImage, crystals: Sequence[int]) -> int:
+    """Returns the crystal class that scored highest."""
+    return max(crystals, key=lambda number: float(image.scores[number]))
+
+
+# The page
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Page:
     """The content of a report.
 
-    `crystals`: indices of the classes that mean crystals. `temperature`: what calibrates scores; 1 changes nothing.
-    `overlays`: pictures of what indicates crystals, by path. `explain`: the command that makes one, without its path.
+    `crystals`: indices of the classes that mean crystals. `explain`: the command that makes an overlay, without class
+    and path. `failures`: files that could not be scored, and why. `overlays`: pictures of what indicates crystals.
     """
 
-    model: str
-    classes: Sequence[str]
+    classifier: "marco_model.LoadedClassifier"
     crystals: Sequence[int]
-    temperature: float
-    images: Sequence[ScoredImage]
-    failures: Sequence[Failure]
-    overlays: Mapping[Path, Thumbnail]
     explain: Sequence[str]
-    made: datetime.datetime
+    plates: Sequence[Plate]
+    images: Sequence[DropImage]
+    failures: Sequence[tuple[str, str]]
+    overlays: Mapping[Path, Thumbnail]
+
+    def render(self) -> str:
+        """Returns the page as HTML. Text from file names or the model is escaped, as text or as JSON."""
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(PAGE_FOLDER),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        style, *scripts = ((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", *SCRIPTS))
+        return environment.get_template("template.html.jinja").render(
+            page=self,
+            made=datetime.datetime.now(),
+            style=style,
+            script="\n".join(scripts),
+            **self.summary(),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the counts at the head of the page.
+
+        `hits` are drops of each plate's last time point, and images without a well.
+        """
+        if len(self.plates) == 1:
+            title = f"Plate {self.plates[0].name}"
+        else:
+            title = f"{len(self.plates)} plates" if self.plates else "Drop images"
+        by_class = Counter(int(image.scores.argmax()) for image in self.images)
+        last = [len(plate.times) - 1 for plate in self.plates]
+        latest = [image for image in self.images if image.plate is None or image.time == last[image.plate]]
+        return {
+            "title": title,
+            "by_class": [(name, by_class[index]) for index, name in enumerate(self.classifier.classes)],
+            "drops": len({image.drop for image in self.images if image.plate is not None}),
+            "times": max(last, default=0) + 1,
+            "hits": len({image.drop for image in latest if image.hit}),
+            "new": len({image.drop for image in self.images if image.new}),
+        }
+
+    def data(self) -> dict[str, Any]:
+        """Returns the data of the scripts, ready for JSON: scores with the seven digits of scores.csv."""
+        return {
+            "model": self.classifier.name,
+            "classes": list(self.classifier.classes),
+            "crystals": list(self.crystals),
+            "calibrated": self.classifier.temperature != 1,
+            "plates": [
+                {
+                    "name": image_files.as_text(plate.name),
+                    "rows": plates.row_names(plate.format),
+                    "columns": plate.format.columns,
+                    "drops": plate.drops,
+                    "times": [time._asdict() for time in plate.times],
+                }
+                for plate in self.plates
+            ],
+            "images": [self._image(image) for image in self.images],
+        }
+
+    def _image(self, image: DropImage) -> dict[str, Any]:
+        path = image_files.as_text(image.path)
+        explained = self.classifier.classes[_best(image, self.crystals)]
+        data: dict[str, Any] = {
+            "path": path,
+            "plate": image.plate,
+            "well": image.well,
+            "drop": image.place.drop,
+            "at": list(image.position) if image.position else None,
+            "time": image.time,
+            "date": image.taken.date.replace("T", " "),
+            "class": int(image.scores.argmax()),
+            "scores": _digits(image.scores),
+            "score": round(float(plates.crystal_score(image.scores, self.crystals)), 7),
+            "hit": image.hit,
+            "new": image.new,
+            "thumbnail": _picture(image.thumbnail.result()),
+            "overlay": _picture(self.overlays.get(image.path)),
+            "explain": shlex.join([*self.explain, "--class", explained, path]),
+        }
+        if self.classifier.temperature != 1:
+            probabilities = calibration.calibrate(image.scores[None], self.classifier.temperature)[0]
+            data["probabilities"] = _digits(probabilities)
+            data["probability"] = round(float(plates.crystal_score(probabilities, self.crystals)), 7)
+        return data
 
 
-def render(report: Report) -> str:
-    """Returns the page. Text from file names or the model is escaped, as text or as JSON."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE_FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    scripts = "\n".join((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    plates, placed = place_images(report.images, report.crystals)
-    return environment.get_template("template.html.jinja").render(
-        report=report,
-        data=page_data(report, plates, placed),
-        style=Markup((PAGE_FOLDER / STYLE).read_text(encoding="utf-8")),
-        script=Markup(scripts),
-        failures=[(as_text(failure.path), failure.reason) for failure in report.failures],
-        **summary(report, plates, placed),
-    )
-
-
-def summary(report: Report, plates: Sequence[Plate], placed: Sequence[Placed]) -> dict[str, Any]:
-    """Returns the counts at the head of the page; `hits` are of each plate's last time point, and of images without."""
-    by_class = Counter(int(image.scores.argmax()) for image in report.images)
-    latest = [image for image in placed if image.plate is None or image.time == len(plates[image.plate].times) - 1]
-    return {
-        "title": f"Plate {plates[0].name}"
-        if len(plates) == 1
-        else f"{len(plates)} plates"
-        if plates
-        else "Drop images",
-        "by_class": [(name, by_class[index]) for index, name in enumerate(report.classes)],
-        "drops": len({(image.plate, image.position, image.place.drop) for image in placed if image.plate is not None}),
-        "unplaced": sum(image.plate is None for image in placed),
-        "times": max((len(plate.times) for plate in plates), default=1),
-        "hits": len({(image.plate, image.position, image.place.drop, _own(image)) for image in latest if image.hit}),
-        "new": len({(image.plate, image.position, image.place.drop) for image in placed if image.new}),
-    }
-
-
-def page_data(report: Report, plates: Sequence[Plate], placed: Sequence[Placed]) -> dict[str, Any]:
-    """Returns the data of the scripts, ready for JSON: scores with the seven digits of scores.csv."""
-    return {
-        "model": report.model,
-        "classes": list(report.classes),
-        "crystals": list(report.crystals),
-        "calibrated": report.temperature != 1,
-        "plates": [_plate(plate) for plate in plates],
-        "images": [_image(report, image) for image in placed],
-    }
-
-
-def _plate(plate: Plate) -> dict[str, Any]:
-    return {
-        "name": as_text(plate.name),
-        "rows": row_names(plate.format),
-        "columns": plate.format.columns,
-        "drops": plate.drops,
-        "times": [time._asdict() for time in plate.times],
-    }
-
-
-def _image(report: Report, placed: Placed) -> dict[str, Any]:
-    image = placed.image
-    data: dict[str, Any] = {
-        "path": as_text(image.path),
-        "plate": placed.plate,
-        "well": placed.well,
-        "drop": placed.place.drop,
-        "at": list(placed.position) if placed.position else None,
-        "time": placed.time,
-        "date": placed.taken.date.replace("T", " "),
-        "class": int(image.scores.argmax()),
-        "scores": _digits(image.scores),
-        "score": round(float(crystal_score(image.scores, report.crystals)), 7),
-        "hit": placed.hit,
-        "new": placed.new,
-        "thumbnail": _picture(image.thumbnail),
-        "overlay": _picture(report.overlays.get(image.path)),
-        "explain": _explain(report, image),
-    }
-    if report.temperature != 1:
-        probabilities = calibrate(image.scores[None], report.temperature)[0]
-        data["probabilities"] = _digits(probabilities)
-        data["probability"] = round(float(crystal_score(probabilities, report.crystals)), 7)
-    return data
-
-
-def _digits(scores: Any) -> list[float]:
+def _digits(scores: np.ndarray) -> list[float]:
     return [round(float(score), 7) for score in scores]
 
 
-def _picture(thumbnail: Thumbnail | None) -> dict[str, Any] | None:
-    if thumbnail is None:
-        return None
-    return {"jpeg": base64.b64encode(thumbnail.jpeg).decode(), "width": thumbnail.width, "height": thumbnail.height}
-
-
-def _explain(report: Report, image: ScoredImage) -> str:
-    """Returns the shell command that explains this image's crystal score."""
-    index = max(report.crystals, key=lambda number: float(image.scores[number]))
-    return shlex.join([*report.explain, "--class", report.classes[index], as_text(image.path)])
-
-
-def _own(image: Placed) -> Path | None:
-    """Distinguishes images without a well."""
-    return image.image.path if image.plate is None else None
+def _picture(picture: Thumbnail | None) -> dict[str, Any] | None:
+    return picture and {**picture._asdict(), "jpeg": base64.b64encode(picture.jpeg).decode()}

@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections import defaultdict
+import string
 from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from marco_data.image_files import Acquisition
 from marco_model.errors import InputError
+from marco_scoring.prediction import class_index
 
 
 def crystal_classes(classes: Sequence[str], chosen: Sequence[str] = ()) -> list[int]:
@@ -17,12 +18,9 @@ def crystal_classes(classes: Sequence[str], chosen: Sequence[str] = ()) -> list[
 
     Case does not matter. Raises InputError for a name that the model does not have, or if no class matches.
     """
-    names = [name.casefold() for name in classes]
-    for name in chosen:
-        if name.casefold() not in names:
-            raise InputError(f"the model has no class {name!r}; give one of {', '.join(classes)}")
-    requested = {name.casefold() for name in chosen}
-    indices = [index for index, name in enumerate(names) if (name in requested if requested else "crystal" in name)]
+    if chosen:
+        return sorted({class_index(classes, name) for name in chosen})
+    indices = [index for index, name in enumerate(classes) if "crystal" in name.casefold()]
     if not indices:
         raise InputError(
             f"none of the model's classes is named after crystals; choose with --crystal-class which of "
@@ -47,6 +45,7 @@ FORMATS = (Format(4, 6), Format(6, 8), Format(8, 12), Format(16, 24), Format(32,
 """Plates of 24, 48, 96, 384 and 1,536 wells, as ANSI SLAS 4 spaces them."""
 USUAL = Format(8, 12)
 """Assumed if few wells were seen."""
+_ROWS = [*string.ascii_uppercase, *(f"A{letter}" for letter in string.ascii_uppercase)]
 
 
 class Position(NamedTuple):
@@ -68,17 +67,17 @@ def position(well: str) -> Position | None:
     match = re.fullmatch(r"([A-Z]|A[A-F])([0-9]{1,2})", well.upper())
     if not match or not 1 <= int(match[2]) <= columns:
         return None
-    return Position(_row_names(rows).index(match[1]), int(match[2]) - 1)
+    return Position(_ROWS.index(match[1]), int(match[2]) - 1)
 
 
 def row_names(plate: Format) -> list[str]:
     """Returns `A`, `B` … `Z`, `AA` …, one per row."""
-    return _row_names(plate.rows)
+    return _ROWS[: plate.rows]
 
 
 def well_name(well: Position) -> str:
     """Returns a position as `G6`."""
-    return f"{_row_names(well.row + 1)[-1]}{well.column + 1}"
+    return f"{_ROWS[well.row]}{well.column + 1}"
 
 
 def plate_format(seen: Collection[Position]) -> Format:
@@ -95,11 +94,6 @@ def plate_format(seen: Collection[Position]) -> Format:
         if plate.rows * plate.columns >= USUAL.rows * USUAL.columns or 2 * len(wells) >= plate.rows * plate.columns:
             return plate
     raise ValueError(f"row {rows} or column {columns} is on no plate of {FORMATS[-1]}")
-
-
-def _row_names(count: int) -> list[str]:
-    letters = [chr(ord("A") + index) for index in range(26)]
-    return [*letters, *(f"A{letter}" for letter in letters)][:count]
 
 
 PAUSE = datetime.timedelta(hours=3)
@@ -123,17 +117,18 @@ def time_points(images: Sequence[tuple[Hashable, Acquisition]]) -> tuple[list[Ti
     """
     undated = sorted({_number(when) for _, when in images if not when.date})
     points = [TimePoint("no date" if number < 0 else f"inspection {number}", "") for number in undated]
-    drops_at: dict[str, set[Hashable]] = defaultdict(set)
+    drops_at: dict[str, set[Hashable]] = {}
     for drop, when in images:
         if when.date:
-            drops_at[when.date].add(drop)
+            drops_at.setdefault(when.date, set()).add(drop)
     starts: list[str] = []
     point_of: dict[str, int] = {}
     seen: set[Hashable] = set()
     before = datetime.datetime.min
     for date in sorted(drops_at):
-        paused = _moment(date) - before >= PAUSE and not _same_day_alone(starts, date)
-        if paused or seen & drops_at[date]:
+        # If the date has no time of day and the last time point began on that day, no pause is known.
+        same_day = "T" not in date and starts and starts[-1][:10] == date
+        if seen & drops_at[date] or (_moment(date) - before >= PAUSE and not same_day):
             starts.append(date)
             seen = set()
         seen |= drops_at[date]
@@ -158,11 +153,6 @@ def _number(when: Acquisition) -> int:
 
 def _moment(date: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(date)
-
-
-def _same_day_alone(starts: Sequence[str], date: str) -> bool:
-    """Returns whether `date` has no time and the last time point began on that day: then no pause is known."""
-    return bool(starts) and "T" not in date and starts[-1][:10] == date
 
 
 def _label(starts: Sequence[str]) -> list[TimePoint]:

@@ -20,7 +20,6 @@ LIGHT = [
     "marco_data.progress",
     "marco_model.errors",
     "marco_model.labels",
-    "marco_scoring.explanation",
     "marco_scoring.plate_report",
     "marco_scoring.plates",
     "marco_scoring.prediction",

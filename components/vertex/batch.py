@@ -5,40 +5,136 @@ need no copy, but the API's reference does not say how its results name the file
 (`BatchPredictionJob.InstanceConfig.key_field`).
 """
 
-from __future__ import annotations
-
 import base64
-import collections
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.vertex import endpoints
+from components.vertex import options
 from components.vertex.api import Api
-from components.vertex.options import Endpoint, requested_machine
-from marco_data.image_files import ENDINGS, drop_place, encoded_image
-from marco_data.progress import progress
+from components.vertex.endpoints import Version
+from marco_data import image_files, progress
 from marco_model import errors, store
-from marco_model.errors import ClusterError, InputError
-from marco_model.store import Object, read_bytes
-from marco_scoring.prediction import Outcome, columns, result_tables
+from marco_scoring import prediction
+
+SHARD = 1_000
+"""Images in a file of the input."""
+
+_LEFT_OUT = "left-out.json"
+"""Next to the input: the reason for each image left out, for a later command that finds the job."""
 
 KEY, LABEL = "key", "marco-batch"
 _ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 _LOST = ("FAILED", "CANCELLED", "EXPIRED", "CANCELLING")
 
 
-def find_job(api: Api, note: str) -> Any | None:
-    """Returns a job labelled `note` that is running or whose results still exist, or None."""
-    return next((job for job in _labelled(api, note) if not _of_no_use(job)), None)
+def images(place: str) -> list[store.Object]:
+    """Returns the images below a `gs://` URI, by name; raises `InputError` where there are none."""
+    if not store.is_object(place):
+        raise errors.InputError(
+            f"--input is {place}; give gs://BUCKET/FOLDER, or score a folder here with marco predict"
+        )
+    objects = [
+        entry
+        for entry in store.list_objects(f"{place.rstrip('/')}/")
+        if entry.uri.lower().endswith(image_files.ENDINGS)
+    ]
+    if not objects:
+        raise errors.InputError(f"no images below {place}; endings looked for: {' '.join(image_files.ENDINGS)}")
+    return objects
+
+
+def mark(version: Version, objects: Sequence[store.Object]) -> str:
+    """Returns an identity of a version and exactly these images, as a label's value."""
+    key = json.dumps([version.name.rsplit("/", 1)[1], [(image.uri, image.crc32c) for image in objects]])
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def predictions(
+    api: Api, settings: options.Endpoint, version: Version, objects: Sequence[store.Object], place: str, note: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Returns the predictions of images by URI, and the reason for each image left out.
+
+    Reuses a job of the same version over the same images that is running or whose results exist. If no image can be
+    read, no job is started. `place`: URI below which Vertex AI reads and writes.
+
+    Raises `ClusterError` if the job fails or gives no results.
+    """
+    job = next((job for job in _labelled(api, note) if not _of_no_use(job)), None)
+    if job is not None:
+        reasons = f"{job.input_config.gcs_source.uris[0].rsplit('/', 1)[0]}/{_LEFT_OUT}"
+        left_out = json.loads(store.read_bytes(reasons)) if store.object_exists(reasons) else {}
+    else:
+        inputs, left_out = upload(objects, f"{place}/input")
+        if not inputs:
+            return {}, left_out
+        job = begin_job(api, settings, version, inputs, f"{place}/output", note)
+    predicted = dict(results(follow_job(api, job)))
+    if not predicted:
+        raise errors.ClusterError(f"batch prediction {job.name} gave no results; see its page on the console")
+    return predicted, left_out
+
+
+def table(
+    objects: Sequence[store.Object],
+    predicted: Mapping[str, dict[str, Any]],
+    left_out: Mapping[str, str],
+    name: str,
+    output: Path,
+) -> prediction.Outcome:
+    """Writes the scores in the form of `marco predict`, in the order of `objects`, and the rest into its second file.
+
+    `predicted`: `scores`, `classes` and perhaps `version` of each image, or its `error`, which `marco serve` answers
+    where an image does not decode. `name`: the model's, where its answers have none.
+    """
+    classes = next((list(answer["classes"]) for answer in predicted.values() if "scores" in answer), [])
+
+    def results() -> Iterator[tuple[str, list[float] | str, str]]:
+        for image in objects:
+            answer = predicted.get(image.uri, {})
+            if "scores" in answer:
+                scores = dict(zip(answer["classes"], answer["scores"], strict=True))
+                yield image.uri, [scores[key] for key in classes], answer.get("version") or name
+            else:
+                yield image.uri, left_out.get(image.uri) or answer.get("error") or "Vertex AI gave no prediction", name
+
+    return prediction.write_scores(output, classes, results())
+
+
+def upload(objects: Sequence[store.Object], place: str) -> tuple[list[str], dict[str, str]]:
+    """Writes the images below `place` as JSON lines; returns the files, and the reason for each image left out.
+
+    The reasons are written there too.
+    """
+    written, left_out = [], {}
+    with progress.progress("copying", len(objects)) as advance:
+        for number in range(0, len(objects), SHARD):
+            uri = f"{place}/images-{number // SHARD:05d}.jsonl"
+            with tempfile.TemporaryDirectory() as folder:
+                lines = Path(folder) / "images.jsonl"
+                with lines.open("w") as file:
+                    for image in objects[number : number + SHARD]:
+                        local = Path(folder) / f"image{PurePosixPath(image.uri).suffix}"
+                        store.download(image.uri, local)
+                        try:
+                            encoded = base64.b64encode(image_files.encoded_image(local)).decode()
+                            file.write(json.dumps({KEY: image.uri, "image_bytes": {"b64": encoded}}) + "\n")
+                        except errors.InputError as error:
+                            left_out[image.uri] = str(error)
+                        advance(1)
+                if lines.stat().st_size:
+                    store.upload(lines, uri)
+                    written.append(uri)
+    store.write_bytes(f"{place}/{_LEFT_OUT}", json.dumps(left_out).encode())
+    return written, left_out
 
 
 def begin_job(
-    api: Api, options: Endpoint, version: endpoints.Version, inputs: Sequence[str], output: str, note: str
+    api: Api, settings: options.Endpoint, version: Version, inputs: Sequence[str], output: str, note: str
 ) -> Any:
     """Starts a job labelled `note` over `inputs` and returns it, or one that another client started meanwhile."""
     body = {
@@ -48,9 +144,9 @@ def begin_job(
         "instance_config": {"instance_type": "object", "key_field": KEY},
         "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": output}},
         "dedicated_resources": {
-            "machine_spec": requested_machine(options).spec(),
-            "starting_replica_count": options.min_replicas,
-            "max_replica_count": options.max_replicas,
+            "machine_spec": options.requested_machine(settings).spec(),
+            "starting_replica_count": settings.min_replicas,
+            "max_replica_count": settings.max_replicas,
         },
         "labels": {LABEL: note},
     }
@@ -76,7 +172,9 @@ def follow_job(api: Api, job: Any) -> str:
         job = api.read("Job", "get_batch_prediction_job", {"name": job.name})
     if "SUCCEEDED" not in state:
         reason = errors.one_line(str(job.error.message), 300)
-        raise ClusterError(f"batch prediction {job.name} {state.lower()} ({reason}); fix the cause and run again")
+        raise errors.ClusterError(
+            f"batch prediction {job.name} {state.lower()} ({reason}); fix the cause and run again"
+        )
     return str(job.output_info.gcs_output_directory)
 
 
@@ -102,120 +200,9 @@ def _state(job: Any) -> str:
     return str(job.state.name.removeprefix("JOB_STATE_"))
 
 
-SHARD = 1_000
-"""Images in a file of the input."""
-
-_LEFT_OUT = "left-out.json"
-"""Next to the input: the reason for each image left out, for a later command that finds the job."""
-
-
-def images(place: str) -> list[Object]:
-    """Returns the images below a `gs://` URI, by name; raises `InputError` where there are none."""
-    if not store.is_object(place):
-        raise InputError(f"--input is {place}; give gs://BUCKET/FOLDER, or score a folder here with marco predict")
-    objects = [entry for entry in store.list_objects(f"{place.rstrip('/')}/") if entry.uri.lower().endswith(ENDINGS)]
-    if not objects:
-        raise InputError(f"no images below {place}; endings looked for: {' '.join(ENDINGS)}")
-    return objects
-
-
-def mark(version: endpoints.Version, objects: Sequence[Object]) -> str:
-    """Returns an identity of a version and exactly these images, as a label's value."""
-    key = json.dumps([version.name.rsplit("/", 1)[1], [(image.uri, image.crc32c) for image in objects]])
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
-
-
-def upload(objects: Sequence[Object], place: str) -> tuple[list[str], dict[str, str]]:
-    """Writes the images below `place` as JSON lines; returns the files, and the reason for each image left out.
-
-    The reasons are written there too.
-    """
-    written, left_out = [], {}
-    with progress("copying", len(objects)) as advance:
-        for number in range(0, len(objects), SHARD):
-            uri = f"{place}/images-{number // SHARD:05d}.jsonl"
-            with tempfile.TemporaryDirectory() as folder:
-                lines = Path(folder) / "images.jsonl"
-                with lines.open("w") as file:
-                    for image in objects[number : number + SHARD]:
-                        local = Path(folder) / f"image{PurePosixPath(image.uri).suffix}"
-                        store.download(image.uri, local)
-                        try:
-                            encoded = base64.b64encode(encoded_image(local)).decode()
-                            file.write(json.dumps({KEY: image.uri, "image_bytes": {"b64": encoded}}) + "\n")
-                        except InputError as error:
-                            left_out[image.uri] = str(error)
-                        advance(1)
-                if lines.stat().st_size:
-                    store.upload(lines, uri)
-                    written.append(uri)
-    with tempfile.TemporaryDirectory() as folder:
-        reasons = Path(folder) / _LEFT_OUT
-        reasons.write_text(json.dumps(left_out))
-        store.upload(reasons, f"{place}/{_LEFT_OUT}")
-    return written, left_out
-
-
-def predictions(
-    api: Api, options: Endpoint, version: endpoints.Version, objects: Sequence[Object], place: str, note: str
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Returns the predictions of images by URI, and the reason for each image left out.
-
-    Reuses a job of the same version over the same images that is running or whose results exist. If no image can be
-    read, no job is started. `place`: URI below which Vertex AI reads and writes.
-
-    Raises `ClusterError` if the job fails or gives no results.
-    """
-    job = find_job(api, note)
-    if job is not None:
-        reasons = f"{job.input_config.gcs_source.uris[0].rsplit('/', 1)[0]}/{_LEFT_OUT}"
-        left_out = json.loads(read_bytes(reasons)) if store.object_exists(reasons) else {}
-    else:
-        inputs, left_out = upload(objects, f"{place}/input")
-        if not inputs:
-            return {}, left_out
-        job = begin_job(api, options, version, inputs, f"{place}/output", note)
-    predicted = dict(results(follow_job(api, job)))
-    if not predicted:
-        raise ClusterError(f"batch prediction {job.name} gave no results; see its page on the console")
-    return predicted, left_out
-
-
 def results(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each image's URI with its prediction from the folder of a batch prediction's results."""
     for uri in result_files(folder):
-        for line in read_bytes(uri).decode().splitlines():
+        for line in store.read_bytes(uri).decode().splitlines():
             answer = json.loads(line)
             yield answer[KEY], answer["prediction"]
-
-
-def table(
-    objects: Sequence[Object],
-    predicted: dict[str, dict[str, Any]],
-    left_out: dict[str, str],
-    name: str,
-    output: Path,
-) -> Outcome:
-    """Writes the scores in the form of `marco predict`, in the order of `found`, and the rest into its second file.
-
-    `predicted`: `scores`, `classes` and perhaps `version` of each image, or its `error`, which `marco serve` answers
-    where an image does not decode. `name`: the model's, where its answers have none.
-    """
-    classes = next((list(answer["classes"]) for answer in predicted.values() if "scores" in answer), [])
-    by_class: collections.Counter[str] = collections.Counter(dict.fromkeys(classes, 0))
-    failed = 0
-    with result_tables(output, columns(classes)) as (write, write_failure):
-        for image in objects:
-            answer = predicted.get(image.uri, {})
-            if "scores" not in answer:
-                reason = left_out.get(image.uri) or answer.get("error") or "Vertex AI gave no prediction"
-                write_failure((image.uri, reason))
-                failed += 1
-                continue
-            scores = dict(zip(answer["classes"], answer["scores"], strict=True))
-            label = max(scores, key=lambda key: scores[key])
-            by_class[label] += 1
-            place = drop_place(PurePosixPath(image.uri).name)
-            row = (f"{scores[key]:.7f}" for key in classes)
-            write((image.uri, *place, label, *row, answer.get("version") or name))
-    return Outcome(dict(by_class), failed)

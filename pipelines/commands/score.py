@@ -134,14 +134,23 @@ def explain(
 
     Example: marco explain --model models/released --output explained --class Crystals plates/03c3
     """
-    from marco_scoring import explanation, prediction
+    from marco_scoring import prediction
 
     files = images(paths)
     directory = model_directory(model, "explaining")
     classifier = marco_model.open_classifier(directory)
-    settings = explanation.Options(samples, noise, batch_size, seed, class_name, raw)
-    failed = explanation.explain(classifier, files, output, settings)
-    table = output / explanation.TABLE
+    failed = prediction.explain(
+        classifier,
+        files,
+        output,
+        samples=samples,
+        noise=noise,
+        batch_size=batch_size,
+        seed=seed,
+        class_name=class_name,
+        raw=raw,
+    )
+    table = output / prediction.EXPLAINED
     typer.echo(f"{output}: {len(files) - failed} overlays, listed in {table}")
     if failed:
         errors = prediction.errors_path(table)

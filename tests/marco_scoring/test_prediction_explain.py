@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marco_model.errors import InputError
-from marco_scoring.explanation import Options, explain, output_names
+from marco_scoring.prediction import explain, output_names
 
-QUICK = Options(samples=2, noise=0.1, batch_size=2)
+QUICK = {"samples": 2, "noise": 0.1, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_each_image_has_its_own_overlay_and_row_and_what_failed_is_listed(classi
     from PIL import Image
 
     out = tmp_path / "out"
-    assert explain(classifier, plate, out, QUICK) == 1
+    assert explain(classifier, plate, out, **QUICK) == 1
     table = rows(out / "explained.csv")
     assert [Path(row["path"]).name for row in table] == [
         "clear_220.jpeg",
@@ -71,11 +71,8 @@ def test_each_image_has_its_own_overlay_and_row_and_what_failed_is_listed(classi
 @pytest.mark.slow
 def test_a_class_can_be_chosen_and_the_raw_attribution_kept(classifier, plate, tmp_path):
     files = plate[:1]
-    options = Options(samples=2, noise=0.1, batch_size=2, class_name="mess", raw=True)
-    explain(classifier, files, tmp_path / "one", options)
-    explain(
-        classifier, files, tmp_path / "two", Options(samples=2, noise=0.1, batch_size=1, class_name="Mess", raw=True)
-    )
+    explain(classifier, files, tmp_path / "one", **QUICK, class_name="mess", raw=True)
+    explain(classifier, files, tmp_path / "two", samples=2, noise=0.1, batch_size=1, class_name="Mess", raw=True)
     (row,) = rows(tmp_path / "one" / "explained.csv")
     assert row["class"] == "Mess"
     assert not (tmp_path / "one" / "explained.errors.csv").exists()
@@ -87,7 +84,7 @@ def test_a_class_can_be_chosen_and_the_raw_attribution_kept(classifier, plate, t
 @pytest.mark.slow
 def test_an_unknown_class_is_refused_with_the_known_ones(classifier, plate, tmp_path):
     with pytest.raises(InputError, match=r"no class 'Crystals'; give one of Clear, Needles, Mess"):
-        explain(classifier, plate, tmp_path / "out", Options(1, 0.1, 1, class_name="Crystals"))
+        explain(classifier, plate, tmp_path / "out", **QUICK, class_name="Crystals")
     assert not (tmp_path / "out").exists()
 
 
