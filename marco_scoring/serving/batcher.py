@@ -1,7 +1,6 @@
 """Gathers the items of concurrent requests into batches, of which one runs at a time.
 
-KServe's own batching is a sidecar that holds back every request, also a lone one, until the batch is full or its time
-is over.
+KServe's own batching is a sidecar that holds back every request, even a lone one, until a batch is full or times out.
 """
 
 import asyncio
@@ -104,17 +103,16 @@ class Batcher(Generic[Item, Result]):
     async def _fill(self) -> None:
         """Waits until a batch is full or the time is over."""
         loop = asyncio.get_running_loop()
-        while not self._full() and (left := self._wait_until - loop.time()) > 0:
+        while (
+            len(self._waiting) < self._max_items
+            and sum(entry.weight for entry in self._waiting) < self._max_weight
+            and (left := self._wait_until - loop.time()) > 0
+        ):
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), left)
             except asyncio.TimeoutError:
                 return
-
-    def _full(self) -> bool:
-        return len(self._waiting) >= self._max_items or (
-            sum(entry.weight for entry in self._waiting) >= self._max_weight
-        )
 
     def _take(self) -> list[_Waiting[Item]]:
         """Takes the next batch out of the queue and drops the items whose requests have gone."""

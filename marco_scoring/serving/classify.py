@@ -1,21 +1,15 @@
 """Images of a request: checks them against limits and scores them; one that does not decode costs only itself."""
 
 import base64
-import binascii
 import dataclasses
-import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from marco_data.image_files import image_header
-from marco_model.errors import InputError
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
+import marco_model
+from marco_data import contract, image_files
+from marco_model import calibration, errors
 
 MEBIBYTE = 1 << 20
 
@@ -47,24 +41,6 @@ class RequestError(Exception):
         self.status = status
 
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""The container's share of processor time: microseconds allowed, or `max`, in a period (cgroup v2)."""
-
-
-def cores(cpu_max: Path = CPU_MAX) -> int:
-    """Returns the cores that this process may use: those it is bound to, or fewer if its container is limited to fewer.
-
-    TensorFlow by itself takes a thread for each core of the machine. In a container limited to two cores of 64 these
-    compete, and all are stopped once the share is used up.
-    """
-    bound = len(os.sched_getaffinity(0))
-    try:
-        allowed, period = cpu_max.read_text().split()
-        return max(1, min(bound, math.ceil(int(allowed) / int(period))))
-    except (OSError, ValueError, ZeroDivisionError):
-        return bound
-
-
 INPUT = "image_bytes"
 """The model's input, as in the SavedModel's signature `serving_default`."""
 
@@ -84,7 +60,11 @@ class Refused:
     reason: str
 
 
-def from_json(instance: Any, limits: Limits) -> Image | Refused:
+Instance = Image | Refused
+"""What an instance of a request holds."""
+
+
+def from_json(instance: Any, limits: Limits) -> Instance:
     """Reads an instance as TensorFlow Serving takes it: `{"image_bytes": {"b64": …}}` or `{"b64": …}`."""
     value = instance
     if isinstance(value, dict) and set(value) == {INPUT}:
@@ -94,26 +74,26 @@ def from_json(instance: Any, limits: Limits) -> Image | Refused:
     return Refused(f'expected {{"{INPUT}": {{"b64": "…"}}}} with base64 in it, got {_describe(instance)}')
 
 
-def from_base64(text: str, limits: Limits) -> Image | Refused:
+def from_base64(text: str, limits: Limits) -> Instance:
     """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are accepted."""
     if len(text) > 2 * limits.max_image_bytes:
         return _too_long(len(text) * 3 // 4, limits)
     packed = "".join(text.split())
     try:
         encoded = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         return Refused(f"not base64: {error}")
     return from_bytes(encoded, limits)
 
 
-def from_bytes(encoded: bytes, limits: Limits) -> Image | Refused:
+def from_bytes(encoded: bytes, limits: Limits) -> Instance:
     """Checks an image's size in bytes, and its format and size in pixels by its header."""
     if not encoded:
         return Refused("empty")
     if len(encoded) > limits.max_image_bytes:
         return _too_long(len(encoded), limits)
     try:
-        header = image_header(encoded)
+        header = image_files.image_header(encoded)
     except ValueError as error:
         return Refused(f"neither a JPEG nor a PNG: {error}")
     pixels = header.width * header.height
@@ -141,7 +121,10 @@ class Scored:
     probabilities: np.ndarray
 
 
-def classify(classifier: "LoadedClassifier", images: Sequence[bytes]) -> list[Scored | Refused]:
+Outcome = Scored | Refused
+
+
+def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Outcome]:
     """Scores encoded images, together if all decode; returns one outcome per image, in their order.
 
     If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
@@ -153,7 +136,7 @@ def classify(classifier: "LoadedClassifier", images: Sequence[bytes]) -> list[Sc
     if not faults:
         try:
             return list(_score(classifier, images))
-        except InputError as error:
+        except errors.InputError as error:
             if len(images) == 1:
                 return [Refused(str(error))]
         faults = {} if published else _undecodable(images)
@@ -166,25 +149,21 @@ def classify(classifier: "LoadedClassifier", images: Sequence[bytes]) -> list[Sc
 
 def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
     """Returns the reasons of the images that do not decode, by index."""
-    from marco_data.contract import decoded_shape
-
     faults = {}
     for index, image in enumerate(images):
         try:
-            decoded_shape(image)
-        except InputError as error:
+            contract.decoded_shape(image)
+        except errors.InputError as error:
             faults[index] = Refused(str(error))
     return faults
 
 
-def _score(classifier: "LoadedClassifier", images: Sequence[bytes]) -> list[Scored]:
-    from marco_model.calibration import calibrate
-
+def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Scored]:
     scores = classifier.score(images)
-    return [Scored(*rows) for rows in zip(scores, calibrate(scores, classifier.temperature), strict=True)]
+    return [Scored(*rows) for rows in zip(scores, calibration.calibrate(scores, classifier.temperature), strict=True)]
 
 
-def warm_up(classifier: "LoadedClassifier", max_batch: int) -> None:
+def warm_up(classifier: "marco_model.LoadedClassifier", max_batch: int) -> None:
     """Scores grey images of a usual size, one and then `max_batch` at once, so that first requests are not slow."""
     import tensorflow as tf
 

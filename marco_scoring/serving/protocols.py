@@ -5,28 +5,16 @@ with its binary extension; CloudEvents around V1's requests; and the environment
 https://kserve.github.io/website/docs/concepts/architecture/data-plane
 """
 
-import dataclasses
 import datetime
 import json
 import math
-import re
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from marco_model.errors import InputError, one_line
-from marco_scoring.serving.classify import (
-    INPUT,
-    Image,
-    Limits,
-    Refused,
-    RequestError,
-    Scored,
-    from_base64,
-    from_bytes,
-    from_json,
-)
+from marco_model import errors
+from marco_scoring.serving import classify
 
 SIGNATURE = "serving_default"
 
@@ -36,33 +24,33 @@ def parse_json(text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"not JSON: {one_line(error)}") from None
+        raise classify.RequestError(f"not JSON: {errors.one_line(error)}") from None
 
 
-def check_count(count: int, limits: Limits) -> None:
+def check_count(count: int, limits: classify.Limits) -> None:
     """Raises `RequestError` for a request without images or with more than are allowed."""
     if not 1 <= count <= limits.max_instances:
-        raise RequestError(f"{count} images in a request; from 1 to {limits.max_instances} are allowed")
+        raise classify.RequestError(f"{count} images in a request; from 1 to {limits.max_instances} are allowed")
 
 
 # V1
 
 
-def v1_images(body: Any, limits: Limits) -> list[Image | Refused]:
+def v1_images(body: Any, limits: classify.Limits) -> list[classify.Instance]:
     """Returns the images of `{"instances": […]}`; other keys, such as Vertex AI's `parameters`, are ignored.
 
     Raises `RequestError` if the request is malformed as a whole.
     """
     if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
-        raise RequestError('expected a JSON object with a list of "instances"')
+        raise classify.RequestError('expected a JSON object with a list of "instances"')
     if (signature := body.get("signature_name", SIGNATURE)) not in ("", None, SIGNATURE):
-        raise RequestError(f"signature_name is {str(signature)[:100]!r}; only {SIGNATURE} is served")
+        raise classify.RequestError(f"signature_name is {str(signature)[:100]!r}; only {SIGNATURE} is served")
     instances = body["instances"]
     check_count(len(instances), limits)
-    return [from_json(instance, limits) for instance in instances]
+    return [classify.from_json(instance, limits) for instance in instances]
 
 
-def v1_response(outcomes: Sequence[Scored | Refused], classes: Sequence[str], version: str) -> dict[str, Any]:
+def v1_response(outcomes: Sequence[classify.Outcome], classes: Sequence[str], version: str) -> dict[str, Any]:
     """Returns `{"predictions": […]}` with one object per instance.
 
     The object has what the SavedModel returns for a row, `scores`, `classes`, `class`, `probabilities` and `version`,
@@ -70,13 +58,13 @@ def v1_response(outcomes: Sequence[Scored | Refused], classes: Sequence[str], ve
     """
     return {
         "predictions": [
-            {"error": outcome.reason} if isinstance(outcome, Refused) else _row(outcome, classes, version)
+            {"error": outcome.reason} if isinstance(outcome, classify.Refused) else _row(outcome, classes, version)
             for outcome in outcomes
         ]
     }
 
 
-def _row(outcome: Scored, classes: Sequence[str], version: str) -> dict[str, Any]:
+def _row(outcome: classify.Scored, classes: Sequence[str], version: str) -> dict[str, Any]:
     return {
         "scores": outcome.scores.tolist(),
         "classes": list(classes),
@@ -92,11 +80,10 @@ ERROR = "error"
 _SIZE = "binary_data_size"
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A V2 request: its images, its id, and the names of the requested outputs, where an empty tuple means all."""
 
-    images: list[Image | Refused]
+    images: list[classify.Instance]
     id: str | None
     outputs: tuple[str, ...]
 
@@ -112,24 +99,24 @@ def v2_tensors(classes: int) -> dict[str, list[dict[str, Any]]]:
         ERROR: ("BYTES", [-1]),
     }
     return {
-        "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
+        "inputs": [{"name": classify.INPUT, "datatype": "BYTES", "shape": [-1]}],
         "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, (kind, shape) in shapes.items()],
     }
 
 
-def read_v2(body: Any, limits: Limits, tail: bytes = b"") -> Request:
+def read_v2(body: Any, limits: classify.Limits, tail: bytes = b"") -> Request:
     """Reads an inference request: the JSON value `body`, and the binary data that followed it.
 
     Raises `RequestError` if it is malformed as a whole.
     """
     tensors = body.get("inputs") if isinstance(body, dict) else None
     if not isinstance(tensors, list) or len(tensors) != 1 or not isinstance(tensors[0], dict):
-        raise RequestError(f'expected a JSON object whose "inputs" is a list of one tensor, {INPUT}')
+        raise classify.RequestError(f'expected a JSON object whose "inputs" is a list of one tensor, {classify.INPUT}')
     tensor = tensors[0]
-    if tensor.get("name") != INPUT or tensor.get("datatype") != "BYTES":
-        raise RequestError(
+    if tensor.get("name") != classify.INPUT or tensor.get("datatype") != "BYTES":
+        raise classify.RequestError(
             f"the input is {str(tensor.get('name'))[:100]!r} of {str(tensor.get('datatype'))[:100]!r}; "
-            f"expected {INPUT!r} of 'BYTES'"
+            f"expected {classify.INPUT!r} of 'BYTES'"
         )
     parameters = tensor.get("parameters")
     size = parameters.get(_SIZE) if isinstance(parameters, dict) else None
@@ -138,25 +125,26 @@ def read_v2(body: Any, limits: Limits, tail: bytes = b"") -> Request:
     check_count(len(elements), limits)
     request_id = body.get("id")
     if request_id is not None and not isinstance(request_id, str):
-        raise RequestError(f"id is {str(request_id)[:100]}; expected a string")
+        raise classify.RequestError(f"id is {str(request_id)[:100]}; expected a string")
     return Request([_image(element, limits) for element in elements], request_id, _requested_outputs(body))
 
 
-def read_v2_binary(body: bytes, json_length: str | None, limits: Limits) -> Request:
+def read_v2_binary(body: bytes, json_length: str | None, limits: classify.Limits) -> Request:
     """Reads a body of JSON and then binary data; `json_length` is its header `Inference-Header-Content-Length`.
 
     Without that header all of it is JSON. Raises `RequestError` if it is malformed as a whole.
     """
     length = len(body)
     if json_length is not None:
-        if not re.fullmatch("[0-9]{1,12}", json_length) or int(json_length) > length:
-            raise RequestError(f"Inference-Header-Content-Length is {json_length[:100]!r} for {length} bytes")
+        digits = json_length.isascii() and json_length.isdigit() and len(json_length) <= 12
+        if not digits or int(json_length) > length:
+            raise classify.RequestError(f"Inference-Header-Content-Length is {json_length[:100]!r} for {length} bytes")
         length = int(json_length)
     return read_v2(parse_json(body[:length]), limits, body[length:])
 
 
 def v2_response(
-    request: Request, outcomes: Sequence[Scored | Refused], classes: Sequence[str], version: str
+    request: Request, outcomes: Sequence[classify.Outcome], classes: Sequence[str], version: str
 ) -> list[dict[str, Any]]:
     """Returns the output tensors, `data` in row-major order.
 
@@ -167,7 +155,7 @@ def v2_response(
     blank = {"scores": zeros, "classes": list(classes), "class": "", "probabilities": zeros, "version": ""}
     rows: list[dict[str, Any]] = [
         {**blank, ERROR: outcome.reason}
-        if isinstance(outcome, Refused)
+        if isinstance(outcome, classify.Refused)
         else {**_row(outcome, classes, version), ERROR: ""}
         for outcome in outcomes
     ]
@@ -183,29 +171,29 @@ def v2_response(
     ]
 
 
-def _image(element: Any, limits: Limits) -> Image | Refused:
+def _image(element: Any, limits: classify.Limits) -> classify.Instance:
     if isinstance(element, bytes):
-        return from_bytes(element, limits)
-    return from_base64(element, limits) if isinstance(element, str) else from_json(element, limits)
+        return classify.from_bytes(element, limits)
+    return classify.from_base64(element, limits) if isinstance(element, str) else classify.from_json(element, limits)
 
 
 def _flatten(data: Any) -> list[Any]:
     """Flattens a tensor's data, which may be nested as its shape is."""
     if not isinstance(data, list):
-        raise RequestError(f'the tensor {INPUT} has no list of "data"')
+        raise classify.RequestError(f'the tensor {classify.INPUT} has no list of "data"')
     return [element for part in data for element in (part if isinstance(part, list) else [part])]
 
 
 def _split_binary(tail: bytes, size: Any) -> list[bytes]:
     """Splits binary data: each element is its length, 4 bytes little-endian, and its bytes."""
     if not isinstance(size, int) or size != len(tail):
-        raise RequestError(f"{_SIZE} is {str(size)[:100]}, and {len(tail)} bytes follow the JSON")
+        raise classify.RequestError(f"{_SIZE} is {str(size)[:100]}, and {len(tail)} bytes follow the JSON")
     elements, position = [], 0
     while position < len(tail):
         begin = position + 4
         position = begin + (struct.unpack_from("<I", tail, position)[0] if begin <= len(tail) else 0)
         if position > len(tail):
-            raise RequestError("the binary data ends within an element")
+            raise classify.RequestError("the binary data ends within an element")
         elements.append(tail[begin:position])
     return elements
 
@@ -217,20 +205,21 @@ def _check_shape(shape: Any, count: int) -> None:
         or not 1 <= len(shape) <= 2
         or math.prod(shape) != count
     ):
-        raise RequestError(f"the tensor's shape is {str(shape)[:100]} for {count} elements; expected [{count}]")
+        raise classify.RequestError(
+            f"the tensor's shape is {str(shape)[:100]} for {count} elements; expected [{count}]"
+        )
 
 
 def _requested_outputs(body: dict[str, Any]) -> tuple[str, ...]:
     outputs = body.get("outputs") or []
-    known = {output["name"] for output in v2_tensors(0)["outputs"]}
-    if not isinstance(outputs, list) or not all(
-        isinstance(output, dict) and isinstance(output.get("name"), str) and output["name"] in known
-        for output in outputs
-    ):
-        raise RequestError(
-            f"outputs is {str(outputs)[:100]}; expected a list of objects with a name of {sorted(known)}"
+    known = sorted(output["name"] for output in v2_tensors(0)["outputs"])
+    listed = outputs if isinstance(outputs, list) else [None]
+    names: list[Any] = [output.get("name") if isinstance(output, dict) else None for output in listed]
+    if not all(name in known for name in names):
+        raise classify.RequestError(
+            f"outputs is {str(outputs)[:100]}; expected a list of objects with a name of {known}"
         )
-    return tuple(output["name"] for output in outputs)
+    return tuple(names)
 
 
 # CloudEvents 1.0 (https://github.com/cloudevents/spec), as KServe's server reads and writes them
@@ -247,7 +236,7 @@ def event_data(headers: Mapping[str, str], body: Any) -> Any:
     """
     version = headers.get("ce-specversion")
     if _is_binary_event(headers) and version not in ("0.3", "1.0"):
-        raise RequestError(f"the CloudEvent's specversion is {version!r}; expected '1.0'")
+        raise classify.RequestError(f"the CloudEvent's specversion is {version!r}; expected '1.0'")
     return body["data"] if isinstance(body, dict) and set(body) >= _EVENT_KEYS else body
 
 
@@ -284,15 +273,12 @@ class VertexContainer(NamedTuple):
 
 
 def vertex_container(environment: Mapping[str, str]) -> VertexContainer:
-    """Reads the variables `AIP_…`; raises `InputError` for a value that makes no sense."""
-    port = environment.get("AIP_HTTP_PORT") or None
+    """Reads the variables `AIP_…`; raises `errors.InputError` for a value that makes no sense."""
+    names = ("AIP_HTTP_PORT", "AIP_PREDICT_ROUTE", "AIP_HEALTH_ROUTE", "AIP_STORAGE_URI")
+    port, predict_route, health_route, storage_uri = (environment.get(name) or None for name in names)
     if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise InputError(f"AIP_HTTP_PORT is {port!r}; expected a port from 1 to 65535")
-    routes = []
-    for name in ("AIP_PREDICT_ROUTE", "AIP_HEALTH_ROUTE"):
-        route = environment.get(name) or None
+        raise errors.InputError(f"AIP_HTTP_PORT is {port!r}; expected a port from 1 to 65535")
+    for name, route in zip(names[1:3], (predict_route, health_route), strict=True):
         if route is not None and (not route.startswith("/") or set(route) & set("{}?# ")):
-            raise InputError(f"{name} is {route!r}; expected a path such as /predict")
-        routes.append(route)
-    storage_uri = environment.get("AIP_STORAGE_URI") or None
-    return VertexContainer(int(port) if port else None, routes[0], routes[1], storage_uri)
+            raise errors.InputError(f"{name} is {route!r}; expected a path such as /predict")
+    return VertexContainer(int(port) if port else None, predict_route, health_route, storage_uri)

@@ -3,38 +3,41 @@
 Routes, statuses, documents and the names of metrics are those of KServe's own Python server (0.21), so that its clients
 and probes work unchanged, with these differences: binary images are read, `load` and `unload` of the model repository
 answer 501, since otherwise any sender could take the model away, and a malformed request is never a status 500.
+`BodyLimit` refuses bodies that are too long, alone or together, before they fill the memory.
 """
 
 import asyncio
+import collections
 import copy
 import dataclasses
+import functools
 import signal
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fastapi
 import prometheus_client
 import uvicorn
 from fastapi.responses import JSONResponse
-from prometheus_client import exposition
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import marco_model
-from marco_scoring.serving import protocols
-from marco_scoring.serving.batcher import Batcher, Busy
-from marco_scoring.serving.body_limit import BodyLimit
-from marco_scoring.serving.classify import Image, Limits, Refused, RequestError, Scored, classify
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
+from marco_scoring.serving import batcher, classify, protocols
 
 BATCH_PIXELS = 50_000_000
 """A batch has no more pixels, unless it is one image: decoded, its images take 150 MB together."""
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than the 60 seconds after which proxies usually drop an idle connection."""
+
+_DISCARDED = 8
+"""Times the limit that is read and thrown away, because a sender that is cut off while sending misses the answer."""
+
+PATIENCE = 60
+"""Seconds to wait for the next byte of a body: a sender that vanished would otherwise keep others out."""
 
 MODEL = "/models/{model_name}"
 UNSUPPORTED = {
@@ -86,7 +89,7 @@ class ServerOptions:
     health_route: str | None = None
 
 
-def serve(classifier: "LoadedClassifier", options: ServerOptions, limits: Limits) -> None:
+def serve(classifier: "marco_model.LoadedClassifier", options: ServerOptions, limits: classify.Limits) -> None:
     """Serves until SIGTERM or SIGINT, then answers the requests under way, for `grace_seconds` at most."""
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for formatter in log_config["formatters"].values():
@@ -107,33 +110,25 @@ def serve(classifier: "LoadedClassifier", options: ServerOptions, limits: Limits
 
 
 def application(
-    classifier: "LoadedClassifier", options: ServerOptions, limits: Limits, pool: Executor
+    classifier: "marco_model.LoadedClassifier", options: ServerOptions, limits: classify.Limits, pool: Executor
 ) -> fastapi.FastAPI:
     """Returns the application with all routes; `pool` has one thread, in which the model scores."""
     name, classes, version = options.name, classifier.classes, classifier.name
     scorer = _Scorer(classifier, options, pool)
-    app = fastapi.FastAPI(title="marco serve", version=marco_model.__version__, docs_url=None, redoc_url=None)
 
-    async def check_name(model_name: str) -> None:
-        if model_name != name:
-            raise HTTPException(404, f"Model with name {model_name} does not exist.")
+    async def check_name(request: fastapi.Request) -> None:
+        if (requested := request.path_params.get("model_name", name)) != name:
+            raise HTTPException(404, f"Model with name {requested} does not exist.")
 
-    def add(method: str, path: str, answer: Callable[..., Awaitable[fastapi.Response]]) -> None:
-        checks = [fastapi.Depends(check_name)] if "{model_name}" in path else []
-        app.add_api_route(path, answer, methods=[method], dependencies=checks, response_model=None, name=path)
+    app = fastapi.FastAPI(
+        title="marco serve",
+        version=marco_model.__version__,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[fastapi.Depends(check_name)],
+    )
 
-    def add_document(path: str, document: dict[str, Any]) -> None:
-        async def answer() -> fastapi.Response:
-            return JSONResponse(document)
-
-        add("GET", path, answer)
-
-    def add_unsupported(method: str, path: str, reason: str) -> None:
-        async def refuse() -> fastapi.Response:
-            raise HTTPException(501, reason)
-
-        add(method, path, refuse)
-
+    @app.post(f"/v1{MODEL}:predict")
     async def predict(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
             document = protocols.event_data(request.headers, protocols.parse_json(await request.body()))
@@ -141,6 +136,7 @@ def application(
         outcomes = await scorer.score(images)
         return respond(request, protocols.v1_response(outcomes, classes, version))
 
+    @app.post(f"/v2{MODEL}/infer")
     async def infer(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
             length = request.headers.get("inference-header-content-length")
@@ -160,44 +156,67 @@ def application(
             headers, document = protocols.event_response(request.headers, document, name)
             return JSONResponse(document, headers=headers)
 
+    @app.get("/metrics")
     async def metrics(request: fastapi.Request) -> fastapi.Response:
-        encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = prometheus_client.exposition.choose_encoder(request.headers.get("accept", ""))
         return fastapi.Response(encode(prometheus_client.REGISTRY), headers={"content-type": content_type})
 
-    add_document("/", {"status": "alive"})
-    add_document("/v1/models", {"models": [name]})
-    add_document("/v2", {"name": "marco", "version": marco_model.__version__, "extensions": ["binary_tensor_data"]})
-    add_document("/v2/health/live", {"live": True})
-    add_document("/v2/health/ready", {"ready": True})
-    add_document("/v2/models", {"models": [name]})
-    add_document(f"/v2{MODEL}", {"name": name, "versions": None, "platform": "", **protocols.v2_tensors(len(classes))})
-    for path in (f"/v1{MODEL}", f"/v2{MODEL}/ready", options.health_route):
-        if path:
-            add_document(path, {"name": name, "ready": True})
-    for path in (f"/v1{MODEL}:predict", options.predict_route):
-        if path:
-            add("POST", path, predict)
-    add("POST", f"/v2{MODEL}/infer", infer)
-    add("GET", "/metrics", metrics)
+    ready = {"name": name, "ready": True}
+    documents: dict[str, dict[str, Any]] = {
+        "/": {"status": "alive"},
+        "/v1/models": {"models": [name]},
+        f"/v1{MODEL}": ready,
+        "/v2": {"name": "marco", "version": marco_model.__version__, "extensions": ["binary_tensor_data"]},
+        "/v2/health/live": {"live": True},
+        "/v2/health/ready": {"ready": True},
+        "/v2/models": {"models": [name]},
+        f"/v2{MODEL}": {"name": name, "versions": None, "platform": "", **protocols.v2_tensors(len(classes))},
+        f"/v2{MODEL}/ready": ready,
+    }
+    if options.health_route:
+        documents[options.health_route] = ready
+    if options.predict_route:
+        app.add_api_route(options.predict_route, predict, methods=["POST"])
+    for path, document in documents.items():
+        app.add_api_route(path, functools.partial(_return, document))
     for (method, path), reason in UNSUPPORTED.items():
-        add_unsupported(method, path, reason)
-    for error, handler in HANDLERS.items():
-        app.add_exception_handler(error, handler)
+        app.add_api_route(path, functools.partial(_refuse, reason), methods=[method])
+    for error in (classify.RequestError, batcher.Busy, HTTPException, Exception):
+        app.add_exception_handler(error, _answer_error)
     return app
+
+
+async def _return(document: dict[str, Any]) -> fastapi.Response:
+    return JSONResponse(document)
+
+
+async def _refuse(reason: str) -> fastapi.Response:
+    raise HTTPException(501, reason)
+
+
+async def _answer_error(request: fastapi.Request, error: Exception) -> fastapi.Response:
+    """Answers what a route raises: as JSON with an `error`."""
+    if isinstance(error, classify.RequestError):
+        return JSONResponse({"error": str(error)}, error.status)
+    if isinstance(error, batcher.Busy):
+        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    return JSONResponse({"error": f"{type(error).__name__} : {error}"}, 500)
 
 
 class _Scorer:
     """Scores the images of requests in batches and counts what it does for Prometheus."""
 
-    def __init__(self, classifier: "LoadedClassifier", options: ServerOptions, pool: Executor) -> None:
+    def __init__(self, classifier: "marco_model.LoadedClassifier", options: ServerOptions, pool: Executor) -> None:
         self._name = options.name
         batch_images = BATCH_IMAGES.labels(options.name)
 
-        async def work(images: list[bytes]) -> list[Scored | Refused]:
+        async def work(images: list[bytes]) -> list[classify.Outcome]:
             batch_images.observe(len(images))
-            return await asyncio.get_running_loop().run_in_executor(pool, classify, classifier, images)
+            return await asyncio.get_running_loop().run_in_executor(pool, classify.classify, classifier, images)
 
-        self._batcher: Batcher[bytes, Scored | Refused] = Batcher(
+        self._batcher: batcher.Batcher[bytes, classify.Outcome] = batcher.Batcher(
             work,
             max_items=options.max_batch,
             max_weight=BATCH_PIXELS,
@@ -209,44 +228,101 @@ class _Scorer:
         """Returns a context that adds its duration to the histogram of a stage."""
         return STAGES[stage].labels(self._name).time()
 
-    async def score(self, images: Sequence[Image | Refused]) -> list[Scored | Refused]:
+    async def score(self, images: Sequence[classify.Instance]) -> list[classify.Outcome]:
         """Returns an outcome for each image, in order; what was refused before stays refused."""
-        readable = [image for image in images if isinstance(image, Image)]
+        readable = [image for image in images if isinstance(image, classify.Image)]
         with self.time("predict"):
             scored = await self._batcher.submit(
                 [image.encoded for image in readable], [image.pixels for image in readable]
             )
         scores = iter(scored)
-        outcomes = [next(scores) if isinstance(image, Image) else image for image in images]
+        outcomes = [next(scores) if isinstance(image, classify.Image) else image for image in images]
         for outcome in outcomes:
-            INSTANCES.labels(self._name, "refused" if isinstance(outcome, Refused) else "scored").inc()
+            INSTANCES.labels(self._name, "refused" if isinstance(outcome, classify.Refused) else "scored").inc()
         return outcomes
 
 
-def _error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> fastapi.Response:
-    return JSONResponse({"error": reason}, status, headers)
+@dataclasses.dataclass
+class _Body:
+    """What was read of a body, `size` bytes; `left`: the sender has gone."""
+
+    messages: collections.deque[Message] = dataclasses.field(default_factory=collections.deque)
+    size: int = 0
+    left: bool = False
+
+    def replay(self, receive: Receive) -> Receive:
+        """Returns a function that returns the messages of the body, and then those of `receive`."""
+
+        async def messages() -> Message:
+            return self.messages.popleft() if self.messages else await receive()
+
+        return messages
 
 
-async def _refuse(request: fastapi.Request, error: RequestError) -> fastapi.Response:
-    return _error(error.status, str(error))
+class BodyLimit:
+    """Answers 413, 503 or 408 instead of the application.
+
+    413: a body is longer than `limit` bytes, whether its length was announced or not. 503: the bodies of all requests
+    not answered yet would exceed `in_flight` bytes (at least `limit`); the text, JSON and images made of a body take a
+    few times as much memory. A request's bytes count as they arrive, so that a sender who announces much and sends
+    nothing keeps nobody out. 408: a body stalls.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, in_flight: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._in_flight = in_flight
+        self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request, as ASGI defines it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body()
+        try:
+            refusal = await self._read(body, dict(scope["headers"]), receive)
+            if refusal:
+                await refusal(scope, receive, send)
+            elif not body.left:
+                await self._app(scope, body.replay(receive), send)
+        finally:
+            self._bytes -= body.size
+
+    async def _read(self, body: _Body, headers: Mapping[bytes, bytes], receive: Receive) -> JSONResponse | None:
+        """Reads a body to its end unless it is refused; sets `body.left` if the sender is gone."""
+        announced = headers.get(b"content-length", b"0")
+        refusal = self._refusal(int(announced[:18]) if announced.isdigit() else 0, body)
+        read, more = 0, not (refusal and b"expect" in headers)
+        while more and read <= _DISCARDED * self._limit:
+            try:
+                message = await asyncio.wait_for(receive(), PATIENCE)
+            except asyncio.TimeoutError:
+                return refusal or _refusal(408, f"no more of the request's body arrived for {PATIENCE} s")
+            if message["type"] == "http.disconnect":
+                body.left = True
+                return None
+            read += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            refusal = refusal or self._refusal(read, body)
+            self._bytes -= body.size
+            body.messages.append(message)
+            body.size = read
+            if refusal:
+                body.messages.clear()
+                body.size = 0
+            self._bytes += body.size
+        return refusal
+
+    def _refusal(self, size: int, body: _Body) -> JSONResponse | None:
+        if size > self._limit:
+            return _refusal(413, f"the request's body has more than {self._limit} bytes; send fewer images at once")
+        others = self._bytes - body.size
+        if others + size > self._in_flight:
+            return _refusal(503, f"requests of {others} bytes are being answered already; try again later")
+        return None
 
 
-async def _refuse_busy(request: fastapi.Request, error: Busy) -> fastapi.Response:
-    return _error(503, str(error), {"Retry-After": "1"})
-
-
-async def _answer_http_error(request: fastapi.Request, error: HTTPException) -> fastapi.Response:
-    return _error(error.status_code, str(error.detail), error.headers)
-
-
-async def _answer_failure(request: fastapi.Request, error: Exception) -> fastapi.Response:
-    return _error(500, f"{type(error).__name__} : {error}")
-
-
-HANDLERS: dict[type[Exception], Callable[[fastapi.Request, Any], Awaitable[fastapi.Response]]] = {
-    RequestError: _refuse,
-    Busy: _refuse_busy,
-    HTTPException: _answer_http_error,
-    Exception: _answer_failure,
-}
-"""How what a route raises is answered: as JSON with an `error`."""
+def _refusal(status: int, reason: str) -> JSONResponse:
+    later = {"retry-after": "1"} if status == 503 else {}
+    return JSONResponse({"error": reason}, status, {"connection": "close", **later})

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from marco_scoring.serving import body_limit
-from marco_scoring.serving.body_limit import BodyLimit
+from marco_scoring.serving import server
+from marco_scoring.serving.server import BodyLimit
 
 
 def answer(chunks, headers=(), limit=10, disconnect=False):
@@ -166,7 +166,7 @@ def test_a_client_that_announces_a_body_and_sends_nothing_blocks_nobody():
 
 
 def test_a_stalled_sender_is_dropped(monkeypatch):
-    monkeypatch.setattr(body_limit, "PATIENCE", 0.01)
+    monkeypatch.setattr(server, "PATIENCE", 0.01)
 
     async def main():
         crowd, sent, begun = Crowd(limit=10, in_flight=10), [], asyncio.Event()
