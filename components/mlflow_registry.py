@@ -16,24 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from components import mlflow_runs, published_models
-from components.mlflow_runs import (
-    CHALLENGER,
-    CHAMPION,
-    CHAMPIONS,
-    COMMIT,
-    DATA,
-    EVALUATION,
-    FINGERPRINT,
-    PREVIOUS_CHAMPION,
-    PUBLISHED_AT,
-    SERVED_AT,
-    Run,
-)
-from marco_model import model_directory, store
-from marco_model.errors import InputError
+from marco_model import errors, model_directory, store
 
 _MOST_CHAMPIONS = 100  # MLflow's tags hold 5,000 characters.
+_LINEAGE = (mlflow_runs.DATA, mlflow_runs.COMMIT, mlflow_runs.EVALUATION)
+"""Tags of the training's run that its version gets too."""
 
 
 def succession(client: Any, name: str) -> list[str]:
@@ -42,9 +32,9 @@ def succession(client: Any, name: str) -> list[str]:
     An alias that was moved in MLflow itself counts as a rollback if it moved to the champion before, else as a
     promotion.
     """
-    model = client.get_registered_model(name)
-    current = str(dict(model.aliases).get(CHAMPION, ""))
-    versions = [str(version) for version in json.loads(model.tags.get(CHAMPIONS, "[]"))]
+    current = _holders(client, name).get(mlflow_runs.CHAMPION, "")
+    tags = client.get_registered_model(name).tags
+    versions = [str(version) for version in json.loads(tags.get(mlflow_runs.CHAMPIONS, "[]"))]
     if not current or versions[-1:] == [current]:
         return versions
     return versions[:-1] if versions[-2:-1] == [current] else [*versions, current]
@@ -60,15 +50,15 @@ def set_champion(client: Any, name: str, version: str, *, back: bool) -> list[st
         versions.append(version)
     champions = json.dumps(versions[-_MOST_CHAMPIONS:])
     if not back:
-        client.set_registered_model_tag(name, CHAMPIONS, champions)
-    client.set_registered_model_alias(name, CHAMPION, version)
+        client.set_registered_model_tag(name, mlflow_runs.CHAMPIONS, champions)
+    client.set_registered_model_alias(name, mlflow_runs.CHAMPION, version)
     if back:
-        client.set_registered_model_tag(name, CHAMPIONS, champions)
+        client.set_registered_model_tag(name, mlflow_runs.CHAMPIONS, champions)
     return versions
 
 
 def register(
-    run: Run,
+    run: mlflow_runs.Run,
     name: str,
     saved_model: Path,
     *,
@@ -80,69 +70,58 @@ def register(
     """Registers a SavedModel under `name`, as a product of `run`, and returns the version.
 
     `fingerprint`: hash of its files. `published_at`: where it is served from, which makes it champion; None if it was
-    not blessed, which makes it challenger. `tags`: its provenance, kept in addition to the run's tags about it.
-
-    Raises `InputError` if MLflow cannot be reached.
+    not blessed, which makes it challenger. `tags`: its provenance, kept in addition to the run's tags about it. Raises
+    `InputError` if MLflow cannot be reached.
     """
     with mlflow_runs.session(run.tracking_uri) as client:
-        version = _find_version(client, name, fingerprint)
-        if version is None:
+        same = client.search_model_versions(f"name = '{name}' and tags.`{mlflow_runs.FINGERPRINT}` = '{fingerprint}'")
+        version = str(max((int(known.version) for known in same), default=""))
+        if not version:
             if not client.search_registered_models(f"name = '{name}'"):
                 client.create_registered_model(name)
             with _make_active(run):
                 logged = _log_model(saved_model, classes)
+                files = {mlflow_runs.FINGERPRINT: fingerprint}
                 created = client.create_model_version(
-                    name, logged.model_uri, run.run_id, tags={FINGERPRINT: fingerprint}, model_id=logged.model_id
+                    name, logged.model_uri, run.run_id, tags=files, model_id=logged.model_id
                 )
             version = str(created.version)
-        all_tags = {**_lineage(client, run), **(tags or {}), "blessed": str(published_at is not None).lower()}
+        run_tags = client.get_run(run.run_id).data.tags
+        lineage = {tag: run_tags[tag] for tag in _LINEAGE if tag in run_tags}
+        all_tags = {**lineage, **(tags or {}), "blessed": str(published_at is not None).lower()}
         for tag, value in all_tags.items():
             client.set_model_version_tag(name, version, tag, value)
-        aliases = {alias: str(holder) for alias, holder in client.get_registered_model(name).aliases.items()}
         if published_at is not None:
             crown(client, name, version, published_at)
-        elif aliases.get(CHAMPION) != version:  # A champion still serves, whatever a later, stricter evaluation says.
-            client.set_registered_model_alias(name, CHALLENGER, version)
+        # A champion still serves, whatever a later, stricter evaluation says.
+        elif _holders(client, name).get(mlflow_runs.CHAMPION) != version:
+            client.set_registered_model_alias(name, mlflow_runs.CHALLENGER, version)
     return version
-
-
-def _find_version(client: Any, name: str, fingerprint: str) -> str | None:
-    versions = client.search_model_versions(f"name = '{name}' and tags.`{FINGERPRINT}` = '{fingerprint}'")
-    return str(max(int(version.version) for version in versions)) if versions else None
-
-
-def _lineage(client: Any, run: Run) -> dict[str, str]:
-    tags = client.get_run(run.run_id).data.tags
-    return {name: tags[name] for name in (DATA, COMMIT, EVALUATION) if name in tags}
 
 
 def crown(client: Any, name: str, version: str, place: str, *, back: bool = False) -> None:
     """Makes a version that is published at `place` the champion; `back`: the champion before it is rolled back."""
-    if PUBLISHED_AT not in client.get_model_version(name, version).tags:
-        client.set_model_version_tag(name, version, PUBLISHED_AT, place)
-    client.set_model_version_tag(name, version, SERVED_AT, place)
+    if mlflow_runs.PUBLISHED_AT not in client.get_model_version(name, version).tags:
+        client.set_model_version_tag(name, version, mlflow_runs.PUBLISHED_AT, place)
+    client.set_model_version_tag(name, version, mlflow_runs.SERVED_AT, place)
     before = set_champion(client, name, version, back=back)[-2:-1]
-    client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, "".join(before))
-    if str(dict(client.get_registered_model(name).aliases).get(CHALLENGER)) == version:
-        client.delete_registered_model_alias(name, CHALLENGER)
+    client.set_model_version_tag(name, version, mlflow_runs.PREVIOUS_CHAMPION, "".join(before))
+    if _holders(client, name).get(mlflow_runs.CHALLENGER) == version:
+        client.delete_registered_model_alias(name, mlflow_runs.CHALLENGER)
+
+
+def _holders(client: Any, name: str) -> dict[str, str]:
+    """Returns a registered model's aliases, each with the version that holds it."""
+    return {alias: str(holder) for alias, holder in client.get_registered_model(name).aliases.items()}
 
 
 def _log_model(saved_model: Path, classes: Sequence[str]) -> Any:
     import pandas as pd
 
     mlflow = mlflow_runs.library()
-    types, column = mlflow.types.DataType, mlflow.types.ColSpec
-    signature = mlflow.models.ModelSignature(
-        inputs=mlflow.types.Schema([column(types.binary, "image_bytes")]),
-        outputs=mlflow.types.Schema(
-            [
-                column(types.string, "class"),
-                *(column(types.float, name) for name in classes),
-                *(column(types.float, f"probability_{name}") for name in classes),
-                column(types.string, "version"),
-            ]
-        ),
-    )
+    images = pd.DataFrame({"image_bytes": [example_image()]})
+    columns = [*classes, *(f"probability_{name}" for name in classes)]
+    outputs = pd.DataFrame({"class": [""], **dict.fromkeys(columns, np.zeros(1, np.float32)), "version": [""]})
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "classes.json"
         names.write_text(json.dumps(list(classes)))
@@ -150,8 +129,8 @@ def _log_model(saved_model: Path, classes: Sequence[str]) -> Any:
             name="model",
             python_model=str(Path(__file__).with_name("scoring_model.py")),
             artifacts={"model": str(saved_model), "classes": str(names)},
-            signature=signature,
-            input_example=pd.DataFrame({"image_bytes": [example_image()]}),
+            signature=mlflow.models.infer_signature(images, outputs),
+            input_example=images,
             pip_requirements=[
                 f"{package}=={importlib.metadata.version(package)}" for package in ("mlflow", "tensorflow", "numpy")
             ],
@@ -170,7 +149,7 @@ def example_image() -> bytes:
 
 
 @contextlib.contextmanager
-def _make_active(run: Run) -> Iterator[None]:
+def _make_active(run: mlflow_runs.Run) -> Iterator[None]:
     """Makes `run` MLflow's active run, which its model logging needs, and restores the state afterwards."""
     mlflow = mlflow_runs.library()
     tracking_uri = mlflow.get_tracking_uri()
@@ -208,7 +187,7 @@ def tracking_uri(tracking: str) -> str:
     """Returns MLflow's URI for a URI or a run's folder; raises `InputError` if its SQLite file does not exist."""
     uri = f"sqlite:///{Path(tracking).resolve() / 'mlflow.db'}" if not store.is_remote(tracking) else tracking
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise InputError(f"there is no MLflow store at {uri}; give --tracking a run's folder or MLflow's URI")
+        raise errors.InputError(f"there is no MLflow store at {uri}; give --tracking a run's folder or MLflow's URI")
     return uri
 
 
@@ -216,24 +195,22 @@ def list_versions(tracking: str, name: str, recall_class: str = "Crystals") -> l
     """Returns the versions of a registered model, newest first; raises `InputError` if it does not exist."""
     with mlflow_runs.session(tracking) as client:
         aliases = _aliases(client, tracking, name)
-        versions = client.search_model_versions(f"name = '{name}'")
-        newest_first = sorted(versions, key=lambda version: -int(version.version))
-        return [_summarize(client, version, aliases, recall_class) for version in newest_first]
-
-
-def _summarize(client: Any, version: Any, aliases: dict[str, str], recall_class: str) -> VersionSummary:
-    metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
-    number = str(version.version)
-    return VersionSummary(
-        version=number,
-        aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
-        accuracy=metrics.get("eval/accuracy"),
-        recall=metrics.get(f"eval/recall/{recall_class}"),
-        place=version.tags.get(SERVED_AT) or version.tags.get(PUBLISHED_AT, ""),
-        created=datetime.datetime.fromtimestamp(version.creation_timestamp / 1000, datetime.timezone.utc),
-        data=version.tags.get(DATA, ""),
-        commit=version.tags.get(COMMIT, ""),
-    )
+        summaries = []
+        for version in client.search_model_versions(f"name = '{name}'"):
+            metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
+            number = str(version.version)
+            summary = VersionSummary(
+                version=number,
+                aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
+                accuracy=metrics.get("eval/accuracy"),
+                recall=metrics.get(f"eval/recall/{recall_class}"),
+                place=_place(version.tags),
+                created=datetime.datetime.fromtimestamp(version.creation_timestamp / 1000, datetime.timezone.utc),
+                data=version.tags.get(mlflow_runs.DATA, ""),
+                commit=version.tags.get(mlflow_runs.COMMIT, ""),
+            )
+            summaries.append(summary)
+    return sorted(summaries, key=lambda summary: -int(summary.version))
 
 
 def promote(tracking: str, name: str, version: str, destination: str | None = None) -> Promotion:
@@ -247,7 +224,7 @@ def promote(tracking: str, name: str, version: str, destination: str | None = No
         ClusterError: the service of a bucket fails; nothing was published.
     """
     with mlflow_runs.session(tracking) as client:
-        champion = _aliases(client, tracking, name).get(CHAMPION, "")
+        champion = _aliases(client, tracking, name).get(mlflow_runs.CHAMPION, "")
         return _serve(client, name, version, champion, destination, back=False)
 
 
@@ -258,12 +235,12 @@ def rollback(tracking: str, name: str, destination: str | None = None) -> Promot
     Raises what `promote` does, and `InputError` if there is no champion or none before it.
     """
     with mlflow_runs.session(tracking) as client:
-        champion = _aliases(client, tracking, name).get(CHAMPION, "")
+        champion = _aliases(client, tracking, name).get(mlflow_runs.CHAMPION, "")
         if not champion:
-            raise InputError(f"{name} has no champion to go back from; marco models promote VERSION makes one")
+            raise errors.InputError(f"{name} has no champion to go back from; marco models promote VERSION makes one")
         before = succession(client, name)[-2:-1]
         if not before:
-            raise InputError(
+            raise errors.InputError(
                 f"version {champion} of {name} has no champion before it; marco models promote VERSION takes any other"
             )
         return _serve(client, name, before[0], champion, destination, back=True)
@@ -273,36 +250,33 @@ def _aliases(client: Any, tracking: str, name: str) -> dict[str, str]:
     """Returns the aliases of a registered model; raises `InputError` if it does not exist."""
     if not client.search_registered_models(f"name = '{name}'"):
         known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
-        raise InputError(f"there is no registered model {name!r} in {tracking}; it has {known}")
-    return {alias: str(holder) for alias, holder in client.get_registered_model(name).aliases.items()}
+        raise errors.InputError(f"there is no registered model {name!r} in {tracking}; it has {known}")
+    return _holders(client, name)
 
 
 def _serve(client: Any, name: str, version: str, champion: str, destination: str | None, *, back: bool) -> Promotion:
     versions = {str(item.version): item for item in client.search_model_versions(f"name = '{name}'")}
     if version not in versions:
         numbers = ", ".join(sorted(versions, key=int))
-        raise InputError(f"{name} has no version {version}; it has {numbers}")
+        raise errors.InputError(f"{name} has no version {version}; it has {numbers}")
     candidates = (champion, version, *reversed(succession(client, name)))
-    places = (_parent_place(versions.get(candidate)) for candidate in candidates)
-    where = store.absolute(destination) if destination else next(filter(None, places), "")
+    places = (_place(versions[candidate].tags) for candidate in candidates if candidate in versions)
+    parents = (place.rstrip("/").rpartition("/")[0] for place in places)
+    where = store.absolute(destination) if destination else next(filter(None, parents), "")
     if not where:
-        raise InputError(f"it is unknown where {name} is published; give --destination, a folder or gs:// URI")
+        raise errors.InputError(f"it is unknown where {name} is published; give --destination, a folder or gs:// URI")
     with tempfile.TemporaryDirectory(prefix="marco-version-") as folder:
-        saved_model = _download(client, versions[version], Path(folder))
-        note = {
-            "model": versions[version].source,
-            "mlflow_run_id": versions[version].run_id,
-            "registered_version": version,
-        }
+        item = versions[version]
+        saved_model = _download(client, item, Path(folder))
+        note = {"model": item.source, "mlflow_run_id": item.run_id, "registered_version": version}
         published = published_models.publish(saved_model, where, note)
     crown(client, name, version, published.path, back=back)
     return Promotion(version, champion, published.path, published.unchanged)
 
 
-def _parent_place(version: Any) -> str:
-    """Returns the folder or prefix below which a version was published; empty if it was not."""
-    place = (version.tags.get(SERVED_AT) or version.tags.get(PUBLISHED_AT, "")) if version else ""
-    return str(place).rstrip("/").rpartition("/")[0]
+def _place(tags: Mapping[str, str]) -> str:
+    """Returns where a version was published last; empty if it was not."""
+    return tags.get(mlflow_runs.SERVED_AT) or tags.get(mlflow_runs.PUBLISHED_AT, "")
 
 
 def _download(client: Any, version: Any, folder: Path) -> Path:
@@ -312,12 +286,12 @@ def _download(client: Any, version: Any, folder: Path) -> Path:
     download(artifact_uri=place, dst_path=str(folder), tracking_uri=client.tracking_uri)
     graphs = sorted(folder.rglob(model_directory.MODEL_FILE))
     if not graphs:
-        raise InputError(
+        raise errors.InputError(
             f"version {version.version} of {version.name} has no {model_directory.MODEL_FILE} in MLflow; train it again"
         )
-    registered = version.tags.get(FINGERPRINT)
+    registered = version.tags.get(mlflow_runs.FINGERPRINT)
     if registered and model_directory.model_fingerprint(graphs[0].parent) != registered:
-        raise InputError(
+        raise errors.InputError(
             f"the files of version {version.version} of {version.name} in MLflow are not those that were registered; "
             "restore them, or train again"
         )

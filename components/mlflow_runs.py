@@ -9,13 +9,11 @@ import functools
 import importlib.metadata
 import json
 import logging
-import math
 import os
 import platform
 import re
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from marco_data.overlay import overlay_fingerprint
-from marco_model import labels, store
-from marco_model.errors import ClusterError, InputError
+from marco_model import errors, labels, store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FINGERPRINT = "model.fingerprint"
@@ -39,7 +36,7 @@ PUBLISHED_AT, SERVED_AT = "published_at", "served_at"
 SIGNATURE, JUDGED_AGAINST = "marco.signature", "judged_against"
 """The signature of the run that trained it (`components.champion`), and the champion it was compared with."""
 DATA, COMMIT, EVALUATION = "data.fingerprint", "mlflow.source.git.commit", "evaluation"
-"""Tags of the training's run that its version gets too."""
+"""Tags of the training's run: its data, the code's commit, and the evaluation of its model."""
 PIPELINE, PIPELINE_RUN = "pipeline", "pipeline.run"
 RUN_KEY = "marco.run_key"
 TRAINING_FILE = "training.json"
@@ -71,13 +68,45 @@ def library() -> Any:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
+    from mlflow.store.artifact import artifact_repository_registry as registry
 
-    from components import bucket_artifacts
-
-    bucket_artifacts.register()
+    registry._artifact_repository_registry.register("gs", _bucket_artifacts())
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
+
+
+def _bucket_artifacts() -> type:
+    """Returns the class of MLflow's artifacts on `gs://`, with the retries, checks and errors of `marco_model.store`.
+
+    MLflow's own class uploads without a retry under google-cloud-storage 2, and does not check the length of what it
+    reads.
+    """
+    from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+
+    class BucketArtifacts(GCSArtifactRepository):  # type: ignore[misc]
+        def __init__(self, artifact_uri: str, client: Any = None, **options: Any) -> None:
+            super().__init__(artifact_uri, client or store.client(), **options)
+
+        def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+            store.upload(Path(local_file), self._uri(artifact_path, Path(local_file).name))
+
+        def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
+            folder = Path(local_dir)
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                store.upload(path, self._uri(artifact_path, path.relative_to(folder).as_posix()))
+
+        def list_artifacts(self, path: str | None = None) -> list[Any]:
+            with store.reaching(self._uri(path)):
+                return list(super().list_artifacts(path))
+
+        def _download_file(self, remote_file_path: str, local_path: str) -> None:
+            store.download(self._uri(remote_file_path), Path(local_path))
+
+        def _uri(self, *parts: str | None) -> str:
+            return "/".join([self.artifact_uri.rstrip("/"), *(part for part in parts if part)])
+
+    return BucketArtifacts
 
 
 @functools.lru_cache(maxsize=8)
@@ -101,16 +130,17 @@ def _probe(tracking_uri: str) -> None:
     if not tracking_uri.startswith(("http://", "https://")):
         return
     try:
-        with urllib.request.urlopen(tracking_uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass  # The server answers; a proxy in front may not pass /health on.
+        # An error's status is an answer, too: a proxy in front may not pass /health on.
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(tracking_uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS).close()
     except OSError as error:
         raise _unreachable(tracking_uri, error) from error
 
 
-def _unreachable(tracking_uri: str, error: Exception) -> InputError:
-    return InputError(f"MLflow at {tracking_uri} failed: {_first_line(error)}; start it or set another tracking URI")
+def _unreachable(tracking_uri: str, error: Exception) -> errors.InputError:
+    return errors.InputError(
+        f"MLflow at {tracking_uri} failed: {_first_line(error)}; start it or set another tracking URI"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -125,15 +155,17 @@ def reaching(tracking_uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, ClusterError):
+    except (errors.InputError, errors.ClusterError):
         raise
     except ImportError as error:
-        raise InputError(
+        raise errors.InputError(
             f"MLflow at {tracking_uri} needs the package {error.name} for its artifacts; install it (for s3://: boto3)"
         ) from error
     except Exception as error:
         if getattr(error, "error_code", None) in _REFUSALS:
-            raise InputError(f"MLflow at {tracking_uri} refuses: {_first_line(error)}; fix what it names") from error
+            raise errors.InputError(
+                f"MLflow at {tracking_uri} refuses: {_first_line(error)}; fix what it names"
+            ) from error
         root = type(error).__module__.partition(".")[0]
         if isinstance(error, OSError) or root in {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}:
             raise _unreachable(tracking_uri, error) from error
@@ -157,11 +189,15 @@ class Run:
 
     def log_curves(self, step: int, values: Mapping[str, float]) -> None:
         """Logs one point of each curve at a training step."""
-        self._log_metrics(values, step)
+        metric, now = library().entities.Metric, int(time.time() * 1000)
+        metrics = [metric(allowed_name(name), float(value), now, step) for name, value in values.items()]
+        with session(self.tracking_uri) as client:
+            for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
     def log_slices(self, values: Mapping[str, float]) -> None:
         """Logs metrics of an evaluation, such as `eval/institution/CSIRO/accuracy` → 0.93; NaN is left out."""
-        self._log_metrics({name: value for name, value in values.items() if not math.isnan(value)}, step=0)
+        self.log_curves(0, {name: value for name, value in values.items() if not np.isnan(value)})
 
     def log_data(
         self, *, name: str, fingerprint: str, source: str, counts: Mapping[str, int], overlay: str = ""
@@ -182,7 +218,7 @@ class Run:
         context = entities.InputTag("mlflow.data.context", "training")
         with session(self.tracking_uri) as client:
             client.log_inputs(self.run_id, [entities.DatasetInput(data, [context])])
-            client.set_tag(self.run_id, "data.fingerprint", fingerprint)
+            client.set_tag(self.run_id, DATA, fingerprint)
         if overlay:
             self.set_tags({"data.overlay": overlay, "data.overlay_fingerprint": overlay_fingerprint(overlay)})
 
@@ -212,13 +248,6 @@ class Run:
         with session(self.tracking_uri) as client:
             client.set_terminated(self.run_id, status=status)
 
-    def _log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        metric, now = library().entities.Metric, int(time.time() * 1000)
-        metrics = [metric(allowed_name(name), float(value), now, step) for name, value in values.items()]
-        with session(self.tracking_uri) as client:
-            for start in range(0, len(metrics), _METRICS_PER_BATCH):
-                client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
-
 
 def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, artifacts: str | None = None) -> Run:
     """Returns the run with the tag `marco.run_key` in `experiment`, created with its provenance if it does not exist.
@@ -242,7 +271,9 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
             run_id = str(runs[0].info.run_id)
             client.update_run(run_id, status="RUNNING")
         else:
-            tags = {RUN_KEY: run_key, **_provenance_tags()}
+            tags = {RUN_KEY: run_key} | {f"runtime.{name}": version for name, version in runtime_versions().items()}
+            if checkout := commit():
+                tags |= {COMMIT: checkout[0], "git.dirty": str(checkout[1]).lower()}
             run_id = str(client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id)
         if artifacts:
             client.list_artifacts(run_id)  # Reports a wrong bucket before the training, not after it.
@@ -251,13 +282,12 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
 
 def run_of_model(model_uri: str) -> Run | None:
     """Returns the run that trained the model artifact at `model_uri`, or None if it was trained without MLflow."""
-    path = os.path.join(model_uri, TRAINING_FILE)  # noqa: PTH118 - may be an object-store URI
+    path = f"{model_uri}/{TRAINING_FILE}"
     if not store.exists(path):
         return None
     content = json.loads(store.read_bytes(path))
-    if not content.get("mlflow_run_id") or not content.get("tracking_uri"):
-        return None
-    return Run(content["tracking_uri"], content["mlflow_run_id"])
+    tracking_uri, run_id = content.get("tracking_uri"), content.get("mlflow_run_id")
+    return Run(tracking_uri, run_id) if tracking_uri and run_id else None
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -280,30 +310,21 @@ def _experiment_id(client: Any, tracking_uri: str, name: str, artifacts: str | N
         location = artifacts or artifact_location(tracking_uri)
         return str(client.create_experiment(name, artifact_location=location))
     if existing.lifecycle_stage != "active":
-        raise InputError(f"MLflow experiment {name!r} was deleted; restore it or name another experiment")
+        raise errors.InputError(f"MLflow experiment {name!r} was deleted; restore it or name another experiment")
     if artifacts and existing.artifact_location.rstrip("/") != artifacts.rstrip("/"):
-        raise InputError(
+        raise errors.InputError(
             f"MLflow experiment {name!r} keeps its artifacts at {existing.artifact_location}, and tracking.artifacts "
             f"is {artifacts}; leave that out, or name another experiment"
         )
     return str(existing.experiment_id)
 
 
-def _provenance_tags() -> dict[str, str]:
-    tags = {f"runtime.{name}": version for name, version in runtime_versions().items()}
-    if checkout := commit():
-        tags |= {"mlflow.source.git.commit": checkout[0], "git.dirty": str(checkout[1]).lower()}
-    return tags
-
-
 def runtime_versions() -> dict[str, str]:
     """Returns name → version of Python and the packages that matter, without importing them."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -326,8 +347,7 @@ def confusion_matrix_figure(counts: Sequence[Sequence[int]], classes: Sequence[s
 
     The colour is the row's share, in `cividis`, which reads the same with and without colour blindness.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # Without pyplot, which keeps global state and looks for a display.
 
     matrix = np.asarray(counts, dtype=np.float64)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -335,27 +355,16 @@ def confusion_matrix_figure(counts: Sequence[Sequence[int]], classes: Sequence[s
     # One inch per class, from four to what a page can show.
     across = min(max(len(classes), 4), 24)
     figure = Figure(figsize=(2.4 + across, 1.6 + across), layout="constrained")
-    FigureCanvasAgg(figure)  # A canvas of its own: pyplot would keep global state and look for a display.
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="cividis", vmin=0.0, vmax=1.0)
-    plain_text: dict[str, Any] = {"parse_math": False}  # A name may contain dollar signs.
-    slanted: dict[str, Any] = (
-        {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(classes) > len(labels.CLASSES) else {}
-    )
-    axes.set_xticks(range(len(classes)), classes, **plain_text, **slanted)
-    axes.set_yticks(range(len(classes)), classes, **plain_text)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    axes.set_title(title)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
-            axes.text(
-                column,
-                row,
-                f"{int(matrix[row, column]):,}\n{shares[row, column]:.1%}",
-                ha="center",
-                va="center",
-                color="black" if shares[row, column] > 0.55 else "white",
-            )
+    plain: dict[str, Any] = {"parse_math": False}  # A name may contain dollar signs.
+    many = len(classes) > len(labels.CLASSES)
+    slanted: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
+    axes.set_xticks(range(len(classes)), classes, **plain, **slanted)
+    axes.set_yticks(range(len(classes)), classes, **plain)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    for (row, column), share in np.ndenumerate(shares):
+        text = f"{int(matrix[row, column]):,}\n{share:.1%}"
+        axes.text(column, row, text, ha="center", va="center", color="black" if share > 0.55 else "white")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     return figure

@@ -26,25 +26,20 @@ class ScoringModel(mlflow.pyfunc.PythonModel):
         probabilities; `version`.
         """
         images = [bytes(encoded) for encoded in model_input["image_bytes"]]
-        outputs = self._score(image_bytes=tf.constant(images, tf.string)) if images else {}
-        names, versions = (_texts(outputs[name]) if images else [] for name in ("class", "version"))
-        scores, probabilities = (
-            outputs[name].numpy() if images else np.zeros([0, len(self._classes)], np.float32)
-            for name in ("scores", "probabilities")
-        )
+        blank = np.zeros([0, len(self._classes)], np.float32)
+        outputs: dict[str, Any] = {"class": [], "scores": blank, "probabilities": blank, "version": []}
+        if images:
+            outputs = {name: value.numpy() for name, value in self._score(image_bytes=tf.constant(images)).items()}
+        names, versions = ([text.decode() for text in outputs[name]] for name in ("class", "version"))
         return pd.concat(
             [
                 pd.DataFrame({"class": pd.Series(names, dtype=str)}),
-                pd.DataFrame(scores, columns=self._classes),
-                pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in self._classes]),
+                pd.DataFrame(outputs["scores"], columns=self._classes),
+                pd.DataFrame(outputs["probabilities"], columns=[f"probability_{name}" for name in self._classes]),
                 pd.DataFrame({"version": pd.Series(versions, dtype=str)}),
             ],
             axis=1,
         )
-
-
-def _texts(tensor: tf.Tensor) -> list[str]:
-    return [text.decode() for text in tensor.numpy()]
 
 
 mlflow.models.set_model(ScoringModel())
