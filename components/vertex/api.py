@@ -5,10 +5,9 @@ the answer is lost, the change may or may not have happened, so `ensure` looks b
 that are still running. Every change is therefore idempotent: the same command, or the next one, may ask for it again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
+import functools
 import re
 import sys
 import time
@@ -17,22 +16,20 @@ from typing import Any, TypeVar
 
 from components.vertex.options import Vertex
 from marco_model import errors
-from marco_model.errors import ClusterError, InputError
 
 _Answer = TypeVar("_Answer")
 _ADDRESSED = re.compile(r"^[A-Z]+ https?://\S+: ")
 """What Google's library puts in front of the service's own message."""
-_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 CHANGED = (409, 412)
 """Another client, or an earlier try of ours, made the change first: look again."""
 
 
-class Unsure(ClusterError):
+class Unsure(errors.ClusterError):
     """A request for a change got no answer, or a retryable one; the change may have happened."""
 
 
-class Refused(InputError):
+class Refused(errors.InputError):
     """The service refuses the request; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -40,7 +37,7 @@ class Refused(InputError):
         self.status = status
 
 
-class Failed(ClusterError):
+class Failed(errors.ClusterError):
     """A long-running operation ended with an error."""
 
 
@@ -56,7 +53,7 @@ class Pace:
     longest: float = 60.0
     # Between two looks at an operation, between two lines about it, and for how long it may run.
     look: float = 10.0
-    tell: float = 60.0
+    report: float = 60.0
     operation: float = 3 * 3600.0
 
     def wait(self, attempt: int) -> None:
@@ -80,37 +77,33 @@ class Api:
         self._clients: dict[str, Any] = {}
 
     def read(self, service: str, method: str, request: Any) -> Any:
-        """Returns the answer to a question.
-
-        `service`: `Model`, `Endpoint`, `Prediction`, `Pipeline`, `Schedule` or `Job`.
+        """Returns the answer to a question to `Model`, `Endpoint`, `Prediction`, `Pipeline`, `Schedule` or `Job`.
 
         Raises `Refused` where the service refuses, `ClusterError` where it does not answer for all of the tries.
         """
         return self._patiently(lambda: self.act(service, method, request))
 
     def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
-        for attempt in range(self.pace.tries - 1):
+        for attempt in range(self.pace.tries):
+            if attempt:
+                self.pace.wait(attempt - 1)
             try:
                 return ask()
-            except Unsure:
-                self.pace.wait(attempt)
-        try:
-            return ask()
-        except Unsure as error:
-            raise ClusterError(f"{error}; run again when the service has recovered") from error
+            except Unsure as error:
+                last = error
+        raise errors.ClusterError(f"{last}; run again when the service has recovered") from last
 
     def listed(self, service: str, method: str, request: dict[str, Any], field: str) -> list[Any]:
         """Returns all items of a list request, fetching page after page."""
         items: list[Any] = []
-        token = ""
-        while True:
+        token: str | None = None
+        while token != "":
             page = self.read(service, method, {**request, "page_token": token, "page_size": 100})
             # Google's pagers would fetch the next page by themselves, without our patience.
             page = getattr(page, "_response", page)
             items.extend(getattr(page, field))
             token = page.next_page_token
-            if not token:
-                return items
+        return items
 
     def act(self, service: str, method: str, request: Any) -> Any:
         """Asks once and returns the answer; raises `Unsure` where it may or may not have been done, else `Refused`."""
@@ -122,7 +115,7 @@ class Api:
         """Raises `Unsure` or `Refused` for the errors of Google's libraries."""
         import requests
         from google.api_core.exceptions import GoogleAPICallError
-        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.auth import exceptions
 
         asked = f"Vertex AI in {self.place.project}, {self.place.location}, to {what}"
         try:
@@ -132,9 +125,9 @@ class Api:
             if error.code in (*TRANSIENT, *CHANGED):
                 raise Unsure(f"{asked}: {error.code} {text}") from error
             raise Refused(f"{asked}: {error.code} {text}; {_fix(error.code)}", error.code or 0) from error
-        except (requests.exceptions.RequestException, TransportError, ConnectionError) as error:
+        except (requests.exceptions.RequestException, exceptions.TransportError, ConnectionError) as error:
             raise Unsure(f"{asked}: no answer ({_one_line(error)})") from error
-        except GoogleAuthError as error:
+        except exceptions.GoogleAuthError as error:
             raise Refused(f"{asked}: {_one_line(error)}; {_fix(401)}", 401) from error
 
     def ensure(
@@ -150,30 +143,26 @@ class Api:
 
         Raises what `act` raises, and `ClusterError` if `look` still finds nothing after all tries.
         """
-        last: ClusterError = ClusterError("Vertex AI reports success, but the change is not visible; run again")
+        last = errors.ClusterError("Vertex AI reports success, but the change is not visible; run again")
         for attempt in range(self.pace.tries):
-            result = look()
-            if result is not None:
+            if (result := look()) is not None:
                 return result
             if settle:
                 # Look again: an operation may have ended between the look and the list of running operations.
                 self.settle(settle())
-                result = look()
-                if result is not None:
+                if (result := look()) is not None:
                     return result
             try:
                 asked = act()
                 # Google's future wraps the message of a long-running operation.
                 if operation := getattr(asked, "operation", None):
                     self.wait(operation.name)
-                continue
             except Unsure as error:
                 last = error
-            self.pace.wait(attempt)
-        result = look()
-        if result is not None:
+                self.pace.wait(attempt)
+        if (result := look()) is not None:
             return result
-        raise ClusterError(f"{last}; run again when the service has recovered") from last
+        raise errors.ClusterError(f"{last}; run again when the service has recovered") from last
 
     def settle(self, resource: str) -> None:
         """Waits until no operation on a resource is running. Their errors are shown, not raised."""
@@ -194,20 +183,16 @@ class Api:
     def wait(self, operation: str) -> None:
         """Waits for a long-running operation, by its name.
 
-        Raises `Failed` if it ends with an error, `ClusterError` if it does not end in time or the service
-        does not answer.
+        Raises `Failed` if it ends with an error, `ClusterError` if it does not end in time or gets no answer.
         """
         begun = reported = time.monotonic()
-        while True:
-            seen = self._patiently(lambda: self._get(operation))
-            if seen.get("done"):
-                break
+        while not (seen := self._patiently(lambda: self._get(operation))).get("done"):
             now = time.monotonic()
             if now - begun > self.pace.operation:
-                raise ClusterError(
+                raise errors.ClusterError(
                     f"{operation} has not ended after {now - begun:.0f} s; it goes on, run again to wait for it"
                 )
-            if now - reported >= self.pace.tell:
+            if now - reported >= self.pace.report:
                 reported = now
                 self.show(f"Still waiting, {now - begun:.0f} s")
             time.sleep(self.pace.look)
@@ -215,14 +200,11 @@ class Api:
             raise Failed(f"Vertex AI could not do it ({_one_line(error.get('message') or error)}): {operation}")
 
     def _get(self, path: str) -> dict[str, Any]:
-        """Returns the JSON answer at a path of the API.
-
-        Google's clients look for operations below `/ui/`, which the API's reference does not know.
-        """
+        """Returns the JSON at a path. Google's clients look for operations below `/ui/`, which is undocumented."""
         from google.api_core.exceptions import from_http_response
 
         with self._asking("look at an operation"):
-            answer = self._session().get(f"{self.address}/v1/{path}", timeout=self.pace.request)
+            answer = self._session.get(f"{self.address}/v1/{path}", timeout=self.pace.request)
             if not answer.ok:
                 raise from_http_response(answer)
             return dict(answer.json())
@@ -232,12 +214,11 @@ class Api:
         """The service's URL, without a path."""
         return (self.place.api or f"https://{self.place.location}-aiplatform.googleapis.com").rstrip("/")
 
+    @functools.cached_property
     def _session(self) -> Any:
         from google.auth.transport.requests import AuthorizedSession
 
-        if "session" not in self._clients:
-            self._clients["session"] = AuthorizedSession(self._credentials())
-        return self._clients["session"]
+        return AuthorizedSession(self._credentials)
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
@@ -247,18 +228,17 @@ class Api:
             scheme, _, host = self.address.partition("://")
             transport = kind.get_transport_class("rest")
             self._clients[service] = kind(
-                transport=transport(host=host, url_scheme=scheme, credentials=self._credentials())
+                transport=transport(host=host, url_scheme=scheme, credentials=self._credentials)
             )
         return self._clients[service]
 
+    @functools.cached_property
     def _credentials(self) -> Any:
-        import google.auth
-        from google.auth.credentials import AnonymousCredentials
+        import google.auth.credentials
 
-        if "credentials" not in self._clients:
-            plain = self.address.startswith("http://")
-            self._clients["credentials"] = AnonymousCredentials() if plain else google.auth.default(scopes=_SCOPES)[0]
-        return self._clients["credentials"]
+        if self.address.startswith("http://"):
+            return google.auth.credentials.AnonymousCredentials()
+        return google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]
 
 
 def _fix(status: int | None) -> str:

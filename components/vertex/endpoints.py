@@ -1,7 +1,5 @@
 """The model registry and the endpoints of Vertex AI: how they are named, read and changed."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -9,11 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.vertex import options
 from components.vertex.api import Api
-from components.vertex.options import Endpoint, Machine, requested_machine
-from marco_model.errors import InputError
-from marco_model.store import is_object
+from components.vertex.options import Endpoint, Machine, read_machine, requested_machine
+from marco_model import errors, store
 
 MANAGED = "marco-pipeline"
 FINGERPRINT, CONTAINER, RUN = "marco-fingerprint", "marco-container", "marco-run"
@@ -83,7 +79,6 @@ class Version:
     run: str
     uri: str
     aliases: tuple[str, ...]
-    created: str
 
     @property
     def name(self) -> str:
@@ -97,57 +92,86 @@ class Version:
 
 
 def find_model(api: Api, name: str) -> str | None:
-    """Returns the resource name of the model of a display name, or None.
+    """Returns the resource name of the model of a display name, or None; raises `InputError` if there are several."""
+    model = _find(api, "Model", name)
+    return model and f"{api.place.parent}/models/{last(model.name)}"
 
-    Raises `InputError` if there are several.
-    """
+
+def _find(api: Api, kind: str, name: str) -> Any | None:
+    """Returns the model or endpoint of a display name, or None; raises `InputError` if there are several."""
+    kinds = f"{kind.lower()}s"
     request = {"parent": api.place.parent, "filter": f'display_name="{name}"'}
-    entries = [entry for entry in api.listed("Model", "list_models", request, "models") if entry.display_name == name]
+    entries = [entry for entry in api.listed(kind, f"list_{kinds}", request, kinds) if entry.display_name == name]
     if len(entries) > 1:
         names = ", ".join(last(entry.name) for entry in entries)
-        raise InputError(f"several models of {api.place.project} are called {name!r} ({names}); rename all but one")
-    return f"{api.place.parent}/models/{last(entries[0].name)}" if entries else None
+        raise errors.InputError(
+            f"several {kinds} of {api.place.project} are called {name!r} ({names}); rename all but one"
+        )
+    return entries[0] if entries else None
 
 
 def list_versions(api: Api, model: str) -> list[Version]:
     """Returns the versions of a model, the oldest first."""
-    entries = api.listed("Model", "list_model_versions", {"name": model}, "models")
-    return sorted((_version(model, entry) for entry in entries), key=lambda entry: int(entry.number))
+    versions = [
+        Version(
+            model=model,
+            number=message.version_id,
+            fingerprint=message.labels.get(FINGERPRINT, ""),
+            container=message.labels.get(CONTAINER, ""),
+            run=message.labels.get(RUN, ""),
+            uri=message.artifact_uri,
+            aliases=tuple(message.version_aliases),
+        )
+        for message in api.listed("Model", "list_model_versions", {"name": model}, "models")
+    ]
+    return sorted(versions, key=lambda version: int(version.number))
 
 
 def ensure_version(api: Api, options: Endpoint, model: str, release: Release) -> Version:
     """Returns the version of the model `model`, a display name, that `release` is; uploads it if it is missing.
 
     A version is the same files at the same place in the same container. Place and container of a version never change:
-    a later deployment reads the files from there again.
-
-    Vertex AI reads the files from the bucket. Raises `InputError` for a release that lies elsewhere.
+    a later deployment reads the files from the bucket again. Raises `InputError` for a release that lies elsewhere.
     """
-    if not is_object(release.uri):
-        raise InputError(f"{release.uri} is not on gs://, where Vertex AI takes models from; set destination to gs://…")
-    container, mark = _container(options), label(release.fingerprint[:32])
-    sought = (mark, _mark(container), release.uri.rstrip("/"))
+    if not store.is_object(release.uri):
+        raise errors.InputError(
+            f"{release.uri} is not on gs://, where Vertex AI takes models from; set destination to gs://…"
+        )
+    container: dict[str, Any] = {"image_uri": options.container}
+    if options.server == "marco":
+        # Routes are left to Vertex AI, which passes them to the container as AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE.
+        container |= {"command": ["marco", "serve"], "ports": [{"container_port": 8080}]}
+    # Hashed, since the API does not promise to return a container as it was sent.
+    container_mark = hashlib.sha256(json.dumps(container, sort_keys=True).encode()).hexdigest()[:32]
+    labels = {FINGERPRINT: label(release.fingerprint[:32]), CONTAINER: container_mark, "managed-by": MANAGED}
+    if release.run:
+        labels[RUN] = label(release.run)
+    sought = (labels[FINGERPRINT], container_mark, release.uri.rstrip("/"))
     place = f"{api.place.parent}/models/{identity(model)}"
-    parent: list[str] = []
+    parent: str | None = None
 
     def look() -> Version | None:
-        parent[:] = [resource] if (resource := find_model(api, model)) else []
-        if not parent:
-            return None
-        known = list_versions(api, parent[0])
-        same = [
-            version for version in known if (version.fingerprint, version.container, version.uri.rstrip("/")) == sought
-        ]
+        nonlocal parent
+        parent = find_model(api, model)
+        known = list_versions(api, parent) if parent else []
+        same = (entry for entry in known if (entry.fingerprint, entry.container, entry.uri.rstrip("/")) == sought)
         # An upload whose answer was lost and that no list showed yet may have been requested twice.
-        return same[0] if same else None
+        return next(same, None)
 
     def act() -> Any:
-        request: dict[str, Any] = {"parent": api.place.parent, "model": _body(model, release, container, mark)}
-        request |= {"parent_model": parent[0]} if parent else {"model_id": last(place)}
+        body = {
+            "display_name": model,
+            "artifact_uri": release.uri,
+            "container_spec": container,
+            "labels": labels,
+            "version_description": f"{release.uri} sha256 {release.fingerprint} in {options.container}",
+        }
+        request: dict[str, Any] = {"parent": api.place.parent, "model": body}
+        request |= {"parent_model": parent} if parent else {"model_id": last(place)}
         api.show(f"Uploading {release.uri} as a {'version' if parent else 'first version'} of {model}")
         return api.act("Model", "upload_model", request)
 
-    return api.ensure(look, act, lambda: parent[0] if parent else place)
+    return api.ensure(look, act, lambda: parent or place)
 
 
 def make_default(api: Api, version: Version) -> None:
@@ -163,45 +187,6 @@ def make_default(api: Api, version: Version) -> None:
     api.ensure(look, lambda: api.act("Model", "merge_version_aliases", request))
 
 
-def _container(options: Endpoint) -> dict[str, Any]:
-    container: dict[str, Any] = {"image_uri": options.container}
-    if options.server == "marco":
-        # Routes are left to Vertex AI, which tells them to the container by AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE.
-        container |= {"command": ["marco", "serve"], "ports": [{"container_port": 8080}]}
-    return container
-
-
-def _mark(container: dict[str, Any]) -> str:
-    """Returns a label's value for a container; the API does not promise to return a container as it was sent."""
-    return hashlib.sha256(json.dumps(container, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _body(name: str, release: Release, container: dict[str, Any], mark: str) -> dict[str, Any]:
-    labels = {FINGERPRINT: mark, CONTAINER: _mark(container), "managed-by": MANAGED}
-    if release.run:
-        labels[RUN] = label(release.run)
-    return {
-        "display_name": name,
-        "artifact_uri": release.uri,
-        "container_spec": container,
-        "labels": labels,
-        "version_description": f"{release.uri} sha256 {release.fingerprint} in {container['image_uri']}",
-    }
-
-
-def _version(model: str, message: Any) -> Version:
-    return Version(
-        model=model,
-        number=message.version_id,
-        fingerprint=message.labels.get(FINGERPRINT, ""),
-        container=message.labels.get(CONTAINER, ""),
-        run=message.labels.get(RUN, ""),
-        uri=message.artifact_uri,
-        aliases=tuple(message.version_aliases),
-        created=message.version_create_time.isoformat(timespec="seconds") if message.version_create_time else "",
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Deployed:
     """A deployed model: its id on the endpoint, parent model's id, version, per cent of the traffic, and since when."""
@@ -211,7 +196,6 @@ class Deployed:
     version: str
     share: int
     created: str
-    name: str
     machine: Machine = dataclasses.field(default_factory=Machine)
 
 
@@ -228,9 +212,8 @@ class State:
     @property
     def serving(self) -> Deployed | None:
         """The proven model: the one that the label names, else the one with most traffic; None if none has any."""
-        labelled = [deployment for deployment in self.deployed if deployment.id == self.labels.get(SERVING)]
-        if labelled:
-            return labelled[0]
+        if labelled := self.by_id(self.labels.get(SERVING, "")):
+            return labelled
         most = max(self.deployed, key=lambda deployment: (deployment.share, deployment.created), default=None)
         return most if most and most.share else None
 
@@ -259,12 +242,9 @@ class State:
 
     def deployment_of(self, model: str, version: str, machine: Machine | None = None) -> Deployed | None:
         """Returns the deployment of a version (on `machine`), of several the one with most traffic."""
-        matches = [
-            deployment
-            for deployment in self.deployed
-            if deployment.version == version and deployment.model == last(model)
-        ]
-        matches = [deployment for deployment in matches if machine in (None, deployment.machine)]
+        key = (last(model), version)
+        matches = (deployment for deployment in self.deployed if (deployment.model, deployment.version) == key)
+        matches = (deployment for deployment in matches if machine in (None, deployment.machine))
         return max(matches, key=lambda deployment: deployment.share, default=None)
 
     def by_id(self, identity: str) -> Deployed | None:
@@ -290,8 +270,7 @@ def read_state(endpoint: Any) -> State:
                 version=message.model_version_id,
                 share=int(endpoint.traffic_split.get(message.id, 0)),
                 created=message.create_time.isoformat(timespec="seconds") if message.create_time else "",
-                name=message.display_name,
-                machine=options.read_machine(message),
+                machine=read_machine(message),
             )
             for message in endpoint.deployed_models
         ),
@@ -306,21 +285,15 @@ def check_free(state: State, version: str, deployment: Deployed | None) -> None:
             f"version {other.version}{f' on {other.machine}' if other.version == version else ''} has {other.share} %"
             for other in busy
         )
-        raise InputError(
+        raise errors.InputError(
             f"on endpoint {state.display_name} {traffic}; marco deploy promote or marco deploy rollback it first"
         )
 
 
 def find_endpoint(api: Api, name: str) -> State | None:
     """Returns the endpoint of a display name, or None; raises `InputError` if there are several."""
-    request = {"parent": api.place.parent, "filter": f'display_name="{name}"'}
-    entries = [
-        entry for entry in api.listed("Endpoint", "list_endpoints", request, "endpoints") if entry.display_name == name
-    ]
-    if len(entries) > 1:
-        names = ", ".join(last(entry.name) for entry in entries)
-        raise InputError(f"several endpoints of {api.place.project} are called {name!r} ({names}); rename all but one")
-    return read_state(entries[0]) if entries else None
+    endpoint = _find(api, "Endpoint", name)
+    return endpoint and read_state(endpoint)
 
 
 def ensure_endpoint(api: Api, name: str) -> State:
@@ -408,7 +381,7 @@ def undeploy(api: Api, endpoint: str, identity: str, *, last: bool = False) -> N
     def act() -> Any:
         deployment = seen[0].by_id(identity)
         if deployment and deployment.share and not (last and len(seen[0].deployed) == 1):
-            raise InputError(
+            raise errors.InputError(
                 f"version {deployment.version} still has {deployment.share} % of the traffic and is not taken away"
             )
         api.show(f"Undeploying version {deployment.version if deployment else identity} from {seen[0].display_name}")

@@ -1,28 +1,20 @@
 """Golden images: the answers expected of a deployed model, the check of them, and where the images come from."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
-import io
 import itertools
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+import marco_model
 from components.vertex.api import Api, Refused, Unsure
-from marco_data import contract
-from marco_data.image_files import ENDINGS, encoded_image, find_images
-from marco_model import store
-from marco_model.errors import ClusterError, InputError
-from marco_model.labels import CLASSES
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from marco_model.load import LoadedClassifier
+from marco_data import contract, image_files
+from marco_model import errors, store
 
 MAX_BYTES = 1_100_000
 """The largest image that is sent: Vertex AI takes online requests of up to 1.5 MB, and base64 adds a third."""
@@ -30,12 +22,15 @@ MAX_BYTES = 1_100_000
 _NEVER = 1e-6
 """Probability that a healthy model with traffic has not answered yet, below which it counts as not answering."""
 
-
 _RIGHTS = (401, 403)
 """Refusals of Vertex AI itself, which say nothing about a model."""
 
+_EXAMPLES = 2_000
+"""Records of the evaluation split from which golden images are chosen."""
+_SEED = 20180620
 
-class GoldenFailed(ClusterError):
+
+class GoldenFailed(errors.ClusterError):
     """A deployed model does not answer as the same model run locally."""
 
 
@@ -58,19 +53,19 @@ class Golden:
     scores: np.ndarray
 
 
-def answers(classifier: LoadedClassifier, images: Sequence[Image]) -> list[Golden]:
+def answers(classifier: "marco_model.LoadedClassifier", images: Sequence[Image]) -> list[Golden]:
     """Returns the images with the answers of `classifier`, the model to deploy, run locally.
 
     Raises `InputError` if it predicts another class than an image is labelled with, or if there are no images.
     """
     if not images:
-        raise InputError("there are no golden images; give --golden a folder of them, or endpoint.golden")
+        raise errors.InputError("there are no golden images; give --golden a folder of them, or endpoint.golden")
     expected = []
     for image in images:
         scores = classifier.score([image.content])[0]
         label = classifier.classes[int(scores.argmax())]
         if image.shows in classifier.classes and image.shows != label:
-            raise InputError(
+            raise errors.InputError(
                 f"golden image {image.name} shows {image.shows} and the model says {label}; deploy another, or fix "
                 "the image's folder"
             )
@@ -87,18 +82,21 @@ def check(api: Api, endpoint: str, identity: str, share: int, golden: Sequence[G
     """Sends every golden image to an endpoint until the deployed model `identity` has answered.
 
     Vertex AI cannot address one deployed model of several; the answer names the model that gave it. `share`: its
-    percentage of the traffic. Users' requests continue meanwhile.
-
-    Raises `GoldenFailed` if an answer differs or the model does not answer, and `components.vertex.api.Refused` if the
-    account may not ask it.
+    percentage of the traffic. Users' requests continue meanwhile. Raises `GoldenFailed` if an answer differs or the
+    model does not answer, and `components.vertex.api.Refused` if the account may not ask it.
     """
     for image in golden:
         _compare(image, _answer(api, endpoint, identity, share, image), tolerance)
 
 
 def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) -> Any:
-    """Returns a deployed model's answer to an image as plain Python values."""
-    request, tries, failure, failures = _request(endpoint, golden.content), max(tries_for(share), api.pace.tries), "", 0
+    """Returns a deployed model's answer to an image: a mapping, if it is as expected."""
+    from google.cloud.aiplatform_v1.types import PredictRequest
+
+    # The wrapper's constructor does not accept values of JSON.
+    request = PredictRequest.pb()(endpoint=endpoint)
+    request.instances.add().struct_value.update({"image_bytes": {"b64": base64.b64encode(golden.content).decode()}})
+    tries, failure, failures = max(tries_for(share), api.pace.tries), "", 0
     for _ in range(tries):
         try:
             answer = api.act("Prediction", "predict", request)
@@ -115,53 +113,27 @@ def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) 
             failures += 1
         else:
             if answer.deployed_model_id == identity:
-                return _plain(answer.predictions[0])
+                return answer.predictions[0]
     raise GoldenFailed(
         f"golden image {golden.name} has no answer of deployed model {identity}, with {share} % of the traffic, "
         f"in {tries} requests{failure}"
     )
 
 
-def _request(endpoint: str, content: bytes) -> Any:
-    from google.cloud.aiplatform_v1.types import PredictRequest
-    from google.protobuf import json_format, struct_pb2
-
-    instance = {"image_bytes": {"b64": base64.b64encode(content).decode()}}
-    request = PredictRequest(endpoint=endpoint)
-    # The message's constructor does not accept protobuf values.
-    request.instances.append(json_format.ParseDict(instance, struct_pb2.Value()))
-    return request
-
-
 def _compare(golden: Golden, answer: Any, tolerance: float) -> None:
-    import numpy as np
-
-    scores = answer.get("scores") if isinstance(answer, dict) else None
+    plain = dict(answer) if isinstance(answer, Mapping) else {"": answer}
+    scores = plain.get("scores")
     if scores is None or len(scores) != len(golden.scores):
-        raise GoldenFailed(f"golden image {golden.name}: {str(answer)[:200]} has no {len(golden.scores)} scores")
-    difference = float(np.max(np.abs(np.asarray(scores, np.float64) - golden.scores)))
+        raise GoldenFailed(f"golden image {golden.name}: {str(plain)[:200]} has no {len(golden.scores)} scores")
+    difference = float(np.max(np.abs(np.array([*scores], np.float64) - golden.scores)))
     if not difference <= tolerance:
         raise GoldenFailed(
             f"golden image {golden.name}: a score is off by {difference:.2g}, more than {tolerance:g}; "
             f"expected {golden.label} with {float(golden.scores.max()):.4f}"
         )
-    label = answer.get("class", golden.label)
+    label = plain.get("class", golden.label)
     if label != golden.label:
         raise GoldenFailed(f"golden image {golden.name}: the class is {label}, expected {golden.label}")
-
-
-def _plain(value: Any) -> Any:
-    """Returns a protobuf value as plain Python values."""
-    if hasattr(value, "items"):
-        return {name: _plain(item) for name, item in value.items()}
-    if hasattr(value, "__iter__") and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
-
-
-_LOOKED_AT = 2_000
-"""Records of the evaluation split from which golden images are chosen."""
-_SEED = 20180620
 
 
 def in_place(place: str) -> list[Image]:
@@ -169,29 +141,29 @@ def in_place(place: str) -> list[Image]:
 
     Raises `InputError` if there are none, or if one is too large for an online request.
     """
-    if store.is_object(place):
-        with tempfile.TemporaryDirectory() as folder:
-            root = place.rstrip("/")
-            for entry in store.list_objects(f"{root}/"):
-                if entry.uri.lower().endswith(ENDINGS):
-                    store.download(entry.uri, Path(folder) / entry.uri.removeprefix(f"{root}/"))
-            return _below(Path(folder), place)
-    return _below(Path(place), place)
+    if not store.is_object(place):
+        return _below(Path(place), place)
+    root = f"{place.rstrip('/')}/"
+    with tempfile.TemporaryDirectory() as folder:
+        for uri in store.objects_below(root):
+            if uri.lower().endswith(image_files.ENDINGS):
+                store.download(uri, Path(folder) / uri.removeprefix(root))
+        return _below(Path(folder), place)
 
 
 def _below(folder: Path, place: str) -> list[Image]:
     images = []
-    for path in find_images([folder]):
-        content = encoded_image(path)
+    for path in image_files.find_images([folder]):
+        content = image_files.encoded_image(path)
         if len(content) > MAX_BYTES:
-            raise InputError(
+            raise errors.InputError(
                 f"golden image {path.name} of {place} has {len(content):,} bytes; shrink it to {MAX_BYTES:,}, what an "
                 "online request holds"
             )
         name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
         images.append(Image(name, content, PurePosixPath(name).parent.name))
     if not images:
-        raise InputError(f"there are no golden images in {place}; give a folder of JPEG or PNG files")
+        raise errors.InputError(f"there are no golden images in {place}; give a folder of JPEG or PNG files")
     return images
 
 
@@ -207,7 +179,7 @@ def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
     files = sorted(tf.io.gfile.glob(f"{examples_uri.rstrip('/')}/Split-{split}/*"))
     kind = "GZIP" if files and files[0].endswith(".gz") else ""
     by_class: dict[int, list[Image]] = {}
-    records = without_autotuning(tf.data.TFRecordDataset(files, kind).take(_LOOKED_AT))
+    records = without_autotuning(tf.data.TFRecordDataset(files, kind).take(_EXAMPLES))
     for number, record in enumerate(records.as_numpy_iterator()):
         features = tf.train.Example.FromString(record).features.feature
         encoded = features[contract.ENCODED].bytes_list.value[0]
@@ -221,15 +193,11 @@ def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
 
 def drawn(count: int) -> list[Image]:
     """Returns `count` synthetic drops of all classes in turn, the same ones each time."""
-    from PIL import Image as Pillow
-
-    from marco_data.synthetic import Settings, draw
+    from marco_data import synthetic
 
     images = []
     for number in range(count):
-        kind = CLASSES[number % len(CLASSES)]
-        drop = draw(number, dataclasses.replace(Settings(seed=_SEED, shorter_side=400), classes={kind: 1.0}))
-        buffer = io.BytesIO()
-        Pillow.fromarray(drop.image).save(buffer, "JPEG", quality=drop.quality)
-        images.append(Image(f"drawn {kind.lower()} {number}", buffer.getvalue()))
+        kind = marco_model.CLASSES[number % len(marco_model.CLASSES)]
+        settings = synthetic.Settings(seed=_SEED, shorter_side=400, classes={kind: 1.0})
+        images.append(Image(f"drawn {kind.lower()} {number}", synthetic.draw(number, settings).jpeg()))
     return images

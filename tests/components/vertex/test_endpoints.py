@@ -56,7 +56,7 @@ def test_a_change_of_machine_leaves_the_older_deployment_of_a_version():
 
 def endpoint(labels, *deployed):
     models = tuple(
-        Deployed(key, "marco", version, share, f"2026-01-0{number}", "")
+        Deployed(key, "marco", version, share, f"2026-01-0{number}")
         for number, (key, version, share) in enumerate(deployed, 1)
     )
     return State("endpoints/marco", "marco", "1", labels, models)
