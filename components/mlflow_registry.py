@@ -81,9 +81,9 @@ def register(
                 client.create_registered_model(name)
             with _make_active(run):
                 logged = _log_model(saved_model, classes)
-                files = {mlflow_runs.FINGERPRINT: fingerprint}
+                model_tags = {mlflow_runs.FINGERPRINT: fingerprint}
                 created = client.create_model_version(
-                    name, logged.model_uri, run.run_id, tags=files, model_id=logged.model_id
+                    name, logged.model_uri, run.run_id, tags=model_tags, model_id=logged.model_id
                 )
             version = str(created.version)
         run_tags = client.get_run(run.run_id).data.tags

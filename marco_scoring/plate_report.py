@@ -162,7 +162,7 @@ def place_images(images: Sequence[DropImage]) -> list[Plate]:
     for image in images:
         if image.position is not None:
             by_plate.setdefault(image.place.plate, []).append(image)
-    found = []
+    by_name = []
     for index, (name, members) in enumerate(sorted(by_plate.items())):
         for image in members:
             image.plate = index
@@ -174,8 +174,8 @@ def place_images(images: Sequence[DropImage]) -> list[Plate]:
             image.new = new
         shape = plates.plate_format({image.position for image in members if image.position is not None})
         drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
-        found.append(Plate(name, shape, drops, times))
-    return found
+        by_name.append(Plate(name, shape, drops, times))
+    return by_name
 
 
 # Thumbnails and overlays
