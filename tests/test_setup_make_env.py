@@ -24,7 +24,7 @@ packages = ["small"]
 PACKAGES = ("editables", "hatchling", "packaging", "pathspec", "pluggy", "tomli", "trove-classifiers", "uv")
 
 
-def locked(names: tuple[str, ...]) -> str:
+def lock_entries(names: tuple[str, ...]) -> str:
     """The lock's entries for these packages, markers and hashes included."""
     entries = re.split(r"^(?=\S)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
     return "".join(entry for entry in entries if entry.split("==")[0] in names)
@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "small").mkdir(parents=True)
     (folder / "small" / "__init__.py").write_text("here = __file__\n")
     (folder / "pyproject.toml").write_text(PROJECT)
-    (folder / "requirements.lock").write_text(locked(PACKAGES))
+    (folder / "requirements.lock").write_text(lock_entries(PACKAGES))
     (folder / "scripts").mkdir()
     for name in ("find_python.sh", "make_env.sh"):
         shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
@@ -62,7 +62,7 @@ def test_environment_is_made_kept_updated_and_made_again(project: Path) -> None:
     assert imports(project, "small") and imports(project, "tomli" if sys.version_info < (3, 11) else "packaging")
     assert make_env(project) == ""
 
-    (project / "requirements.lock").write_text(locked((*PACKAGES, "zipp", "six")))
+    (project / "requirements.lock").write_text(lock_entries((*PACKAGES, "zipp", "six")))
     assert "installing uv" not in make_env(project)
     assert imports(project, "six")
 

@@ -40,7 +40,7 @@ def masks(columns):
     return [(SliceKey(kind, value), column == value) for kind, column in columns.items() for value in np.unique(column)]
 
 
-def labelled(rng, truth, slices, positive):
+def simulate(rng, truth, slices, positive):
     """Returns which images the candidate and the champion label correctly.
 
     The two disagree on a share `churn` of the images, and the champion is right on 90 % of all.
@@ -57,13 +57,13 @@ def labelled(rng, truth, slices, positive):
     return candidate, champion
 
 
-def promoted(truth, seeds=SEEDS, count=IMAGES, rules=None):
+def count_promoted(truth, seeds=SEEDS, count=IMAGES, rules=None):
     """Returns how many of the simulated candidates replace the champion."""
     total = 0
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         slices, positive = images(rng, count)
-        candidate, champion = labelled(rng, truth, slices, positive)
+        candidate, champion = simulate(rng, truth, slices, positive)
         total += decide(candidate, champion, positive=positive, slices=masks(slices), rules=rules or Rules()).blessed
     return total
 
@@ -82,15 +82,15 @@ FALSE = {
 
 @pytest.mark.parametrize("truth", FALSE.values(), ids=FALSE)
 def test_at_most_five_of_a_hundred_candidates_are_promoted_wrongly(truth):
-    assert promoted(truth) <= 5
+    assert count_promoted(truth) <= 5
 
 
 def test_a_better_model_is_promoted():
-    assert promoted(BETTER_EVERYWHERE) >= 97
+    assert count_promoted(BETTER_EVERYWHERE) >= 97
 
 
 def test_a_better_model_that_finds_just_as_many_crystals_is_promoted():
-    assert promoted(Truth(0.03, crystals=0.0, churn=0.09)) >= 80
+    assert count_promoted(Truth(0.03, crystals=0.0, churn=0.09)) >= 80
 
 
 def test_an_identical_model_is_never_promoted():
@@ -105,7 +105,7 @@ def test_an_identical_model_is_never_promoted():
 
 
 def test_a_few_hundred_images_do_not_promote_an_equal_model():
-    assert promoted(EQUAL, count=300) <= 5
+    assert count_promoted(EQUAL, count=300) <= 5
 
 
 def decide_on(gained, lost, count, rules=None, slices=None, positive=None):

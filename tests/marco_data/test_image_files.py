@@ -81,7 +81,7 @@ def save(path, pixels, mode=None, **options):
     return path
 
 
-def decoded(path):
+def decode(path):
     return tf.io.decode_jpeg(encoded_image(path), channels=3).numpy()
 
 
@@ -112,21 +112,21 @@ def test_jpeg_and_png_come_as_they_are(tmp_path, name):
 def test_tiff_and_bmp_keep_every_pixel(tmp_path, mode, ending):
     path = save(tmp_path / f"drop.{ending}", drop(), mode)
     with Image.open(path) as image:
-        np.testing.assert_array_equal(decoded(path), np.asarray(image.convert("RGB")))
+        np.testing.assert_array_equal(decode(path), np.asarray(image.convert("RGB")))
 
 
 def test_sixteen_bits_keep_their_upper_byte_in_tiff_and_png(tmp_path):
     deep = (np.arange(24 * 32).reshape(24, 32) * 85).astype(np.uint16)
     for name in ("deep.tif", "deep.png"):
         expected = np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, axis=-1)
-        np.testing.assert_array_equal(decoded(save(tmp_path / name, deep)), expected)
+        np.testing.assert_array_equal(decode(save(tmp_path / name, deep)), expected)
 
 
 def test_cmyk_jpeg_decodes_to_its_colours(tmp_path):
     smooth = np.stack(np.meshgrid(np.arange(64), np.arange(64)), -1).astype(np.uint8)
     smooth = np.concatenate([smooth * 4, np.full((64, 64, 1), 90, np.uint8)], -1)
     path = save(tmp_path / "cmyk.jpg", smooth, "CMYK", quality=98)
-    assert np.abs(decoded(path).astype(int) - smooth).mean() < 3
+    assert np.abs(decode(path).astype(int) - smooth).mean() < 3
 
 
 def png_header(width, height):

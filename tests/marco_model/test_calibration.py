@@ -19,7 +19,7 @@ from marco_model.calibration import (
 from marco_model.errors import InputError
 
 
-def drawn(count, sharpness, seed=0, classes=4):
+def draw_logits(count, sharpness, seed=0, classes=4):
     """Logits of a classifier that is `sharpness` times too confident, and labels."""
     rng = np.random.default_rng(seed)
     honest = rng.normal(0, 2, (count, classes))
@@ -29,7 +29,7 @@ def drawn(count, sharpness, seed=0, classes=4):
 
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
 def test_the_temperature_is_what_the_labels_were_drawn_by(sharpness):
-    logits, labels = drawn(40_000, sharpness)
+    logits, labels = draw_logits(40_000, sharpness)
     assert fit_temperature(logits, labels) == pytest.approx(sharpness, rel=0.03)
 
 
@@ -42,7 +42,7 @@ def test_for_two_classes_it_is_the_closed_form():
 @pytest.mark.parametrize("seed", range(5))
 def test_at_the_temperature_the_likelihoods_slope_is_zero(seed):
     # d loss / d(1/T) = mean(expected logit - the label's logit), by another solver than the one that fits.
-    logits, labels = drawn(200, 1.7, seed)
+    logits, labels = draw_logits(200, 1.7, seed)
 
     def slope(inverse):
         expected = (softmax(logits * inverse, axis=1) * logits).sum(1)
@@ -58,7 +58,7 @@ def test_at_the_temperature_the_likelihoods_slope_is_zero(seed):
 
 
 def test_scores_stand_for_their_logits_even_rounded_to_nothing():
-    logits, labels = drawn(500, 2.0)
+    logits, labels = draw_logits(500, 2.0)
     assert fit_temperature(log_softmax(logits, axis=1), labels) == pytest.approx(fit_temperature(logits, labels))
     with np.errstate(divide="ignore"):
         logarithms = np.log(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
@@ -90,7 +90,7 @@ def test_a_temperature_of_one_changes_nothing_and_zeros_stay():
 @pytest.mark.parametrize("bins", [1, 10, 15])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_curve_is_scikit_learns(bins, seed):
-    logits, labels = drawn(300, 1.5, seed)
+    logits, labels = draw_logits(300, 1.5, seed)
     probabilities = softmax(logits, axis=1)
     diagram = reliability(probabilities, labels, bins)
     right = (probabilities.argmax(1) == labels).astype(int)
@@ -111,7 +111,7 @@ def test_the_expected_error_by_hand():
 
 
 def test_fitting_takes_the_error_out():
-    logits, labels = drawn(20_000, 2.5)
+    logits, labels = draw_logits(20_000, 2.5)
     before = expected_calibration_error(softmax(logits, axis=1), labels)
     after = expected_calibration_error(calibrate(softmax(logits, axis=1), fit_temperature(logits, labels)), labels)
     assert before > 0.1

@@ -41,7 +41,7 @@ def train(model, steps=2):
     return gradients
 
 
-def changed(before, model):
+def changed_variables(before, model):
     return {v.path for v in model.variables if not np.array_equal(before[v.path], v)}
 
 
@@ -146,14 +146,14 @@ def test_an_application_trains_completely_or_at_its_top_in_either_precision_with
     half = build(whole, num_classes=3, seed=0, dtype_policy="mixed_bfloat16")
     before = values(half)
     assert list(values(top)) == list(before)
-    assert not changed(before, top)
+    assert not changed_variables(before, top)
     norms = [layer for layer in half.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {norm.momentum for norm in norms} == {0.75}
     assert half.output.dtype == "float32"
     train(top, steps=1)
-    assert len(changed(before, top)) == trained
+    assert len(changed_variables(before, top)) == trained
     train(half, steps=1)
-    assert len(changed(before, half)) > 0.95 * len(before)
+    assert len(changed_variables(before, half)) > 0.95 * len(before)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_frozen_layers_stay_bit_for_bit_and_the_rest_trains(network, trained):
         path for path in expected if "moving" not in path
     }
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
-    assert changed(before, model) == expected
+    assert changed_variables(before, model) == expected

@@ -144,7 +144,7 @@ def test_windows_of_small_images_are_everywhere():
     assert lefts == set(range(0, 210, 10))
 
 
-def written(image, form, **options):
+def encode(image, form, **options):
     """The bytes of a Pillow image."""
     out = io.BytesIO()
     image.save(out, form, **options)
@@ -158,13 +158,13 @@ COLOURED = np.stack([SMOOTH, SMOOTH[::-1], 255 - SMOOTH], axis=-1)
 @pytest.mark.parametrize(
     ("encoded", "expected"),
     [
-        (written(Image.fromarray(SMOOTH), "PNG"), SMOOTH[..., None].repeat(3, -1)),
-        (written(Image.fromarray(SMOOTH), "JPEG", quality=100), SMOOTH[..., None].repeat(3, -1)),
-        (written(Image.fromarray(SMOOTH.astype(np.uint16) * 256 + 7), "PNG"), SMOOTH[..., None].repeat(3, -1)),
-        (written(Image.fromarray(COLOURED).convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), COLOURED),
-        (written(Image.fromarray(np.dstack([COLOURED, SMOOTH])), "PNG"), COLOURED),
-        (written(Image.fromarray(COLOURED).convert("CMYK"), "JPEG", quality=100), COLOURED),
-        (written(Image.fromarray(COLOURED), "JPEG", quality=95, progressive=True), COLOURED),
+        (encode(Image.fromarray(SMOOTH), "PNG"), SMOOTH[..., None].repeat(3, -1)),
+        (encode(Image.fromarray(SMOOTH), "JPEG", quality=100), SMOOTH[..., None].repeat(3, -1)),
+        (encode(Image.fromarray(SMOOTH.astype(np.uint16) * 256 + 7), "PNG"), SMOOTH[..., None].repeat(3, -1)),
+        (encode(Image.fromarray(COLOURED).convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), COLOURED),
+        (encode(Image.fromarray(np.dstack([COLOURED, SMOOTH])), "PNG"), COLOURED),
+        (encode(Image.fromarray(COLOURED).convert("CMYK"), "JPEG", quality=100), COLOURED),
+        (encode(Image.fromarray(COLOURED), "JPEG", quality=95, progressive=True), COLOURED),
     ],
     ids=["grey PNG", "grey JPEG", "16-bit PNG", "palette", "alpha", "CMYK JPEG", "progressive JPEG"],
 )

@@ -32,7 +32,7 @@ def shaken(network, classes, seed=0):
     return model
 
 
-def written(model, network, classes, folder):
+def export_model(model, network, classes, folder):
     export(model, folder, classes=classes, input_size=network.input_size, metadata=network.facts())
     return str(folder)
 
@@ -47,7 +47,7 @@ def earlier(tmp_path_factory):
     network = dataclasses.replace(SMALL, auxiliary=True)
     models = tmp_path_factory.mktemp("models")
     model = shaken(network, "abc")
-    written(model, network, ("Clear", "Crystals", "Skin"), models / "10")
+    export_model(model, network, ("Clear", "Crystals", "Skin"), models / "10")
     shutil.copytree(models / "10", models / "9")
     (models / "9" / WEIGHTS).unlink()
     return models, values(model)
@@ -85,7 +85,7 @@ def test_with_other_classes_columns_are_kept_by_name(earlier, caplog):
 
 
 def test_an_auxiliary_head_that_the_model_lacks_starts_at_random(tmp_path):
-    folder = written(shaken(SMALL, "ab"), SMALL, ("Clear", "Crystals"), tmp_path / "m")
+    folder = export_model(shaken(SMALL, "ab"), SMALL, ("Clear", "Crystals"), tmp_path / "m")
     network = dataclasses.replace(SMALL, auxiliary=True, initial=folder)
     model = build(network, num_classes=2, seed=5)
     before = values(model)
@@ -176,7 +176,7 @@ def test_an_exported_application_scores_the_same_and_can_start_a_training(name, 
     for variable in model.variables:
         if not variable.path.endswith("kernel"):
             variable.assign(np.array(variable) + random.uniform(0, 0.2, variable.shape))
-    folder = written(model, network, ("Clear", "Crystals"), tmp_path / "m")
+    folder = export_model(model, network, ("Clear", "Crystals"), tmp_path / "m")
     expected = tf.nn.softmax(model(evaluation_batch(tf.constant(encoded), size), training=False)).numpy()
     np.testing.assert_allclose(load(folder).score(encoded), expected, atol=1e-5)
     assert np.ptp(expected[:, 0]) > 1e-4

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 ID = r"[a-zA-Z0-9][-a-zA-Z0-9]*"
 
 
-# The package of each preset, as `described` reads it.
+# The package of each preset, as `describe` reads it.
 EXPECTED = {
     "finetune": {
         "pipeline": "marco-finetune",
@@ -122,7 +122,7 @@ def platform(documents):
     return documents[1]
 
 
-def described(package, platform):
+def describe(package, platform):
     """Returns the values of EXPECTED, each from where a step or Kubeflow reads it."""
     arguments = containers(package)["Data"]["args"]
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
@@ -151,7 +151,7 @@ def described(package, platform):
 
 
 def test_a_preset_reaches_the_steps(preset, package, platform):
-    assert described(package, platform) == EXPECTED[preset]
+    assert describe(package, platform) == EXPECTED[preset]
     training = packages.constants(package, "Trainer")["training"]
     # The options of Transform and those of the network agree about the images.
     assert training["transform"] == packages.constants(package, "Transform")["custom_config"]

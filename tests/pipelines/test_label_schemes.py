@@ -28,7 +28,7 @@ OWN = {
 }
 
 
-def documented(heading):
+def read_section(heading):
     """Returns the YAML of a section of docs/labels.md."""
     text = DOCS.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     return yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
@@ -50,7 +50,7 @@ def ran(request, drops, tmp_path_factory):
     from components.settings import parse
     from pipelines import configuration, local_runner
 
-    labels = documented("Ten classes on synthetic drops")["labels"] if request.param == "ten" else OWN
+    labels = read_section("Ten classes on synthetic drops")["labels"] if request.param == "ten" else OWN
     metric = "recall/Crystals" if request.param == "ten" else "auc/Solid"
     values = {"name": "tried", "labels": labels, "thresholds": {"accuracy": 0.0, metric: 0.0}, **TINY}
     folder, kinds = drops

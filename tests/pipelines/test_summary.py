@@ -28,14 +28,14 @@ SUMMARY = {
 }
 
 
-def shown(table):
+def render(table):
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
 
 
 def test_the_table_has_one_row_per_slice():
-    text = shown(local_runner.summary_table(SUMMARY))
+    text = render(local_runner.summary_table(SUMMARY))
     for expected in ("overall", "75.0%", "Hit", "30.0%", ":x: Miss", "–", "[x] CSIRO [/x]", "50.0%", "HWMRI", "100.0%"):
         assert expected in text
 

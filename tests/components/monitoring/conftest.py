@@ -73,8 +73,8 @@ class Pool:
             thumbnail=np.array([b""] * len(rows), object),
         )
 
-    def changed(self, rows, change):
-        """The drops `rows` after `change`, a function of uint8 [h, w, 3]."""
+    def apply(self, rows, change):
+        """Returns the table of the drops `rows` after `change`, a function of uint8 [h, w, 3]."""
         pixels = [cv2.imdecode(np.frombuffer(self._drops[row][2], np.uint8), cv2.IMREAD_COLOR) for row in rows]
         quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
         encoded = [cv2.imencode(".jpg", change(image), quality)[1].tobytes() for image in pixels]
@@ -89,8 +89,8 @@ class Pool:
         model = {"name": "small", "fingerprint": "1", "classes": classes}
         return make_reference(Measured(self.all.take(rows), {}, []), model)
 
-    def renamed(self, table, imager):
-        """The table as if `imager` had taken its images."""
+    def with_imager(self, table, imager):
+        """Returns the table as if `imager` had taken its images."""
         return dataclasses.replace(table, imager=np.array([imager] * len(table), object))
 
 

@@ -22,44 +22,44 @@ def old(pool):
 NEW = np.arange(240, 400)
 
 
-def checked(reference, table, **options):
+def verdicts_of(reference, table, **options):
     return {verdict.imager: verdict for verdict in check(reference, reference.project(table), {}, Limits(), **options)}
 
 
-def darker(image):
+def darken(image):
     return np.clip(image * 0.7, 0, 255).astype(np.uint8)
 
 
-def blurred(image):
+def blur(image):
     return cv2.GaussianBlur(image, (0, 0), 1)
 
 
-@pytest.mark.parametrize(("change", "first"), [(darker, "brightness"), (blurred, "sharpness")])
+@pytest.mark.parametrize(("change", "first"), [(darken, "brightness"), (blur, "sharpness")])
 def test_a_change_of_the_images_is_flagged_and_named_first(pool, old, change, first):
-    verdicts = checked(old, pool.changed(NEW, change))
+    verdicts = verdicts_of(old, pool.apply(NEW, change))
     assert {imager: verdict.first for imager, verdict in verdicts.items()} == {HOME: first, MERCK: first}
 
 
 def test_a_change_of_one_imager_is_not_reported_for_the_other(pool, old):
-    table = pool.changed(NEW, darker)
+    table = pool.apply(NEW, darken)
     clean = pool.all.take(NEW)
     mixed = [table.of_imager(HOME), clean.of_imager(MERCK)]
     joined = type(table)(
         *(np.concatenate(parts) for parts in zip(*(vars(part).values() for part in mixed), strict=True))
     )
-    verdicts = checked(old, joined)
+    verdicts = verdicts_of(old, joined)
     assert (verdicts[HOME].status, verdicts[MERCK].status) == ("alarm", "clean")
 
 
 def test_a_new_imager_is_flagged_by_its_name(pool, old):
-    verdicts = checked(old, pool.renamed(pool.all.take(NEW).of_imager(MERCK), "Lab / Other make"))
+    verdicts = verdicts_of(old, pool.with_imager(pool.all.take(NEW).of_imager(MERCK), "Lab / Other make"))
     (verdict,) = verdicts.values()
     assert (verdict.status, verdict.first, verdict.compared_with) == ("new imager", "new imager", "")
     assert verdict.resembles[0] in (HOME, MERCK)
 
 
 def test_a_new_imager_under_an_old_name_is_flagged(pool, old):
-    verdicts = checked(old, pool.renamed(pool.all.take(NEW).of_imager(HOME), MERCK))
+    verdicts = verdicts_of(old, pool.with_imager(pool.all.take(NEW).of_imager(HOME), MERCK))
     assert verdicts[MERCK].first == "new imager"
 
 
@@ -68,8 +68,8 @@ def test_a_shift_of_the_classes_is_flagged_and_named_first(pool, old):
     crystals = pool.labels[NEW] == 1
     rng = np.random.default_rng(0)
     rows = np.concatenate([NEW[crystals], rng.choice(NEW[~crystals], crystals.sum() // 3, replace=False)])
-    together = dataclasses.replace(old, table=pool.renamed(old.table, "Lab"))
-    (verdict,) = checked(together, pool.renamed(pool.all.take(rows), "Lab")).values()
+    together = dataclasses.replace(old, table=pool.with_imager(old.table, "Lab"))
+    (verdict,) = verdicts_of(together, pool.with_imager(pool.all.take(rows), "Lab")).values()
     assert verdict.first == "classes"
     assert [finding.test.kind for finding in verdict.findings if finding.alarm] == ["classes"]
 
@@ -79,19 +79,19 @@ def test_twenty_clean_resamples_raise_at_most_one_alarm(pool):
     for seed in range(20):
         rows = np.arange(400)
         rows = np.random.default_rng(seed).permutation(rows)
-        verdicts = checked(pool.reference(rows[:240]), pool.all.take(rows[240:]), seed=seed)
+        verdicts = verdicts_of(pool.reference(rows[:240]), pool.all.take(rows[240:]), seed=seed)
         assert {verdict.status for verdict in verdicts.values()} <= {"clean", "alarm", "new imager"}
         alarms += any(verdict.alarming for verdict in verdicts.values())
     assert alarms <= 1
 
 
 def test_too_few_images_are_reported_as_too_few(pool, old):
-    few = pool.changed(NEW[:20], darker)
-    assert {verdict.status for verdict in checked(old, few).values()} == {"too few"}
+    few = pool.apply(NEW[:20], darken)
+    assert {verdict.status for verdict in verdicts_of(old, few).values()} == {"too few"}
 
 
 def test_images_of_an_unknown_imager_are_not_a_new_imager(pool, old):
-    (verdict,) = checked(old, pool.renamed(pool.all.take(NEW), "unknown")).values()
+    (verdict,) = verdicts_of(old, pool.with_imager(pool.all.take(NEW), "unknown")).values()
     assert (verdict.status, verdict.compared_with) == ("clean", "")
 
 

@@ -12,7 +12,7 @@ from components.monitoring.two_sample import (
 )
 
 
-def joined(new, old):
+def join(new, old):
     return np.concatenate([new, old]), np.arange(len(new) + len(old)) < len(new)
 
 
@@ -24,7 +24,7 @@ def rng():
 @pytest.mark.parametrize("digits", [8, 0])
 def test_the_distance_of_one_stratum_matches_scipy(rng, digits):
     new, old = rng.normal(0.3, 1, 80).round(digits), rng.normal(0, 1, 150).round(digits)
-    values, is_new = joined(new, old)
+    values, is_new = join(new, old)
     weights = signed_weights(is_new, np.zeros(230, int))
     got = kolmogorov_smirnov(values)(weights[None])[0]
     assert got == pytest.approx(scipy.stats.ks_2samp(new, old).statistic, abs=1e-6)
@@ -32,7 +32,7 @@ def test_the_distance_of_one_stratum_matches_scipy(rng, digits):
 
 def test_the_p_value_of_one_stratum_matches_scipy(rng):
     new, old = rng.normal(0.28, 1, 90), rng.normal(0, 1, 200)
-    values, is_new = joined(new, old)
+    values, is_new = join(new, old)
     strata = np.zeros(290, int)
     (got,) = permutation_tests([kolmogorov_smirnov(values)], signed_weights(is_new, strata), strata, 4000, rng)
     assert got.p_value == pytest.approx(scipy.stats.ks_2samp(new, old).pvalue, rel=0.35)
@@ -41,7 +41,7 @@ def test_the_p_value_of_one_stratum_matches_scipy(rng):
 
 def test_the_energy_distance_in_one_dimension_matches_scipy(rng):
     new, old = rng.normal(0.5, 1, 60), rng.normal(0, 1, 90)
-    values, is_new = joined(new, old)
+    values, is_new = join(new, old)
     measure, _ = energy(values[:, None])
     got = measure(signed_weights(is_new, np.zeros(150, int))[None])[0]
     assert got == pytest.approx(scipy.stats.energy_distance(new, old) ** 2, rel=1e-3)
@@ -64,7 +64,7 @@ def test_a_stratum_without_reference_is_refused():
 
 def test_another_mixture_of_the_same_classes_is_no_change(rng):
     # Two classes that are far apart, 20 : 80 in the reference and 80 : 20 in the sample.
-    classes, is_new = joined(np.repeat([0, 1], [160, 40]), np.repeat([0, 1], [80, 320]))
+    classes, is_new = join(np.repeat([0, 1], [160, 40]), np.repeat([0, 1], [80, 320]))
     values = classes * 5 + rng.normal(0, 1, len(classes))
     measures = [kolmogorov_smirnov(values), energy(values[:, None])[0]]
     blind = permutation_tests(measures, signed_weights(is_new, classes * 0), classes * 0, 999, rng)
@@ -77,7 +77,7 @@ def test_p_values_are_uniform_where_nothing_changed():
     p_values = []
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        strata, is_new = joined(rng.integers(0, 3, 40), rng.integers(0, 3, 60))
+        strata, is_new = join(rng.integers(0, 3, 40), rng.integers(0, 3, 60))
         values = rng.normal(strata, 1).round(1)
         weights = signed_weights(is_new, strata)
         (result,) = permutation_tests([kolmogorov_smirnov(values)], weights, strata, 199, rng)

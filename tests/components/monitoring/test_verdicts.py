@@ -30,7 +30,7 @@ def reference(count):
     )
 
 
-def checked(before, now, failed=0):
+def check_images(before, now, failed=0):
     """Returns verdict, headline and outcome for the table `now` and `failed` further images that are broken."""
     old = reference(before)
     table = old.project(now)
@@ -43,7 +43,7 @@ def checked(before, now, failed=0):
 
 
 def test_a_reference_with_too_few_images_is_blamed_and_not_the_new_images():
-    verdict, headline, outcome = checked(30, images(500, "Rock", shift=3))
+    verdict, headline, outcome = check_images(30, images(500, "Rock", shift=3))
     assert (verdict.status, outcome["alarm"]) == ("too few in the reference", False)
     assert headline == (
         "cannot be decided: the reference has 30 images of this imager, too few to compare 500 images with; "
@@ -54,14 +54,14 @@ def test_a_reference_with_too_few_images_is_blamed_and_not_the_new_images():
 
 @pytest.mark.parametrize(("measured", "failed"), [(0, 120), (80, 20), (40, 10)])
 def test_many_unreadable_images_are_an_alarm(measured, failed):
-    verdict, headline, outcome = checked(100, images(measured, "Rock"), failed)
+    verdict, headline, outcome = check_images(100, images(measured, "Rock"), failed)
     assert (verdict.status, verdict.first, outcome["alarm"]) == ("unreadable", "unreadable", True)
     assert headline == f"unreadable: {failed} of {measured + failed} images"
     assert watch.summary(outcome) == "Rock: unreadable"
 
 
 def test_an_unreadable_imager_reports_its_other_changes():
-    verdict, headline, _ = checked(100, images(100, "Rock", shift=3), 60)
+    verdict, headline, _ = check_images(100, images(100, "Rock", shift=3), 60)
     assert verdict.status == "unreadable"
     assert headline.startswith("unreadable: 60 of 160 images; also ")
 
@@ -75,5 +75,5 @@ def test_an_unreadable_imager_reports_its_other_changes():
     ],
 )
 def test_a_few_unreadable_images_are_no_alarm(measured, failed, status, headline):
-    verdict, shown, outcome = checked(100, images(measured, "Rock"), failed)
+    verdict, shown, outcome = check_images(100, images(measured, "Rock"), failed)
     assert (verdict.status, shown, outcome["alarm"]) == (status, headline, False)

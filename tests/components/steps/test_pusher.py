@@ -18,7 +18,7 @@ def store(tmp_path_factory):
     return mlflow_runs.local_store(tmp_path_factory.mktemp("mlflow"))
 
 
-def trained(folder, colour_model, store, key, extra=b""):
+def train_model(folder, colour_model, store, key, extra=b""):
     """Returns a model artifact with the run that trained it; `extra` makes it another model."""
     from tfx.types import standard_artifacts
 
@@ -69,7 +69,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
 
     client = mlflow_runs.connect(store)
     models = tmp_path / "models"
-    first = trained(tmp_path / "first", colour_model, store, "first")
+    first = train_model(tmp_path / "first", colour_model, store, "first")
     output = push(tmp_path / "pushed1", first, models, True, "drops")
     assert output.get_int_custom_property("pushed") == 1
     assert published_path(output.uri) == str(models / "1")
@@ -79,7 +79,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     assert read_push(again.uri) == read_push(output.uri)
     assert len(client.search_model_versions("name = 'drops'")) == 1
 
-    second = trained(tmp_path / "second", colour_model, store, "second", extra=b"other")
+    second = train_model(tmp_path / "second", colour_model, store, "second", extra=b"other")
     push(tmp_path / "pushed3", second, models, True, "drops")
     champion = client.get_model_version_by_alias("drops", "champion")
     assert str(champion.version) == "2"
@@ -90,7 +90,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     trained_by = client.get_run(champion.run_id).data.tags
     assert champion.tags["mlflow.source.git.commit"] == trained_by["mlflow.source.git.commit"]
 
-    third = trained(tmp_path / "third", colour_model, store, "third", extra=b"worse")
+    third = train_model(tmp_path / "third", colour_model, store, "third", extra=b"worse")
     output = push(tmp_path / "pushed4", third, models, False, "drops")
     assert published_path(output.uri) is None
     assert sorted(child.name for child in models.iterdir()) == ["1", "2"]

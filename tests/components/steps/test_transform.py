@@ -12,19 +12,19 @@ def encoded(real_images):
     return [path.read_bytes() for path in real_images.values()]
 
 
-def transformed(encoded, shorter_side):
+def transform(encoded, shorter_side):
     inputs = {ENCODED: tf.constant(encoded)[:, None], LABEL: tf.range(len(encoded), dtype=tf.int64)[:, None]}
     return preprocessing_fn(inputs, {"shorter_side": shorter_side, "quality": 95})
 
 
 def test_large_networks_get_the_bytes_as_they_are(encoded):
-    outputs = transformed(encoded, 0)
+    outputs = transform(encoded, 0)
     assert outputs[ENCODED].numpy().tolist() == encoded
     assert outputs[LABEL].numpy().tolist() == list(range(len(encoded)))
 
 
 def test_small_networks_get_shrunk_jpegs_which_the_served_model_makes_too(encoded):
-    outputs = transformed(encoded, 240)
+    outputs = transform(encoded, 240)
     for original, shrunk in zip(encoded, outputs[ENCODED].numpy(), strict=True):
         assert tf.io.extract_jpeg_shape(shrunk).numpy().tolist() == [240, 320, 3]
         assert len(shrunk) < len(original) / 2
@@ -37,7 +37,7 @@ def test_shrinking_keeps_the_picture(encoded):
 
     from PIL import Image
 
-    for original, shrunk in zip(encoded, transformed(encoded, 240)[ENCODED].numpy(), strict=True):
+    for original, shrunk in zip(encoded, transform(encoded, 240)[ENCODED].numpy(), strict=True):
         reference = np.asarray(Image.open(io.BytesIO(original)).resize((320, 240), Image.Resampling.BOX), np.float32)
         ours = tf.io.decode_jpeg(shrunk).numpy().astype(np.float32)
         assert np.abs(ours - reference).mean() < 4.0

@@ -45,7 +45,7 @@ CHANGES = {
 BASE = small_training.job(tuning=Tuning(space=SPACE))
 
 
-def changed(job, field, value):
+def with_value(job, field, value):
     """Returns the job with another value of a field, or of a field of a field, which is not checked."""
     name, _, inner = field.partition(".")
     if inner:
@@ -56,7 +56,7 @@ def changed(job, field, value):
 
 
 def decides(field, value):
-    other = changed(BASE, field, value)
+    other = with_value(BASE, field, value)
     assert other != BASE, field
     return {purpose for purpose in PURPOSES if other.identity(purpose) != BASE.identity(purpose)}
 

@@ -18,7 +18,7 @@ from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 
-def encoded(grey, image_format="JPEG"):
+def encode(grey, image_format="JPEG"):
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (grey, grey, grey)).save(buffer, image_format)
     return buffer.getvalue()
@@ -43,7 +43,7 @@ class ByGrey:
 
 def record(number, label, grey=0, **changes):
     values = {
-        "encoded": encoded(grey), "image_format": "JPEG", "height": 16, "width": 16, "filename": f"{number}.jpg",
+        "encoded": encode(grey), "image_format": "JPEG", "height": 16, "width": 16, "filename": f"{number}.jpg",
         "image_id": number, "label": CLASSES.index(label), "label_text": label, "label_raw": 0, "source": 0,
     }  # fmt: skip
     return contract.build_example(**{**values, **changes}).SerializeToString()
@@ -155,7 +155,7 @@ def test_experts_get_the_original_images_without_their_labels(shards):
         assert (row["old_label"], row["predicted"]) == ("Other", "Clear")
         assert float(row["disagreement"]) == pytest.approx(1 - float(row["probability"]), abs=1e-6)
         grey = 4 * (int(row["image_id"]) % 100)
-        assert (look / "raters" / row["file"]).read_bytes() == encoded(grey)
+        assert (look / "raters" / row["file"]).read_bytes() == encode(grey)
     for name in ("anna", "ben"):
         sheet = rows(look / "raters" / f"sheet-{name}.csv")
         assert [row["image_id"] for row in sheet] == [row["image_id"] for row in key]
