@@ -87,7 +87,7 @@ def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Ca
     from tfx.types import artifact_utils, standard_artifacts
 
     from components.settings import LOCAL_BEAM_ARGS
-    from components.steps.evaluator import Evaluator
+    from components.steps.evaluation import Evaluator
     from marco_model.labels import CLASSES
 
     def artifact(kind: Any, uri: Path) -> Any:

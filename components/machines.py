@@ -4,16 +4,13 @@
 container shares, and `Cluster` all of a run. `Machines` is a training on several machines of Vertex AI.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 
 import pydantic
 
 from components.settings import Section
-from marco_model.errors import InputError
-from marco_model.recipe import Engine
+from marco_model import errors, recipe
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?")
 _BYTES = {
@@ -128,7 +125,7 @@ class Placement(Section):
     def training_replicas(self) -> Replicas:
         """Returns `replicas`; raises `InputError` if they are not set."""
         if self.replicas is None:
-            raise InputError("cluster.replicas is not set; set it to train on several nodes")
+            raise errors.InputError("cluster.replicas is not set; set it to train on several nodes")
         return self.replicas
 
 
@@ -161,7 +158,7 @@ class Cluster(Placement):
     retries: Count = 2
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Cluster:
+    def _fits_together(self) -> "Cluster":
         unknown = sorted(set(self.steps) - set(STEPS))
         if unknown:
             raise ValueError(f"cluster.steps names {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
@@ -213,7 +210,7 @@ class Machines(Section):
     hours: float = pydantic.Field(168.0, gt=0)
 
     @pydantic.model_validator(mode="after")
-    def _accelerators_have_a_type(self) -> Machines:
+    def _accelerators_have_a_type(self) -> "Machines":
         if bool(self.accelerator) != bool(self.accelerators):
             raise ValueError(
                 f"machines has accelerator {self.accelerator!r} and accelerators {self.accelerators}; give both"
@@ -221,7 +218,7 @@ class Machines(Section):
         return self
 
 
-def job_counts(engine: Engine, section: str, replicas: Replicas | Machines) -> dict[str, int]:
+def job_counts(engine: recipe.Engine, section: str, replicas: Replicas | Machines) -> dict[str, int]:
     """Returns how many processes each job of a training on several machines has, the chief's first.
 
     Jobs without a process are left out. Raises `InputError` if `engine.kind` does not fit `replicas`, which the
@@ -230,10 +227,12 @@ def job_counts(engine: Engine, section: str, replicas: Replicas | Machines) -> d
     workers, parameter_servers = replicas.workers, replicas.parameter_servers
     problem = f"engine.kind is {engine.kind} and {section} has workers {workers}, parameter_servers {parameter_servers}"
     if engine.kind not in ("multi_worker", "parameter_server"):
-        raise InputError(f"{problem}; set engine.kind to multi_worker or parameter_server, or leave {section} out")
+        raise errors.InputError(
+            f"{problem}; set engine.kind to multi_worker or parameter_server, or leave {section} out"
+        )
     if workers < 2:
-        raise InputError(f"{problem}; give at least 2 workers, the chief among them, or leave {section} out")
+        raise errors.InputError(f"{problem}; give at least 2 workers, the chief among them, or leave {section} out")
     if (engine.kind == "parameter_server") != bool(parameter_servers):
-        raise InputError(f"{problem}; parameter_server needs at least 1 of them, multi_worker takes none")
+        raise errors.InputError(f"{problem}; parameter_server needs at least 1 of them, multi_worker takes none")
     counts = {"chief": 1, "worker": workers - 1, "ps": parameter_servers}
     return {job: count for job, count in counts.items() if count}

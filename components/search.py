@@ -1,21 +1,17 @@
 """A search for better values of a job's recipe and network: the oracles, the trials, and what was found."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
-from keras_tuner.engine.oracle import Oracle
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from components.settings import Tuning, kind_of
 from components.trainer import execution
 from components.trainer.job import TrainingJob
-from marco_model.engines import start
-from marco_model.errors import DivergedError, InputError, Interrupted
+from marco_model import engines, errors
 
 OBJECTIVE = keras_tuner.Objective("accuracy", "max")
 HYPERBAND_ROUNDS = 27
@@ -32,9 +28,11 @@ def run_search(job: TrainingJob) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     tuning, job = job.tuning, search_job(job)
     if tuning is None:
-        raise InputError("the job has no tuning; set tuning.space")
+        raise errors.InputError("the job has no tuning; set tuning.space")
     if job.engine.kind not in ("one_device", "mirrored"):
-        raise InputError(f"engine.kind is {job.engine.kind}; trials run on one machine: take one_device or mirrored")
+        raise errors.InputError(
+            f"engine.kind is {job.engine.kind}; trials run on one machine: take one_device or mirrored"
+        )
     tuner = RecipeTuner(oracle(tuning, job.name), job, tuning.steps)
     tuner.search_space_summary()
     tuner.search(verbose=0)
@@ -80,7 +78,7 @@ def search_space(tuning: Tuning) -> keras_tuner.HyperParameters:
     return space
 
 
-def oracle(tuning: Tuning, study: str) -> Oracle:
+def oracle(tuning: Tuning, study: str) -> keras_tuner.Oracle:
     """Returns the oracle; `study` names the search where it is kept outside, as in Vizier."""
     options = {"objective": OBJECTIVE, "hyperparameters": search_space(tuning), "seed": tuning.seed}
     if tuning.oracle == "random":
@@ -95,11 +93,11 @@ def oracle(tuning: Tuning, study: str) -> Oracle:
     return VizierOracle(project=tuning.project, region=tuning.region, study=study, **options)
 
 
-class _Interrupted(Interrupted, keras_tuner.errors.FatalError):
+class _Interrupted(errors.Interrupted, keras_tuner.errors.FatalError):
     """KerasTuner takes every other error for the trial's own and starts the next trial."""
 
 
-class _Refused(InputError, keras_tuner.errors.FatalError):
+class _Refused(errors.InputError, keras_tuner.errors.FatalError):
     """As above."""
 
 
@@ -109,10 +107,10 @@ class RecipeTuner(BaseTuner):
     A search that was killed continues with the trial that it was in, from its last checkpoint.
     """
 
-    def __init__(self, oracle: Oracle, job: TrainingJob, steps: int) -> None:
+    def __init__(self, oracle: keras_tuner.Oracle, job: TrainingJob, steps: int) -> None:
         """Takes the job of which trials are made; each is trained for `steps` steps, evaluated ten times."""
         self._job, self._steps = job, steps
-        self._running, self._counts = start(job.engine), execution.count(job)
+        self._running, self._counts = engines.start(job.engine), execution.count(job)
         super().__init__(oracle, directory=job.checkpoints, project_name="search")
 
     def search_space_summary(self, extended: bool = False) -> None:
@@ -135,12 +133,12 @@ class RecipeTuner(BaseTuner):
             with execution.record_run(job, self._counts) as run:
                 run.set_tags({"tuning": self._job.key})
                 _, trained = execution.train(job, self._running, self._counts, run)
-        except DivergedError as error:
+        except errors.DivergedError as error:
             log.info("Trial %s failed: %s", trial.trial_id, error)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
-        except Interrupted as stopped:
+        except errors.Interrupted as stopped:
             raise _Interrupted(str(stopped), stopped.signal) from stopped
-        except InputError as error:
+        except errors.InputError as error:
             raise _Refused(str(error)) from error
         log.info("Trial %s: accuracy %.3f", trial.trial_id, trained.accuracy)
         return {"accuracy": trained.accuracy}

@@ -4,8 +4,6 @@
 `components.machines`, what Vertex AI is given in `components.vertex.options`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -16,10 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from marco_data.name_tables import IMAGER_RULES, ImagerRule
+from marco_model import labels, network, recipe
 from marco_model.errors import InputError
-from marco_model.labels import FOUR, LabelScheme
-from marco_model.network import Network
-from marco_model.recipe import Recipe
 
 # One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
 # The runner is named since `DirectRunner` would first try to download another one.
@@ -90,7 +86,7 @@ class IngestOptions(Section):
     imager_rules: tuple[ImagerRule, ...] = IMAGER_RULES
     shard_bytes: int = pydantic.Field(100_000_000, ge=1)
     decode_workers: int = 0
-    label_scheme: LabelScheme = FOUR
+    label_scheme: labels.LabelScheme = labels.FOUR
     overlay: str = ""
 
     @property
@@ -108,7 +104,7 @@ class Transform(Section):
     quality: int = pydantic.Field(95, ge=50, le=100)
 
 
-SECTIONS = {"recipe": Recipe, "network": Network}
+SECTIONS = {"recipe": recipe.Recipe, "network": network.Network}
 
 
 class Parameter(Section):
@@ -121,7 +117,7 @@ class Parameter(Section):
     choices: tuple[Any, ...] = ()
 
     @pydantic.model_validator(mode="after")
-    def _limits_or_choices(self) -> Parameter:
+    def _limits_or_choices(self) -> "Parameter":
         if self.choices:
             if (self.min, self.max) != (None, None):
                 raise ValueError(self._ambiguous())
@@ -161,7 +157,7 @@ class Tuning(Section):
     region: str = ""
 
     @pydantic.model_validator(mode="after")
-    def _can_be_searched(self) -> Tuning:
+    def _can_be_searched(self) -> "Tuning":
         if not self.space:
             raise ValueError("tuning.space is empty; name a field, such as recipe.learning_rate, with min and max")
         if self.oracle == "vizier" and not (self.project and self.region):

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras_tuner
+from google.api_core import exceptions, retry
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import aiplatform_v1
 from keras_tuner.engine import hyperparameters as hp
 from keras_tuner.engine.trial import Trial, TrialStatus
 
@@ -161,23 +164,19 @@ class VizierOracle(keras_tuner.Oracle):
         self._retry_queue[:] = [trial_id for trial_id in self._retry_queue if trial_id not in self.end_order]
 
     def _connect(self, region: str) -> Any:
-        from google.cloud.aiplatform_v1 import VizierServiceClient
-
         with self._reaching():
-            return VizierServiceClient(client_options={"api_endpoint": f"{region}-aiplatform.googleapis.com"})
+            options = {"api_endpoint": f"{region}-aiplatform.googleapis.com"}
+            return aiplatform_v1.VizierServiceClient(client_options=options)
 
     def _open(self, parent: str, display_name: str) -> str:
-        from google.api_core.exceptions import AlreadyExists
-        from google.cloud.aiplatform_v1.types import Study, StudySpec
-
         goal = "MAXIMIZE" if self.objective.direction == "max" else "MINIMIZE"
         specs = [parameter_spec(entry) for entry in self.hyperparameters.space if not isinstance(entry, hp.Fixed)]
-        spec = StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
-        expected = Study(display_name=display_name, study_spec=spec)
+        spec = aiplatform_v1.StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
+        expected = aiplatform_v1.Study(display_name=display_name, study_spec=spec)
         with self._reaching():
             try:
                 study = self._client.create_study(request={"parent": parent, "study": expected}, **_patience())
-            except AlreadyExists:
+            except exceptions.AlreadyExists:
                 request = {"parent": parent, "display_name": display_name}
                 study = self._client.lookup_study(request=request, **_patience())
         if search_of(study.study_spec) != search_of(spec):
@@ -189,16 +188,15 @@ class VizierOracle(keras_tuner.Oracle):
 
     def _settle(self) -> None:
         """Makes our list of ended trials and Vizier's the same."""
-        from google.cloud.aiplatform_v1.types import Trial as VizierTrial
-
+        state = aiplatform_v1.Trial.State
         with self._reaching():
             trials = list(self._client.list_trials(request={"parent": self._study}, **_patience()))
         ours = {name: trial_id for trial_id, name in self._names.items()}
         for theirs in sorted(trials, key=lambda trial: int(trial.name.rpartition("/")[2])):
-            ended = theirs.state in (VizierTrial.State.SUCCEEDED, VizierTrial.State.INFEASIBLE)
+            ended = theirs.state in (state.SUCCEEDED, state.INFEASIBLE)
             trial_id = ours.get(theirs.name)
             if trial_id is None and ended:
-                self._adopt(theirs, theirs.state == VizierTrial.State.SUCCEEDED)
+                self._adopt(theirs, theirs.state == state.SUCCEEDED)
             elif trial_id in self.end_order and not ended:
                 self._report(self.trials[trial_id])
 
@@ -243,9 +241,6 @@ class VizierOracle(keras_tuner.Oracle):
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
         """Turns what Google's libraries raise into one line that names the place and the fix."""
-        from google.api_core import exceptions
-        from google.auth.exceptions import GoogleAuthError
-
         log_in = "log in by `gcloud auth application-default login`, or run as a service account"
         fixes = {
             GoogleAuthError: log_in,
@@ -264,6 +259,4 @@ class VizierOracle(keras_tuner.Oracle):
 
 
 def _patience() -> dict[str, Any]:
-    from google.api_core.retry import Retry
-
-    return {"retry": Retry(timeout=_RETRY_SECONDS), "timeout": _CALL_SECONDS}
+    return {"retry": retry.Retry(timeout=_RETRY_SECONDS), "timeout": _CALL_SECONDS}

@@ -8,7 +8,7 @@ from tfx.orchestration import data_types, metadata
 from tfx.orchestration.pipeline import Pipeline
 
 from components import champion, settings
-from components.steps import champion_gate, endpoint_pusher, evaluator, example_gen, pusher, report, schema, trainer
+from components.steps import evaluation, ingestion, pusher, trainer
 from components.trainer.job import TrainingParameters
 from marco_model.labels import LabelScheme
 from pipelines import places
@@ -38,13 +38,15 @@ def create_pipeline(
     data = configuration.data
     shared = data.model_dump(include=set(settings.IngestOptions.model_fields))
     ingest = settings.IngestOptions(**shared, imager_rules=data.imagers, label_scheme=scheme)
-    ingested = example_gen.MarcoExampleGen(
+    ingested = ingestion.MarcoExampleGen(
         input_uri=parameters.source, fingerprint=parameters.fingerprint, options=ingest.model_dump_json()
     )
     examples = ingested.outputs["examples"]
-    statistics = StatisticsGen(examples=examples, stats_options=schema.stats_options())
-    curated = schema.CuratedSchema(fingerprint=schema.schema_fingerprint(), classes=classes)
-    validated = schema.ExampleValidator(statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"])
+    statistics = StatisticsGen(examples=examples, stats_options=ingestion.stats_options())
+    curated = ingestion.CuratedSchema(fingerprint=ingestion.schema_fingerprint(), classes=classes)
+    validated = ingestion.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=curated.outputs["schema"]
+    )
     transformed = Transform(
         examples=examples,
         schema=curated.outputs["schema"],
@@ -63,13 +65,13 @@ def create_pipeline(
     best = {"hyperparameters": tuned[0].outputs["best_hyperparameters"]} if tuned else {}
     trained = trainer.Trainer(**inputs, **best)
     model = trained.outputs["model"]
-    evaluated = evaluator.Evaluator(
+    evaluated = evaluation.Evaluator(
         examples=examples,
         model=model,
         thresholds=json.dumps(configuration.thresholds, sort_keys=True),
         classes=classes,
     )
-    decided = champion_gate.ChampionGate(
+    decided = evaluation.ChampionGate(
         examples=examples,
         model=model,
         evaluation=evaluated.outputs["evaluation"],
@@ -87,7 +89,7 @@ def create_pipeline(
         run_label=run_label,
         judging=judging,
     )
-    reported = report.Report(
+    reported = evaluation.Report(
         examples=examples,
         model=model,
         evaluation=evaluated.outputs["evaluation"],
@@ -99,7 +101,7 @@ def create_pipeline(
     steps = [ingested, statistics, curated, validated, transformed, *tuned, trained]
     steps += [evaluated, decided, published, reported]
     if configuration.endpoint and configuration.vertex:
-        deployed = endpoint_pusher.EndpointPusher(
+        deployed = pusher.EndpointPusher(
             pushed_model=published.outputs["pushed_model"],
             examples=examples,
             vertex=configuration.vertex.model_dump_json(),

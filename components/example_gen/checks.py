@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.settings import BY_HASH, IngestOptions
-from marco_data import contract, name_tables, shards
-from marco_data.image_files import JPEG, PNG, image_header
+from marco_data import contract, image_files, name_tables, shards
 from marco_data.overlay import Answer
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES, LabelScheme
+from marco_model import errors, labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _text(features: Mapping[str, Any], name: str) -> str:
 def _parse(data: bytes) -> Any:
     try:
         return contract.parse_example(data)
-    except InputError as error:
+    except errors.InputError as error:
         raise _Flaw(contract.NOT_AN_EXAMPLE, str(error)) from error
 
 
@@ -200,29 +198,29 @@ class _Label(NamedTuple):
     title: str
 
 
-def _own_label(features: Mapping[str, Any], scheme: LabelScheme, raw_labels: Mapping[int, str] | None) -> _Label:
+def _own_label(features: Mapping[str, Any], scheme: labels.LabelScheme, raw_labels: Mapping[int, str] | None) -> _Label:
     """Returns the label that the scheme looks up: the raw label, or the record's class, which is checked only then."""
     if scheme.source == "raw":
         number = features[contract.LABEL_RAW]
         name = (raw_labels or {}).get(number)
         return _Label(name, number, f"raw label {number}" + (f" ({name})" if name else ""))
     label = features[contract.LABEL]
-    if not 0 <= label < len(CLASSES):
-        raise _Flaw(contract.UNKNOWN_LABEL, f"label {label}, expected 0 to {len(CLASSES) - 1}")
+    if not 0 <= label < len(labels.CLASSES):
+        raise _Flaw(contract.UNKNOWN_LABEL, f"label {label}, expected 0 to {len(labels.CLASSES) - 1}")
     text = _text(features, contract.LABEL_TEXT)
-    if text.casefold() != CLASSES[label].casefold():
-        raise _Flaw(contract.LABEL_TEXT_MISMATCH, f"label {label} is {CLASSES[label]}, the text says {text!r}")
-    return _Label(CLASSES[label], None, CLASSES[label])
+    if text.casefold() != labels.CLASSES[label].casefold():
+        raise _Flaw(contract.LABEL_TEXT_MISMATCH, f"label {label} is {labels.CLASSES[label]}, the text says {text!r}")
+    return _Label(labels.CLASSES[label], None, labels.CLASSES[label])
 
 
-def _class_index(scheme: LabelScheme, label: _Label) -> int | None:
+def _class_index(scheme: labels.LabelScheme, label: _Label) -> int | None:
     try:
         return scheme.index_of(label.name, label.number)
     except KeyError:
         raise _Flaw(contract.UNMAPPED_LABEL, f"{label.title} has no entry") from None
 
 
-def _overlay_effect(image_id: int, scheme: LabelScheme, own_label: _Label, index: int | None) -> OverlayEffect:
+def _overlay_effect(image_id: int, scheme: labels.LabelScheme, own_label: _Label, index: int | None) -> OverlayEffect:
     try:
         before = scheme.index_of(own_label.name, own_label.number)
     except KeyError:
@@ -232,13 +230,13 @@ def _overlay_effect(image_id: int, scheme: LabelScheme, own_label: _Label, index
 
 
 def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
-    stated = _text(features, contract.FORMAT).upper().replace("JPG", JPEG)
+    stated = _text(features, contract.FORMAT).upper().replace("JPG", image_files.JPEG)
     colorspace, channels = _text(features, contract.COLORSPACE), features[contract.CHANNELS]
-    if stated not in (JPEG, PNG) or colorspace.upper() != "RGB" or channels != 3:
+    if stated not in (image_files.JPEG, image_files.PNG) or colorspace.upper() != "RGB" or channels != 3:
         raise _Flaw(contract.UNSUPPORTED_FORMAT, f"format {stated!r}, colorspace {colorspace!r}, channels {channels}")
     encoded = features[contract.ENCODED]
     try:
-        header = image_header(encoded)
+        header = image_files.image_header(encoded)
     except ValueError as error:
         raise _Flaw(contract.BAD_IMAGE_HEADER, str(error)) from error
     if header.format != stated:
@@ -251,7 +249,7 @@ def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
         raise _Flaw(contract.SIZE_MISMATCH, f"stated {stated_size}, found {size}")
     try:
         shape = contract.decoded_shape(encoded)
-    except InputError as error:
+    except errors.InputError as error:
         raise _Flaw(contract.UNDECODABLE_IMAGE, str(error)) from error
     if shape != (header.height, header.width, 3):
         raise _Flaw(contract.SIZE_MISMATCH, f"stated {size}, decodes to {shape}")

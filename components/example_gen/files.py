@@ -5,14 +5,12 @@ with `marco_model.store`; here are the operations on files and folders that it d
 """
 
 import contextlib
-import functools
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import IO
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io import filesystem
 from apache_beam.io.filesystems import FileSystems
 
 from marco_data.tfrecord import GZIP_WBITS, frame
@@ -65,28 +63,25 @@ class Writer:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path, self._aside = path, ""
         self._stack = contextlib.ExitStack()
-        self._file: IO[Any]
-        self._aside = ""
-        self._reaching: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        self._file: IO[bytes]
         if store.is_object(path):
             self._file = store.create_object(path)
-            self._reaching = functools.partial(store.reaching, path)
         elif not store.is_remote(path):
             self._file = self._stack.enter_context(store.whole_file(path, "wb"))
         else:
             self._aside = f"{path}.{uuid.uuid4().hex}.partial"
-            self._file = FileSystems.create(self._aside, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._file = FileSystems.create(self._aside, compression_type=filesystem.CompressionTypes.UNCOMPRESSED)
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
-        with self._reaching():
+        with store.reaching(self._path):
             self._file.write(data)
 
     def close(self) -> None:
         """Completes the file, which then appears."""
-        with self._reaching():
+        with store.reaching(self._path):
             self._file.close()
         self._stack.close()
         if self._aside:

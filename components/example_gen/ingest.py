@@ -15,8 +15,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from components.example_gen import files, publishing, staging
-from components.example_gen.checks import Tables
+from components.example_gen import checks, files, publishing, staging
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import name_tables, overlay, shards
 from marco_data.progress import progress
@@ -80,7 +79,7 @@ def ingest(
     return {**summary, "shards": len(shard_files), "sources": tables.sources is not None}
 
 
-def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], options: IngestOptions) -> Tables:
+def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], options: IngestOptions) -> checks.Tables:
     """Reads the overlay and the tables beside the shards; that of the raw labels only if the label scheme uses it."""
     places = [file.path for file in shard_files]
     raw_labels = None
@@ -94,13 +93,13 @@ def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], optio
         )
     answers = overlay.read_overlay(options.overlay) if options.overlay else {}
     overlay.check_labels(answers, options.label_scheme)
-    return Tables(name_tables.find_table(name_tables.SOURCES_FILE, paths, places), raw_labels, answers)
+    return checks.Tables(name_tables.find_table(name_tables.SOURCES_FILE, paths, places), raw_labels, answers)
 
 
 class _Stage(beam.DoFn):
     """`staging.stage` in a Beam worker."""
 
-    def __init__(self, folder: str, tables: Tables, options: IngestOptions) -> None:
+    def __init__(self, folder: str, tables: checks.Tables, options: IngestOptions) -> None:
         self._folder = folder
         self._tables = tables
         self._options = options

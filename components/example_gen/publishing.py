@@ -13,12 +13,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from components.example_gen import files, staging
-from components.example_gen.checks import restore_label
-from components.example_gen.staging import AppliedAnswer, Duplicate, Entry, Place, UnitReport
-from marco_data import contract, tfrecord
+from components.example_gen import checks, files, staging
+from marco_data import contract, shards, tfrecord
 from marco_data.overlay import Answer
-from marco_data.shards import SPLITS
 from marco_model import errors, store
 
 ENTRIES_FILE, COUNTS_FILE, SUMMARY_FILE = "quarantine.csv", "counts.csv", "summary.json"
@@ -44,10 +41,10 @@ class OverlayTrace:
 
     def __init__(self, overlay: Mapping[int, Answer]) -> None:
         self._overlay = overlay
-        self._applied: dict[int, AppliedAnswer] = {}
+        self._applied: dict[int, staging.AppliedAnswer] = {}
         self._quarantined: set[int] = set()
 
-    def add(self, report: UnitReport) -> None:
+    def add(self, report: staging.UnitReport) -> None:
         """Adds a unit."""
         for applied in report.applied:
             if applied.split or applied.image_id not in self._applied:
@@ -71,7 +68,7 @@ class OverlayTrace:
             "relabelled": {
                 "total": len(changed),
                 "confirmed": list(outcomes.values()).count(CONFIRMED),
-                "splits": {split: sum(applied.split == split for applied in changed) for split in SPLITS},
+                "splits": {split: sum(applied.split == split for applied in changed) for split in shards.SPLITS},
                 "by_class": {old: dict(sorted(new.items())) for old, new in sorted(by_class.items())},
             },
             "overlay_unused": [number for number, outcome in outcomes.items() if outcome == UNUSED],
@@ -96,7 +93,7 @@ class OverlayTrace:
         return QUARANTINED if number in self._quarantined else UNUSED
 
 
-def settle(folder: str, unit: int, duplicates: Sequence[Duplicate], shard_names: Sequence[str]) -> None:
+def settle(folder: str, unit: int, duplicates: Sequence[staging.Duplicate], shard_names: Sequence[str]) -> None:
     """Rewrites a unit's pieces without `duplicates` and adds these to its rejected records, in the order of the input.
 
     `folder` has the staged files. A second attempt finds the first one's report, which is written last, and does
@@ -139,13 +136,13 @@ def _latest(path: str) -> str:
     return _settled(path) if store.exists(_settled(path)) else path
 
 
-def _entry(duplicate: Duplicate, shard_names: Sequence[str]) -> Entry:
+def _entry(duplicate: staging.Duplicate, shard_names: Sequence[str]) -> staging.Entry:
     place, image_id = duplicate.place, str(duplicate.image_id)
     name = shard_names[place.shard]
-    return Entry(name, place.shard, place.offset, place.record, image_id, duplicate.reason, duplicate.detail)
+    return staging.Entry(name, place.shard, place.offset, place.record, image_id, duplicate.reason, duplicate.detail)
 
 
-def _rejected_records(folder: str, report: UnitReport) -> Iterator[tuple[tuple[int, int], bytes]]:
+def _rejected_records(folder: str, report: staging.UnitReport) -> Iterator[tuple[tuple[int, int], bytes]]:
     with store.open_raw(staging.rejected_path(folder, report.unit)) as stream:
         entries = (entry for entry in report.entries if entry.has_record)
         for entry, record in zip(entries, tfrecord.read_records(stream), strict=True):
@@ -153,7 +150,7 @@ def _rejected_records(folder: str, report: UnitReport) -> Iterator[tuple[tuple[i
 
 
 def _copy_without(
-    path: str, removed: Mapping[int, Place], writer: files.RecordWriter
+    path: str, removed: Mapping[int, staging.Place], writer: files.RecordWriter
 ) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Copies a piece to `writer` without the positions `removed`, which it yields as they were read from the input.
 
@@ -166,7 +163,7 @@ def _copy_without(
                 writer.write_record(record.data)
             else:
                 data = record.data[: len(record.data) - place.suffix_bytes]
-                yield (place.shard, place.record), restore_label(data) if place.relabelled else data
+                yield (place.shard, place.record), checks.restore_label(data) if place.relabelled else data
 
 
 def _intact(record: object) -> tfrecord.Record:
@@ -190,7 +187,7 @@ def publish(
     quarantine written and no examples.
     """
     files.make_folder(quarantine)
-    pieces: dict[str, list[str]] = {split: [] for split in SPLITS}
+    pieces: dict[str, list[str]] = {split: [] for split in shards.SPLITS}
     summary = _Summary()
     trace = OverlayTrace(overlay or {})
     # Written unit by unit, so that no number of entries fills the memory.
@@ -202,7 +199,7 @@ def publish(
         trace.add(report)
         entries.write(_csv([getattr(entry, name) for name in ENTRY_HEADER] for entry in report.entries))
         _publish_rejected(folder, report, quarantine)
-        for split in SPLITS:
+        for split in shards.SPLITS:
             pieces[split] += [
                 _latest(staging.piece_path(folder, unit, split, piece)) for piece in range(len(report.pieces[split]))
             ]
@@ -219,7 +216,7 @@ def publish(
             f"{problem}{summary.unmapped()}; see {files.join(quarantine, ENTRIES_FILE)}, fix the data or raise "
             "max_quarantined"
         )
-    for split in SPLITS:
+    for split in shards.SPLITS:
         _publish_split(pieces[split], files.join(examples, f"Split-{split}"))
     files.delete_tree(folder)
     return counts
@@ -246,16 +243,16 @@ class _Summary:
 
     def __init__(self) -> None:
         self._read = 0
-        self._splits = dict.fromkeys(SPLITS, 0)
+        self._splits = dict.fromkeys(shards.SPLITS, 0)
         self._reasons: collections.Counter[str] = collections.Counter()
         self._left_out: collections.Counter[str] = collections.Counter()
         self._unmapped: collections.Counter[str] = collections.Counter()
         self._empty_shards: list[str] = []
 
-    def add(self, report: UnitReport) -> None:
+    def add(self, report: staging.UnitReport) -> None:
         """Adds a unit."""
         self._read += report.read
-        for split in SPLITS:
+        for split in shards.SPLITS:
             self._splits[split] += sum(report.pieces[split])
         self._reasons.update(entry.reason for entry in report.entries)
         self._left_out.update(report.left_out)
@@ -285,7 +282,7 @@ class _Summary:
         return "".join(f"; {detail}: {count}" for detail, count in self._unmapped.most_common(_SHOWN_LABELS))
 
 
-def _publish_rejected(folder: str, report: UnitReport, quarantine: str) -> None:
+def _publish_rejected(folder: str, report: staging.UnitReport, quarantine: str) -> None:
     renames = []
     if any(entry.has_record for entry in report.entries):
         staged = _latest(staging.rejected_path(folder, report.unit))

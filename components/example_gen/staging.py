@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from components.example_gen import files
-from components.example_gen.checks import Accepted, LeftOut, Rejected, Tables, Verdict, check_record
+from components.example_gen import checks, files
 from components.settings import BY_SHARD, IngestOptions
 from marco_data import contract, shards, tfrecord
-from marco_data.tfrecord import Record, Rest
 from marco_model import store
 
 # Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
@@ -157,7 +155,7 @@ def read_report(staging: str, unit: int) -> UnitReport:
 
 
 def stage(
-    unit: Unit, staging: str, tables: Tables, options: IngestOptions, pool: ThreadPoolExecutor
+    unit: Unit, staging: str, tables: checks.Tables, options: IngestOptions, pool: ThreadPoolExecutor
 ) -> Iterator[StagedRecord]:
     """Reads, checks and writes a unit's records; yields the sound ones with their places."""
     outputs = {split: _Pieces(staging, unit.number, split, options.shard_bytes) for split in shards.SPLITS}
@@ -172,17 +170,17 @@ def stage(
         with store.open_raw(shard.path) as stream:
             for record, verdict in _check_all(tfrecord.read_records(stream), tables, options, pool):
                 seen += 1
-                split = (shard.split or verdict.split) if isinstance(verdict, Accepted) else ""
-                if not isinstance(verdict, Rejected) and verdict.overlay_effect:
+                split = (shard.split or verdict.split) if isinstance(verdict, checks.Accepted) else ""
+                if not isinstance(verdict, checks.Rejected) and verdict.overlay_effect:
                     applied.append(AppliedAnswer(shard.number, record.index, split, *verdict.overlay_effect))
-                if isinstance(verdict, Accepted):
+                if isinstance(verdict, checks.Accepted):
                     piece, position = outputs[split].write(verdict.data + verdict.suffix)
                     place = Place(
                         shard.number, record.index, record.offset,
                         unit.number, split, piece, position, len(verdict.suffix), verdict.relabelled,
                     )  # fmt: skip
                     yield StagedRecord(verdict.image_id, verdict.digest, place)
-                elif isinstance(verdict, LeftOut):
+                elif isinstance(verdict, checks.LeftOut):
                     left_out[verdict.label] += 1
                 else:
                     entry = Entry(
@@ -190,7 +188,7 @@ def stage(
                         verdict.image_id, verdict.reason, verdict.detail,
                     )  # fmt: skip
                     entries.append(entry)
-                    if isinstance(record, Record):
+                    if isinstance(record, tfrecord.Record):
                         rejected.write_record(record.data)
                     else:
                         _write_rest(rest_path(staging, unit.number, shard.number, record.offset), record)
@@ -203,30 +201,39 @@ def stage(
 
 
 def _check_all(
-    records: Iterable[Record | Rest], tables: Tables, options: IngestOptions, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Record | Rest, Verdict]]:
+    records: Iterable[tfrecord.Record | tfrecord.Rest],
+    tables: checks.Tables,
+    options: IngestOptions,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[tfrecord.Record | tfrecord.Rest, checks.Verdict]]:
     """Yields records and the rest with their verdicts, in order; records are checked in `pool`, a few ahead."""
-    waiting: collections.deque[tuple[Record | Rest, Future[Verdict] | Rejected]] = collections.deque()
+    waiting: collections.deque[tuple[tfrecord.Record | tfrecord.Rest, Future[checks.Verdict] | checks.Rejected]] = (
+        collections.deque()
+    )
     for record in records:
-        if isinstance(record, Rest):
+        if isinstance(record, tfrecord.Rest):
             # Its bytes come from the stream, so they must be read before anything else; a rest is always the last.
-            waiting.append((record, Rejected("", record.reason, record.detail)))
+            waiting.append((record, checks.Rejected("", record.reason, record.detail)))
         elif not record.intact:
-            waiting.append((record, Rejected("", contract.BAD_CHECKSUM, f"a record of {len(record.data)} bytes")))
+            waiting.append(
+                (record, checks.Rejected("", contract.BAD_CHECKSUM, f"a record of {len(record.data)} bytes"))
+            )
         else:
-            waiting.append((record, pool.submit(check_record, record.data, tables, options)))
+            waiting.append((record, pool.submit(checks.check_record, record.data, tables, options)))
         if len(waiting) > _AHEAD * options.threads:
             yield _with_result(waiting.popleft())
     while waiting:
         yield _with_result(waiting.popleft())
 
 
-def _with_result(pair: tuple[Record | Rest, Future[Verdict] | Rejected]) -> tuple[Record | Rest, Verdict]:
+def _with_result(
+    pair: tuple[tfrecord.Record | tfrecord.Rest, Future[checks.Verdict] | checks.Rejected],
+) -> tuple[tfrecord.Record | tfrecord.Rest, checks.Verdict]:
     record, verdict = pair
     return record, verdict.result() if isinstance(verdict, Future) else verdict
 
 
-def _write_rest(path: str, rest: Rest) -> None:
+def _write_rest(path: str, rest: tfrecord.Rest) -> None:
     writer = files.Writer(path)
     for chunk in rest.chunks:
         writer.write(chunk)

@@ -15,9 +15,7 @@ from components.example_gen import files
 from components.trainer.job import parse_steps
 from marco_data.shards import fingerprint
 from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
-from marco_model import store
-from marco_model.errors import exit_status
-from marco_model.weights import initial_fingerprint
+from marco_model import errors, store, weights
 
 OUTPUTS = ("source", "fingerprint", "initial", "champion", "signature")
 
@@ -35,7 +33,11 @@ def describe(source: str, initial: str, synthetic: dict | None, place: str, over
         settings = dict(synthetic)
         _draw(place, settings.pop("images"), Settings(**settings))
     source = source or place
-    return {"source": source, "fingerprint": fingerprint([source], overlay), "initial": initial_fingerprint(initial)}
+    return {
+        "source": source,
+        "fingerprint": fingerprint([source], overlay),
+        "initial": weights.initial_fingerprint(initial),
+    }
 
 
 def champion(lookup: Lookup, fingerprint: str, initial: str, steps: str) -> dict[str, str]:
@@ -87,5 +89,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with exit_status():
+    with errors.exit_status():
         main()

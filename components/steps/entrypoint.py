@@ -8,8 +8,6 @@ beside them. It names artifacts on `gs://`, `s3://` and `minio://`, but has fetc
 Vertex AI types its artifacts, and mounts buckets at `/gcs` (Cloud Storage FUSE), so the same paths lead to them there.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,11 @@
-"""The Pusher: publishes a blessed model as a version and registers it in MLflow.
+"""The steps that let a model out: Pusher and EndpointPusher.
 
-TFX's own Pusher copies file by file to where servers look; this one shows a version all at once. It is a class and not
-a function, since a version is registered with its pipeline and run, which TFX gives to an executor's context alone.
+The Pusher publishes a blessed model as a version and registers it in MLflow. TFX's own Pusher copies file by file to
+where servers look; this one shows a version all at once. It is a class and not a function, since a version is
+registered with its pipeline and run, which TFX gives to an executor's context alone.
+
+The EndpointPusher deploys a published model to an endpoint of Vertex AI, where examples check it. TFX's own uploads a
+new model each time, never takes the old one away and checks nothing.
 """
 
 import json
@@ -9,18 +13,19 @@ import os
 from typing import Any, ClassVar
 
 from absl import logging
-from tfx import types
 from tfx.components.util import model_utils
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.orchestration import data_types
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import Artifact, BaseChannel, Channel, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components import mlflow_registry, mlflow_runs, published_models
-from components.champion import Judging
-from components.published_models import RECORD_FILE
-from marco_model.model_directory import class_names, model_fingerprint
+from components import artifacts, champion, mlflow_registry, mlflow_runs, published_models
+from components.vertex import api, golden, options, rollout
+from marco_model import model_directory
 
+DEPLOYMENT_FILE = "deployment.json"
 POD_RUN = "MARCO_RUN"
 """Where a step on Kubeflow Pipelines finds its run's id (`pipelines.compilation`)."""
 
@@ -30,8 +35,8 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(
         self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
         """Pushes if blessed; running it again changes nothing.
@@ -59,8 +64,8 @@ class Executor(base_executor.BaseExecutor):
                     run,
                     name,
                     saved_model,
-                    classes=class_names(saved_model),
-                    fingerprint=model_fingerprint(saved_model),
+                    classes=model_directory.class_names(saved_model),
+                    fingerprint=model_directory.model_fingerprint(saved_model),
                     published_at=version.path if version else None,
                     tags=self._lineage(exec_properties),
                 )
@@ -75,7 +80,7 @@ class Executor(base_executor.BaseExecutor):
             "registered_model": name if registered else None,
             "registered_version": registered,
         }
-        io_utils.write_string_file(f"{output.uri}/{RECORD_FILE}", json.dumps(record, indent=1) + "\n")
+        io_utils.write_string_file(f"{output.uri}/{published_models.RECORD_FILE}", json.dumps(record, indent=1) + "\n")
 
     def _lineage(self, properties: dict[str, Any]) -> dict[str, str]:
         """Returns the tags that name a version's pipeline and run, and the champion that it was compared with."""
@@ -92,11 +97,8 @@ class PusherSpec(component_spec.ComponentSpec):
     """Parameters, inputs and outputs of the `Pusher`."""
 
     PARAMETERS: ClassVar = {
-        "destination": component_spec.ExecutionParameter(type=str),
-        "registered_model": component_spec.ExecutionParameter(type=str),
-        "run_label": component_spec.ExecutionParameter(type=str),
-        "judged_against": component_spec.ExecutionParameter(type=str),
-        "signature": component_spec.ExecutionParameter(type=str),
+        name: component_spec.ExecutionParameter(type=str)
+        for name in ("destination", "registered_model", "run_label", "judged_against", "signature")
     }
     INPUTS: ClassVar = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -113,18 +115,18 @@ class Pusher(base_component.BaseComponent):
 
     def __init__(
         self,
-        model: types.BaseChannel,
-        model_blessing: types.BaseChannel,
+        model: BaseChannel,
+        model_blessing: BaseChannel,
         destination: "str | data_types.RuntimeParameter",
         registered_model: "str | data_types.RuntimeParameter" = "",
         run_label: "str | data_types.RuntimeParameter" = "",
-        judging: Judging | None = None,
+        judging: champion.Judging | None = None,
     ):
         """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none.
 
         `judging`: the gate's parameters, which are kept with the registered version.
         """
-        judging = judging or Judging()
+        judging = judging or champion.Judging()
         spec = PusherSpec(
             destination=destination,
             registered_model=registered_model,
@@ -133,6 +135,46 @@ class Pusher(base_component.BaseComponent):
             signature=judging.signature,
             model=model,
             model_blessing=model_blessing,
-            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            pushed_model=Channel(type=standard_artifacts.PushedModel),
         )
         super().__init__(spec=spec)
+
+
+@component
+def EndpointPusher(
+    pushed_model: InputArtifact[standard_artifacts.PushedModel],
+    examples: InputArtifact[standard_artifacts.Examples],
+    deployment: OutputArtifact[artifacts.Deployment],
+    vertex: Parameter[str],
+    endpoint: Parameter[str],
+    model_name: Parameter[str],
+) -> None:
+    """Writes `deployment.json`; running it again changes nothing, since it reads the state from the service.
+
+    JSON: `vertex` and `endpoint` (`components.vertex.options`). `model_name`: the model's if `endpoint.model` is empty.
+    Raises what `components.vertex.rollout.push_model` does.
+    """
+    record: dict[str, Any] = {"deployed": False}
+    uri = published_models.published_path(pushed_model.uri)
+    if uri:
+        place = options.Vertex.model_validate_json(vertex)
+        chosen = options.Endpoint.model_validate_json(endpoint)
+        record = deploy(uri, examples.uri, place, chosen, chosen.model or model_name)
+        deployment.set_string_custom_property("version", record["version"])
+    else:
+        logging.warning("The model was not published and so is not deployed.")
+    deployment.set_int_custom_property("deployed", int(record["deployed"]))
+    io_utils.write_string_file(f"{deployment.uri}/{DEPLOYMENT_FILE}", json.dumps(record, indent=1) + "\n")
+
+
+def deploy(
+    uri: str, examples: str, place: options.Vertex, endpoint: options.Endpoint, model_name: str
+) -> dict[str, Any]:
+    """Deploys the model at `uri` and returns the record; `endpoint.golden`, or else `examples`, check it."""
+
+    def images() -> list[golden.Image]:
+        if endpoint.golden:
+            return golden.in_place(endpoint.golden)
+        return golden.of_examples(examples, "eval", endpoint.golden_images)
+
+    return rollout.push_model(api.Api(place, api.PACE), endpoint, model_name, uri, images).record()

@@ -5,12 +5,10 @@ search in `components.search`.
 """
 
 import json
-from typing import Any
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.types import artifact
-from tfx.types.standard_artifacts import Examples, HyperParameters, Model, TransformGraph, TunerResults
+from tfx.types import Artifact, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components import artifacts
@@ -22,10 +20,10 @@ BEST_FILE, RESULTS_FILE = "best_hyperparameters.txt", "tuner_results.json"
 
 @component
 def Tuner(
-    examples: InputArtifact[Examples],
-    transform_graph: InputArtifact[TransformGraph],
-    best_hyperparameters: OutputArtifact[HyperParameters],
-    tuner_results: OutputArtifact[TunerResults],
+    examples: InputArtifact[standard_artifacts.Examples],
+    transform_graph: InputArtifact[standard_artifacts.TransformGraph],
+    best_hyperparameters: OutputArtifact[standard_artifacts.HyperParameters],
+    tuner_results: OutputArtifact[standard_artifacts.TunerResults],
     training: Parameter[str],
     source: Parameter[str],
     fingerprint: Parameter[str],
@@ -51,15 +49,15 @@ def Tuner(
 
 @component
 def Trainer(
-    examples: InputArtifact[Examples],
-    transform_graph: InputArtifact[TransformGraph],
-    model: OutputArtifact[Model],
+    examples: InputArtifact[standard_artifacts.Examples],
+    transform_graph: InputArtifact[standard_artifacts.TransformGraph],
+    model: OutputArtifact[standard_artifacts.Model],
     training: Parameter[str],
     source: Parameter[str],
     fingerprint: Parameter[str],
     initial: Parameter[str] = "",
     steps: Parameter[str] = "",
-    hyperparameters: InputArtifact[HyperParameters] = None,
+    hyperparameters: InputArtifact[standard_artifacts.HyperParameters] = None,
 ) -> None:
     """Trains on the splits `train` and `eval` of `examples`, which Transform wrote, and writes `model`.
 
@@ -77,17 +75,13 @@ def Trainer(
         best = json.loads(io_utils.read_string_file(f"{hyperparameters.uri}/{BEST_FILE}"))["values"]
     directory = path_utils.serving_model_dir(model.uri)
     job = _bind(training, parameters, examples, transform_graph, model_directory=directory, best=best)
-    if job.custom_job:
-        from components.trainer import custom_job
+    from components.trainer import custom_job, execution, jobset
 
+    if job.custom_job:
         custom_job.run(job, job.custom_job)
     elif job.placement and job.placement.replicas:
-        from components.trainer import jobset
-
         jobset.run(job, job.placement)
     else:
-        from components.trainer import execution
-
         job.write()
         execution.run(job)
 
@@ -95,14 +89,16 @@ def Trainer(
 def _bind(
     training: str,
     parameters: TrainingParameters,
-    examples: artifact.Artifact,
-    transform_graph: artifact.Artifact,
-    **options: Any,
+    examples: Artifact,
+    transform_graph: Artifact,
+    model_directory: str = "",
+    best: dict[str, object] | None = None,
 ) -> TrainingJob:
     return TrainingJob.model_validate_json(training).bind(
         parameters,
         transform_graph=transform_graph.uri,
         train_files=artifacts.split_files(examples, "train"),
         eval_files=artifacts.split_files(examples, "eval"),
-        **options,
+        model_directory=model_directory,
+        best=best,
     )

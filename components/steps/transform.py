@@ -1,14 +1,12 @@
 """`preprocessing_fn` of TFX's Transform."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from marco_data.contract import ENCODED, LABEL
 from marco_model import preprocessing
 
 
-def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, int]) -> dict[str, tf.Tensor]:
     """Returns `image/encoded` (string [batch]) and `image/class/label` (int64 [batch]) for training.
 
     `custom_config["shorter_side"]` is 0, which leaves the encoded image as it is, or the pixels to which the shorter

@@ -14,8 +14,7 @@ import tensorflow as tf
 from components import machines
 from components.trainer.job import FILE, CustomJob, TrainingJob
 from components.vertex.api import PACE, Api, Pace, Unsure
-from marco_model import training
-from marco_model.errors import ClusterError, InputError, Interrupted, one_line
+from marco_model import errors, training
 
 TRAINING, ATTEMPT = "marco-training", "marco-attempt"
 _ACTIVE = ("QUEUED", "PENDING", "RUNNING", "PAUSED", "UPDATING")
@@ -34,7 +33,9 @@ def run(job: TrainingJob, options: CustomJob, pace: Pace = PACE) -> None:
         Interrupted: SIGTERM or SIGINT came; the CustomJob is cancelled, and saves.
     """
     if not job.checkpoints.startswith("gs://"):
-        raise InputError(f"checkpoints lie in {job.checkpoints}, which other machines can't see; give --root gs://…")
+        raise errors.InputError(
+            f"checkpoints lie in {job.checkpoints}, which other machines can't see; give --root gs://…"
+        )
     api, attempt = Api(options.place, pace), uuid.uuid4().hex[:12]
     job.write()
     request = {"parent": options.place.parent, "custom_job": message(job, options, attempt)}
@@ -45,16 +46,18 @@ def run(job: TrainingJob, options: CustomJob, pace: Pace = PACE) -> None:
         api.show(f"CustomJob {made.name.rsplit('/', 1)[1]}; its log is in Cloud Logging")
         state = _follow(api, made.name, notice)
         if state is None:
-            raise Interrupted(
+            raise errors.Interrupted(
                 "training stopped and its CustomJob is cancelled; run again to go on from the last checkpoint",
                 notice.signal,
             )
     if "SUCCEEDED" not in state:
         error = api.read("Job", "get_custom_job", {"name": made.name}).error.message
-        reason = one_line(error, 300) if error else ""
-        raise ClusterError(f"training failed: CustomJob {made.name} {state.lower()} ({reason}); run again to go on")
+        reason = errors.one_line(error, 300) if error else ""
+        raise errors.ClusterError(
+            f"training failed: CustomJob {made.name} {state.lower()} ({reason}); run again to go on"
+        )
     if not tf.io.gfile.exists(f"{job.model_directory}/saved_model.pb"):
-        raise ClusterError(f"CustomJob {made.name} has ended, and there is no model in {job.model_directory}")
+        raise errors.ClusterError(f"CustomJob {made.name} has ended, and there is no model in {job.model_directory}")
 
 
 def message(job: TrainingJob, options: CustomJob, attempt: str) -> dict[str, Any]:

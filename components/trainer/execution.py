@@ -8,22 +8,29 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from components import mlflow_runs
-from components.settings import Transform
+from components import mlflow_runs, settings
 from components.trainer.job import TrainingJob
 from marco_data.progress import progress
-from marco_model import batch_norm, calibration, classifier, engines, preprocessing, tflite, training, training_input
-from marco_model.errors import Interrupted
+from marco_model import (
+    batch_norm,
+    calibration,
+    classifier,
+    engines,
+    errors,
+    preprocessing,
+    tflite,
+    training,
+    training_input,
+    weights,
+)
 from marco_model.network import RANDOM, Network, build
-from marco_model.weights import initialise
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +91,7 @@ def record_run(job: TrainingJob, counts: dict[str, int]) -> Iterator[mlflow_runs
     run.set_tags({f"engine.{name}": str(value) for name, value in dataclasses.asdict(job.engine).items()})
     try:
         yield run
-    except Interrupted:
+    except errors.Interrupted:
         run.close("KILLED")
         raise
     except BaseException:
@@ -98,8 +105,8 @@ def train(
 ) -> tuple[keras.Model, training.TrainingResult]:
     """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
     model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
-    initialise(model, job.network, job.classes)
-    listeners: dict[str, Any] = {}
+    weights.initialise(model, job.network, job.classes)
+    listeners: dict[str, Callable[..., None]] = {}
     with contextlib.ExitStack() as bars:
         if run:
             advance = bars.enter_context(progress("Training", job.recipe.steps, "steps"))
@@ -175,7 +182,7 @@ def evaluate(
 def write_model(
     model: keras.Model,
     network: Network,
-    transform: Transform,
+    transform: settings.Transform,
     name: str,
     directory: str,
     classes: Sequence[str],

@@ -5,8 +5,6 @@ as JSON. A step binds it to the data of its run and writes it beside the checkpo
 processes of a cluster read it (`marco train`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +14,7 @@ import pydantic
 from components.machines import Machines, Placement
 from components.settings import Section, Transform, Tuning, by_section, digest
 from components.vertex.options import Vertex
-from marco_model.errors import InputError, translated
+from marco_model import errors, store
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
 
@@ -74,6 +72,33 @@ class CustomJob(Section):
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainingParameters:
+    """What a schedule changes from run to run: parameters of the steps that train, beside the job that stays.
+
+    `source` and `fingerprint` of the data; `initial`, the fingerprint of the weights that training begins from, empty
+    if it is not known before the run; `steps`, empty for the recipe's own. Each is a string, or a parameter of a
+    compiled package: such a parameter cannot be inside the JSON of the job, where TFX leaves it as text.
+    """
+
+    source: "str | RuntimeParameter"
+    fingerprint: "str | RuntimeParameter"
+    initial: "str | RuntimeParameter" = ""
+    steps: "str | RuntimeParameter" = ""
+
+
+def parse_steps(text: str) -> int | None:
+    """Returns the steps that the parameter `steps` asks for, None for the recipe's.
+
+    Raises `InputError` if it is not a whole number above 0.
+    """
+    if not text:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise errors.InputError(f"steps is {text!r}; give a whole number above 0, or nothing for the recipe's own")
+    return int(text)
+
+
 class TrainingJob(Section):
     """What is trained on what, and where it goes; paths are local or URIs, and the same for every process."""
 
@@ -126,7 +151,7 @@ class TrainingJob(Section):
         eval_files: list[str],
         model_directory: str = "",
         best: Mapping[str, Any] | None = None,
-    ) -> TrainingJob:
+    ) -> "TrainingJob":
         """Returns the job of one run, with a key, a name and a folder of checkpoints of its own.
 
         `best`: the values that a search found, as in `with_values`.
@@ -138,7 +163,7 @@ class TrainingJob(Section):
 
         initial = initial_fingerprint(self.network.initial)
         if parameters.initial not in ("", initial):
-            raise InputError(f"the model in {self.network.initial} has changed since this run began; run again")
+            raise errors.InputError(f"the model in {self.network.initial} has changed since this run began; run again")
         steps = parse_steps(str(parameters.steps))
         data = {"source": parameters.source, "fingerprint": parameters.fingerprint}
         changes = {
@@ -153,11 +178,11 @@ class TrainingJob(Section):
         bound = self.model_copy(update=changes).with_values(best or {})
         return bound.named(self.name, bound.identity("checkpoints")[:16], self.checkpoints)
 
-    def named(self, name: str, key: str, parent: str) -> TrainingJob:
+    def named(self, name: str, key: str, parent: str) -> "TrainingJob":
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""
         return self.model_copy(update={"key": key, "name": f"{name}-{key[:8]}", "checkpoints": f"{parent}/{key}"})
 
-    def with_values(self, values: Mapping[str, Any]) -> TrainingJob:
+    def with_values(self, values: Mapping[str, Any]) -> "TrainingJob":
         """Returns the job with a search's values, such as `{"recipe.momentum": 0.9}`.
 
         Values of the search itself, which name neither recipe nor network, are ignored. Raises `InputError` if the
@@ -170,45 +195,11 @@ class TrainingJob(Section):
 
     def write(self) -> None:
         """Writes the job as `job.json` into its folder of checkpoints."""
-        from tensorflow.io import gfile
-
-        gfile.makedirs(self.checkpoints)
-        with gfile.GFile(f"{self.checkpoints}/{FILE}", "w") as file:
-            file.write(self.model_dump_json(indent=2))
+        store.write_bytes(f"{self.checkpoints}/{FILE}", self.model_dump_json(indent=2).encode())
 
 
 def read(path: str) -> TrainingJob:
     """Returns the job in a file; raises `InputError` if there is none."""
-    import tensorflow as tf
-
     remedy = f"give the {FILE} that a run's Trainer wrote beside its checkpoints"
-    message = f"{path} is not a training job ({{}}); {remedy}"
-    with translated(InputError, message, tf.errors.OpError, ValueError), tf.io.gfile.GFile(path) as file:
-        return TrainingJob.model_validate_json(file.read())
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingParameters:
-    """What a schedule changes from run to run: parameters of the steps that train, beside the job that stays.
-
-    `source` and `fingerprint` of the data; `initial`, the fingerprint of the weights that training begins from, empty
-    if it is not known before the run; `steps`, empty for the recipe's own. Each is a string, or a parameter of a
-    compiled package: such a parameter cannot be inside the JSON of the job, where TFX leaves it as text.
-    """
-
-    source: str | RuntimeParameter
-    fingerprint: str | RuntimeParameter
-    initial: str | RuntimeParameter = ""
-    steps: str | RuntimeParameter = ""
-
-
-def parse_steps(text: str) -> int | None:
-    """Returns the steps that the parameter `steps` asks for, None for the recipe's.
-
-    Raises `InputError` if it is not a whole number above 0.
-    """
-    if not text:
-        return None
-    if not text.isdecimal() or not int(text):
-        raise InputError(f"steps is {text!r}; give a whole number above 0, or nothing for the recipe's own")
-    return int(text)
+    with errors.translated(errors.InputError, f"{path} is not a training job ({{}}); {remedy}", OSError, ValueError):
+        return TrainingJob.model_validate_json(store.read_bytes(path))

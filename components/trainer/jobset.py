@@ -5,8 +5,6 @@ describes, follows it and deletes it. Meanwhile it changes the file `heartbeat`.
 save and end (`end_with`), so that a step that was killed leaves nothing behind.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -30,9 +28,7 @@ from components.machines import Placement, Resources, job_counts
 from components.trainer.job import FILE, TrainingJob
 from components.trainer.jobset_api import API_VERSION, PACE, Api, Conflict, Follower, Pace
 from marco_data.progress import progress
-from marco_model import store, training
-from marco_model.errors import ClusterError, InputError, Interrupted
-from marco_model.recipe import CLUSTER_VARIABLE, Engine
+from marco_model import errors, recipe, store, training
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +84,7 @@ def run(
         finally:
             _delete(api, name, step, pace.gone_at_signal if notice.signal else pace.gone, show)
         if not done:
-            raise Interrupted(
+            raise errors.Interrupted(
                 "training stopped and its JobSet is deleted; run again to go on from the last checkpoint", notice.signal
             )
     move_out(inside, job)
@@ -126,34 +122,48 @@ def find_step() -> Step:
 # The manifest
 
 
-def jobset_name(key: str) -> str:
-    """Returns the JobSet's name for the training `key`: one training, one JobSet."""
-    return f"marco-{key}"
-
-
-def label(text: str) -> str:
-    """Returns `text` as a label may have it: up to 63 letters, digits, `-`, `_` and `.`, beginning and ending plain."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:63].strip("-_.")
-
-
-def hosts(jobset: str, counts: dict[str, int]) -> dict[str, list[str]]:
-    """Returns host:port of each replica by job; the subdomain is the JobSet's name."""
-    return {
-        job: [f"{jobset}-{job}-{index}-0.{jobset}:{PORT}" for index in range(count)] for job, count in counts.items()
-    }
-
-
 def manifest(
-    key: str, engine: Engine, placement: Placement, step: Step, job_file: str, heartbeat: str, pace: Pace
+    key: str,
+    engine: recipe.Engine,
+    placement: Placement,
+    step: Step,
+    job_file: str,
+    heartbeat: str,
+    pace: Pace,
 ) -> dict[str, Any]:
-    """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `job_counts` does."""
-    name, replicas = jobset_name(key), placement.training_replicas()
-    cluster = hosts(name, job_counts(engine, "cluster.replicas", replicas))
-    labels = {MANAGED_BY: MANAGER, TRAINING: key, ATTEMPT: step.attempt} | ({RUN: label(step.run)} if step.run else {})
+    """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `job_counts` does.
+
+    One training has one JobSet, and each replica is a Job of one pod. All of a replicated job share one template, so
+    Kubernetes fills in the index in TF_CONFIG, from the label that JobSet writes on the pod.
+    """
+    name, replicas = f"marco-{key}", placement.training_replicas()
+    labels = {MANAGED_BY: MANAGER, TRAINING: key, ATTEMPT: step.attempt}
+    if step.run:
+        labels[RUN] = re.sub(r"[^A-Za-z0-9._-]", "-", step.run)[:63].strip("-_.")
     metadata: dict[str, Any] = {"name": name, "namespace": step.namespace, "labels": labels}
     if step.uid:
         metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": step.pod, "uid": step.uid}]
+    cluster = {
+        job: [f"{name}-{job}-{index}-0.{name}:{PORT}" for index in range(count)]  # The subdomain is the JobSet's name.
+        for job, count in job_counts(engine, "cluster.replicas", replicas).items()
+    }
     command = ["marco", "train", "--heartbeat", heartbeat, "--silence", str(pace.silence), job_file]
+    jobs = []
+    for job, hosts in cluster.items():
+        tf_config = json.dumps({"cluster": cluster, "task": {"type": job, "index": "$(MARCO_INDEX)"}})
+        resources = replicas.parameter_server if job == "ps" else replicas.worker
+        returning = engine.kind == "parameter_server" and job == "worker"
+        spec = {
+            "parallelism": 1,
+            "completions": 1,
+            "backoffLimit": WORKER_RETRIES if returning else 0,
+            "template": {
+                "metadata": {"labels": labels | _NO_SIDECAR},
+                "spec": _pod(placement, resources, tf_config, command, pace.grace),
+            },
+        }
+        template = {"metadata": {"labels": labels}, "spec": spec}
+        jobs.append({"name": job, "replicas": len(hosts), "template": template})
     return {
         "apiVersion": API_VERSION,
         "kind": "JobSet",
@@ -163,42 +173,7 @@ def manifest(
             "successPolicy": {"operator": "All", "targetReplicatedJobs": ["chief"]},
             "failurePolicy": {"maxRestarts": replicas.restarts},
             "ttlSecondsAfterFinished": pace.kept,
-            "replicatedJobs": [
-                _replicated_job(job, engine, placement, labels, cluster, command, pace.grace) for job in cluster
-            ],
-        },
-    }
-
-
-def _replicated_job(
-    job: str,
-    engine: Engine,
-    placement: Placement,
-    labels: dict[str, str],
-    cluster: dict[str, list[str]],
-    command: list[str],
-    grace: int,
-) -> dict[str, Any]:
-    # Each replica is a Job of one pod. All of a replicated job share one template, so the index in TF_CONFIG is filled
-    # in by Kubernetes, from the label that JobSet writes on the pod.
-    replicas = placement.training_replicas()
-    resources = replicas.parameter_server if job == "ps" else replicas.worker
-    tf_config = json.dumps({"cluster": cluster, "task": {"type": job, "index": "$(MARCO_INDEX)"}})
-    returning = engine.kind == "parameter_server" and job == "worker"
-    return {
-        "name": job,
-        "replicas": len(cluster[job]),
-        "template": {
-            "metadata": {"labels": labels},
-            "spec": {
-                "parallelism": 1,
-                "completions": 1,
-                "backoffLimit": WORKER_RETRIES if returning else 0,
-                "template": {
-                    "metadata": {"labels": labels | _NO_SIDECAR},
-                    "spec": _pod(placement, resources, tf_config, command, grace),
-                },
-            },
+            "replicatedJobs": jobs,
         },
     }
 
@@ -229,7 +204,7 @@ def _pod(placement: Placement, resources: Resources, tf_config: str, command: li
                 "command": command,
                 "env": [
                     {"name": "MARCO_INDEX", "valueFrom": index},
-                    {"name": CLUSTER_VARIABLE, "value": tf_config},
+                    {"name": recipe.CLUSTER_VARIABLE, "value": tf_config},
                     *({"name": variable, "value": value} for variable, value in plain.items()),
                     *from_secrets,
                 ],
@@ -301,12 +276,12 @@ def _delete_leftover(api: Api, existing: dict[str, Any], body: dict[str, Any], s
     name = existing["metadata"]["name"]
     for key in (MANAGED_BY, TRAINING):
         if _label(existing, key) != _label(body, key):
-            raise ClusterError(
+            raise errors.ClusterError(
                 f"this pipeline did not make the JobSet {name} that exists; kubectl delete jobset {name}, or rename it"
             )
     if existing["metadata"].get("deletionTimestamp"):
         if late:
-            raise ClusterError(
+            raise errors.ClusterError(
                 f"the JobSet {name} of an earlier attempt is not gone; see kubectl describe jobset {name}"
             )
         return
@@ -315,7 +290,9 @@ def _delete_leftover(api: Api, existing: dict[str, Any], body: dict[str, Any], s
     if not running:
         api.delete(name)
     elif late:
-        raise ClusterError(f"the step {running[0]} trains the same as JobSet {name}; wait for it, or delete its run")
+        raise errors.ClusterError(
+            f"the step {running[0]} trains the same as JobSet {name}; wait for it, or delete its run"
+        )
 
 
 def _delete(api: Api, name: str, step: Step, seconds: float, show: Callable[[str], None]) -> None:
@@ -333,7 +310,7 @@ def _delete(api: Api, name: str, step: Step, seconds: float, show: Callable[[str
                 show(f"JobSet {name} is being deleted and not gone after {seconds:.0f} s")
                 return
             time.sleep(min(1.0, seconds / 10))
-    except ClusterError as error:
+    except errors.ClusterError as error:
         show(f"JobSet {name} could not be deleted ({error}); its replicas end when they miss the step's heartbeat")
 
 
@@ -354,7 +331,7 @@ def shared_folder(place: str, key: str) -> Path:
     Raises `InputError` if `place` is not an absolute path, or can't be written.
     """
     if not place.startswith("/"):
-        raise InputError(
+        raise errors.InputError(
             f"cluster.shared is {place!r} and cluster.replicas is set; give a path in one of cluster.volumes"
         )
     folder = Path(place) / "trainings" / key
@@ -363,7 +340,7 @@ def shared_folder(place: str, key: str) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(
+        raise errors.InputError(
             f"cluster.shared {place} can't be written ({error.strerror}); mount a volume there that user {os.getuid()} "
             "may write"
         ) from error
@@ -395,7 +372,9 @@ def _copied(files: list[str], place: str, target: Path) -> list[str]:
         target.mkdir(parents=True, exist_ok=True)
         size, room = sum(sizes[file] for file in missing), shutil.disk_usage(target).free
         if size > room:
-            raise InputError(f"{target} has {room:,} bytes left, the examples have {size:,}; give cluster.shared more")
+            raise errors.InputError(
+                f"{target} has {room:,} bytes left, the examples have {size:,}; give cluster.shared more"
+            )
         with progress(f"Copying to {target}", len(missing), "files") as advance:
             for file in missing:
                 with Path(file).open("rb") as source, store.whole_file(copies[file], "wb") as copy:
@@ -428,8 +407,7 @@ def beating(file: str, every: float) -> Iterator[None]:
     stop = threading.Event()
 
     def write() -> None:
-        with store.whole_file(file) as heartbeat:
-            heartbeat.write(uuid.uuid4().hex)
+        store.write_bytes(file, uuid.uuid4().hex.encode())
 
     def beat() -> None:
         while not stop.wait(every):
@@ -452,24 +430,22 @@ def end_with(file: str, silence: float, grace: float = GRACE) -> None:
 
     It gets SIGTERM, on which training saves and ends with 143; after `grace` more seconds it ends with 143 regardless.
     """
-    threading.Thread(target=_watch, args=(file, silence, grace), name="heartbeat", daemon=True).start()
 
-
-def _watch(file: str, silence: float, grace: float) -> None:
-    seen, last = _read(file), time.monotonic()
-    while time.monotonic() - last < silence:
-        time.sleep(min(1.0, silence / 4))
-        now = _read(file)
-        if now != seen and now:
-            seen, last = now, time.monotonic()
-    log.warning("%s has not changed for %.0f s: the step that started this is gone; ending", file, silence)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(grace)
-    os._exit(128 + signal.SIGTERM)
-
-
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text()
-    except OSError:
+    def read() -> str:
+        with contextlib.suppress(OSError):
+            return Path(file).read_text()
         return ""
+
+    def watch() -> None:
+        content, changed = read(), time.monotonic()
+        while time.monotonic() - changed < silence:
+            time.sleep(min(1.0, silence / 4))
+            current = read()
+            if current not in ("", content):
+                content, changed = current, time.monotonic()
+        log.warning("%s has not changed for %.0f s: the step that started this is gone; ending", file, silence)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="heartbeat", daemon=True).start()

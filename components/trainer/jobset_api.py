@@ -4,21 +4,18 @@
 comes, and which replica failed first and how.
 """
 
-from __future__ import annotations
-
-import contextlib
 import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import urllib3
+from kubernetes import client, config
 
 from components.machines import Replicas
-from marco_model.errors import ClusterError, one_line
-from marco_model.training import Notice
+from marco_model import errors, training
 
 API_VERSION = "jobset.x-k8s.io/v1alpha2"
 LOST_ANOTHER = "another worker is gone"
@@ -33,8 +30,6 @@ RETRIES = 6
 TAIL_LINES = 20
 """Of the log of a replica that failed."""
 
-_GROUP, _VERSION = API_VERSION.split("/")
-_PLURAL = "jobsets"
 _JOBSET, _JOB, _INDEX = (f"jobset.sigs.k8s.io/{name}" for name in ("jobset-name", "replicatedjob-name", "job-index"))
 
 
@@ -64,16 +59,12 @@ class Pace:
 PACE = Pace()
 
 
-class Unreachable(ClusterError):
+class Unreachable(errors.ClusterError):
     """The API did not answer, or answered that it can't, for all of the retries."""
 
 
-class Conflict(ClusterError):
+class Conflict(errors.ClusterError):
     """An object of that name exists already."""
-
-
-class Missing(ClusterError):
-    """The API has no such object."""
 
 
 class Api:
@@ -87,9 +78,7 @@ class Api:
 
         Raises `ClusterError` if there is neither.
         """
-        from kubernetes import client, config
-
-        self.namespace, self._client = namespace, client
+        self.namespace = namespace
         configuration = client.Configuration()
         try:
             try:
@@ -97,7 +86,7 @@ class Api:
             except config.ConfigException:
                 config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
-            raise ClusterError(
+            raise errors.ClusterError(
                 f"there is no way to the Kubernetes API ({error}); run on a cluster, or have kubectl configured"
             ) from error
         # All methods: the caller checks what may have been done when the connection was lost (409, 404).
@@ -110,80 +99,83 @@ class Api:
         )
         api = client.ApiClient(configuration)
         self._core, self._custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
-        self._jobsets = (_GROUP, _VERSION, namespace, _PLURAL)
+        self._jobsets = (*API_VERSION.split("/"), namespace, "jobsets")
 
     def create(self, body: dict[str, Any]) -> None:
         """Creates a JobSet; raises `Conflict` if there is one of its name."""
-        with self._request(f"create the JobSet {body['metadata']['name']}"):
-            self._custom.create_namespaced_custom_object(*self._jobsets, body, _request_timeout=TIMEOUT)
+        create = self._custom.create_namespaced_custom_object
+        self._request(f"create the JobSet {body['metadata']['name']}", create, *self._jobsets, body)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """Returns a JobSet, or None if no JobSet has that name."""
-        with contextlib.suppress(Missing), self._request(f"read the JobSet {name}"):
-            return self._custom.get_namespaced_custom_object(*self._jobsets, name, _request_timeout=TIMEOUT)
-        return None
+        get = self._custom.get_namespaced_custom_object
+        return self._request(f"read the JobSet {name}", get, *self._jobsets, name, absent=(404,))
 
     def delete(self, name: str) -> None:
         """Has a JobSet deleted, after all that it made; it may be gone already."""
-        with contextlib.suppress(Missing), self._request(f"delete the JobSet {name}"):
-            self._custom.delete_namespaced_custom_object(
-                *self._jobsets, name, propagation_policy="Foreground", _request_timeout=TIMEOUT
-            )
+        delete, options = self._custom.delete_namespaced_custom_object, {"propagation_policy": "Foreground"}
+        self._request(f"delete the JobSet {name}", delete, *self._jobsets, name, absent=(404,), **options)
 
-    def pods(self, jobset: str) -> list[Any]:
+    def pods(self, jobset: str) -> list[client.V1Pod]:
         """Returns the pods of a JobSet, the oldest first."""
-        with self._request("list pods"):
-            pods = self._core.list_namespaced_pod(
-                self.namespace, label_selector=f"{_JOBSET}={jobset}", _request_timeout=TIMEOUT
-            )
+        selector = f"{_JOBSET}={jobset}"
+        pods = self._request("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=selector)
         return sorted(pods.items, key=lambda pod: pod.metadata.creation_timestamp)
 
-    def pod(self, name: str) -> Any | None:
+    def pod(self, name: str) -> client.V1Pod | None:
         """Returns a pod, or None if no pod has that name."""
-        with contextlib.suppress(Missing), self._request(f"read the pod {name}"):
-            return self._core.read_namespaced_pod(name, self.namespace, _request_timeout=TIMEOUT)
-        return None
+        return self._request(
+            f"read the pod {name}", self._core.read_namespaced_pod, name, self.namespace, absent=(404,)
+        )
 
-    def log(self, pod: str, **options: Any) -> str:
+    def log(self, pod: str, **options: int) -> str:
         """Returns lines of a pod's log, with time stamps; empty if there is none yet, or the pod is gone.
 
         `options`: `since_seconds`, `tail_lines`.
         """
-        # As bytes, which need not be UTF-8 if a line was cut.
-        options |= {"timestamps": True, "_preload_content": False, "_request_timeout": TIMEOUT}
-        with contextlib.suppress(Missing), self._request(f"read the log of {pod}"):
-            try:
-                answer = self._core.read_namespaced_pod_log(pod, self.namespace, **options)
-            except self._client.ApiException as error:
-                if error.status == 400:  # Its container has not started.
-                    return ""
-                raise
-            return str(answer.data.decode(errors="replace"))
-        return ""
 
-    @contextlib.contextmanager
-    def _request(self, what: str) -> Iterator[None]:
-        """Raises the client's exceptions as `ClusterError`, or the subclass of it that fits."""
+        def read(**request: Any) -> bytes:
+            # As bytes, which need not be UTF-8 if a line was cut.
+            answer = self._core.read_namespaced_pod_log(
+                pod, self.namespace, timestamps=True, _preload_content=False, **request
+            )
+            return bytes(answer.data)
+
+        # The API answers 400 if the container has not started.
+        content = self._request(f"read the log of {pod}", read, absent=(400, 404), **options)
+        return content.decode(errors="replace") if content else ""
+
+    def _request(
+        self, what: str, call: Callable[..., Any], *arguments: Any, absent: tuple[int, ...] = (), **options: Any
+    ) -> Any:
+        """Returns the answer, or None if the API answers with one of the statuses `absent`.
+
+        Raises the client's exceptions as `ClusterError`, or the subclass of it that fits.
+        """
+        request = f"{what} in namespace {self.namespace}"
         try:
-            yield
-        except self._client.ApiException as error:
-            problem = f"the Kubernetes API answers {error.status} to: {what} in namespace {self.namespace}"
-            detail = one_line(str(error.body or error.reason), 300)
+            return call(*arguments, _request_timeout=TIMEOUT, **options)
+        except client.ApiException as error:
+            if error.status in absent:
+                return None
+            problem = f"the Kubernetes API answers {error.status} to: {request}"
+            detail = errors.one_line(str(error.body or error.reason), 300)
             if error.status == 404:
-                raise Missing(f"{problem}; install JobSet and make the namespace, see docs/kubeflow.md") from error
+                raise errors.ClusterError(
+                    f"{problem}; install JobSet and make the namespace, see docs/kubeflow.md"
+                ) from error
             if error.status in (401, 403):
-                raise ClusterError(
+                raise errors.ClusterError(
                     f"{problem}; run the steps as a service account that may, such as marco-pipeline of k8s/ "
                     f"(docs/kubeflow.md): {detail}"
                 ) from error
             if error.status == 409:
                 raise Conflict(f"{problem}: {detail}") from error
-            kind = Unreachable if error.status == 429 or error.status >= 500 else ClusterError
+            kind = Unreachable if error.status == 429 or error.status >= 500 else errors.ClusterError
             raise kind(f"{problem}: {detail}") from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(
-                f"the Kubernetes API does not answer to: {what} in namespace {self.namespace}: {one_line(error, 300)}"
-            ) from error
+            detail = errors.one_line(error, 300)
+            raise Unreachable(f"the Kubernetes API does not answer to: {request}: {detail}") from error
 
 
 class Follower:
@@ -196,7 +188,7 @@ class Follower:
         self._waits: dict[str, tuple[str, float]] = {}
         self._restarts = 0
 
-    def until_done(self, notice: Notice) -> bool:
+    def until_done(self, notice: training.Notice) -> bool:
         """Returns True once the JobSet has completed, False as soon as there is a signal.
 
         Raises `ClusterError` if it fails, is deleted by someone else, or can't be reached any more.
@@ -218,23 +210,31 @@ class Follower:
         # The JobSet first: what its pods say after it has ended is all they say.
         jobset = self._api.get(self._jobset)
         if jobset is None:
-            raise ClusterError(f"the JobSet {self._jobset} was deleted by someone else; run again to go on")
+            raise errors.ClusterError(f"the JobSet {self._jobset} was deleted by someone else; run again to go on")
         pods = self._api.pods(self._jobset)
         self._show_waiting(pods)
         for pod in pods:
             self._keep_failure(pod)
         self._show_log(pods)
         status = jobset.get("status") or {}
-        conditions = status.get("conditions", [])
-        met = {condition["type"]: condition for condition in conditions if condition["status"] == "True"}
+        met = {entry["type"]: entry for entry in status.get("conditions", []) if entry["status"] == "True"}
         if "Completed" in met:
             return True
         if "Failed" in met:
-            raise self._error(met["Failed"])
-        self._show_restart(status.get("restarts", 0))
+            reason = " ".join(str(met["Failed"].get(field, "")) for field in ("reason", "message"))
+            raise errors.ClusterError(
+                f"training failed: {self._cause() or f'{reason}; no replica left an exit status'}"
+            )
+        restarts = status.get("restarts", 0)
+        if restarts > self._restarts:
+            self._restarts = restarts
+            cause = self._cause()
+            self._failures.clear()
+            after = f" after {cause}" if cause else ""
+            self._show(f"Restart {restarts} of {self._replicas.restarts} from the last checkpoint{after}")
         return False
 
-    def _show_waiting(self, pods: list[Any]) -> None:
+    def _show_waiting(self, pods: list[client.V1Pod]) -> None:
         now = time.monotonic()
         for pod in pods:
             name, reason = pod.metadata.name, waiting_reason(pod)
@@ -243,7 +243,7 @@ class Follower:
                 self._waits[name] = (reason, since)
                 self._show(f"{replica_name(pod)} has been waiting for {now - since:.0f} s: {reason}")
 
-    def _keep_failure(self, pod: Any) -> None:
+    def _keep_failure(self, pod: client.V1Pod) -> None:
         """Keeps how a pod failed, at once, since JobSet deletes pods when it restarts."""
         name = pod.metadata.name
         ending = None if name in self._failures else failed_ending(pod)
@@ -253,29 +253,17 @@ class Follower:
             self._failures[name] = Failure(replica_name(pod), *ending, lines)
             self._show(f"{replica_name(pod)} ended: {ending[1]}")
 
-    def _show_log(self, pods: list[Any]) -> None:
-        chiefs = [pod for pod in pods if replica_name(pod) == "chief 0"]
+    def _show_log(self, pods: list[client.V1Pod]) -> None:
+        chiefs = [pod.metadata.name for pod in pods if replica_name(pod) == "chief 0"]
         if chiefs:
-            name = chiefs[-1].metadata.name
-            if self._log is None or self._log.pod != name:
-                self._log = Log(self._api, name)
+            if self._log is None or self._log.pod != chiefs[-1]:
+                self._log = Log(self._api, chiefs[-1])
             for line in self._log.new_lines():
                 self._show(line)
 
-    def _show_restart(self, restarts: int) -> None:
-        if restarts > self._restarts:
-            self._restarts = restarts
-            cause = failure_cause(list(self._failures.values()))
-            self._failures.clear()
-            after = f" after {cause.describe(self._replicas)}" if cause else ""
-            self._show(f"Restart {restarts} of {self._replicas.restarts} from the last checkpoint{after}")
-
-    def _error(self, condition: dict[str, Any]) -> ClusterError:
+    def _cause(self) -> str:
         cause = failure_cause(list(self._failures.values()))
-        if cause:
-            return ClusterError(f"training failed: {cause.describe(self._replicas)}")
-        reason = " ".join(str(condition.get(field, "")) for field in ("reason", "message"))
-        return ClusterError(f"training failed: {reason}; no replica left an exit status")
+        return cause.describe(self._replicas) if cause else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,13 +302,13 @@ def failure_cause(failures: list[Failure]) -> Failure | None:
     return min(failures, key=rank, default=None)
 
 
-def replica_name(pod: Any) -> str:
+def replica_name(pod: client.V1Pod) -> str:
     """Returns the replica's job and index, as `worker 0`."""
     labels = pod.metadata.labels or {}
     return f"{labels.get(_JOB, pod.metadata.name)} {labels.get(_INDEX, '0')}"
 
 
-def waiting_reason(pod: Any) -> str:
+def waiting_reason(pod: client.V1Pod) -> str:
     """Returns why a pod has not started, empty if it has."""
     status = pod.status
     for container in status.container_statuses or []:
@@ -335,7 +323,7 @@ def waiting_reason(pod: Any) -> str:
     return "Pending"
 
 
-def failed_ending(pod: Any) -> tuple[int | None, str, str] | None:
+def failed_ending(pod: client.V1Pod) -> tuple[int | None, str, str] | None:
     """Returns exit status, reason and time of a pod that failed, None of one that did not."""
     for container in pod.status.container_statuses or []:
         state = container.state and container.state.terminated
@@ -357,23 +345,17 @@ class Log:
     def new_lines(self) -> list[str]:
         """Returns the lines that came since the last call."""
         since = {"since_seconds": math.ceil(time.monotonic() - self._asked) + 10} if self._stamp else {}
-        asked = time.monotonic()
-        stamped = [line.partition(" ")[::2] for line in self._api.log(self.pod, **since).splitlines()]
-        lines, again = [], 0
-        for stamp, line in stamped:
-            comparable = _comparable(stamp)
-            if comparable < self._stamp:
-                continue
-            if comparable == self._stamp:
-                again += 1
-                if again <= self._count:
-                    continue
-                self._count = again
-            else:
-                self._stamp, self._count, again = comparable, 1, 1
-            lines.append(line)
-        self._asked = asked
-        return lines
+        self._asked = time.monotonic()
+        stamped = [line.partition(" ") for line in self._api.log(self.pod, **since).splitlines()]
+        lines = [(_comparable(stamp), line) for stamp, _, line in stamped]
+        last = [line for stamp, line in lines if stamp == self._stamp]
+        later = [(stamp, line) for stamp, line in lines if stamp > self._stamp]
+        new = last[self._count :] + [line for _, line in later]
+        self._count = max(self._count, len(last))
+        if later:
+            self._stamp = max(stamp for stamp, _ in later)
+            self._count = sum(stamp == self._stamp for stamp, _ in later)
+        return new
 
 
 def _comparable(stamp: str) -> str:

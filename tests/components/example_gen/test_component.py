@@ -19,7 +19,7 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     from tfx.types import artifact_utils
 
     from components.settings import LOCAL_BEAM_ARGS, IngestOptions
-    from components.steps.example_gen import MarcoExampleGen
+    from components.steps.ingestion import MarcoExampleGen
 
     def run(name, uri, options):
         parameter = pydantic.TypeAdapter(IngestOptions).dump_json(options).decode()

@@ -50,7 +50,7 @@ def examples(tmp_path, write_examples, record):
 def evaluate(folder, examples, model):
     from tfx.types import standard_artifacts
 
-    from components.steps.evaluator import Evaluator
+    from components.steps.evaluation import Evaluator
 
     evaluation = artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
@@ -74,7 +74,7 @@ def report(folder, examples, model, evaluation, decision=None, **changes):
 
     from components import artifacts
     from components.settings import ReportOptions
-    from components.steps.report import Report
+    from components.steps.evaluation import Report
 
     output = artifact(artifacts.Report, folder / "report")
     inputs = {"examples": [examples], "model": [artifact(standard_artifacts.Model, model)], "evaluation": [evaluation]}

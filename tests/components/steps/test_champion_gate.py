@@ -103,7 +103,7 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
     from tfx.types import standard_artifacts
 
     from components.artifacts import Decision
-    from components.steps.champion_gate import ChampionGate
+    from components.steps.evaluation import ChampionGate
 
     def make_artifact(kind, name):
         artifact = kind()

@@ -33,7 +33,7 @@ def drops(record, count=90):
 def judge(folder, examples, model, thresholds, beam_args=()):
     from tfx.types import standard_artifacts
 
-    from components.steps.evaluator import Evaluator
+    from components.steps.evaluation import Evaluator
 
     def make_artifact(kind, name):
         artifact = kind()

@@ -9,7 +9,7 @@ def run_gate(artifact, folder, **domains):
     from tfx.components.statistics_gen import executor as statistics_executor
     from tfx.types import artifact_utils, standard_artifacts
 
-    from components.steps.schema import CuratedSchema, ValidatorExecutor, schema_fingerprint, stats_options
+    from components.steps.ingestion import CuratedSchema, ValidatorExecutor, schema_fingerprint, stats_options
     from marco_model.labels import CLASSES
 
     def make_artifact(kind, name):

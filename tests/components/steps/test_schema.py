@@ -4,19 +4,19 @@ import pathlib
 
 import pytest
 
-from components.steps import schema
+from components.steps import ingestion
 
 
 def test_a_changed_schema_changes_the_fingerprint():
-    text = pathlib.Path(schema.__file__).with_name("schema.pbtxt").read_bytes()
-    assert schema.schema_fingerprint() == hashlib.sha256(text).hexdigest()
+    text = pathlib.Path(ingestion.__file__).with_name("schema.pbtxt").read_bytes()
+    assert ingestion.schema_fingerprint() == hashlib.sha256(text).hexdigest()
 
 
 def test_statistics_are_taken_of_all_but_the_image_bytes():
     from marco_data import contract
 
     features = set(contract.BYTES_FEATURES + contract.INT_FEATURES) | {"institution", "imager"}
-    assert set(schema.statistics_features()) == features - {contract.ENCODED}
+    assert set(ingestion.statistics_features()) == features - {contract.ENCODED}
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_the_component_writes_a_schema_that_tfx_reads(tmp_path):
 
     names = {"institutions": ["Merck", "CSIRO"], "classes": ["Hit", "Miss", "Unsure"]}
     parameters = {name: json.dumps(values) for name, values in names.items()}
-    component = schema.CuratedSchema(fingerprint=schema.schema_fingerprint(), **parameters)
+    component = ingestion.CuratedSchema(fingerprint=ingestion.schema_fingerprint(), **parameters)
     artifact = standard_artifacts.Schema()
     artifact.uri = str(tmp_path)
     component.executor_spec.executor_class().Do({}, {"schema": [artifact]}, dict(component.exec_properties))
@@ -43,7 +43,7 @@ def test_transform_parses_examples_by_the_schema():
     """As TFX's Transform and Trainer do: every feature is a dense scalar."""
     from tensorflow_transform.tf_metadata import schema_utils
 
-    spec = schema_utils.schema_as_feature_spec(schema.curated_schema()).feature_spec
+    spec = schema_utils.schema_as_feature_spec(ingestion.curated_schema()).feature_spec
     assert {name: feature.shape for name, feature in spec.items()} == {name: [] for name in spec}
     assert "image/encoded" in spec
 
@@ -51,7 +51,7 @@ def test_transform_parses_examples_by_the_schema():
 def test_the_schemas_own_classes_are_the_four():
     from marco_model.labels import CLASSES
 
-    features = {feature.name: feature for feature in schema.curated_schema().feature}
+    features = {feature.name: feature for feature in ingestion.curated_schema().feature}
     assert features["image/class/text"].string_domain.value == list(CLASSES)
     assert features["image/class/label"].int_domain.max == len(CLASSES) - 1
-    assert schema.curated_schema(classes=CLASSES) == schema.curated_schema()
+    assert ingestion.curated_schema(classes=CLASSES) == ingestion.curated_schema()

@@ -46,7 +46,7 @@ def run(world, tmp_path, uri, write_examples, record, **endpoint):
     from tfx.types import standard_artifacts
 
     from components.artifacts import Deployment
-    from components.steps.endpoint_pusher import EndpointPusher
+    from components.steps.pusher import EndpointPusher
 
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 90)]
     examples = tmp_path / "examples"

@@ -1,5 +1,10 @@
-"""The curated schema as a step, and TFX's ExampleValidator as a gate that stops the run when it finds anomalies.
+"""The steps that read and check the data: MarcoExampleGen, CuratedSchema and ExampleValidator.
 
+MarcoExampleGen reads MARCO shards, checks every record, and writes Examples and what failed. TFX's file-based
+ExampleGens do part of their work in a driver that Kubeflow Pipelines never starts. Here the data set's fingerprint is a
+parameter instead: it enters the cache key, and the step runs again when the data has changed.
+
+CuratedSchema writes the schema, and ExampleValidator is TFX's as a gate that stops the run when it finds anomalies.
 Statistics and validation leave out the image bytes.
 """
 
@@ -9,26 +14,69 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import apache_beam as beam
 import tensorflow_data_validation as tfdv
 from absl import logging
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx import types
-from tfx.components.example_validator import component as tfx_component
-from tfx.components.example_validator import executor as tfx_executor
-from tfx.components.example_validator import labels
-from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
+from tfx.components.example_validator import component, executor, labels
+from tfx.components.util import examples_utils
+from tfx.dsl.component.experimental import annotations, decorators
 from tfx.dsl.components.base import executor_spec
-from tfx.types import standard_component_specs
-from tfx.types.standard_artifacts import Schema
+from tfx.proto import example_gen_pb2
+from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, writer_utils
 
-from marco_data import contract
+from components import artifacts, settings
+from components.example_gen import files, ingest
+from marco_data import contract, shards
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
+SCHEMA_FILE = "schema.pbtxt"
 STATISTICS_ENVIRONMENT = "STATISTICS"
+
+
+@decorators.component(use_beam=True)
+def MarcoExampleGen(
+    examples: annotations.OutputArtifact[standard_artifacts.Examples],
+    quarantine: annotations.OutputArtifact[artifacts.Quarantine],
+    input_uri: annotations.Parameter[str],
+    fingerprint: annotations.Parameter[str],
+    options: annotations.Parameter[str],
+    beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Writes `examples` with the splits `train` and `eval`, described as TFX's own ExampleGens do, and `quarantine`.
+
+    `input_uri`: folder, file or glob of shards, local or `gs://`. `fingerprint`: that of `marco_data.shards` for the
+    input and the overlay, or anything that changes with them. `options`: JSON of `components.settings.IngestOptions`.
+
+    Raises `InputError` if too much was quarantined or a split is empty. TFX then deletes the outputs; the quarantine is
+    kept beside them, under its name and `-kept`.
+    """
+    chosen = settings.IngestOptions.model_validate_json(options)
+    try:
+        summary = ingest.ingest([input_uri], examples.uri, quarantine.uri, chosen, lambda: beam_pipeline)
+        _require_splits(summary, input_uri)
+    except InputError as error:
+        kept = f"{quarantine.uri.rstrip('/')}-kept"
+        files.copy_folder(quarantine.uri, kept)
+        raise InputError(str(error).replace(quarantine.uri, kept)) from error
+    examples.split_names = artifact_utils.encode_split_names(list(shards.SPLITS))
+    examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
+    for name in ("read", "written", "quarantined", "left_out"):
+        quarantine.set_int_custom_property(name, summary[name])
+    quarantine.set_int_custom_property("relabelled", summary["relabelled"]["total"])
+
+
+def _require_splits(summary: dict[str, Any], input_uri: str) -> None:
+    for split in shards.SPLITS:
+        if not summary["splits"][split]:
+            raise InputError(
+                f"the {split} split of {input_uri!r} is empty: {summary['read']} records read, "
+                f"{summary['quarantined']} quarantined, {summary['left_out']} left out; add {split} shards, or split "
+                "by hash"
+            )
 
 
 def schema_text() -> str:
@@ -75,16 +123,13 @@ def stats_options() -> Any:
     return tfdv.StatsOptions(feature_allowlist=statistics_features())
 
 
-SCHEMA_FILE = "schema.pbtxt"
-
-
-@component
+@decorators.component
 def CuratedSchema(
-    schema: OutputArtifact[Schema],
-    fingerprint: Parameter[str],
-    classes: Parameter[str],
-    institutions: Parameter[str] = "[]",
-    imagers: Parameter[str] = "[]",
+    schema: annotations.OutputArtifact[standard_artifacts.Schema],
+    fingerprint: annotations.Parameter[str],
+    classes: annotations.Parameter[str],
+    institutions: annotations.Parameter[str] = "[]",
+    imagers: annotations.Parameter[str] = "[]",
 ) -> None:
     """Writes `schema.pbtxt` of the installed package with the domains of these names.
 
@@ -121,7 +166,7 @@ def complaint(sentences: list[str]) -> str:
     )
 
 
-class ValidatorExecutor(tfx_executor.Executor):
+class ValidatorExecutor(executor.Executor):
     """Validates every split, writes the anomalies as TFX does, then raises if there are any.
 
     It extends TFX's own executor, which reads the artifacts of all splits, so it stays a class.
@@ -129,8 +174,8 @@ class ValidatorExecutor(tfx_executor.Executor):
 
     def Do(
         self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> Any:
         """Runs TFX's validation; raises `InputError`, which names split, feature, anomaly and fix, for any anomaly."""
@@ -157,7 +202,7 @@ class ValidatorExecutor(tfx_executor.Executor):
         return anomalies
 
 
-class ExampleValidator(tfx_component.ExampleValidator):
+class ExampleValidator(component.ExampleValidator):
     """TFX's ExampleValidator (same inputs and outputs) that stops the run."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ValidatorExecutor)

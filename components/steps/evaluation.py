@@ -1,0 +1,258 @@
+"""The steps that judge a trained model: Evaluator, ChampionGate and Report.
+
+The Evaluator judges the model by one split of ExampleGen's output, images as they came. The ChampionGate compares a
+blessed candidate with the champion on the same examples, and decides which of them serves. The Report is one page that
+shows how the model did, from the Evaluator's table and the gate's decision.
+"""
+
+import datetime
+import json
+import tempfile
+from pathlib import Path
+
+import apache_beam as beam
+from absl import logging
+from tfx.components.util import model_utils
+from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
+from tfx.utils import io_utils, path_utils
+
+from components import (
+    artifacts,
+    evaluations,
+    gate,
+    mlflow_runs,
+    prediction_table,
+    predictions,
+    published_models,
+    settings,
+)
+from components import champion as champions
+from components.report import page
+from components.steps.entrypoint import unstaged
+from marco_model import errors, model_directory, store
+
+FIRST = "there is no champion to beat: the thresholds alone decide"
+SERVING = "it is the champion itself, which is serving already"
+_LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
+_TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
+
+
+@component(use_beam=True)
+def Evaluator(
+    examples: InputArtifact[Examples],
+    model: InputArtifact[Model],
+    evaluation: OutputArtifact[ModelEvaluation],
+    blessing: OutputArtifact[ModelBlessing],
+    thresholds: Parameter[str],
+    classes: Parameter[str],
+    split: Parameter[str] = "eval",
+    batch_size: Parameter[int] = 64,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Writes `metrics.json` and `predictions.parquet` into `evaluation`, the blessing, and the MLflow run.
+
+    What is judged is what is served: the SavedModel of `model`, by its signature `serving_examples`. `thresholds`: JSON
+    of metric (`components.evaluations.metric_names`) → smallest good value over all examples; without any, nothing is
+    blessed. `classes`: JSON of names in index order. `batch_size`: images in one call.
+
+    Raises:
+        InputError: the split has no examples, a score is not finite, or MLflow cannot be reached.
+    """
+    files, saved_model = artifacts.split_files(examples, split), path_utils.serving_model_path(model.uri)
+    with errors.expected_errors(), beam_pipeline as pipeline:
+        predictions.write_table(pipeline, files, saved_model, batch_size, evaluation.uri)
+    table = prediction_table.read(evaluation.uri)
+    if table.empty:
+        raise errors.InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
+    slices, bounds = evaluations.evaluate(table, json.loads(classes)), json.loads(thresholds)
+    missed = evaluations.missed_thresholds(slices[0].metrics, bounds)
+    if not bounds:
+        missed = ["no threshold is set, so nothing can be blessed"]
+    with published_models.on_this_machine(path_utils.serving_model_dir(model.uri)) as folder:
+        fingerprint = model_directory.model_fingerprint(folder)
+    content = {
+        "model": fingerprint,
+        "classes": json.loads(classes),
+        "blessed": not missed,
+        "thresholds": bounds,
+        "failures": missed,
+        "slices": evaluations.slices_json(slices),
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    io_utils.write_string_file(f"{evaluation.uri}/{evaluations.METRICS_FILE}", text)
+    artifacts.bless(blessing, model, not missed)
+    if missed:
+        logging.warning("The model is not blessed: %s.", "; ".join(missed))
+    if run := mlflow_runs.run_of_model(model.uri):
+        log_evaluation(run, content)
+    else:
+        logging.info("The model was trained without MLflow; the evaluation is in its artifact alone.")
+
+
+def log_evaluation(run: mlflow_runs.Run, evaluation: dict) -> None:
+    """Writes the content of `metrics.json` to the run that trained the model: slices, verdict, confusion matrix."""
+    run.log_slices(evaluations.flat_metrics(evaluation))
+    run.set_tags({"blessed": str(evaluation["blessed"]).lower(), "failures": "; ".join(evaluation["failures"])})
+    overall = evaluation["slices"][evaluations.OVERALL][evaluations.ALL]
+    title = f"All {overall['count']:,} examples, accuracy {overall['accuracy']:.1%}"
+    figure = mlflow_runs.confusion_matrix_figure(overall["confusion_matrix"], evaluation["classes"], title)
+    run.log_figure(figure, "confusion_matrix.png")
+
+
+@component(use_beam=True)
+def ChampionGate(
+    examples: InputArtifact[Examples],
+    model: InputArtifact[Model],
+    evaluation: InputArtifact[ModelEvaluation],
+    model_blessing: InputArtifact[ModelBlessing],
+    blessing: OutputArtifact[ModelBlessing],
+    decision: OutputArtifact[artifacts.Decision],
+    rules: Parameter[str],
+    classes: Parameter[str],
+    champion: Parameter[str] = "",
+    registered_model: Parameter[str] = "",
+    split: Parameter[str] = "eval",
+    batch_size: Parameter[int] = 64,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Writes `decision.json` into `decision`, the final `blessing`, and tags of the MLflow run.
+
+    A candidate that the Evaluator did not bless (`model_blessing`) is not compared; without a champion the Evaluator's
+    verdict stands. `champion` is what `components.champion.write_champion` returns, empty for none. If by now MLflow's
+    registry has another champion of `registered_model`, and it is not the candidate itself, that one is to be beaten;
+    an empty name leaves the registry out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
+
+    Raises:
+        InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
+            was never published.
+        ClusterError: the service of the champion's bucket fails.
+    """
+    run = mlflow_runs.run_of_model(model.uri)
+    with published_models.on_this_machine(path_utils.serving_model_dir(model.uri)) as folder:
+        candidate = model_directory.model_fingerprint(folder)
+    if run and registered_model:
+        champion = champions.current_champion(run.tracking_uri, registered_model, candidate) or champion
+    to_beat = champions.parse_champion(champion)
+    if not model_utils.is_model_blessed(model_blessing):
+        verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
+    elif to_beat is None:
+        verdict = gate.Verdict(True, [FIRST], [])
+    else:
+        files = artifacts.split_files(examples, split)
+        names = json.loads(classes)
+        try:
+            columns = predict_champion(
+                to_beat["model"], candidate, names, files, decision.uri, batch_size, beam_pipeline
+            )
+        except errors.InputError as error:
+            name = champions.describe_champion(to_beat)
+            reason = f"it could not be compared with the champion, {name}: {error}; {champions.REMEDY}"
+            verdict = gate.Verdict(False, [reason], [])
+        else:
+            verdict = gate.Verdict(True, [SERVING], [])
+            if columns is not None:
+                own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
+                verdict = gate.compare(own, other, columns, names, settings.Rules.model_validate_json(rules))
+    io_utils.write_string_file(f"{decision.uri}/{gate.DECISION_FILE}", gate.decision_content(verdict, to_beat))
+    artifacts.bless(blessing, model, verdict.blessed)
+    log = logging.info if verdict.blessed else logging.warning
+    log("%s: %s.", "Blessed" if verdict.blessed else "Not blessed", "; ".join(verdict.reasons))
+    if run:
+        tags = decision_tags(verdict, to_beat)
+        run.set_tags({mlflow_runs.FINGERPRINT: candidate, mlflow_runs.EVALUATION: unstaged(evaluation.uri), **tags})
+
+
+def predict_champion(
+    champion: str,
+    candidate: str,
+    classes: list[str],
+    files: list[str],
+    output: str,
+    batch_size: int,
+    beam_pipeline: beam.Pipeline,
+) -> list[int] | None:
+    """Lets the model at the folder or URI `champion` score the records of `files` into a table in `output`.
+
+    Returns where among its scores each of `classes` is; None, and no table, if it has the fingerprint `candidate`.
+    Raises `InputError` if it cannot score them.
+    """
+    with published_models.on_this_machine(champion) as folder:
+        if model_directory.model_fingerprint(folder) == candidate:
+            return None
+        columns = champions.champion_columns(folder, classes)
+        # Workers elsewhere can't see this machine's copy.
+        distant = store.is_object(champion) and type(beam_pipeline.runner).__name__ not in _LOCAL_RUNNERS
+        with errors.expected_errors(), beam_pipeline as pipeline:
+            predictions.write_table(pipeline, files, champion if distant else str(folder), batch_size, output)
+    return columns
+
+
+def decision_tags(verdict: gate.Verdict, to_beat: dict[str, str] | None) -> dict[str, str]:
+    """Returns the tags of the MLflow run that record the decision."""
+    reasons = "; ".join(verdict.reasons)[:_TAG_LENGTH]
+    return {
+        "blessed": str(verdict.blessed).lower(),
+        "failures": "" if verdict.blessed else reasons,
+        "gate.reasons": reasons,
+        "gate.champion": champions.describe_champion(to_beat) if to_beat else "",
+    }
+
+
+@component
+def Report(
+    examples: InputArtifact[Examples],
+    model: InputArtifact[Model],
+    evaluation: InputArtifact[ModelEvaluation],
+    report: OutputArtifact[artifacts.Report],
+    options: Parameter[str],
+    data_fingerprint: Parameter[str] = "",
+    synthetic: Parameter[int] = 0,
+    split: Parameter[str] = "eval",
+    decision: InputArtifact[artifacts.Decision] = None,
+) -> None:
+    """Writes `report` on this machine first, then copies it, as a whole, to where artifacts lie; MLflow gets it too.
+
+    `options`: JSON of `components.settings.ReportOptions`. `data_fingerprint` is shown; `synthetic` is 1 if the images
+    are drawn.
+
+    Raises:
+        InputError: the evaluation has no predictions or is of other examples, or MLflow cannot be reached.
+        ClusterError: the service of a bucket fails.
+    """
+    run = mlflow_runs.run_of_model(model.uri)
+    trained = path_utils.serving_model_dir(model.uri)
+    with tempfile.TemporaryDirectory() as scratch, published_models.on_this_machine(trained) as saved_model:
+        folder = Path(scratch) / "report"
+        page.write_report(
+            folder,
+            evaluation_uri=evaluation.uri,
+            examples_uri=examples.uri,
+            split=split,
+            saved_model=saved_model,
+            options=settings.ReportOptions.model_validate_json(options),
+            decision=gate.read_decision(decision.uri) if decision else None,
+            about={**provenance(run), "data_fingerprint": data_fingerprint, "synthetic": bool(synthetic)},
+        )
+        if run:
+            run.log_folder(str(folder), "report")
+        io_utils.copy_dir(str(folder), report.uri)
+    logging.info("The report is %s/%s.", report.uri, page.HTML_FILE)
+
+
+def provenance(run: mlflow_runs.Run | None) -> dict[str, object]:
+    """Returns `created`, `mlflow_run_id`, `commit`, `dirty` and `versions` of libraries for the report.
+
+    The commit is that of the code that runs; outside a checkout it is what MLflow knows of the training's.
+    """
+    tags = run.tags() if run else {}
+    commit, dirty = mlflow_runs.commit() or (tags.get("mlflow.source.git.commit"), tags.get("git.dirty") == "true")
+    versions = sorted(mlflow_runs.runtime_versions().items())
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "mlflow_run_id": run.run_id if run else None,
+        "commit": commit,
+        "dirty": dirty,
+        "versions": [{"name": name, "version": version} for name, version in versions],
+    }
