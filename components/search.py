@@ -34,15 +34,16 @@ def run_search(job: TrainingJob) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"engine.kind is {job.engine.kind}; trials run on one machine: take one_device or mirrored"
         )
     tuner = RecipeTuner(oracle(tuning, job.name), job, tuning.steps)
-    tuner.search_space_summary()
+    log.info("Searching %s", ", ".join(tuning.space))
     tuner.search(verbose=0)
-    tuner.results_summary()
+    (best,) = tuner.oracle.get_best_trials(1)
+    log.info("Best is trial %s, accuracy %.3f: %s", best.trial_id, best.score, _describe(best.hyperparameters.values))
     trials = [
         {"trial_id": trial.trial_id, "score": trial.score, **trial.hyperparameters.values}
         for trial in tuner.oracle.get_best_trials(tuner.oracle.max_trials)
         if trial.status == TrialStatus.COMPLETED and trial.hyperparameters.values
     ]
-    return tuner.get_best_hyperparameters()[0].get_config(), trials
+    return best.hyperparameters.get_config(), trials
 
 
 def search_job(job: TrainingJob) -> TrainingJob:
@@ -112,16 +113,6 @@ class RecipeTuner(BaseTuner):
         self._job, self._steps = job, steps
         self._running, self._counts = engines.start(job.engine), execution.count(job)
         super().__init__(oracle, directory=job.checkpoints, project_name="search")
-
-    def search_space_summary(self, extended: bool = False) -> None:
-        """Logs what is searched."""
-        log.info("Searching %s", ", ".join(parameter.name for parameter in self.oracle.get_space().space))
-
-    def results_summary(self, num_trials: int = 10) -> None:
-        """Logs the best trial."""
-        (best,) = self.oracle.get_best_trials(1)
-        values = _describe(best.hyperparameters.values)
-        log.info("Best is trial %s, accuracy %.3f: %s", best.trial_id, best.score, values)
 
     def run_trial(self, trial: Trial, **_: Any) -> dict[str, float]:
         """Trains with a trial's values; returns the best accuracy on the evaluation split."""

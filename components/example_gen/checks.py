@@ -109,10 +109,7 @@ def restore_label(data: bytes) -> bytes:
 
 
 class _Flaw(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
+    """Has two arguments, the reason and the detail."""
 
 
 def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict:
@@ -137,7 +134,7 @@ def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict
         institution = _institution(features[contract.SOURCE], tables.sources)
         _check_image(features, options.max_pixels)
     except _Flaw as flaw:
-        return Rejected(_image_id(data), flaw.reason, flaw.detail)
+        return Rejected(_image_id(data), *flaw.args)
     new_label = index, scheme.classes[index]
     changed = bool(answer) or new_label != (features[contract.LABEL], _text(features, contract.LABEL_TEXT))
     return Accepted(

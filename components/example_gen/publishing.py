@@ -101,10 +101,13 @@ def settle(folder: str, unit: int, duplicates: Sequence[staging.Duplicate], shar
     """
     report = staging.read_report(folder, unit)
     places = [duplicate.place for duplicate in duplicates]
-    entries = [_entry(duplicate, shard_names) for duplicate in duplicates]
-    known = {(entry.number, entry.index) for entry in report.entries}
-    if known.issuperset((entry.number, entry.index) for entry in entries):
+    removed_keys = {(place.shard, place.record) for place in places}
+    if removed_keys <= {(entry.number, entry.index) for entry in report.entries}:
         return
+    entries = [
+        staging.Entry(shard_names[place.shard], place.shard, place.offset, place.record, str(image_id), reason, detail)
+        for place, image_id, reason, detail in duplicates
+    ]
     pieces = {split: list(counts) for split, counts in report.pieces.items()}
     streams = [_rejected_records(folder, report)]
     writers: list[tuple[files.RecordWriter, str, int]] = []
@@ -122,7 +125,6 @@ def settle(folder: str, unit: int, duplicates: Sequence[staging.Duplicate], shar
         writer.close()
         pieces[split][piece] = writer.records
     merged = sorted([*report.entries, *entries], key=lambda entry: (entry.number, entry.index))
-    removed_keys = {(entry.number, entry.index) for entry in entries}
     applied = [answer for answer in report.applied if (answer.shard, answer.record) not in removed_keys]
     staging.write_report(folder, dataclasses.replace(report, pieces=pieces, entries=merged, applied=applied))
 
@@ -134,12 +136,6 @@ def _settled(path: str) -> str:
 
 def _latest(path: str) -> str:
     return _settled(path) if store.exists(_settled(path)) else path
-
-
-def _entry(duplicate: staging.Duplicate, shard_names: Sequence[str]) -> staging.Entry:
-    place, image_id = duplicate.place, str(duplicate.image_id)
-    name = shard_names[place.shard]
-    return staging.Entry(name, place.shard, place.offset, place.record, image_id, duplicate.reason, duplicate.detail)
 
 
 def _rejected_records(folder: str, report: staging.UnitReport) -> Iterator[tuple[tuple[int, int], bytes]]:
@@ -242,11 +238,8 @@ class _Summary:
     """
 
     def __init__(self) -> None:
-        self._read = 0
-        self._splits = dict.fromkeys(shards.SPLITS, 0)
-        self._reasons: collections.Counter[str] = collections.Counter()
-        self._left_out: collections.Counter[str] = collections.Counter()
-        self._unmapped: collections.Counter[str] = collections.Counter()
+        self._read, self._splits = 0, dict.fromkeys(shards.SPLITS, 0)
+        self._reasons, self._left_out, self._unmapped = (collections.Counter[str]() for _ in range(3))
         self._empty_shards: list[str] = []
 
     def add(self, report: staging.UnitReport) -> None:

@@ -207,30 +207,23 @@ def _check_all(
     pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[tfrecord.Record | tfrecord.Rest, checks.Verdict]]:
     """Yields records and the rest with their verdicts, in order; records are checked in `pool`, a few ahead."""
-    waiting: collections.deque[tuple[tfrecord.Record | tfrecord.Rest, Future[checks.Verdict] | checks.Rejected]] = (
-        collections.deque()
-    )
-    for record in records:
+
+    def check(record: tfrecord.Record | tfrecord.Rest) -> checks.Verdict:
         if isinstance(record, tfrecord.Rest):
-            # Its bytes come from the stream, so they must be read before anything else; a rest is always the last.
-            waiting.append((record, checks.Rejected("", record.reason, record.detail)))
-        elif not record.intact:
-            waiting.append(
-                (record, checks.Rejected("", contract.BAD_CHECKSUM, f"a record of {len(record.data)} bytes"))
-            )
-        else:
-            waiting.append((record, pool.submit(checks.check_record, record.data, tables, options)))
+            return checks.Rejected("", record.reason, record.detail)
+        if not record.intact:
+            return checks.Rejected("", contract.BAD_CHECKSUM, f"a record of {len(record.data)} bytes")
+        return checks.check_record(record.data, tables, options)
+
+    waiting: collections.deque[tuple[tfrecord.Record | tfrecord.Rest, Future[checks.Verdict]]] = collections.deque()
+    for record in records:
+        # A rest is always the last; its bytes come from the stream, so they must be read before anything else.
+        waiting.append((record, pool.submit(check, record)))
         if len(waiting) > _AHEAD * options.threads:
-            yield _with_result(waiting.popleft())
-    while waiting:
-        yield _with_result(waiting.popleft())
-
-
-def _with_result(
-    pair: tuple[tfrecord.Record | tfrecord.Rest, Future[checks.Verdict] | checks.Rejected],
-) -> tuple[tfrecord.Record | tfrecord.Rest, checks.Verdict]:
-    record, verdict = pair
-    return record, verdict.result() if isinstance(verdict, Future) else verdict
+            first, verdict = waiting.popleft()
+            yield first, verdict.result()
+    for record, verdict in waiting:
+        yield record, verdict.result()
 
 
 def _write_rest(path: str, rest: tfrecord.Rest) -> None:

@@ -15,6 +15,8 @@ import pathlib
 import sys
 from typing import Any
 
+from marco_model.errors import exit_status
+
 _STAGED = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
 
@@ -40,27 +42,29 @@ def localize(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dic
     `executor_input`, `inputs_spec`: the messages ExecutorInput and ComponentInputsSpec of KFP's pipeline_spec, as JSON.
     """
     specs = inputs_spec.get("artifacts", {})
-    for name, listed in executor_input.get("inputs", {}).get("artifacts", {}).items():
-        for artifact in listed.get("artifacts", []):
-            known = artifact.get("type") or {}
-            # "system.Artifact" is what KFP calls any artifact that it has no class for.
-            if name in specs and (not known or known.get("schemaTitle", "").startswith("system.")):
-                artifact["type"] = specs[name]["artifactType"]
-            artifact["uri"] = staged(artifact["uri"])
+    for name, artifact in _artifacts(executor_input.get("inputs", {})):
+        known = artifact.get("type") or {}
+        # "system.Artifact" is what KFP calls any artifact that it has no class for.
+        if name in specs and (not known or known.get("schemaTitle", "").startswith("system.")):
+            artifact["type"] = specs[name]["artifactType"]
+        artifact["uri"] = staged(artifact["uri"])
     remote = {}
-    for listed in executor_input.get("outputs", {}).get("artifacts", {}).values():
-        for artifact in listed.get("artifacts", []):
-            uri = artifact["uri"]
-            artifact["uri"] = staged(uri)
-            remote[artifact["uri"]] = uri
+    for _, artifact in _artifacts(executor_input.get("outputs", {})):
+        uri = artifact["uri"]
+        artifact["uri"] = staged(uri)
+        remote[artifact["uri"]] = uri
     return remote
 
 
 def restore(executor_output: dict[str, Any], remote: dict[str, str]) -> None:
     """Puts the URIs of outputs back, in place: the launcher uploads from where they lead and records them."""
-    for listed in executor_output.get("artifacts", {}).values():
-        for artifact in listed.get("artifacts", []):
-            artifact["uri"] = remote.get(artifact["uri"], artifact["uri"])
+    for _, artifact in _artifacts(executor_output):
+        artifact["uri"] = remote.get(artifact["uri"], artifact["uri"])
+
+
+def _artifacts(message: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    named = message.get("artifacts", {})
+    return [(name, artifact) for name, group in named.items() for artifact in group.get("artifacts", [])]
 
 
 def main(arguments: list[str]) -> None:
@@ -87,8 +91,6 @@ def main(arguments: list[str]) -> None:
 
 def run() -> None:
     """Runs `main` and exits at once: some libraries of TFX crash in the destructors of an orderly exit."""
-    from marco_model.errors import exit_status
-
     with exit_status():
         main(sys.argv[1:])
     sys.stdout.flush()

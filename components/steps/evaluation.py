@@ -160,8 +160,17 @@ def ChampionGate(
     log = logging.info if verdict.blessed else logging.warning
     log("%s: %s.", "Blessed" if verdict.blessed else "Not blessed", "; ".join(verdict.reasons))
     if run:
-        tags = decision_tags(verdict, to_beat)
-        run.set_tags({mlflow_runs.FINGERPRINT: candidate, mlflow_runs.EVALUATION: unstaged(evaluation.uri), **tags})
+        reasons = "; ".join(verdict.reasons)[:_TAG_LENGTH]
+        run.set_tags(
+            {
+                mlflow_runs.FINGERPRINT: candidate,
+                mlflow_runs.EVALUATION: unstaged(evaluation.uri),
+                "blessed": str(verdict.blessed).lower(),
+                "failures": "" if verdict.blessed else reasons,
+                "gate.reasons": reasons,
+                "gate.champion": champions.describe_champion(to_beat) if to_beat else "",
+            }
+        )
 
 
 def predict_champion(
@@ -187,17 +196,6 @@ def predict_champion(
         with errors.expected_errors(), beam_pipeline as pipeline:
             predictions.write_table(pipeline, files, champion if distant else str(folder), batch_size, output)
     return columns
-
-
-def decision_tags(verdict: gate.Verdict, to_beat: dict[str, str] | None) -> dict[str, str]:
-    """Returns the tags of the MLflow run that record the decision."""
-    reasons = "; ".join(verdict.reasons)[:_TAG_LENGTH]
-    return {
-        "blessed": str(verdict.blessed).lower(),
-        "failures": "" if verdict.blessed else reasons,
-        "gate.reasons": reasons,
-        "gate.champion": champions.describe_champion(to_beat) if to_beat else "",
-    }
 
 
 @component

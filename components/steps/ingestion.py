@@ -158,14 +158,6 @@ def describe_anomaly(split: str, anomalies: Any, statistics: Any) -> str:
     return f"split {split}: {'; '.join(descriptions)}" if descriptions else ""
 
 
-def complaint(sentences: list[str]) -> str:
-    """Returns the error text for the sentences of all splits."""
-    return (
-        f"examples do not fit the curated schema ({' | '.join(sentences)}); fix the data or its ingest settings, "
-        "or, if the data is right, the configured institutions and imagers or components/steps/schema.pbtxt"
-    )
-
-
 class ValidatorExecutor(executor.Executor):
     """Validates every split, writes the anomalies as TFX does, then raises if there are any.
 
@@ -182,7 +174,11 @@ class ValidatorExecutor(executor.Executor):
         self._sentences: list[str] = []
         result = super().Do(input_dict, output_dict, exec_properties)
         if self._sentences:
-            raise InputError(complaint(self._sentences))
+            raise InputError(
+                f"examples do not fit the curated schema ({' | '.join(self._sentences)}); fix the data or its ingest "
+                "settings, or, if the data is right, the configured institutions and imagers or "
+                "components/steps/schema.pbtxt"
+            )
         return result
 
     def _Validate(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:

@@ -159,22 +159,16 @@ def EndpointPusher(
     if uri:
         place = options.Vertex.model_validate_json(vertex)
         chosen = options.Endpoint.model_validate_json(endpoint)
-        record = deploy(uri, examples.uri, place, chosen, chosen.model or model_name)
+
+        def images() -> list[golden.Image]:
+            if chosen.golden:
+                return golden.in_place(chosen.golden)
+            return golden.of_examples(examples.uri, "eval", chosen.golden_images)
+
+        client = api.Api(place, api.PACE)
+        record = rollout.push_model(client, chosen, chosen.model or model_name, uri, images).record()
         deployment.set_string_custom_property("version", record["version"])
     else:
         logging.warning("The model was not published and so is not deployed.")
     deployment.set_int_custom_property("deployed", int(record["deployed"]))
     io_utils.write_string_file(f"{deployment.uri}/{DEPLOYMENT_FILE}", json.dumps(record, indent=1) + "\n")
-
-
-def deploy(
-    uri: str, examples: str, place: options.Vertex, endpoint: options.Endpoint, model_name: str
-) -> dict[str, Any]:
-    """Deploys the model at `uri` and returns the record; `endpoint.golden`, or else `examples`, check it."""
-
-    def images() -> list[golden.Image]:
-        if endpoint.golden:
-            return golden.in_place(endpoint.golden)
-        return golden.of_examples(examples, "eval", endpoint.golden_images)
-
-    return rollout.push_model(api.Api(place, api.PACE), endpoint, model_name, uri, images).record()

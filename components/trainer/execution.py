@@ -51,13 +51,7 @@ def run(job: TrainingJob) -> None:
         return
     with record_run(job, counts) as record:
         model, trained = train(job, running, counts, record)
-        fitted = calibrate(
-            model,
-            job.eval_files,
-            images=counts["eval"],
-            input_size=job.network.input_size,
-            batch_size=job.recipe.batch_size,
-        )
+        fitted = calibrate(model, job, counts["eval"])
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
         directory, classes = job.model_directory, job.classes
         write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
@@ -140,15 +134,27 @@ class Calibration:
     error_after: float
 
 
-def calibrate(
-    model: keras.Model, files: Sequence[str], *, images: int, input_size: int, batch_size: int
-) -> Calibration:
-    """Fits the temperature of `model` on all `images` examples of `files`, gzip TFRecords as training evaluates them.
+def calibrate(model: keras.Model, job: TrainingJob, images: int) -> Calibration:
+    """Fits the temperature of `model` on all `images` examples of the job's evaluation split, as training reads them.
 
     `model`: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits, with or without auxiliary head. It
     runs as it is exported, with batch norms folded and in float32, in this process alone, whatever engine trained it.
     """
-    logits, labels = evaluate(model, files, images=images, input_size=input_size, batch_size=batch_size)
+    folded = batch_norm.fold(classifier.logits_only(model))
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def forward(pixels: tf.Tensor) -> tf.Tensor:
+        return folded(pixels, training=False)
+
+    size, batch_size = job.network.input_size, job.recipe.batch_size
+    batches = training_input.evaluation_batches(job.eval_files, images=images, size=size, batch_size=batch_size)
+    parts = []
+    with progress("Calibrating", images) as advance:
+        for pixels, batch_labels in batches:
+            real = batch_labels.numpy() != training_input.PADDING
+            parts.append((forward(pixels).numpy()[real], batch_labels.numpy()[real]))
+            advance(int(real.sum()))
+    logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     temperature = calibration.fit_temperature(logits, labels)
     before, after = (
         calibration.expected_calibration_error(softmax(logits / divisor, axis=1), labels)
@@ -156,27 +162,6 @@ def calibrate(
     )
     log.info("Temperature %.3f: expected calibration error %.4f, %.4f without", temperature, after, before)
     return Calibration(temperature, before, after)
-
-
-def evaluate(
-    model: keras.Model, files: Sequence[str], *, images: int, input_size: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns logits, float32 [images, classes], and labels, int64 [images], of all examples in a fixed order."""
-    network = batch_norm.fold(classifier.logits_only(model))
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def forward(pixels: tf.Tensor) -> tf.Tensor:
-        return network(pixels, training=False)
-
-    batches = training_input.evaluation_batches(list(files), images=images, size=input_size, batch_size=batch_size)
-    logits, labels = [], []
-    with progress("Calibrating", images) as advance:
-        for pixels, batch_labels in batches:
-            real = batch_labels.numpy() != training_input.PADDING
-            logits.append(forward(pixels).numpy()[real])
-            labels.append(batch_labels.numpy()[real])
-            advance(int(real.sum()))
-    return np.concatenate(logits), np.concatenate(labels)
 
 
 def write_model(
