@@ -100,9 +100,7 @@ class _Stage(beam.DoFn):
     """`staging.stage` in a Beam worker."""
 
     def __init__(self, folder: str, tables: checks.Tables, options: IngestOptions) -> None:
-        self._folder = folder
-        self._tables = tables
-        self._options = options
+        self._folder, self._tables, self._options = folder, tables, options
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(self._options.threads)
@@ -155,14 +153,13 @@ def _staging_progress(folder: Path, total: int) -> Iterator[None]:
 
     def watch() -> None:
         with progress("checking", max(total // _MEGABYTE, 1), unit="MB") as advance:
-            shown = 0
-            last = False
+            shown, last = 0, False
             while not last:
                 last = finished.wait(0.5)
-                staged = total if last else min(_size(folder), total)
-                if staged // _MEGABYTE > shown:
-                    advance(staged // _MEGABYTE - shown)
-                    shown = staged // _MEGABYTE
+                staged = (total if last else min(_size(folder), total)) // _MEGABYTE
+                if staged > shown:
+                    advance(staged - shown)
+                    shown = staged
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

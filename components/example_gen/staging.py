@@ -237,10 +237,7 @@ class _Pieces:
     """Writes the sound records of a split, in pieces of about `limit` bytes."""
 
     def __init__(self, staging: str, unit: int, split: str, limit: int) -> None:
-        self._split = split
-        self._staging = staging
-        self._unit = unit
-        self._limit = limit
+        self._staging, self._unit, self._split, self._limit = staging, unit, split, limit
         self._writer: files.RecordWriter | None = None
         self._counts: list[int] = []
 
