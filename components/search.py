@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import keras_tuner
-from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from components.settings import Tuning, kind_of
@@ -102,7 +101,7 @@ class _Refused(errors.InputError, keras_tuner.errors.FatalError):
     """As above."""
 
 
-class RecipeTuner(BaseTuner):
+class RecipeTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Searches values for a job's recipe and network, and keeps the results in the job's folder of checkpoints.
 
     A search that was killed continues with the trial that it was in, from its last checkpoint.
