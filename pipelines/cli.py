@@ -1,59 +1,66 @@
-"""The `marco` command. Each subcommand lives in `pipelines/commands/` and imports what it needs when it runs."""
-
-from __future__ import annotations
+"""The `marco` command. Its subcommands are in `pipelines/commands/`, and import what they need when they run."""
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 import marco_model
-from marco_model.errors import exit_status
-from pipelines.commands import data, deploy, models, monitor, relabel, run, score, serve, submit
+from marco_model import errors
+from pipelines.commands import data, deploy, models, monitor, run, score
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-data_app = typer.Typer(help="Make, import, check and describe sets of scored images.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-relabel_app = typer.Typer(help="Have experts relabel the images that disagree most with a model.", no_args_is_help=True)
-app.add_typer(relabel_app, name="relabel")
-deploy_app = typer.Typer(help="Deploy published models to an endpoint of Vertex AI.", no_args_is_help=True)
-app.add_typer(deploy_app, name="deploy")
-monitor_app = typer.Typer(help="Watch whether images still look as they did.", no_args_is_help=True)
-app.add_typer(monitor_app, name="monitor")
-models_app = typer.Typer(help="List, promote and take back versions of a registered model.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
-app.command("run")(run.run)
-app.command("predict")(score.predict)
-app.command("explain")(score.explain)
-app.command("compare")(models.compare)
-app.command("released")(score.released)
-app.command("compile")(run.compile_)
-app.command("submit")(submit.submit)
-app.command("schedule")(submit.schedule)
-app.command("serve")(serve.serve)
-app.command("tflite")(score.tflite)
-app.command("train")(run.train)
-deploy_app.command("push")(deploy.push)
-deploy_app.command("status")(deploy.status)
-deploy_app.command("promote")(deploy.promote)
-deploy_app.command("rollback")(deploy.rollback)
-deploy_app.command("batch")(deploy.batch)
-monitor_app.command("reference")(monitor.reference)
-monitor_app.command("check")(monitor.check)
-models_app.command("list")(models.list_)
-models_app.command("promote")(models.promote)
-models_app.command("rollback")(models.rollback)
-data_app.command("import")(data.import_)
-data_app.command("ingest")(data.ingest)
-data_app.command("inspect")(data.inspect)
-data_app.command("synthesize")(data.synthesize)
-relabel_app.command("export")(relabel.export)
-relabel_app.command("merge")(relabel.merge)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "predict": score.predict,
+    "explain": score.explain,
+    "compare": models.compare,
+    "released": score.released,
+    "compile": run.compile_,
+    "submit": run.submit,
+    "schedule": run.schedule,
+    "serve": score.serve,
+    "tflite": score.tflite,
+    "train": run.train,
+}
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "data": (
+        "Make, import, check and describe sets of scored images.",
+        {"import": data.import_, "ingest": data.ingest, "inspect": data.inspect, "synthesize": data.synthesize},
+    ),
+    "relabel": (
+        "Have experts relabel the images that disagree most with a model.",
+        {"export": data.export, "merge": data.merge},
+    ),
+    "deploy": (
+        "Deploy published models to an endpoint of Vertex AI.",
+        {
+            "push": deploy.push,
+            "status": deploy.status,
+            "promote": deploy.promote,
+            "rollback": deploy.rollback,
+            "batch": deploy.batch,
+        },
+    ),
+    "monitor": (
+        "Watch whether images still look as they did.",
+        {"reference": monitor.reference, "check": monitor.check},
+    ),
+    "models": (
+        "List, promote and take back versions of a registered model.",
+        {"list": models.list_, "promote": models.promote, "rollback": models.rollback},
+    ),
+}
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+for _name, (_help, _commands) in _GROUPS.items():
+    _group = typer.Typer(help=_help, no_args_is_help=True)
+    app.add_typer(_group, name=_name)
+    for _subcommand, _command in _commands.items():
+        _group.command(_subcommand)(_command)
 
 
 def _print_version(requested: bool) -> None:
@@ -76,7 +83,7 @@ def main() -> None:
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
-    with exit_status():
+    with errors.exit_status():
         app()
 
 

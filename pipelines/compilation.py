@@ -6,7 +6,6 @@ document. Vertex AI mounts buckets at `/gcs/`, where `components.steps.entrypoin
 checkpoints, models and data are read and written on `gs://` itself.
 """
 
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -19,8 +18,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from components import champion, machines
 from components.steps.cluster_data import OUTPUTS
 from components.trainer import job
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import InputError, store
 from marco_model.labels import LabelScheme
 from pipelines import pipeline, places
 from pipelines.configuration import Configuration, label_scheme
@@ -79,23 +77,16 @@ def compile_for_vertex(configuration: Configuration, root: str, output: Path) ->
         raise InputError(f"--output is {output}; for Vertex AI give a .json file")
     if not root.startswith("gs://"):
         raise InputError(f"--root is {root}; Vertex AI keeps artifacts in a bucket, give gs://BUCKET/FOLDER")
-    _check_for_vertex(configuration.cluster)
+    # Selectors, tolerations and shared memory are ignored: they say where on a cluster a pod runs.
+    for field, instead in _NOT_ON_VERTEX.items():
+        if getattr(configuration.cluster, field):
+            raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
     package = _package(configuration, root, _custom_job(configuration))
     accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
     add_resources(package, _rename_gpus(configuration.cluster, accelerator))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
     return len(package["root"]["dag"]["tasks"])
-
-
-def _check_for_vertex(cluster: machines.Cluster) -> None:
-    """Raises `InputError` for settings that Vertex AI has no counterpart for.
-
-    Selectors, tolerations and shared memory are ignored: they say where on a cluster a pod runs.
-    """
-    for field, instead in _NOT_ON_VERTEX.items():
-        if getattr(cluster, field):
-            raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
 
 
 def _custom_job(configuration: Configuration) -> job.CustomJob | None:
@@ -129,7 +120,7 @@ def _package(configuration: Configuration, root: str, custom_job: job.CustomJob 
 
     `custom_job`: see `pipelines.places.Places`.
     """
-    where = dataclasses.replace(places.remote(configuration, root), custom_job=custom_job)
+    where = places.remote(configuration, root, custom_job)
     data = configuration.data.source or places.data(configuration, root)
     scheme = label_scheme(configuration.labels, data)
     package = _compiled(configuration, where, scheme)

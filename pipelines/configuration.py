@@ -4,8 +4,6 @@
 such as `report`, are in `components`.
 """
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -42,7 +40,7 @@ class Labels(Section):
     others: Literal["quarantine", "leave_out"] = "quarantine"
 
     @pydantic.model_validator(mode="after")
-    def _says_one_thing(self) -> Labels:
+    def _says_one_thing(self) -> "Labels":
         scheme = self.scheme or ("four" if not self.classes else None)
         if self.scheme and self.classes:
             raise ValueError(f"labels has both scheme {self.scheme!r} and classes; give one of them")
@@ -63,10 +61,9 @@ class Labels(Section):
         Raises `InputError` if the table contradicts itself.
         """
         table = {str(label): name for label, name in self.from_raw.items()}
-        if self.classes and self.from_class:
-            return LabelScheme("classes", self.classes, "class", self.from_class, self.others)
         if self.classes:
-            return LabelScheme("classes", self.classes, "raw", table, self.others)
+            source: Literal["class", "raw"] = "class" if self.from_class else "raw"
+            return LabelScheme("classes", self.classes, source, self.from_class or table, self.others)
         if self.scheme == "hwmri10":
             return with_entries(HWMRI_TEN, table, self.others)
         if self.scheme == "raw":
@@ -163,30 +160,18 @@ class Configuration(Section):
     beam: tuple[str, ...] = LOCAL_BEAM_ARGS
 
     @pydantic.model_validator(mode="after")
-    def _shrinks_no_further_than_the_network_needs(self) -> Configuration:
+    def _fits_together(self) -> "Configuration":
         shorter, size = self.transform.shorter_side, self.network.input_size
         if shorter and shorter < size:
             raise ValueError(f"transform.shorter_side {shorter} is less than network.input_size {size}; raise it")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _several_nodes_have_an_engine_for_them(self) -> Configuration:
         if self.cluster.replicas:
             job_counts(self.engine, "cluster.replicas", self.cluster.replicas)
         if self.machines:
             job_counts(self.engine, "machines", self.machines)
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _an_endpoint_is_somewhere(self) -> Configuration:
         if self.endpoint and not self.vertex:
             raise ValueError("endpoint is set and vertex is not; give vertex.project and vertex.location")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _thresholds_are_of_the_trained_classes(self) -> Configuration:
-        scheme = self.labels.label_scheme()
-        if scheme:  # The pipeline checks raw labels, once it has read their names.
+        # The pipeline checks raw labels, once it has read their names.
+        if scheme := self.labels.label_scheme():
             self.check_classes(scheme.classes)
         return self
 
@@ -203,6 +188,11 @@ class Deploying(Section):
     vertex: Vertex
     endpoint: Endpoint
     model_name: str = "marco"
+
+    @property
+    def model(self) -> str:
+        """The display name in Vertex AI of the model whose versions are deployed."""
+        return self.endpoint.model or self.model_name
 
 
 def preset_names() -> list[str]:
@@ -237,14 +227,9 @@ def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overr
 
     Options that are None are left out. Raises `InputError` as `load` does.
     """
-    values: dict[str, Any] = {"vertex": {}, "endpoint": {}}
-    if preset:
-        loaded = load(preset)
-        sections = {"vertex": loaded.vertex, "endpoint": loaded.endpoint}
-        values = {name: section.model_dump() if section else {} for name, section in sections.items()}
-        values["model_name"] = loaded.model_name
+    values = load(preset).model_dump(include={"vertex", "endpoint", "model_name"}) if preset else {}
     for name, fields in options.items():
-        values[name].update({field: value for field, value in fields.items() if value is not None})
+        values[name] = (values.get(name) or {}) | {field: value for field, value in fields.items() if value is not None}
     for override in overrides:
         _override(values, override)
     return parse(Deploying, values, preset or "the options of marco deploy")

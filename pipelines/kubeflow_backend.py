@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import urllib3
 import yaml
 
 from marco_model import errors
-from marco_model.errors import ClusterError, InputError
 from pipelines import backend
 
 DEFAULT_EXPERIMENT = "marco"
@@ -115,7 +115,7 @@ class KubeflowBackend:
         """As `Backend.schedules`: those of the experiment. Raises `InputError` where the named one does not exist."""
         experiment = self._existing_experiment()
         if self.experiment and not experiment:
-            raise InputError(f"there is no experiment {self.experiment!r}; fix --experiment or --namespace")
+            raise errors.InputError(f"there is no experiment {self.experiment!r}; fix --experiment or --namespace")
         if not experiment:
             return []
         with reaching(_SERVICE):
@@ -180,7 +180,9 @@ class KubeflowBackend:
         if existing := self._existing_experiment():
             return existing
         if self.experiment and not self.create_experiment:
-            raise InputError(f"there is no experiment {self.experiment!r}; fix --experiment or add --create-experiment")
+            raise errors.InputError(
+                f"there is no experiment {self.experiment!r}; fix --experiment or add --create-experiment"
+            )
         name = self.experiment or DEFAULT_EXPERIMENT
         with reaching(_SERVICE):
             return str(self._client.create_experiment(name, namespace=self.namespace).experiment_id)
@@ -257,8 +259,8 @@ def _number(name: str | None) -> str:
 
 def _error_message(status: Any) -> str:
     """Returns the error of a run or step; most versions of Kubeflow Pipelines report none."""
-    errors = [status.error, *(past.error for past in reversed(status.state_history or []))]
-    return next((error.message for error in errors if error and error.message), "")
+    causes = [status.error, *(past.error for past in reversed(status.state_history or []))]
+    return next((error.message for error in causes if error and error.message), "")
 
 
 def pages(listing: Callable[..., Any], field: str, **options: Any) -> Iterator[Any]:
@@ -281,7 +283,12 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
     Raises `InputError` where nothing answers within seconds, or where the answer is a refusal.
     """
     import kfp
-    import urllib3
+
+    def renew_token(config: Any) -> None:
+        # The old token stays while the file is being replaced.
+        with contextlib.suppress(OSError):
+            if token_file and (token := token_file.read_text().strip()):
+                config.api_key["authorization"] = token
 
     class Client(kfp.Client):
         address = ""
@@ -291,7 +298,7 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
             self.address = config.host
             config.retries = urllib3.Retry(_RETRIES, backoff_factor=0.5)
             if token_file:
-                config.refresh_api_key_hook = functools.partial(_renew_token, token_file)
+                config.refresh_api_key_hook = renew_token
             return config
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
@@ -304,14 +311,14 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
                 kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
                 if not isinstance(error.reason, kinds):
                     raise
-                raise InputError(
+                raise errors.InputError(
                     f"Kubeflow Pipelines at {self.address} cannot be reached "
                     f"({str(error.reason.args[-1]).rpartition(': ')[2]}); fix --host, or open a way in with kubectl "
                     "port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80 and give --host "
                     "http://localhost:8080, with --token-file where Kubeflow has several users"
                 ) from error
             if "json" not in headers.get("Content-Type", ""):
-                raise InputError(
+                raise errors.InputError(
                     f"{self.address} answers with a page, not as Kubeflow Pipelines; fix --host or give --token-file "
                     "where it is a login page"
                 )
@@ -319,7 +326,7 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
 
     token = None
     if token_file:
-        with errors.translated(InputError, f"--token-file {token_file} cannot be read: {{}}", OSError):
+        with errors.translated(errors.InputError, f"--token-file {token_file} cannot be read: {{}}", OSError):
             token = token_file.read_text().strip()
     with reaching(host or _SERVICE):
         client = Client(host=host, existing_token=token, ssl_ca_cert=str(ca) if ca else None)
@@ -328,13 +335,6 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
         requests = client._run_api.api_client
         requests.call_api = _limit_time(requests.call_api)
     return client
-
-
-def _renew_token(path: Path, config: Any) -> None:
-    """Hands the client the file's content; the old token stays while the file is being replaced."""
-    with contextlib.suppress(OSError):
-        if token := path.read_text().strip():
-            config.api_key["authorization"] = token
 
 
 def _limit_time(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -349,22 +349,21 @@ def _limit_time(call: Callable[..., Any]) -> Callable[..., Any]:
 def reaching(place: str) -> Iterator[None]:
     """Turns what KFP's client raises into one line: `InputError` where `place` refuses, else `ClusterError`."""
     import kfp_server_api
-    import urllib3
 
     try:
         yield
     except kfp_server_api.ApiException as error:
         reason = _reason(error)
         if error.status in (401, 403):
-            raise InputError(
+            raise errors.InputError(
                 f"{place} refuses ({error.status}: {reason}); give --token-file with a valid token for Kubeflow "
                 "(docs/kubeflow.md), or --namespace of a profile of yours"
             ) from error
         if error.status is not None and 400 <= error.status < 500:
-            raise InputError(f"{place} does not take this ({error.status}: {reason})") from error
-        raise ClusterError(f"{place} failed ({error.status}: {reason}); run again when it is well") from error
+            raise errors.InputError(f"{place} does not take this ({error.status}: {reason})") from error
+        raise errors.ClusterError(f"{place} failed ({error.status}: {reason}); run again when it is well") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ClusterError(f"{place} cannot be reached ({errors.one_line(error)}); run again") from error
+        raise errors.ClusterError(f"{place} cannot be reached ({errors.one_line(error)}); run again") from error
 
 
 def _reason(error: Any) -> str:

@@ -18,8 +18,7 @@ from components import champion, evaluations, gate, published_models, settings
 from components.report import page
 from components.trainer.job import TrainingParameters
 from marco_data import overlay, shards, synthetic
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import InputError, store
 from pipelines import places
 from pipelines.configuration import Configuration, label_scheme
 
@@ -152,7 +151,6 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
     TFX's LocalDagRunner has no hook between steps, so this does what its `run_with_ir` does (TFX 1.16 and 1.21,
     tfx/orchestration/local/local_dag_runner.py), with the same launcher.
     """
-    from ml_metadata.proto import metadata_store_pb2
     from tfx.dsl.compiler import compiler, constants
     from tfx.orchestration import metadata
     from tfx.orchestration.local import runner_utils
@@ -178,7 +176,7 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
         with metadata.Metadata(graph.metadata_connection_config) as handle:
             (state,) = handle.store.get_executions_by_id([execution.execution_id])
             artifacts = execution_lib.get_output_artifacts(handle, execution.execution_id)
-        reused = bool(state.last_known_state == metadata_store_pb2.Execution.CACHED)
+        reused = bool(state.last_known_state == type(state).CACHED)
         outputs = {channel: values[0].uri for channel, values in artifacts.items()}
         steps[name] = StepRecord(reused, step_lines.end(reused), outputs)
     return steps

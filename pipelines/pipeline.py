@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from tfx.components import StatisticsGen, Transform
-from tfx.orchestration import data_types, metadata
-from tfx.orchestration.pipeline import Pipeline
+from tfx.orchestration import data_types, metadata, pipeline
 
 from components import champion, settings
 from components.steps import evaluation, ingestion, pusher, trainer
@@ -23,7 +22,7 @@ def create_pipeline(
     judging: champion.Judging | None = None,
     run_label: str | data_types.RuntimeParameter = "",
     metadata_file: Path | None = None,
-) -> Pipeline:
+) -> pipeline.Pipeline:
     """Returns the whole pipeline over the shards at `parameters.source`, labelled by `scheme`.
 
     `parameters`, `judging` and `run_label`, a tag of the run in MLflow, are what changes from run to run: values, or
@@ -109,7 +108,7 @@ def create_pipeline(
             model_name=configuration.model_name,
         )
         steps.append(deployed)
-    return Pipeline(
+    return pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=where.root,
         components=steps,

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from components import champion, machines, mlflow_runs, settings
 from components.trainer import job
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import InputError, store
 from pipelines.configuration import Configuration
 
 
@@ -42,7 +41,7 @@ def local(configuration: Configuration, output: Path) -> Places:
     )
 
 
-def remote(configuration: Configuration, root: str) -> Places:
+def remote(configuration: Configuration, root: str, custom_job: job.CustomJob | None = None) -> Places:
     """Returns the places of a run on a cluster below `root`, a URI or a mounted path.
 
     What outlives a step is in `cluster.shared` if that is set, otherwise below `root`. Raises `InputError` if that is
@@ -64,6 +63,7 @@ def remote(configuration: Configuration, root: str) -> Places:
         destination=destination or f"{shared}/models",
         tracking=configuration.tracking.uri or f"sqlite:///{shared}/mlflow.db",
         placement=configuration.cluster if configuration.cluster.replicas else None,
+        custom_job=custom_job,
     )
 
 

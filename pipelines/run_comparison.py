@@ -2,23 +2,18 @@
 
 import csv
 import dataclasses
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from rich import table as rich_table
-from rich import text as rich_text
+import pandas as pd
+from rich import table as tables
+from rich import text as texts
 
 from components import evaluations, gate, mlflow_registry, mlflow_runs, prediction_table, settings, significance
-from components.evaluations import OVERALL, SLICES, SliceKey
-from marco_model import store
-from marco_model.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from marco_model import InputError, store
 
 ACCURACY = "accuracy"
 PAIRED, UNPAIRED, UNKNOWN = "paired", "unpaired", ""
@@ -40,9 +35,9 @@ class Judged:
     """An evaluated run. `shares`: by metric (`accuracy`, `recall/CLASS`) and slice. `predictions`: None if missing."""
 
     label: str
-    shares: dict[tuple[str, SliceKey], Share]
+    shares: dict[tuple[str, evaluations.SliceKey], Share]
     classes: list[str]
-    predictions: "pd.DataFrame | None"
+    predictions: pd.DataFrame | None
 
 
 def find_judged(run: str, tracking: str, name: str) -> Judged:
@@ -107,15 +102,15 @@ def _judges(evaluation: str, model: str) -> bool:
     return exists and evaluations.slice_metrics(evaluation).get("model", "") in ("", model)
 
 
-def _of_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[tuple[str, SliceKey], Share]]:
+def _of_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[tuple[str, evaluations.SliceKey], Share]]:
     """Yields shares from MLflow's metrics, which have counts of images, but not per class."""
-    kinds = "|".join(SLICES)
+    kinds = "|".join(evaluations.SLICES)
     for path, value in metrics.items():
         match = re.fullmatch(rf"(eval/(?:({kinds})/([^/]*)/)?)({ACCURACY}|{_RECALL}.*)", path)
         if not match:
             continue
         prefix, kind, name, metric = match.groups()
-        where = SliceKey(kind, name) if kind else SliceKey(OVERALL, evaluations.ALL)
+        where = evaluations.SliceKey(kind, name) if kind else evaluations.SliceKey(evaluations.OVERALL, evaluations.ALL)
         count = metrics.get(f"{prefix}count") if metric == ACCURACY else None
         share = Share(value, None, None) if count is None else Share(value, round(value * count), int(count))
         yield (metric, where), share
@@ -124,7 +119,7 @@ def _of_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[tuple[str, Slice
 def _of_evaluation(label: str, evaluation: str) -> Judged:
     content = evaluations.slice_metrics(evaluation)
     shares = {}
-    for kind in (OVERALL, *SLICES):
+    for kind in (evaluations.OVERALL, *evaluations.SLICES):
         for value, metrics in content["slices"][kind].items():
             matrix = metrics["confusion_matrix"]
             right = [row[index] for index, row in enumerate(matrix)]
@@ -133,7 +128,7 @@ def _of_evaluation(label: str, evaluation: str) -> Judged:
                 counts[f"{_RECALL}{name}"] = (hits, sum(row))
             for metric, (hits, count) in counts.items():
                 if count:
-                    shares[metric, SliceKey(kind, value)] = Share(hits / count, hits, count)
+                    shares[metric, evaluations.SliceKey(kind, value)] = Share(hits / count, hits, count)
     has_predictions = store.exists(f"{evaluation}/{prediction_table.PREDICTIONS_FILE}")
     predictions = prediction_table.read(evaluation) if has_predictions else None
     return Judged(label, shares, content["classes"], predictions)
@@ -184,7 +179,7 @@ def compare(runs: Sequence[Judged], recall_class: str | None = None, confidence:
     rows = []
     for metric in (ACCURACY, *_recall(runs, recall_class)):
         keys = {key for run in runs for name, key in run.shares if name == metric}
-        for key in sorted(keys, key=lambda key: (key.kind != OVERALL, key)):
+        for key in sorted(keys, key=lambda key: (key.kind != evaluations.OVERALL, key)):
             base = first.shares.get((metric, key))
             cells = [Cell(first.label, base.share, base.images) if base else Cell(first.label)]
             for run, images in zip(others, judgements, strict=True):
@@ -209,10 +204,10 @@ def classes_of(runs: Sequence[Judged]) -> list[str]:
     named = (
         run.classes or [metric.removeprefix(_RECALL) for metric, _ in run.shares if metric != ACCURACY] for run in runs
     )
-    return list(dict.fromkeys(itertools.chain.from_iterable(named)))
+    return list(dict.fromkeys(name for names in named for name in names))
 
 
-def _judgements(first: Judged, run: Judged) -> "pd.DataFrame | None":
+def _judgements(first: Judged, run: Judged) -> pd.DataFrame | None:
     """Returns the images that both judged: recall metric of the class, slices, and whether each run is right.
 
     Returns None if predictions are missing or not of the same images.
@@ -220,17 +215,17 @@ def _judgements(first: Judged, run: Judged) -> "pd.DataFrame | None":
     if first.predictions is None or run.predictions is None:
         return None
     try:
-        tables = gate.aligned(first.predictions, run.predictions)
+        aligned = gate.aligned(first.predictions, run.predictions)
     except InputError:
         return None
-    labels = tables[0]["label"].to_numpy()
-    first_right, run_right = (prediction_table.scores_of(table).argmax(axis=1) == labels for table in tables)
+    labels = aligned[0]["label"].to_numpy()
+    first_right, run_right = (prediction_table.scores_of(table).argmax(axis=1) == labels for table in aligned)
     recall = [f"{_RECALL}{first.classes[label]}" for label in labels]
-    return tables[0][[*SLICES]].assign(recall=recall, first_right=first_right, run_right=run_right)
+    return aligned[0][[*evaluations.SLICES]].assign(recall=recall, first_right=first_right, run_right=run_right)
 
 
-def _pairs(images: "pd.DataFrame", metric: str, key: SliceKey) -> significance.Pairs:
-    if key.kind != OVERALL:
+def _pairs(images: pd.DataFrame, metric: str, key: evaluations.SliceKey) -> significance.Pairs:
+    if key.kind != evaluations.OVERALL:
         images = images[images[key.kind] == key.value]
     if metric != ACCURACY:
         images = images[images["recall"] == metric]
@@ -254,17 +249,17 @@ def _cell(
     return dataclasses.replace(cell, low=low, high=high, how=UNPAIRED)
 
 
-def table(rows: Sequence[Row], metric: str) -> rich_table.Table:
+def table(rows: Sequence[Row], metric: str) -> tables.Table:
     """Returns a rich table of one metric, rows by slice, columns by run; `=` marks paired, `~` unpaired differences."""
     # Users' names may look like markup or emoji codes, which `Text` shows as they are.
-    title = rich_text.Text(metric, style="table.title")
-    shown = rich_table.Table("slice", "", title=title, title_justify="left")
+    title = texts.Text(metric, style="table.title")
+    shown = tables.Table("slice", "", title=title, title_justify="left")
     chosen = [row for row in rows if row.metric == metric]
     for cell in chosen[0].cells if chosen else ():
-        shown.add_column(rich_text.Text(cell.run), justify="right")
+        shown.add_column(texts.Text(cell.run), justify="right")
     for row in chosen:
-        value = "" if row.slice == OVERALL else row.value
-        shown.add_row(row.slice, rich_text.Text(value), *map(_cell_text, row.cells))
+        value = "" if row.slice == evaluations.OVERALL else row.value
+        shown.add_row(row.slice, texts.Text(value), *map(_cell_text, row.cells))
     return shown
 
 

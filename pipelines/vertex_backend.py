@@ -1,6 +1,5 @@
 """Vertex AI Pipelines as a `pipelines.backend.Backend`, over its REST API (`components.vertex.api`)."""
 
-import copy
 import datetime
 import hashlib
 import json
@@ -149,7 +148,7 @@ def pipeline_job(
     from google.cloud import aiplatform_v1
 
     if not submission.cache:
-        spec = copy.deepcopy(spec)
+        spec = json.loads(json.dumps(spec))
         for task in spec["root"]["dag"]["tasks"].values():
             task["cachingOptions"] = {"enableCache": False}
     content = {

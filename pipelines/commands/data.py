@@ -1,14 +1,21 @@
-"""`marco data synthesize`: a set of synthetic drops."""
+"""`marco data` makes, checks and describes sets of scored images; `marco relabel` has experts relabel them."""
 
-from __future__ import annotations
-
+import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich import console, table
 
-from marco_model.errors import InputError
+import marco_model
+from components import settings
+from marco_data import contract, importing, inspection, label_table, progress, shards
+from marco_model import InputError
+from pipelines.commands import options
+
+_MEGABYTE = 1_000_000
 
 
 def import_(
@@ -30,23 +37,19 @@ def import_(
     """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from one folder per class.
 
     Classes are Clear, Crystals, Other and Precipitate, unless --raw-labels takes labels of your own (docs/labels.md).
-    Files that cannot be read are listed
-    in import.errors.csv, the rest is imported, and the exit status is 1.
+    Files that cannot be read are listed in import.errors.csv, the rest is imported, and the exit status is 1.
 
     Example: marco data import --output drops --csv labels.csv --institution CSIRO
     """
-    from marco_data.importing import ERRORS_FILE, import_images
-    from marco_data.label_table import from_csv, from_folder
-
     if csv is None and folder is not None and folder.suffix.lower() == ".csv":
         csv, folder = folder, None
     if csv is not None:
-        table = from_csv(csv, folder, institution, raw_labels)
+        labels = label_table.from_csv(csv, folder, institution, raw_labels)
     elif folder is not None:
-        table = from_folder(folder, institution, raw_labels)
+        labels = label_table.from_folder(folder, institution, raw_labels)
     else:
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
-    done = import_images(table, output, eval_share=eval_share, shard_images=shard_images)
+    done = importing.import_images(labels, output, eval_share=eval_share, shard_images=shard_images)
     counts = ", ".join(f"{split} {count}" for split, count in done.written.items())
     typer.echo(f"{sum(done.written.values())} images in {output} ({counts})")
     if not done.plates_kept:
@@ -54,29 +57,38 @@ def import_(
     if done.errors:
         for path, reason in done.errors[:5]:
             typer.echo(f"left out: {path}: {reason}", err=True)
-        typer.echo(f"{len(done.errors)} left out in all, listed in {output / ERRORS_FILE}", err=True)
+        typer.echo(f"{len(done.errors)} left out in all, listed in {output / importing.ERRORS_FILE}", err=True)
         raise typer.Exit(1)
 
 
+@dataclasses.dataclass(frozen=True)
+class CheckOptions:
+    """Which records are written, into which split, by the names of `components.settings.IngestOptions`."""
+
+    max_quarantined: Annotated[
+        float, typer.Option(min=0, max=1, help="Give up if a larger share of the records fails a check.")
+    ] = 1.0
+    split_by: Annotated[str, typer.Option(help="`shard`: by the shards' names; `hash`: by plate or image id.")] = (
+        "shard"
+    )
+    eval_share: Annotated[float, typer.Option(help="Share of the evaluation set when split by hash.")] = 0.1
+    max_pixels: Annotated[int, typer.Option(min=1, help="Do not decode images of more pixels.")] = 50_000_000
+    overlay: Annotated[
+        str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
+    ] = ""
+
+
+@options.grouped
 def ingest(
+    *,
     paths: Annotated[
         list[str], typer.Argument(help="Shards: files, folders or globs, local or gs://.", metavar="PATH")
     ],
     output: Annotated[Path, typer.Option(help="New folder for examples, quarantine and summary.json.")],
-    max_quarantined: Annotated[
-        float, typer.Option(min=0, max=1, help="Give up if a larger share of the records fails a check.")
-    ] = 1.0,
-    split_by: Annotated[
-        str, typer.Option(help="`shard`: by the shards' names; `hash`: by plate or image id.")
-    ] = "shard",
-    eval_share: Annotated[float, typer.Option(help="Share of the evaluation set when split by hash.")] = 0.1,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Do not decode images of more pixels.")] = 50_000_000,
     labels: Annotated[
         str, typer.Option(help="Classes to write: four, hwmri10, raw, or a .yaml file with a section `labels`.")
     ] = "four",
-    overlay: Annotated[
-        str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
-    ] = "",
+    checks: CheckOptions,
 ) -> None:
     """Check every record of MARCO shards and write TFX Examples, setting aside what fails.
 
@@ -85,34 +97,23 @@ def ingest(
 
     Example: marco data ingest --output runs/checked drops
     """
-    from marco_data.shards import find_shards
+    # Before Beam and TensorFlow are imported, so that a mistyped path fails at once.
+    shards.find_shards(paths)
+    from components.example_gen import ingest as checking
+    from pipelines import configuration
 
-    # Found before Beam and TensorFlow are imported, so that a mistyped path fails at once.
-    find_shards(paths)
-    from pipelines.configuration import label_scheme, load_labels
-
-    scheme = label_scheme(load_labels(labels), paths[0])
-    from components.example_gen.ingest import ingest_to_folder
-    from components.settings import IngestOptions, parse
-
-    values = {
-        "split_by": split_by,
-        "eval_share": eval_share,
-        "max_quarantined": max_quarantined,
-        "max_pixels": max_pixels,
-        "label_scheme": scheme,
-        "overlay": overlay,
-    }
-    options = parse(IngestOptions, values, "the options of marco data ingest")
+    scheme = configuration.label_scheme(configuration.load_labels(labels), paths[0])
+    values = {**vars(checks), "label_scheme": scheme}
+    parsed = settings.parse(settings.IngestOptions, values, "the options of marco data ingest")
     logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)  # What it logs as a traceback is raised too.
-    summary = ingest_to_folder(paths, output, options)
+    summary = checking.ingest_to_folder(paths, output, parsed)
     splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
     typer.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")
     if summary["left_out"]:
         typer.echo(f"{summary['left_out']} left out:")
     for label, count in summary["left_out_labels"].items():
         typer.echo(f"  {label} {count}")
-    if overlay:
+    if checks.overlay:
         _print_overlay(summary, output)
     typer.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
     for reason, count in summary["reasons"].items():
@@ -137,12 +138,6 @@ def _print_overlay(summary: dict[str, Any], output: Path) -> None:
         )
 
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from marco_data.inspection import Counts, Inspection
-
-
 def inspect(
     paths: Annotated[
         list[str], typer.Argument(help="Shards, folders of them, or what `marco data ingest` wrote.", metavar="PATH")
@@ -157,90 +152,67 @@ def inspect(
 
     Example: marco data inspect --contact-sheet sheet.png runs/checked
     """
-    from rich.console import Console
-
-    from marco_data.inspection import read_quarantine
-
-    console = Console(highlight=False)
-    quarantines = {path: entries for path in paths if (entries := read_quarantine(path)) is not None}
-    inspection = _inspect(paths, samples if contact_sheet else 0, len(quarantines) == len(paths))
-    if inspection is not None:
-        console.print(f"{inspection.records} images in {inspection.shards} shards")
-        if inspection.unreadable:
-            console.print(f"{inspection.unreadable} records cannot be read; `marco data ingest` says why")
-        for table in (_classes(inspection), _imagers(inspection), _sizes(inspection)):
-            console.print(table)
-        if raw_labels:
-            console.print(_by_split("Raw labels", ("number", "raw label", "class"), inspection.raw_labels))
-        if contact_sheet:
-            from marco_data.inspection import write_contact_sheet
-
-            write_contact_sheet(contact_sheet, inspection.samples)
-            console.print(f"examples of each class in {contact_sheet}")
-    for path, entries in quarantines.items():
-        console.print(_quarantine(path, entries) if entries else f"the quarantine of {path} is empty")
-
-
-def _inspect(paths: list[str], samples: int, all_have_quarantines: bool) -> Inspection | None:
-    from marco_data.inspection import inspect_shards
-
+    terminal = console.Console(highlight=False)
+    quarantines = {path: entries for path in paths if (entries := inspection.read_quarantine(path)) is not None}
     try:
-        return inspect_shards(paths, samples)
+        images = inspection.inspect_shards(paths, samples if contact_sheet else 0)
     except InputError:
-        if not all_have_quarantines:
-            raise
         # An aborted ingest leaves its quarantine and no shards.
-        return None
+        if len(quarantines) < len(paths):
+            raise
+    else:
+        _print_images(terminal, images, raw_labels, contact_sheet)
+    for path, entries in quarantines.items():
+        terminal.print(_quarantine(path, entries) if entries else f"the quarantine of {path} is empty")
 
 
-def _table(title: str, *columns: str) -> Table:
-    from rich.table import Table
+def _print_images(
+    terminal: console.Console, images: inspection.Inspection, raw_labels: bool, contact_sheet: Path | None
+) -> None:
+    terminal.print(f"{images.records} images in {images.shards} shards")
+    if images.unreadable:
+        terminal.print(f"{images.unreadable} records cannot be read; `marco data ingest` says why")
+    terminal.print(_by_split("Classes", ("class",), images.classes))
+    terminal.print(_by_split("Institutions and imagers", ("institution", "imager"), images.imagers))
+    terminal.print(_by_split("Sizes", ("pixels",), images.sizes))
+    if raw_labels:
+        terminal.print(_by_split("Raw labels", ("number", "raw label", "class"), images.raw_labels))
+    if contact_sheet:
+        inspection.write_contact_sheet(contact_sheet, images.samples)
+        terminal.print(f"examples of each class in {contact_sheet}")
 
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        counts = column in ("train", "eval", "unknown", "all", "records")
-        table.add_column(column, justify="right" if counts else "left", overflow="fold")
-    return table
 
-
-def _by_split(title: str, names: tuple[str, ...], counts: Counts) -> Table:
-    """A table of counts: keys are a split and the names; most frequent first, the sum last."""
+def _by_split(title: str, names: tuple[str, ...], counts: inspection.Counts) -> table.Table:
+    """Returns a table of counts, whose keys are a split and the names; most frequent first, the sum last."""
     splits = [split for split in ("train", "eval", "unknown") if any(key[0] == split for key in counts)]
-    table = _table(title, *names, *splits, "all")
+    shown = _table(title, *names, *splits, "all")
     totals: dict[tuple[str, ...], int] = {}
     for key, count in counts.items():
         totals[key[1:]] = totals.get(key[1:], 0) + count
     for key, total in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(*key, *(str(counts.get((split, *key), 0)) for split in splits), str(total))
-    table.add_section()
+        shown.add_row(*key, *(str(counts.get((split, *key), 0)) for split in splits), str(total))
+    shown.add_section()
     sums = [sum(count for key, count in counts.items() if key[0] == split) for split in splits]
-    table.add_row("all", *[""] * (len(names) - 1), *map(str, sums), str(sum(sums)))
-    return table
+    shown.add_row("all", *[""] * (len(names) - 1), *map(str, sums), str(sum(sums)))
+    return shown
 
 
-def _classes(inspection: Inspection) -> Table:
-    return _by_split("Classes", ("class",), inspection.classes)
-
-
-def _imagers(inspection: Inspection) -> Table:
-    return _by_split("Institutions and imagers", ("institution", "imager"), inspection.imagers)
-
-
-def _sizes(inspection: Inspection) -> Table:
-    return _by_split("Sizes", ("pixels",), inspection.sizes)
-
-
-def _quarantine(path: str, entries: dict[str, list[dict[str, str]]]) -> Table:
-    from marco_data.contract import REASONS
-
-    table = _table(f"Quarantine of {path}", "reason", "records", "what it means", "for instance")
+def _quarantine(path: str, entries: dict[str, list[dict[str, str]]]) -> table.Table:
+    shown = _table(f"Quarantine of {path}", "reason", "records", "what it means", "for instance")
     for reason, rows in entries.items():
-        first = rows[0]
-        instance = f"{first['shard']}, record {first['index']}: {first['detail']}"
-        table.add_row(reason, str(len(rows)), REASONS.get(reason, ""), instance)
-    table.add_section()
-    table.add_row("all", str(sum(map(len, entries.values()))), "", "")
-    return table
+        instance = f"{rows[0]['shard']}, record {rows[0]['index']}: {rows[0]['detail']}"
+        shown.add_row(reason, str(len(rows)), contract.REASONS.get(reason, ""), instance)
+    shown.add_section()
+    shown.add_row("all", str(sum(map(len, entries.values()))), "", "")
+    return shown
+
+
+def _table(title: str, *columns: str) -> table.Table:
+    shown = table.Table(title=title, title_justify="left")
+    for column in columns:
+        counts = column in ("train", "eval", "unknown", "all", "records")
+        shown.add_column(column, justify="right" if counts else "left", overflow="fold")
+    return shown
 
 
 def synthesize(
@@ -259,18 +231,137 @@ def synthesize(
 
     Example: marco data synthesize --output runs/drops --images 400 --seed 0
     """
-    from marco_data.synthetic import Settings
-    from marco_data.synthetic import synthesize as write
+    from marco_data import synthetic
 
     if size != "full" and not size.isdecimal():
         raise InputError(f"--size is {size!r}; give `full` or the shorter side in pixels, such as 320")
-    settings = Settings(
-        seed=seed,
-        eval_share=eval_share,
-        shorter_side=0 if size == "full" else int(size),
-        label_noise=label_noise,
-    )
-    manifest = write(output, images, settings, shard_images=shard_images, processes=processes)
+    shorter_side = 0 if size == "full" else int(size)
+    drawn = synthetic.Settings(seed=seed, eval_share=eval_share, shorter_side=shorter_side, label_noise=label_noise)
+    manifest = synthetic.synthesize(output, images, drawn, shard_images=shard_images, processes=processes)
     for group, counts in manifest["counts"].items():
         typer.echo(f"{group}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     typer.echo(f"{manifest['images']} images in {output}")
+
+
+def export(
+    data: Annotated[
+        list[str], typer.Option(help="Shards, or what `marco data ingest` wrote; local or gs://. May be repeated.")
+    ],
+    output: Annotated[Path, typer.Option(help="New folder: raters/ for the experts, key.csv not for them.")],
+    model: options.Model = None,
+    share: Annotated[float, typer.Option(help="Share of each split's images to export.")] = 0.05,
+    folds: Annotated[
+        int,
+        typer.Option(min=0, help="Judge each image by a model of the features, fitted without its fold; 0: by scores."),
+    ] = 0,
+    raters: Annotated[
+        list[str] | None,
+        typer.Option(help="Who gets a sheet; may be repeated, or names joined by commas."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the order in which images are shown.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
+) -> None:
+    """Export the images of each split whose labels a classifier believes least, for experts to relabel.
+
+    Images are ranked by 1 minus the calibrated probability of their label. OUTPUT/raters has them without labels, a
+    page to label them with the keyboard, and one sheet per rater; OUTPUT/key.csv keeps their old labels. With --folds 5
+    the model gives only features: use it if the model was trained on these labels, or on other images. The exit
+    status is 1 if some record could not be scored; the others are exported all the same.
+
+    Example: marco relabel export --model runs/mine/models --data shards --output look --folds 5 --raters anna,ben
+    """
+    from marco_data.relabelling import export, scoring
+
+    export.check_output(output)
+    export.check_share(share)
+    if folds:
+        scoring.check_folds(folds)
+    names = [name.strip() for value in raters or ["expert"] for name in value.split(",") if name.strip()]
+    export.check_raters(names)
+    files = shards.find_shards(data)
+    classifier = marco_model.open_classifier(options.model_directory(model, "scoring with"))
+    skipped: list[tuple[str, int, str]] = []
+    megabytes = max(sum(file.size for file in files) // _MEGABYTE, 1)
+    with progress.progress("scoring", megabytes, unit="MB") as advance:
+        scored = scoring.score_records(
+            classifier,
+            files,
+            folds=folds,
+            batch_size=batch_size,
+            on_problem=lambda *problem: skipped.append(problem),
+            on_bytes=_by_megabyte(advance, megabytes),
+        )
+    chosen = export.most_disagreeing(scored, share)
+    about = {"model": classifier.name, "data": data, "share": share, "folds": folds, "seed": seed, "raters": names}
+    summary = export.write_export(output, files, scored, chosen, names, seed, skipped, about)
+    _print_summary(summary, output)
+    if skipped:
+        raise typer.Exit(1)
+
+
+def _by_megabyte(advance: Callable[..., None], total: int) -> Callable[[int], None]:
+    """Returns a callback for bytes that shows whole megabytes, at most `total`: images are nearly all of a shard."""
+    seen = shown = 0
+
+    def more(count: int) -> None:
+        nonlocal seen, shown
+        seen += count
+        until = min(seen // _MEGABYTE, total)
+        if until > shown:
+            advance(until - shown)
+            shown = until
+
+    return more
+
+
+def _print_summary(summary: dict[str, Any], output: Path) -> None:
+    for split, counts in summary["splits"].items():
+        if not counts["exported"]:
+            typer.echo(f"{split}: none of {counts['scored']} images, because each is in another split too")
+            continue
+        typer.echo(
+            f"{split}: {counts['exported']} of {counts['scored']} images, disagreement from "
+            f"{counts['least_disagreement']:.3f} up, {counts['predicted_otherwise']} predicted otherwise"
+        )
+    typer.echo(f"for the experts: {output / 'raters'} (open index.html); not for them: {output / 'key.csv'}")
+    typer.echo(f"then: marco relabel merge SHEET… --key {output / 'key.csv'} --output overlay.csv")
+    if summary["skipped"]:
+        typer.echo(f"{summary['skipped']} records could not be scored, see {output / 'skipped.csv'}", err=True)
+
+
+def merge(
+    sheets: Annotated[list[str], typer.Argument(help="Filled-in sheets, one or more per rater.", metavar="SHEET…")],
+    key: Annotated[str, typer.Option(help="The key.csv of the export.")],
+    output: Annotated[Path, typer.Option(help="CSV to write; the report and the lists of what is left go beside it.")],
+    rule: Annotated[
+        str, typer.Option(help="`majority`, `unanimous`, or `first`: of the first sheet that has an answer.")
+    ] = "majority",
+    date: Annotated[str, typer.Option(help="Date of answers without one, YYYY-MM-DD.")] = "",
+    earlier: Annotated[
+        str | None,
+        typer.Option(help="An overlay of an earlier round, whose answers stay where this one has none."),
+    ] = None,
+) -> None:
+    """Combine experts' answers into an overlay, which `marco run --overlay` and `marco data ingest --overlay` apply.
+
+    Where the rule settles nothing an image stays as it was, and is listed in OUTPUT's .undecided.csv. Answers that
+    cannot be used stop the merge, each named by file and line.
+
+    Example: marco relabel merge anna.csv ben.csv --key look/key.csv --output overlay.csv
+    """
+    from marco_data.relabelling import merging
+
+    report, answers = merging.merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
+    typer.echo("\n".join(merging.report_lines(report)))
+    typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
+    for line in answers.repeated:
+        typer.echo(line, err=True)
+    if answers.unanswered:
+        first, more = answers.unanswered[0][0], len(answers.unanswered) - 1
+        typer.echo(
+            f"{more + 1} answers are empty ({first}{f' and {more} more' if more else ''}), see "
+            f"{output.with_suffix('.unanswered.csv')}",
+            err=True,
+        )
+    if report["undecided"]:
+        typer.echo(f"{report['undecided']} undecided, see {output.with_suffix('.undecided.csv')}", err=True)

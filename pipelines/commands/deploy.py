@@ -1,29 +1,27 @@
 """`marco deploy`: a published model on an endpoint of Vertex AI, its canary, and the way back."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import console, table
 
-from components.vertex import endpoints
-from components.vertex.api import Api
-from components.vertex.options import Endpoint
+from components.vertex import api, endpoints
 from marco_model.errors import InputError
 from pipelines.commands import options
 
 if TYPE_CHECKING:
-    from components.vertex.golden import Image
-    from pipelines.configuration import Deploying
+    from components.vertex import golden
+    from pipelines import configuration
 
 Name = Annotated[
     str | None,
     typer.Option("--endpoint", help="The endpoint's display name; by default the preset's."),
 ]
-Golden = Annotated[
+GoldenImages = Annotated[
     str | None,
-    typer.Option(help="Folder or gs:// URI of golden images; by default the preset's, else drawn ones."),
+    typer.Option("--golden", help="Folder or gs:// URI of golden images; by default the preset's, else drawn ones."),
 ]
 
 
@@ -39,30 +37,35 @@ class DeployOptions(options.VertexOptions):
         typer.Option("--set", help="Change one value, such as endpoint.keep_previous=true. May be repeated."),
     ] = None
 
-    def connect(self, **endpoint: Any) -> "tuple[Api, Deploying]":
+    def connect(self, **endpoint: Any) -> "tuple[api.Api, configuration.Deploying]":
         """Returns the client of Vertex AI, and the two sections with the options' values laid over the preset's."""
-        from pipelines.configuration import load_deploying
+        from pipelines import configuration
 
         vertex = {"project": self.project, "location": self.location, "api": self.api}
-        sections = load_deploying(self.preset, {"vertex": vertex, "endpoint": endpoint}, self.change or [])
-        return Api(sections.vertex), sections
+        options = {"vertex": vertex, "endpoint": endpoint}
+        sections = configuration.load_deploying(self.preset, options, self.change or [])
+        return api.Api(sections.vertex), sections
 
 
 COLUMNS = ("version", "traffic", "role", "deployed", "fingerprint", "model", "MLflow run", "machine")
 
 
-def rows(state: endpoints.State, known: dict[tuple[str, str], endpoints.Version]) -> list[tuple[str, ...]]:
-    """Returns one row of `COLUMNS` for each deployed model, most traffic first.
-
-    `known`: versions by the model's id and the version's number.
-    """
-    table: list[tuple[str, ...]] = []
+def show_endpoint(service: api.Api, state: endpoints.State) -> None:
+    """Prints the endpoint's deployed models, most traffic first, with their versions in the registry."""
+    known = {
+        (model, version.number): version
+        for model in sorted({deployed.model for deployed in state.deployed})
+        for version in endpoints.list_versions(service, f"{service.place.parent}/models/{model}")
+    }
+    shown = table.Table(title=f"Endpoint {state.display_name} in {service.place.project}, {service.place.location}")
+    for column in COLUMNS:
+        shown.add_column(column, overflow="fold")
     for model in sorted(state.deployed, key=lambda model: (-model.share, model.created)):
         version = known.get((model.model, model.version))
         origin = (version.fingerprint[:12], version.uri, version.run) if version else ("", "", "")
-        row = (model.version, f"{model.share} %", _role(state, model), model.created, *origin, str(model.machine))
-        table.append(row)
-    return table
+        role = _role(state, model)
+        shown.add_row(model.version, f"{model.share} %", role, model.created, *origin, str(model.machine))
+    console.Console(width=None if console.Console().is_terminal else 200).print(shown)
 
 
 def _role(state: endpoints.State, model: endpoints.Deployed) -> str:
@@ -73,38 +76,20 @@ def _role(state: endpoints.State, model: endpoints.Deployed) -> str:
     return "the way back" if model.version == state.labels.get(endpoints.PREVIOUS) else ""
 
 
-def show_endpoint(api: Api, state: endpoints.State) -> None:
-    """Prints the endpoint's deployed models, with their versions in the registry."""
-    from rich.console import Console
-    from rich.table import Table
-
-    known = {
-        (model, version.number): version
-        for model in sorted({deployed.model for deployed in state.deployed})
-        for version in endpoints.list_versions(api, f"{api.place.parent}/models/{model}")
-    }
-    table = Table(title=f"Endpoint {state.display_name} in {api.place.project}, {api.place.location}")
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows(state, known):
-        table.add_row(*row)
-    Console(width=None if Console().is_terminal else 200).print(table)
-
-
-def version_on_trial(api: Api, endpoint: Endpoint) -> endpoints.Version:
+def version_on_trial(service: api.Api, name: str) -> endpoints.Version:
     """Returns the version on trial, or the one that serves if none is on trial.
 
     Raises `InputError` if there is neither, or if the registry no longer has the version.
     """
-    state = endpoints.find_endpoint(api, endpoint.name)
+    state = endpoints.find_endpoint(service, name)
     deployed = state and (state.canary or state.serving)
     if not deployed:
-        raise InputError(f"endpoint {endpoint.name} has no version on trial; marco deploy push one with --traffic 10")
-    known = endpoints.list_versions(api, f"{api.place.parent}/models/{deployed.model}")
-    matching = [version for version in known if version.number == deployed.version]
-    if not matching:
-        raise InputError(f"version {deployed.version} is not in the registry any more; marco deploy push another")
-    return matching[0]
+        raise InputError(f"endpoint {name} has no version on trial; marco deploy push one with --traffic 10")
+    known = endpoints.list_versions(service, f"{service.place.parent}/models/{deployed.model}")
+    for version in known:
+        if version.number == deployed.version:
+            return version
+    raise InputError(f"version {deployed.version} is not in the registry any more; marco deploy push another")
 
 
 @options.grouped
@@ -116,7 +101,7 @@ def push(
         int | None,
         typer.Option(min=1, max=100, help="Stay at this per cent; by default the preset's steps, up to all."),
     ] = None,
-    golden: Golden = None,
+    golden_images: GoldenImages = None,
     where: DeployOptions,
 ) -> None:
     """Deploy a published model: a new version, checked by golden images, that takes over the endpoint step by step.
@@ -127,10 +112,10 @@ def push(
     Example: marco deploy push --model gs://BUCKET/models --endpoint marco --project PROJECT --location europe-west4
     --traffic 10
     """
-    service, sections = where.connect(name=endpoint, golden=golden, traffic=(traffic,) if traffic else None)
+    service, sections = where.connect(name=endpoint, golden=golden_images, traffic=(traffic,) if traffic else None)
     from components.vertex import rollout
 
-    done = rollout.push_model(service, sections.endpoint, _model(sections), model, _images(sections))
+    done = rollout.push_model(service, sections.endpoint, sections.model, model, lambda: _images(sections))
     show_endpoint(service, done.endpoint)
 
 
@@ -138,19 +123,19 @@ def push(
 def promote(
     *,
     endpoint: Name = None,
-    golden: Golden = None,
+    golden_images: GoldenImages = None,
     where: DeployOptions,
 ) -> None:
     """Give the version on trial all traffic, in the remaining steps, and undeploy the one before.
 
     Example: marco deploy promote --endpoint marco --project PROJECT --location europe-west4
     """
-    service, sections = where.connect(name=endpoint, golden=golden)
+    service, sections = where.connect(name=endpoint, golden=golden_images)
     from components.vertex import rollout
 
-    version = version_on_trial(service, sections.endpoint)
+    version = version_on_trial(service, sections.endpoint.name)
     with rollout.fetched(version.uri) as (_, folder):
-        answers = rollout.expected(folder, _images(sections)())
+        answers = rollout.expected(folder, _images(sections))
     show_endpoint(service, rollout.promote(service, sections.endpoint, version, answers))
 
 
@@ -201,16 +186,11 @@ def status(
         typer.echo(f"{check.display_name} still has {versions}, which costs; the next push takes it away")
 
 
-def _model(sections: "Deploying") -> str:
-    return sections.endpoint.model or sections.model_name
-
-
-def _images(sections: "Deploying") -> "Callable[[], Sequence[Image]]":
+def _images(sections: "configuration.Deploying") -> "list[golden.Image]":
     from components.vertex import golden
 
-    if sections.endpoint.golden:
-        return lambda: golden.in_place(sections.endpoint.golden)
-    return lambda: golden.drawn(sections.endpoint.golden_images)
+    place = sections.endpoint.golden
+    return golden.in_place(place) if place else golden.drawn(sections.endpoint.golden_images)
 
 
 @options.grouped
@@ -234,22 +214,25 @@ def batch(
     """
     service, sections = where.connect(**({} if where.preset else {"name": "batch"}))
     from components.vertex import batch
-    from marco_scoring.prediction import errors_path
+    from marco_scoring import prediction
 
-    name = _model(sections)
-    model = endpoints.find_model(service, name)
+    model = endpoints.find_model(service, sections.model)
     known = endpoints.list_versions(service, model) if model else []
     chosen = [item for item in known if (item.number == version if version else "default" in item.aliases)]
     if not chosen:
         numbers = ", ".join(item.number for item in known) or "none"
-        raise InputError(f"there is no version {version or 'that is promoted'} of {name}; the registry has {numbers}")
+        raise InputError(
+            f"there is no version {version or 'that is promoted'} of {sections.model}; the registry has {numbers}"
+        )
     images = batch.images(source)
     note = batch.mark(chosen[0], images)
     place = f"{output.rstrip('/')}/{note[:12]}"
     predicted, left_out = batch.predictions(service, sections.endpoint, chosen[0], images, place, note)
-    outcome = batch.table(images, predicted, left_out, f"{name}-{chosen[0].number}", scores)
+    outcome = batch.table(images, predicted, left_out, f"{sections.model}-{chosen[0].number}", scores)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items()) or "none"
     typer.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")
     if outcome.failed:
-        typer.echo(f"{outcome.failed} of {len(images)} images have no scores, see {errors_path(scores)}", err=True)
+        typer.echo(
+            f"{outcome.failed} of {len(images)} images have no scores, see {prediction.errors_path(scores)}", err=True
+        )
         raise typer.Exit(1)

@@ -1,11 +1,12 @@
 """`marco models`: the versions in MLflow's registry, and which of them serves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box, console, table, text
+
+from marco_model.errors import InputError
 
 Tracking = Annotated[str, typer.Option(help="A run's folder, or MLflow's URI.")]
 Name = Annotated[str, typer.Option(help="The registered model.")]
@@ -20,24 +21,19 @@ def list_(tracking: Tracking = "runs/local", name: Name = "marco") -> None:
 
     Example: marco models list --tracking runs/local
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from components import mlflow_registry
 
-    title = Text(f"Versions of {name}", style="table.title")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    title = text.Text(f"Versions of {name}", style="table.title")
+    shown = table.Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
-        table.add_column(column, no_wrap=True)
+        shown.add_column(column, no_wrap=True)
     versions = mlflow_registry.list_versions(mlflow_registry.tracking_uri(tracking), name)
     for version in versions:
         shares = ("" if share is None else f"{share:.2%}" for share in (version.accuracy, version.recall))
         created = version.created.astimezone().strftime("%Y-%m-%d")
-        aliases = Text(", ".join(version.aliases))
-        table.add_row(version.version, aliases, *shares, created, version.data[:8], version.commit[:8])
-    Console().print(table)
+        aliases = text.Text(", ".join(version.aliases))
+        shown.add_row(version.version, aliases, *shares, created, version.data[:8], version.commit[:8])
+    console.Console().print(shown)
     # Below the table, since no terminal is wide enough for places.
     for version in versions:
         if version.place:
@@ -101,19 +97,16 @@ def compare(
 
     Example: marco compare runs/local runs/other --csv comparison.csv
     """
-    from rich.console import Console
-
-    from marco_model.errors import InputError
     from pipelines import run_comparison
 
     if len(runs) < 2:
         raise InputError(f"{', '.join(runs)} alone cannot be compared; give two runs or more")
     judged = [run_comparison.find_judged(run, tracking, name) for run in runs]
     rows = run_comparison.compare(judged, recall_class, confidence)
-    console = Console(markup=False, emoji=False)
+    terminal = console.Console(markup=False, emoji=False)
     for metric in dict.fromkeys(row.metric for row in rows):
-        console.print(run_comparison.table(rows, metric))
-    console.print("\n".join(run_comparison.describe(judged, rows, confidence)), soft_wrap=True, highlight=False)
+        terminal.print(run_comparison.table(rows, metric))
+    terminal.print("\n".join(run_comparison.describe(judged, rows, confidence)), soft_wrap=True, highlight=False)
     if csv:
         run_comparison.write_csv(rows, csv)
     if json:

@@ -4,16 +4,12 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from marco_model.errors import InputError
-from marco_model.store import is_remote
-from pipelines.commands import options, score
-
-if TYPE_CHECKING:
-    from components.monitoring.measure import Naming
+from marco_model import InputError, store
+from pipelines.commands import options
 
 ALARM_STATUS = 4
 """Not 1 or 2, which mean that the check itself failed."""
@@ -39,12 +35,6 @@ class MeasureOptions:
         str,
         typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT."),
     ] = ""
-
-    def naming(self) -> "Naming":
-        """Returns the rules that name imagers."""
-        from components.monitoring.measure import Naming, parse_told
-
-        return Naming(parse_told(self.imager or ()), self.institution)
 
     def pipeline(self) -> Callable[[], Any] | None:
         """Returns what makes the Beam pipeline; None is this project's local one."""
@@ -79,7 +69,7 @@ def reference(
 
     Example: marco monitor reference --model models/3 --output monitoring/reference checked/examples/Split-eval
     """
-    folder = score.model_directory(model, "measuring with")
+    folder = options.model_directory(model, "measuring with")
     from components.monitoring import measure, two_sample, watch
 
     if output.exists() and not output.is_dir():
@@ -88,8 +78,8 @@ def reference(
     made = watch.make_reference(
         paths,
         output,
-        (model if model and is_remote(model) else str(folder), watch.model_facts(folder)),
-        measuring.naming(),
+        (model if model and store.is_remote(model) else str(folder), watch.model_facts(folder)),
+        measure.Naming(measure.parse_told(measuring.imager or ()), measuring.institution),
         measure.Sampling(images=sample, seed=seed),
         measuring.staging_folder(output),
         measuring.pipeline(),
@@ -137,8 +127,8 @@ def check(
     from components.monitoring.two_sample import read_limits
 
     thresholds = read_limits(limits)
-    folder = score.model_directory(model, "measuring with")
-    from components.monitoring import drift, watch
+    folder = options.model_directory(model, "measuring with")
+    from components.monitoring import drift, measure, watch
 
     compared = drift.read_reference(reference)
     compared.require_model(watch.model_facts(folder)["fingerprint"])
@@ -146,8 +136,8 @@ def check(
         paths,
         output,
         compared,
-        model if model and is_remote(model) else str(folder),
-        measuring.naming(),
+        model if model and store.is_remote(model) else str(folder),
+        measure.Naming(measure.parse_told(measuring.imager or ()), measuring.institution),
         thresholds,
         measuring.staging_folder(output),
         days,

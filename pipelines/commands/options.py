@@ -1,23 +1,24 @@
 """The options that several commands share, each defined once, and groups of options that a command takes as one value.
 
-@grouped
-X the option --endpoint and one option per field of `PresetOptions`.
+The fields of a dataclass such as `VertexOptions` are options. A command under `grouped` that has a parameter of this
+type has these options, and gets their values as one.
 """
 
+import atexit
 import dataclasses
 import functools
 import inspect
+import tempfile
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from marco_model.errors import InputError
-
-if TYPE_CHECKING:
-    from components.vertex.options import Vertex
+from components import settings
+from components.vertex.options import Vertex
+from marco_model import InputError, store
+from marco_model import model_directory as directories
 
 ImagePaths = Annotated[
     list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
@@ -33,11 +34,8 @@ Change = Annotated[
 ]
 
 
-class Target(str, Enum):
-    """Where a package runs."""
-
-    kubeflow = "kubeflow"
-    vertex = "vertex"
+Target = Literal["kubeflow", "vertex"]
+"""Where a package runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +48,11 @@ class VertexOptions:
         str | None, typer.Option(help="Another address of Vertex AI, such as a Private Service Connect endpoint's.")
     ] = None
 
-    def place(self) -> "Vertex":
+    def place(self) -> Vertex:
         """Returns the project and region; raises `InputError` if either is missing."""
-        from components import settings
-        from components.vertex.options import Vertex
-
         if not (self.project and self.location):
             raise InputError(f"--project is {self.project} and --location {self.location}; Vertex AI needs both")
-        values = dataclasses.asdict(self) | {"api": self.api or ""}
+        values = {"project": self.project, "location": self.location, "api": self.api or ""}
         return settings.parse(Vertex, values, "the options of Vertex AI", "vertex")
 
 
@@ -84,3 +79,21 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+def model_directory(model: str | None, doing: str) -> Path:
+    """Returns the folder of the SavedModel: `model`'s or, by default, the published classifier's, which is announced.
+
+    A model on `gs://` is downloaded into a folder that is removed when the process ends. `doing` completes the
+    announcement, such as `scoring with`. Raises `InputError` if there is no model.
+    """
+    if model is None:
+        typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
+        return directories.saved_model_directory(directories.published_directory())
+    if not store.is_object(model):
+        return directories.saved_model_directory(model)
+    from components import published_models
+
+    folder = tempfile.TemporaryDirectory(prefix="marco-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return published_models.download(model, Path(folder.name))

@@ -1,11 +1,16 @@
-"""`marco run`: the whole pipeline on this machine."""
+"""The pipeline: run here by `marco run`; compiled, submitted and scheduled as a package; and its training alone."""
 
+import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import console
 
+from marco_model.errors import InputError
+from pipelines import backend
 from pipelines.commands import options
 
 
@@ -28,22 +33,22 @@ def run(
 
     Example: marco run --preset finetune --data shards --output runs/mine --set recipe.steps=500
     """
-    from rich.console import Console
-
     from pipelines import configuration, local_runner
 
     changes = [*(change or []), *([f"data.overlay={json.dumps(overlay)}"] if overlay else [])]
     results = local_runner.run(configuration.load(preset, changes, data), output)
-    console = Console()
-    console.print(local_runner.summary_table(results))
+    terminal = console.Console()
+    terminal.print(local_runner.summary_table(results))
     closing = "\n".join(local_runner.closing_lines(results, output))
-    console.print(closing, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    terminal.print(closing, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not results["blessed"]:
         raise typer.Exit(3)
 
 
 def train(
-    job: Annotated[str, typer.Argument(help="The job.json beside the checkpoints of a training; local or gs://.")],
+    job_file: Annotated[
+        str, typer.Argument(metavar="job", help="The job.json beside the checkpoints of a training; local or gs://.")
+    ],
     heartbeat: Annotated[
         str, typer.Option(help="A file that whoever started this keeps changing; when it rests, save and end.")
     ] = "",
@@ -57,25 +62,20 @@ def train(
 
     Example: marco train runs/local/checkpoints/0123456789abcdef/job.json
     """
-    import logging
-
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("marco_model", "components"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    from components.trainer.jobset import end_with
+    from components.trainer import execution, job, jobset
 
     if heartbeat:
-        end_with(heartbeat, silence)
-    from components.trainer import execution
-    from components.trainer.job import read
-
-    execution.run(read(job))
+        jobset.end_with(heartbeat, silence)
+    execution.run(job.read(job_file))
 
 
 def compile_(
     output: Annotated[Path, typer.Option(help="The package to write: a .yaml file, for Vertex AI a .json file.")],
     preset: options.Preset = "paper",
-    target: Annotated[options.Target, typer.Option(help="Where the package runs.")] = options.Target.kubeflow,
+    target: Annotated[options.Target, typer.Option(help="Where the package runs.")] = "kubeflow",
     root: Annotated[
         str,
         typer.Option(
@@ -103,7 +103,7 @@ def compile_(
     """
     from pipelines import compilation, configuration
 
-    vertex = target is options.Target.vertex
+    vertex = target == "vertex"
     compile_for = compilation.compile_for_vertex if vertex else compilation.compile_for_kubeflow
     changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
     loaded = configuration.load(preset, changes, data, site)
@@ -111,3 +111,169 @@ def compile_(
     typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
     if "@sha256:" not in loaded.cluster.image:
         typer.echo("note: name the image by its digest; behind a tag it can change, and finished steps would be reused")
+
+
+Package = Annotated[Path | None, typer.Argument(help="The .yaml file that marco compile wrote; for Vertex AI .json.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceOptions(options.VertexOptions):
+    """Which service runs a package, and how to reach it."""
+
+    target: Annotated[options.Target, typer.Option(help="Where it runs.")] = "kubeflow"
+    host: Annotated[
+        str | None,
+        typer.Option(
+            envvar="KF_PIPELINES_ENDPOINT",
+            help="URL of Kubeflow Pipelines; by default that of the pod this runs in, or of kubectl's context.",
+        ),
+    ] = None
+    namespace: Annotated[
+        str | None, typer.Option(help="Namespace of the runs, where an installation has several users.")
+    ] = None
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file with a bearer token, which may be renewed during the run.")
+    ] = None
+    ca: Annotated[Path | None, typer.Option(help="A file with the certificates to trust.")] = None
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="An experiment of Kubeflow; by default marco, which is made if it is missing."),
+    ] = None
+    create_experiment: Annotated[
+        bool, typer.Option("--create-experiment", help="Make the experiment if it is missing.")
+    ] = False
+
+    def connect(self) -> backend.Backend:
+        """Returns the service; raises `InputError` for options of the other one."""
+        from pipelines import kubeflow_backend, vertex_backend
+
+        if self.target == "kubeflow":
+            return kubeflow_backend.KubeflowBackend(
+                self.host, self.namespace, self.token_file, self.ca, self.experiment, self.create_experiment
+            )
+        if names := [f"--{name}" for name in ("host", "namespace", "experiment") if getattr(self, name) is not None]:
+            raise InputError(f"{', '.join(names)}: Vertex AI has none; leave it out, or give --target kubeflow")
+        return vertex_backend.VertexBackend(self.place())
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What a run or schedule gets beside the package."""
+
+    data: Annotated[str | None, typer.Option(help="Shards of scored images; by default the package's.")] = None
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default the preset's.")] = None
+    run_label: Annotated[str | None, typer.Option(help="A label, kept as the tag run_label of the run in MLflow.")] = (
+        None
+    )
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="Any parameter of the package, as name=value. May be repeated.")
+    ] = None
+    pipeline_root: Annotated[str | None, typer.Option(help="Where artifacts go; by default as compiled.")] = None
+    service_account: Annotated[
+        str | None,
+        typer.Option(help="Service account of the steps, such as marco-pipeline; by default Kubeflow's own."),
+    ] = None
+
+    def submission(self, cache: bool = True) -> backend.Submission:
+        """Returns them as a backend takes them; raises `InputError` for a parameter without a `=`."""
+        values = {"data": self.data, "steps": str(self.steps) if self.steps else None, "run_label": self.run_label}
+        parameters = {name: value for name, value in values.items() if value is not None}
+        for text in self.parameter or []:
+            name, equals, value = text.partition("=")
+            if not equals or not name:
+                raise InputError(f"--parameter {text!r} has no '='; write it as name=value")
+            parameters[name] = value
+        return backend.Submission(parameters, self.pipeline_root, self.service_account, cache)
+
+
+@options.grouped
+def submit(
+    *,
+    package: Package = None,
+    service: ServiceOptions,
+    name: Annotated[str | None, typer.Option(help="Name of the run; by default the pipeline's and the time.")] = None,
+    run: RunOptions,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
+    follow: Annotated[str | None, typer.Option(help="Start nothing; follow the run of this id.")] = None,
+) -> None:
+    """Run a compiled package on Kubeflow Pipelines or Vertex AI, and follow it until it ends, one line per step.
+
+    The package is uploaded as a version of its pipeline unless it is there already. The exit status is 1 if the run
+    fails. Ctrl-C stops following; the run continues.
+
+    Example: marco submit marco.yaml --host http://localhost:8080 --steps 1000 --run-label first
+    """
+    runner = service.connect()
+    if follow:
+        _follow(runner, follow)
+        return
+    content = runner.read_package(_required(package))
+    submission = run.submission(cache)
+    content.check_parameters(submission.parameters)
+    if sentence := runner.upload(content):
+        typer.echo(sentence)
+    identity = runner.start(content, name, submission)
+    typer.echo(f"Run {identity} started.")
+    if wait:
+        _follow(runner, identity, content.steps)
+
+
+@options.grouped
+def schedule(
+    *,
+    package: Package = None,
+    cron: Annotated[
+        str | None,
+        typer.Option(
+            help="When, as second minute hour day month weekday, in the server's time zone, mostly UTC. On Vertex AI "
+            "without seconds, and with a time zone if not UTC: 'TZ=Europe/Berlin 0 3 * * 1'."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the schedule; by default the pipeline's.")] = None,
+    service: ServiceOptions,
+    run: RunOptions,
+    max_concurrency: Annotated[int, typer.Option(min=1, max=10, help="Runs at the same time.")] = 1,
+    show: Annotated[bool, typer.Option("--list", help="Change nothing; list the experiment's schedules.")] = False,
+    remove: Annotated[str | None, typer.Option(help="Remove the schedule of this name.")] = None,
+) -> None:
+    """Run a compiled package on Kubeflow Pipelines or Vertex AI on a schedule. The same command again changes nothing.
+
+    A changed package, time or parameter replaces the schedule of the same name. A missed run is not made up for. A run
+    over unchanged data reuses every step.
+
+    Example: marco schedule marco.yaml --host http://localhost:8080 --cron "0 0 3 * * 1"
+    """
+    runner = service.connect()
+    if remove:
+        if not backend.remove_schedules(runner, remove):
+            raise InputError(f"there is no schedule {remove!r}; marco schedule{runner.options} --list shows them")
+        typer.echo(f"Schedule {remove} removed.")
+        return
+    if show:
+        for existing in runner.schedules():
+            typer.echo(f"{existing.name}  {existing.cron}  {existing.state}  {existing.identity}")
+        return
+    if not cron:
+        raise InputError(f"--cron is missing; give {runner.cron_fields}")
+    when, words = runner.read_cron(cron)
+    content = runner.read_package(_required(package))
+    plan = backend.Plan(name or content.name, when, content, run.submission(), max_concurrency)
+    content.check_parameters(plan.submission.parameters)
+    identity, outcome = backend.ensure_schedule(runner, plan)
+    typer.echo(f"Schedule {plan.name} {outcome}: {when} ({words}), {runner.schedule_noun} {identity}.")
+
+
+def _follow(runner: backend.Backend, run: str, steps: tuple[str, ...] = ()) -> None:
+    try:
+        backend.follow(runner, run, steps)
+    except KeyboardInterrupt:
+        typer.echo(f"The run goes on; follow it with: marco submit{runner.options} --follow {run}")
+        raise typer.Exit(130) from None
+    typer.echo(f"Run {run} succeeded.")
+
+
+def _required(package: Path | None) -> Path:
+    if package is None:
+        raise InputError("no package is named; give the .yaml file that marco compile wrote")
+    return package

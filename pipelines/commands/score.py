@@ -1,8 +1,9 @@
-"""`marco predict`, `explain`, `released` and `tflite`: what one does with a classifier and a folder of images."""
+"""What one does with a classifier: score images, explain scores, convert it, serve it, get the published one."""
 
-import atexit
-import shutil
-import tempfile
+import dataclasses
+import os
+import re
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,10 @@ import typer
 
 import marco_model
 from marco_data import image_files, progress
-from marco_model import model_directory as directories
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import InputError, store
 from pipelines.commands import options
+
+DEFAULT_PORT = 8080
 
 
 def images(paths: Sequence[Path]) -> list[Path]:
@@ -24,24 +25,6 @@ def images(paths: Sequence[Path]) -> list[Path]:
         endings = " ".join(image_files.ENDINGS)
         raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {endings}")
     return files
-
-
-def model_directory(model: str | None, doing: str) -> Path:
-    """Returns the folder of the SavedModel: `model`'s or, by default, the published classifier's, which is announced.
-
-    A model on `gs://` is downloaded into a folder that is removed when the process ends. `doing` completes the
-    announcement, such as `scoring with`. Raises `InputError` if there is no model.
-    """
-    if model is None:
-        typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
-        return directories.saved_model_directory(directories.published_directory())
-    if store.is_object(model):
-        from components.published_models import download
-
-        folder = tempfile.mkdtemp(prefix="marco-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return download(model, Path(folder))
-    return directories.saved_model_directory(model)
 
 
 def predict(
@@ -78,12 +61,13 @@ def predict(
 
     _check_report(report, output, bool(explain or thumbnail_size or crystal_class))
     files = images(paths)
-    directory = model_directory(model, "scoring with")
+    directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory)
     if report is None:
         outcome = prediction.predict(classifier, files, output, batch_size)
     else:
-        page = plate_report.Options(_explain_command(model), explain, thumbnail_size, crystal_class or [])
+        command = ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
+        page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [])
         outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     typer.echo(f"{output}: {sum(outcome.by_class.values())} images scored: {counts}")
@@ -104,11 +88,6 @@ def _check_report(report: Path | None, output: Path, about_report: bool) -> None
         raise InputError(f"--report {report} is a folder; give the name of an HTML file")
     elif report.resolve() == output.resolve():
         raise InputError(f"--report and --output are both {report}; give two names")
-
-
-def _explain_command(model: str | None) -> list[str]:
-    """The command by which a report says how one of its images is explained, without class and path."""
-    return ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
 
 
 def explain(
@@ -137,7 +116,7 @@ def explain(
     from marco_scoring import prediction
 
     files = images(paths)
-    directory = model_directory(model, "explaining")
+    directory = options.model_directory(model, "explaining")
     classifier = marco_model.open_classifier(directory)
     failed = prediction.explain(
         classifier,
@@ -165,9 +144,9 @@ def released(
 
     Example: marco released --output models/released
     """
-    from marco_model.weights import export_published
+    from marco_model import weights
 
-    export_published(output)
+    weights.export_published(output)
     typer.echo(f"{output}: the published classifier; try: marco predict --model {output} --output scores.csv IMAGES")
 
 
@@ -185,7 +164,7 @@ def tflite(
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
     files = images(paths)
-    directory = model_directory(model, "converting")
+    directory = options.model_directory(model, "converting")
     classifier = marco_model.open_classifier(directory)
     from marco_model.tflite import convert_and_check
 
@@ -205,3 +184,119 @@ def tflite(
         f"{output}: {len(converted) / 1e6:.1f} MB, the same class on all {agreement.images} images, "
         f"scores within {agreement.largest_difference:.1g}"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """How images of several requests are scored together."""
+
+    max_batch: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8
+    batch_wait_ms: Annotated[
+        float,
+        typer.Option(
+            min=0, help="How long a batch that is not full waits for more images while several clients send requests."
+        ),
+    ] = 5.0
+    max_waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; beyond that a request gets 503.")] = 512
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of the model; 0 takes one per core that the process may use.")
+    ] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitOptions:
+    """What a request may ask for."""
+
+    max_instances: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 128
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000
+    max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20
+    max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64
+    max_inflight_mb: Annotated[
+        int, typer.Option(min=1, help="MiB of all bodies not yet answered; beyond that a request gets 503.")
+    ] = 256
+
+
+@options.grouped
+def serve(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A model's folder or gs:// URI. Without it: AIP_STORAGE_URI's, or else the published classifier."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="The model's name in the routes.")] = "marco",
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at. [default: 127.0.0.1; on Vertex AI 0.0.0.0]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help=f"[default: AIP_HTTP_PORT, or else {DEFAULT_PORT}]")
+    ] = None,
+    batching: BatchOptions,
+    limiting: LimitOptions,
+    grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
+    access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = False,
+) -> None:
+    """Serve a classifier over HTTP, by KServe's V1 and V2 protocols and Vertex AI's routes.
+
+    How to run it as a container, and what requests and answers look like: docs/serving.md.
+
+    Example: marco serve --model models/released --port 8080
+    """
+    from marco_scoring.serving import classify, protocols, server
+
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise InputError(f"--name is {name!r}; give letters, digits and ._- only")
+    vertex = protocols.vertex_container(os.environ)
+    host = host or ("127.0.0.1" if vertex.port is None else "0.0.0.0")
+    port = port or vertex.port or DEFAULT_PORT
+    _check_address(host, port)
+    if limiting.max_inflight_mb < limiting.max_body_mb:
+        raise InputError(
+            f"--max-inflight-mb is {limiting.max_inflight_mb}, under --max-body-mb {limiting.max_body_mb}; give as "
+            "much or more"
+        )
+    directory = options.model_directory(model or vertex.storage_uri, "serving")
+
+    import joblib
+    import tensorflow as tf
+
+    # TensorFlow by itself takes a thread for each core of the machine. In a container limited to two cores of 64 these
+    # compete, and all are stopped once the share is used up. joblib knows the limits of containers.
+    threads = batching.threads or joblib.cpu_count()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    classifier = marco_model.open_classifier(directory)
+    classify.warm_up(classifier, batching.max_batch)
+    typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
+    settings = server.ServerOptions(
+        name=name,
+        host=host,
+        port=port,
+        max_batch=batching.max_batch,
+        batch_wait_seconds=batching.batch_wait_ms / 1000,
+        max_waiting=batching.max_waiting,
+        grace_seconds=grace_seconds,
+        access_log=access_log,
+        predict_route=vertex.predict_route,
+        health_route=vertex.health_route,
+    )
+    limits = classify.Limits(
+        max_instances=limiting.max_instances,
+        max_body_bytes=limiting.max_body_mb * classify.MEBIBYTE,
+        max_image_bytes=limiting.max_image_mb * classify.MEBIBYTE,
+        max_pixels=limiting.max_pixels,
+        max_inflight_bytes=limiting.max_inflight_mb * classify.MEBIBYTE,
+    )
+    server.serve(classifier, settings, limits)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises `InputError` if nothing can listen at this address, before the model is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise InputError(f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port") from error

@@ -91,7 +91,7 @@ def test_the_commands_do_not_import_tfx():
     program = (
         "import sys, pipelines.cli, components.vertex.batch, pipelines.commands.deploy, "
         "components.vertex.rollout, components.vertex.golden, pipelines.vertex_backend, "
-        "pipelines.commands.submit, pipelines.configuration; "
+        "pipelines.commands.run, pipelines.configuration; "
         "print([name for name in ('tfx', 'tensorflow', 'kfp', 'google.cloud.aiplatform_v1') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
