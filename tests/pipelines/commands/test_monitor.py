@@ -81,7 +81,10 @@ def test_an_alarm_is_exit_status_4_and_none_is_0(places, model):
     [
         (["check", "--reference", "ref", "--model", "nowhere", "--output", "out", "."], "no model in nowhere"),
         (["reference", "--model", "nowhere", "--output", "out", "."], "no model in nowhere"),
-        (["check", "--reference", "ref", "--limits", "l.json", "--output", "out", "."], "l.json: unknown key 'brightness'"),
+        (
+            ["check", "--reference", "ref", "--limits", "l.json", "--output", "out", "."],
+            "l.json: unknown key 'brightness'",
+        ),
     ],
 )
 def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, arguments, reason):
