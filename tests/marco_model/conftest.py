@@ -52,6 +52,22 @@ def released_directory(released_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def published_classifier():
+    """The published classifier, opened."""
+    from marco_model.load import open_published_classifier
+
+    return open_published_classifier()
+
+
+@pytest.fixture(scope="session")
+def released_classifier(released_directory):
+    """The classifier of `released_directory`, opened."""
+    from marco_model.load import load
+
+    return load(released_directory)
+
+
+@pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """The files of the small problem: 60 images to train on and 20 to evaluate."""
     from tests.marco_model.small_problem import write_examples

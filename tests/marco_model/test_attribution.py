@@ -9,7 +9,6 @@ from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import load
-from marco_model.model_directory import published_directory
 from marco_model.preprocessing import evaluation_batch, shrink
 
 SIZE = 12
@@ -83,8 +82,8 @@ def test_a_model_from_disk_has_the_gradients_of_the_network_and_shows_what_it_se
 
 
 @pytest.mark.slow
-def test_the_published_graph_is_explained_by_its_weights(encoded, published_scores):
-    loaded = load(published_directory())
+def test_the_published_graph_is_explained_by_its_weights(published_classifier, encoded, published_scores):
+    loaded = published_classifier
     images = loaded.images(encoded[:2])
     np.testing.assert_allclose(tf.nn.softmax(loaded.logits(images)), published_scores[:2], atol=1e-5)
     with pytest.raises(InputError, match="does not decode"):
@@ -106,25 +105,20 @@ def test_an_export_without_gradients_is_reported(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_the_strongest_hundredth_falls_on_the_one_crystal_ten_times_more_often_than_chance(released_classifier, seed):
+def test_the_strongest_hundredth_falls_on_the_one_crystal_ten_times_more_often_than_chance(published_classifier, seed):
     picture, covered = one_crystal(seed)
-    image = released_classifier.images([tf.io.encode_png(picture).numpy()])[0]
+    image = published_classifier.images([tf.io.encode_png(picture).numpy()])[0]
     # The network sees the centre square, 960 pixels wide, at 599.
     places = np.minimum((np.arange(599) + 0.5) * 960 / 599, 959).astype(int)
     crystal = covered[:, 160:1120][np.ix_(places, places)]
     result = smoothgrad(
-        class_gradient(released_classifier.logits), image, CLASSES.index("Crystals"), samples=16, batch_size=4
+        class_gradient(published_classifier.logits), image, CLASSES.index("Crystals"), samples=16, batch_size=4
     )
     strongest = result >= np.quantile(result, 0.99)
     factor = crystal[strongest].mean() / crystal.mean()
     print(f"seed {seed}: the crystal is {crystal.mean():.2%} of the image, factor {factor:.1f}")
     assert 0.001 < crystal.mean() < 0.01
     assert factor >= 10
-
-
-@pytest.fixture(scope="module")
-def released_classifier():
-    return load(published_directory())
 
 
 def test_zero_heat_is_grey_and_full_heat_is_the_end_of_the_colour_map():

@@ -16,8 +16,10 @@ def test_the_published_classifiers_sorted_scores_come_in_the_order_of_the_classe
     assert classifier.score([]).shape == (0, 4)
 
 
-def test_the_published_classifier_has_features_and_no_temperature(encoded, published_scores, released_model):
-    classifier = load(published_directory())
+def test_the_published_classifier_has_features_and_no_temperature(
+    published_classifier, encoded, published_scores, released_model
+):
+    classifier = published_classifier
     assert classifier.temperature == 1.0
     np.testing.assert_allclose(classifier.probabilities(encoded[:2]), published_scores[:2], atol=1e-5)
     result = classifier.embed(encoded[:2])
@@ -25,8 +27,8 @@ def test_the_published_classifier_has_features_and_no_temperature(encoded, publi
     np.testing.assert_allclose(softmax(result @ kernel[0, 0] + bias, axis=1), published_scores[:2], atol=1e-5)
 
 
-def test_probabilities_are_the_models_own(released_directory, encoded, published_scores):
-    classifier = load(released_directory)
+def test_probabilities_are_the_models_own(released_directory, released_classifier, encoded, published_scores):
+    classifier = released_classifier
     squares = published_scores**2
     assert classifier.temperature == 0.5
     np.testing.assert_allclose(classifier.probabilities(encoded), squares / squares.sum(1, keepdims=True), atol=1e-5)
@@ -63,9 +65,9 @@ def test_a_folder_of_versions_gives_the_newest(released_directory, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda image: image[:30_000], lambda image: b"not an image"])
-def test_an_image_that_does_not_decode_is_an_input_error_in_one_line(released_directory, encoded, damage):
+def test_an_image_that_does_not_decode_is_an_input_error_in_one_line(released_classifier, encoded, damage):
     with pytest.raises(InputError, match="does not decode: ") as error:
-        load(released_directory).score([encoded[0], damage(encoded[1])])
+        released_classifier.score([encoded[0], damage(encoded[1])])
     assert "\n" not in str(error.value)
     assert "node" not in str(error.value)
 

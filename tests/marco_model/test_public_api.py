@@ -36,17 +36,17 @@ def test_files_are_scored_as_their_bytes_are(released_directory, real_images, en
     assert classifier.score_files([]).shape == (0, 4)
 
 
-def test_objects_are_scored_too(released_directory, encoded, gcs):
+def test_objects_are_scored_too(released_classifier, encoded, gcs):
     gcs.bucket("drops").blob("plate/a.jpeg").upload_from_string(encoded[0])
-    classifier = marco_model.open_classifier(released_directory)
+    classifier = released_classifier
     scores = classifier.score_files(["gs://drops/plate/a.jpeg"])
     np.testing.assert_allclose(scores, classifier.score(encoded[:1]), atol=1e-6)
     with pytest.raises(marco_model.InputError, match=r"gs://drops/plate/b\.jpeg does not exist"):
         classifier.score_files(["gs://drops/plate/b.jpeg"])
 
 
-def test_a_file_that_cannot_be_scored_is_named(released_directory, real_images, tmp_path):
-    classifier = marco_model.open_classifier(released_directory)
+def test_a_file_that_cannot_be_scored_is_named(released_classifier, real_images, tmp_path):
+    classifier = released_classifier
     (tmp_path / "text.jpeg").write_text("not an image")
     first = next(iter(real_images.values()))
     with pytest.raises(marco_model.InputError, match=r"text\.jpeg does not decode: "):

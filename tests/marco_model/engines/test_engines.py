@@ -209,7 +209,7 @@ def wait_for_another(process, checkpoints, ending):
         with contextlib.suppress(FileNotFoundError):  # renamed between two calls
             if files(checkpoints, ending) - before:
                 return
-        time.sleep(0.0002)
+        time.sleep(0.001)
 
 
 def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
