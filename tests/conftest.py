@@ -75,12 +75,18 @@ def gcs(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
+def run_folder(tmp_path_factory):
+    """A folder that all processes of this run of pytest share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def compiled(run_folder):
     """The compiled packages of all presets (tests/packages.py), made when a test first asks for one."""
     from tests import packages
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages"
+    folder = run_folder / "packages"
     folder.mkdir(exist_ok=True)
     return packages.Packages(folder)
 

@@ -1,10 +1,14 @@
 """Synthetic drops of two imagers, their features in a small network with random weights, and references of both."""
 
 import dataclasses
+import fcntl
+import pickle
 
 import cv2
 import numpy as np
 import pytest
+
+from marco_model.store import whole_file
 
 HOME, MERCK = "HWMRI / HWMRI home system", "Merck / Formulatrix Rock Imager"
 SETTINGS = {"seed": 11, "shorter_side": 128, "institutions": {"HWMRI": 1.0, "Merck": 1.0}}
@@ -25,8 +29,18 @@ def small_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def drops():
-    """400 drops of two imagers: for each the imager, the class it shows and its JPEG."""
+def drops(run_folder):
+    """400 drops of two imagers: for each the imager, the class it shows and its JPEG; drawn once per run of pytest."""
+    path = run_folder / "drops.pickle"
+    with (run_folder / "drops.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with whole_file(path, "wb") as file:
+                pickle.dump(_draw(), file)
+    return pickle.loads(path.read_bytes())
+
+
+def _draw():
     from marco_data.synthetic.plan import Settings, plan
     from marco_data.synthetic.writer import jpegs
 
