@@ -10,6 +10,7 @@ from components.trainer import job as jobs
 from marco_data import contract
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
+from tests import stores
 
 CLASSES = ("Clear", "Crystals")
 
@@ -52,7 +53,7 @@ def small_job(folder: pathlib.Path) -> jobs.TrainingJob:
         recipe=recipe,
         engine=Engine(kind="parameter_server"),
         transform=Transform(),
-        tracking=jobs.TrackingServer(uri=f"sqlite:///{folder}/mlflow.db", experiment="tests"),
+        tracking=jobs.TrackingServer(uri=stores.local_store(folder), experiment="tests"),
         data=jobs.DataSet(source=str(folder), fingerprint="0"),
         train_files=[str(folder / "train.gz")],
         eval_files=[str(folder / "eval.gz")],

@@ -9,13 +9,14 @@ from components.champion import Lookup, current_champion, signature
 from components.mlflow_registry import crown
 from components.settings import digest
 from marco_model.errors import InputError
+from tests import stores
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def store(tmp_path):
-    return mlflow_runs.local_store(tmp_path / "mlflow")
+    return stores.local_store(tmp_path / "mlflow")
 
 
 def version_at(store, place, *, model="marco", **tags):

@@ -8,6 +8,7 @@ import pytest
 
 from components import mlflow_registry, mlflow_runs
 from marco_model.errors import InputError
+from tests import stores
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,7 @@ def trained(tmp_path_factory):
     from marco_model.model_directory import model_fingerprint
 
     root = tmp_path_factory.mktemp("run")
-    store = mlflow_runs.local_store(root)
+    store = stores.local_store(root)
     for number, blessed in ((1, True), (2, True), (3, False)):
         model = root / f"trained/{number}"
         (model / "variables").mkdir(parents=True)

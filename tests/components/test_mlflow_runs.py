@@ -7,14 +7,14 @@ import pytest
 
 from components import mlflow_runs
 from marco_model.errors import InputError
-from tests import processes
+from tests import processes, stores
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return mlflow_runs.local_store(tmp_path_factory.mktemp("mlflow"))
+    return stores.local_store(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from components import mlflow_runs
 from components.mlflow_runs import confusion_matrix_figure
 from marco_model import store as object_store
 from marco_model.errors import ClusterError, InputError
+from tests import stores
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +15,7 @@ ARTIFACTS = "gs://artifacts/mlflow"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return mlflow_runs.local_store(tmp_path_factory.mktemp("mlflow"))
+    return stores.local_store(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from marco_data.shards import fingerprint
 from marco_data.synthetic import Settings, synthesize
 from marco_model.errors import InputError
 from pipelines import compilation, configuration, local_runner, places
+from tests import stores
 
 OVERLAY = "image_id,label,rater,date\n1,Clear,anna,2026-01-01\n"
 
@@ -59,7 +60,7 @@ def test_mlflow_records_which_overlay_a_run_was_trained_with(overlay, tmp_path, 
     from components import mlflow_runs
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    run = mlflow_runs.open_run(mlflow_runs.local_store(tmp_path), "marco", "key", "run")
+    run = mlflow_runs.open_run(stores.local_store(tmp_path), "marco", "key", "run")
     run.log_data(name="marco", fingerprint="0a", source="/data", counts={"train": 1}, overlay=str(overlay))
     tags = mlflow_runs.connect(run.tracking_uri).get_run(run.run_id).data.tags
     assert tags["data.overlay"] == str(overlay)

@@ -14,6 +14,7 @@ from components import prediction_table, significance
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from pipelines import run_comparison
+from tests import stores
 
 COUNT = 600
 LABELS = np.arange(COUNT) % 4
@@ -182,7 +183,7 @@ def test_a_version_is_judged_by_the_evaluation_of_its_own_model_alone(tmp_path, 
     from components import mlflow_runs
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    store = mlflow_runs.local_store(tmp_path)
+    store = stores.local_store(tmp_path)
     client = mlflow_runs.connect(store)
     folder, _ = evaluation(tmp_path / "kept", 0, model="new")
     run = mlflow_runs.open_run(store, "marco", "key", "trained twice")
@@ -209,7 +210,7 @@ def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch
     from pipelines.cli import app
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    store = mlflow_runs.local_store(tmp_path / "store")
+    store = stores.local_store(tmp_path / "store")
     client = mlflow_runs.connect(store)
     folder, right = run_folder(tmp_path / "one", 0)
     evaluated, better = evaluation(tmp_path / "kept", 1)

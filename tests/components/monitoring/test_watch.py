@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from marco_model.errors import InputError
+from tests import stores
 
 HOME, MERCK = "HWMRI / HWMRI home system", "Merck / Formulatrix Rock Imager"
 
@@ -152,7 +153,7 @@ def test_a_check_is_logged_as_an_mlflow_run(made, files, tmp_path):
             {"imager": HOME, "status": "alarm", "images": 60, "tests": [{"name": "brightness", "effect": 0.4}]}
         ],
     }
-    uri = mlflow_runs.local_store(tmp_path / "mlflow")
+    uri = stores.local_store(tmp_path / "mlflow")
     report = tmp_path / "drift.html"
     report.write_text("<html></html>")
     run = mlflow_runs.connect(uri).get_run(watch.log_to_mlflow(uri, outcome, [report]))

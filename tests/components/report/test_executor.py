@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from tests import stores
+
 pytestmark = pytest.mark.slow
 
 
@@ -95,7 +97,7 @@ def test_the_report_shows_the_evaluation_the_decision_and_the_run(tmp_path, exam
     from components import evaluations, mlflow_runs
     from components.artifacts import Decision
 
-    store = mlflow_runs.local_store(tmp_path / "mlflow")
+    store = stores.local_store(tmp_path / "mlflow")
     run = mlflow_runs.open_run(store, "marco", "judged", "judged")
     model = tmp_path / "model"
     shutil.copytree(trained, model)

@@ -13,6 +13,7 @@ from components.gate import read_decision
 from components.settings import Rules
 from marco_model.labels import CLASSES
 from marco_model.model_directory import model_fingerprint
+from tests import stores
 
 pytestmark = pytest.mark.slow
 
@@ -241,7 +242,7 @@ def tracked(tmp_path, models):
     """The folder of the model `candidate` as a training with MLflow writes it, and its run."""
     from components import mlflow_runs
 
-    store = mlflow_runs.local_store(tmp_path / "mlflow")
+    store = stores.local_store(tmp_path / "mlflow")
     run = mlflow_runs.open_run(store, "marco", "gated", "gated")
     shutil.copytree(models / "candidate", tmp_path / "trained")
     content = {"mlflow_run_id": run.run_id, "tracking_uri": store}

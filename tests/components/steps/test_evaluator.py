@@ -12,6 +12,7 @@ from components.prediction_table import encoded_images
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from marco_model.model_directory import model_fingerprint
+from tests import stores
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +192,7 @@ def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, co
 def test_the_training_run_gets_every_slice_the_verdict_and_the_figure(tmp_path, write_examples, record, colour_model):
     from components import mlflow_runs
 
-    store = mlflow_runs.local_store(tmp_path / "mlflow")
+    store = stores.local_store(tmp_path / "mlflow")
     run = mlflow_runs.open_run(store, "marco", "judged", "judged")
     shutil.copytree(colour_model, tmp_path / "model")
     content = {"mlflow_run_id": run.run_id, "tracking_uri": store}

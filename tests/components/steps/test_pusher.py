@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from components.published_models import published_path, read_push
+from tests import stores
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    from components import mlflow_runs
 
-    return mlflow_runs.local_store(tmp_path_factory.mktemp("mlflow"))
+    return stores.local_store(tmp_path_factory.mktemp("mlflow"))
 
 
 def train_model(folder, colour_model, store, key, extra=b""):

@@ -11,7 +11,7 @@ from components.trainer import job as jobs
 from marco_model.load import load
 from marco_model.network import Network
 from marco_model.recipe import Recipe
-from tests import small_training
+from tests import small_training, stores
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
@@ -31,7 +31,7 @@ def small_job(tmp_path):
         key="key",
         network=Network(input_size=151, depth_multiplier=0.1, auxiliary=False, batch_norm_momentum=0.5),
         recipe=Recipe(steps=2, batch_size=4, learning_rate=0.01, evaluate_every=2, average_decay=0.5),
-        tracking=jobs.TrackingServer(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="tests"),
+        tracking=jobs.TrackingServer(uri=stores.local_store(tmp_path), experiment="tests"),
         data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
         train_files=[path],
         eval_files=[path],

@@ -16,7 +16,7 @@ from marco_model import training
 from marco_model.load import load
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
-from tests import small_training
+from tests import small_training, stores
 from tests.small_training import write_examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
@@ -39,7 +39,7 @@ def job(tmp_path):
             steps=1, batch_size=4, learning_rate=1e-4, evaluate_every=1, checkpoint_every=1, average_decay=0.5
         ),
         engine=Engine(kind="multi_worker", synchronized_batch_norm=False),
-        tracking=jobs.TrackingServer(uri=f"sqlite:///{shared}/mlflow.db", experiment="tests"),
+        tracking=jobs.TrackingServer(uri=stores.local_store(shared), experiment="tests"),
         data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
         train_files=[str(step / "train.gz")],
         eval_files=[str(step / "eval.gz")],
