@@ -6,38 +6,37 @@ takes longer is the wait for the iterator's end (`marco_model.preprocessing.with
     python -m benchmarks.dataset_end
 """
 
-from __future__ import annotations
-
-import argparse
 import time
-from typing import Any
 
-from benchmarks import report, seconds
+import tensorflow as tf
+
+import benchmarks
+from marco_model import preprocessing
 
 ELEMENT_SECONDS = 0.01
 
 
-def passes(dataset: Any, count: int) -> None:
-    """Reads `dataset` to its end `count` times."""
-    for _ in range(count):
-        for _ in dataset:
-            time.sleep(ELEMENT_SECONDS)
+def pass_seconds(dataset: tf.data.Dataset, passes: int) -> float:
+    """Reads `dataset` to its end `passes` times and returns the mean duration, since not every pass has to wait."""
+
+    def read() -> None:
+        for _ in range(passes):
+            for _ in dataset:
+                time.sleep(ELEMENT_SECONDS)
+
+    return benchmarks.seconds(read) / passes
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--passes", type=int, default=12, help="passes of each side")
-    options.add_argument("--seconds", type=float, default=2.0, help="how long a pass reads")
-    chosen = options.parse_args(arguments)
-    import tensorflow as tf
-
-    from marco_model.preprocessing import without_autotuning
-
-    dataset = tf.data.Dataset.range(round(chosen.seconds / ELEMENT_SECONDS)).prefetch(2)
-    ours = seconds(lambda: passes(without_autotuning(dataset), chosen.passes))
-    peer = seconds(lambda: passes(dataset, chosen.passes))
-    report(ours / chosen.passes, peer / chosen.passes, f"seconds a pass of {chosen.seconds:g} seconds")
+    parser = benchmarks.parser(__doc__)
+    parser.add_argument("--passes", type=int, default=12, help="passes of each side")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long a pass reads")
+    options = parser.parse_args(arguments)
+    dataset = tf.data.Dataset.range(round(options.seconds / ELEMENT_SECONDS)).prefetch(2)
+    ours = pass_seconds(preprocessing.without_autotuning(dataset), options.passes)
+    peer = pass_seconds(dataset, options.passes)
+    benchmarks.report(ours, peer, f"seconds a pass of {options.seconds:g} seconds")
 
 
 if __name__ == "__main__":

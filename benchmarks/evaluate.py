@@ -12,93 +12,56 @@ images shrunk to 168 first), on JPEGs of 240 pixels' shorter side (240 drawn one
     python -m benchmarks.evaluate
 """
 
-from __future__ import annotations
-
-import argparse
-import functools
 import json
-import statistics
-import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks import report, seconds
+import tensorflow as tf
+from tfx.types import Artifact, artifact_utils, standard_artifacts
+
+import benchmarks
+from components import settings
+from components.steps import evaluation
+from components.trainer import execution
+from marco_data import synthetic
+from marco_model import labels, network, preprocessing
+from pipelines import configuration
 
 DRAWN = 240
 SHARDS = 8
 
 
-def write_examples(folder: Path, count: int, shorter_side: int = 240) -> list[Path]:
+def write_examples(folder: Path, count: int, shorter_side: int = 240) -> list[str]:
     """Writes `count` records as ExampleGen does to `folder`/Split-eval, of at most 240 different drops; the files."""
-    import tensorflow as tf
-
-    from marco_data import contract
-    from marco_data.synthetic import Settings, plan
-    from marco_data.synthetic.writer import jpegs
-    from marco_model.labels import CLASSES
-
-    settings = Settings(shorter_side=shorter_side)
-    numbers = list(range(min(count, DRAWN)))
-    drawn = [
-        (*image, plan(settings, number)) for number, image in zip(numbers, jpegs(numbers, settings, 2), strict=True)
-    ]
-    split = folder / "Split-eval"
-    split.mkdir(parents=True)
-    files = [split / f"data_tfrecord-{shard:05d}-of-{SHARDS:05d}.gz" for shard in range(SHARDS)]
-    for shard, file in enumerate(files):
-        with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
-            for number in range(shard, count, SHARDS):
-                jpeg, height, width, what = drawn[number % len(drawn)]
-                example = contract.build_example(
-                    encoded=jpeg,
-                    image_format="JPEG",
-                    height=height,
-                    width=width,
-                    filename=f"{number}.jpg",
-                    image_id=number,
-                    label=what.label,
-                    label_text=CLASSES[what.label],
-                    label_raw=what.kind,
-                    source=1,
-                )
-                for name, text in (("institution", what.imager.institution), ("imager", what.imager.name)):
-                    example.features.feature[name].bytes_list.value.append(text.encode())
-                writer.write(example.SerializeToString())
-    return files
+    drops = benchmarks.draw(min(count, DRAWN), synthetic.Settings(shorter_side=shorter_side), processes=1)
+    examples = (
+        benchmarks.example(jpeg, number, drop.label, institution=drop.imager.institution, imager=drop.imager.name)
+        for number in range(count)
+        for jpeg, drop in [drops[number % len(drops)]]
+    )
+    return benchmarks.write_records(folder / "Split-eval", examples, SHARDS)
 
 
 def write_model(folder: Path, preset: str) -> None:
     """Exports a preset's untrained network to `folder`/Format-Serving; its scores are noise, its time is not."""
-    from components.trainer import execution
-    from marco_model import network
-    from marco_model.labels import CLASSES
-    from pipelines import configuration
-
     loaded = configuration.load(preset)
-    model = network.build(loaded.network, num_classes=len(CLASSES), seed=0)
+    model = network.build(loaded.network, num_classes=len(labels.CLASSES), seed=0)
     target = str(folder / "Format-Serving")
-    execution.write_model(model, loaded.network, loaded.transform, "untrained", target, CLASSES)
+    execution.write_model(model, loaded.network, loaded.transform, "untrained", target, labels.CLASSES)
 
 
-def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Callable[[], None]:
-    """Returns the run of the Evaluator's executor over `examples`, ready to begin."""
-    from tfx.types import artifact_utils, standard_artifacts
+def evaluate(folder: Path, examples: Path, model: Path, batch_size: int) -> None:
+    """Runs the Evaluator's executor over `examples`; its outputs are below `folder`."""
 
-    from components.settings import LOCAL_BEAM_ARGS
-    from components.steps.evaluation import Evaluator
-    from marco_model.labels import CLASSES
-
-    def artifact(kind: Any, uri: Path) -> Any:
+    def artifact(kind: type[Artifact], uri: Path) -> Artifact:
         made = kind()
         made.uri = str(uri)
         return made
 
     data = artifact(standard_artifacts.Examples, examples)
     data.split_names = artifact_utils.encode_split_names(["eval"])
-    executor = Evaluator.EXECUTOR_SPEC.executor_class
-    context = executor.Context(beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(folder / "tmp"), unique_id="1")
+    executor = evaluation.Evaluator.EXECUTOR_SPEC.executor_class
+    beam_args = list(settings.LOCAL_BEAM_ARGS)
+    context = executor.Context(beam_pipeline_args=beam_args, tmp_dir=str(folder / "tmp"), unique_id="1")
     inputs = {"examples": [data], "model": [artifact(standard_artifacts.Model, model)]}
     outputs = {
         "evaluation": [artifact(standard_artifacts.ModelEvaluation, folder / "evaluation")],
@@ -106,51 +69,43 @@ def evaluation(folder: Path, examples: Path, model: Path, batch_size: int) -> Ca
     }
     properties = {
         "thresholds": json.dumps({"accuracy": 0.0}),
-        "classes": json.dumps(CLASSES),
+        "classes": json.dumps(labels.CLASSES),
         "split": "eval",
         "batch_size": batch_size,
     }
-    return functools.partial(executor(context).Do, inputs, outputs, properties)
+    executor(context).Do(inputs, outputs, properties)
 
 
-def plain_prediction(model: Path, files: list[Path], batch_size: int) -> int:
+def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:
     """Scores every record of `files`, nothing else; returns how many."""
-    import tensorflow as tf
-
-    from marco_model.preprocessing import without_autotuning
-
     loaded = tf.saved_model.load(str(model / "Format-Serving"))
     score = loaded.signatures["serving_examples"]
-    records = tf.data.TFRecordDataset([str(file) for file in files], compression_type="GZIP")
-    batches = without_autotuning(records.batch(batch_size).prefetch(1))
+    dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size).prefetch(1)
+    batches = preprocessing.without_autotuning(dataset)
     return sum(len(score(examples=batch)["scores"].numpy()) for batch in batches)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--count", type=int, default=8000, help="examples")
-    options.add_argument("--rounds", type=int, default=3, help="turns for each side")
-    options.add_argument("--batch-size", type=int, default=64, help="images scored at once, on both sides")
-    options.add_argument("--preset", default="local", help="whose network is run")
-    chosen = options.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        files = write_examples(folder / "examples", chosen.count)
-        write_model(folder / "model", chosen.preset)
+    parser = benchmarks.parser(__doc__, rounds=3)
+    parser.add_argument("--count", type=int, default=8000, help="examples")
+    parser.add_argument("--batch-size", type=int, default=64, help="images scored at once, on both sides")
+    parser.add_argument("--preset", default="local", help="whose network is run")
+    options = parser.parse_args(arguments)
+    with benchmarks.scratch() as folder:
+        model = folder / "model"
+        write_model(model, options.preset)
+        files = write_examples(folder / "examples", options.count)
         small = write_examples(folder / "small", SHARDS)
-        evaluation(folder / "warm", folder / "small", folder / "model", chosen.batch_size)()
-        plain_prediction(folder / "model", small, chosen.batch_size)
-        taken: dict[str, list[float]] = {"ours": [], "peer": []}
-        for number in range(chosen.rounds):
-            ours = evaluation(folder / str(number), folder / "examples", folder / "model", chosen.batch_size)
-            peer = functools.partial(plain_prediction, folder / "model", files, chosen.batch_size)
-            for name, work in (("ours", ours), ("peer", peer)):
-                taken[name].append(seconds(work))
-                print(f"round {number + 1}, {name}: {taken[name][-1]:.1f} s", file=sys.stderr, flush=True)
-        report(
-            statistics.median(taken["ours"]), statistics.median(taken["peer"]), f"seconds for {chosen.count} examples"
+        evaluate(folder / "warm-up", folder / "small", model, options.batch_size)
+        plain_prediction(model, small, options.batch_size)
+        outputs = (folder / str(number) for number in range(options.rounds))
+        figures = benchmarks.medians(
+            lambda: evaluate(next(outputs), folder / "examples", model, options.batch_size),
+            lambda: plain_prediction(model, files, options.batch_size),
+            options.rounds,
         )
+    benchmarks.report(*figures, f"seconds for {options.count} examples")
 
 
 if __name__ == "__main__":

@@ -9,40 +9,29 @@ held out of training; the peer is the published classifier's. The whole table go
 `released`; about 20 minutes on two busy cores.
 """
 
-from __future__ import annotations
-
 import argparse
-import dataclasses
-import sys
-import tempfile
+import pathlib
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import keras
 import numpy as np
+import tensorflow as tf
 
-from marco_data.synthetic import Settings, plan
-from marco_data.synthetic.plan import INSTITUTION_SHARES
-from marco_data.synthetic.writer import jpegs
-from marco_model.labels import CLASSES
+import benchmarks
+from components import settings
+from marco_data.progress import progress
+from marco_data.synthetic.plan import INSTITUTION_SHARES, Settings
+from marco_model import classifier, labels, network, preprocessing, training, weights
+from pipelines import configuration
 
 # What is trained, with its learning rate: the fewer layers, the larger the steps that they stand.
 PARTS = {"head": 0.1, "Mixed_7a": 0.004, "all": 0.004}
-_BATCH = 16
 # Of the labelled images, kept out of training to choose when to stop.
 _HELD_OUT = 0.2
 
-
-class Drops(NamedTuple):
-    """Encoded images and the class index that each shows."""
-
-    encoded: list[bytes]
-    labels: np.ndarray
-
-    def part(self, start: int, stop: int | None = None) -> Drops:
-        """Returns the drops from `start` to before `stop`."""
-        return Drops(self.encoded[start:stop], self.labels[start:stop])
+Drop = tuple[bytes, int]
+"""An encoded image and the index of the class that it shows."""
 
 
 class Outcome(NamedTuple):
@@ -50,140 +39,101 @@ class Outcome(NamedTuple):
 
     part: str
     held_out: float
-    here: float
+    unseen: float
     elsewhere: float
     best_step: int
     seconds: float
 
-
-def drops(count: int, seed: int, institutions: Mapping[str, float], processes: int = 2) -> Drops:
-    """Draws `count` images at full size."""
-    settings = Settings(seed=seed, institutions=institutions)
-    encoded = [jpeg for jpeg, _, _ in jpegs(list(range(count)), settings, processes)]
-    return Drops(encoded, np.array([plan(settings, index).shown for index in range(count)]))
-
-
-def shrunk(drops: Drops, transform: Mapping[str, Any]) -> Drops:
-    """Returns the drops as the Transform step leaves them."""
-    if not transform["shorter_side"]:
-        return drops
-    import tensorflow as tf
-
-    from marco_model.preprocessing import shrink
-
-    side, quality = transform["shorter_side"], transform["quality"]
-    encoded = [shrink(tf.constant(image), side, quality).numpy() for image in drops.encoded]
-    return Drops(encoded, drops.labels)
+    def __str__(self) -> str:
+        return (
+            f"{self.part:13s} held out {self.held_out:.3f}  unseen {self.unseen:.3f}  elsewhere {self.elsewhere:.3f}  "
+            f"best at step {self.best_step}  {self.seconds:.0f} s"
+        )
 
 
-def write(path: Path, drops: Drops) -> list[str]:
+def drops(count: int, seed: int, institutions: dict[str, float], transform: settings.Transform) -> list[Drop]:
+    """Draws `count` images at full size and returns them as the Transform step leaves them."""
+    drawn = benchmarks.draw(count, Settings(seed=seed, institutions=institutions))
+    side, quality = transform.shorter_side, transform.quality
+    return [(preprocessing.shrink(jpeg, side, quality).numpy() if side else jpeg, drop.shown) for jpeg, drop in drawn]
+
+
+def write(folder: pathlib.Path, drops: list[Drop]) -> list[str]:
     """Writes a split as training reads it and returns its files."""
-    import tensorflow as tf
-
-    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
-        for encoded, label in zip(drops.encoded, drops.labels, strict=True):
-            example = tf.train.Example()
-            example.features.feature["image/encoded"].bytes_list.value.append(encoded)
-            example.features.feature["image/class/label"].int64_list.value.append(int(label))
-            writer.write(example.SerializeToString())
-    return [str(path)]
+    examples = (benchmarks.example(jpeg, number, label) for number, (jpeg, label) in enumerate(drops))
+    return benchmarks.write_records(folder, examples, shards=1)
 
 
-def accuracy(model: Any, drops: Drops, size: int) -> float:
-    """Returns the share of drops whose class the network names, images being prepared as for serving."""
-    import tensorflow as tf
-
-    from marco_model.classifier import logits_only
-    from marco_model.preprocessing import evaluation_batch
-
-    network = logits_only(model)
-    score = tf.function(lambda encoded: network(evaluation_batch(encoded, size), training=False))
-    starts = range(0, len(drops.encoded), _BATCH)
-    named = [np.argmax(score(tf.constant(drops.encoded[start : start + _BATCH])), axis=1) for start in starts]
-    return float((np.concatenate(named) == drops.labels).mean())
+def classify(model: keras.Model, encoded: list[bytes], size: int) -> np.ndarray:
+    """Returns the class that the network names for each image, prepared as for serving: int64 [images]."""
+    logits = classifier.logits_only(model)
+    score = tf.function(lambda images: logits(preprocessing.evaluation_batch(images, size), training=False))
+    batches = benchmarks.batches(encoded, 16)
+    return np.concatenate([np.argmax(score(tf.constant(batch)), axis=1) for batch in batches])
 
 
-def fine_tune(part: str, files: Mapping[str, list[str]], counts: Mapping[str, int], changes: Sequence[str]) -> Any:
-    """Returns the network with its best weights, and how training went; no part leaves it as published."""
-    from marco_data.progress import progress
-    from marco_model import training
-    from marco_model.network import build
-    from marco_model.weights import initialise
-    from pipelines.configuration import load
-
-    configuration = load("finetune", [f"recipe.learning_rate={PARTS[part]}", *changes])
-    network = dataclasses.replace(configuration.network, trainable=part, auxiliary=None)
-    model = build(network, num_classes=len(CLASSES), seed=configuration.recipe.seed)
-    initialise(model, network, CLASSES)
-    with tempfile.TemporaryDirectory() as folder, progress(part, configuration.recipe.steps, "steps") as advance:
+def fine_tune(part: str, train: list[Drop], held_out: list[Drop], changes: list[str]) -> tuple[keras.Model, int]:
+    """Returns the published network after training `part` of it, with its best weights, and the step of these."""
+    ours = [f"network.trainable={part}", "network.auxiliary=null"]
+    loaded = configuration.load("finetune", [f"recipe.learning_rate={PARTS[part]}", *changes, *ours])
+    shape = loaded.network
+    model = network.build(shape, num_classes=len(labels.CLASSES), seed=loaded.recipe.seed)
+    weights.initialise(model, shape, labels.CLASSES)
+    with benchmarks.scratch() as folder, progress(part, loaded.recipe.steps, "steps") as advance:
         trained = training.train(
             model,
-            configuration.recipe,
-            input_size=network.input_size,
-            train_files=files["train"],
-            eval_files=files["eval"],
-            train_images=counts["train"],
-            eval_images=counts["eval"],
-            checkpoint_directory=folder,
+            loaded.recipe,
+            input_size=shape.input_size,
+            train_files=write(folder / "train", train),
+            eval_files=write(folder / "eval", held_out),
+            train_images=len(train),
+            eval_images=len(held_out),
+            checkpoint_directory=str(folder / "checkpoints"),
             on_step=advance,
         )
-    return model, trained
+    return model, trained.best_step
 
 
-def measure(arguments: argparse.Namespace) -> list[Outcome]:
+def measure(options: argparse.Namespace) -> list[Outcome]:
     """Returns what the published classifier reaches, then each fine-tuned part."""
-    from marco_model.weights import published_network
-    from pipelines.configuration import load
+    loaded = configuration.load("finetune", options.set)
+    shares = {name: 1.0 for name in INSTITUTION_SHARES if name != options.institution}
+    own = drops(options.images + options.unseen, options.seed, {options.institution: 1.0}, loaded.transform)
+    elsewhere = drops(options.unseen, options.seed, shares, loaded.transform)
+    boundary = round(options.images * _HELD_OUT)
+    held_out, train, unseen = own[:boundary], own[boundary : options.images], own[options.images :]
 
-    configuration = load("finetune", arguments.set)
-    transform, size = configuration.transform.model_dump(), configuration.network.input_size
-    others = {name: 1.0 for name in INSTITUTION_SHARES if name != arguments.institution}
-    here = drops(arguments.images + arguments.unseen, arguments.seed, {arguments.institution: 1.0})
-    elsewhere = shrunk(drops(arguments.unseen, arguments.seed, others), transform)
-    here = shrunk(here, transform)
-    held_out = round(arguments.images * _HELD_OUT)
-    train, evaluation = here.part(held_out, arguments.images), here.part(0, held_out)
-    unseen = here.part(arguments.images)
-    counts = {"train": len(train.labels), "eval": len(evaluation.labels)}
+    def accuracy(model: keras.Model, judged: list[Drop]) -> float:
+        named = classify(model, [jpeg for jpeg, _ in judged], loaded.network.input_size)
+        return float((named == [shown for _, shown in judged]).mean())
 
-    def judge(part: str, model: Any, best_step: int, seconds: float) -> Outcome:
-        scores = [accuracy(model, drops, size) for drops in (evaluation, unseen, elsewhere)]
-        outcome = Outcome(part, *scores, best_step, seconds)
-        print(describe(outcome), file=sys.stderr, flush=True)
+    def judge(part: str, model: keras.Model, best_step: int = 0, seconds: float = 0.0) -> Outcome:
+        accuracies = accuracy(model, held_out), accuracy(model, unseen), accuracy(model, elsewhere)
+        outcome = Outcome(part, *accuracies, best_step, seconds)
+        benchmarks.note(outcome)
         return outcome
 
-    outcomes = [judge("as published", published_network(), 0, 0.0)]
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"train": write(Path(folder) / "train", train), "eval": write(Path(folder) / "eval", evaluation)}
-        for part in arguments.trainable:
-            begun = time.monotonic()
-            model, trained = fine_tune(part, files, counts, arguments.set)
-            outcomes.append(judge(part, model, trained.best_step, time.monotonic() - begun))
+    outcomes = [judge("as published", weights.published_network())]
+    for part in options.trainable:
+        begun = time.monotonic()
+        model, best_step = fine_tune(part, train, held_out, options.set)
+        outcomes.append(judge(part, model, best_step, time.monotonic() - begun))
     return outcomes
 
 
-def describe(outcome: Outcome) -> str:
-    """Returns one line to read."""
-    return (
-        f"{outcome.part:13s} held out {outcome.held_out:.3f}  here {outcome.here:.3f}  elsewhere "
-        f"{outcome.elsewhere:.3f}  best at step {outcome.best_step}  {outcome.seconds:.0f} s"
-    )
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark."""
-    from benchmarks import report
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--institution", default="CSIRO", choices=list(INSTITUTION_SHARES), help="(default CSIRO)")
+    parser = benchmarks.parser(__doc__)
+    institutions = list(INSTITUTION_SHARES)
+    parser.add_argument("--institution", default="CSIRO", choices=institutions, help="(default CSIRO)")
     parser.add_argument("--images", type=int, default=300, help="labelled images of it (default 300)")
     parser.add_argument("--unseen", type=int, default=150, help="images to judge by, of it and of others (default 150)")
     parser.add_argument("--trainable", nargs="+", default=list(PARTS), choices=PARTS, help="parts to train (all three)")
     parser.add_argument("--set", action="append", default=[], help="change a value of the preset: recipe.steps=20")
     parser.add_argument("--seed", type=int, default=3, help="of the images (default 3)")
-    published, *tuned = measure(parser.parse_args())
+    published, *tuned = measure(parser.parse_args(arguments))
     best = max(tuned, key=lambda outcome: outcome.held_out)
-    report(best.here, published.here, "accuracy")
+    benchmarks.report(best.unseen, published.unseen, "accuracy")
 
 
 if __name__ == "__main__":

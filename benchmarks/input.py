@@ -2,26 +2,23 @@
 
 Ours is `marco_model.training_input.epoch_batches`: encoded images shuffled, of each just a random window decoded, the
 same for the same seed, into uint8 batches. The peer decodes whole images, crops and distorts them one by one with
-`tf.image`; in our training the accelerator distorts (`benchmarks.augmentation` tells what that costs). Images are real
-JPEGs of 1280x960 pixels in memory; with `--records` both read and parse them from ExampleGen's files.
+`tf.image`; in our training the accelerator distorts (`benchmarks.train_step --peer undistorted` measures that). With
+`--peer decoding` the peer decodes random 599x599 windows of the same JPEGs and does nothing else, our limit. Images are
+real JPEGs of 1280x960 pixels in memory; with `--records` our input, and that with `tf.image`, read and parse them from
+ExampleGen's files.
 
     python -m benchmarks.input
 """
 
-from __future__ import annotations
-
-import argparse
 import os
-import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks import report
-from benchmarks.ingest import IMAGES, distinct
+import numpy as np
+import tensorflow as tf
+
+import benchmarks
+from marco_model import training_input
 
 SIZE = 599
 """Pixels of the window, the paper's."""
@@ -30,75 +27,49 @@ SHUFFLE = 128
 
 
 def one_core() -> None:
-    """Keeps this process, and what TensorFlow starts in it, on one core; before anything of TensorFlow runs."""
+    """Keeps this process, and the threads that TensorFlow will start in it, on one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    import tensorflow as tf
-
+    # Raises RuntimeError if TensorFlow has started its threads.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def real_images(folder: Path = IMAGES) -> list[bytes]:
-    """Returns the JPEGs in a folder; the default's are six of 1280x960 pixels."""
-    return [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
+def noise(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a batch that needs no input: uint8 [count, size, size, 3] and int64 [count] classes."""
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), np.arange(count, dtype=np.int64) % 4
 
 
-def write_records(encoded: Sequence[bytes], folder: Path, count: int, files: int = 4) -> list[str]:
-    """Writes `count` records as ExampleGen writes them, no two images the same bytes; returns the files."""
-    import tensorflow as tf
+def training_examples(encoded: list[bytes], count: int, folder: Path | None = None) -> tf.data.Dataset:
+    """Returns a data set of `count` (encoded image, label) of the images, again and again.
 
-    from components.example_gen.files import RecordWriter
-
-    written = []
-    for number in range(files):
-        written.append(str(folder / f"data_tfrecord-{number:05d}-of-{files:05d}.gz"))
-        writer = RecordWriter(written[-1])
-        for index in range(number, count, files):
-            jpeg = tf.train.BytesList(value=[distinct(encoded[index % len(encoded)], index)])
-            features = {
-                "image/encoded": tf.train.Feature(bytes_list=jpeg),
-                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[index % 4])),
-            }
-            writer.write_record(
-                tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
-            )
-        writer.close()
-    return written
-
-
-def training_examples(folder: Path, count: int, records: Path | None = None) -> Any:
-    """Returns a data set of `count` (encoded image, label) of a folder's JPEGs, over and over.
-
-    They are in memory; with a folder for `records` they are written there and read from there.
+    They are in memory; with a `folder` they are written to records there and read from them.
     """
-    import tensorflow as tf
-
-    encoded = real_images(folder)
-    if records is not None:
-        from marco_model import training_input
-
-        return training_input.encoded_images(write_records(encoded, records, count))
+    if folder:
+        distinct = (benchmarks.distinct(encoded[number % len(encoded)], number) for number in range(count))
+        examples = (benchmarks.example(jpeg, number, number % 4) for number, jpeg in enumerate(distinct))
+        return training_input.encoded_images(benchmarks.write_records(folder, examples, shards=4))
     labels = tf.zeros([len(encoded)], tf.int64)
     return tf.data.Dataset.from_tensor_slices((encoded, labels)).repeat().take(count)
 
 
-def training_windows(examples: Any, count: int) -> Any:
-    """Returns the batches of the training input of `marco_model.training_input`."""
-    from marco_model import training_input
-
+def training_windows(
+    examples: tf.data.Dataset, count: int, size: int = SIZE, batch_size: int = BATCH, shuffle: int = SHUFFLE
+) -> tf.data.Dataset:
+    """Returns the batches of `count` windows of the training input."""
+    batches = count // batch_size
     return training_input.epoch_batches(
-        examples, epoch=0, skip=0, batches=count // BATCH, size=SIZE, batch_size=BATCH, shuffle=SHUFFLE, seed=0
+        examples, epoch=0, skip=0, batches=batches, size=size, batch_size=batch_size, shuffle=shuffle, seed=0
     )
 
 
-def reference_windows(examples: Any) -> Any:
+def reference_windows(examples: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the batches of the input as it is commonly written: images decoded, cropped and distorted one by one.
 
     The operations are those of TF-Slim's Inception preprocessing, in its first order, and the paper's flips.
     """
-    import tensorflow as tf
 
-    def window(encoded: Any, label: Any) -> Any:
+    def window(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.image.random_crop(tf.io.decode_jpeg(encoded, channels=3), [SIZE, SIZE, 3])
         image = tf.image.convert_image_dtype(image, tf.float32)
         image = tf.image.random_flip_left_right(tf.image.random_flip_up_down(image))
@@ -111,62 +82,46 @@ def reference_windows(examples: Any) -> Any:
     return examples.shuffle(SHUFFLE).map(window).batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def bare_windows(encoded: Sequence[bytes], count: int) -> Any:
+def bare_windows(encoded: list[bytes], count: int) -> tf.data.Dataset:
     """Returns batches of random windows of images in memory, decoded one by one, and nothing else done to them.
 
     Batched, since taking each window out of tf.data by itself would be slower.
     """
-    import tensorflow as tf
 
-    def window(jpeg: Any, shape: Any) -> Any:
+    def window(jpeg: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
         corner = tf.cast(tf.random.uniform([2]) * tf.cast(shape[:2] - SIZE + 1, tf.float32), tf.int32)
         return tf.io.decode_and_crop_jpeg(jpeg, tf.concat([corner, [SIZE, SIZE]], 0), channels=3)
 
     shapes = [tf.io.extract_jpeg_shape(jpeg) for jpeg in encoded]
-    repeated = tf.data.Dataset.from_tensor_slices((list(encoded), shapes)).repeat().take(count)
+    repeated = tf.data.Dataset.from_tensor_slices((encoded, shapes)).repeat().take(count)
     return repeated.map(window).batch(BATCH, drop_remainder=True)
 
 
-def rate(batches: Any) -> float:
+def rate(dataset: tf.data.Dataset) -> float:
     """Returns images a second of processor time, first batch to last, without what an epoch's beginning and end cost.
 
-    On one core that is the time there is, less what other programs on the machine took of it.
-    Its beginning builds graphs, its end waits for tf.data's tuning thread: together about a second an epoch.
+    On one core that is the time that passes, less what other programs on the machine took of it. An epoch's beginning
+    builds graphs, its end waits for tf.data's tuning thread: together about a second.
     """
-    times = [time.process_time() for _ in batches]
+    times = [time.process_time() for _ in dataset]
     return BATCH * (len(times) - 1) / (times[-1] - times[0])
-
-
-def in_turns(sides: dict[str, Any], rounds: int) -> dict[str, float]:
-    """Returns each side's images a second: warmed up once, then measured in turns, the median of the rounds."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, batches in sides.items():
-            measured = rate(batches)
-            if number:
-                rates[name].append(measured)
-                print(f"round {number}, {name}: {measured:.1f} images/s", file=sys.stderr, flush=True)
-    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--images", type=Path, default=IMAGES, help="folder of JPEGs, 599 pixels at least")
-    options.add_argument("--count", type=int, default=384, help="windows a round, in batches of 32")
-    options.add_argument("--rounds", type=int, default=5, help="turns for each side")
-    options.add_argument("--records", action="store_true", help="both sides read records from files")
-    chosen = options.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        examples = training_examples(chosen.images, chosen.count, Path(scratch) if chosen.records else None)
-        rates = in_turns(
-            {
-                "ours": training_windows(examples, chosen.count),
-                "peer": reference_windows(examples),
-            },
-            chosen.rounds,
-        )
-    report(rates["ours"], rates["peer"], "images/s on one core")
+    parser = benchmarks.parser(__doc__, rounds=5, images="folder of JPEGs, 599 pixels at least")
+    parser.add_argument("--peer", choices=["tf.image", "decoding"], default="tf.image", help="(default tf.image)")
+    parser.add_argument("--count", type=int, default=384, help="windows a round, in batches of 32 (default 384)")
+    parser.add_argument("--records", action="store_true", help="read records from files")
+    options = parser.parse_args(arguments)
+    encoded = [path.read_bytes() for path in options.images]
+    with benchmarks.scratch() as folder:
+        examples = training_examples(encoded, options.count, folder if options.records else None)
+        ours = training_windows(examples, options.count)
+        bare = options.peer == "decoding"
+        peer = bare_windows(encoded, options.count) if bare else reference_windows(examples)
+        figures = benchmarks.medians(ours, peer, options.rounds, warm_up=1, figure=rate)
+    benchmarks.report(*figures, "images/s on one core")
 
 
 if __name__ == "__main__":

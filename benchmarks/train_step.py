@@ -3,30 +3,45 @@
 Ours is the whole step as training takes it, from uint8 windows: distortions, forward and backward pass with the
 auxiliary head, smoothed loss and L2, RMSProp, moving statistics and the running average. The peer has float images
 ready and does forward and backward pass, plain cross-entropy and the same optimizer. Same batch, same cores, in turns.
+With `--peer undistorted` the peer is our own step on the same windows, which it only maps to [-1, 1].
 
     python -m benchmarks.train_step
 """
 
-from __future__ import annotations
-
-import argparse
-import statistics
-import sys
 from collections.abc import Callable
-from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
-from benchmarks import report, seconds
+import benchmarks
+from benchmarks import input
+from marco_model import labels, network, recipe, training_step
 
-CLASSES = 4
-Step = Callable[[], object]
+CLASSES = len(labels.CLASSES)
+Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+# What `benchmarks.gpu` needs of a library that trains, here and in `benchmarks.jax_step`.
+COMPILERS = ("off", "on")
+OUT_OF_MEMORY = tf.errors.ResourceExhaustedError
 
 
-def batch_of(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns noise, uint8 [count, size, size, 3], and int64 [count] labels."""
-    random = np.random.default_rng(0)
-    return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), np.arange(count, dtype=np.int64) % CLASSES
+def device() -> str:
+    """Returns the name of the first GPU, or CPU."""
+    devices = tf.config.list_physical_devices("GPU")
+    return str(tf.config.experimental.get_device_details(devices[0])["device_name"]) if devices else "CPU"
+
+
+def put(array: np.ndarray | tf.Tensor) -> tf.Tensor:
+    """Returns an array of the host in the accelerator's memory."""
+    return tf.identity(array)
+
+
+def untrained(input_size: int, depth_multiplier: float, precision: str) -> keras.Model:
+    """Returns the `paper` network for steps in `float32` or `bfloat16`."""
+    policy = recipe.Engine(precision=precision).dtype_policy  # type: ignore[arg-type]
+    shape = network.Network(input_size=input_size, depth_multiplier=depth_multiplier)
+    return network.build(shape, num_classes=CLASSES, seed=0, dtype_policy=policy)
 
 
 def paper_step(
@@ -36,109 +51,77 @@ def paper_step(
     xla: bool = False,
     input_size: int = 599,
     depth_multiplier: float = 1.0,
-) -> Callable[[Any, Any], Any]:
-    """Returns our whole training step of the `paper` network on (uint8 windows, labels), as one device runs it.
+) -> Step:
+    """Returns our whole training step of the `paper` network on (uint8 windows, classes), as one device runs it.
 
     Distortions, forward and backward pass with the auxiliary head, label smoothing and L2, RMSProp, moving statistics
     and the running average of all weights. It returns the loss.
     """
-    import tensorflow as tf
-
-    from marco_model.network import Network, build
-    from marco_model.recipe import Engine, Recipe
-    from marco_model.training_step import TrainingState
-
-    policy = Engine(precision=precision).dtype_policy  # type: ignore[arg-type]
-    model = build(
-        Network(input_size=input_size, depth_multiplier=depth_multiplier),
-        num_classes=CLASSES,
-        seed=0,
-        dtype_policy=policy,
-    )
-    recipe = Recipe(augment=augment)
-    state = TrainingState(model, recipe, xla=xla)
+    settings = recipe.Recipe(augment=augment)
+    state = training_step.TrainingState(untrained(input_size, depth_multiplier, precision), settings, xla=xla)
     strategy = tf.distribute.get_strategy()
-    rate, decay = tf.constant(recipe.learning_rate), tf.constant(recipe.average_decay)
+    rate, decay = tf.constant(settings.learning_rate), tf.constant(settings.average_decay)
     number = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @tf.function
-    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def step(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         seed = tf.stack([tf.constant(0, tf.int64), number.assign_add(1)])
-        return strategy.run(state.step, args=(images, labels, seed, rate, decay))[0]
+        return strategy.run(state.step, args=(images, targets, seed, rate, decay))[0]
 
     return step
 
 
-def stock_step(input_size: int = 299) -> Callable[[Any, Any], Any]:
-    """Returns a plain training step of `keras.applications.InceptionV3` on (float32 images, labels).
+def stock_step(input_size: int = 299) -> Step:
+    """Returns a plain training step of `keras.applications.InceptionV3` on (float32 images, classes).
 
     Forward and backward pass, cross-entropy, our RMSProp and the moving statistics; no auxiliary head, no L2, no
     distortions, no running average. It returns the loss.
     """
-    import keras
-    import tensorflow as tf
-
-    from marco_model.recipe import Recipe
-    from marco_model.training_step import RMSProp
-
     model = keras.applications.InceptionV3(
         weights=None, input_shape=(input_size, input_size, 3), classes=CLASSES, classifier_activation=None
     )
-    recipe = Recipe()
+    settings = recipe.Recipe()
     trained = [tf.Variable(variable.value) for variable in model.trainable_variables]
-    statistics_ = [tf.Variable(variable.value, trainable=False) for variable in model.non_trainable_variables]
-    optimizer = RMSProp(trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
-    rate = tf.constant(recipe.learning_rate)
+    statistics = [tf.Variable(variable.value, trainable=False) for variable in model.non_trainable_variables]
+    optimizer = training_step.RMSProp(trained, rho=settings.rho, momentum=settings.momentum, epsilon=settings.epsilon)
+    rate = tf.constant(settings.learning_rate)
 
     @tf.function
-    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def step(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         values = [tf.convert_to_tensor(variable) for variable in trained]
         with tf.GradientTape() as tape:
             tape.watch(values)
-            statistics_now = [tf.convert_to_tensor(variable) for variable in statistics_]
-            logits, moved = model.stateless_call(values, statistics_now, images, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            current = [tf.convert_to_tensor(variable) for variable in statistics]
+            logits, moved = model.stateless_call(values, current, images, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         optimizer.apply(tf.distribute.get_strategy(), tape.gradient(loss, values), rate)
-        for variable, value in zip(statistics_, moved, strict=True):
+        for variable, value in zip(statistics, moved, strict=True):
             variable.assign(value)
         return loss
 
     return step
 
 
-def in_turns(sides: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Returns each side's seconds a step: warmed up twice, then measured in turns, the median of the rounds."""
-    for step in sides.values():
-        for _ in range(2):
-            step()
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds):
-        for name, step in sides.items():
-            taken[name].append(seconds(step))
-        latest = ", ".join(f"{name} {values[-1]:.3f} s" for name, values in taken.items())
-        print(f"round {number + 1}: {latest}", file=sys.stderr, flush=True)
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--batch-size", type=int, default=16, help="images a step, on both sides")
-    options.add_argument("--rounds", type=int, default=11, help="steps of each side")
-    options.add_argument("--sizes", type=int, nargs=2, default=(599, 299), help="pixels of ours and the peer's input")
-    chosen = options.parse_args(arguments)
-
-    import tensorflow as tf
-
-    our_size, peer_size = chosen.sizes
-    windows, labels = (tf.constant(part) for part in batch_of(our_size, chosen.batch_size))
-    images = tf.constant(batch_of(peer_size, chosen.batch_size)[0], tf.float32) / 127.5 - 1.0
+    parser = benchmarks.parser(__doc__, rounds=11)
+    parser.add_argument("--peer", choices=["keras", "undistorted"], default="keras", help="(default keras)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step, on both sides")
+    sizes_help = "pixels of our input and of Keras's (default 599 299)"
+    parser.add_argument("--sizes", type=int, nargs=2, default=(599, 299), help=sizes_help)
+    options = parser.parse_args(arguments)
+    our_size, keras_size = options.sizes
+    windows, targets = (tf.constant(part) for part in input.noise(our_size, options.batch_size))
     ours = paper_step(input_size=our_size)
-    peer = stock_step(peer_size)
-    taken = in_turns(
-        {"ours": lambda: float(ours(windows, labels)), "peer": lambda: float(peer(images, labels))}, chosen.rounds
+    if options.peer == "keras":
+        images = tf.constant(input.noise(keras_size, options.batch_size)[0], tf.float32) / 127.5 - 1.0
+        peer = stock_step(keras_size)
+    else:
+        images, peer = windows, paper_step(augment=False, input_size=our_size)
+    figures = benchmarks.medians(
+        lambda: float(ours(windows, targets)), lambda: float(peer(images, targets)), options.rounds, warm_up=2
     )
-    report(taken["ours"], taken["peer"], f"seconds for a step of {chosen.batch_size} images")
+    benchmarks.report(*figures, f"seconds for a step of {options.batch_size} images")
 
 
 if __name__ == "__main__":

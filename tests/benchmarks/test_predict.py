@@ -2,12 +2,25 @@ import json
 
 from PIL import Image
 
-from benchmarks import report
+import benchmarks
 from benchmarks.predict import write_variants
 
 
+def test_the_sides_take_turns_and_the_first_rounds_do_not_count(capsys):
+    calls = []
+    figures = {"ours": iter([9, 1, 5, 3]), "peer": iter([9, 2, 6, 7])}
+
+    def measure(side):
+        calls.append(side)
+        return next(figures[side])
+
+    assert benchmarks.medians("ours", "peer", 3, warm_up=1, figure=measure) == (3, 6)
+    assert calls == ["ours", "peer", "peer", "ours"] * 2
+    assert capsys.readouterr().err.splitlines()[-1] == "round 3: ours 3, peer 7"
+
+
 def test_the_report_is_one_line_with_the_ratio_of_ours_to_the_peer(capsys):
-    report(3, 4, "seconds")
+    benchmarks.report(3, 4, "seconds")
     assert json.loads(capsys.readouterr().out) == {"ours": 3, "peer": 4, "ratio": 0.75, "unit": "seconds"}
 
 
