@@ -1,27 +1,214 @@
 """Your own images as a set of MARCO shards (`marco data import`).
 
-`import_images` reads the images of a label table (`marco_data.label_table`), draws training and evaluation split, and
-writes shards and the tables beside them.
+`from_folder` and `from_csv` read a table of images and their labels: MARCO's classes, or raw labels of any names, which
+a label scheme maps to classes later (docs/labels.md). `import_images` reads the images of a table, draws training and
+evaluation split, and writes shards and the tables beside them.
 """
 
 import collections
-import contextlib
 import dataclasses
+import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
-from marco_data import contract, image_files, name_tables, tfrecord
-from marco_data.label_table import LabelledImage, LabelTable
+from marco_data import contract, image_files, name_tables, shards
 from marco_data.progress import progress
-from marco_data.shards import EVAL, TRAIN, hashed_draw
-from marco_model import errors, store
+from marco_model import errors, labels, store
 
 ERRORS_FILE = "import.errors.csv"
-_SHARD_STEMS = {TRAIN: "train", EVAL: "test"}
+TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
+SIMPLE_HEADER = ("filename", "label")
+_SHARD_STEMS = {shards.TRAIN: "train", shards.EVAL: "test"}
 _BATCH = 32
+_CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.CLASSES)}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImage:
+    """An image to import: its file and id, and its class, raw label and institution as numbers of the table's names.
+
+    With raw labels only, the class is the raw label.
+    """
+
+    path: Path
+    image_id: int
+    label: int
+    label_raw: int
+    source: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """The images of a set, and the names of their classes, raw labels and sources by number."""
+
+    images: tuple[LabelledImage, ...]
+    classes: Mapping[int, str]
+    raw_labels: Mapping[int, str]
+    sources: Mapping[int, str]
+
+
+def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -> LabelTable:
+    """Reads a folder that has one folder per class, or with `raw_labels` per raw label.
+
+    `institution` names the source of all images. Raises `InputError` if a folder's name is not a class, unless
+    `raw_labels`, and if there are no images.
+    """
+    if not folder.is_dir():
+        raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
+    sources, source = _with_institution(institution)
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes, number_of = _label_numbers((child.name for child in children), raw_labels)
+    images: list[LabelledImage] = []
+    for child in children:
+        label = number_of(child.name, f"folder {str(child)!r}")
+        images += [
+            LabelledImage(path, _stable_id(institution, path.relative_to(folder)), label, label, source)
+            for path in image_files.find_images([child])
+        ]
+    if not images:
+        named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
+        raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
+    return LabelTable(tuple(images), classes, classes, sources)
+
+
+def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_labels: bool = False) -> LabelTable:
+    """Reads a CSV file with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
+
+    Paths are relative to `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
+    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. Raises
+    `InputError` with the number of a line that cannot be used.
+    """
+    root = root or path.parent
+    rows = _rows(path)
+    if TERF_HEADER[0] in rows[0][1]:
+        table = _from_terf(path, rows, root, institution, raw_labels)
+    else:
+        sources, source = _with_institution(institution)
+        classes, number_of = _label_numbers((row["label"] for _, row in rows), raw_labels)
+        images = []
+        for line, row in rows:
+            label = number_of(row["label"], f"{path.name}, line {line}")
+            file = root / row["filename"]
+            images.append(LabelledImage(file, _stable_id(institution, Path(row["filename"])), label, label, source))
+        table = LabelTable(tuple(images), classes, classes, sources)
+    _refuse_repeats(path, [line for line, _ in rows], table)
+    return table
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Returns the line number and the cells by column of each row that is not empty; checks the header."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InputError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
+    header, rows = name_tables.read_cells(text)
+    if not any(set(names) <= set(header) for names in (TERF_HEADER, SIMPLE_HEADER)):
+        expected = " or ".join(",".join(names) for names in (SIMPLE_HEADER, TERF_HEADER))
+        first = text.partition("\n")[0].strip()
+        raise errors.InputError(f"{path.name} has the header {first!r}; expected {expected}")
+    if not rows:
+        raise errors.InputError(f"{path.name} lists no images")
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise errors.InputError(f"{path.name}, line {line}: {len(cells)} cells, the header has {len(header)}")
+    return [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]
+
+
+def _from_terf(
+    path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, institution: str, only_raw: bool
+) -> LabelTable:
+    if not only_raw:
+        rows = [(line, {**row, "label_raw": row["label_raw"] or name_tables.UNKNOWN}) for line, row in rows]
+    raw_labels, raw_number_of = _label_numbers((row["label_raw"] for _, row in rows), True)
+    sources, source = _with_institution(institution)
+    by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
+    if not institution:
+        beside = path.parent / name_tables.SOURCES_FILE
+        known = name_tables.parse_table(beside.read_text(encoding="utf-8"), str(beside)) if beside.exists() else {}
+        numbers = {name: number for number, name in (known or name_tables.TABLE_I).items()}
+        by_text = _numbered(set(by_text), numbers)
+        names = {text: f"source {text}" if text.isdigit() else text for text in by_text}
+        sources = {number: known.get(number, names[text]) for text, number in by_text.items()}
+    images = []
+    for line, row in rows:
+        where = f"{path.name}, line {line}"
+        raw = raw_number_of(row["label_raw"], where)
+        label = raw if only_raw else _terf_class(row, where)
+        if not row["image_id"].isdigit():
+            raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
+        file = root / row["image_path"]
+        images.append(LabelledImage(file, int(row["image_id"]), label, raw, by_text[row["source"]]))
+    return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
+
+
+def _terf_class(row: Mapping[str, str], where: str) -> int:
+    label = _class_number(row["label_text"] or row["label_id"], where)
+    if row["label_id"] and _class_number(row["label_id"], where) != label:
+        raise errors.InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
+    return label
+
+
+def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, str], Callable[[str, str], int]]:
+    """Returns the names by number, and a function from a label and its place (for messages) to its number."""
+    if not raw_labels:
+        return dict(enumerate(labels.CLASSES)), _class_number
+    numbers = _numbered(set(texts), {})
+    # A name of digits only would be read as a number in labels-raw.csv.
+    names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
+
+    def number(text: str, where: str) -> int:
+        if not text:
+            raise errors.InputError(f"{where}: the label is empty; give each image one")
+        return numbers[text]
+
+    return dict(sorted(names.items())), number
+
+
+def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Returns numbers for texts: their values if all are whole numbers, else known ones and new ones after these."""
+    if all(text.isdigit() for text in texts):
+        return {text: int(text) for text in texts}
+    new = sorted(texts - set(known))
+    first = max(known.values(), default=-1) + 1
+    numbers = {**known, **{text: first + place for place, text in enumerate(new)}}
+    return {text: numbers[text] for text in texts}
+
+
+def _with_institution(institution: str) -> tuple[dict[int, str], int]:
+    """Returns Table I's sources with `institution` among them, and its number."""
+    names = list(dict.fromkeys([*name_tables.INSTITUTIONS, institution or name_tables.UNKNOWN]))
+    return dict(enumerate(names)), names.index(institution or name_tables.UNKNOWN)
+
+
+def _class_number(text: str, where: str) -> int:
+    if text.isdigit() and int(text) < len(labels.CLASSES):
+        return int(text)
+    try:
+        return _CLASS_BY_NAME[text.casefold()]
+    except KeyError:
+        raise errors.InputError(
+            f"{where}: class {text!r} is unknown; expected one of {', '.join(labels.CLASSES)}, or labels of your own "
+            "with --raw-labels"
+        ) from None
+
+
+def _stable_id(institution: str, name: Path) -> int:
+    """Returns an id of 52 bits (exact in a double) that depends on institution and name only, so sets can be joined."""
+    digest = hashlib.blake2b(f"{institution}\0{name.as_posix()}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 12
+
+
+def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
+    seen: dict[object, int] = {}
+    for line, image in zip(lines, table.images, strict=True):
+        for key in (image.path, image.image_id):
+            if key in seen:
+                raise errors.InputError(
+                    f"{path.name}, line {line}: {image.path.name!r} or its id is on line {seen[key]} already"
+                )
+            seen[key] = line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +231,17 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
     """
     if not 0 < eval_share < 1:
         raise errors.InputError(f"eval_share is {eval_share}; expected a share between 0 and 1")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise errors.InputError(f"{str(output)!r} is not empty; give a new folder")
+    store.require_new_or_empty(output)
     splits, plates_kept = _draw_splits(table.images, eval_share)
-    skipped: list[tuple[str, str]] = []
+    reasons: dict[int, str] = {}
+    written = {}
     with store.whole_directory(output) as folder:
-        with contextlib.ExitStack() as stack:
-            writers = {split: _ShardWriter(folder, stem, shard_images) for split, stem in _SHARD_STEMS.items()}
-            for writer in writers.values():
-                stack.callback(writer.close)
-            advance = stack.enter_context(progress("importing", len(table.images)))
-            for image, record in _read(table.images, table.classes):
-                if isinstance(record, str):
-                    skipped.append((str(image.path), record))
-                else:
-                    writers[splits[image.image_id]].write(record)
-                advance(1)
-        written = {split: writer.finish() for split, writer in writers.items()}
+        with progress("importing", len(table.images)) as advance:
+            for split, stem in _SHARD_STEMS.items():
+                images = [image for image in table.images if splits[image.image_id] == split]
+                records = _records(images, table.classes, reasons, advance)
+                written[split] = shards.write_shards(folder, stem, records, shard_images)
+        skipped = [(str(image.path), reasons[image.image_id]) for image in table.images if image.image_id in reasons]
         if not any(written.values()):
             path, reason = skipped[0]
             raise errors.InputError(f"none of {len(skipped)} images could be read; the first, {path!r}: {reason}")
@@ -82,25 +263,33 @@ def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[di
     target = min(max(eval_share * len(images), 1), len(images) - 1)
     for groups in (list(plates.values()), [[image.image_id] for image in images]):
         held_out: set[int] = set()
-        for group in sorted(groups, key=lambda ids: hashed_draw(f"group {min(ids)}")):
+        for group in sorted(groups, key=lambda ids: shards.hashed_draw(f"group {min(ids)}")):
             if abs(len(held_out) + len(group) - target) < abs(len(held_out) - target):
                 held_out.update(group)
         if 0 < len(held_out) < len(images):
             break
-    splits = {image.image_id: EVAL if image.image_id in held_out else TRAIN for image in images}
+    splits = {image.image_id: shards.EVAL if image.image_id in held_out else shards.TRAIN for image in images}
     return splits, all(len({splits[number] for number in plate}) == 1 for plate in plates.values())
 
 
-def _read(images: Sequence[LabelledImage], classes: Mapping[int, str]) -> Iterator[tuple[LabelledImage, bytes | str]]:
-    """Yields each image's serialized example, or the reason why it has none; decodes on all cores, batch by batch."""
+def _records(
+    images: Sequence[LabelledImage], classes: Mapping[int, str], reasons: dict[int, str], advance: Callable[..., None]
+) -> Iterator[bytes]:
+    """Yields the serialized examples, made on all cores batch by batch; `reasons` gets, by id, why one has none."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             records = pool.map(lambda image: _record(image, classes[image.label]), batch)
-            yield from zip(batch, records, strict=True)
+            for image, record in zip(batch, records, strict=True):
+                if isinstance(record, str):
+                    reasons[image.image_id] = record
+                else:
+                    yield record
+                advance(1)
 
 
 def _record(image: LabelledImage, class_name: str) -> bytes | str:
+    """Returns the serialized example of an image, or the reason why it has none."""
     try:
         encoded = image_files.encoded_image(image.path)
         height, width, _ = contract.decoded_shape(encoded)
@@ -108,7 +297,7 @@ def _record(image: LabelledImage, class_name: str) -> bytes | str:
         return str(error)
     example = contract.build_example(
         encoded=encoded,
-        image_format=image_files.PNG if encoded.startswith(b"\x89PNG") else image_files.JPEG,
+        image_format=image_files.image_header(encoded).format,
         height=height,
         width=width,
         filename=image.path.name,
@@ -119,36 +308,3 @@ def _record(image: LabelledImage, class_name: str) -> bytes | str:
         source=image.source,
     )
     return bytes(example.SerializeToString(deterministic=True))
-
-
-class _ShardWriter:
-    """Writes the shards of a split; their names contain their number, so they are renamed at the end."""
-
-    def __init__(self, folder: Path, stem: str, shard_images: int) -> None:
-        self._folder = folder
-        self._stem = stem
-        self._shard_images = shard_images
-        self._images = 0
-        self._shards: list[Path] = []
-        self._file: BinaryIO | None = None
-
-    def write(self, record: bytes) -> None:
-        """Appends a record."""
-        if self._file is None or self._images % self._shard_images == 0:
-            self.close()
-            self._shards.append(self._folder / f"{self._stem}.{len(self._shards)}")
-            self._file = self._shards[-1].open("wb")
-        self._file.write(tfrecord.frame(record))
-        self._images += 1
-
-    def close(self) -> None:
-        """Closes the current shard."""
-        if self._file is not None:
-            self._file.close()
-
-    def finish(self) -> int:
-        """Renames the shards to their final names; returns the number of images."""
-        self.close()
-        for number, shard in enumerate(self._shards, 1):
-            shard.rename(self._folder / f"{self._stem}-{number:05d}-of-{len(self._shards):05d}")
-        return self._images

@@ -7,7 +7,7 @@ import heapq
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,8 +24,7 @@ _INK, _PAPER, _GREY = (20, 20, 20), (255, 255, 255), (200, 200, 200)
 Counts = collections.Counter[tuple[str, ...]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """An image of the contact sheet: JPEG or PNG bytes and its captions."""
 
     encoded: bytes
@@ -75,9 +74,10 @@ def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
                 if features is None:
                     inspection.unreadable += 1
                     continue
-                _count(inspection, split, features, sources, raw_names)
+                sample = _sample(features, sources)
+                _count(inspection, split, features, sample, raw_names)
                 if samples:
-                    _draw_sample(drawn, features, sources, samples)
+                    _draw_sample(drawn, features.get(contract.IMAGE_ID), sample, samples)
             advance(1)
     inspection.samples = {name: [sample for *_, sample in sorted(heap, reverse=True)] for name, heap in drawn.items()}
     return inspection
@@ -119,50 +119,35 @@ def _text(features: Mapping[str, Any], name: str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+def _sample(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> Sample:
+    number = int(features.get(contract.SOURCE) or 0)
+    class_name = _text(features, contract.LABEL_TEXT) or f"label {features[contract.LABEL]}"
+    institution = _text(features, contract.INSTITUTION) or (sources or {}).get(number, f"source {number}")
+    return Sample(features[contract.ENCODED], class_name, institution, _text(features, contract.FILENAME))
+
+
 def _count(
-    inspection: Inspection,
-    split: str,
-    features: Mapping[str, Any],
-    sources: Mapping[int, str] | None,
-    raw_names: Mapping[int, str],
+    inspection: Inspection, split: str, features: Mapping[str, Any], sample: Sample, raw_names: Mapping[int, str]
 ) -> None:
-    institution, filename = _institution(features, sources), _text(features, contract.FILENAME)
-    imager = _text(features, contract.IMAGER) or name_tables.imager_of(institution, filename)
-    inspection.classes[split, _class_name(features)] += 1
-    inspection.imagers[split, institution, imager] += 1
+    imager = _text(features, contract.IMAGER) or name_tables.imager_of(sample.institution, sample.filename)
+    inspection.classes[split, sample.class_name] += 1
+    inspection.imagers[split, sample.institution, imager] += 1
     inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
     number = features.get(contract.LABEL_RAW)
     if isinstance(number, int):
-        inspection.raw_labels[split, str(number), raw_names.get(number, ""), _class_name(features)] += 1
-
-
-def _institution(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> str:
-    number = int(features.get(contract.SOURCE) or 0)
-    return _text(features, contract.INSTITUTION) or (sources or {}).get(number, f"source {number}")
-
-
-def _class_name(features: Mapping[str, Any]) -> str:
-    return _text(features, contract.LABEL_TEXT) or f"label {features[contract.LABEL]}"
+        inspection.raw_labels[split, str(number), raw_names.get(number, ""), sample.class_name] += 1
 
 
 def _draw_sample(
-    drawn: dict[str, list[tuple[float, int, Sample]]],
-    features: Mapping[str, Any],
-    sources: Mapping[int, str] | None,
-    samples: int,
+    drawn: dict[str, list[tuple[float, int, Sample]]], number: int | None, sample: Sample, samples: int
 ) -> None:
     """Keeps the image if its draw is among the lowest of its class; the heap has the highest of these on top."""
-    class_name, institution = _class_name(features), _institution(features, sources)
-    heap = drawn.setdefault(class_name, [])
-    number = features.get(contract.IMAGE_ID)
+    heap = drawn.setdefault(sample.class_name, [])
     rank = -shards.hashed_draw(f"sample {number}")
-    if len(heap) == samples and rank <= heap[0][0]:
-        return
-    sample = Sample(features[contract.ENCODED], class_name, institution, _text(features, contract.FILENAME))
     entry = (rank, sum(map(len, drawn.values())) if number is None else number, sample)
     if len(heap) < samples:
         heapq.heappush(heap, entry)
-    else:
+    elif rank > heap[0][0]:
         heapq.heapreplace(heap, entry)
 
 

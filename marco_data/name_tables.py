@@ -79,6 +79,17 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
     return table
 
 
+def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Returns the header of a CSV file, in lower case, and line number and cells, stripped, of its rows but empty ones.
+
+    Columns are separated by commas, semicolons or tabs, as spreadsheets write them.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
+    header = [name.strip().casefold() for name in next(reader, [])]
+    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    return header, [(line, cells) for line, cells in rows if any(cells)]
+
+
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
     """Returns the nearest table of that name, such as `SOURCES_FILE`, or None; see `table_path`."""
     path = table_path(file_name, paths, shards)

@@ -4,10 +4,8 @@ It is a CSV file with the header `image_id,label,rater,date` (docs/relabelling.m
 another look: the newest date counts. `read_lines` reads the sheets of raters too.
 """
 
-import csv
 import datetime
 import hashlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +27,8 @@ class Line(NamedTuple):
 def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
     """Returns the rows of a CSV file, local or `gs://`; columns beyond `columns` are kept, empty rows are skipped.
 
-    Columns are separated by commas, semicolons or tabs, as spreadsheets write them; UTF-8, with or without a byte order
-    mark. Raises `InputError`, which ends in `fix`, if the file does not exist or lacks a column.
+    The file is UTF-8, with or without a byte order mark, separated as `name_tables.read_cells` says. Raises
+    `InputError`, which ends in `fix`, if the file does not exist or lacks a column.
     """
     if not store.exists(path):
         raise errors.InputError(f"there is no file {path!r}; {fix}")
@@ -38,21 +36,16 @@ def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
         text = store.read_bytes(path).decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise errors.InputError(f"{path} cannot be read as text in UTF-8 ({error}); {fix}") from error
-    head = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
-    header = [name.strip().casefold() for name in next(reader, [])]
+    header, rows = name_tables.read_cells(text)
     missing = [name for name in columns if name not in header]
     if missing:
-        raise errors.InputError(
-            f"{path} has no column {', '.join(missing)}; its first line is {head.strip()[:80]!r}; {fix}"
-        )
+        first = text.partition("\n")[0].strip()[:80]
+        raise errors.InputError(f"{path} has no column {', '.join(missing)}; its first line is {first!r}; {fix}")
     name = path.rsplit("/", 1)[-1]
-    lines = []
-    for row in reader:
-        if any(cell.strip() for cell in row):
-            cells = {key: cell.strip() for key, cell in zip(header, row, strict=False)}
-            lines.append(Line(f"{name}, line {reader.line_num}", {**dict.fromkeys(header, ""), **cells}))
-    return lines
+    return [
+        Line(f"{name}, line {line}", {**dict.fromkeys(header, ""), **dict(zip(header, cells, strict=False))})
+        for line, cells in rows
+    ]
 
 
 def image_id(line: Line) -> int:

@@ -1,4 +1,4 @@
-"""The TFRecord shards of a set, on disk or in a bucket: finding them, their splits, and a fingerprint of the set."""
+"""The TFRecord shards of a set, on disk or in a bucket: finding and writing them, their splits, and a fingerprint."""
 
 import collections
 import dataclasses
@@ -6,10 +6,10 @@ import glob
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data import image_files, name_tables, overlay
+from marco_data import image_files, name_tables, overlay, tfrecord
 from marco_model import errors, store
 
 TRAIN, EVAL = SPLITS = ("train", "eval")
@@ -76,6 +76,23 @@ def split_of(name: str, default: str = "") -> str:
     )
 
 
+def write_shards(folder: Path, stem: str, records: Iterable[bytes], shard_records: int) -> int:
+    """Writes `STEM-00001-of-…` with at most `shard_records` records each; returns how many records there are.
+
+    The names contain the number of shards, so the shards are renamed at the end.
+    """
+    remaining, paths, count = iter(records), list[Path](), 0
+    for first in remaining:
+        paths.append(folder / f"{stem}.{len(paths)}")
+        with paths[-1].open("wb") as file:
+            for record in itertools.chain([first], itertools.islice(remaining, shard_records - 1)):
+                file.write(tfrecord.frame(record))
+                count += 1
+    for number, path in enumerate(paths, 1):
+        path.rename(folder / f"{stem}-{number:05d}-of-{len(paths):05d}")
+    return count
+
+
 def hashed_split(filename: str, image_id: int, eval_share: float) -> str:
     """Returns `train` or `eval` by a hash of the plate, so that drops of one plate stay together.
 
@@ -131,40 +148,40 @@ def _local_files(path: str) -> list[File]:
 
 def _remote_files(path: str) -> list[File]:
     root = path.rstrip("/")
-    magic = glob.has_magic(root)
-    prefix = _MAGIC.split(root, maxsplit=1)[0].rsplit("/", 1)[0] if magic else root
-    entries = _objects(root, magic) if store.is_object(path) else _matches(root, magic)
+    beginning, *rest = _MAGIC.split(root, maxsplit=1)
+    folder = beginning.rsplit("/", 1)[0] if rest else root
+    match = _object_matcher(beginning) if store.is_object(path) else _match_with_beam
+    entries = match(root) or ([] if rest else match(f"{root}/**"))
     return [
-        File(uri, uri.removeprefix(prefix).lstrip("/") or PurePosixPath(uri).name, size, modified)
+        File(uri, uri.removeprefix(folder).lstrip("/") or PurePosixPath(uri).name, size, modified)
         for uri, size, modified in entries
         if not uri.endswith("/")
     ]
 
 
-def _objects(root: str, magic: bool) -> list[tuple[str, int, float]]:
-    """Returns URI, bytes and change time of the objects that a pattern, a name or a folder of a bucket stands for."""
+Matches = list[tuple[str, int, float]]
+"""URI, bytes and time of the last change of each file that a pattern stands for."""
+
+
+def _object_matcher(prefix: str) -> Callable[[str], Matches]:
+    """Returns the function from a pattern that begins with `prefix` to the objects of a bucket that it stands for."""
     from apache_beam.io.filesystem import FileSystem
 
-    objects = store.list_objects(_MAGIC.split(root, maxsplit=1)[0])
-    if magic:
-        pattern = re.compile(FileSystem.translate_pattern(root))
-        objects = [item for item in objects if pattern.fullmatch(item.uri)]
-    else:
-        objects = [item for item in objects if item.uri == root] or [
-            item for item in objects if item.uri.startswith(f"{root}/")
-        ]
-    return [(item.uri, item.size, item.modified) for item in objects]
+    objects = store.list_objects(prefix)
+
+    def match(pattern: str) -> Matches:
+        expression = re.compile(FileSystem.translate_pattern(pattern))
+        return [(item.uri, item.size, item.modified) for item in objects if expression.fullmatch(item.uri)]
+
+    return match
 
 
-def _matches(root: str, magic: bool) -> list[tuple[str, int, float]]:
-    """Returns the same for another store that Beam knows."""
+def _match_with_beam(pattern: str) -> Matches:
+    """Returns the files of another store that Beam knows."""
     from apache_beam.io.filesystem import BeamIOError
 
-    systems = store.file_systems(root)
     try:
-        entries = [entry for result in systems.match([root]) for entry in result.metadata_list]
-        if not entries and not magic:
-            entries = [entry for result in systems.match([f"{root}/**"]) for entry in result.metadata_list]
+        entries = [entry for result in store.file_systems(pattern).match([pattern]) for entry in result.metadata_list]
     except BeamIOError as error:
-        raise errors.InputError(f"{root!r} cannot be listed: {str(error).splitlines()[0]}") from error
+        raise errors.InputError(f"{pattern!r} cannot be listed: {str(error).splitlines()[0]}") from error
     return [(entry.path, entry.size_in_bytes, float(entry.last_updated_in_seconds or 0)) for entry in entries]

@@ -12,11 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import store
-from marco_model.batch_norm import fold
-from marco_model.errors import InputError
-from marco_model.model_directory import METADATA, WEIGHTS
-from marco_model.preprocessing import evaluation_image
+from marco_model import batch_norm, errors, model_directory, preprocessing, store
 
 EXAMPLE_IMAGE = "image/encoded"
 """The feature of a MARCO record that holds the encoded image (docs/data.md)."""
@@ -58,7 +54,9 @@ class Classifier(tf.Module):
         """Returns the network's input for string [batch]: float32 [batch, size, size, 3], decoded in parallel."""
 
         def prepare(encoded: tf.Tensor) -> tf.Tensor:
-            return evaluation_image(self._preprocess(encoded) if self._preprocess else encoded, self._input_size)
+            return preprocessing.evaluation_image(
+                self._preprocess(encoded) if self._preprocess else encoded, self._input_size
+            )
 
         spec = tf.TensorSpec([self._input_size, self._input_size, 3], tf.float32)
         return tf.map_fn(prepare, image_bytes, fn_output_signature=spec, parallel_iterations=16)
@@ -99,7 +97,9 @@ def with_features(network: keras.Model) -> keras.Model:
     """
     pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
     if not pools:
-        raise InputError(f"network {network.name} has no GlobalAveragePooling2D, whose output its features would be")
+        raise errors.InputError(
+            f"network {network.name} has no GlobalAveragePooling2D, whose output its features would be"
+        )
     pooled = pools[-1].output
     features = keras.layers.Reshape((pooled.shape[-1],), name="embeddings")(pooled)
     return keras.Model(network.inputs, {"logits": network.output, "embeddings": features}, name=network.name)
@@ -168,11 +168,13 @@ def export(
     target = str(directory).rstrip("/")
     network = logits_only(model)
     if network.output_shape[-1] != len(classes):
-        raise InputError(f"{len(classes)} class names for a network with {network.output_shape[-1]} outputs")
+        raise errors.InputError(f"{len(classes)} class names for a network with {network.output_shape[-1]} outputs")
     if not 0 < temperature < math.inf:
-        raise InputError(f"the temperature is {temperature}; give a positive number, 1 to leave the scores as they are")
+        raise errors.InputError(
+            f"the temperature is {temperature}; give a positive number, 1 to leave the scores as they are"
+        )
     if tf.io.gfile.exists(target) and tf.io.gfile.listdir(target):
-        raise InputError(f"{target} is not empty; export to a new folder")
+        raise errors.InputError(f"{target} is not empty; export to a new folder")
     record = {
         "name": target.rpartition("/")[2],
         **metadata,
@@ -180,7 +182,9 @@ def export(
         "input_size": input_size,
         "temperature": float(temperature),
     }
-    classifier = Classifier(fold(network), classes, input_size, preprocess, float(temperature), str(record["name"]))
+    classifier = Classifier(
+        batch_norm.fold(network), classes, input_size, preprocess, float(temperature), str(record["name"])
+    )
     signatures = {
         tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: classifier.from_bytes,
         "serving_examples": classifier.from_examples,
@@ -188,11 +192,11 @@ def export(
     with _new_directory(target) as folder:
         tf.saved_model.save(classifier, folder, signatures=signatures)
         tf.io.gfile.makedirs(f"{folder}/assets.extra")
-        with tf.io.gfile.GFile(f"{folder}/{METADATA}", "w") as file:
+        with tf.io.gfile.GFile(f"{folder}/{model_directory.METADATA}", "w") as file:
             json.dump(record, file, indent=2)
         weights = io.BytesIO()
         np.savez(weights, **{variable.path: variable.numpy() for variable in model.variables})
-        with tf.io.gfile.GFile(f"{folder}/{WEIGHTS}", "wb") as file:
+        with tf.io.gfile.GFile(f"{folder}/{model_directory.WEIGHTS}", "wb") as file:
             file.write(weights.getvalue())
 
 

@@ -18,11 +18,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from marco_model import training_input
-from marco_model.batch_norm import batch_norms
-from marco_model.errors import InputError
+from marco_model import batch_norm, errors, training_input, training_step
 from marco_model.recipe import Cluster, Engine, Recipe, average_decay_at, cluster_from_environment, learning_rate_at
-from marco_model.training_step import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +125,7 @@ class Synchronous:
         self._share = share
         self._local = self.replicas // share.count
 
-    def begin(self, state: TrainingState, work: Work) -> None:
+    def begin(self, state: training_step.TrainingState, work: Work) -> None:
         """Takes the state, made under `strategy`, and the work."""
         self._work = work
         strategy = self.strategy
@@ -211,7 +208,7 @@ class ParameterServers:
         self._workers = len(cluster.processes["worker"])
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
 
-    def begin(self, state: TrainingState, work: Work) -> None:
+    def begin(self, state: training_step.TrainingState, work: Work) -> None:
         """Takes the state, made under `strategy`, and the work."""
         self._work = work
         strategy = self.strategy
@@ -285,10 +282,10 @@ def synchronize_batch_norms(model: keras.Model, engine: Engine, replicas: int) -
     if replicas == 1 or not engine.synchronized_batch_norm:
         return
     if engine.xla:
-        raise InputError(
+        raise errors.InputError(
             f"engine.xla is true with {replicas} replicas and synchronized_batch_norm; set one of the two to false"
         )
-    for layer in batch_norms(model):
+    for layer in batch_norm.batch_norms(model):
         layer.synchronized = True
 
 

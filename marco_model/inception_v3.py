@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from marco_model.batch_norm import BatchNormalization
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model import batch_norm, errors, labels
 
 VARIANTS: tuple[str, ...] = ("paper", "released")
 MIN_DEPTH = 16
@@ -195,7 +193,7 @@ class _Builder:
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=stddev),
             name=name,
         )(x)
-        x = BatchNormalization(
+        x = batch_norm.BatchNormalization(
             scale=False, epsilon=BATCH_NORM_EPSILON, momentum=self.batch_norm_momentum, name=f"{name}-BatchNorm"
         )(x)
         return layers.ReLU(name=f"{name}-Relu")(x)
@@ -251,7 +249,7 @@ def inception_v3(
     *,
     variant: str,
     input_size: int = 599,
-    num_classes: int = len(CLASSES),
+    num_classes: int = len(labels.CLASSES),
     depth_multiplier: float = 1.0,
     auxiliary: bool = False,
     batch_norm_momentum: float = 0.9997,
@@ -267,13 +265,15 @@ def inception_v3(
     Raises InputError for an unknown variant, an input below 151 pixels, or numbers that are not positive.
     """
     if variant not in VARIANTS:
-        raise InputError(f"unknown network variant {variant!r}; use one of {', '.join(VARIANTS)}")
+        raise errors.InputError(f"unknown network variant {variant!r}; use one of {', '.join(VARIANTS)}")
     if input_size < SMALLEST_INPUT:
-        raise InputError(f"input size {input_size} is too small for Inception-v3; use at least {SMALLEST_INPUT} pixels")
+        raise errors.InputError(
+            f"input size {input_size} is too small for Inception-v3; use at least {SMALLEST_INPUT} pixels"
+        )
     if depth_multiplier <= 0:
-        raise InputError(f"depth_multiplier is {depth_multiplier}; it must be above 0")
+        raise errors.InputError(f"depth_multiplier is {depth_multiplier}; it must be above 0")
     if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
+        raise errors.InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
     builder = _Builder(variant, depth_multiplier, batch_norm_momentum)
     images = keras.Input((input_size, input_size, 3), name="images")
     x = builder.branch(images, STEM)

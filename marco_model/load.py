@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from marco_model import model_directory, store
-from marco_model.batch_norm import fold
-from marco_model.calibration import calibrate
-from marco_model.classifier import Classifier
-from marco_model.errors import InputError, translated
+from marco_model import batch_norm, calibration, classifier, errors, labels, model_directory, store, weights
 from marco_model.inception_v3 import inception_v3
-from marco_model.labels import CLASSES
-from marco_model.weights import load_published_weights
 
 
 class LoadedClassifier:
@@ -67,16 +61,16 @@ class LoadedClassifier:
             batch = [str(path) for path in paths[start : start + batch_size]]
             images = []
             for path in batch:
-                with translated(InputError, f"{path} cannot be read ({{}})", OSError):
+                with errors.translated(errors.InputError, f"{path} cannot be read ({{}})", OSError):
                     images.append(store.read_bytes(path))
             try:
                 scores.append(self.score(images))
-            except InputError:
+            except errors.InputError:
                 for path, image in zip(batch, images, strict=True):
                     try:
                         self.score([image])
-                    except InputError as error:
-                        raise InputError(f"{path} {error}") from None
+                    except errors.InputError as error:
+                        raise errors.InputError(f"{path} {error}") from None
                 raise
         return np.concatenate(scores)
 
@@ -85,7 +79,7 @@ class LoadedClassifier:
 
         Models exported before there were temperatures give their scores.
         """
-        return calibrate(self.score(image_bytes), self.temperature)
+        return calibration.calibrate(self.score(image_bytes), self.temperature)
 
     def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns the features that the last layer classifies, float32 [images, features].
@@ -122,7 +116,7 @@ class LoadedClassifier:
         """
         embeddings = getattr(self._network, "embeddings", None)
         if embeddings is None:
-            raise InputError(f"the model in {self._directory} was exported without embeddings; export it again")
+            raise errors.InputError(f"the model in {self._directory} was exported without embeddings; export it again")
         return embeddings
 
     @functools.cached_property
@@ -130,10 +124,10 @@ class LoadedClassifier:
         """A module with `images` and `logits`; the published graph has none, so its weights are put into ours."""
         if not self.metadata:
             network = inception_v3(variant="released")
-            load_published_weights(network, self._directory)
-            return Classifier(fold(network), self.classes, network.input_shape[1])
+            weights.load_published_weights(network, self._directory)
+            return classifier.Classifier(batch_norm.fold(network), self.classes, network.input_shape[1])
         if not hasattr(self._saved, "logits"):
-            raise InputError(f"the model in {self._directory} was exported without gradients; export it again")
+            raise errors.InputError(f"the model in {self._directory} was exported without gradients; export it again")
         return self._saved
 
 
@@ -147,16 +141,16 @@ def open_classifier(directory: str | Path) -> LoadedClassifier:
         saved = tf.saved_model.load(str(folder))
     signature = saved.signatures.get("serving_default")
     if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
-        raise InputError(f"the model in {folder} does not take image_bytes; use one exported by marco")
+        raise errors.InputError(f"the model in {folder} does not take image_bytes; use one exported by marco")
     metadata = model_directory.read_metadata(folder)
     if metadata:
         return LoadedClassifier(saved, metadata.get("name", folder.name), metadata["classes"], metadata, folder)
-    if signature.structured_outputs["scores"].shape[-1] != len(CLASSES):
-        raise InputError(
+    if signature.structured_outputs["scores"].shape[-1] != len(labels.CLASSES):
+        raise errors.InputError(
             f"the model in {folder} has no {model_directory.METADATA} and not MARCO's four classes; use one exported "
             "by marco"
         )
-    return LoadedClassifier(saved, model_directory.PUBLISHED_NAME, CLASSES, {}, folder)
+    return LoadedClassifier(saved, model_directory.PUBLISHED_NAME, labels.CLASSES, {}, folder)
 
 
 load = open_classifier
@@ -192,7 +186,7 @@ def _decoding() -> Iterator[None]:
         lines = (line.strip() for line in text.splitlines())
         about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "File ")
         reason = next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
-        raise InputError(f"does not decode: {reason}") from None
+        raise errors.InputError(f"does not decode: {reason}") from None
 
 
 def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -11,8 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from marco_model.errors import InputError
-from marco_model.labels import CLASSES
+from marco_model import errors, labels
 
 MODEL_FILE = "saved_model.pb"
 """A folder with this file is a model; without it, a folder is not a version."""
@@ -46,7 +45,9 @@ def saved_model_directory(directory: str | Path) -> Path:
         if child.name.isdigit() and (child / MODEL_FILE).is_file()
     ]
     if not versions:
-        raise InputError(f"no model in {directory}: a folder with {MODEL_FILE}, or of numbered versions, is expected")
+        raise errors.InputError(
+            f"no model in {directory}: a folder with {MODEL_FILE}, or of numbered versions, is expected"
+        )
     return max(versions, key=lambda version: int(version.name))
 
 
@@ -58,17 +59,17 @@ def published_directory() -> Path:
     try:
         package = importlib.metadata.distribution(PUBLISHED_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        raise InputError(
+        raise errors.InputError(
             f"the published classifier's package {PUBLISHED_PACKAGE} is not installed; "
             "pip install 'marco-pipeline[released]'"
         ) from None
     directory = Path(str(package.locate_file("dls_marco_score_ispyb/savedmodel")))
     graph = directory / MODEL_FILE
     if not graph.is_file():
-        raise InputError(f"{graph} is missing; install {PUBLISHED_PACKAGE}==1.0.1 again")
+        raise errors.InputError(f"{graph} is missing; install {PUBLISHED_PACKAGE}==1.0.1 again")
     sha256 = hashlib.sha256(graph.read_bytes()).hexdigest()
     if sha256 != PUBLISHED_SHA256:
-        raise InputError(
+        raise errors.InputError(
             f"{graph} has sha256 {sha256}, not the published {PUBLISHED_SHA256}; "
             f"install {PUBLISHED_PACKAGE}==1.0.1 again"
         )
@@ -88,12 +89,12 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
         metadata = dict(json.loads(path.read_text()))
         return metadata | {"classes": list(metadata["classes"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
+        raise errors.InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
 
 
 def class_names(saved_model: Path) -> list[str]:
     """Returns the classes of the model in a SavedModel's folder, in the scores' order; raises as `read_metadata`."""
-    return list(read_metadata(saved_model).get("classes", CLASSES))
+    return list(read_metadata(saved_model).get("classes", labels.CLASSES))
 
 
 def model_fingerprint(model: Path) -> str:

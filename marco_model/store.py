@@ -197,6 +197,12 @@ def _lock(folder: Path) -> int | None:
     return descriptor
 
 
+def require_new_or_empty(folder: Path) -> None:
+    """Raises `InputError` for a folder that is not empty, and for a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{str(folder)!r} is not empty; give a new folder")
+
+
 def sync(path: Path) -> None:
     """Returns when a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

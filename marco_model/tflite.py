@@ -17,10 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from marco_model import store
-from marco_model.errors import InputError
-from marco_model.load import LoadedClassifier
-from marco_model.preprocessing import without_autotuning
+from marco_model import errors, load, preprocessing, store
 
 MODEL = "assets.extra/model.tflite"
 CHECK = "assets.extra/tflite.json"
@@ -40,7 +37,7 @@ class Agreement:
     largest_difference: float
 
 
-def convert(classifier: LoadedClassifier) -> bytes:
+def convert(classifier: load.LoadedClassifier) -> bytes:
     """Returns the classifier's network as a TFLite model, as this file describes it."""
     any_image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     size = classifier.images([any_image]).shape[1:]
@@ -72,7 +69,7 @@ def scorer(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: np.stack([score(image) for image in images])
 
 
-def compare(classifier: LoadedClassifier, model: bytes, encoded: Iterable[bytes]) -> Agreement:
+def compare(classifier: load.LoadedClassifier, model: bytes, encoded: Iterable[bytes]) -> Agreement:
     """Scores encoded images, JPEG or PNG, with both models and compares."""
     score = scorer(model)
     images, other_class, largest = 0, 0, 0.0
@@ -84,12 +81,12 @@ def compare(classifier: LoadedClassifier, model: bytes, encoded: Iterable[bytes]
     return Agreement(images, other_class, largest)
 
 
-def convert_and_check(classifier: LoadedClassifier, encoded: Iterable[bytes]) -> tuple[bytes, Agreement]:
+def convert_and_check(classifier: load.LoadedClassifier, encoded: Iterable[bytes]) -> tuple[bytes, Agreement]:
     """Returns the TFLite model and how it agrees; raises `InputError` if an image is given another class."""
     model = convert(classifier)
     comparison = compare(classifier, model, encoded)
     if comparison.other_class:
-        raise InputError(
+        raise errors.InputError(
             f"the TFLite model gives {comparison.other_class} of {comparison.images} images another class than the "
             f"SavedModel (scores differ by up to {comparison.largest_difference:.2g}); do without it, in a run with "
             "export.tflite=false"
@@ -105,7 +102,7 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
     nothing written.
     """
     saved = tf.saved_model.load(directory)
-    classifier = LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
+    classifier = load.LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
     model, comparison = convert_and_check(classifier, _encoded(examples))
     store.write_bytes(f"{directory}/{MODEL}", model)
     store.write_bytes(f"{directory}/{CHECK}", json.dumps(dataclasses.asdict(comparison), indent=2).encode())
@@ -114,7 +111,7 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
 
 def _encoded(files: Sequence[str]) -> Iterator[bytes]:
     feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    for record in without_autotuning(tf.data.TFRecordDataset(list(files), "GZIP")):
+    for record in preprocessing.without_autotuning(tf.data.TFRecordDataset(list(files), "GZIP")):
         yield tf.io.parse_single_example(record, feature)["image/encoded"].numpy()
 
 

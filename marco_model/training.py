@@ -23,10 +23,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import engines, store
-from marco_model.errors import ClusterError, DivergedError, InputError, Interrupted, one_line
+from marco_model import engines, errors, store, training_step
 from marco_model.recipe import ONE_DEVICE, Engine, Recipe, learning_rate_at
-from marco_model.training_step import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +113,7 @@ def train(
     _check(work, running.replicas)
     engines.synchronize_batch_norms(model, engine, running.replicas)
     with running.strategy.scope():
-        state = TrainingState(model, recipe, xla=engine.xla)
+        state = training_step.TrainingState(model, recipe, xla=engine.xla)
     run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)
     if run.step:
         on_resume(run.step)
@@ -128,8 +126,8 @@ def train(
         if running.replicas == 1 or engine.kind != "multi_worker":
             raise
         saved = saved_steps(checkpoint_directory)
-        raise ClusterError(
-            f"another worker is gone at step {run.step} ({one_line(error.message)}); start all workers again to "
+        raise errors.ClusterError(
+            f"another worker is gone at step {run.step} ({errors.one_line(error.message)}); start all workers again to "
             f"continue from step {saved[-1] if saved else 0}"
         ) from error
     state.put_best_into_model()
@@ -139,14 +137,14 @@ def train(
 def _check(work: engines.Work, replicas: int) -> None:
     recipe = work.recipe
     if work.train_images < recipe.batch_size:
-        raise InputError(
+        raise errors.InputError(
             f"the training split has {work.train_images} images, less than recipe.batch_size {recipe.batch_size}; "
             "lower the batch size or add images"
         )
     if not work.eval_images:
-        raise InputError("the evaluation split has no images; raise the evaluation share or add test shards")
+        raise errors.InputError("the evaluation split has no images; raise the evaluation share or add test shards")
     if recipe.batch_size % replicas:
-        raise InputError(
+        raise errors.InputError(
             f"recipe.batch_size {recipe.batch_size} cannot be shared by {replicas} replicas; give a multiple of it"
         )
 
@@ -156,7 +154,7 @@ class _Run:
 
     def __init__(
         self,
-        state: TrainingState,
+        state: training_step.TrainingState,
         work: engines.Work,
         running: engines.Running,
         directory: str,
@@ -202,7 +200,7 @@ class _Run:
                 # Whoever is first out of this may break it for the rest; by then the step is saved.
                 with contextlib.suppress(tf.errors.OpError):
                     self._running.anyone(True)
-                raise Interrupted(
+                raise errors.Interrupted(
                     f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
                     "command continues from there",
                     notice.signal or signal.SIGTERM,
@@ -214,7 +212,7 @@ class _Run:
             return
         loss, rate = float(result.loss), learning_rate_at(recipe, self.step - 1, self._work.steps_per_epoch)
         if not math.isfinite(loss):
-            raise DivergedError(
+            raise errors.DivergedError(
                 f"the training loss is {loss} at step {self.step}; lower recipe.learning_rate, {rate} now"
             )
         step, begun = self._reported

@@ -12,9 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import augmentation, preprocessing
-from marco_model.batch_norm import batch_norms
-from marco_model.errors import InputError
+from marco_model import augmentation, batch_norm, errors, preprocessing
 from marco_model.recipe import Recipe
 
 
@@ -110,7 +108,7 @@ class TrainingState:
         self.best = _copies(self.trained + self.statistics)
         momenta = {
             statistic.path: layer.momentum
-            for layer in batch_norms(model)
+            for layer in batch_norm.batch_norms(model)
             for statistic in (layer.moving_mean, layer.moving_variance)
         }
         # The share of each moving statistic that a step keeps.
@@ -227,7 +225,7 @@ class TrainingState:
         for name, variable in variables.items():
             shape = values[name].shape if name in values else None
             if shape != tuple(variable.shape):
-                raise InputError(
+                raise errors.InputError(
                     f"the checkpoint has {name} of shape {shape}, the network {tuple(variable.shape)}; "
                     "it was made by another network: give another folder"
                 )

@@ -17,8 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import classifier, labels, model_directory
-from marco_model.errors import InputError, one_line
+from marco_model import classifier, errors, labels, model_directory
 from marco_model.inception_v3 import inception_v3, slim_name
 from marco_model.network import ARCHITECTURES, AUXILIARY, RANDOM, RELEASED, Network
 
@@ -82,7 +81,7 @@ def load_published_weights(model: keras.Model, directory: Path | None = None) ->
     for variable in model.variables:
         name = slim_name(variable)
         if shapes.get(name) != list(variable.shape):
-            raise InputError(
+            raise errors.InputError(
                 f"{name} has shape {list(variable.shape)} here and {shapes.get(name)} in the published checkpoint; "
                 "use variant released at full depth with its four classes"
             )
@@ -132,10 +131,10 @@ def _earlier_weights(network: Network) -> tuple[dict[str, np.ndarray], Sequence[
         with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
             values = {path: arrays[path] for path in arrays.files}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"the model in {folder} is damaged ({error}); copy or export it again") from None
+        raise errors.InputError(f"the model in {folder} is damaged ({error}); copy or export it again") from None
     for name, expected in network.facts().items():
         if metadata.get(name, expected) != expected:
-            raise InputError(
+            raise errors.InputError(
                 f"the model in {folder} has {name} {metadata[name]} and network.{name} is {expected}; make them the "
                 "same"
             )
@@ -155,9 +154,11 @@ def _folder(path: str) -> str:
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)] if tf.io.gfile.isdir(path) else []
         versions = [name for name in names if name.isdigit() and holds_model(f"{path}/{name}")]
     except tf.errors.OpError as error:
-        raise InputError(f"network.initial is {path!r}, which cannot be read: {one_line(error.message)}") from None
+        raise errors.InputError(
+            f"network.initial is {path!r}, which cannot be read: {errors.one_line(error.message)}"
+        ) from None
     if not versions:
-        raise InputError(
+        raise errors.InputError(
             f"network.initial is {path!r}, which holds no model; give random, released, or a folder with "
             f"{model_directory.MODEL_FILE} or of numbered versions"
         )
@@ -169,8 +170,8 @@ def _read(folder: str, name: str) -> bytes:
         with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as file:
             return bytes(file.read())
     except tf.errors.OpError as error:
-        raise InputError(
-            f"network.initial: cannot read {name} of {folder} ({one_line(error.message)}); training starts only from a "
+        raise errors.InputError(
+            f"network.initial: cannot read {name} of {folder} ({errors.one_line(error.message)}); training starts only from a "
             "model that was exported with its weights, by this or a later version"
         ) from None
 
@@ -196,7 +197,7 @@ def _fill(
     kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(AUXILIARY)]
     for variable in kept:
         if not fits(variable):
-            raise InputError(
+            raise errors.InputError(
                 f"network.initial is {network.initial!r}, where {variable.path} has shape {_shape(values, variable)}, "
                 f"and {tuple(variable.shape)} here; describe the same network"
             )

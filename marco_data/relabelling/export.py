@@ -4,6 +4,7 @@
 sheets and a page to label them in, and beside them the key, which experts do not get.
 """
 
+import contextlib
 import hashlib
 import importlib.resources
 import json
@@ -11,7 +12,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,12 +44,6 @@ def check_raters(raters: Sequence[str]) -> None:
             )
     if not raters or len({name.casefold() for name in raters}) < len(raters):
         raise errors.InputError(f"raters are {', '.join(raters) or 'none'}; give each a name of its own")
-
-
-def check_output(output: Path) -> None:
-    """Raises `InputError` for a folder that is not empty, and for a file."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise errors.InputError(f"{str(output)!r} is not empty; give a new folder")
 
 
 def label_probabilities(scored: ScoredRecords) -> np.ndarray:
@@ -106,41 +101,34 @@ def write_export(
     them: `key.csv`, `export.json` (`about`, classes, counts), and `skipped.csv` if records could not be scored.
     `files`: the shards scored. `chosen`: rows of `scored` by split. The order is drawn by `seed` and the image ids.
     """
-    check_output(output)
-    output = output.resolve()  # "." has no name, and so no place beside it.
+    store.require_new_or_empty(output)
     export = {**about, "classes": list(scored.classes), "skipped": len(skipped), "splits": _counts(scored, chosen)}
-    if not output.exists():
-        with store.whole_directory(output) as folder:
-            _write_files(folder, files, scored, chosen, raters, seed, skipped, export)
-        return export
-    # An empty folder is filled, not replaced: it may be a process's working directory or the mount point of a volume.
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as aside:
-        _write_files(Path(aside), files, scored, chosen, raters, seed, skipped, export)
-        for path in sorted(Path(aside).iterdir()):
-            shutil.move(path, output)
+    with _filled(output.resolve()) as folder:  # "." has no name, and so no place beside it.
+        (folder / RATERS / IMAGES).mkdir(parents=True)
+        items = _write_images(folder / RATERS, files, scored, np.concatenate(list(chosen.values())), seed)
+        write_page(folder / RATERS / "index.html", items, scored.classes, raters)
+        for name in raters:
+            rows = ((item.image_id, item.file, "", name, "", "") for item in items)
+            name_tables.write_csv(folder / RATERS / f"sheet-{name}.csv", SHEET_HEADER, rows)
+        name_tables.write_csv(folder / KEY, KEY_HEADER, (_key_row(item, files, scored) for item in items))
+        if skipped:
+            name_tables.write_csv(folder / SKIPPED, SKIPPED_HEADER, skipped)
+        (folder / ABOUT).write_text(json.dumps(export, indent=2) + "\n")
     return export
 
 
-def _write_files(
-    folder: Path,
-    files: Sequence[shards.File],
-    scored: ScoredRecords,
-    chosen: Mapping[str, np.ndarray],
-    raters: Sequence[str],
-    seed: int,
-    skipped: Sequence[tuple[str, int, str]],
-    export: Mapping[str, Any],
-) -> None:
-    (folder / RATERS / IMAGES).mkdir(parents=True)
-    items = _write_images(folder / RATERS, files, scored, np.concatenate(list(chosen.values())), seed)
-    write_page(folder / RATERS / "index.html", items, scored.classes, raters)
-    for name in raters:
-        rows = ((item.image_id, item.file, "", name, "", "") for item in items)
-        name_tables.write_csv(folder / RATERS / f"sheet-{name}.csv", SHEET_HEADER, rows)
-    name_tables.write_csv(folder / KEY, KEY_HEADER, (_key_row(item, files, scored) for item in items))
-    if skipped:
-        name_tables.write_csv(folder / SKIPPED, SKIPPED_HEADER, skipped)
-    (folder / ABOUT).write_text(json.dumps(export, indent=2) + "\n")
+@contextlib.contextmanager
+def _filled(output: Path) -> Iterator[Path]:
+    """Yields a folder whose content appears in `output`, new or empty, when the block ends without an error."""
+    if not output.exists():
+        with store.whole_directory(output) as folder:
+            yield folder
+        return
+    # An empty folder is filled, not replaced: it may be a process's working directory or the mount point of a volume.
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as aside:
+        yield Path(aside)
+        for path in sorted(Path(aside).iterdir()):
+            shutil.move(path, output)
 
 
 def write_page(path: Path, items: Sequence[Item], classes: Sequence[str], raters: Sequence[str]) -> None:
@@ -179,19 +167,11 @@ def _write_images(
 
 def _key_row(item: Item, files: Sequence[shards.File], scored: ScoredRecords) -> tuple[object, ...]:
     shard, index = scored.places[item.row].tolist()
-    probabilities = scored.probabilities[item.row]
-    of_label = float(probabilities[scored.labels[item.row]])
-    return (
-        item.image_id,
-        item.file,
-        scored.splits[item.row],
-        files[shard].name,
-        index,
-        scored.classes[scored.labels[item.row]],
-        scored.classes[int(probabilities.argmax())],
-        f"{of_label:.6g}",
-        f"{1 - of_label:.6g}",
-    )
+    probabilities, label = scored.probabilities[item.row], scored.labels[item.row]
+    place = (scored.splits[item.row], files[shard].name, index)
+    names = (scored.classes[label], scored.classes[int(probabilities.argmax())])
+    probability = float(probabilities[label])
+    return item.image_id, item.file, *place, *names, f"{probability:.6g}", f"{1 - probability:.6g}"
 
 
 def _counts(scored: ScoredRecords, chosen: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -18,13 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_data import name_tables, overlay
-from marco_data.overlay import Answer
 from marco_model import errors, labels, store
 
 EXPORT_FILE = "export.json"
-UNDECIDED_HEADER = ("image_id", "rater", "label", "date", "where")
-UNANSWERED_HEADER = ("image_id", "rater", "where")
-JOINED = "+"
 PAPER = {"changed": 0.426, "disagree": 0.22, "share": 0.05}
 """Bruno et al. 2018: one expert relabelled the 5 % that disagreed most with a first model, 42.6 % of them changed; on
 such images raters disagree in about 22 %."""
@@ -60,12 +56,18 @@ def merge_sheets(
         for answer in of_image
     ]
     unanswered = [(image, rater, where) for where, image, rater in answers.unanswered]
-    _write_rest(output.with_suffix(".undecided.csv"), UNDECIDED_HEADER, undecided)
-    _write_rest(output.with_suffix(".unanswered.csv"), UNANSWERED_HEADER, unanswered)
+    for ending, header, rows in (
+        (".undecided.csv", ("image_id", "rater", "label", "date", "where"), undecided),
+        (".unanswered.csv", ("image_id", "rater", "where"), unanswered),
+    ):
+        path = output.with_suffix(ending)
+        path.unlink(missing_ok=True)
+        if rows:
+            name_tables.write_csv(path, header, rows)
     return report, answers
 
 
-def _refuse_outdated_answers(before: Mapping[int, Answer], decided: Mapping[int, Answer]) -> None:
+def _refuse_outdated_answers(before: Mapping[int, overlay.Answer], decided: Mapping[int, overlay.Answer]) -> None:
     """Only the newest date of an overlay counts, so the report would list a change that does not take place."""
     for image, answer in decided.items():
         old = before.get(image)
@@ -74,12 +76,6 @@ def _refuse_outdated_answers(before: Mapping[int, Answer], decided: Mapping[int,
                 f"{old.where}: image {image} is {old.label} on {old.date}, and {answer.label} on {answer.date} in "
                 f"{answer.where}, which is no later; remove that line of the earlier overlay, or this answer"
             )
-
-
-def _write_rest(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    path.unlink(missing_ok=True)
-    if rows:
-        name_tables.write_csv(path, header, rows)
 
 
 class ExportedImage(NamedTuple):
@@ -98,9 +94,14 @@ class Answers:
     rater) of lines with an empty label. `repeated`: messages about lines that repeat an answer.
     """
 
-    by_rater: Mapping[str, Mapping[int, Answer]]
-    unanswered: Sequence[tuple[str, int, str]]
-    repeated: Sequence[str]
+    by_rater: dict[str, dict[int, overlay.Answer]] = dataclasses.field(default_factory=dict)
+    unanswered: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
+    repeated: list[str] = dataclasses.field(default_factory=list)
+
+    def of_rater(self, name: str) -> tuple[str, dict[int, overlay.Answer]]:
+        """Returns how a rater's name is spelled, and the rater's answers."""
+        rater = next((rater for rater in self.by_rater if rater.casefold() == name.casefold()), name)
+        return rater, self.by_rater.setdefault(rater, {})
 
 
 def read_key(path: str) -> tuple[dict[int, ExportedImage], tuple[str, ...]]:
@@ -125,58 +126,50 @@ def read_sheets(
     The rater of a line without one is taken from the sheet's name. Raises `InputError` that names the first faulty
     lines with their files: an unknown class or image, an invalid date, or two labels of one rater for one image.
     """
-    reader = _Reader(images, {labels.key(name): name for name in classes}, date)
-    problems = []
+    answers, problems = Answers(), []
+    by_key = {labels.key(name): name for name in classes}
     for path in paths:
         for line in overlay.read_lines(path, ("image_id", "label"), "give a sheet that `marco relabel export` wrote"):
+            cells = {"rater": "", "date": "", **line.cells}
+            cells["rater"] = cells["rater"] or Path(path).stem.removeprefix("sheet-")
+            cells["date"] = cells["date"] or date
             try:
-                reader.add(path, line)
+                _add_line(answers, line._replace(cells=cells), images, by_key)
             except errors.InputError as error:
                 problems.append(str(error))
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
         shown = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
         raise errors.InputError(f"{len(problems)} answers cannot be used, nothing was written: {shown}")
-    return Answers(reader.by_rater, reader.unanswered, reader.repeated)
+    return answers
 
 
-class _Reader:
-    def __init__(self, images: Mapping[int, ExportedImage], classes: Mapping[str, str], date: str) -> None:
-        self._images, self._classes, self._date = images, classes, date
-        self._raters: dict[str, str] = {}
-        self.by_rater: dict[str, dict[int, Answer]] = {}
-        self.unanswered: list[tuple[str, int, str]] = []
-        self.repeated: list[str] = []
-
-    def add(self, path: str, line: overlay.Line) -> None:
-        """Adds a line of the sheet `path`; raises `InputError` if it cannot be used."""
-        cells = {"rater": "", "date": "", **line.cells}
-        image = overlay.image_id(line)
-        if image not in self._images:
-            raise errors.InputError(f"{line.where}: image {image} was not exported; give the key.csv of this sheet")
-        name = cells["rater"] or Path(path).stem.removeprefix("sheet-")
-        rater = self._raters.setdefault(name.casefold(), name)
-        answers = self.by_rater.setdefault(rater, {})
-        if not cells["label"]:
-            self.unanswered.append((line.where, image, rater))
-            return
-        label = self._classes.get(labels.key(cells["label"]))
-        if label is None:
-            classes = ", ".join(self._classes.values())
-            raise errors.InputError(f"{line.where}: class {cells['label']!r} is not one of {classes}")
-        if not cells["date"] and not self._date:
-            raise errors.InputError(
-                f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines"
-            )
-        dated = line._replace(cells={**cells, "date": cells["date"] or self._date})
-        answer = Answer(label, rater, overlay.date(dated), line.where)
-        first = answers.setdefault(image, answer)
-        if first.label != label:
-            raise errors.InputError(
-                f"{line.where}: {rater} says {label} of image {image}, and {first.label} in {first.where}; keep one"
-            )
-        if first is not answer:
-            self.repeated.append(f"{line.where} repeats {first.where}")
+def _add_line(
+    answers: Answers, line: overlay.Line, images: Mapping[int, ExportedImage], classes: Mapping[str, str]
+) -> None:
+    """Adds a line of a sheet, with its rater; `classes` are by `labels.key`. Raises `InputError` for a faulty line."""
+    image, text = overlay.image_id(line), line.cells["label"]
+    if image not in images:
+        raise errors.InputError(f"{line.where}: image {image} was not exported; give the key.csv of this sheet")
+    rater, by_image = answers.of_rater(line.cells["rater"])
+    if not text:
+        answers.unanswered.append((line.where, image, rater))
+        return
+    label = classes.get(labels.key(text))
+    if label is None:
+        raise errors.InputError(f"{line.where}: class {text!r} is not one of {', '.join(classes.values())}")
+    if not line.cells["date"]:
+        raise errors.InputError(
+            f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines"
+        )
+    answer = overlay.Answer(label, rater, overlay.date(line), line.where)
+    first = by_image.setdefault(image, answer)
+    if first.label != label:
+        raise errors.InputError(
+            f"{line.where}: {rater} says {label} of image {image}, and {first.label} in {first.where}; keep one"
+        )
+    if first is not answer:
+        answers.repeated.append(f"{line.where} repeats {first.where}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,11 +179,11 @@ class MergedAnswers:
     `undecided`: image id → all answers, for images that the rule does not decide.
     """
 
-    decided: Mapping[int, Answer]
-    undecided: Mapping[int, Sequence[Answer]]
+    decided: Mapping[int, overlay.Answer]
+    undecided: Mapping[int, Sequence[overlay.Answer]]
 
 
-def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") -> MergedAnswers:
+def merge(by_rater: Mapping[str, Mapping[int, overlay.Answer]], rule: str = "majority") -> MergedAnswers:
     """Combines the answers; raters are in the order of precedence.
 
     `majority`: the label that most raters gave; a tie decides nothing. `unanimous`: the label that all gave who
@@ -198,7 +191,7 @@ def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") 
     """
     if rule not in RULES:
         raise errors.InputError(f"--rule is {rule!r}; give one of {', '.join(RULES)}")
-    by_image: dict[int, list[Answer]] = {}
+    by_image: dict[int, list[overlay.Answer]] = {}
     for by_id in by_rater.values():
         for image, answer in by_id.items():
             by_image.setdefault(image, []).append(answer)
@@ -209,25 +202,20 @@ def merge(by_rater: Mapping[str, Mapping[int, Answer]], rule: str = "majority") 
             undecided[image] = answers
             continue
         deciding = answers[:1] if rule == "first" else [answer for answer in answers if answer.label == label]
-        raters = JOINED.join(answer.rater for answer in deciding)
+        raters = "+".join(answer.rater for answer in deciding)
         lines = " and ".join(answer.where for answer in deciding)
-        decided[image] = Answer(label, raters, max(answer.date for answer in deciding), lines)
+        decided[image] = overlay.Answer(label, raters, max(answer.date for answer in deciding), lines)
     return MergedAnswers(decided, undecided)
 
 
-def _majority(answers: Sequence[Answer]) -> str | None:
+def _majority(answers: Sequence[overlay.Answer]) -> str | None:
     counts = collections.Counter(answer.label for answer in answers).most_common(2)
     return None if len(counts) > 1 and counts[0][1] == counts[1][1] else counts[0][0]
 
 
-def _unanimous(answers: Sequence[Answer]) -> str | None:
-    given_labels = {answer.label for answer in answers}
-    return given_labels.pop() if len(given_labels) == 1 else None
-
-
-RULES: dict[str, Callable[[Sequence[Answer]], str | None]] = {
+RULES: dict[str, Callable[[Sequence[overlay.Answer]], str | None]] = {
     "majority": _majority,
-    "unanimous": _unanimous,
+    "unanimous": lambda answers: answers[0].label if len({answer.label for answer in answers}) == 1 else None,
     "first": lambda answers: answers[0].label,
 }
 
@@ -252,10 +240,14 @@ def fleiss_kappa(counts: np.ndarray) -> float:
 
 def pair_agreement(first: Mapping[int, str], second: Mapping[int, str], classes: Sequence[str]) -> dict[str, Any]:
     """Returns `images` that both labelled, the share `agree` and Cohen's `kappa`; None where they are undefined."""
+    from sklearn.metrics import cohen_kappa_score
+
     shared = sorted(first.keys() & second.keys())
     mine, theirs = [first[image] for image in shared], [second[image] for image in shared]
     equal = sum(a == b for a, b in zip(mine, theirs, strict=True))
-    return {"images": len(shared), "agree": _share(equal, len(shared)), "kappa": _cohen_kappa(mine, theirs, classes)}
+    used = [name for name in classes if name in {*mine, *theirs}]
+    kappa = float(cohen_kappa_score(mine, theirs, labels=used)) if len(used) > 1 else None
+    return {"images": len(shared), "agree": _share(equal, len(shared)), "kappa": kappa}
 
 
 def group_agreement(by_rater: Mapping[str, Mapping[int, str]], classes: Sequence[str]) -> dict[str, Any]:
@@ -268,23 +260,12 @@ def group_agreement(by_rater: Mapping[str, Mapping[int, str]], classes: Sequence
     counts = np.array([[sum(rater[image] == name for rater in raters) for name in classes] for image in shared])
     split = int((counts.max(axis=1) < len(raters)).sum()) if shared else 0
     kappa = fleiss_kappa(counts) if shared else math.nan
-    return {
-        "images": len(shared),
-        "disagree": _share(split, len(shared)),
-        "kappa": None if math.isnan(kappa) else kappa,
-    }
+    disagree = _share(split, len(shared))
+    return {"images": len(shared), "disagree": disagree, "kappa": None if math.isnan(kappa) else kappa}
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _cohen_kappa(mine: Sequence[str], theirs: Sequence[str], classes: Sequence[str]) -> float | None:
-    from sklearn.metrics import cohen_kappa_score
-
-    if not mine or len({*mine, *theirs}) == 1:
-        return None
-    return float(cohen_kappa_score(mine, theirs, labels=[name for name in classes if name in {*mine, *theirs}]))
 
 
 def build_report(
@@ -334,7 +315,7 @@ def build_report(
     }
 
 
-def _changes(images: Mapping[int, ExportedImage], decided: Mapping[int, Answer]) -> dict[str, Any]:
+def _changes(images: Mapping[int, ExportedImage], decided: Mapping[int, overlay.Answer]) -> dict[str, Any]:
     pairs = [(images[number].old_label, answer.label) for number, answer in decided.items() if number in images]
     changed = sum(old != new for old, new in pairs)
     by_class: dict[str, dict[str, int]] = {}

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from marco_data import contract, image_files, shards
-from marco_data.tfrecord import Record, read_records
+from marco_data import contract, image_files, shards, tfrecord
 from marco_model import errors, labels, store
 
 if TYPE_CHECKING:
@@ -155,8 +154,8 @@ def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Ite
     for number, shard in enumerate(files):
         split = shards.split_of(shard.path, default=ALL)
         with store.open_raw(shard.path) as file:
-            for record in read_records(file):
-                if not isinstance(record, Record):
+            for record in tfrecord.read_records(file):
+                if not isinstance(record, tfrecord.Record):
                     problem = record.detail
                 elif not record.intact:
                     problem = "its checksum does not match"
@@ -190,8 +189,8 @@ def encoded_images(files: Sequence[shards.File], places: Mapping[tuple[int, int]
         by_shard[number][position] = value
     for number, by_index in sorted(by_shard.items()):
         with store.open_raw(files[number].path) as file:
-            for record in read_records(file):
-                if record.index in by_index and isinstance(record, Record):
+            for record in tfrecord.read_records(file):
+                if record.index in by_index and isinstance(record, tfrecord.Record):
                     feature = contract.parse_example(record.data).features.feature
                     yield by_index.pop(record.index), feature[contract.ENCODED].bytes_list.value[0]
                 if not by_index:

@@ -136,6 +136,11 @@ def bump(distance: Field, at: float, width: float) -> Field:
 NEUTRAL = 128
 
 
+def fixed(points: np.ndarray) -> np.ndarray:
+    """Returns points in OpenCV's fixed point with four fractional bits, int32."""
+    return np.round(points * 16).astype(np.int32)
+
+
 @dataclasses.dataclass
 class Scene:
     """A drop in its well.
@@ -192,8 +197,10 @@ class Scene:
         """Returns an empty drawing, uint8 [height, width]; below 128 darkens, above brightens."""
         return np.full(self.shape, NEUTRAL, np.uint8)
 
-    def apply_ink(self, ink: np.ndarray, blur: float) -> None:
-        """Multiplies the light by a drawing, softened by `blur` units."""
+    def apply_ink(self, ink: np.ndarray, blur: float, *, clipped: bool = False) -> None:
+        """Multiplies the light by a drawing, softened by `blur` units; `clipped`: only inside the drop."""
+        if clipped:
+            ink[self.drop < 2 * self.unit] = NEUTRAL
         if blur * self.unit > 0.3:
             ink = cv2.GaussianBlur(ink, (0, 0), blur * self.unit)
         cv2.multiply(self.light, ink, dst=self.light, scale=1 / NEUTRAL, dtype=cv2.CV_32F)

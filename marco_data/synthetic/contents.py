@@ -11,23 +11,22 @@ import cv2
 import numpy as np
 
 from marco_data.synthetic import canvas
-from marco_data.synthetic.canvas import Field, Scene
 
 
-def draw_clear_drop(scene: Scene) -> None:
+def draw_clear_drop(scene: canvas.Scene) -> None:
     """Draws nothing, or now and then a little dust."""
     if scene.chance(0.3):
         _draw_dust(scene, int(scene.rng.integers(1, 4)))
 
 
-def draw_clear_drop_with_dust(scene: Scene) -> None:
+def draw_clear_drop_with_dust(scene: canvas.Scene) -> None:
     """Draws specks and now and then a fibre in or under a clear drop."""
     _draw_dust(scene, int(scene.rng.integers(2, 8)))
     if scene.chance(0.15):
         _draw_fibre(scene)
 
 
-def _draw_dust(scene: Scene, count: int) -> None:
+def _draw_dust(scene: canvas.Scene, count: int) -> None:
     """Draws `count` dark specks of irregular shape anywhere in the well."""
     ink = scene.blank_ink()
     for place in scene.rng.random((count, 2)) * scene.shape[::-1]:
@@ -36,23 +35,24 @@ def _draw_dust(scene: Scene, count: int) -> None:
             at = place + scene.rng.normal(0, 0.7 * size, 2)
             axes = tuple(max(8, round(size * 16 * scene.uniform(0.4, 1.0))) for _ in range(2))
             turn = scene.uniform(0, 180)
-            middle = (round(at[0] * 16), round(at[1] * 16))
-            cv2.ellipse(ink, middle, axes, turn, 0, 360, (int(scene.uniform(20, 80)),), -1, cv2.LINE_AA, 4)
+            cv2.ellipse(
+                ink, canvas.fixed(at).tolist(), axes, turn, 0, 360, (int(scene.uniform(20, 80)),), -1, cv2.LINE_AA, 4
+            )
     scene.apply_ink(ink, 0.6)
 
 
-def _draw_fibre(scene: Scene) -> None:
+def _draw_fibre(scene: canvas.Scene) -> None:
     """Draws a curled fibre, thin and smooth."""
     ink = scene.blank_ink()
     steps = np.linspace(0, 1, 40)
     turned = scene.uniform(0, 2 * np.pi) + np.cumsum(scene.rng.normal(0, 0.25, 40))
     length = scene.log_uniform(60, 250) * scene.unit / len(steps)
     points = scene.places(1, 20)[0] + np.cumsum(length * np.stack([np.cos(turned), np.sin(turned)], axis=1), axis=0)
-    cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, (70,), 1, cv2.LINE_AA, 4)
+    cv2.polylines(ink, [canvas.fixed(points)], False, (70,), 1, cv2.LINE_AA, 4)
     scene.apply_ink(ink, 0.6)
 
 
-def draw_phase_separation(scene: Scene) -> None:
+def draw_phase_separation(scene: canvas.Scene) -> None:
     """Draws droplets of a second liquid phase, many and small or large and merging, or large bodies of it."""
     unit = scene.unit
     style = str(scene.rng.choice(["droplets", "body", "both"], p=[0.7, 0.08, 0.22]))
@@ -71,23 +71,21 @@ def draw_phase_separation(scene: Scene) -> None:
     sizes = typical * np.clip(scene.rng.lognormal(0, 0.6, count), 0.3, 5)
     for place, radius in zip(scene.places(count, typical, density), sizes, strict=True):
         _draw_droplet(scene, ink, place, float(radius), contrast)
-    ink[scene.drop < 2 * unit] = 128
-    scene.apply_ink(ink, 0.8)
+    scene.apply_ink(ink, 0.8, clipped=True)
 
 
-def _draw_droplet(scene: Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
+def _draw_droplet(scene: canvas.Scene, ink: np.ndarray, place: np.ndarray, radius: float, contrast: float) -> None:
     """Draws a droplet as a small lens: a dark rim, thicker away from the lamp, around a bright middle."""
     lamp = np.asarray(scene.lamp)
     rim = float(np.clip(0.32 * radius, 1.5 * scene.unit, 7 * scene.unit))
     middle_shade = 1 - 0.2 * contrast
     rings = ((radius, 0.0, 1 - contrast), (radius - rim, 0.45 * rim, middle_shade), (0.45 * radius, 0.3 * rim, 1.07))
     for size, shift, shade in rings:
-        at = place + lamp * shift
-        middle = (round(float(at[0]) * 16), round(float(at[1]) * 16))
+        middle = canvas.fixed(place + lamp * shift).tolist()
         cv2.circle(ink, middle, max(6, round(size * 16)), (round(128 * shade),), -1, cv2.LINE_AA, 4)
 
 
-def _draw_inner_phase(scene: Scene) -> None:
+def _draw_inner_phase(scene: canvas.Scene) -> None:
     """Draws a large body of the second phase: a brownish fold of varying width, softly shaded inside."""
     rng, unit = scene.rng, scene.unit
     depth = float(scene.drop.max())
@@ -99,23 +97,21 @@ def _draw_inner_phase(scene: Scene) -> None:
     fold = canvas.bump(body, 0, scene.uniform(1.5, 3.5) * unit) * thick
     shade = np.clip(1 - body / np.float32(scene.uniform(20, 90) * unit), 0, 1) * (body > 0) * thick
     matter = np.float32(scene.uniform(0.3, 1.2)) * fold + np.float32(scene.uniform(0.05, 0.5)) * shade * shade
-    scene.light *= cv2.exp(-matter)
-    scene.extinction = matter if scene.extinction is None else scene.extinction + matter
+    _darken(scene, matter)
     scene.light *= 1 + np.float32(scene.uniform(0.02, 0.12)) * canvas.bump(body, -4 * unit, 2 * unit)
 
 
-def draw_light_precipitate(scene: Scene) -> None:
+def draw_light_precipitate(scene: canvas.Scene) -> None:
     """Draws a fine sandy haze over the drop, a little denser in places."""
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.3, 0.8))
     _add_sand(scene, spread, scene.uniform(0.03, 0.09), scene.uniform(0.7, 1.1))
-    _add_grains(
-        scene, spread, int(scene.log_uniform(2000, 9000)), scene.uniform(0.7, 1.0) * unit, scene.uniform(0.1, 0.3)
-    )
+    count, size = int(scene.log_uniform(2000, 9000)), scene.uniform(0.7, 1.0) * unit
+    _add_grains(scene, spread, count, size, scene.uniform(0.1, 0.3))
     _darken(scene, spread * np.float32(scene.uniform(0.08, 0.3)))
 
 
-def draw_heavy_precipitate(scene: Scene) -> None:
+def draw_heavy_precipitate(scene: canvas.Scene) -> None:
     """Draws dark matter through the whole drop, mottled and clumped."""
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.2, 0.6))
@@ -125,7 +121,7 @@ def draw_heavy_precipitate(scene: Scene) -> None:
     _add_sand(scene, spread, scene.uniform(0.02, 0.08), scene.uniform(0.7, 1.3))
 
 
-def draw_granular_precipitate(scene: Scene) -> None:
+def draw_granular_precipitate(scene: canvas.Scene) -> None:
     """Draws thousands of separate dark grains."""
     unit = scene.unit
     spread = _spread(scene, scene.uniform(0.3, 0.9))
@@ -137,21 +133,20 @@ def draw_granular_precipitate(scene: Scene) -> None:
     _darken(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
 
 
-def draw_film(scene: Scene) -> None:
+def draw_film(scene: canvas.Scene) -> None:
     """Draws a skin over the drop, wrinkled and torn, with fine grain in it."""
     rng, unit = scene.rng, scene.unit
     spread = _spread(scene, scene.uniform(0.1, 0.5))
     folds = canvas.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
     ridges = cv2.exp(-np.abs(folds) * np.float32(scene.uniform(5, 12)))
     relief = _relief(folds, 2.5 * unit)
-    scene.light *= np.clip(
-        1 + (scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges) * spread, 0.1, 2
-    )
+    surface = scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges
+    scene.light *= np.clip(1 + surface * spread, 0.1, 2)
     _add_sand(scene, spread, scene.uniform(0.03, 0.08), scene.uniform(0.7, 1.1))
     _darken(scene, spread * np.float32(scene.uniform(0.1, 0.4)))
 
 
-def _spread(scene: Scene, uneven: float) -> Field:
+def _spread(scene: canvas.Scene, uneven: float) -> canvas.Field:
     """Returns the density of matter, 0 … 1, float32 [height, width]: the drop, thinner in parts by up to `uneven`."""
     depth = np.float32(max(float(scene.drop.max()), 1.0))
     inward = np.clip(scene.drop / depth, 0, 1)
@@ -161,7 +156,7 @@ def _spread(scene: Scene, uneven: float) -> Field:
     return (1 - np.float32(uneven) * thin) * scene.inside(10)
 
 
-def _add_sand(scene: Scene, spread: Field, contrast: float, size: float) -> None:
+def _add_sand(scene: canvas.Scene, spread: canvas.Field, contrast: float, size: float) -> None:
     """Draws fine grain of about `size` units; dark specks are stronger than bright ones."""
     grain = cv2.GaussianBlur(canvas.white(scene.rng, scene.shape), (0, 0), max(0.6, size * scene.unit))
     coarse = canvas.fractal(scene.rng, scene.shape, 16 * scene.unit, 3 * scene.unit, 0.9)
@@ -171,13 +166,13 @@ def _add_sand(scene: Scene, spread: Field, contrast: float, size: float) -> None
     scene.light *= np.clip(1 + np.float32(contrast) * skewed * spread, 0.1, 2)
 
 
-def _darken(scene: Scene, depth: Field) -> None:
+def _darken(scene: canvas.Scene, depth: canvas.Field) -> None:
     """Darkens by absorption of optical depth `depth`, and adds it to the extinction that colours the light."""
     scene.light *= cv2.exp(-depth)
     scene.extinction = depth if scene.extinction is None else scene.extinction + depth
 
 
-def _add_grains(scene: Scene, spread: Field, count: int, sigma: float, contrast: float) -> None:
+def _add_grains(scene: canvas.Scene, spread: canvas.Field, count: int, sigma: float, contrast: float) -> None:
     """Scatters `count` grains of radius about `sigma` pixels."""
     dots = np.zeros(scene.shape, np.float32)
     places = scene.places(count, 3 * scene.unit, spread).astype(np.int32)
@@ -189,7 +184,7 @@ def _add_grains(scene: Scene, spread: Field, count: int, sigma: float, contrast:
     scene.light *= cv2.exp(-np.float32(contrast) * blurred)
 
 
-def _relief(field: Field, shift: float) -> Field:
+def _relief(field: canvas.Field, shift: float) -> canvas.Field:
     """Returns a surface of this height in slanted light: its difference to itself, shifted."""
     move = np.array([[1, 0, shift], [0, 1, shift]], np.float32)
     return field - cv2.warpAffine(field, move, field.shape[::-1], borderMode=cv2.BORDER_REFLECT)
@@ -223,11 +218,6 @@ def prism(sides: int, radius: float, half_height: float, cap: float, aspect: flo
     return Solid(np.concatenate(vertices), faces)
 
 
-def irregular(solid: Solid, rng: np.random.Generator, amount: float) -> Solid:
-    """Returns the solid with its vertices moved by about `amount`, as crystals grow unevenly."""
-    return solid._replace(vertices=solid.vertices + rng.normal(0, amount, solid.vertices.shape))
-
-
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
     """Returns a random rotation, float [3, 3]."""
     turn, upper = np.linalg.qr(rng.standard_normal((3, 3)))
@@ -235,20 +225,20 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_solid(
+    scene: canvas.Scene,
     ink: np.ndarray,
     solid: Solid,
     rotation: np.ndarray,
     centre: np.ndarray,
     size: float,
     contrast: float,
-    lamp: tuple[float, float],
-    unit: float,
 ) -> None:
     """Draws a transparent solid of `size` pixels: slightly shaded faces, edges dark on the side away from the lamp."""
     turned = solid.vertices @ rotation.T
     points = turned[:, :2] * size + np.asarray(centre)
-    fixed = np.round(points * 16).astype(np.int32)
-    direction = np.array([lamp[0], lamp[1], 0.6]) / np.hypot(1.0, 0.6)
+    fixed = canvas.fixed(points)
+    lamp, unit = scene.lamp, scene.unit
+    direction = np.array([*lamp, 0.6]) / np.hypot(1.0, 0.6)
     front: list[tuple[list[int], np.ndarray]] = []
     for face in solid.faces:
         corners = turned[face]
@@ -269,11 +259,12 @@ def draw_solid(
         away = -float(outward @ np.asarray(lamp)) / max(float(np.linalg.norm(outward)), 1e-6)
         shade = 1 - contrast * (0.35 + 0.45 * max(0.0, away))
         thick = fine if away < 0.2 else max(fine, round((1 + 2.5 * away * contrast) * unit))
-        ends = [tuple(int(v) for v in np.round(p * 16)) for p in (start, end)]
-        cv2.line(ink, ends[0], ends[1], (int(128 * max(0.05, shade)),), thick, cv2.LINE_AA, 4)
+        cv2.line(
+            ink, *canvas.fixed(np.array([start, end])).tolist(), (int(128 * max(0.05, shade)),), thick, cv2.LINE_AA, 4
+        )
 
 
-def draw_needles(scene: Scene) -> None:
+def draw_needles(scene: canvas.Scene) -> None:
     """Draws straight thin needles: scattered, in sheaves, or radiating from common points."""
     rng, unit = scene.rng, scene.unit
     ink = scene.blank_ink()
@@ -290,35 +281,41 @@ def draw_needles(scene: Scene) -> None:
             reach = length * rng.uniform(0.4, 1.1)
             jitter = rng.normal(0, 8 if style != "scattered" else 70, 2) * unit
             start = centre + jitter - (0.5 * reach * along if style == "scattered" or rng.random() < 0.3 else 0)
-            _draw_needle(
-                ink, start, start + reach * along, width * rng.uniform(0.5, 1.3), contrast * rng.uniform(0.4, 1.1)
-            )
-    scene.apply_ink(_clip_to_drop(scene, ink), 0.6)
+            thick, strength = width * rng.uniform(0.5, 1.3), contrast * rng.uniform(0.4, 1.1)
+            _draw_needle(ink, start, start + reach * along, thick, strength)
+    scene.apply_ink(ink, 0.6, clipped=True)
 
 
 def _draw_needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: float, contrast: float) -> None:
     """Draws a needle: one dark line or, if it is wide enough, two edges around a light core."""
     dark = int(128 * max(0.05, 1 - contrast))
     if width < 2.2:
-        cv2.line(ink, _fixed(start), _fixed(end), (dark,), 1, cv2.LINE_AA, 4)
+        cv2.polylines(ink, [canvas.fixed(np.array([start, end]))], False, (dark,), 1, cv2.LINE_AA, 4)
         return
     along = (end - start) / max(np.linalg.norm(end - start), 1e-6)
     side = np.array([-along[1], along[0]]) * width / 2
     tip = along * width
     outline = np.array([start - tip, start + side, end + side, end + tip, end - side, start - side])
-    points = np.round(outline * 16).astype(np.int32)
+    points = canvas.fixed(outline)
     cv2.fillConvexPoly(ink, points, (int(128 * (1 + 0.12 * contrast)),), cv2.LINE_AA, 4)
     cv2.polylines(ink, [points], True, (dark,), 1, cv2.LINE_AA, 4)
-    cv2.line(ink, _fixed(start - side), _fixed(end - side), (dark,), max(1, round(width / 4)), cv2.LINE_AA, 4)
+    cv2.line(
+        ink,
+        *canvas.fixed(np.array([start - side, end - side])).tolist(),
+        (dark,),
+        max(1, round(width / 4)),
+        cv2.LINE_AA,
+        4,
+    )
 
 
-def draw_plates(scene: Scene) -> None:
+def draw_plates(scene: canvas.Scene) -> None:
     """Draws thin plates at all angles."""
     size = scene.log_uniform(40, 140) * scene.unit
     _draw_solids(scene, int(scene.rng.integers(3, 25)), size, _plate)
 
 
-def draw_facetted_blocks(scene: Scene) -> None:
+def draw_facetted_blocks(scene: canvas.Scene) -> None:
     """Draws single crystals with clear facets: cubes, prisms, bipyramids."""
     size = scene.log_uniform(28, 110) * scene.unit
     count = int(np.clip(scene.log_uniform(2, 60), 1, (500 * scene.unit / size) ** 2 * 0.5 + 1))
@@ -332,7 +329,7 @@ def draw_facetted_blocks(scene: Scene) -> None:
     _draw_solids(scene, count, size, block)
 
 
-def draw_clusters(scene: Scene) -> None:
+def draw_clusters(scene: canvas.Scene) -> None:
     """Draws crystals that grow from common points: overlapping plates, rods or blades."""
     rng, unit = scene.rng, scene.unit
     ink = scene.blank_ink()
@@ -342,43 +339,32 @@ def draw_clusters(scene: Scene) -> None:
     for centre in scene.places(int(rng.integers(1, 9)), 40 * unit):
         scale = size * rng.uniform(0.6, 1.3)
         for _ in range(int(rng.integers(5, 22))):
-            solid = prism(
-                int(rng.choice([4, 6])), slender * rng.uniform(0.6, 1.3) / 2, 0.5, rng.choice([0.0, 0.3]), 1.0
-            )
+            sides, radius = int(rng.choice([4, 6])), slender * rng.uniform(0.6, 1.3) / 2
+            solid = prism(sides, radius, 0.5, rng.choice([0.0, 0.3]), 1.0)
             turn = random_rotation(rng)
-            root = centre + turn[:2, 2] * scale * 0.5
-            draw_solid(ink, solid, turn, root, scale, contrast, scene.lamp, unit)
-    scene.apply_ink(_clip_to_drop(scene, ink), 0.6)
+            draw_solid(scene, ink, solid, turn, centre + turn[:2, 2] * scale * 0.5, scale, contrast)
+    scene.apply_ink(ink, 0.6, clipped=True)
 
 
 def _plate(rng: np.random.Generator) -> Solid:
     return prism(int(rng.choice([4, 4, 6])), 0.5, rng.uniform(0.02, 0.08), 0.0, rng.uniform(0.5, 1.8))
 
 
-def _draw_solids(scene: Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
+def _draw_solids(scene: canvas.Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
     """Draws `count` solids of about `size` pixels from the factory `shape` all over the drop."""
     rng = scene.rng
     ink = scene.blank_ink()
     contrast = scene.uniform(0.5, 1.0)
     for place in scene.places(count, 0.6 * size):
         scale = size * float(np.clip(rng.lognormal(0, 0.35), 0.4, 2.0))
-        solid = irregular(shape(rng), rng, 0.02)
-        draw_solid(ink, solid, random_rotation(rng), place, scale, contrast, scene.lamp, scene.unit)
-    scene.apply_ink(_clip_to_drop(scene, ink), 0.6)
+        solid = shape(rng)
+        # Crystals grow unevenly.
+        solid = solid._replace(vertices=solid.vertices + rng.normal(0, 0.02, solid.vertices.shape))
+        draw_solid(scene, ink, solid, random_rotation(rng), place, scale, contrast)
+    scene.apply_ink(ink, 0.6, clipped=True)
 
 
-def _clip_to_drop(scene: Scene, ink: np.ndarray) -> np.ndarray:
-    """Returns the drawing without the parts outside the drop."""
-    ink[scene.drop < 2 * scene.unit] = 128
-    return ink
-
-
-def _fixed(point: np.ndarray) -> tuple[int, int]:
-    """Returns a point in OpenCV's fixed point with four fractional bits."""
-    return round(float(point[0]) * 16), round(float(point[1]) * 16)
-
-
-CONTENTS: dict[str, Callable[[Scene], None]] = {
+CONTENTS: dict[str, Callable[[canvas.Scene], None]] = {
     "clear drop": draw_clear_drop,
     "clear drop with dust": draw_clear_drop_with_dust,
     "needles": draw_needles,

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from marco_data.synthetic import canvas, contents
-from marco_data.synthetic.canvas import NEUTRAL, Field, Scene
 from marco_data.synthetic.plan import IMAGERS, KINDS, Imager, Plan, Settings, generator, plan
 
 # The contents of a drop that nobody can judge.
@@ -26,21 +25,6 @@ class Drop:
     image: np.ndarray
     plan: Plan
     quality: int
-
-    @property
-    def label(self) -> int:
-        """Index of the class it is filed under."""
-        return self.plan.label
-
-    @property
-    def institution(self) -> str:
-        """Name of the institution, as in Table I."""
-        return self.plan.imager.institution
-
-    @property
-    def filename(self) -> str:
-        """Base name in the imager's convention."""
-        return self.plan.filename
 
     def jpeg(self) -> bytes:
         """Returns the image as JPEG."""
@@ -95,14 +79,11 @@ def one_crystal(seed: int, size: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
     _draw_drop(scene)
     ink = scene.blank_ink()
     (place,) = scene.places(1, size)
-    solid = contents.prism(
-        int(rng.choice([4, 6])), 0.5, 0.5 * scene.uniform(0.6, 1.4), float(rng.choice([0.0, 0.5])), 1.0
-    )
-    contents.draw_solid(
-        ink, solid, contents.random_rotation(rng), place, size, scene.uniform(0.8, 1.0), scene.lamp, scene.unit
-    )
+    sides, height = int(rng.choice([4, 6])), 0.5 * scene.uniform(0.6, 1.4)
+    solid = contents.prism(sides, 0.5, height, float(rng.choice([0.0, 0.5])), 1.0)
+    contents.draw_solid(scene, ink, solid, contents.random_rotation(rng), place, size, scene.uniform(0.8, 1.0))
     covered = np.zeros(scene.shape, np.uint8)
-    cv2.fillConvexPoly(covered, cv2.convexHull(cv2.findNonZero((ink != NEUTRAL).astype(np.uint8))), (1,))
+    cv2.fillConvexPoly(covered, cv2.convexHull(cv2.findNonZero((ink != canvas.NEUTRAL).astype(np.uint8))), (1,))
     scene.apply_ink(ink, 0.6)
     _draw_meniscus(scene)
     _draw_rim(scene, _ONE_CRYSTAL_IMAGER)
@@ -110,7 +91,7 @@ def one_crystal(seed: int, size: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
     return image, covered.astype(bool)
 
 
-def _empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]) -> Scene:
+def _empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int]) -> canvas.Scene:
     """Returns a scene of `shape` (height, width) with the bottom of the well and the outlines of well and drop."""
     side = min(shape)
     tight = rng.random() < imager.tight
@@ -128,7 +109,7 @@ def _empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int
     gap = float(rng.uniform(0.0, 6.0)) * side / 960
     drop = np.minimum(drop, well - gap)
     direction = float(rng.uniform(0, 2 * np.pi))
-    scene = Scene(
+    scene = canvas.Scene(
         rng=rng,
         shape=shape,
         unit=side / 960 * magnification**0.6,
@@ -141,7 +122,7 @@ def _empty_scene(rng: np.random.Generator, imager: Imager, shape: tuple[int, int
     return scene
 
 
-def _draw_bottom(scene: Scene) -> None:
+def _draw_bottom(scene: canvas.Scene) -> None:
     """Draws grain, machining marks and scratches of the plastic."""
     rng, unit = scene.rng, scene.unit
     scene.light += scene.uniform(0.0005, 0.004) * canvas.fractal(rng, scene.shape, 8 * unit, 2 * unit, 0.9)
@@ -152,7 +133,7 @@ def _draw_bottom(scene: Scene) -> None:
         _draw_scratches(scene)
 
 
-def _streaks(scene: Scene) -> np.ndarray:
+def _streaks(scene: canvas.Scene) -> np.ndarray:
     """Returns radial machining marks of a turned mould, float32 [height, width], mean about 0."""
     rows, columns = (side // 2 for side in scene.shape)
     marks: np.ndarray = scene.rng.standard_normal((512, 24), dtype=np.float32)
@@ -166,7 +147,7 @@ def _streaks(scene: Scene) -> np.ndarray:
     return canvas.enlarge(flat, scene.shape)
 
 
-def _draw_scratches(scene: Scene) -> None:
+def _draw_scratches(scene: canvas.Scene) -> None:
     """Draws fine scratches anywhere on the plastic."""
     ink = scene.blank_ink()
     for _ in range(int(scene.rng.integers(1, 8))):
@@ -177,11 +158,11 @@ def _draw_scratches(scene: Scene) -> None:
         turned = angle + bend * steps
         points = start + length * np.stack([steps * np.cos(turned), steps * np.sin(turned)], axis=1)
         shade = round(128 * (1 + scene.uniform(-0.08, 0.05)))
-        cv2.polylines(ink, [np.round(points * 16).astype(np.int32)], False, (shade,), 1, cv2.LINE_AA, 4)
+        cv2.polylines(ink, [canvas.fixed(points)], False, (shade,), 1, cv2.LINE_AA, 4)
     scene.apply_ink(ink, 0.5)
 
 
-def _draw_drop(scene: Scene) -> None:
+def _draw_drop(scene: canvas.Scene) -> None:
     """Draws the drop as a lens: a little brighter or darker than its surroundings and darker towards its edge."""
     depth = float(max(scene.drop.max(), 1.0))
     dome = cv2.sqrt(canvas.unit_interval(cv2.multiply(scene.drop, canvas.constant(1 / depth))))
@@ -189,7 +170,7 @@ def _draw_drop(scene: Scene) -> None:
     scene.light *= 1 - np.float32(scene.uniform(0.04, 0.16)) * scene.inside()
 
 
-def _draw_meniscus(scene: Scene) -> None:
+def _draw_meniscus(scene: canvas.Scene) -> None:
     """Draws the drop's edge: a fine dark line, which widens into a soft dark crescent where the drop is steep."""
     rng, unit = scene.rng, scene.unit
     steep = canvas.smooth(rng, scene.shape, 0.45 * min(scene.shape))
@@ -204,7 +185,7 @@ def _draw_meniscus(scene: Scene) -> None:
     scene.light *= 1 + np.float32(scene.uniform(0.0, 0.12)) * strength * canvas.bump(scene.drop, -3 * unit, 1.8 * unit)
 
 
-def _draw_rim(scene: Scene, imager: Imager) -> None:
+def _draw_rim(scene: canvas.Scene, imager: Imager) -> None:
     """Draws the well's edge and the area beyond it: an opaque ring, or walls of clear plastic."""
     if float(scene.well.min()) > 0:
         return
@@ -219,7 +200,7 @@ def _draw_rim(scene: Scene, imager: Imager) -> None:
     np.clip(scene.light, 0.0, None, out=scene.light)
 
 
-def _opaque_ring(scene: Scene) -> np.ndarray:
+def _opaque_ring(scene: canvas.Scene) -> np.ndarray:
     """Returns the light of a black ring, smooth or sparkling, and of the bright plate beyond it, out of focus."""
     rng, unit = scene.rng, scene.unit
     roughness = np.float32(scene.log_uniform(0.05, 0.6))
@@ -229,7 +210,7 @@ def _opaque_ring(scene: Scene) -> np.ndarray:
     return ring * (1 - outer) + np.float32(scene.uniform(0.7, 1.05)) * outer
 
 
-def _clear_wall(scene: Scene) -> np.ndarray:
+def _clear_wall(scene: canvas.Scene) -> np.ndarray:
     """Returns the light of slanted clear walls: bands along the outline, brighter or darker than the bottom."""
     band = np.full(scene.shape, scene.uniform(0.6, 1.0), np.float32)
     at = 0.0
@@ -245,14 +226,14 @@ def _clear_wall(scene: Scene) -> np.ndarray:
     return np.clip(band, 0.25, 1.15, out=band)
 
 
-def _draw_inner_wall(scene: Scene, strength: float) -> None:
+def _draw_inner_wall(scene: canvas.Scene, strength: float) -> None:
     """Draws the foot of the wall, seen on one side as a dark crescent within the well."""
     slope = np.clip(canvas.smooth(scene.rng, scene.shape, 0.6 * min(scene.shape)) + np.float32(0.2), 0, 1)
     wall = (1 - canvas.step(scene.well - 25 * scene.unit * slope, (4 + 20 * slope) * scene.unit)) * (scene.well > 0)
     scene.light *= 1 - np.float32(strength) * wall * slope
 
 
-def _expose(scene: Scene, imager: Imager, brightness: float, blur: float) -> np.ndarray:
+def _expose(scene: canvas.Scene, imager: Imager, brightness: float, blur: float) -> np.ndarray:
     """Returns the photograph, uint8 [height, width, 3] RGB.
 
     brightness: mean grey value (0 … 255) of unhindered light; more than 255 overexposes.
@@ -270,7 +251,7 @@ def _expose(scene: Scene, imager: Imager, brightness: float, blur: float) -> np.
     return cv2.merge(pixels * 3 if grey else _with_fringes(scene, pixels))
 
 
-def _lamps(scene: Scene, imager: Imager, grey: bool) -> list[Field]:
+def _lamps(scene: canvas.Scene, imager: Imager, grey: bool) -> list[canvas.Field]:
     """Returns the light of the lamp over the image, about 1: red, green and blue, or one field if `grey`."""
     rng = scene.rng
     channels = 1 if grey else 3
@@ -284,7 +265,7 @@ def _lamps(scene: Scene, imager: Imager, grey: bool) -> list[Field]:
     return [canvas.enlarge(coarse[..., channel].astype(np.float32), scene.shape) for channel in range(channels)]
 
 
-def _absorption(scene: Scene, light: Field) -> list[Field]:
+def _absorption(scene: canvas.Scene, light: canvas.Field) -> list[canvas.Field]:
     """Returns red, green and blue light: matter absorbs blue most, which makes it brown."""
     if scene.extinction is None:
         return [light] * 3
@@ -292,7 +273,7 @@ def _absorption(scene: Scene, light: Field) -> list[Field]:
     return [cv2.multiply(light, cv2.exp(scene.extinction * np.float32(part * brown))) for part in (0.5, 0.0, -0.5)]
 
 
-def _with_fringes(scene: Scene, pixels: list[np.ndarray]) -> list[np.ndarray]:
+def _with_fringes(scene: canvas.Scene, pixels: list[np.ndarray]) -> list[np.ndarray]:
     """Returns the channels with red and blue magnified slightly differently, as by a simple lens."""
     height, width = scene.shape
     fringe = scene.uniform(-0.0012, 0.0012)

@@ -7,11 +7,11 @@ import json
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from marco_data import contract, name_tables, tfrecord
+from marco_data import contract, name_tables, shards
 from marco_data.progress import progress
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import draw
@@ -62,7 +62,11 @@ def synthesize(
         if not overwrite:
             raise errors.InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
     with store.whole_directory(directory) as folder:
-        _write_shards(folder, plans, settings, shard_images, min(processes, images))
+        with progress("synthesizing", images) as advance:
+            for split in ("train", "test"):
+                chosen = [drop for drop in plans if drop.split == split]
+                records = _records(chosen, settings, min(processes, images), advance)
+                shards.write_shards(folder, split, records, shard_images)
         raw_labels = {number: kind.name for number, kind in enumerate(KINDS)}
         name_tables.write_tables(folder, classes=dict(enumerate(labels.CLASSES)), raw_labels=raw_labels)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -74,7 +78,7 @@ def synthesize(
 def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGES) -> dict[str, Any]:
     """Returns the manifest of a set: its parameters, its counts, and which images are mislabelled on purpose."""
     plans = [plan(settings, index) for index in range(images)]
-    manifest = {
+    return {
         "drawing": DRAWING,
         "images": len(plans),
         "shard_images": shard_images,
@@ -89,8 +93,6 @@ def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGE
             str(drop.index): [labels.CLASSES[drop.shown], labels.CLASSES[drop.label]] for drop in plans if drop.noisy
         },
     }
-    parsed: dict[str, Any] = json.loads(json.dumps(manifest))
-    return parsed
 
 
 def _counts(names: Iterator[str]) -> dict[str, int]:
@@ -106,18 +108,23 @@ def _read_manifest(directory: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _write_shards(directory: Path, plans: list[Plan], settings: Settings, shard_images: int, processes: int) -> None:
-    """Draws all images in parallel and writes each split's shards in the order of the images."""
-    with progress("synthesizing", len(plans)) as advance:
-        for split in ("train", "test"):
-            chosen = [drop.index for drop in plans if drop.split == split]
-            shards = -(-len(chosen) // shard_images)
-            drawn = jpegs(chosen, settings, processes)
-            for shard in range(shards):
-                with (directory / f"{split}-{shard + 1:05d}-of-{shards:05d}").open("wb") as file:
-                    for index in chosen[shard * shard_images : (shard + 1) * shard_images]:
-                        file.write(tfrecord.frame(_record(plans[index], *next(drawn))))
-                        advance(1)
+def _records(plans: list[Plan], settings: Settings, processes: int, advance: Callable[..., None]) -> Iterator[bytes]:
+    """Yields the serialized examples of images, drawn in parallel, in their order; equal images give equal bytes."""
+    for drop, (encoded, height, width) in zip(plans, jpegs([d.index for d in plans], settings, processes), strict=True):
+        example = contract.build_example(
+            encoded=encoded,
+            image_format="JPEG",
+            height=height,
+            width=width,
+            filename=drop.filename,
+            image_id=drop.index,
+            label=drop.label,
+            label_text=labels.CLASSES[drop.label],
+            label_raw=drop.kind,
+            source=name_tables.INSTITUTIONS.index(drop.imager.institution),
+        )
+        yield bytes(example.SerializeToString(deterministic=True))
+        advance(1)
 
 
 def jpegs(indices: list[int], settings: Settings, processes: int) -> Iterator[tuple[bytes, int, int]]:
@@ -154,20 +161,3 @@ def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int
     """Draws and encodes images one after another."""
     drops = (draw(index, settings) for index in indices)
     return [(drop.jpeg(), drop.image.shape[0], drop.image.shape[1]) for drop in drops]
-
-
-def _record(drop: Plan, encoded: bytes, height: int, width: int) -> bytes:
-    """Returns the serialized example of one image; equal images give equal bytes."""
-    example = contract.build_example(
-        encoded=encoded,
-        image_format="JPEG",
-        height=height,
-        width=width,
-        filename=drop.filename,
-        image_id=drop.index,
-        label=drop.label,
-        label_text=labels.CLASSES[drop.label],
-        label_raw=drop.kind,
-        source=name_tables.INSTITUTIONS.index(drop.imager.institution),
-    )
-    return bytes(example.SerializeToString(deterministic=True))

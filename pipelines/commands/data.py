@@ -11,8 +11,8 @@ from rich import console, table
 
 import marco_model
 from components import settings
-from marco_data import contract, importing, inspection, label_table, progress, shards
-from marco_model import InputError
+from marco_data import contract, importing, inspection, progress, shards
+from marco_model import InputError, store
 from pipelines.commands import options
 
 _MEGABYTE = 1_000_000
@@ -44,9 +44,9 @@ def import_(
     if csv is None and folder is not None and folder.suffix.lower() == ".csv":
         csv, folder = folder, None
     if csv is not None:
-        labels = label_table.from_csv(csv, folder, institution, raw_labels)
+        labels = importing.from_csv(csv, folder, institution, raw_labels)
     elif folder is not None:
-        labels = label_table.from_folder(folder, institution, raw_labels)
+        labels = importing.from_folder(folder, institution, raw_labels)
     else:
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
     done = importing.import_images(labels, output, eval_share=eval_share, shard_images=shard_images)
@@ -272,7 +272,7 @@ def export(
     """
     from marco_data.relabelling import export, scoring
 
-    export.check_output(output)
+    store.require_new_or_empty(output)
     export.check_share(share)
     if folds:
         scoring.check_folds(folds)

@@ -10,8 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from marco_data import contract
-from marco_data.importing import import_images
-from marco_data.label_table import from_csv, from_folder
+from marco_data.importing import from_csv, from_folder, import_images
 from marco_data.name_tables import parse_table
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from marco_data.synthetic.canvas import Scene
 from marco_data.synthetic.contents import draw_solid, prism, random_rotation
 
 
@@ -22,9 +23,11 @@ def test_rotations_are_orthogonal():
 
 
 def test_a_solid_covers_its_size_and_its_edges_are_dark_away_from_the_lamp():
-    ink = np.full((200, 200), 128, np.uint8)
+    blank = np.zeros((200, 200), np.float32)
+    scene = Scene(np.random.default_rng(0), blank.shape, 1.0, blank, blank, blank, lamp=(1.0, 0.0))
+    ink = scene.blank_ink()
     cube = prism(4, 0.5, 0.35, 0.0, 1.0)
-    draw_solid(ink, cube, np.eye(3), np.array([100.0, 100.0]), 100.0, 1.0, (1.0, 0.0), 1.0)
+    draw_solid(scene, ink, cube, np.eye(3), np.array([100.0, 100.0]), 100.0, 1.0)
     rows, columns = np.nonzero(ink != 128)
     assert np.ptp(columns) == pytest.approx(100 / np.sqrt(2), abs=8)
     assert np.ptp(rows) == pytest.approx(100 / np.sqrt(2), abs=8)
