@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import benchmarks
 from marco_model import training_input
+from marco_model.recipe import Recipe
 
 SIZE = 599
 """Pixels of the window, the paper's."""
@@ -57,10 +58,8 @@ def training_windows(
     examples: tf.data.Dataset, count: int, size: int = SIZE, batch_size: int = BATCH, shuffle: int = SHUFFLE
 ) -> tf.data.Dataset:
     """Returns the batches of `count` windows of the training input."""
-    batches = count // batch_size
-    return training_input.epoch_batches(
-        examples, epoch=0, skip=0, batches=batches, size=size, batch_size=batch_size, shuffle=shuffle, seed=0
-    )
+    recipe = Recipe(batch_size=batch_size, shuffle=shuffle)
+    return training_input.epoch_batches(examples, recipe, epoch=0, skip=0, batches=count // batch_size, size=size)
 
 
 def reference_windows(examples: tf.data.Dataset) -> tf.data.Dataset:

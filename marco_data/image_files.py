@@ -11,12 +11,11 @@ import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from marco_model.errors import InputError
+from PIL import Image, UnidentifiedImageError
 
-if TYPE_CHECKING:
-    from PIL import Image
+from marco_model.errors import InputError, translated
 
 JPEG, PNG = "JPEG", "PNG"
 
@@ -153,10 +152,8 @@ def _read(path: Path) -> bytes:
     return encoded
 
 
-def _open(encoded: bytes) -> "Image.Image":
+def _open(encoded: bytes) -> Image.Image:
     """Opens an image; only the header is read."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         return Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -167,21 +164,16 @@ def _open(encoded: bytes) -> "Image.Image":
         raise InputError(f"the image header is damaged: {error}") from None
 
 
-def _as_png(image: "Image.Image") -> bytes:
-    try:
+def _as_png(image: Image.Image) -> bytes:
+    with translated(InputError, "does not decode: {}", Exception):
         rgb = _eight_bits(image).convert("RGB")
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"does not decode: {error}") from None
     png = io.BytesIO()
     rgb.save(png, "PNG", compress_level=1)
     return png.getvalue()
 
 
-def _eight_bits(image: "Image.Image") -> "Image.Image":
+def _eight_bits(image: Image.Image) -> Image.Image:
     import numpy as np
-    from PIL import Image
 
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

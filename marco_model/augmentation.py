@@ -73,19 +73,17 @@ time on a CPU.
 """
 
 
-def _per_image(values: tf.Tensor) -> tf.Tensor:
-    return values[:, None, None]
-
-
 def adjust_brightness_and_contrast(planes: Planes, shifts: tf.Tensor, factors: tf.Tensor) -> Planes:
     """Adds [batch] shifts and scales the distance from each channel's mean by [batch] factors.
 
     The same as `tf.image.adjust_brightness` and `adjust_contrast`, in either order; 0 and 1 leave an image as it is.
     """
 
+    shifts, factors = shifts[:, None, None], factors[:, None, None]
+
     def adjust(plane: tf.Tensor) -> tf.Tensor:
         mean = tf.reduce_mean(plane, axis=(1, 2), keepdims=True)
-        return plane * _per_image(factors) + (mean * (1.0 - _per_image(factors)) + _per_image(shifts))
+        return plane * factors + (mean * (1.0 - factors) + shifts)
 
     red, green, blue = planes
     return adjust(red), adjust(green), adjust(blue)
@@ -97,6 +95,7 @@ def adjust_saturation_and_hue(planes: Planes, saturates: tf.Tensor, factors: tf.
     The same as `tf.image.adjust_saturation` and `adjust_hue`, in either order. Saturation is limited to 1, so where it
     is scaled, even by 1, no channel stays below 0; turning only the hue, even by 0, keeps such values.
     """
+    saturates, factors, turns = (values[:, None, None] for values in (saturates, factors, turns))
     red, green, blue = planes
     high = tf.maximum(red, tf.maximum(green, blue))
     spread = high - tf.minimum(red, tf.minimum(green, blue))
@@ -106,10 +105,10 @@ def adjust_saturation_and_hue(planes: Planes, saturates: tf.Tensor, factors: tf.
         (green - blue) * inverse,
         tf.where(tf.equal(high, green), 2.0 + (blue - red) * inverse, 4.0 + (red - green) * inverse),
     )
-    scale = tf.minimum(_per_image(factors), tf.maximum(high, 0.0) * inverse)
-    spread *= tf.where(_per_image(saturates), scale, 1.0)
+    scale = tf.minimum(factors, tf.maximum(high, 0.0) * inverse)
+    spread *= tf.where(saturates, scale, 1.0)
     low = high - spread
-    hue = sixth + 6.0 * _per_image(turns)
+    hue = sixth + 6.0 * turns
     hue -= 6.0 * tf.floor(hue * (1.0 / 6.0))
     return (
         low + spread * tf.clip_by_value(tf.abs(hue - 3.0) - 1.0, 0.0, 1.0),

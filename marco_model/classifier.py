@@ -52,14 +52,7 @@ class Classifier(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def images(self, image_bytes: tf.Tensor) -> tf.Tensor:
         """Returns the network's input for string [batch]: float32 [batch, size, size, 3], decoded in parallel."""
-
-        def prepare(encoded: tf.Tensor) -> tf.Tensor:
-            return preprocessing.evaluation_image(
-                self._preprocess(encoded) if self._preprocess else encoded, self._input_size
-            )
-
-        spec = tf.TensorSpec([self._input_size, self._input_size, 3], tf.float32)
-        return tf.map_fn(prepare, image_bytes, fn_output_signature=spec, parallel_iterations=16)
+        return preprocessing.evaluation_batch(image_bytes, self._input_size, self._preprocess)
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
         """Returns logits, float32 [batch, classes], for what `images` returns; differentiable, also once loaded."""

@@ -7,6 +7,7 @@ and parameter servers of an asynchronous cluster take no part in `train`: they `
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -68,32 +69,20 @@ class Work:
 
     def epoch(self, epoch: int, skip: int, share: training_input.Share) -> tf.data.Dataset:
         """One pass over the training images from batch `skip` on (`training_input.epoch_batches`)."""
+        batches, size = self.steps_per_epoch, self.input_size
         return training_input.epoch_batches(
-            self._encoded,
-            epoch=epoch,
-            skip=skip,
-            batches=self.steps_per_epoch,
-            size=self.input_size,
-            batch_size=self.recipe.batch_size,
-            shuffle=self.recipe.shuffle,
-            seed=self.recipe.seed,
-            share=share,
+            self._encoded, self.recipe, epoch=epoch, skip=skip, batches=batches, size=size, share=share
         )
 
     def endless(self) -> tf.data.Dataset:
         """The training images without end, for each worker in another order (`training_input.endless_batches`)."""
-        return training_input.endless_batches(
-            self._encoded, size=self.input_size, batch_size=self.recipe.batch_size, shuffle=self.recipe.shuffle
-        )
+        return training_input.endless_batches(self._encoded, self.recipe, self.input_size)
 
     def evaluation(self, share: training_input.Share) -> tf.data.Dataset:
         """One pass over the evaluation images (`training_input.evaluation_batches`)."""
+        size, batch_size = self.input_size, self.recipe.batch_size
         return training_input.evaluation_batches(
-            self.eval_files,
-            images=self.eval_images,
-            size=self.input_size,
-            batch_size=self.recipe.batch_size,
-            share=share,
+            self.eval_files, images=self.eval_images, size=size, batch_size=batch_size, share=share
         )
 
     @functools.cached_property
@@ -130,31 +119,23 @@ class Synchronous:
         self._work = work
         strategy = self.strategy
 
-        @tf.function(autograph=False)
-        def step(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, rate: tf.Tensor, decay: tf.Tensor) -> Scalars:
-            results = strategy.run(state.step, args=(images, labels, seed, rate, decay))
-            loss, accuracy = (strategy.experimental_local_results(result)[0] for result in results)
-            return loss, accuracy
+        def on_replicas(function: Callable[..., Any]) -> Callable[..., Any]:
+            """Returns the function that runs `function` on every replica and returns the first one's results."""
 
-        def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+            @tf.function(autograph=False)
+            def run(*arguments: tf.Tensor) -> Any:
+                results = strategy.run(function, args=arguments)
+                return tf.nest.map_structure(lambda result: strategy.experimental_local_results(result)[0], results)
+
+            return run
+
+        def summed(value: tf.Tensor) -> tf.Tensor:
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
-        @tf.function(autograph=False)
-        def evaluation_sums(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-            def replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-                return sum_over_replicas(state.evaluation_sums(images, labels))
-
-            return strategy.experimental_local_results(strategy.run(replica, args=(images, labels)))[0]
-
-        @tf.function(autograph=False)
-        def flags(flag: tf.Tensor) -> tf.Tensor:
-            def replica(flag: tf.Tensor) -> tf.Tensor:
-                # A copy, since what is reduced must lie on the replica's device.
-                return sum_over_replicas(tf.identity(flag))
-
-            return strategy.experimental_local_results(strategy.run(replica, args=(flag,)))[0]
-
-        self._step, self._evaluation_sums, self._flags = step, evaluation_sums, flags
+        self._step = on_replicas(state.step)
+        self._evaluation_sums = on_replicas(lambda images, labels: summed(state.evaluation_sums(images, labels)))
+        # A copy, since what is reduced must lie on the replica's device.
+        self._flags = on_replicas(lambda flag: summed(tf.identity(flag)))
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
@@ -302,19 +283,11 @@ def serve(cluster: Cluster) -> None:
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     tf.distribute.Server(resolver.cluster_spec(), job_name=cluster.job, task_index=cluster.index, protocol="grpc")
     chief = cluster.processes["chief"][0]
+    host, _, port = chief.rpartition(":")
     log.info("Serving as %s %d for the chief at %s", cluster.job, cluster.index, chief)
     seen, last = False, time.monotonic()
     while not seen or time.monotonic() - last < LOST_AFTER:
-        if _accepts_connections(chief):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5.0):
             seen, last = True, time.monotonic()
         time.sleep(2.0)
     log.info("The chief is gone for %.0f s: ending", LOST_AFTER)
-
-
-def _accepts_connections(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=5.0):
-            return True
-    except OSError:
-        return False

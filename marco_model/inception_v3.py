@@ -45,59 +45,53 @@ class Pool(NamedTuple):
 Branch = tuple[Conv | Pool | tuple[Conv, Conv], ...]
 """Layers in sequence; a pair of convolutions is two side by side whose outputs are concatenated."""
 
+
+def _conv(name: str, depth: int, stride: int = 1, padding: str = "same", kernel: str = "") -> Conv:
+    """Returns a convolution with the kernel that `kernel` or else its name ends in: `1x7` is (1, 7)."""
+    height, width = (kernel or name)[-3:].split("x")
+    return Conv(name, (int(height), int(width)), depth, stride, padding)
+
+
 STEM: Branch = (
-    Conv("Conv2d_0a_3x3", (3, 3), 16, stride=2, padding="valid"),
-    Conv("Conv2d_1a_3x3", (3, 3), 32, stride=2, padding="valid"),
-    Conv("Conv2d_2a_3x3", (3, 3), 32, padding="valid"),
-    Conv("Conv2d_2b_3x3", (3, 3), 64),
+    _conv("Conv2d_0a_3x3", 16, 2, "valid"),
+    _conv("Conv2d_1a_3x3", 32, 2, "valid"),
+    _conv("Conv2d_2a_3x3", 32, 1, "valid"),
+    _conv("Conv2d_2b_3x3", 64),
     Pool("MaxPool_3a_3x3", "max"),
-    Conv("Conv2d_3b_1x1", (1, 1), 80, padding="valid"),
-    Conv("Conv2d_4a_3x3", (3, 3), 192, padding="valid"),
+    _conv("Conv2d_3b_1x1", 80, 1, "valid"),
+    _conv("Conv2d_4a_3x3", 192, 1, "valid"),
     Pool("MaxPool_5a_3x3", "max"),
 )
 
 
 def _mixed_5(pooled: int, reduce: str = "Conv2d_0a_1x1", spread: str = "Conv2d_0b_5x5") -> tuple[Branch, ...]:
     return (
-        (Conv("Conv2d_0a_1x1", (1, 1), 64),),
-        (Conv(reduce, (1, 1), 48), Conv(spread, (5, 5), 64)),
-        (Conv("Conv2d_0a_1x1", (1, 1), 64), Conv("Conv2d_0b_3x3", (3, 3), 96), Conv("Conv2d_0c_3x3", (3, 3), 96)),
-        (Pool("AvgPool_0a_3x3", "average"), Conv("Conv2d_0b_1x1", (1, 1), pooled)),
+        (_conv("Conv2d_0a_1x1", 64),),
+        (_conv(reduce, 48), _conv(spread, 64)),
+        (_conv("Conv2d_0a_1x1", 64), _conv("Conv2d_0b_3x3", 96), _conv("Conv2d_0c_3x3", 96)),
+        (Pool("AvgPool_0a_3x3", "average"), _conv("Conv2d_0b_1x1", pooled)),
     )
 
 
 def _mixed_6(inner: int) -> tuple[Branch, ...]:
     return (
-        (Conv("Conv2d_0a_1x1", (1, 1), 192),),
+        (_conv("Conv2d_0a_1x1", 192),),
+        (_conv("Conv2d_0a_1x1", inner), _conv("Conv2d_0b_1x7", inner), _conv("Conv2d_0c_7x1", 192)),
         (
-            Conv("Conv2d_0a_1x1", (1, 1), inner),
-            Conv("Conv2d_0b_1x7", (1, 7), inner),
-            Conv("Conv2d_0c_7x1", (7, 1), 192),
+            *(_conv(name, inner) for name in ("Conv2d_0a_1x1", "Conv2d_0b_7x1", "Conv2d_0c_1x7", "Conv2d_0d_7x1")),
+            _conv("Conv2d_0e_1x7", 192),
         ),
-        (
-            Conv("Conv2d_0a_1x1", (1, 1), inner),
-            Conv("Conv2d_0b_7x1", (7, 1), inner),
-            Conv("Conv2d_0c_1x7", (1, 7), inner),
-            Conv("Conv2d_0d_7x1", (7, 1), inner),
-            Conv("Conv2d_0e_1x7", (1, 7), 192),
-        ),
-        (Pool("AvgPool_0a_3x3", "average"), Conv("Conv2d_0b_1x1", (1, 1), 192)),
+        (Pool("AvgPool_0a_3x3", "average"), _conv("Conv2d_0b_1x1", 192)),
     )
 
 
 def _mixed_7(tall: str) -> tuple[Branch, ...]:
+    side_by_side = (_conv("Conv2d_0c_1x3", 384), _conv("Conv2d_0d_3x1", 384))
     return (
-        (Conv("Conv2d_0a_1x1", (1, 1), 320),),
-        (
-            Conv("Conv2d_0a_1x1", (1, 1), 384),
-            (Conv("Conv2d_0b_1x3", (1, 3), 384), Conv(tall, (3, 1), 384)),
-        ),
-        (
-            Conv("Conv2d_0a_1x1", (1, 1), 448),
-            Conv("Conv2d_0b_3x3", (3, 3), 384),
-            (Conv("Conv2d_0c_1x3", (1, 3), 384), Conv("Conv2d_0d_3x1", (3, 1), 384)),
-        ),
-        (Pool("AvgPool_0a_3x3", "average"), Conv("Conv2d_0b_1x1", (1, 1), 192)),
+        (_conv("Conv2d_0a_1x1", 320),),
+        (_conv("Conv2d_0a_1x1", 384), (_conv("Conv2d_0b_1x3", 384), _conv(tall, 384))),
+        (_conv("Conv2d_0a_1x1", 448), _conv("Conv2d_0b_3x3", 384), side_by_side),
+        (Pool("AvgPool_0a_3x3", "average"), _conv("Conv2d_0b_1x1", 192)),
     )
 
 
@@ -106,11 +100,12 @@ BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_5c": _mixed_5(64, "Conv2d_0b_1x1", "Conv_1_0c_5x5"),
     "Mixed_5d": _mixed_5(64),
     "Mixed_6a": (
-        (Conv("Conv2d_1a_1x1", (3, 3), 384, stride=2, padding="valid"),),
+        # Named 1x1, these two are 3x3.
+        (_conv("Conv2d_1a_1x1", 384, 2, "valid", kernel="3x3"),),
         (
-            Conv("Conv2d_0a_1x1", (1, 1), 64),
-            Conv("Conv2d_0b_3x3", (3, 3), 96),
-            Conv("Conv2d_1a_1x1", (3, 3), 96, stride=2, padding="valid"),
+            _conv("Conv2d_0a_1x1", 64),
+            _conv("Conv2d_0b_3x3", 96),
+            _conv("Conv2d_1a_1x1", 96, 2, "valid", kernel="3x3"),
         ),
         (Pool("MaxPool_1a_3x3", "max"),),
     ),
@@ -119,12 +114,10 @@ BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_6d": _mixed_6(160),
     "Mixed_6e": _mixed_6(192),
     "Mixed_7a": (
-        (Conv("Conv2d_0a_1x1", (1, 1), 192), Conv("Conv2d_1a_3x3", (3, 3), 320, stride=2, padding="valid")),
+        (_conv("Conv2d_0a_1x1", 192), _conv("Conv2d_1a_3x3", 320, 2, "valid")),
         (
-            Conv("Conv2d_0a_1x1", (1, 1), 192),
-            Conv("Conv2d_0b_1x7", (1, 7), 192),
-            Conv("Conv2d_0c_7x1", (7, 1), 192),
-            Conv("Conv2d_1a_3x3", (3, 3), 192, stride=2, padding="valid"),
+            *(_conv(name, 192) for name in ("Conv2d_0a_1x1", "Conv2d_0b_1x7", "Conv2d_0c_7x1")),
+            _conv("Conv2d_1a_3x3", 192, 2, "valid"),
         ),
         (Pool("MaxPool_1a_3x3", "max"),),
     ),
@@ -158,11 +151,8 @@ UNCAPPED: frozenset[str] = frozenset({"Mixed_6c/Branch_2/Conv2d_0b_7x1", "Mixed_
 def cap(name: str) -> int | None:
     """Returns the cap on the convolution of this full name, such as `Mixed_6e/Branch_2/Conv2d_0a_1x1`, if any."""
     parts = name.split("/")
-    for length in range(len(parts), 0, -1):
-        limit = CAPS.get("/".join(parts[:length]))
-        if limit is not None:
-            return limit
-    return None
+    names = ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((CAPS[prefix] for prefix in names if prefix in CAPS), None)
 
 
 def filters(name: str, stock: int, variant: str, multiplier: float = 1.0) -> int:
@@ -172,31 +162,26 @@ def filters(name: str, stock: int, variant: str, multiplier: float = 1.0) -> int
     return max(int(capped * multiplier), MIN_DEPTH)
 
 
-class _Builder:
+class _Builder(NamedTuple):
     """Adds layers to a graph under TF-Slim's names; `prefix` ends in `-` or is empty."""
 
-    def __init__(self, variant: str, depth_multiplier: float, batch_norm_momentum: float) -> None:
-        self.variant = variant
-        self.depth_multiplier = depth_multiplier
-        self.batch_norm_momentum = batch_norm_momentum
+    variant: str
+    depth_multiplier: float
+    batch_norm_momentum: float
 
     def conv(self, x: Any, conv: Conv, prefix: str = "", stddev: float = 0.1) -> Any:
         """Convolution without bias, batch norm with beta only, ReLU."""
         name = prefix + conv.name
         depth = filters(name.replace("-", "/"), conv.depth, self.variant, self.depth_multiplier)
+        initializer = keras.initializers.TruncatedNormal(stddev=stddev)
         x = layers.Conv2D(
-            depth,
-            conv.kernel,
-            strides=conv.stride,
-            padding=conv.padding,
-            use_bias=False,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=stddev),
-            name=name,
+            depth, conv.kernel, conv.stride, conv.padding, use_bias=False, kernel_initializer=initializer, name=name
         )(x)
-        x = batch_norm.BatchNormalization(
-            scale=False, epsilon=BATCH_NORM_EPSILON, momentum=self.batch_norm_momentum, name=f"{name}-BatchNorm"
-        )(x)
-        return layers.ReLU(name=f"{name}-Relu")(x)
+        momentum = self.batch_norm_momentum
+        normalize = batch_norm.BatchNormalization(
+            scale=False, epsilon=BATCH_NORM_EPSILON, momentum=momentum, name=f"{name}-BatchNorm"
+        )
+        return layers.ReLU(name=f"{name}-Relu")(normalize(x))
 
     def branch(self, x: Any, branch: Branch, prefix: str = "") -> Any:
         """Layers in sequence; the outputs of a pair of convolutions are concatenated."""
@@ -218,10 +203,9 @@ class _Builder:
         """The head on `Mixed_6e` that only training uses. Kernels shrink with small inputs, as TF-Slim's do."""
         pool = min(5, x.shape[1])
         x = layers.AveragePooling2D(pool, strides=3, padding="valid", name="AuxLogits-AvgPool_1a_5x5")(x)
-        x = self.conv(x, Conv("Conv2d_1b_1x1", (1, 1), 128), "AuxLogits-")
+        x = self.conv(x, _conv("Conv2d_1b_1x1", 128), "AuxLogits-")
         size = min(5, x.shape[1])
-        whole = Conv(f"Conv2d_2a_{size}x{size}", (size, size), 768, padding="valid")
-        x = self.conv(x, whole, "AuxLogits-", stddev=0.01)
+        x = self.conv(x, _conv(f"Conv2d_2a_{size}x{size}", 768, padding="valid"), "AuxLogits-", stddev=0.01)
         return _logits(x, num_classes, "AuxLogits-Conv2d_2b_1x1", "auxiliary_logits", stddev=0.001)
 
 
@@ -235,13 +219,8 @@ def _pool(x: Any, pool: Pool, prefix: str) -> Any:
 def _logits(x: Any, num_classes: int, name: str, output: str, stddev: float) -> Any:
     """Averages what is left of the grid (8x8 at 599 pixels), then a 1x1 convolution with bias, in float32."""
     x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{output}-AvgPool")(x)
-    x = layers.Conv2D(
-        num_classes,
-        1,
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=stddev),
-        dtype="float32",
-        name=name,
-    )(x)
+    initializer = keras.initializers.TruncatedNormal(stddev=stddev)
+    x = layers.Conv2D(num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name)(x)
     return layers.Reshape((num_classes,), dtype="float32", name=output)(x)
 
 

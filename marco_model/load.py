@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from marco_model import batch_norm, calibration, classifier, errors, labels, model_directory, store, weights
-from marco_model.inception_v3 import inception_v3
 
 
 class LoadedClassifier:
@@ -123,8 +122,7 @@ class LoadedClassifier:
     def _network(self) -> Any:
         """A module with `images` and `logits`; the published graph has none, so its weights are put into ours."""
         if not self.metadata:
-            network = inception_v3(variant="released")
-            weights.load_published_weights(network, self._directory)
+            network = weights.published_network(self._directory)
             return classifier.Classifier(batch_norm.fold(network), self.classes, network.input_shape[1])
         if not hasattr(self._saved, "logits"):
             raise errors.InputError(f"the model in {self._directory} was exported without gradients; export it again")

@@ -39,11 +39,8 @@ def saved_model_directory(directory: str | Path) -> Path:
     directory = Path(directory)
     if (directory / MODEL_FILE).is_file():
         return directory
-    versions = [
-        child
-        for child in (directory.iterdir() if directory.is_dir() else ())
-        if child.name.isdigit() and (child / MODEL_FILE).is_file()
-    ]
+    children = directory.iterdir() if directory.is_dir() else ()
+    versions = [child for child in children if child.name.isdigit() and (child / MODEL_FILE).is_file()]
     if not versions:
         raise errors.InputError(
             f"no model in {directory}: a folder with {MODEL_FILE}, or of numbered versions, is expected"

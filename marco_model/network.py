@@ -5,8 +5,6 @@ Keras model: MARCO's Inception-v3 (`inception_v3.py`), or a network of `keras.ap
 and stable names. The configuration imports this file, so Keras is imported only to build.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re
@@ -183,7 +181,7 @@ class Network:
         return self.trainable == "all" or blocks.index(self.trainable) <= blocks.index("Mixed_6e")
 
 
-def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = "float32") -> keras.Model:
+def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = "float32") -> "keras.Model":
     """Returns the network to train, with random weights that depend on `seed` alone.
 
     Input: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes], or a
@@ -194,11 +192,23 @@ def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = 
     """
     import keras
 
+    from marco_model.inception_v3 import inception_v3
+
     keras.utils.set_random_seed(seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype_policy)
     try:
-        model = _untrained(network, num_classes)
+        if network.architecture == "inception_v3":
+            model = inception_v3(
+                variant=str(network.variant),
+                input_size=network.input_size,
+                num_classes=num_classes,
+                depth_multiplier=network.depth_multiplier,
+                auxiliary=bool(network.auxiliary),
+                batch_norm_momentum=network.batch_norm_momentum,
+            )
+        else:
+            model = _application(network, num_classes)
     finally:
         keras.config.set_dtype_policy(policy)
     if network.trainable != "all":
@@ -210,22 +220,7 @@ def build(network: Network, *, num_classes: int, seed: int, dtype_policy: str = 
     return model
 
 
-def _untrained(network: Network, num_classes: int) -> keras.Model:
-    if network.architecture != "inception_v3":
-        return _application(network, num_classes)
-    from marco_model.inception_v3 import inception_v3
-
-    return inception_v3(
-        variant=str(network.variant),
-        input_size=network.input_size,
-        num_classes=num_classes,
-        depth_multiplier=network.depth_multiplier,
-        auxiliary=bool(network.auxiliary),
-        batch_norm_momentum=network.batch_norm_momentum,
-    )
-
-
-def _application(network: Network, num_classes: int) -> keras.Model:
+def _application(network: Network, num_classes: int) -> "keras.Model":
     """Returns a network of `keras.applications` with a head of ours.
 
     Input `images`: float32 [batch, input_size, input_size, 3] in [-1, 1], the range of `preprocess_input` of all of
@@ -240,7 +235,7 @@ def _application(network: Network, num_classes: int) -> keras.Model:
     trunk = builder(include_top=False, weights=None, input_tensor=images, pooling="avg", name=name)
     names = _numbered_from_zero(trunk)
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def clone(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         config = {**layer.get_config(), "name": names.get(layer.name, layer.name)}
         if isinstance(layer, keras.layers.BatchNormalization):
             config["momentum"] = network.batch_norm_momentum
@@ -251,7 +246,7 @@ def _application(network: Network, num_classes: int) -> keras.Model:
     return keras.Model(trunk.input, logits, name=name)
 
 
-def _numbered_from_zero(model: keras.Model) -> dict[str, str]:
+def _numbered_from_zero(model: "keras.Model") -> dict[str, str]:
     """Maps each name that Keras made up, such as `conv2d_17`, to the one that it makes up in a new process.
 
     Keras numbers layers without a name of their own through the process; checkpoints and exported weights go by names.

@@ -5,6 +5,7 @@ crop to the shorter side, `ResizeBilinear` with `align_corners=False` and withou
 """
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -47,22 +48,19 @@ def evaluation_image(encoded: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(to_network_range(resize(centre_square(decode(encoded)), size, size)), [size, size, 3])
 
 
-def evaluation_batch(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """`evaluation_image` of a string [batch]: float32 [batch, size, size, 3], images decoded in parallel."""
-    return tf.map_fn(
-        lambda image: evaluation_image(image, size),
-        encoded,
-        fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32),
-        parallel_iterations=16,
-    )
+def evaluation_batch(
+    encoded: tf.Tensor, size: int, preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None
+) -> tf.Tensor:
+    """`evaluation_image` of a string [batch]: float32 [batch, size, size, 3], images decoded in parallel.
 
+    `preprocess`, if any, is applied to each encoded image before.
+    """
 
-def _scaled(shape: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width of an image of int32 `shape` scaled so that its shorter side has `shorter_side` pixels."""
-    sides = tf.cast(shape[:2], tf.float64)
-    factor = tf.cast(shorter_side, tf.float64) / tf.reduce_min(sides)
-    scaled = tf.cast(tf.round(sides * factor), tf.int32)
-    return scaled[0], scaled[1]
+    def prepare(image: tf.Tensor) -> tf.Tensor:
+        return evaluation_image(preprocess(image) if preprocess else image, size)
+
+    spec = tf.TensorSpec([size, size, 3], tf.float32)
+    return tf.map_fn(prepare, encoded, fn_output_signature=spec, parallel_iterations=16)
 
 
 def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tensor:
@@ -74,15 +72,12 @@ def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tenso
     shape = tf.shape(image)
 
     def smaller() -> tf.Tensor:
-        height, width = _scaled(shape, shorter_side)
-        pixels = tf.image.resize(image, [height, width], method="area")
+        sides = tf.cast(shape[:2], tf.float64)
+        scaled = tf.round(sides * (tf.cast(shorter_side, tf.float64) / tf.reduce_min(sides)))
+        pixels = tf.image.resize(image, tf.cast(scaled, tf.int32), method="area")
         return tf.io.encode_jpeg(tf.cast(tf.round(pixels), tf.uint8), quality=quality, chroma_downsampling=False)
 
     return tf.cond(tf.reduce_min(shape[:2]) > shorter_side, smaller, lambda: encoded)
-
-
-def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
 
 
 def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
@@ -91,7 +86,7 @@ def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     Of a JPEG, only the window is decoded. If the shorter side is below `size`, a square of that side is scaled up to
     `size`, as the evaluation path does with the square in the middle.
     """
-    is_jpeg = _is_jpeg(encoded)
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
     shape = tf.cond(
         is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded), lambda: tf.shape(decode(encoded), out_type=tf.int32)
     )

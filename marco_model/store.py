@@ -6,7 +6,6 @@ retried for up to `RETRY_SECONDS`; other stores are read through Beam's file sys
 imported when they are needed.
 """
 
-import base64
 import contextlib
 import dataclasses
 import fcntl
@@ -63,9 +62,12 @@ def parts(uri: str) -> tuple[str, str]:
 
 
 def open_raw(path: str) -> BinaryIO:
-    """Opens a file or an object for reading its bytes as they are stored, whatever its name ends in."""
+    """Opens a file or an object for reading its bytes as they are stored, whatever its name ends in.
+
+    All bytes of an object are of one generation. Raises `InputError` if there is no such object.
+    """
     if is_object(path):
-        return open_object(path)
+        return cast(BinaryIO, io.BufferedReader(_Reader(path), _BLOCK_BYTES))
     if not is_remote(path):
         return Path(path).open("rb")
     from apache_beam.io.filesystem import CompressionTypes
@@ -82,7 +84,8 @@ def read_bytes(path: str) -> bytes:
 def exists(path: str) -> bool:
     """Returns whether there is a file or an object at `path`."""
     if is_object(path):
-        return object_exists(path)
+        with reaching(path):
+            return bool(blob_at(path).exists(**patience()))
     if not is_remote(path):
         return Path(path).exists()
     return bool(file_systems(path).exists(path))
@@ -238,37 +241,24 @@ def client() -> Any:
     """Returns Google's client with the credentials of the environment; without any, it reads what is public."""
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import storage
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        def build_response(self, req: Any, resp: Any) -> Any:
+            """Makes an answer shorter than announced a failure.
+
+            urllib3 2 does so by itself; version 1.26 returns what arrived, which the library then takes for everything.
+            """
+            resp.enforce_content_length = True
+            return super().build_response(req, resp)
 
     try:
         google_client = storage.Client()
     except DefaultCredentialsError:
         google_client = storage.Client.create_anonymous_client()
     for scheme in ("http://", "https://"):
-        google_client._http.mount(scheme, _adapter())  # The library's own advice for other transports.
+        google_client._http.mount(scheme, Adapter(pool_maxsize=32))  # The library's own advice for other transports.
     return google_client
-
-
-def _adapter() -> Any:
-    """Returns a transport of requests that treats an answer shorter than announced as a failure.
-
-    urllib3 2 does so by itself; version 1.26 returns what arrived, which the library then takes for everything.
-    """
-    from requests.adapters import HTTPAdapter
-    from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
-
-    class Whole(HTTPResponse):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **{"enforce_content_length": True, **options})
-
-    class Pool(HTTPConnectionPool):
-        ResponseCls = Whole
-
-    class SecurePool(HTTPSConnectionPool):
-        ResponseCls = Whole
-
-    adapter = HTTPAdapter(pool_maxsize=32)
-    adapter.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
-    return adapter
 
 
 def patience(retry_seconds: float | None = None) -> dict[str, Any]:
@@ -302,31 +292,15 @@ def objects_below(folder: str) -> list[str]:
     return [item.uri for item in list_objects(folder.rstrip("/") + "/")]
 
 
-def object_exists(uri: str) -> bool:
-    """Returns whether there is an object of this name."""
-    with reaching(uri):
-        return bool(blob_at(uri).exists(**patience()))
-
-
-def open_object(uri: str) -> BinaryIO:
-    """Opens an object for reading its bytes as they are stored, all of one generation.
-
-    Raises `InputError` if it does not exist.
-    """
-    bucket, name = parts(uri)
-    with reaching(uri):
-        blob = client().bucket(bucket).get_blob(name, **patience())
-    if blob is None:
-        raise InputError(f"{uri} does not exist; fix the name")
-    return cast(BinaryIO, io.BufferedReader(_Reader(blob, uri), _BLOCK_BYTES))
-
-
 class _Reader(io.RawIOBase):
     """Reads one generation of an object; when a block ends early, the library continues where it ended."""
 
-    def __init__(self, blob: Any, uri: str) -> None:
-        self.blob = blob
-        self.crc32c = blob.crc32c
+    def __init__(self, uri: str) -> None:
+        bucket, name = parts(uri)
+        with reaching(uri):
+            self._blob = client().bucket(bucket).get_blob(name, **patience())
+        if self._blob is None:
+            raise InputError(f"{uri} does not exist; fix the name")
         self._uri = uri
         self._position = 0
 
@@ -340,15 +314,15 @@ class _Reader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.blob.size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._blob.size}[whence]
         self._position = max(start + offset, 0)
         return self._position
 
     def readall(self) -> bytes:
-        return self._next(self.blob.size - self._position)
+        return self._next(self._blob.size - self._position)
 
     def readinto(self, buffer: Any) -> int:
-        data = self._next(min(len(buffer), self.blob.size - self._position))
+        data = self._next(min(len(buffer), self._blob.size - self._position))
         buffer[: len(data)] = data
         return len(data)
 
@@ -356,11 +330,11 @@ class _Reader(io.RawIOBase):
         if count <= 0:
             return b""
         with reaching(self._uri):
-            data = self.blob.download_as_bytes(
+            data = self._blob.download_as_bytes(
                 start=self._position,
                 end=self._position + count - 1,
                 raw_download=True,
-                if_generation_match=self.blob.generation,
+                if_generation_match=self._blob.generation,
                 checksum=None,  # The service knows only that of the whole object.
                 **patience(),
             )
@@ -405,16 +379,8 @@ def upload(path: Path, uri: str) -> None:
 
 def download(uri: str, path: Path) -> None:
     """Writes an object into a file, whose folder is made if missing; the file appears if the checksum is right."""
-    import google_crc32c
-
-    with open_object(uri) as source, whole_file(path, "wb") as target:
-        expected = cast(_Reader, cast(io.BufferedReader, source).raw).crc32c
-        checksum = google_crc32c.Checksum()
-        while block := source.read(1 << 20):
-            checksum.update(block)
-            target.write(block)
-        if expected != base64.b64encode(checksum.digest()).decode():
-            raise ClusterError(f"{uri} arrived damaged: its CRC-32C is not {expected}; run again")
+    with reaching(uri), whole_file(path, "wb") as target:
+        blob_at(uri).download_to_file(target, raw_download=True, checksum="crc32c", **patience())
 
 
 def copy_objects(pairs: Sequence[tuple[str, str]]) -> None:

@@ -10,9 +10,8 @@ import dataclasses
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -73,7 +72,8 @@ def compare(classifier: load.LoadedClassifier, model: bytes, encoded: Iterable[b
     """Scores encoded images, JPEG or PNG, with both models and compares."""
     score = scorer(model)
     images, other_class, largest = 0, 0, 0.0
-    for batch in _batches(encoded):
+    remaining = iter(encoded)
+    while batch := list(itertools.islice(remaining, _BATCH)):
         ours, theirs = classifier.score(batch), score(classifier.images(batch))
         images += len(batch)
         other_class += int((ours.argmax(1) != theirs.argmax(1)).sum())
@@ -103,19 +103,10 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
     """
     saved = tf.saved_model.load(directory)
     classifier = load.LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
-    model, comparison = convert_and_check(classifier, _encoded(examples))
+    records = preprocessing.without_autotuning(tf.data.TFRecordDataset(list(examples), "GZIP"))
+    feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    encoded = (tf.io.parse_single_example(record, feature)["image/encoded"].numpy() for record in records)
+    model, comparison = convert_and_check(classifier, encoded)
     store.write_bytes(f"{directory}/{MODEL}", model)
     store.write_bytes(f"{directory}/{CHECK}", json.dumps(dataclasses.asdict(comparison), indent=2).encode())
     return comparison
-
-
-def _encoded(files: Sequence[str]) -> Iterator[bytes]:
-    feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    for record in preprocessing.without_autotuning(tf.data.TFRecordDataset(list(files), "GZIP")):
-        yield tf.io.parse_single_example(record, feature)["image/encoded"].numpy()
-
-
-def _batches(encoded: Iterable[bytes]) -> Iterator[list[Any]]:
-    remaining = iter(encoded)
-    while batch := list(itertools.islice(remaining, _BATCH)):
-        yield batch

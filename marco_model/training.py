@@ -217,15 +217,13 @@ class _Run:
             )
         step, begun = self._reported
         self._reported = (self.step, time.monotonic())
-        self._on_metrics(
-            self.step,
-            {
-                "train/loss": loss,
-                "train/accuracy": float(result.accuracy),
-                "train/learning_rate": rate,
-                "train/images_per_second": (self.step - step) * recipe.batch_size / (self._reported[1] - begun),
-            },
-        )
+        metrics = {
+            "train/loss": loss,
+            "train/accuracy": float(result.accuracy),
+            "train/learning_rate": rate,
+            "train/images_per_second": (self.step - step) * recipe.batch_size / (self._reported[1] - begun),
+        }
+        self._on_metrics(self.step, metrics)
 
     def evaluate(self) -> None:
         """Evaluates the running average and keeps it if it is the best so far."""
@@ -261,7 +259,6 @@ def _next(step: int, every: int) -> int:
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.npz")
 _PARTIAL = re.compile(r"\.?step-\d{9}\.npz.*\.partial")
-_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS = "step", "best_step", "best_accuracy", "arrays"
 
 
 def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
@@ -273,11 +270,11 @@ def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
     path = _checkpoint_path(directory, checkpoint.step)
     content = io.BytesIO()
     arrays: dict[str, Any] = {
-        _STEP: np.int64(checkpoint.step),
-        _BEST_STEP: np.int64(checkpoint.best_step),
-        _BEST_ACCURACY: np.float64(checkpoint.best_accuracy),
+        "step": np.int64(checkpoint.step),
+        "best_step": np.int64(checkpoint.best_step),
+        "best_accuracy": np.float64(checkpoint.best_accuracy),
         # A zip's checksums are those of its members; the count shows whether one is missing from its directory.
-        _ARRAYS: np.int64(len(checkpoint.values)),
+        "arrays": np.int64(len(checkpoint.values)),
         **checkpoint.values,
     }
     np.savez(content, **arrays)
@@ -318,10 +315,11 @@ def _checkpoint_path(directory: str, step: int) -> str:
 def _read_checkpoint(path: str) -> Checkpoint:
     with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
         values = {name: arrays[name] for name in arrays.files}
-    numbers = {name: values.pop(name) for name in (_STEP, _BEST_STEP, _BEST_ACCURACY, _ARRAYS)}
-    if len(values) != int(numbers[_ARRAYS]):
-        raise ValueError(f"it has {len(values)} of {numbers[_ARRAYS]} arrays")
-    return Checkpoint(int(numbers[_STEP]), int(numbers[_BEST_STEP]), float(numbers[_BEST_ACCURACY]), values)
+    step, best_step, count = (int(values.pop(name)) for name in ("step", "best_step", "arrays"))
+    best_accuracy = float(values.pop("best_accuracy"))
+    if len(values) != count:
+        raise ValueError(f"it has {len(values)} of {count} arrays")
+    return Checkpoint(step, best_step, best_accuracy, values)
 
 
 # Signals

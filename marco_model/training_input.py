@@ -11,6 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from marco_model import preprocessing
+from marco_model.recipe import Recipe
 
 Example = tuple[tf.Tensor, tf.Tensor]
 """An encoded image or its window, and its label."""
@@ -64,26 +65,17 @@ def count(files: list[str]) -> int:
 
 
 def epoch_batches(
-    encoded: tf.data.Dataset,
-    *,
-    epoch: int,
-    skip: int,
-    batches: int,
-    size: int,
-    batch_size: int,
-    shuffle: int,
-    seed: int,
-    share: Share = ALONE,
+    encoded: tf.data.Dataset, recipe: Recipe, *, epoch: int, skip: int, batches: int, size: int, share: Share = ALONE
 ) -> tf.data.Dataset:
     """Returns one epoch of (uint8 [batch, size, size, 3] windows, int64 [batch] labels) from batch `skip` on.
 
-    Order and windows depend only on `seed`, the epoch and the position: resumed training sees what uninterrupted
-    training would have seen, and the shares of several processes make up the batches of a single one. Each process
-    reads all images and decodes its own. Images beyond `batches` full batches are left out.
+    Order and windows depend only on the recipe's seed, the epoch and the position: resumed training sees what
+    uninterrupted training would have seen, and the shares of several processes make up the batches of a single one.
+    Each process reads all images and decodes its own. Images beyond `batches` full batches are left out.
     """
-
-    window = _random_windows(size, tf.constant([seed, epoch], tf.int64))
-    shuffled = encoded.shuffle(shuffle, seed=seed * 1_000_003 + epoch).enumerate()
+    batch_size = recipe.batch_size
+    window = _random_windows(size, tf.constant([recipe.seed, epoch], tf.int64))
+    shuffled = encoded.shuffle(recipe.shuffle, seed=recipe.seed * 1_000_003 + epoch).enumerate()
     remaining = shuffled.take(batches * batch_size).skip(skip * batch_size)
     windows = _own(remaining, batch_size, share).map(window, num_parallel_calls=preprocessing.cores())
     return preprocessing.without_autotuning(windows.batch(batch_size // share.count, drop_remainder=True).prefetch(2))
@@ -107,7 +99,7 @@ def _own(enumerated: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.
     return enumerated.filter(lambda position, example: tf.equal(position % batch_size // own, share.index))
 
 
-def endless_batches(encoded: tf.data.Dataset, *, size: int, batch_size: int, shuffle: int) -> tf.data.Dataset:
+def endless_batches(encoded: tf.data.Dataset, recipe: Recipe, size: int) -> tf.data.Dataset:
     """Returns (windows, labels, seed) without end, in another order each time: an asynchronous worker's input.
 
     Windows and labels are those of `epoch_batches`; `seed`, int64 [2], is the stream and the batch's number in it.
@@ -115,8 +107,8 @@ def endless_batches(encoded: tf.data.Dataset, *, size: int, batch_size: int, shu
     # Drawn where the dataset runs, so that each worker, and a restarted worker, has another stream.
     stream = tf.cast(tf.timestamp() * 1e6, tf.int64)
     window = _random_windows(size, tf.stack([stream, 0]))
-    shuffled = encoded.shuffle(shuffle, seed=stream).repeat().enumerate()
-    batches = shuffled.map(window, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    shuffled = encoded.shuffle(recipe.shuffle, seed=stream).repeat().enumerate()
+    batches = shuffled.map(window, num_parallel_calls=tf.data.AUTOTUNE).batch(recipe.batch_size, drop_remainder=True)
     numbered = batches.enumerate()
     return numbered.map(lambda number, batch: (*batch, tf.stack([stream, number]))).prefetch(2)
 

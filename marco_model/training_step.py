@@ -5,7 +5,7 @@ Keras model is used as a pure function (`stateless_call`) and the variables are 
 and the same step runs, under any `tf.distribute` strategy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -27,12 +27,8 @@ class RMSProp:
     def __init__(self, variables: list[tf.Variable], *, rho: float, momentum: float, epsilon: float) -> None:
         self._variables = variables
         self._constants = {"rho": rho, "momentum": momentum, "epsilon": epsilon}
-        self.mean_squares, self.momenta = [], []
-        extended = tf.distribute.get_strategy().extended
-        for variable in variables:
-            with extended.colocate_vars_with(variable):
-                self.mean_squares.append(tf.Variable(tf.ones_like(variable), trainable=False))
-                self.momenta.append(tf.Variable(tf.zeros_like(variable), trainable=False))
+        self.mean_squares = _variables_beside(variables, tf.ones_like)
+        self.momenta = _variables_beside(variables, tf.zeros_like)
 
     def apply(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
         """Takes one step; call it through `merge_call`.
@@ -44,22 +40,10 @@ class RMSProp:
         for variable, mean_square, momentum, gradient in slots:
             strategy.extended.update(variable, self._update, args=(mean_square, momentum, gradient, learning_rate))
 
-    def _update(
-        self,
-        variable: tf.Variable,
-        mean_square: tf.Variable,
-        momentum: tf.Variable,
-        gradient: tf.Tensor,
-        learning_rate: tf.Tensor,
-    ) -> None:
-        tf.raw_ops.ResourceApplyRMSProp(
-            var=variable.handle,
-            ms=mean_square.handle,
-            mom=momentum.handle,
-            lr=learning_rate,
-            grad=gradient,
-            **self._constants,
-        )
+    def _update(self, variable: tf.Variable, *slots_and_tensors: Any) -> None:
+        mean_square, momentum, gradient, learning_rate = slots_and_tensors
+        handles = {"var": variable.handle, "ms": mean_square.handle, "mom": momentum.handle}
+        tf.raw_ops.ResourceApplyRMSProp(**handles, lr=learning_rate, grad=gradient, **self._constants)
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
@@ -104,8 +88,8 @@ class TrainingState:
         self.trained = [tf.Variable(v.value) for v in model.trainable_variables]
         self.statistics = [tf.Variable(v.value, trainable=False) for v in model.non_trainable_variables]
         self.optimizer = RMSProp(self.trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
-        self.averages = _copies(self.trained + self.statistics)
-        self.best = _copies(self.trained + self.statistics)
+        self.averages = _variables_beside(self.trained + self.statistics)
+        self.best = _variables_beside(self.trained + self.statistics)
         momenta = {
             statistic.path: layer.momentum
             for layer in batch_norm.batch_norms(model)
@@ -254,14 +238,16 @@ class TrainingState:
             variable.assign(value.numpy())
 
 
-def _copies(variables: list[tf.Variable]) -> list[tf.Variable]:
-    """Returns variables that start with the same values, each on the device of its original."""
+def _variables_beside(
+    variables: list[tf.Variable], initial: Callable[[tf.Variable], tf.Tensor] = lambda variable: variable
+) -> list[tf.Variable]:
+    """Returns variables on the devices of `variables`, which start with the same values or with those of `initial`."""
     extended = tf.distribute.get_strategy().extended
-    copies = []
+    beside = []
     for variable in variables:
         with extended.colocate_vars_with(variable):
-            copies.append(tf.Variable(variable, trainable=False))
-    return copies
+            beside.append(tf.Variable(initial(variable), trainable=False))
+    return beside
 
 
 def _move(statistic: tf.Variable, kept: float, addend: tf.Tensor) -> None:

@@ -76,23 +76,22 @@ def load_published_weights(model: keras.Model, directory: Path | None = None) ->
     `directory` is the published SavedModel's, by default the installed package's. Raises `InputError` if a variable of
     the model is not in the checkpoint with the same shape, such as with other classes.
     """
-    checkpoint = _published_checkpoint(directory)
-    shapes = checkpoint.get_variable_to_shape_map()
+    values = _published_weights(model, directory)
     for variable in model.variables:
-        name = slim_name(variable)
-        if shapes.get(name) != list(variable.shape):
+        shape, expected = _shape(values, variable), tuple(variable.shape)
+        if shape != expected:
             raise errors.InputError(
-                f"{name} has shape {list(variable.shape)} here and {shapes.get(name)} in the published checkpoint; "
-                "use variant released at full depth with its four classes"
+                f"{slim_name(variable)} has shape {expected} here and {shape} in the published checkpoint; use variant "
+                "released at full depth with its four classes"
             )
     for variable in model.variables:
-        variable.assign(checkpoint.get_tensor(slim_name(variable)))
+        variable.assign(values[variable.path])
 
 
-def published_network(*, auxiliary: bool = False) -> keras.Model:
-    """Returns the published network at 599 pixels with its weights, for scoring or further training."""
+def published_network(directory: Path | None = None, *, auxiliary: bool = False) -> keras.Model:
+    """Returns the network at 599 pixels with the weights of `load_published_weights`, for scoring or more training."""
     model = inception_v3(variant="released", auxiliary=auxiliary)
-    load_published_weights(model)
+    load_published_weights(model, directory)
     return model
 
 
@@ -110,14 +109,10 @@ def export_published(directory: str | Path) -> None:
     classifier.export(published_network(), directory, classes=labels.CLASSES, input_size=599, metadata=metadata)
 
 
-def _published_checkpoint(directory: Path | None = None) -> Any:
-    directory = directory or model_directory.published_directory()
-    return tf.train.load_checkpoint(str(directory / "variables" / "variables"))
-
-
-def _published_weights(model: keras.Model) -> dict[str, np.ndarray]:
+def _published_weights(model: keras.Model, directory: Path | None = None) -> dict[str, np.ndarray]:
     """Returns the published values of the variables of `model`, an `inception_v3`, by path, as far as they exist."""
-    checkpoint = _published_checkpoint()
+    directory = directory or model_directory.published_directory()
+    checkpoint = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
     names = {variable.path: slim_name(variable) for variable in model.variables}
     return {path: checkpoint.get_tensor(name) for path, name in names.items() if checkpoint.has_tensor(name)}
 
@@ -135,8 +130,7 @@ def _earlier_weights(network: Network) -> tuple[dict[str, np.ndarray], Sequence[
     for name, expected in network.facts().items():
         if metadata.get(name, expected) != expected:
             raise errors.InputError(
-                f"the model in {folder} has {name} {metadata[name]} and network.{name} is {expected}; make them the "
-                "same"
+                f"the model in {folder} has {name} {metadata[name]} and network.{name} is {expected}; make them equal"
             )
     return values, metadata["classes"]
 
@@ -148,15 +142,12 @@ def _folder(path: str) -> str:
     def holds_model(folder: str) -> bool:
         return bool(tf.io.gfile.exists(f"{folder}/{model_directory.MODEL_FILE}"))
 
-    try:
+    message = f"network.initial is {path!r}, which cannot be read: {{}}"
+    with errors.translated(errors.InputError, message, tf.errors.OpError):
         if holds_model(path):
             return path
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)] if tf.io.gfile.isdir(path) else []
         versions = [name for name in names if name.isdigit() and holds_model(f"{path}/{name}")]
-    except tf.errors.OpError as error:
-        raise errors.InputError(
-            f"network.initial is {path!r}, which cannot be read: {errors.one_line(error.message)}"
-        ) from None
     if not versions:
         raise errors.InputError(
             f"network.initial is {path!r}, which holds no model; give random, released, or a folder with "
@@ -166,14 +157,13 @@ def _folder(path: str) -> str:
 
 
 def _read(folder: str, name: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as file:
-            return bytes(file.read())
-    except tf.errors.OpError as error:
-        raise errors.InputError(
-            f"network.initial: cannot read {name} of {folder} ({errors.one_line(error.message)}); training starts only from a "
-            "model that was exported with its weights, by this or a later version"
-        ) from None
+    message = (
+        f"network.initial: cannot read {name} of {folder} ({{}}); training starts only from a model that was exported "
+        "with its weights, by this or a later version"
+    )
+    file = tf.io.gfile.GFile(f"{folder}/{name}", "rb")
+    with errors.translated(errors.InputError, message, tf.errors.OpError), file:
+        return bytes(file.read())
 
 
 def _fill(
@@ -193,7 +183,7 @@ def _fill(
         return shape == expected
 
     auxiliary = [variable for variable in model.variables if _layer(variable).startswith(AUXILIARY)]
-    keeps_auxiliary = all(fits(variable) for variable in auxiliary)
+    keeps_auxiliary = all(map(fits, auxiliary))
     kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(AUXILIARY)]
     for variable in kept:
         if not fits(variable):
@@ -202,15 +192,17 @@ def _fill(
                 f"and {tuple(variable.shape)} here; describe the same network"
             )
     columns = {labels.key(name): column for column, name in enumerate(earlier)}
-    pairs = [(column, columns[labels.key(name)]) for column, name in enumerate(classes) if labels.key(name) in columns]
+    ours = [column for column, name in enumerate(classes) if labels.key(name) in columns]
+    theirs = [columns[labels.key(classes[column])] for column in ours]
     for variable in kept:
         value = values[variable.path]
-        variable.assign(_with_columns(variable.numpy(), value, pairs) if _layer(variable) in logits else value)
-    return Kept(
-        classes=tuple(name for name in classes if labels.key(name) in columns),
-        fresh=tuple(name for name in classes if labels.key(name) not in columns),
-        auxiliary=keeps_auxiliary if auxiliary else None,
-    )
+        if _layer(variable) in logits:
+            value, earlier_value = variable.numpy(), value
+            value[..., ours] = earlier_value[..., theirs]
+        variable.assign(value)
+    same = tuple(classes[column] for column in ours)
+    fresh = tuple(name for name in classes if name not in same)
+    return Kept(same, fresh, keeps_auxiliary if auxiliary else None)
 
 
 def _layer(variable: keras.Variable) -> str:
@@ -219,13 +211,6 @@ def _layer(variable: keras.Variable) -> str:
 
 def _shape(values: Mapping[str, np.ndarray], variable: keras.Variable) -> tuple[int, ...] | None:
     return values[variable.path].shape if variable.path in values else None
-
-
-def _with_columns(new: np.ndarray, earlier: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Returns `new` with the columns at the first of each pair taken from those of `earlier` at the second."""
-    for column, earlier_column in pairs:
-        new[..., column] = earlier[..., earlier_column]
-    return new
 
 
 def _sentence(kept: Kept, earlier: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def _draw(place: str, images: int, settings: Settings) -> None:
         synthesize(pathlib.Path(place), images, settings, overwrite=True)
         return
     manifest = f"{place}/{MANIFEST}"
-    if store.object_exists(manifest) and json.loads(store.read_bytes(manifest)) == manifest_of(images, settings):
+    if store.exists(manifest) and json.loads(store.read_bytes(manifest)) == manifest_of(images, settings):
         return
     files.delete_tree(place)
     with tempfile.TemporaryDirectory() as folder:

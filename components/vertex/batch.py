@@ -67,7 +67,7 @@ def predictions(
     job = next((job for job in _labelled(api, note) if not _of_no_use(job)), None)
     if job is not None:
         reasons = f"{job.input_config.gcs_source.uris[0].rsplit('/', 1)[0]}/{_LEFT_OUT}"
-        left_out = json.loads(store.read_bytes(reasons)) if store.object_exists(reasons) else {}
+        left_out = json.loads(store.read_bytes(reasons)) if store.exists(reasons) else {}
     else:
         inputs, left_out = upload(objects, f"{place}/input")
         if not inputs:

@@ -35,9 +35,8 @@ def _draw_dust(scene: canvas.Scene, count: int) -> None:
             at = place + scene.rng.normal(0, 0.7 * size, 2)
             axes = tuple(max(8, round(size * 16 * scene.uniform(0.4, 1.0))) for _ in range(2))
             turn = scene.uniform(0, 180)
-            cv2.ellipse(
-                ink, canvas.fixed(at).tolist(), axes, turn, 0, 360, (int(scene.uniform(20, 80)),), -1, cv2.LINE_AA, 4
-            )
+            middle, shade = canvas.fixed(at).tolist(), int(scene.uniform(20, 80))
+            cv2.ellipse(ink, middle, axes, turn, 0, 360, (shade,), -1, cv2.LINE_AA, 4)
     scene.apply_ink(ink, 0.6)
 
 
@@ -259,9 +258,8 @@ def draw_solid(
         away = -float(outward @ np.asarray(lamp)) / max(float(np.linalg.norm(outward)), 1e-6)
         shade = 1 - contrast * (0.35 + 0.45 * max(0.0, away))
         thick = fine if away < 0.2 else max(fine, round((1 + 2.5 * away * contrast) * unit))
-        cv2.line(
-            ink, *canvas.fixed(np.array([start, end])).tolist(), (int(128 * max(0.05, shade)),), thick, cv2.LINE_AA, 4
-        )
+        side = canvas.fixed(np.array([start, end]))
+        cv2.polylines(ink, [side], False, (int(128 * max(0.05, shade)),), thick, cv2.LINE_AA, 4)
 
 
 def draw_needles(scene: canvas.Scene) -> None:
@@ -299,14 +297,8 @@ def _draw_needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: flo
     points = canvas.fixed(outline)
     cv2.fillConvexPoly(ink, points, (int(128 * (1 + 0.12 * contrast)),), cv2.LINE_AA, 4)
     cv2.polylines(ink, [points], True, (dark,), 1, cv2.LINE_AA, 4)
-    cv2.line(
-        ink,
-        *canvas.fixed(np.array([start - side, end - side])).tolist(),
-        (dark,),
-        max(1, round(width / 4)),
-        cv2.LINE_AA,
-        4,
-    )
+    shaded = canvas.fixed(np.array([start - side, end - side]))
+    cv2.polylines(ink, [shaded], False, (dark,), max(1, round(width / 4)), cv2.LINE_AA, 4)
 
 
 def draw_plates(scene: canvas.Scene) -> None:

@@ -295,8 +295,11 @@ def test_an_object_that_is_not_written_to_the_end_does_not_appear(bucket, size):
     assert bucket.objects("gs://drops/created") == {"": CONTENT[:size]}
 
 
-def test_a_download_is_the_object_and_is_checked(bucket, tmp_path):
+@pytest.mark.parametrize("kind", ["503", "cut", "lost"])
+def test_a_download_is_the_object_and_is_checked(bucket, tmp_path, kind):
+    fault = bucket.inject(kind, r"GET .*alt=media")
     store.download(SHARD, tmp_path / "deep" / "file")
+    assert fault.hits == 1
     assert (tmp_path / "deep" / "file").read_bytes() == CONTENT
 
 

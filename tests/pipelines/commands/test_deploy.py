@@ -161,7 +161,7 @@ def job_end(classifier, folder):
         assert job.input_config.instances_format == "jsonl" and job.instance_config.key_field == "key"
         lines = []
         for uri in job.input_config.gcs_source.uris:
-            for line in store.open_object(uri).read().decode().splitlines():
+            for line in store.open_raw(uri).read().decode().splitlines():
                 instance = json.loads(line)
                 scores = classifier.score([base64.b64decode(instance["image_bytes"]["b64"])])[0]
                 prediction = {"scores": [float(score) for score in scores], "classes": list(CLASSES)}
