@@ -60,14 +60,10 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
 def _arrow(frame: pd.DataFrame) -> Any:
     import pyarrow as pa
 
-    scores = scores_of(frame)
-    ends = np.arange(len(frame) + 1, dtype=np.int32) * scores.shape[1]
-    numbers = {"index": np.int32, "image_id": np.int64, "label": np.int16}
-    columns = {name: pa.array(frame[name].to_numpy(kind)) for name, kind in numbers.items()}
-    for name in ("shard", "filename", "institution", "imager"):
-        columns[name] = pa.array(frame[name].tolist(), pa.string())
-    columns["scores"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(scores.reshape(-1)))
-    return pa.table({name: columns[name] for name in COLUMNS})
+    types = {"index": pa.int32(), "image_id": pa.int64(), "label": pa.int16(), "scores": pa.list_(pa.float32())}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    columns = {name: frame[name].tolist() for name in COLUMNS if name != "scores"}
+    return pa.Table.from_pydict({**columns, "scores": list(scores_of(frame))}, schema=schema)
 
 
 def encoded_images(examples_uri: str, split: str, rows: pd.DataFrame) -> list[bytes]:

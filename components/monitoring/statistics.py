@@ -4,8 +4,6 @@ All but the size is measured on a copy whose shorter side has `SIDE` pixels, so 
 and all but size and brightness is relative to the light, so that a stronger lamp changes the brightness alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -164,11 +162,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.imager)
 
-    def take(self, rows: np.ndarray) -> Table:
+    def take(self, rows: np.ndarray) -> "Table":
         """Returns the rows of a mask or of indices."""
         return Table(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
-    def of_imager(self, imager: str) -> Table:
+    def of_imager(self, imager: str) -> "Table":
         """Returns the rows of an imager."""
         return self.take(self.imager == imager)
 
@@ -203,19 +201,10 @@ def from_rows(rows: list[dict[str, Any]]) -> Table:
 
 def write_table(table: Table, path: Path) -> None:
     """Writes a table as Parquet."""
-    columns = [
-        table.imager.tolist(),
-        table.name.tolist(),
-        [""] * len(table),
-        table.statistics.tolist(),
-        table.embedding.tolist(),
-        table.scores.tolist(),
-        table.thumbnail.tolist(),
-    ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), path)
+    columns = {field.name: getattr(table, field.name).tolist() for field in dataclasses.fields(table)}
+    pq.write_table(pa.Table.from_pydict({**columns, "reason": [""] * len(table)}, schema=SCHEMA), path)
 
 
 def read_table(data: bytes) -> Table:
-    """Reads what `write` wrote."""
+    """Reads what `write_table` wrote."""
     return from_rows(pq.read_table(pa.BufferReader(data)).to_pylist())
