@@ -1,7 +1,5 @@
 """The reference, and the check against it: which imagers' images have changed, and what changed first."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json

@@ -192,10 +192,8 @@ def _file(path: str) -> bytes | str:
 
 def _within_limits(data: bytes) -> bytes | str:
     """Refuses what would take all memory once decoded."""
-    from marco_data.image_files import image_header
-
     try:
-        header = image_header(data)
+        header = image_files.image_header(data)
     except ValueError as error:
         return f"is not a JPEG or PNG: {error}"
     if header.height * header.width > image_files.MAX_PIXELS:

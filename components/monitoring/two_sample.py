@@ -267,10 +267,9 @@ def _within_classes(new: Table, old: Table, limits: Limits, permutations: int, r
 
 def _strata(predicted: np.ndarray, is_new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the predicted classes, int [n + m], and a mask of the rows whose class can be compared."""
-    counts = {label: (is_new & (predicted == label)).sum() for label in np.unique(predicted)}
-    old = {label: (~is_new & (predicted == label)).sum() for label in counts}
-    usable = [label for label in counts if counts[label] and old[label] >= _FEW]
-    kept = np.isin(predicted, usable)
+    classes = int(predicted.max()) + 1
+    new, old = (np.bincount(predicted[rows], minlength=classes) for rows in (is_new, ~is_new))
+    kept = ((new > 0) & (old >= _FEW))[predicted]
     if (is_new & ~kept).sum() > _LEFT_OUT * is_new.sum():
         return np.zeros_like(predicted), np.ones_like(is_new)
     return predicted, kept

@@ -1,7 +1,5 @@
 """The two commands: make a reference, and check images against one; the report of a check and its MLflow run."""
 
-from __future__ import annotations
-
 import base64
 import collections
 import dataclasses
@@ -15,11 +13,11 @@ from typing import Any
 import apache_beam as beam
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from components import mlflow_runs
 from components.monitoring import drift, measure, statistics, two_sample
-from marco_model import store
+from marco_model import model_directory, store
 
 _WIDTH, _HEIGHT = 300, 84
 _BINS = 32
@@ -61,7 +59,7 @@ def shares(names: Sequence[str], before: Sequence[float], after: Sequence[float]
     room = _WIDTH - 150
     for index, (name, old, new) in enumerate(zip(names, before, after, strict=True)):
         y = index * 26
-        rows.append(f'<text x="0" y="{y + 16}">{_escaped(name)}</text>')
+        rows.append(f'<text x="0" y="{y + 16}">{escape(name)}</text>')
         for offset, share, kind in ((3, old, "before"), (12, new, "after")):
             rows.append(f'<rect class="{kind}" x="90" y="{y + offset}" width="{room * share:.1f}" height="8"/>')
         rows.append(f'<text x="{_WIDTH}" y="{y + 16}" text-anchor="end">{old:.0%} → {new:.0%}</text>')
@@ -70,10 +68,6 @@ def shares(names: Sequence[str], before: Sequence[float], after: Sequence[float]
 
 def _svg(content: str, height: int, label: str) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{content}</svg>'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 _UNITS = {"height": " pixels", "width": " pixels"}
@@ -166,11 +160,12 @@ def _imager(verdict: drift.Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "seen": verdict.seen,
         "compared_with": verdict.compared_with,
         "resembles": list(verdict.resembles) if verdict.resembles else None,
-        "tests": [
-            {**dataclasses.asdict(finding.test), "adjusted": finding.adjusted, "alarm": finding.alarm}
-            for finding in verdict.findings
-        ],
+        "tests": [_test(finding) for finding in verdict.findings],
     }
+
+
+def _test(finding: drift.Finding) -> dict[str, Any]:
+    return {**dataclasses.asdict(finding.test), "adjusted": finding.adjusted, "alarm": finding.alarm}
 
 
 def write(
@@ -221,13 +216,7 @@ def _card(verdict: drift.Verdict, new: statistics.Table, reference: drift.Refere
         "figures": [figure for finding in shown if (figure := _figure(finding, new, old, reference.classes))],
         "thumbnails": _thumbnails(old, new) if verdict.alarming else [],
         "tests": [
-            {
-                **dataclasses.asdict(finding.test),
-                "title": title(finding.test),
-                "change": change(finding.test, reference.classes),
-                "adjusted": finding.adjusted,
-                "alarm": finding.alarm,
-            }
+            {**_test(finding), "title": title(finding.test), "change": change(finding.test, reference.classes)}
             for finding in verdict.findings
         ],
     }
@@ -319,13 +308,11 @@ def check_images(
 
 def model_facts(directory: Path) -> dict[str, Any]:
     """Returns `name`, `fingerprint` and `classes` of the classifier in `directory`; raises InputError without one."""
-    from marco_model.model_directory import PUBLISHED_NAME, class_names, model_fingerprint, read_metadata
-
-    metadata = read_metadata(directory)
+    metadata = model_directory.read_metadata(directory)
     return {
-        "name": metadata.get("name", directory.name) if metadata else PUBLISHED_NAME,
-        "fingerprint": model_fingerprint(directory),
-        "classes": class_names(directory),
+        "name": metadata.get("name", directory.name) if metadata else model_directory.PUBLISHED_NAME,
+        "fingerprint": model_directory.model_fingerprint(directory),
+        "classes": model_directory.class_names(directory),
     }
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import evaluations, prediction_table, settings
-from components.report import plots
-from components.report.numbers import numbers
+from components.report import numbers, plots
 from marco_model import errors, model_directory
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def write_report(
     """
     frame = prediction_table.read(evaluation_uri)
     metadata = model_directory.read_metadata(saved_model)
-    report = numbers(
+    report = numbers.numbers(
         frame,
         evaluations.slice_metrics(evaluation_uri),
         options,
