@@ -109,14 +109,8 @@ def auc_classes(classes: Sequence[str]) -> tuple[str, ...]:
     return AUC_CLASSES if tuple(classes) == labels.CLASSES else tuple(classes)
 
 
-def metric_names(classes: Sequence[str]) -> list[str]:
-    """Returns the names of the metrics that are shares, such as `accuracy`, `recall/Crystals`, `auc/Crystals`."""
-    by_class = [f"{kind}/{name}" for kind in ("precision", "recall") for name in classes]
-    return ["accuracy", *by_class, *(f"auc/{name}" for name in auc_classes(classes))]
-
-
 def metrics_of(confusion: np.ndarray, true: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """Returns accuracy, precision and recall of each class and the AUC of some, by `metric_names`; NaN if undefined.
+    """Returns each metric, a share, by its name; NaN where undefined. The only place where metrics are defined.
 
     `confusion`: the `confusion_matrix` of `true`, int [n], and the highest of `scores`, float [n, classes].
     """
@@ -124,14 +118,20 @@ def metrics_of(confusion: np.ndarray, true: np.ndarray, scores: np.ndarray, clas
     def share(part: float, whole: float) -> float:
         return float(part / whole) if whole else float("nan")
 
-    hits = confusion.diagonal()
-    values = [share(hits.sum(), confusion.sum())]
-    values += [share(hits[index], confusion[:, index].sum()) for index in range(len(classes))]
-    values += [share(hits[index], confusion[index].sum()) for index in range(len(classes))]
-    for name in auc_classes(classes):
-        index = list(classes).index(name)
-        values.append(area_under_roc(true == index, scores[:, index]))
-    return dict(zip(metric_names(classes), values, strict=True))
+    hits, predicted, actual = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
+    index = {name: number for number, name in enumerate(classes)}
+    return {
+        "accuracy": share(hits.sum(), confusion.sum()),
+        **{f"precision/{name}": share(hits[i], predicted[i]) for name, i in index.items()},
+        **{f"recall/{name}": share(hits[i], actual[i]) for name, i in index.items()},
+        **{f"auc/{name}": area_under_roc(true == index[name], scores[:, index[name]]) for name in auc_classes(classes)},
+    }
+
+
+def metric_names(classes: Sequence[str]) -> list[str]:
+    """Returns the names of the metrics, such as `accuracy`, `recall/Crystals`, `auc/Crystals`."""
+    count = len(classes)
+    return list(metrics_of(np.zeros([count, count], int), np.zeros(0, int), np.zeros([0, count]), classes))
 
 
 def check_thresholds(thresholds: Mapping[str, float], classes: Sequence[str]) -> None:

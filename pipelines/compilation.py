@@ -126,7 +126,7 @@ def _package(configuration: Configuration, root: str, custom_job: job.CustomJob 
     package = _compiled(configuration, where, scheme)
     if store.is_remote(root):
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
-    lookup = places.lookup(configuration, scheme.classes, where, image=configuration.cluster.image)
+    lookup = pipeline.lookup(configuration, scheme.classes, where, image=configuration.cluster.image)
     add_data_step(package, configuration, places.data(configuration, root), lookup.written())
     return package
 

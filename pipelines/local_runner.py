@@ -44,7 +44,7 @@ def run(configuration: Configuration, output: Path) -> dict[str, Any]:
     scheme = label_scheme(configuration.labels, source)
     content = shards.fingerprint([source], configuration.data.overlay)
     parameters = TrainingParameters(source, content, weights.initial_fingerprint(configuration.network.initial))
-    lookup = places.lookup(configuration, scheme.classes, where)
+    lookup = pipeline.lookup(configuration, scheme.classes, where)
     own = champion.signature(lookup.settings, parameters.fingerprint, parameters.initial, parameters.steps)
     judging = champion.Judging(lookup.to_beat(own), own)
     metadata_file = output.resolve() / "metadata.db"

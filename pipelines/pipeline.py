@@ -1,6 +1,10 @@
-"""The one graph: here components are wired, and nowhere else. Runners only choose how it is executed."""
+"""The one graph: here components are wired, and nowhere else. Runners only choose how it is executed.
+
+Below it the training that the graph runs, and where its gate looks for the champion.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tfx.components import StatisticsGen, Transform
@@ -8,7 +12,7 @@ from tfx.orchestration import data_types, metadata, pipeline
 
 from components import champion, settings
 from components.steps import evaluation, ingestion, pusher, trainer
-from components.trainer.job import TrainingParameters
+from components.trainer import job
 from marco_model.labels import LabelScheme
 from pipelines import places
 from pipelines.configuration import Configuration
@@ -18,7 +22,7 @@ def create_pipeline(
     configuration: Configuration,
     where: places.Places,
     scheme: LabelScheme,
-    parameters: TrainingParameters,
+    parameters: job.TrainingParameters,
     judging: champion.Judging | None = None,
     run_label: str | data_types.RuntimeParameter = "",
     metadata_file: Path | None = None,
@@ -57,7 +61,7 @@ def create_pipeline(
     inputs = {
         "examples": transformed.outputs["transformed_examples"],
         "transform_graph": transformed.outputs["transform_graph"],
-        "training": places.training_job(configuration, scheme.classes, where).model_dump_json(),
+        "training": training_job(configuration, scheme.classes, where).model_dump_json(),
         **vars(parameters),
     }
     tuned = [trainer.Tuner(**inputs)] if configuration.tuning else []
@@ -117,4 +121,46 @@ def create_pipeline(
             metadata.sqlite_metadata_connection_config(str(metadata_file)) if metadata_file else None
         ),
         beam_pipeline_args=list(configuration.beam),
+    )
+
+
+def training_job(configuration: Configuration, classes: Sequence[str], where: places.Places) -> job.TrainingJob:
+    """Returns the training of a configuration, not yet bound to the data of a run: the one definition of it."""
+    return job.TrainingJob(
+        classes=tuple(classes),
+        network=configuration.network,
+        recipe=configuration.recipe,
+        transform=configuration.transform,
+        data=job.DataSet(overlay=configuration.data.overlay),
+        tuning=configuration.tuning,
+        engine=configuration.engine,
+        tflite=configuration.export.tflite,
+        tracking=job.TrackingServer(**configuration.tracking.model_dump() | {"uri": where.tracking}),
+        name=configuration.model_name,
+        checkpoints=where.checkpoints,
+        placement=where.placement,
+        custom_job=where.custom_job,
+    )
+
+
+def lookup(
+    configuration: Configuration, classes: Sequence[str], where: places.Places, image: str = ""
+) -> champion.Lookup:
+    """Returns where a run looks for the champion.
+
+    Its settings are all that makes a training another one (data and weights by their fingerprints), and where steps are
+    kept to be reused: the same training in another place is another run, and has the champion to beat. `image`: the
+    container's, which is part of that too.
+    """
+    content = {
+        "training": training_job(configuration, classes, where).identity("run"),
+        "data": configuration.data.model_dump(mode="json", exclude={"source", "synthetic"}),
+        "labels": configuration.labels.model_dump(mode="json"),
+        "kept": [configuration.name, where.root, image],
+    }
+    return champion.Lookup(
+        champion=configuration.gate.champion,
+        tracking=where.tracking,
+        model_name=configuration.model_name,
+        settings=settings.digest(content),
     )

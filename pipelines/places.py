@@ -1,13 +1,9 @@
-"""Where a run keeps its files, and the training and the gate's look-up that a configuration and these places make.
-
-Everything is below one output folder unless the configuration says otherwise.
-"""
+"""Where a run keeps its files: below one output folder, unless the configuration says otherwise."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
-from components import champion, machines, mlflow_runs, settings
+from components import machines, mlflow_runs
 from components.trainer import job
 from marco_model import InputError, store
 from pipelines.configuration import Configuration
@@ -74,43 +70,3 @@ def data(configuration: Configuration, root: str) -> str:
 
 def _lasting(configuration: Configuration, root: str) -> str:
     return configuration.cluster.shared.rstrip("/") or root.rstrip("/")
-
-
-def training_job(configuration: Configuration, classes: Sequence[str], places: Places) -> job.TrainingJob:
-    """Returns the training of a configuration, not yet bound to the data of a run: the one definition of it."""
-    return job.TrainingJob(
-        classes=tuple(classes),
-        network=configuration.network,
-        recipe=configuration.recipe,
-        transform=configuration.transform,
-        data=job.DataSet(overlay=configuration.data.overlay),
-        tuning=configuration.tuning,
-        engine=configuration.engine,
-        tflite=configuration.export.tflite,
-        tracking=job.TrackingServer(**configuration.tracking.model_dump() | {"uri": places.tracking}),
-        name=configuration.model_name,
-        checkpoints=places.checkpoints,
-        placement=places.placement,
-        custom_job=places.custom_job,
-    )
-
-
-def lookup(configuration: Configuration, classes: Sequence[str], places: Places, image: str = "") -> champion.Lookup:
-    """Returns where a run looks for the champion.
-
-    Its settings are all that makes a training another one (data and weights by their fingerprints), and where steps are
-    kept to be reused: the same training in another place is another run, and has the champion to beat. `image`: the
-    container's, which is part of that too.
-    """
-    content = {
-        "training": training_job(configuration, classes, places).identity("run"),
-        "data": configuration.data.model_dump(mode="json", exclude={"source", "synthetic"}),
-        "labels": configuration.labels.model_dump(mode="json"),
-        "kept": [configuration.name, places.root, image],
-    }
-    return champion.Lookup(
-        champion=configuration.gate.champion,
-        tracking=places.tracking,
-        model_name=configuration.model_name,
-        settings=settings.digest(content),
-    )

@@ -1,6 +1,6 @@
 """A training as one value: everything that a process needs to take part in it, on whatever machine.
 
-The graph describes a `TrainingJob` once (`pipelines.places.training_job`) and passes it to the steps Tuner and Trainer
+The graph describes a `TrainingJob` once (`pipelines.pipeline.training_job`) and passes it to the Tuner and the Trainer
 as JSON. A step binds it to the data of its run and writes it beside the checkpoints as `job.json`, from which the other
 processes of a cluster read it (`marco train`).
 """

@@ -36,10 +36,11 @@ def reference(image, draws, index):
 def draws_of(brightness, saturation, hue, contrast, order, left_right=(False,), up_down=(False,)):
     """Draws from sequences, the short ones repeated."""
     count = max(len(brightness), len(order))
-    kinds = (np.float32, np.float32, np.float32, np.float32, bool, bool, np.int32)
-    given_ = (brightness, saturation, hue, contrast, left_right, up_down, order)
-    return augmentation.Draws(
-        *(tf.constant(np.resize(values, count).astype(kind)) for values, kind in zip(given_, kinds, strict=True))
+    values = {"brightness": brightness, "saturation": saturation, "hue": hue, "contrast": contrast, "order": order}
+    values |= {"left_right": left_right, "up_down": up_down}
+    drawn = augmentation.draw(tf.constant([0, 0]), count)
+    return drawn._replace(
+        **{name: tf.cast(np.resize(value, count), getattr(drawn, name).dtype) for name, value in values.items()}
     )
 
 

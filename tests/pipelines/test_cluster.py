@@ -2,7 +2,7 @@ import pytest
 
 from components.machines import Resources
 from marco_model.errors import InputError
-from pipelines import configuration, places
+from pipelines import configuration, pipeline, places
 
 VOLUME = "cluster.volumes=[{claim: marco-shared, path: /shared}]"
 
@@ -30,7 +30,7 @@ def test_settings_that_containers_share_are_passed_to_the_training():
     placement = layout.placement
     assert (placement.image, placement.shared) == (loaded.cluster.image, "/shared/marco")
     assert placement.replicas.worker.accelerators == 1
-    assert "steps" not in places.training_job(loaded, (), layout).model_dump()["placement"]
+    assert "steps" not in pipeline.training_job(loaded, (), layout).model_dump()["placement"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from marco_data.overlay import overlay_fingerprint
 from marco_data.shards import fingerprint
 from marco_data.synthetic import Settings, synthesize
 from marco_model.errors import InputError
-from pipelines import compilation, configuration, local_runner, places
+from pipelines import compilation, configuration, local_runner, pipeline, places
 from tests import stores
 
 OVERLAY = "image_id,label,rater,date\n1,Clear,anna,2026-01-01\n"
@@ -51,7 +51,7 @@ def test_a_package_passes_the_overlay_to_the_step_data_if_there_is_one():
 
 def test_training_gets_the_overlay_with_the_data(tmp_path):
     loaded = configuration.load("local", ["data.overlay=gs://bucket/overlay.csv"])
-    job = places.training_job(loaded, ("Clear",), places.local(loaded, tmp_path))
+    job = pipeline.training_job(loaded, ("Clear",), places.local(loaded, tmp_path))
     assert job.data.overlay == "gs://bucket/overlay.csv"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from marco_model.labels import FOUR
 from pipelines import configuration, local_runner, places
-from pipelines.places import lookup
+from pipelines.pipeline import lookup
 
 
 def settings(*changes, output="runs/one", image="", classes=FOUR.classes):
