@@ -34,7 +34,8 @@ def published_scores(encoded: list[bytes]) -> np.ndarray:
 
 def colour_statistics(encoded: bytes) -> np.ndarray:
     """Returns the mean and the standard deviation of each colour of an image, float64 [6]."""
-    mean, deviation = cv2.meanStdDev(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR))
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR))
+    mean, deviation = cv2.meanStdDev(pixels)
     return np.concatenate([mean[:, 0], deviation[:, 0]])
 
 
