@@ -237,24 +237,18 @@ class Describer:
 
 
 def _in_one_pass(classifier: Any) -> Callable:
-    """Joins the two functions that the model has into one of constants.
+    """Joins the two functions that the model has.
 
-    Grappler merges what is computed twice from the same constants, and not what is computed from variables: so the
-    network runs once for both.
+    The network runs once for both: an exported model's weights are constants, and TensorFlow merges what is computed
+    twice from the same ones.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    logits, embeddings = classifier.logits, classifier.embeddings
 
     @tf.function(autograph=False)
     def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return embeddings(images), tf.nn.softmax(logits(images))
+        return classifier.embeddings(images), tf.nn.softmax(classifier.logits(images))
 
-    shape = classifier.images([]).shape
-    concrete = both.get_concrete_function(tf.TensorSpec([None, *shape[1:]], tf.float32))
-    frozen = convert_variables_to_constants_v2(concrete)
-    return lambda images: frozen(tf.constant(images))
+    return lambda images: both(tf.constant(images))
 
 
 _BATCH = 8
