@@ -75,13 +75,18 @@ def Trainer(
         best = json.loads(io_utils.read_string_file(f"{hyperparameters.uri}/{BEST_FILE}"))["values"]
     directory = path_utils.serving_model_dir(model.uri)
     job = _bind(training, parameters, examples, transform_graph, model_directory=directory, best=best)
-    from components.trainer import custom_job, execution, jobset
-
+    # Each way imports its own client, of Vertex AI or of Kubernetes; training in this process needs neither.
     if job.custom_job:
+        from components.trainer import custom_job
+
         custom_job.run(job, job.custom_job)
     elif job.placement and job.placement.replicas:
+        from components.trainer import jobset
+
         jobset.run(job, job.placement)
     else:
+        from components.trainer import execution
+
         job.write()
         execution.run(job)
 

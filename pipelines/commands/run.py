@@ -65,9 +65,11 @@ def train(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("marco_model", "components"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    from components.trainer import execution, job, jobset
+    from components.trainer import execution, job
 
     if heartbeat:
+        from components.trainer import jobset
+
         jobset.end_with(heartbeat, silence)
     execution.run(job.read(job_file))
 
