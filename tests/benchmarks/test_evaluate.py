@@ -22,6 +22,6 @@ def test_both_sides_score_every_example(tmp_path):
     files = evaluate.write_examples(tmp_path / "examples", 20, shorter_side=160)
     evaluate.write_model(tmp_path / "model", "local")
     assert evaluate.plain_prediction(tmp_path / "model", files, 8) == 20
-    evaluate.evaluate(tmp_path, tmp_path / "examples", tmp_path / "model", 8)
+    evaluate.evaluation_of(tmp_path, tmp_path / "examples", tmp_path / "model", 8)()
     assert len(prediction_table.read(str(tmp_path / "evaluation"))) == 20
     assert evaluations.slice_metrics(str(tmp_path / "evaluation"))["slices"]["overall"]["all"]["count"] == 20
