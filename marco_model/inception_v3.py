@@ -2,7 +2,8 @@
 
 Names and stock depths are those of TF-Slim's `inception_v3` (Szegedy et al. 2015), oddities included, so that a layer
 has the same name here as in the published checkpoint. `Conv2d_0a_3x3` is MARCO's own: it halves 599x599 to 299x299, the
-input that TF-Slim expects. `CAPS` are the limits of Bruno et al. 2018, Table III.
+input that TF-Slim expects. `CAPS` are the limits of Bruno et al. 2018, Table III; `PUBLISHED_DEPTHS` are the five
+convolutions in which the published network departs from them.
 
 The network is a pure function under `Model.stateless_call`, and free of TensorFlow, so that any Keras backend runs it.
 Its layers carry TF-Slim's names with `-` for `/`, which Keras does not allow; `slim_name` gives a variable's name in
@@ -127,39 +128,35 @@ BLOCKS: dict[str, tuple[Branch, ...]] = {
 
 CAPS: dict[str, int] = {
     "Conv2d_4a_3x3": 144,
-    "Mixed_6a": 256,
     "Mixed_6b": 128,
     "Mixed_6c": 144,
     "Mixed_6d": 144,
     "Mixed_6e": 96,
     "Mixed_7a": 96,
     "Mixed_7b": 192,
-    "Mixed_7b/Branch_3": 96,
     "Mixed_7c": 192,
-    "Mixed_7c/Branch_3": 96,
 }
-"""The most filters of any convolution of a layer, block or branch; the longest matching name decides.
+"""The most filters of any convolution of a layer or block: Bruno et al. 2018, Table III, row by row."""
 
-The values were read off the published network, which obeys Table III except for `UNCAPPED`. Where no stock depth was
-reduced (`Mixed_5*`), no cap can be seen.
-"""
-
-UNCAPPED: frozenset[str] = frozenset({"Mixed_6c/Branch_2/Conv2d_0b_7x1", "Mixed_6e/Branch_2/Conv2d_0a_1x1"})
-"""Convolutions that keep their stock depth in the published network, contrary to Table III."""
-
-
-def cap(name: str) -> int | None:
-    """Returns the cap on the convolution of this full name, such as `Mixed_6e/Branch_2/Conv2d_0a_1x1`, if any."""
-    parts = name.split("/")
-    names = ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((CAPS[prefix] for prefix in names if prefix in CAPS), None)
+PUBLISHED_DEPTHS: dict[str, int] = {
+    "Mixed_6a/Branch_0/Conv2d_1a_1x1": 256,
+    "Mixed_6c/Branch_2/Conv2d_0b_7x1": 160,
+    "Mixed_6e/Branch_2/Conv2d_0a_1x1": 192,
+    "Mixed_7b/Branch_3/Conv2d_0b_1x1": 96,
+    "Mixed_7c/Branch_3/Conv2d_0b_1x1": 96,
+}
+"""The convolutions of the published network that depart from Table III, with their filters, read off its weights."""
 
 
 def filters(name: str, stock: int, variant: str, multiplier: float = 1.0) -> int:
-    """Returns the number of filters of a convolution in `variant`; `multiplier` scales it as TF-Slim does."""
-    limit = None if variant == "released" and name in UNCAPPED else cap(name)
-    capped = stock if limit is None else min(stock, limit)
-    return max(int(capped * multiplier), MIN_DEPTH)
+    """Returns the number of filters of the convolution `name`, such as `Mixed_6e/Branch_2/Conv2d_0a_1x1`, in `variant`.
+
+    `stock`: those of Szegedy et al. 2015. `multiplier` scales the number as TF-Slim does.
+    """
+    depth = min(stock, CAPS.get(name.partition("/")[0], stock))
+    if variant == "released":
+        depth = PUBLISHED_DEPTHS.get(name, depth)
+    return max(int(depth * multiplier), MIN_DEPTH)
 
 
 class _Builder(NamedTuple):
@@ -238,7 +235,7 @@ def inception_v3(
     Input `images`: float32 [batch, input_size, input_size, 3] in [-1, 1]. Output: logits, float32 [batch, num_classes];
     with `auxiliary` a dict of `logits` and `auxiliary_logits`, both of that shape.
 
-    `variant` is `paper` (Table III to the letter) or `released` (the published weights fit it). `depth_multiplier`
+    `variant` is `paper` (Table III) or `released` (the published weights fit it). `depth_multiplier`
     scales every depth but the logits' as TF-Slim does, never below 16 filters. There is no dropout, as in the paper.
 
     Raises InputError for an unknown variant, an input below 151 pixels, or numbers that are not positive.

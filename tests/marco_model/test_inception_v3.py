@@ -1,10 +1,12 @@
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from marco_model.errors import InputError
-from marco_model.inception_v3 import BLOCKS, STEM, Conv, Pool, cap, filters, inception_v3, slim_name
+from marco_model.inception_v3 import BLOCKS, CAPS, STEM, Conv, Pool, filters, inception_v3, slim_name
 from marco_model.model_directory import published_directory
 from marco_model.network import ARCHITECTURES
 from marco_model.preprocessing import evaluation_batch
@@ -37,34 +39,47 @@ def test_before_any_cap_the_table_is_keras_applications_inception_v3_behind_one_
     assert all(ours == theirs for ours, theirs in zip(table[1:], expected, strict=True) if ours[0] != (1, 1))
 
 
-@pytest.mark.parametrize(
-    ("name", "limit"),
-    [
-        ("Conv2d_3b_1x1", None),
-        ("Conv2d_4a_3x3", 144),
-        ("Mixed_5d/Branch_2/Conv2d_0b_3x3", None),
-        ("Mixed_6e/Branch_2/Conv2d_0a_1x1", 96),
-        ("Mixed_7c/Branch_1/Conv2d_0b_1x3", 192),
-        ("Mixed_7c/Branch_3/Conv2d_0b_1x1", 96),
-    ],
-)
-def test_the_longest_matching_name_gives_the_cap(name, limit):
-    assert cap(name) == limit
+TABLE_III = """
+Conv2d_4a_3x3	144
+Mixed_6b	128
+Mixed_6c	144
+Mixed_6d	144
+Mixed_6e	96
+Mixed_7a	96
+Mixed_7b	192
+Mixed_7c	192
+"""
+"""As printed in Bruno et al. 2018."""
 
 
-def test_paper_obeys_every_cap_and_reduces_nothing_else():
+def test_the_caps_are_the_eight_rows_of_table_iii():
+    assert {layer: int(depth) for layer, depth in (row.split() for row in TABLE_III.split("\n") if row)} == CAPS
+
+
+def test_paper_obeys_every_row_of_the_table_and_reduces_nothing_else():
+    rows = dict(row.split() for row in TABLE_III.split("\n") if row)
     for name, conv in CONVS.items():
-        limit = cap(name)
-        assert filters(name, conv.depth, "paper") == (conv.depth if limit is None else min(conv.depth, limit))
+        limit = int(rows.get(name.partition("/")[0], conv.depth))
+        assert filters(name, conv.depth, "paper") == min(conv.depth, limit), name
 
 
-def test_released_differs_from_paper_in_two_convolutions():
+DEPARTURES = {
+    "Mixed_6a/Branch_0/Conv2d_1a_1x1": (384, 256),
+    "Mixed_6c/Branch_2/Conv2d_0b_7x1": (144, 160),
+    "Mixed_6e/Branch_2/Conv2d_0a_1x1": (96, 192),
+    "Mixed_7b/Branch_3/Conv2d_0b_1x1": (192, 96),
+    "Mixed_7c/Branch_3/Conv2d_0b_1x1": (192, 96),
+}
+"""Filters by convolution: what Table III leaves of the stock network, and what the published network has."""
+
+
+def test_released_departs_from_paper_in_five_convolutions():
     differing = {
         name: tuple(filters(name, conv.depth, variant) for variant in ("paper", "released"))
         for name, conv in CONVS.items()
         if filters(name, conv.depth, "paper") != filters(name, conv.depth, "released")
     }
-    assert differing == {"Mixed_6c/Branch_2/Conv2d_0b_7x1": (144, 160), "Mixed_6e/Branch_2/Conv2d_0a_1x1": (96, 192)}
+    assert differing == DEPARTURES
 
 
 def test_the_multiplier_scales_as_in_slim():
@@ -79,15 +94,17 @@ OUTPUT_DEPTHS = {
     "Mixed_5b": 256,
     "Mixed_5c": 288,
     "Mixed_5d": 288,
-    "Mixed_6a": 640,
+    "Mixed_6a": 768,
     "Mixed_6b": 512,
     "Mixed_6c": 576,
     "Mixed_6d": 576,
     "Mixed_6e": 384,
     "Mixed_7a": 576,
-    "Mixed_7b": 1056,
-    "Mixed_7c": 1056,
+    "Mixed_7b": 1152,
+    "Mixed_7c": 1152,
 }
+"""Of `paper`: the sums over the branches of Szegedy et al.'s depths under Table III."""
+PUBLISHED_OUTPUT_DEPTHS = {**OUTPUT_DEPTHS, "Mixed_6a": 640, "Mixed_7b": 1056, "Mixed_7c": 1056}
 
 
 def test_released_has_exactly_the_published_variables(released_model):
@@ -98,24 +115,26 @@ def test_released_has_exactly_the_published_variables(released_model):
     assert {slim_name(variable): list(variable.shape) for variable in released_model.variables} == published
 
 
-def test_paper_differs_from_released_only_around_the_two_uncapped_convolutions(released_model):
-    models = (inception_v3(variant="paper", auxiliary=True), released_model)
-    paper, released = ({slim_name(v): tuple(v.shape) for v in model.variables} for model in models)
-    assert {name.rpartition("/")[0] for name in paper if paper[name] != released[name] and "weights" in name} == {
-        "Inception/Mixed_6c/Branch_2/Conv2d_0b_7x1",
-        "Inception/Mixed_6c/Branch_2/Conv2d_0c_1x7",
-        "Inception/Mixed_6e/Branch_2/Conv2d_0a_1x1",
-        "Inception/Mixed_6e/Branch_2/Conv2d_0b_7x1",
-    }
-    assert paper["Inception/Mixed_6c/Branch_2/Conv2d_0b_7x1/weights"] == (7, 1, 144, 144)
-    assert paper["Inception/Mixed_6e/Branch_2/Conv2d_0a_1x1/weights"] == (1, 1, 576, 96)
+def test_paper_has_the_values_and_multiply_adds_of_the_table():
+    model = inception_v3(variant="paper", auxiliary=True)
+    head = [variable for variable in model.variables if variable.path.startswith("AuxLogits")]
+    assert model.count_params() == 11_953_240
+    assert model.count_params() - sum(math.prod(variable.shape) for variable in head) == 9_440_724
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    products = (
+        math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3])
+        for layer in convolutions
+        if not layer.name.startswith("AuxLogits")
+    )
+    assert sum(products) == pytest.approx(4.10e9, abs=0.005e9)
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_grids_and_depths_of_the_blocks_at_599_pixels(variant, released_model):
     model = released_model if variant == "released" else inception_v3(variant=variant)
     grids = {"Mixed_5": 35, "Mixed_6": 17, "Mixed_7": 8}
-    for name, depth in OUTPUT_DEPTHS.items():
+    depths = OUTPUT_DEPTHS if variant == "paper" else PUBLISHED_OUTPUT_DEPTHS
+    for name, depth in depths.items():
         grid = grids[name[:-1]]
         assert model.get_layer(name).output.shape == (None, grid, grid, depth)
 
