@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from rich import table as tables
-from rich import text as texts
+from rich import table as tables, text as texts
 
 from components import evaluations, gate, mlflow_registry, mlflow_runs, prediction_table, settings, significance
 from marco_model import InputError, store

@@ -20,6 +20,7 @@ from tfx.utils import io_utils, path_utils
 
 from components import (
     artifacts,
+    champion as champions,
     evaluations,
     gate,
     mlflow_runs,
@@ -28,7 +29,6 @@ from components import (
     published_models,
     settings,
 )
-from components import champion as champions
 from components.report import page
 from components.steps.entrypoint import unstaged
 from marco_model import errors, model_directory, store

@@ -17,8 +17,7 @@ import typer
 
 from components import settings
 from components.vertex.options import Vertex
-from marco_model import InputError, store
-from marco_model import model_directory as directories
+from marco_model import InputError, model_directory as directories, store
 
 ImagePaths = Annotated[
     list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")

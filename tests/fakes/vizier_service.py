@@ -11,8 +11,7 @@ import random
 import grpc
 from google.cloud.aiplatform_v1 import VizierServiceClient
 from google.cloud.aiplatform_v1.services.vizier_service.transports import VizierServiceGrpcTransport
-from google.cloud.aiplatform_v1.types import Study, StudySpec, Trial
-from google.cloud.aiplatform_v1.types import vizier_service as messages
+from google.cloud.aiplatform_v1.types import Study, StudySpec, Trial, vizier_service as messages
 from google.longrunning import operations_pb2
 
 Scale = StudySpec.ParameterSpec.ScaleType

@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from marco_model import training_step
 from marco_model.recipe import Recipe
-from tests.marco_model import rmsprop_steps
-from tests.marco_model import small_problem as small
+from tests.marco_model import rmsprop_steps, small_problem as small
 
 
 def test_a_thousand_steps_match_tf1s_rule():

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from components.report.curves import cost, threshold_for, thresholds
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.trainer import execution
-from components.trainer import job as jobs
+from components.trainer import execution, job as jobs
 from marco_model.load import load
 from marco_model.network import Network
 from marco_model.recipe import Recipe

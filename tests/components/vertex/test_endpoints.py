@@ -4,8 +4,7 @@ import re
 import subprocess
 import sys
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from components.vertex import endpoints, options
 from components.vertex.endpoints import Deployed, State

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from marco_scoring.plates import FORMATS, Format, Position, plate_format, position, row_names, well_name
 

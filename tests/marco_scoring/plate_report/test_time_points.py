@@ -1,8 +1,7 @@
 import datetime
 from collections import Counter
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from marco_data.image_files import Acquisition
 from marco_scoring.plates import PAUSE, new_hits, time_points

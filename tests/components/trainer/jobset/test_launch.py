@@ -10,8 +10,7 @@ import threading
 import pytest
 
 from components.machines import Placement, Replicas, Resources, Volume
-from components.trainer import job as jobs
-from components.trainer import jobset
+from components.trainer import job as jobs, jobset
 from components.trainer.jobset_api import Pace
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import Engine

@@ -9,8 +9,7 @@ import pytest
 
 from components.machines import Placement, Replicas, Volume
 from components.mlflow_runs import TRAINING_FILE
-from components.trainer import job as jobs
-from components.trainer import jobset
+from components.trainer import job as jobs, jobset
 from components.trainer.jobset_api import Pace
 from marco_model import training
 from marco_model.load import load
