@@ -43,6 +43,11 @@ def bless(blessing: artifact.Artifact, model: artifact.Artifact, blessed: bool) 
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
 
 
+def is_blessed(blessing: artifact.Artifact) -> bool:
+    """Returns whether `bless` marked the artifact as that of a good model."""
+    return bool(blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY))
+
+
 def split_files(examples: artifact.Artifact, split: str) -> list[str]:
     """Returns the TFRecord files of a split, in the order of their names."""
     folders = artifact_utils.get_split_uris([examples], split)

@@ -53,7 +53,7 @@ def create_pipeline(
     transformed = Transform(
         examples=examples,
         schema=curated.outputs["schema"],
-        preprocessing_fn="components.steps.transform.preprocessing_fn",
+        preprocessing_fn="components.steps.ingestion.preprocessing_fn",
         custom_config=configuration.transform.model_dump(),
         disable_statistics=True,
     )
@@ -90,7 +90,8 @@ def create_pipeline(
         destination=where.destination,
         registered_model=configuration.model_name,
         run_label=run_label,
-        judging=judging,
+        judged_against=judging.champion,
+        signature=judging.signature,
     )
     reported = evaluation.Report(
         examples=examples,

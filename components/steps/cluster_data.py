@@ -13,29 +13,28 @@ import tempfile
 from components.champion import Lookup, signature
 from components.example_gen import files
 from components.trainer.job import parse_steps
-from marco_data.shards import fingerprint
-from marco_data.synthetic import MANIFEST, Settings, manifest_of, synthesize
+from marco_data import shards, synthetic
 from marco_model import errors, store, weights
 
 OUTPUTS = ("source", "fingerprint", "initial", "champion", "signature")
 
 
-def describe(source: str, initial: str, synthetic: dict | None, place: str, overlay: str = "") -> dict[str, str]:
+def describe(source: str, initial: str, drawn: dict | None, place: str, overlay: str = "") -> dict[str, str]:
     """Returns `source`, where the shards are, their `fingerprint`, and that of the weights that `initial` names.
 
-    If `source` is empty, `synthetic` (`images`, and the fields of `marco_data.synthetic.Settings`) is drawn into
+    If `source` is empty, `drawn` (`images`, and the fields of `marco_data.synthetic.Settings`) is a set drawn into
     `place`, a folder of its own on a volume or on `gs://`, unless it is there already. The fingerprint includes the
     file `overlay` of answers (docs/relabelling.md), if there is one.
 
     Raises `InputError` if there are no data, or no model to begin from.
     """
-    if not source and synthetic:
-        settings = dict(synthetic)
-        _draw(place, settings.pop("images"), Settings(**settings))
+    if not source and drawn:
+        settings = dict(drawn)
+        _draw(place, settings.pop("images"), synthetic.Settings(**settings))
     source = source or place
     return {
         "source": source,
-        "fingerprint": fingerprint([source], overlay),
+        "fingerprint": shards.fingerprint([source], overlay),
         "initial": weights.initial_fingerprint(initial),
     }
 
@@ -49,19 +48,19 @@ def champion(lookup: Lookup, fingerprint: str, initial: str, steps: str) -> dict
     return {"champion": lookup.to_beat(own), "signature": own}
 
 
-def _draw(place: str, images: int, settings: Settings) -> None:
+def _draw(place: str, images: int, settings: synthetic.Settings) -> None:
     if not store.is_object(place):
-        synthesize(pathlib.Path(place), images, settings, overwrite=True)
+        synthetic.synthesize(pathlib.Path(place), images, settings, overwrite=True)
         return
-    manifest = f"{place}/{MANIFEST}"
-    if store.exists(manifest) and json.loads(store.read_bytes(manifest)) == manifest_of(images, settings):
+    manifest = f"{place}/{synthetic.MANIFEST}"
+    if store.exists(manifest) and json.loads(store.read_bytes(manifest)) == synthetic.manifest_of(images, settings):
         return
     files.delete_tree(place)
     with tempfile.TemporaryDirectory() as folder:
         drawn = pathlib.Path(folder) / "drawn"
-        synthesize(drawn, images, settings)
+        synthetic.synthesize(drawn, images, settings)
         # The manifest comes last: where it is, everything is.
-        for path in sorted(drawn.iterdir(), key=lambda path: path.name == MANIFEST):
+        for path in sorted(drawn.iterdir(), key=lambda path: path.name == synthetic.MANIFEST):
             store.upload(path, f"{place}/{path.name}")
 
 

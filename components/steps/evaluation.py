@@ -12,10 +12,8 @@ from pathlib import Path
 
 import apache_beam as beam
 from absl import logging
-from tfx.components.util import model_utils
-from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
-from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
+from tfx.dsl.component.experimental import annotations, decorators
+from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components import (
@@ -39,17 +37,17 @@ _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRun
 _TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
 
 
-@component(use_beam=True)
+@decorators.component(use_beam=True)
 def Evaluator(
-    examples: InputArtifact[Examples],
-    model: InputArtifact[Model],
-    evaluation: OutputArtifact[ModelEvaluation],
-    blessing: OutputArtifact[ModelBlessing],
-    thresholds: Parameter[str],
-    classes: Parameter[str],
-    split: Parameter[str] = "eval",
-    batch_size: Parameter[int] = 64,
-    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+    examples: annotations.InputArtifact[standard_artifacts.Examples],
+    model: annotations.InputArtifact[standard_artifacts.Model],
+    evaluation: annotations.OutputArtifact[standard_artifacts.ModelEvaluation],
+    blessing: annotations.OutputArtifact[standard_artifacts.ModelBlessing],
+    thresholds: annotations.Parameter[str],
+    classes: annotations.Parameter[str],
+    split: annotations.Parameter[str] = "eval",
+    batch_size: annotations.Parameter[int] = 64,
+    beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Writes `metrics.json` and `predictions.parquet` into `evaluation`, the blessing, and the MLflow run.
 
@@ -101,21 +99,21 @@ def log_evaluation(run: mlflow_runs.Run, evaluation: dict) -> None:
     run.log_figure(figure, "confusion_matrix.png")
 
 
-@component(use_beam=True)
+@decorators.component(use_beam=True)
 def ChampionGate(
-    examples: InputArtifact[Examples],
-    model: InputArtifact[Model],
-    evaluation: InputArtifact[ModelEvaluation],
-    model_blessing: InputArtifact[ModelBlessing],
-    blessing: OutputArtifact[ModelBlessing],
-    decision: OutputArtifact[artifacts.Decision],
-    rules: Parameter[str],
-    classes: Parameter[str],
-    champion: Parameter[str] = "",
-    registered_model: Parameter[str] = "",
-    split: Parameter[str] = "eval",
-    batch_size: Parameter[int] = 64,
-    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+    examples: annotations.InputArtifact[standard_artifacts.Examples],
+    model: annotations.InputArtifact[standard_artifacts.Model],
+    evaluation: annotations.InputArtifact[standard_artifacts.ModelEvaluation],
+    model_blessing: annotations.InputArtifact[standard_artifacts.ModelBlessing],
+    blessing: annotations.OutputArtifact[standard_artifacts.ModelBlessing],
+    decision: annotations.OutputArtifact[artifacts.Decision],
+    rules: annotations.Parameter[str],
+    classes: annotations.Parameter[str],
+    champion: annotations.Parameter[str] = "",
+    registered_model: annotations.Parameter[str] = "",
+    split: annotations.Parameter[str] = "eval",
+    batch_size: annotations.Parameter[int] = 64,
+    beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Writes `decision.json` into `decision`, the final `blessing`, and tags of the MLflow run.
 
@@ -135,7 +133,7 @@ def ChampionGate(
     if run and registered_model:
         champion = champions.current_champion(run.tracking_uri, registered_model, candidate) or champion
     to_beat = champions.parse_champion(champion)
-    if not model_utils.is_model_blessed(model_blessing):
+    if not artifacts.is_blessed(model_blessing):
         verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
     elif to_beat is None:
         verdict = gate.Verdict(True, [FIRST], [])
@@ -198,17 +196,17 @@ def predict_champion(
     return columns
 
 
-@component
+@decorators.component
 def Report(
-    examples: InputArtifact[Examples],
-    model: InputArtifact[Model],
-    evaluation: InputArtifact[ModelEvaluation],
-    report: OutputArtifact[artifacts.Report],
-    options: Parameter[str],
-    data_fingerprint: Parameter[str] = "",
-    synthetic: Parameter[int] = 0,
-    split: Parameter[str] = "eval",
-    decision: InputArtifact[artifacts.Decision] = None,
+    examples: annotations.InputArtifact[standard_artifacts.Examples],
+    model: annotations.InputArtifact[standard_artifacts.Model],
+    evaluation: annotations.InputArtifact[standard_artifacts.ModelEvaluation],
+    report: annotations.OutputArtifact[artifacts.Report],
+    options: annotations.Parameter[str],
+    data_fingerprint: annotations.Parameter[str] = "",
+    synthetic: annotations.Parameter[int] = 0,
+    split: annotations.Parameter[str] = "eval",
+    decision: annotations.InputArtifact[artifacts.Decision] = None,
 ) -> None:
     """Writes `report` on this machine first, then copies it, as a whole, to where artifacts lie; MLflow gets it too.
 

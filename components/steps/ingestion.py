@@ -1,39 +1,39 @@
-"""The steps that read and check the data: MarcoExampleGen, CuratedSchema and ExampleValidator.
+"""The steps that read, check and prepare the data: MarcoExampleGen, CuratedSchema, ExampleValidator, Transform.
 
 MarcoExampleGen reads MARCO shards, checks every record, and writes Examples and what failed. TFX's file-based
 ExampleGens do part of their work in a driver that Kubeflow Pipelines never starts. Here the data set's fingerprint is a
 parameter instead: it enters the cache key, and the step runs again when the data has changed.
 
 CuratedSchema writes the schema, and ExampleValidator is TFX's as a gate that stops the run when it finds anomalies.
-Statistics and validation leave out the image bytes.
+Statistics and validation leave out the image bytes. Transform is TFX's own step, which calls `preprocessing_fn`.
 """
 
 import hashlib
-import importlib.resources
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from absl import logging
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.example_validator import component, executor, labels
 from tfx.components.util import examples_utils
 from tfx.dsl.component.experimental import annotations, decorators
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
-from tfx.utils import io_utils, writer_utils
+from tfx.utils import writer_utils
 
 from components import artifacts, settings
 from components.example_gen import files, ingest
 from marco_data import contract, shards
-from marco_model.errors import InputError
+from marco_model import errors, preprocessing
 from marco_model.labels import CLASSES
 
-SCHEMA_FILE = "schema.pbtxt"
+SCHEMA = Path(__file__).with_name("schema.pbtxt")
+"""The curated schema as this package brings it; the step writes one of the same name."""
 STATISTICS_ENVIRONMENT = "STATISTICS"
 
 
@@ -58,10 +58,10 @@ def MarcoExampleGen(
     try:
         summary = ingest.ingest([input_uri], examples.uri, quarantine.uri, chosen, lambda: beam_pipeline)
         _require_splits(summary, input_uri)
-    except InputError as error:
+    except errors.InputError as error:
         kept = f"{quarantine.uri.rstrip('/')}-kept"
         files.copy_folder(quarantine.uri, kept)
-        raise InputError(str(error).replace(quarantine.uri, kept)) from error
+        raise errors.InputError(str(error).replace(quarantine.uri, kept)) from error
     examples.split_names = artifact_utils.encode_split_names(list(shards.SPLITS))
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     for name in ("read", "written", "quarantined", "left_out"):
@@ -72,21 +72,16 @@ def MarcoExampleGen(
 def _require_splits(summary: dict[str, Any], input_uri: str) -> None:
     for split in shards.SPLITS:
         if not summary["splits"][split]:
-            raise InputError(
+            raise errors.InputError(
                 f"the {split} split of {input_uri!r} is empty: {summary['read']} records read, "
                 f"{summary['quarantined']} quarantined, {summary['left_out']} left out; add {split} shards, or split "
                 "by hash"
             )
 
 
-def schema_text() -> str:
-    """Returns the text of `schema.pbtxt`, wherever this package is installed."""
-    return importlib.resources.files(__package__).joinpath("schema.pbtxt").read_text(encoding="utf-8")
-
-
 def schema_fingerprint() -> str:
     """Returns the SHA-256 of the curated schema, which belongs in the cache key of the step that writes it."""
-    return hashlib.sha256(schema_text().encode()).hexdigest()
+    return hashlib.sha256(SCHEMA.read_bytes()).hexdigest()
 
 
 def curated_schema(
@@ -96,7 +91,7 @@ def curated_schema(
 
     `classes`, in the order of their indices, are the domains of `image/class/label` and `image/class/text`.
     """
-    schema = text_format.Parse(schema_text(), schema_pb2.Schema())
+    schema = tfdv.load_schema_text(str(SCHEMA))
     domains = {contract.INSTITUTION: institutions, contract.IMAGER: imagers}
     for feature in schema.feature:
         if domains.get(feature.name):
@@ -139,7 +134,7 @@ def CuratedSchema(
     if fingerprint != schema_fingerprint():
         logging.warning("The pipeline was compiled with another curated schema than the one installed here.")
     content = curated_schema(json.loads(institutions), json.loads(imagers), json.loads(classes))
-    io_utils.write_string_file(f"{schema.uri}/{SCHEMA_FILE}", text_format.MessageToString(content))
+    tfdv.write_schema_text(content, f"{schema.uri}/{SCHEMA.name}")
 
 
 def describe_anomaly(split: str, anomalies: Any, statistics: Any) -> str:
@@ -174,7 +169,7 @@ class ValidatorExecutor(executor.Executor):
         self._sentences: list[str] = []
         result = super().Do(input_dict, output_dict, exec_properties)
         if self._sentences:
-            raise InputError(
+            raise errors.InputError(
                 f"examples do not fit the curated schema ({' | '.join(self._sentences)}); fix the data or its ingest "
                 "settings, or, if the data is right, the configured institutions and imagers or "
                 "components/steps/schema.pbtxt"
@@ -202,3 +197,23 @@ class ExampleValidator(component.ExampleValidator):
     """TFX's ExampleValidator (same inputs and outputs) that stops the run."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ValidatorExecutor)
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, int]) -> dict[str, tf.Tensor]:
+    """Returns `image/encoded` (string [batch]) and `image/class/label` (int64 [batch]) for training.
+
+    `custom_config["shorter_side"]` is 0, which leaves the encoded image as it is, or the pixels to which the shorter
+    side is shrunk and re-encoded, so that the epochs of a small network don't pay for large images. The exported model
+    does the same before scoring (`marco_model.preprocessing.shrink`). Decoded pixels are never written: half a million
+    windows of 599×599×3 floats would be 2 TB.
+    """
+    encoded = tf.reshape(inputs[contract.ENCODED], [-1])
+    shorter_side = custom_config["shorter_side"]
+    if shorter_side:
+        encoded = tf.map_fn(
+            lambda image: preprocessing.shrink(image, shorter_side, custom_config["quality"]),
+            encoded,
+            fn_output_signature=tf.string,
+            parallel_iterations=8,
+        )
+    return {contract.ENCODED: encoded, contract.LABEL: tf.reshape(inputs[contract.LABEL], [-1])}

@@ -1,8 +1,8 @@
 """The steps that let a model out: Pusher and EndpointPusher.
 
 The Pusher publishes a blessed model as a version and registers it in MLflow. TFX's own Pusher copies file by file to
-where servers look; this one shows a version all at once. It is a class and not a function, since a version is
-registered with its pipeline and run, which TFX gives to an executor's context alone.
+where servers look; this one shows a version all at once. Its executor is a class and not a function, since a version
+is registered with its pipeline and run, which TFX gives to an executor's context alone.
 
 The EndpointPusher deploys a published model to an endpoint of Vertex AI, where examples check it. TFX's own uploads a
 new model each time, never takes the old one away and checks nothing.
@@ -10,18 +10,15 @@ new model each time, never takes the old one away and checks nothing.
 
 import json
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 from absl import logging
-from tfx.components.util import model_utils
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
-from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.orchestration import data_types
-from tfx.types import Artifact, BaseChannel, Channel, artifact_utils, component_spec, standard_artifacts
+from tfx.dsl.component.experimental import annotations, decorators
+from tfx.dsl.components.base import base_executor, executor_spec
+from tfx.types import Artifact, artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components import artifacts, champion, mlflow_registry, mlflow_runs, published_models
+from components import artifacts, mlflow_registry, mlflow_runs, published_models
 from components.vertex import api, golden, options, rollout
 from marco_model import model_directory
 
@@ -53,7 +50,7 @@ class Executor(base_executor.BaseExecutor):
         version = registered = None
         name = exec_properties["registered_model"]
         with published_models.on_this_machine(path_utils.serving_model_dir(model.uri)) as saved_model:
-            if model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
+            if artifacts.is_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
                 note = {"model": model.uri, "mlflow_run_id": run.run_id if run else None}
                 version = published_models.publish(saved_model, exec_properties["destination"], note)
                 logging.info("Published as %s%s.", version.path, ", where it was already" if version.unchanged else "")
@@ -93,61 +90,36 @@ class Executor(base_executor.BaseExecutor):
         }
 
 
-class PusherSpec(component_spec.ComponentSpec):
-    """Parameters, inputs and outputs of the `Pusher`."""
+@decorators.component
+def Pusher(
+    model: annotations.InputArtifact[standard_artifacts.Model],
+    model_blessing: annotations.InputArtifact[standard_artifacts.ModelBlessing],
+    pushed_model: annotations.OutputArtifact[standard_artifacts.PushedModel],
+    destination: annotations.Parameter[str],
+    registered_model: annotations.Parameter[str] = "",
+    run_label: annotations.Parameter[str] = "",
+    judged_against: annotations.Parameter[str] = "",
+    signature: annotations.Parameter[str] = "",
+) -> None:
+    """Publishes `model` if `model_blessing` is positive; outputs `pushed_model` (`components.published_models`).
 
-    PARAMETERS: ClassVar = {
-        name: component_spec.ExecutionParameter(type=str)
-        for name in ("destination", "registered_model", "run_label", "judged_against", "signature")
-    }
-    INPUTS: ClassVar = {
-        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
-        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
-    }
-    OUTPUTS: ClassVar = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
-
-
-class Pusher(base_component.BaseComponent):
-    """Publishes `model` if `model_blessing` is positive; outputs `pushed_model` (`components.published_models`)."""
-
-    SPEC_CLASS = PusherSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
-
-    def __init__(
-        self,
-        model: BaseChannel,
-        model_blessing: BaseChannel,
-        destination: "str | data_types.RuntimeParameter",
-        registered_model: "str | data_types.RuntimeParameter" = "",
-        run_label: "str | data_types.RuntimeParameter" = "",
-        judging: champion.Judging | None = None,
-    ):
-        """Takes a folder for versions, a name in MLflow's registry and a label of the run; empty for none.
-
-        `judging`: the gate's parameters, which are kept with the registered version.
-        """
-        judging = judging or champion.Judging()
-        spec = PusherSpec(
-            destination=destination,
-            registered_model=registered_model,
-            run_label=run_label,
-            judged_against=judging.champion,
-            signature=judging.signature,
-            model=model,
-            model_blessing=model_blessing,
-            pushed_model=Channel(type=standard_artifacts.PushedModel),
-        )
-        super().__init__(spec=spec)
+    `destination`: a folder for versions. `registered_model`: a name in MLflow's registry, and `run_label` a label of
+    the run; empty for none. `judged_against` and `signature`: the gate's parameters (`components.champion.Judging`),
+    which are kept with the registered version. The work is `Executor`'s, which knows its pipeline and run.
+    """
 
 
-@component
+Pusher.EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+
+@decorators.component
 def EndpointPusher(
-    pushed_model: InputArtifact[standard_artifacts.PushedModel],
-    examples: InputArtifact[standard_artifacts.Examples],
-    deployment: OutputArtifact[artifacts.Deployment],
-    vertex: Parameter[str],
-    endpoint: Parameter[str],
-    model_name: Parameter[str],
+    pushed_model: annotations.InputArtifact[standard_artifacts.PushedModel],
+    examples: annotations.InputArtifact[standard_artifacts.Examples],
+    deployment: annotations.OutputArtifact[artifacts.Deployment],
+    vertex: annotations.Parameter[str],
+    endpoint: annotations.Parameter[str],
+    model_name: annotations.Parameter[str],
 ) -> None:
     """Writes `deployment.json`; running it again changes nothing, since it reads the state from the service.
 

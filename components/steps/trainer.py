@@ -6,8 +6,7 @@ search in `components.search`.
 
 import json
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import Artifact, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
@@ -18,17 +17,17 @@ from components.trainer.job import TrainingJob, TrainingParameters
 BEST_FILE, RESULTS_FILE = "best_hyperparameters.txt", "tuner_results.json"
 
 
-@component
+@decorators.component
 def Tuner(
-    examples: InputArtifact[standard_artifacts.Examples],
-    transform_graph: InputArtifact[standard_artifacts.TransformGraph],
-    best_hyperparameters: OutputArtifact[standard_artifacts.HyperParameters],
-    tuner_results: OutputArtifact[standard_artifacts.TunerResults],
-    training: Parameter[str],
-    source: Parameter[str],
-    fingerprint: Parameter[str],
-    initial: Parameter[str] = "",
-    steps: Parameter[str] = "",
+    examples: annotations.InputArtifact[standard_artifacts.Examples],
+    transform_graph: annotations.InputArtifact[standard_artifacts.TransformGraph],
+    best_hyperparameters: annotations.OutputArtifact[standard_artifacts.HyperParameters],
+    tuner_results: annotations.OutputArtifact[standard_artifacts.TunerResults],
+    training: annotations.Parameter[str],
+    source: annotations.Parameter[str],
+    fingerprint: annotations.Parameter[str],
+    initial: annotations.Parameter[str] = "",
+    steps: annotations.Parameter[str] = "",
 ) -> None:
     """Searches as the job's `tuning` says; takes what the Trainer does.
 
@@ -47,17 +46,17 @@ def Tuner(
     io_utils.write_string_file(f"{tuner_results.uri}/{RESULTS_FILE}", json.dumps(trials))
 
 
-@component
+@decorators.component
 def Trainer(
-    examples: InputArtifact[standard_artifacts.Examples],
-    transform_graph: InputArtifact[standard_artifacts.TransformGraph],
-    model: OutputArtifact[standard_artifacts.Model],
-    training: Parameter[str],
-    source: Parameter[str],
-    fingerprint: Parameter[str],
-    initial: Parameter[str] = "",
-    steps: Parameter[str] = "",
-    hyperparameters: InputArtifact[standard_artifacts.HyperParameters] = None,
+    examples: annotations.InputArtifact[standard_artifacts.Examples],
+    transform_graph: annotations.InputArtifact[standard_artifacts.TransformGraph],
+    model: annotations.OutputArtifact[standard_artifacts.Model],
+    training: annotations.Parameter[str],
+    source: annotations.Parameter[str],
+    fingerprint: annotations.Parameter[str],
+    initial: annotations.Parameter[str] = "",
+    steps: annotations.Parameter[str] = "",
+    hyperparameters: annotations.InputArtifact[standard_artifacts.HyperParameters] = None,
 ) -> None:
     """Trains on the splits `train` and `eval` of `examples`, which Transform wrote, and writes `model`.
 
