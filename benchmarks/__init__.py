@@ -43,6 +43,15 @@ def parser(description: str | None, *, rounds: int = 0, images: str = "") -> arg
     return options
 
 
+def choose(**mains: Callable[[list[str]], None]) -> None:
+    """Runs the one of several benchmarks that the command line names first, with the options that follow."""
+    options = argparse.ArgumentParser(epilog="A name and --help show what that benchmark measures and its options.")
+    options.add_argument("name", choices=mains)
+    options.add_argument("options", nargs=argparse.REMAINDER)
+    chosen = options.parse_args()
+    mains[chosen.name](chosen.options)
+
+
 def jpeg_files(folder: str) -> list[Path]:
     """Returns the JPEGs in a folder in the order of their names; an option's type."""
     files = sorted(Path(folder).glob("*.jp*g"))

@@ -72,23 +72,23 @@ def main(arguments: list[str] | None = None) -> None:
     backend = choose_backend(options.backend)
     # Keras reads it when it is first imported, which the steps and the input do.
     os.environ.setdefault("KERAS_BACKEND", backend)
-    library = importlib.import_module("benchmarks.jax_step" if backend == "jax" else "benchmarks.train_step")
-    from benchmarks import input
+    from benchmarks import input, train_step
 
+    library = train_step.Jax() if backend == "jax" else train_step.TensorFlow()
     print(f"{backend} on {library.device()}, {len(os.sched_getaffinity(0))} CPU cores", flush=True)
     print("precision  XLA  batch  images/s", flush=True)
     rates: dict[tuple[str, str, int], float] = {}
     steps = {}
     network = {"input_size": options.size, "depth_multiplier": options.depth_multiplier}
-    compilers = [xla for xla in library.COMPILERS if backend == "jax" or xla in options.xla]
+    compilers = [xla for xla in library.compilers if backend == "jax" or xla in options.xla]
     for precision, xla in [(precision, xla) for precision in options.precisions for xla in compilers]:
-        step = steps[precision, xla] = library.paper_step(precision=precision, xla=xla == "on", **network)
+        step = steps[precision, xla] = library.step(precision=precision, xla=xla == "on", **network)
         for batch in options.batches:
             row = f"{precision:9s}  {xla:3s}  {batch:5d}"
             noise = tuple(library.put(part) for part in input.noise(options.size, batch))
             try:
                 rates[precision, xla, batch] = rate(step, [noise] * (WARM_UP + options.steps))
-            except library.OUT_OF_MEMORY as error:
+            except library.out_of_memory as error:
                 print(f"{row}  {type(error).__name__}: {str(error)[:80]!r}", flush=True)
                 break
             print(f"{row}  {rates[precision, xla, batch]:8.1f}", flush=True)

@@ -7,6 +7,11 @@ same for the same seed, into uint8 batches. The peer decodes whole images, crops
 real JPEGs of 1280x960 pixels in memory; with `--records` our input, and that with `tf.image`, read and parse them from
 ExampleGen's files.
 
+With `--end` both sides pass over a dataset of which only the end differs, ours as training's inputs end and the peer's
+as tf.data's do by default. A pass reads as many elements as `--seconds` have at ten milliseconds each, from a buffer
+that is always full: what it takes longer is the wait for the iterator's end
+(`marco_model.preprocessing.without_autotuning`).
+
     python -m benchmarks.input
 """
 
@@ -18,13 +23,14 @@ import numpy as np
 import tensorflow as tf
 
 import benchmarks
-from marco_model import training_input
-from marco_model.recipe import Recipe
+from marco_model import preprocessing, recipe, training_input
 
 SIZE = 599
 """Pixels of the window, the paper's."""
 BATCH = 32
 SHUFFLE = 128
+ELEMENT_SECONDS = 0.01
+"""Between two elements of a pass that `--end` measures."""
 
 
 def one_core() -> None:
@@ -58,8 +64,8 @@ def training_windows(
     examples: tf.data.Dataset, count: int, size: int = SIZE, batch_size: int = BATCH, shuffle: int = SHUFFLE
 ) -> tf.data.Dataset:
     """Returns the batches of `count` windows of the training input."""
-    recipe = Recipe(batch_size=batch_size, shuffle=shuffle)
-    return training_input.epoch_batches(examples, recipe, epoch=0, skip=0, batches=count // batch_size, size=size)
+    settings = recipe.Recipe(batch_size=batch_size, shuffle=shuffle)
+    return training_input.epoch_batches(examples, settings, epoch=0, skip=0, batches=count // batch_size, size=size)
 
 
 def reference_windows(examples: tf.data.Dataset) -> tf.data.Dataset:
@@ -106,13 +112,33 @@ def rate(dataset: tf.data.Dataset) -> float:
     return BATCH * (len(times) - 1) / (times[-1] - times[0])
 
 
+def pass_seconds(dataset: tf.data.Dataset, passes: int) -> float:
+    """Reads `dataset` to its end `passes` times and returns the mean duration, since not every pass has to wait."""
+
+    def read() -> None:
+        for _ in range(passes):
+            for _ in dataset:
+                time.sleep(ELEMENT_SECONDS)
+
+    return benchmarks.seconds(read) / passes
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
     parser = benchmarks.parser(__doc__, rounds=5, images="folder of JPEGs, 599 pixels at least")
     parser.add_argument("--peer", choices=["tf.image", "decoding"], default="tf.image", help="(default tf.image)")
     parser.add_argument("--count", type=int, default=384, help="windows a round, in batches of 32 (default 384)")
     parser.add_argument("--records", action="store_true", help="read records from files")
+    parser.add_argument("--end", action="store_true", help="measure the wait at the end of a dataset instead")
+    parser.add_argument("--passes", type=int, default=12, help="of each side with --end (default 12)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long such a pass reads (default 2)")
     options = parser.parse_args(arguments)
+    if options.end:
+        passed = tf.data.Dataset.range(round(options.seconds / ELEMENT_SECONDS)).prefetch(2)
+        ended = pass_seconds(preprocessing.without_autotuning(passed), options.passes)
+        by_default = pass_seconds(passed, options.passes)
+        benchmarks.report(ended, by_default, f"seconds a pass of {options.seconds:g} seconds")
+        return
     encoded = [path.read_bytes() for path in options.images]
     with benchmarks.scratch() as folder:
         examples = training_examples(encoded, options.count, folder if options.records else None)

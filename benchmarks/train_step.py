@@ -3,12 +3,14 @@
 Ours is the whole step as training takes it, from uint8 windows: distortions, forward and backward pass with the
 auxiliary head, smoothed loss and L2, RMSProp, moving statistics and the running average. The peer has float images
 ready and does forward and backward pass, plain cross-entropy and the same optimizer. Same batch, same cores, in turns.
-With `--peer undistorted` the peer is our own step on the same windows, which it only maps to [-1, 1].
+With `--peer undistorted` the peer is our own step on the same windows, which it only maps to [-1, 1]. `benchmarks.gpu`
+takes our step from here too, on TensorFlow or on JAX.
 
     python -m benchmarks.train_step
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,22 +21,8 @@ from benchmarks import input
 from marco_model import labels, network, recipe, training_step
 
 CLASSES = len(labels.CLASSES)
-Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-# What `benchmarks.gpu` needs of a library that trains, here and in `benchmarks.jax_step`.
-COMPILERS = ("off", "on")
-OUT_OF_MEMORY = tf.errors.ResourceExhaustedError
-
-
-def device() -> str:
-    """Returns the name of the first GPU, or CPU."""
-    devices = tf.config.list_physical_devices("GPU")
-    return str(tf.config.experimental.get_device_details(devices[0])["device_name"]) if devices else "CPU"
-
-
-def put(array: np.ndarray | tf.Tensor) -> tf.Tensor:
-    """Returns an array of the host in the accelerator's memory."""
-    return tf.identity(array)
+Step = Callable[[Any, Any], Any]
+"""Takes windows and classes, tensors of TensorFlow or JAX, and returns the loss."""
 
 
 def untrained(input_size: int, depth_multiplier: float, precision: str) -> keras.Model:
@@ -100,6 +88,93 @@ def stock_step(input_size: int = 299) -> Step:
         return loss
 
     return step
+
+
+class TensorFlow:
+    """What `benchmarks.gpu` needs of a library that trains: the settings of XLA, and our step on the first GPU."""
+
+    compilers = ("off", "on")
+    out_of_memory = tf.errors.ResourceExhaustedError
+    put = staticmethod(tf.identity)
+    step = staticmethod(paper_step)
+
+    def device(self) -> str:
+        """Returns the name of the first GPU, or CPU."""
+        devices = tf.config.list_physical_devices("GPU")
+        return str(tf.config.experimental.get_device_details(devices[0])["device_name"]) if devices else "CPU"
+
+
+class Jax:
+    """As `TensorFlow`, where JAX has a GPU and TensorFlow has none; make it after KERAS_BACKEND is set to jax.
+
+    JAX is not a dependency of the project, so it is imported here alone.
+    """
+
+    compilers = ("on",)
+    out_of_memory = RuntimeError
+
+    def __init__(self) -> None:
+        import jax
+
+        self._jax = jax
+
+    def device(self) -> str:
+        """Returns the name of the first device."""
+        return str(self._jax.devices()[0].device_kind)
+
+    def put(self, array: np.ndarray | tf.Tensor) -> Any:
+        """Returns an array of the host in the accelerator's memory."""
+        return self._jax.device_put(np.asarray(array))
+
+    def step(
+        self, *, precision: str = "float32", xla: bool = True, input_size: int = 599, depth_multiplier: float = 1.0
+    ) -> Step:
+        """Returns the training step of the `paper` network on (uint8 windows, classes), compiled; it returns the loss.
+
+        As `paper_step`, with loss, L2, RMSProp, moving statistics and the running average of what is trained, but for
+        the distortions: windows are only mapped to [-1, 1]. JAX compiles whatever `xla` is.
+        """
+        jax, jnp, settings = self._jax, self._jax.numpy, recipe.Recipe()
+        model = untrained(input_size, depth_multiplier, precision)
+        kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
+        optimizer = keras.optimizers.RMSprop(
+            settings.learning_rate,
+            rho=settings.rho,
+            momentum=settings.momentum,
+            epsilon=settings.epsilon,
+            use_ema=True,
+            ema_momentum=settings.average_decay,
+        )
+        optimizer.build(model.trainable_variables)
+
+        def cross_entropy(logits: Any, targets: Any) -> Any:
+            classes, smoothing = logits.shape[-1], settings.label_smoothing
+            smoothed = jax.nn.one_hot(targets, classes) * (1 - smoothing) + smoothing / classes
+            return -jnp.mean(jnp.sum(smoothed * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1))
+
+        def loss_of(trained: list[Any], moving: list[Any], images: Any, targets: Any) -> tuple[Any, list[Any]]:
+            outputs, moved = model.stateless_call(trained, moving, images, training=True)
+            loss = cross_entropy(outputs["logits"], targets)
+            loss += settings.auxiliary_weight * cross_entropy(outputs["auxiliary_logits"], targets)
+            return loss + settings.weight_decay * sum(jnp.sum(trained[index] ** 2) for index in kernels) / 2, moved
+
+        def step(state: tuple[Any, ...], images: Any, targets: Any) -> tuple[tuple[Any, ...], Any]:
+            trained, moving, slots = state
+            inputs = images.astype(jnp.float32) / 127.5 - 1.0
+            (loss, moved), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained, moving, inputs, targets)
+            trained, slots = optimizer.stateless_apply(slots, gradients, trained)
+            return (trained, moved, slots), loss
+
+        compiled = jax.jit(step, donate_argnums=0)
+        variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+        state = tuple([jnp.array(variable.value) for variable in kind] for kind in variables)
+
+        def take(images: Any, targets: Any) -> Any:
+            nonlocal state
+            state, loss = compiled(state, images, targets)
+            return loss
+
+        return take
 
 
 def main(arguments: list[str] | None = None) -> None:

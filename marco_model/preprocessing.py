@@ -113,7 +113,7 @@ def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
     About every second time, the end of an iterator of an autotuned dataset waits idle for the next turn of the tuning
     thread: as long as the iterator has existed, at most a minute (TensorFlow 2.16 and 2.21; `python -m
-    benchmarks.dataset_end`). Without autotuning `tf.data.AUTOTUNE` means as many parallel calls as there are cores, at
+    benchmarks.input --end`). Without autotuning `tf.data.AUTOTUNE` means as many parallel calls as there are cores, at
     most 16: give `cores()` where more are useful.
     """
     options = tf.data.Options()

@@ -24,7 +24,7 @@ from tfx.dsl.component.experimental import annotations, decorators
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
-from tfx.utils import writer_utils
+from tfx.utils import io_utils, writer_utils
 
 from components import artifacts, settings
 from components.example_gen import files, ingest
@@ -134,7 +134,7 @@ def CuratedSchema(
     if fingerprint != schema_fingerprint():
         logging.warning("The pipeline was compiled with another curated schema than the one installed here.")
     content = curated_schema(json.loads(institutions), json.loads(imagers), json.loads(classes))
-    tfdv.write_schema_text(content, f"{schema.uri}/{SCHEMA.name}")
+    io_utils.write_pbtxt_file(f"{schema.uri}/{SCHEMA.name}", content)
 
 
 def describe_anomaly(split: str, anomalies: Any, statistics: Any) -> str:

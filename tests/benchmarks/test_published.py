@@ -3,7 +3,7 @@ import json
 from PIL import Image
 
 import benchmarks
-from benchmarks.predict import write_variants
+from benchmarks.published import write_variants
 
 
 def test_the_sides_take_turns_and_the_first_rounds_do_not_count(capsys):
@@ -22,6 +22,13 @@ def test_the_sides_take_turns_and_the_first_rounds_do_not_count(capsys):
 def test_the_report_is_one_line_with_the_ratio_of_ours_to_the_peer(capsys):
     benchmarks.report(3, 4, "seconds")
     assert json.loads(capsys.readouterr().out) == {"ours": 3, "peer": 4, "ratio": 0.75, "unit": "seconds"}
+
+
+def test_the_command_line_names_a_benchmark_and_its_options_follow(monkeypatch):
+    calls = []
+    monkeypatch.setattr("sys.argv", ["published", "second", "--rounds", "3"])
+    benchmarks.choose(first=lambda options: calls.append(("first", options)), second=calls.append)
+    assert calls == [["--rounds", "3"]]
 
 
 def test_variants_are_different_files_of_full_size_and_the_same_each_time(real_images, tmp_path):

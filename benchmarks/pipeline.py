@@ -1,35 +1,95 @@
-"""The Evaluator with all its slices against plain batched prediction of the same examples.
+"""Steps of the pipeline against the bare work that they cannot do without.
 
-Ours is the Evaluator's whole work: Beam's start, the model loaded, every example scored, the table of
+    python -m benchmarks.pipeline ingest
+
+`ingest`: ours is ExampleGen's whole ingest of a set of MARCO shards: framing and checksums, every check, digests, the
+search for duplicates, the output and its renaming, Beam's own start included. The peer decodes the same images, held in
+memory, with the same decoder in as many threads. Both warm up first, then take turns.
+
+    python -m benchmarks.pipeline evaluate
+
+`evaluate`: ours is the Evaluator's whole work: Beam's start, the model loaded, every example scored, the table of
 predictions written, all metrics by institution, by imager and by both, thresholds checked, `metrics.json`. What TFX
 does before it begins, packing its own code for distant workers, is left out. The peer loads the same model and scores
-the same records in the same batches, nothing else. Both take turns in one process; each figure is the median of the
-rounds.
+the same records in the same batches, nothing else. Both take turns in one process. A quick model makes it hard: this is
+the one that the preset `local` exports, untrained (155 pixels, 0.4 of the filters, images shrunk to 168 first), on
+JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other ids).
 
-A quick model makes it hard: this is the one that the preset `local` exports, untrained (155 pixels, 0.4 of the filters,
-images shrunk to 168 first), on JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other ids).
-
-    python -m benchmarks.evaluate
+Each figure is the median of the rounds.
 """
 
+import concurrent.futures
 import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import apache_beam as beam
 import tensorflow as tf
 from tfx.types import Artifact, artifact_utils, standard_artifacts
 
 import benchmarks
 from components import settings
+from components.example_gen import ingest as ingestion
 from components.steps import evaluation
 from components.trainer import execution
-from marco_data import synthetic
+from marco_data import name_tables, synthetic, tfrecord
 from marco_model import labels, network, preprocessing
 from pipelines import configuration
 
+SHARD_IMAGES = 500
+"""Records in a shard that `ingest` reads."""
 DRAWN = 240
+"""Different drops that `evaluate` scores."""
 SHARDS = 8
+
+
+def write_set(sources: list[Path], folder: Path, count: int) -> list[bytes]:
+    """Writes `count` records made of the sources to shards, one of them for evaluation; returns the encoded images."""
+    folder.mkdir()
+    name_tables.write_tables(folder)
+    encoded = [path.read_bytes() for path in sources]
+    images = [benchmarks.distinct(encoded[number % len(encoded)], number) for number in range(count)]
+    for number, batch in enumerate(benchmarks.batches(list(enumerate(images)), SHARD_IMAGES)):
+        name = f"{'train' if number else 'test'}-{number:05d}-of-{count // SHARD_IMAGES:05d}"
+        examples = (benchmarks.example(jpeg, index, index % len(labels.CLASSES)) for index, jpeg in batch)
+        (folder / name).write_bytes(b"".join(map(tfrecord.frame, examples)))
+    return images
+
+
+def ingest(arguments: list[str]) -> None:
+    """Measures and reports, in images a second on all cores."""
+    parser = benchmarks.parser(__doc__, rounds=3)
+    folder_help = "folder of JPEGs to make records of"
+    parser.add_argument("--images-from", type=benchmarks.jpeg_files, default=benchmarks.IMAGES, help=folder_help)
+    parser.add_argument("--count", type=int, default=3000, help="records in the set")
+    parser.add_argument("--beam", nargs="*", help="Beam options; by default those of local runs")
+    options = parser.parse_args(arguments)
+    threads = preprocessing.cores()
+
+    def ingest_set(path: Path, output: Path) -> None:
+        pipeline = beam.Pipeline(argv=list(options.beam or settings.LOCAL_BEAM_ARGS))
+        summary = ingestion.ingest([str(path)], f"{output}/examples", f"{output}/quarantine", None, lambda: pipeline)
+        if summary["quarantined"]:
+            raise RuntimeError(f"the set should be sound: {summary['reasons']}")
+
+    def decode(encoded: list[bytes]) -> None:
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(preprocessing.decode, encoded, chunksize=8):
+                pass
+
+    with benchmarks.scratch() as folder:
+        decode(write_set(options.images_from, folder / "small", 20))
+        ingest_set(folder / "small", folder / "warm-up")
+        images = write_set(options.images_from, folder / "set", options.count)
+        outputs = (folder / str(number) for number in range(options.rounds))
+        figures = benchmarks.medians(
+            lambda: ingest_set(folder / "set", next(outputs)),
+            lambda: decode(images),
+            options.rounds,
+            figure=lambda work: options.count / benchmarks.seconds(work),
+        )
+    benchmarks.report(*figures, f"images/s, {threads} cores")
 
 
 def write_examples(folder: Path, count: int, shorter_side: int = 240) -> list[str]:
@@ -87,8 +147,8 @@ def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:
     return sum(len(score(examples=batch)["scores"].numpy()) for batch in batches)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measures and reports."""
+def evaluate(arguments: list[str]) -> None:
+    """Measures and reports, in seconds for all examples."""
     parser = benchmarks.parser(__doc__, rounds=3)
     parser.add_argument("--count", type=int, default=8000, help="examples")
     parser.add_argument("--batch-size", type=int, default=64, help="images scored at once, on both sides")
@@ -114,4 +174,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    benchmarks.choose(ingest=ingest, evaluate=evaluate)

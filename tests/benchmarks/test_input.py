@@ -26,3 +26,12 @@ def test_both_sides_make_what_training_needs(real_images):
     bare = next(iter(input.bare_windows(encoded, 32)))
     # The same images, cropped elsewhere.
     assert np.mean(bare) == pytest.approx(np.mean(windows), rel=0.1)
+
+
+@pytest.mark.slow
+def test_both_sides_read_every_element_of_a_pass(capsys):
+    input.main(["--end", "--passes", "2", "--seconds", "0.1"])
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["ours"] >= 0.1
+    assert answer["peer"] >= 0.1
+    assert answer["unit"] == "seconds a pass of 0.1 seconds"

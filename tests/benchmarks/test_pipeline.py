@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from benchmarks import evaluate
+from benchmarks import pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
 
 def test_it_measures_both_sides_and_reports_their_ratio(capsys):
-    evaluate.main(["--count", "24", "--rounds", "1"])
+    pipeline.evaluate(["--count", "24", "--rounds", "1"])
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer["ours"] > 0
     assert answer["peer"] > 0
@@ -19,9 +19,9 @@ def test_it_measures_both_sides_and_reports_their_ratio(capsys):
 def test_both_sides_score_every_example(tmp_path):
     from components import evaluations, prediction_table
 
-    files = evaluate.write_examples(tmp_path / "examples", 20, shorter_side=160)
-    evaluate.write_model(tmp_path / "model", "local")
-    assert evaluate.plain_prediction(tmp_path / "model", files, 8) == 20
-    evaluate.evaluation_of(tmp_path, tmp_path / "examples", tmp_path / "model", 8)()
+    files = pipeline.write_examples(tmp_path / "examples", 20, shorter_side=160)
+    pipeline.write_model(tmp_path / "model", "local")
+    assert pipeline.plain_prediction(tmp_path / "model", files, 8) == 20
+    pipeline.evaluation_of(tmp_path, tmp_path / "examples", tmp_path / "model", 8)()
     assert len(prediction_table.read(str(tmp_path / "evaluation"))) == 20
     assert evaluations.slice_metrics(str(tmp_path / "evaluation"))["slices"]["overall"]["all"]["count"] == 20
