@@ -1,21 +1,22 @@
 """The `marco` command. Its subcommands are in `pipelines/commands/`, and import what they need when they run."""
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+import typer.core
 
 import marco_model
 from marco_model import errors
-from pipelines.commands import data, deploy, models, monitor, run, score
+from pipelines.commands import run, score
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "predict": score.predict,
     "explain": score.explain,
-    "compare": models.compare,
+    "compare": run.compare,
     "released": score.released,
     "compile": run.compile_,
     "submit": run.submit,
@@ -24,43 +25,34 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "tflite": score.tflite,
     "train": run.train,
 }
-_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "data": (
-        "Make, import, check and describe sets of scored images.",
-        {"import": data.import_, "ingest": data.ingest, "inspect": data.inspect, "synthesize": data.synthesize},
-    ),
-    "relabel": (
-        "Have experts relabel the images that disagree most with a model.",
-        {"export": data.export, "merge": data.merge},
-    ),
-    "deploy": (
-        "Deploy published models to an endpoint of Vertex AI.",
-        {
-            "push": deploy.push,
-            "status": deploy.status,
-            "promote": deploy.promote,
-            "rollback": deploy.rollback,
-            "batch": deploy.batch,
-        },
-    ),
-    "monitor": (
-        "Watch whether images still look as they did.",
-        {"reference": monitor.reference, "check": monitor.check},
-    ),
-    "models": (
-        "List, promote and take back versions of a registered model.",
-        {"list": models.list_, "promote": models.promote, "rollback": models.rollback},
-    ),
+_GROUPS = {
+    "data": "Make, import, check and describe sets of scored images.",
+    "relabel": "Have experts relabel the images that disagree most with a model.",
+    "deploy": "Deploy published models to an endpoint of Vertex AI.",
+    "monitor": "Watch whether images still look as they did.",
+    "models": "List, promote and take back versions of a registered model.",
 }
+
+
+class _Group(typer.core.TyperGroup):
+    """A group whose commands are in the module of its name, which is imported when the group is used."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        if not self.commands:
+            module = importlib.import_module(f"pipelines.commands.{self.name}")
+            self.commands = typer.main.get_group(module.app).commands
+        return super().list_commands(context)
+
+    def get_command(self, context: Any, name: str) -> Any:
+        self.list_commands(context)
+        return super().get_command(context, name)
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
-for _name, (_help, _commands) in _GROUPS.items():
-    _group = typer.Typer(help=_help, no_args_is_help=True)
-    app.add_typer(_group, name=_name)
-    for _subcommand, _command in _commands.items():
-        _group.command(_subcommand)(_command)
+for _name, _help in _GROUPS.items():
+    app.add_typer(typer.Typer(cls=_Group, help=_help, no_args_is_help=True), name=_name)
 
 
 def _print_version(requested: bool) -> None:

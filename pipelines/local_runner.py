@@ -1,4 +1,4 @@
-"""Runs the graph on this machine: draws synthetic data if the preset has some, shows each step, sums up the results."""
+"""Runs the graph on this machine: shows each step, and sums up the results."""
 
 import contextlib
 import datetime
@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 from absl import logging as absl_logging
 from rich import table, text
 
-from components import champion, evaluations, gate, published_models, settings
+from components import evaluations, gate, published_models
 from components.report import page
-from components.trainer.job import TrainingParameters
-from marco_data import overlay, shards, synthetic
-from marco_model import InputError, store
-from pipelines import places
-from pipelines.configuration import Configuration, label_scheme
+from marco_model import store
 
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
@@ -28,27 +24,11 @@ _OURS = ("marco_model", "marco_data", "components", "pipelines")
 _WITH_HANDLERS = ("absl", "tensorflow", "mlflow")
 
 
-def run(configuration: Configuration, output: Path) -> dict[str, Any]:
-    """Runs the whole pipeline below `output` and returns the summary, which is also written to `output/summary.json`.
+def run(graph: Any, output: Path) -> dict[str, Any]:
+    """Runs a pipeline that keeps its files below `output`; returns the summary, also written to `output/summary.json`.
 
-    Steps whose inputs and settings have not changed are not run again. Raises `InputError` if there are no data, or if
-    a step refuses them.
+    Steps whose inputs and settings have not changed are not run again. Raises `InputError` if a step refuses its data.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    configuration = _absolute(configuration)
-    source = _source(configuration, output)
-    from marco_model import weights
-    from pipelines import pipeline
-
-    where = places.local(configuration, output)
-    scheme = label_scheme(configuration.labels, source)
-    content = shards.fingerprint([source], configuration.data.overlay)
-    parameters = TrainingParameters(source, content, weights.initial_fingerprint(configuration.network.initial))
-    lookup = pipeline.lookup(configuration, scheme.classes, where)
-    own = champion.signature(lookup.settings, parameters.fingerprint, parameters.initial, parameters.steps)
-    judging = champion.Judging(lookup.to_beat(own), own)
-    metadata_file = output.resolve() / "metadata.db"
-    graph = pipeline.create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
     with run_log(len(graph.components), output / "run.log") as step_lines:
         steps = run_steps(graph, step_lines)
     results = summarize(steps, output)
@@ -56,33 +36,6 @@ def run(configuration: Configuration, output: Path) -> dict[str, Any]:
     with store.whole_file(output / "summary.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")
     return results
-
-
-def _absolute(configuration: Configuration) -> Configuration:
-    """Returns the configuration with absolute paths of its overlay and champion, which steps read elsewhere.
-
-    The overlay is read first, so that errors come early.
-    """
-    data, rules = configuration.data, configuration.gate
-    if data.overlay:
-        overlay.read_overlay(data.overlay)
-        data = data.model_copy(update={"overlay": store.absolute(data.overlay)})
-    if rules.champion not in (settings.REGISTRY, settings.NONE):
-        rules = rules.model_copy(update={"champion": store.absolute(rules.champion)})
-    return configuration.model_copy(update={"data": data, "gate": rules})
-
-
-def _source(configuration: Configuration, output: Path) -> str:
-    """Returns where the shards are; draws them first if the configuration asks for synthetic ones."""
-    data = configuration.data
-    if data.source:
-        return store.absolute(data.source)
-    if data.synthetic is None:
-        raise InputError("the configuration names no data; give --data FOLDER, or data.synthetic in the preset")
-    folder = output.resolve() / "data"
-    drawn = synthetic.Settings(**data.synthetic.model_dump(exclude={"images"}))
-    synthetic.synthesize(folder, data.synthetic.images, drawn, overwrite=True)
-    return str(folder)
 
 
 class StepLines(logging.Handler):

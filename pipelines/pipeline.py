@@ -13,9 +13,11 @@ from tfx.orchestration import data_types, metadata, pipeline
 from components import champion, settings
 from components.steps import evaluation, ingestion, pusher, trainer
 from components.trainer import job
+from marco_data import shards
+from marco_model import weights
 from marco_model.labels import LabelScheme
 from pipelines import places
-from pipelines.configuration import Configuration
+from pipelines.configuration import Configuration, label_scheme
 
 
 def create_pipeline(
@@ -123,6 +125,22 @@ def create_pipeline(
         ),
         beam_pipeline_args=list(configuration.beam),
     )
+
+
+def create_local_pipeline(configuration: Configuration, source: str, output: Path) -> pipeline.Pipeline:
+    """Returns the pipeline of a run on this machine over the shards at `source`, with all files below `output`.
+
+    Raises `InputError` if the shards cannot be read or do not fit the configuration.
+    """
+    where = places.local(configuration, output)
+    scheme = label_scheme(configuration.labels, source)
+    content = shards.fingerprint([source], configuration.data.overlay)
+    parameters = job.TrainingParameters(source, content, weights.initial_fingerprint(configuration.network.initial))
+    champions = lookup(configuration, scheme.classes, where)
+    own = champion.signature(champions.settings, parameters.fingerprint, parameters.initial, parameters.steps)
+    judging = champion.Judging(champions.to_beat(own), own)
+    metadata_file = output.resolve() / "metadata.db"
+    return create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
 
 
 def training_job(configuration: Configuration, classes: Sequence[str], where: places.Places) -> job.TrainingJob:

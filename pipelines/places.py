@@ -1,10 +1,11 @@
-"""Where a run keeps its files: below one output folder, unless the configuration says otherwise."""
+"""Where a run keeps its files and finds its data: below one output folder, unless the configuration says otherwise."""
 
 import dataclasses
 from pathlib import Path
 
-from components import machines, mlflow_runs
+from components import machines, mlflow_runs, settings
 from components.trainer import job
+from marco_data import overlay, synthetic
 from marco_model import InputError, store
 from pipelines.configuration import Configuration
 
@@ -35,6 +36,36 @@ def local(configuration: Configuration, output: Path) -> Places:
         destination=store.absolute(configuration.destination or str(folder / "models")),
         tracking=configuration.tracking.uri or mlflow_runs.local_store(folder),
     )
+
+
+def absolute(configuration: Configuration) -> Configuration:
+    """Returns the configuration with absolute paths of its overlay and champion, which steps read elsewhere.
+
+    The overlay is read first, so that errors come early.
+    """
+    data, rules = configuration.data, configuration.gate
+    if data.overlay:
+        overlay.read_overlay(data.overlay)
+        data = data.model_copy(update={"overlay": store.absolute(data.overlay)})
+    if rules.champion not in (settings.REGISTRY, settings.NONE):
+        rules = rules.model_copy(update={"champion": store.absolute(rules.champion)})
+    return configuration.model_copy(update={"data": data, "gate": rules})
+
+
+def local_data(configuration: Configuration, output: Path) -> str:
+    """Returns where the shards of a run on this machine are; draws them if the configuration asks for synthetic ones.
+
+    Raises `InputError` if it names no data.
+    """
+    data = configuration.data
+    if data.source:
+        return store.absolute(data.source)
+    if data.synthetic is None:
+        raise InputError("the configuration names no data; give --data FOLDER, or data.synthetic in the preset")
+    folder = output.resolve() / "data"
+    drawn = synthetic.Settings(**data.synthetic.model_dump(exclude={"images"}))
+    synthetic.synthesize(folder, data.synthetic.images, drawn, overwrite=True)
+    return str(folder)
 
 
 def remote(configuration: Configuration, root: str, custom_job: job.CustomJob | None = None) -> Places:

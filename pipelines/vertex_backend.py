@@ -8,8 +8,8 @@ import zoneinfo
 from pathlib import Path
 from typing import Any
 
-from components.vertex import api
-from components.vertex.options import Vertex
+from components import settings
+from components.vertex import api, endpoints, options as vertex_options
 from marco_model.errors import InputError
 from pipelines import backend
 
@@ -26,7 +26,7 @@ class VertexBackend:
     schedule_noun = "schedule"
     patience = 0.0
 
-    def __init__(self, place: Vertex) -> None:
+    def __init__(self, place: vertex_options.Vertex) -> None:
         self._api = api.Api(place)
         self.poll = self._api.pace.look
 
@@ -58,7 +58,7 @@ class VertexBackend:
     def start(self, package: backend.Package, name: str | None, submission: backend.Submission) -> str:
         """As `Backend.start`; where an answer is lost, the run is not started twice."""
         now = datetime.datetime.now(datetime.timezone.utc)
-        run = f"{label_value(package.name)[:40]}-{now:%Y%m%d%H%M%S%f}"
+        run = f"{endpoints.label(package.name)[:40]}-{now:%Y%m%d%H%M%S%f}"
         request = {
             "parent": self._api.place.parent,
             "pipeline_job": pipeline_job(package.spec, name or package.name, submission),
@@ -141,6 +141,14 @@ class VertexBackend:
             raise
 
 
+def connect(project: str | None, location: str | None, address: str | None) -> VertexBackend:
+    """Returns Vertex AI Pipelines at an `address`, None for its own; raises `InputError` without project and region."""
+    if not (project and location):
+        raise InputError(f"--project is {project} and --location {location}; Vertex AI needs both")
+    values = {"project": project, "location": location, "api": address or ""}
+    return VertexBackend(settings.parse(vertex_options.Vertex, values, "the options of Vertex AI", "vertex"))
+
+
 def pipeline_job(
     spec: dict[str, Any], name: str, submission: backend.Submission, labels: dict[str, str] | None = None
 ) -> Any:
@@ -154,7 +162,7 @@ def pipeline_job(
     content = {
         "displayName": name,
         "pipelineSpec": spec,
-        "labels": {"marco-pipeline": label_value(spec["pipelineInfo"]["name"]), **(labels or {})},
+        "labels": {"marco-pipeline": endpoints.label(spec["pipelineInfo"]["name"]), **(labels or {})},
         "runtimeConfig": {
             "gcsOutputDirectory": submission.pipeline_root or spec["defaultPipelineRoot"],
             "parameterValues": submission.parameters,
@@ -162,11 +170,6 @@ def pipeline_job(
         "serviceAccount": submission.service_account or "",
     }
     return aiplatform_v1.PipelineJob.from_json(json.dumps(content))
-
-
-def label_value(text: str) -> str:
-    """Returns `text` as the value of a label."""
-    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
 def _step_status(task: Any) -> backend.StepStatus:

@@ -46,8 +46,8 @@ def marco():
 def test_a_documented_command_has_its_options(line, marco):
     words = shlex.split(line)
     command = marco
-    while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        command = command.commands[words.pop(0)]
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
+        command = command.get_command(None, words.pop(0))
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known | {"--help"}
 

@@ -2,19 +2,18 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich import console, table
 
-from components.vertex import api, endpoints
+from components.vertex import api, batch, endpoints, golden, rollout
 from marco_model.errors import InputError
+from marco_scoring import prediction
+from pipelines import configuration
 from pipelines.commands import options
 
-if TYPE_CHECKING:
-    from components.vertex import golden
-    from pipelines import configuration
-
+app = typer.Typer()
 Name = Annotated[
     str | None,
     typer.Option("--endpoint", help="The endpoint's display name; by default the preset's."),
@@ -37,10 +36,8 @@ class DeployOptions(options.VertexOptions):
         typer.Option("--set", help="Change one value, such as endpoint.keep_previous=true. May be repeated."),
     ] = None
 
-    def connect(self, **endpoint: Any) -> "tuple[api.Api, configuration.Deploying]":
+    def connect(self, **endpoint: Any) -> tuple[api.Api, configuration.Deploying]:
         """Returns the client of Vertex AI, and the two sections with the options' values laid over the preset's."""
-        from pipelines import configuration
-
         vertex = {"project": self.project, "location": self.location, "api": self.api}
         options = {"vertex": vertex, "endpoint": endpoint}
         sections = configuration.load_deploying(self.preset, options, self.change or [])
@@ -92,6 +89,7 @@ def version_on_trial(service: api.Api, name: str) -> endpoints.Version:
     raise InputError(f"version {deployed.version} is not in the registry any more; marco deploy push another")
 
 
+@app.command()
 @options.grouped
 def push(
     *,
@@ -113,12 +111,11 @@ def push(
     --traffic 10
     """
     service, sections = where.connect(name=endpoint, golden=golden_images, traffic=(traffic,) if traffic else None)
-    from components.vertex import rollout
-
     done = rollout.push_model(service, sections.endpoint, sections.model, model, lambda: _images(sections))
     show_endpoint(service, done.endpoint)
 
 
+@app.command()
 @options.grouped
 def promote(
     *,
@@ -131,14 +128,13 @@ def promote(
     Example: marco deploy promote --endpoint marco --project PROJECT --location europe-west4
     """
     service, sections = where.connect(name=endpoint, golden=golden_images)
-    from components.vertex import rollout
-
     version = version_on_trial(service, sections.endpoint.name)
     with rollout.fetched(version.uri) as (_, folder):
         answers = rollout.expected(folder, _images(sections))
     show_endpoint(service, rollout.promote(service, sections.endpoint, version, answers))
 
 
+@app.command()
 @options.grouped
 def rollback(
     *,
@@ -156,13 +152,12 @@ def rollback(
     Example: marco deploy rollback --endpoint marco --project PROJECT --location europe-west4
     """
     service, sections = where.connect(name=endpoint)
-    from components.vertex import rollout
-
     state, done = rollout.rollback(service, sections.endpoint, to)
     typer.echo(f"{sections.endpoint.name}: {done}")
     show_endpoint(service, state)
 
 
+@app.command()
 @options.grouped
 def status(
     *,
@@ -186,15 +181,14 @@ def status(
         typer.echo(f"{check.display_name} still has {versions}, which costs; the next push takes it away")
 
 
-def _images(sections: "configuration.Deploying") -> "list[golden.Image]":
-    from components.vertex import golden
-
+def _images(sections: configuration.Deploying) -> list[golden.Image]:
     place = sections.endpoint.golden
     return golden.in_place(place) if place else golden.drawn(sections.endpoint.golden_images)
 
 
+@app.command("batch")
 @options.grouped
-def batch(
+def score_batch(
     *,
     source: Annotated[str, typer.Option("--input", help="gs:// URI of a folder of images.")],
     output: Annotated[str, typer.Option(help="gs:// URI below which Vertex AI reads and writes.")],
@@ -213,9 +207,6 @@ def batch(
     --location europe-west4
     """
     service, sections = where.connect(**({} if where.preset else {"name": "batch"}))
-    from components.vertex import batch
-    from marco_scoring import prediction
-
     model = endpoints.find_model(service, sections.model)
     known = endpoints.list_versions(service, model) if model else []
     chosen = [item for item in known if (item.number == version if version else "default" in item.aliases)]

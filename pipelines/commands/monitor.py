@@ -11,6 +11,7 @@ import typer
 from marco_model import InputError, store
 from pipelines.commands import options
 
+app = typer.Typer()
 ALARM_STATUS = 4
 """Not 1 or 2, which mean that the check itself failed."""
 
@@ -50,6 +51,7 @@ class MeasureOptions:
         return self.staging or str(output.resolve().with_name(f".{output.name}.rows"))
 
 
+@app.command()
 @options.grouped
 def reference(
     *,
@@ -95,6 +97,7 @@ def reference(
     typer.echo(f"{output}: reference for {made.facts['model']['name']}")
 
 
+@app.command()
 @options.grouped
 def check(
     *,

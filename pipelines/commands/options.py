@@ -15,9 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from components import settings
-from components.vertex.options import Vertex
-from marco_model import InputError, model_directory as directories, store
+from marco_model import model_directory as directories, store
 
 ImagePaths = Annotated[
     list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
@@ -31,7 +29,8 @@ Change = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
 ]
-
+Tracking = Annotated[str, typer.Option(help="A run's folder, or MLflow's URI.")]
+ModelName = Annotated[str, typer.Option(help="The registered model.")]
 
 Target = Literal["kubeflow", "vertex"]
 """Where a package runs."""
@@ -46,13 +45,6 @@ class VertexOptions:
     api: Annotated[
         str | None, typer.Option(help="Another address of Vertex AI, such as a Private Service Connect endpoint's.")
     ] = None
-
-    def place(self) -> Vertex:
-        """Returns the project and region; raises `InputError` if either is missing."""
-        if not (self.project and self.location):
-            raise InputError(f"--project is {self.project} and --location {self.location}; Vertex AI needs both")
-        values = {"project": self.project, "location": self.location, "api": self.api or ""}
-        return settings.parse(Vertex, values, "the options of Vertex AI", "vertex")
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -29,7 +29,7 @@ def test_the_check_runs_an_existing_command(container):
     (line,) = container["args"]
     words = shlex.split(line)
     assert words[:4] == ["exec", "marco", "monitor", "check"]
-    command = typer.main.get_command(app).commands["monitor"].commands["check"]
+    command = typer.main.get_command(app).commands["monitor"].get_command(None, "check")
     context = command.make_context("check", words[4:])
     assert context.params["days"] == 7
     assert context.params["tracking"] == "http://mlflow:5000"

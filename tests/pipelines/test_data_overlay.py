@@ -1,13 +1,14 @@
 """The overlay of the configuration in the steps, in the cache key and in MLflow."""
 
 import pytest
+import typer.testing
 
 from components.steps import cluster_data
 from marco_data.overlay import overlay_fingerprint
 from marco_data.shards import fingerprint
 from marco_data.synthetic import Settings, synthesize
 from marco_model.errors import InputError
-from pipelines import compilation, configuration, local_runner, pipeline, places
+from pipelines import cli, compilation, configuration, pipeline, places
 from tests import stores
 
 OVERLAY = "image_id,label,rater,date\n1,Clear,anna,2026-01-01\n"
@@ -23,8 +24,9 @@ def overlay(tmp_path):
 def test_a_missing_or_broken_overlay_is_reported_before_anything_is_drawn(overlay, tmp_path):
     overlay.write_text(OVERLAY.replace("2026-01-01", "yesterday"))
     for path, message in ((overlay, "line 2: date is 'yesterday'"), (tmp_path / "none.csv", "there is no file")):
-        with pytest.raises(InputError, match=message):
-            local_runner.run(configuration.load("local", [f"data.overlay={path}"]), tmp_path / "run")
+        arguments = ["run", "--overlay", str(path), "--output", str(tmp_path / "run")]
+        result = typer.testing.CliRunner().invoke(cli.app, arguments)
+        assert isinstance(result.exception, InputError) and message in str(result.exception)
     assert not (tmp_path / "run" / "data").exists()
 
 

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from marco_model.labels import FOUR
-from pipelines import configuration, local_runner, places
+from pipelines import configuration, places
 from pipelines.pipeline import lookup
 
 
@@ -73,7 +73,7 @@ def test_the_look_up_is_the_configurations():
 @pytest.mark.parametrize(("named", "meant"), [("models/1", "{}/models/1"), ("gs://m/1", "gs://m/1"), ("none", "none")])
 def test_a_champion_is_the_same_from_every_working_directory(tmp_path, monkeypatch, named, meant):
     monkeypatch.chdir(tmp_path)
-    loaded = local_runner._absolute(configuration.load("local", [f"gate.champion={named}"]))
+    loaded = places.absolute(configuration.load("local", [f"gate.champion={named}"]))
     assert loaded.gate.champion == meant.format(tmp_path)
 
 

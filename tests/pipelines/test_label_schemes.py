@@ -48,7 +48,7 @@ def drops(tmp_path_factory):
 def ran(request, drops, tmp_path_factory):
     """A finished run: (label section, summary, output folder, images by kind)."""
     from components.settings import parse
-    from pipelines import configuration, local_runner
+    from pipelines import configuration, local_runner, pipeline, places
 
     labels = read_section("Ten classes on synthetic drops")["labels"] if request.param == "ten" else OWN
     metric = "recall/Crystals" if request.param == "ten" else "auc/Solid"
@@ -56,7 +56,8 @@ def ran(request, drops, tmp_path_factory):
     folder, kinds = drops
     loaded = parse(configuration.Configuration, {**values, "data": {"source": str(folder)}}, "test")
     output = tmp_path_factory.mktemp(request.param)
-    return labels, local_runner.run(loaded, output), output, kinds
+    graph = pipeline.create_local_pipeline(loaded, places.local_data(loaded, output), output)
+    return labels, local_runner.run(graph, output), output, kinds
 
 
 def expected_classes(labels):
