@@ -4,8 +4,6 @@ MLflow's registry names it by the alias `champion`. Which champion a run must be
 run that repeats the training of today's champion is judged against the one before it, as that training was.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging
@@ -73,8 +71,8 @@ class Judging:
     Each is a string, or a parameter of a compiled package that its first step gives a value.
     """
 
-    champion: str | RuntimeParameter = ""
-    signature: str | RuntimeParameter = ""
+    champion: "str | RuntimeParameter" = ""
+    signature: "str | RuntimeParameter" = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Lookup:
     settings: str
 
     @classmethod
-    def read(cls, text: str) -> Lookup:
+    def read(cls, text: str) -> "Lookup":
         """Returns the lookup that `written` returned as text."""
         return cls(**json.loads(text))
 

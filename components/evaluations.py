@@ -5,10 +5,7 @@ Slices are all images, those of each institution, of each imager, and of each pa
 metric by its name (null where undefined) and `confusion_matrix`, rows being true classes.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,7 +56,7 @@ class Slice:
         return int(self.confusion.sum())
 
 
-def slice_masks(table: pd.DataFrame, cross: bool = True) -> Iterator[tuple[SliceKey, np.ndarray]]:
+def slice_masks(table: "pd.DataFrame", cross: bool = True) -> Iterator[tuple[SliceKey, np.ndarray]]:
     """Yields each slice but the one of all images, with the rows that are in it, bool [rows].
 
     Kinds come in the order of `SLICES`, values in that of their text; with `cross` the pairs of both follow.
@@ -73,7 +70,7 @@ def slice_masks(table: pd.DataFrame, cross: bool = True) -> Iterator[tuple[Slice
             yield SliceKey(kind, str(value)), codes == code
 
 
-def evaluate(table: pd.DataFrame, classes: Sequence[str]) -> list[Slice]:
+def evaluate(table: "pd.DataFrame", classes: Sequence[str]) -> list[Slice]:
     """Returns every slice of a `components.prediction_table` of one row or more, all images first."""
     true, scores = table["label"].to_numpy(), scores_of(table)
     masks = [(SliceKey(OVERALL, ALL), np.ones(len(table), bool)), *slice_masks(table)]
@@ -177,13 +174,9 @@ def slices_json(slices: Iterable[Slice]) -> dict[str, dict[str, dict[str, Any]]]
 
 
 def slice_metrics(evaluation_uri: str) -> dict[str, Any]:
-    """Returns the content of `metrics.json` in an evaluation artifact; raises `InputError` if there is none."""
-    path = f"{evaluation_uri.rstrip('/')}/{METRICS_FILE}"
-    if not store.exists(path):
-        raise errors.InputError(
-            f"no evaluation at {evaluation_uri}: {METRICS_FILE} is missing; run the Evaluator first"
-        )
-    return dict(json.loads(store.read_bytes(path)))
+    """Returns the content of `metrics.json` in an evaluation artifact; raises `InputError` if it is missing."""
+    missing = f"no evaluation at {evaluation_uri}: {METRICS_FILE} is missing; run the Evaluator first"
+    return store.read_json(f"{evaluation_uri.rstrip('/')}/{METRICS_FILE}", missing)
 
 
 def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -3,20 +3,16 @@
 Needs neither TFX nor TensorFlow. The rules are explained in docs/gate.md.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from components import evaluations, prediction_table, settings, significance
 from marco_model import errors, store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DECISION_FILE = "decision.json"
 ACCURACY = "accuracy"
@@ -196,13 +192,9 @@ def _fell(check: Check, rules: settings.Rules) -> str:
 
 
 def read_decision(decision_uri: str) -> dict[str, Any]:
-    """Returns the content of `decision.json` in a decision artifact; raises `InputError` if there is none."""
-    path = f"{decision_uri.rstrip('/')}/{DECISION_FILE}"
-    if not store.exists(path):
-        raise errors.InputError(
-            f"no decision at {decision_uri}: {DECISION_FILE} is missing; run the ChampionGate first"
-        )
-    return dict(json.loads(store.read_bytes(path)))
+    """Returns the content of `decision.json` in a decision artifact; raises `InputError` if it is missing."""
+    missing = f"no decision at {decision_uri}: {DECISION_FILE} is missing; run the ChampionGate first"
+    return store.read_json(f"{decision_uri.rstrip('/')}/{DECISION_FILE}", missing)
 
 
 def decision_content(verdict: Verdict, champion: dict[str, str] | None) -> str:

@@ -231,7 +231,7 @@ def promote(tracking: str, name: str, version: str, destination: str | None = No
 def rollback(tracking: str, name: str, destination: str | None = None) -> Promotion:
     """Makes the version champion again that was champion before the current one was promoted.
 
-    Each repetition goes back one further, until there is none. A version that was champion twice is returned to twice.
+    Each repetition goes back one further, down to the first. A version that was champion twice is returned to twice.
     Raises what `promote` does, and `InputError` if there is no champion or none before it.
     """
     with mlflow_runs.session(tracking) as client:

@@ -282,10 +282,7 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
 
 def run_of_model(model_uri: str) -> Run | None:
     """Returns the run that trained the model artifact at `model_uri`, or None if it was trained without MLflow."""
-    path = f"{model_uri}/{TRAINING_FILE}"
-    if not store.exists(path):
-        return None
-    content = json.loads(store.read_bytes(path))
+    content = store.read_json(f"{model_uri}/{TRAINING_FILE}")
     tracking_uri, run_id = content.get("tracking_uri"), content.get("mlflow_run_id")
     return Run(tracking_uri, run_id) if tracking_uri and run_id else None
 

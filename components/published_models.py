@@ -27,8 +27,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 from google.api_core.exceptions import NotFound, PreconditionFailed
 
-from marco_model import errors, store
-from marco_model.model_directory import MODEL_FILE, PUSH_RECORD, model_fingerprint, saved_model_directory
+from marco_model import errors, model_directory, store
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def on_this_machine(model: str) -> Iterator[Path]:
     The download is deleted afterwards. Raises `InputError` if there is no model, `ClusterError` if the bucket fails.
     """
     if not store.is_object(model):
-        yield saved_model_directory(model)
+        yield model_directory.saved_model_directory(model)
         return
     with tempfile.TemporaryDirectory(prefix="marco-model-") as scratch:
         yield download(model, Path(scratch))
@@ -79,10 +78,12 @@ def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:
         raise errors.InputError(
             f"cannot publish to {destination}: give gs://BUCKET/PREFIX, or a folder, mounted if need be"
         )
-    if not (model / MODEL_FILE).is_file():
-        raise errors.InputError(f"cannot publish {model}: it holds no {MODEL_FILE}; give the folder of a SavedModel")
+    if not (model / model_directory.MODEL_FILE).is_file():
+        raise errors.InputError(
+            f"cannot publish {model}: it holds no {model_directory.MODEL_FILE}; give the folder of a SavedModel"
+        )
     publish_version = publish_in_bucket if store.is_object(destination) else publish_in_folder
-    note = {**note, "fingerprint": model_fingerprint(model)}
+    note = {**note, "fingerprint": model_directory.model_fingerprint(model)}
     number, unchanged = publish_version(model, destination, note)
     return Version(number, f"{destination.rstrip('/')}/{number}", unchanged)
 
@@ -92,7 +93,8 @@ def read_push(pushed_model_uri: str) -> dict[str, Any]:
 
     These four are None where they do not apply.
     """
-    return dict(json.loads(store.read_bytes(f"{pushed_model_uri}/{RECORD_FILE}")))
+    path = f"{pushed_model_uri}/{RECORD_FILE}"
+    return store.read_json(path, missing=f"there is no {path}; run the Pusher again")
 
 
 def published_path(pushed_model_uri: str) -> str | None:
@@ -112,9 +114,9 @@ def folder_versions(destination: Path) -> list[int]:
 
 
 def read_note(version: Path) -> dict[str, Any]:
-    """Returns the note that `publish` kept with a version in a folder of this machine; empty if there is none."""
+    """Returns the note that `publish` kept with a version in a folder of this machine; empty if there is no note."""
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((version / PUSH_RECORD).read_text()))
+        return dict(json.loads((version / model_directory.PUSH_RECORD).read_text()))
     return {}
 
 
@@ -139,7 +141,7 @@ def _copy(model: Path, version: Path, note: Mapping[str, Any]) -> bool:
     try:
         with store.whole_directory(version) as aside:
             shutil.copytree(model, aside, dirs_exist_ok=True)
-            record = aside / PUSH_RECORD
+            record = aside / model_directory.PUSH_RECORD
             record.parent.mkdir(exist_ok=True)
             record.write_bytes(_as_json(note))
             for path in [*aside.rglob("*"), aside]:
@@ -173,7 +175,7 @@ def publish_in_bucket(model: Path, destination: str, note: Mapping[str, Any]) ->
         for attempt in range(_ATTEMPTS):
             objects = by_folder(root)
             newest = max(versions(objects), default=0)
-            if newest and _note_at(f"{root}/{newest}/{PUSH_RECORD}").get("fingerprint") == fingerprint:
+            if newest and _note_at(f"{root}/{newest}/{model_directory.PUSH_RECORD}").get("fingerprint") == fingerprint:
                 remove_abandoned(root, objects, fingerprint)
                 return newest, True
             remove_abandoned(root, objects, fingerprint if attempt == 0 else None)
@@ -190,9 +192,11 @@ def download(model: str, folder: Path) -> Path:
     root = model.rstrip("/")
     objects = by_folder(root)
     newest = max(versions(objects), default=None)
-    if MODEL_FILE not in objects[""] and newest is None:
-        raise errors.InputError(f"no model at {model}: {MODEL_FILE} is expected there, or numbered versions")
-    source = root if MODEL_FILE in objects[""] else f"{root}/{newest}"
+    if model_directory.MODEL_FILE not in objects[""] and newest is None:
+        raise errors.InputError(
+            f"no model at {model}: {model_directory.MODEL_FILE} is expected there, or numbered versions"
+        )
+    source = root if model_directory.MODEL_FILE in objects[""] else f"{root}/{newest}"
     target = folder / source.rsplit("/", 1)[1]
     names = [uri.removeprefix(f"{source}/") for uri in store.objects_below(source) if not uri.endswith("/")]
     store.in_parallel(lambda name: store.download(f"{source}/{name}", target / name), names)
@@ -210,7 +214,7 @@ def by_folder(root: str) -> dict[str, dict[str, store.Object]]:
 
 def versions(folders: Folders) -> list[int]:
     """Returns the numbers that are versions: those with a model's file, which is copied last."""
-    return [int(name) for name, objects in folders.items() if name.isdigit() and MODEL_FILE in objects]
+    return [int(name) for name, objects in folders.items() if name.isdigit() and model_directory.MODEL_FILE in objects]
 
 
 def next_number(folders: Folders) -> int:
@@ -244,14 +248,18 @@ def remove_abandoned(root: str, folders: Folders, fingerprint: str | None) -> No
         if aside and ((fingerprint or "").startswith(aside["mark"]) or is_abandoned(objects.values())):
             delete(objects.values())
     claims = _claims(folders)
-    noted = {int(folder) for folder, objects in folders.items() if folder.isdigit() and PUSH_RECORD in objects}
+    noted = {
+        int(folder)
+        for folder, objects in folders.items()
+        if folder.isdigit() and model_directory.PUSH_RECORD in objects
+    }
     for number in claims.keys() | noted.difference(versions(folders)):
         visible, claim = folders.get(str(number), {}), claims.get(number)
-        note = claim or visible[PUSH_RECORD]
+        note = claim or visible[model_directory.PUSH_RECORD]
         same_model = _note_at(note.uri).get("fingerprint") == (fingerprint or "")
         if same_model or is_abandoned([*visible.values(), note]):
             remains = store.list_objects(f"{root}/{number}/")
-            if f"{root}/{number}/{MODEL_FILE}" not in (item.uri for item in remains):
+            if f"{root}/{number}/{model_directory.MODEL_FILE}" not in (item.uri for item in remains):
                 delete(remains)
             delete([claim] if claim else [])
 
@@ -260,7 +268,13 @@ def delete(objects: Iterable[store.Object], seconds: float | None = None) -> Non
     """Deletes these generations of objects, the model's file first and the note last; missing ones are fine."""
 
     def rank(item: store.Object) -> int:
-        return 0 if item.uri.endswith(f"/{MODEL_FILE}") else 2 if item.uri.endswith(f"/{PUSH_RECORD}") else 1
+        return (
+            0
+            if item.uri.endswith(f"/{model_directory.MODEL_FILE}")
+            else 2
+            if item.uri.endswith(f"/{model_directory.PUSH_RECORD}")
+            else 1
+        )
 
     for item in sorted(objects, key=rank):
         with contextlib.suppress(NotFound, PreconditionFailed):
@@ -278,11 +292,11 @@ class _Push:
     def __init__(self, root: str, model: Path, note: Mapping[str, Any]) -> None:
         paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
         self._root = root
-        self._paths = {name: path for name, path in paths.items() if name != PUSH_RECORD}
+        self._paths = {name: path for name, path in paths.items() if name != model_directory.PUSH_RECORD}
         self._name = f".push-{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
         self._aside = f"{root}/{self._name}"
         self._note = _as_json({**note, "push": self._name})
-        self._checksums = {PUSH_RECORD: _crc32c(self._note)}
+        self._checksums = {model_directory.PUSH_RECORD: _crc32c(self._note)}
         self._checksums |= {name: _crc32c(path.read_bytes()) for name, path in self._paths.items()}
         self._number: int | None = None
         self._is_visible = False
@@ -294,8 +308,8 @@ class _Push:
             self._check(self._aside)
             number = self._claim()
             self._is_visible = True
-            store.in_parallel(self._copy, self._checksums.keys() - {MODEL_FILE})
-            self._copy(MODEL_FILE)
+            store.in_parallel(self._copy, self._checksums.keys() - {model_directory.MODEL_FILE})
+            self._copy(model_directory.MODEL_FILE)
             self._check(f"{self._root}/{number}")
         except BaseException:
             with contextlib.suppress(Exception):

@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from marco_data.name_tables import IMAGER_RULES, ImagerRule
-from marco_model import labels, network, recipe
-from marco_model.errors import InputError
+from marco_model import errors, labels, network, recipe
 
 # One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
 # The runner is named since `DirectRunner` would first try to download another one.
@@ -44,7 +43,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
         problems = "; ".join(_describe(problem, section) for problem in error.errors())
-        raise InputError(f"{origin}: {problems}") from error
+        raise errors.InputError(f"{origin}: {problems}") from error
 
 
 def _describe(problem: Any, section: str) -> str:
@@ -132,7 +131,7 @@ class Parameter(Section):
     def limits(self) -> tuple[float, float]:
         """Returns `min` and `max`; raises `InputError` if either is not set, as with choices."""
         if self.min is None or self.max is None:
-            raise InputError(self._ambiguous())
+            raise errors.InputError(self._ambiguous())
         return self.min, self.max
 
     def _ambiguous(self) -> str:
@@ -177,7 +176,9 @@ def kind_of(name: str) -> type:
     for field in fields:
         if field.name == name_in_section:
             return type(field.default)
-    raise InputError(f"tuning.space has {name!r}; give a field of recipe or network, such as recipe.learning_rate")
+    raise errors.InputError(
+        f"tuning.space has {name!r}; give a field of recipe or network, such as recipe.learning_rate"
+    )
 
 
 def by_section(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -198,7 +199,7 @@ def _check_values(name: str, parameter: Parameter) -> None:
     for value in parameter.choices or parameter.limits():
         try:
             SECTIONS[section](**{field: kind(value) if kind in (int, float) else value})
-        except InputError as error:
+        except errors.InputError as error:
             raise ValueError(f"tuning.space, {name}: {error}") from error
 
 
@@ -240,7 +241,7 @@ class Rules(Section):
         if self.recall_class is None:
             return list(classes).index(CRYSTALS) if CRYSTALS in classes else None
         if self.recall_class not in classes:
-            raise InputError(
+            raise errors.InputError(
                 f"gate.recall_class {self.recall_class!r} is not a class; choose from {', '.join(classes)}"
             )
         return list(classes).index(self.recall_class)
@@ -265,10 +266,10 @@ class ReportOptions(Section):
     overlay_seconds: float = pydantic.Field(30.0, ge=0)
 
     def target_of(self, classes: Sequence[str]) -> str | None:
-        """Returns the class that must not be missed, or None if there is none.
+        """Returns the class that must not be missed, or None if `classes` has no such class.
 
         Raises `InputError` if `target` is not a class.
         """
         if self.target and self.target not in classes:
-            raise InputError(f"report.target is {self.target!r}; give one of {', '.join(classes)}")
+            raise errors.InputError(f"report.target is {self.target!r}; give one of {', '.join(classes)}")
         return self.target or (CRYSTALS if CRYSTALS in classes else None)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from marco_data import contract, image_files, name_tables, shards
-from marco_data.progress import progress
+from marco_data import contract, image_files, name_tables, progress, shards
 from marco_model import errors, labels, store
 
 ERRORS_FILE = "import.errors.csv"
@@ -236,7 +235,7 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
     reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:
-        with progress("importing", len(table.images)) as advance:
+        with progress.progress("importing", len(table.images)) as advance:
             for split, stem in _SHARD_STEMS.items():
                 images = [image for image in table.images if splits[image.image_id] == split]
                 records = _records(images, table.classes, reasons, advance)

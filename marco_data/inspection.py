@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from marco_data import contract, name_tables, shards, tfrecord
-from marco_data.progress import progress
+from marco_data import contract, name_tables, progress, shards, tfrecord
 from marco_model import errors, labels, store
 
 QUARANTINE_FILE = "quarantine.csv"
@@ -67,7 +66,7 @@ def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
     raw_names = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places) or {}
     inspection = Inspection(shards=len(files))
     drawn: dict[str, list[tuple[float, int, Sample]]] = {}
-    with progress("reading", len(files), unit="shards") as advance:
+    with progress.progress("reading", len(files), unit="shards") as advance:
         for place in places:
             split = shards.split_of(place, default=name_tables.UNKNOWN)
             for features in _features(place):

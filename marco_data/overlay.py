@@ -30,10 +30,8 @@ def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
     The file is UTF-8, with or without a byte order mark, separated as `name_tables.read_cells` says. Raises
     `InputError`, which ends in `fix`, if the file does not exist or lacks a column.
     """
-    if not store.exists(path):
-        raise errors.InputError(f"there is no file {path!r}; {fix}")
     try:
-        text = store.read_bytes(path).decode("utf-8-sig")
+        text = store.read_bytes(path, missing=f"there is no file {path!r}; {fix}").decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise errors.InputError(f"{path} cannot be read as text in UTF-8 ({error}); {fix}") from error
     header, rows = name_tables.read_cells(text)
@@ -138,6 +136,5 @@ def write_overlay(path: Path, answers: Iterable[tuple[int, Answer]]) -> None:
 
 def overlay_fingerprint(path: str) -> str:
     """Returns a hash of the overlay's content; raises `InputError` if there is no such file."""
-    if not store.exists(path):
-        raise errors.InputError(f"there is no overlay {path!r}; {_FIX}")
-    return hashlib.blake2b(store.read_bytes(path), digest_size=16).hexdigest()
+    content = store.read_bytes(path, missing=f"there is no overlay {path!r}; {_FIX}")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

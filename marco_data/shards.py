@@ -53,7 +53,7 @@ def find_shards(paths: Iterable[str]) -> list[File]:
 
 
 def list_files(path: str) -> list[File]:
-    """Returns every file that a file, folder or glob stands for; raises `InputError` if there is none."""
+    """Returns every file that a file, folder or glob stands for; raises `InputError` if there is no such file."""
     files = _remote_files(path) if store.is_remote(path) else _local_files(path)
     if not files:
         raise errors.InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")

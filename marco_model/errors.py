@@ -3,7 +3,11 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class InputError(ValueError):
@@ -48,6 +52,19 @@ def translated(kind: type[Exception], message: str, *errors: type[BaseException]
         raise
     except errors as error:
         raise kind(message.replace("{}", one_line(error))) from error
+
+
+def result_or_reason(work: Callable[[list[Item]], Iterable[Result]], items: list[Item]) -> list[Result | str]:
+    """Returns the result of each item, or the reason, as text, why `work` refuses it with an `InputError`.
+
+    `work` takes all items at once. If it refuses them, each is tried alone, so that a bad one affects only itself.
+    """
+    try:
+        return list(work(items))
+    except InputError as error:
+        if len(items) == 1:
+            return [str(error)]
+    return [result for item in items for result in result_or_reason(work, [item])]
 
 
 @contextlib.contextmanager

@@ -62,15 +62,10 @@ class LoadedClassifier:
             for path in batch:
                 with errors.translated(errors.InputError, f"{path} cannot be read ({{}})", OSError):
                     images.append(store.read_bytes(path))
-            try:
-                scores.append(self.score(images))
-            except errors.InputError:
-                for path, image in zip(batch, images, strict=True):
-                    try:
-                        self.score([image])
-                    except errors.InputError as error:
-                        raise errors.InputError(f"{path} {error}") from None
-                raise
+            for path, result in zip(batch, errors.result_or_reason(self.score, images), strict=True):
+                if isinstance(result, str):
+                    raise errors.InputError(f"{path} {result}")
+                scores.append(result[None])
         return np.concatenate(scores)
 
     def probabilities(self, image_bytes: Sequence[bytes]) -> np.ndarray:
@@ -132,7 +127,7 @@ class LoadedClassifier:
 def open_classifier(directory: str | Path) -> LoadedClassifier:
     """Opens the SavedModel in `directory`, or the newest version in a folder of numbered versions.
 
-    Raises `InputError` if there is none, or if it takes something other than encoded images.
+    Raises `InputError` if there is no model, or if it takes something other than encoded images.
     """
     folder = model_directory.saved_model_directory(directory)
     with without_warnings():
@@ -149,9 +144,6 @@ def open_classifier(directory: str | Path) -> LoadedClassifier:
             "by marco"
         )
     return LoadedClassifier(saved, model_directory.PUBLISHED_NAME, labels.CLASSES, {}, folder)
-
-
-load = open_classifier
 
 
 def open_published_classifier() -> LoadedClassifier:

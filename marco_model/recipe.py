@@ -118,7 +118,7 @@ class Cluster:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes checkpoints and the model: the chief, or the first worker where there is none."""
+        """Whether this process writes checkpoints and the model: the chief, or else the first worker."""
         return self.job == "chief" or (self.job == "worker" and self.index == 0 and "chief" not in self.processes)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import functools
 import io
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
 
-from marco_model.errors import ClusterError, InputError, one_line
+from marco_model.errors import ClusterError, InputError, one_line, translated
 
 SCHEME = "gs://"
 CONNECT_SECONDS, READ_SECONDS, RETRY_SECONDS = 10.0, 60.0, 120.0
@@ -75,10 +76,26 @@ def open_raw(path: str) -> BinaryIO:
     return cast(BinaryIO, file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
-def read_bytes(path: str) -> bytes:
-    """Returns the whole content of a file or an object."""
+def read_bytes(path: str, missing: str = "") -> bytes:
+    """Returns the whole content of a file or an object.
+
+    `missing`: if not empty, the message of the `InputError` that is raised if there is nothing at `path`.
+    """
+    if missing and not exists(path):
+        raise InputError(missing)
     with open_raw(path) as file:
         return file.read()
+
+
+def read_json(path: str, missing: str = "") -> dict[str, Any]:
+    """Returns the JSON object in a file or an object of a bucket; raises `InputError` if it is damaged.
+
+    `missing`: as for `read_bytes`; if it is empty, the result is empty if there is nothing at `path`.
+    """
+    if not missing and not exists(path):
+        return {}
+    with translated(InputError, f"{path} is damaged ({{}}); write it again", ValueError):
+        return dict(json.loads(read_bytes(path, missing)))
 
 
 def exists(path: str) -> bool:
@@ -153,11 +170,11 @@ def whole_file(path: str | Path, mode: str = "w", *, synced: bool = False) -> It
 
 
 @contextlib.contextmanager
-def whole_directory(path: str | Path) -> Iterator[Path]:
+def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yields an empty folder that is renamed to `path` when the block ends without an error, and is deleted otherwise.
 
-    What killed processes left of earlier attempts at `path` is deleted first. Raises `OSError` if `path` is a folder
-    that is not empty at the end.
+    What killed processes left of earlier attempts at `path` is deleted first. A folder at `path` that is not empty at
+    the end is deleted if `replace`; otherwise `OSError` is raised.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +187,8 @@ def whole_directory(path: str | Path) -> Iterator[Path]:
     unlocked.rename(aside)
     try:
         yield aside
+        if replace and path.exists():
+            shutil.rmtree(path)
         aside.replace(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -237,11 +256,21 @@ class Object:
 
 
 @functools.cache
+def _google() -> Any:
+    """Returns the package `google` with its storage library, which takes a second to import."""
+    import google.api_core.exceptions
+    import google.auth.exceptions
+    import google.cloud.storage.fileio
+
+    return google
+
+
+@functools.cache
 def client() -> Any:
     """Returns Google's client with the credentials of the environment; without any, it reads what is public."""
-    from google.auth.exceptions import DefaultCredentialsError
-    from google.cloud import storage
     from requests.adapters import HTTPAdapter
+
+    storage = _google().cloud.storage
 
     class Adapter(HTTPAdapter):
         def build_response(self, req: Any, resp: Any) -> Any:
@@ -254,7 +283,7 @@ def client() -> Any:
 
     try:
         google_client = storage.Client()
-    except DefaultCredentialsError:
+    except _google().auth.exceptions.DefaultCredentialsError:
         google_client = storage.Client.create_anonymous_client()
     for scheme in ("http://", "https://"):
         google_client._http.mount(scheme, Adapter(pool_maxsize=32))  # The library's own advice for other transports.
@@ -263,9 +292,7 @@ def client() -> Any:
 
 def patience(retry_seconds: float | None = None) -> dict[str, Any]:
     """Returns the library's `timeout` and `retry` for a request, by default with retries for `RETRY_SECONDS`."""
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    retry = DEFAULT_RETRY.with_delay(initial=_FIRST_WAIT_SECONDS)
+    retry = _google().cloud.storage.retry.DEFAULT_RETRY.with_delay(initial=_FIRST_WAIT_SECONDS)
     retry = retry.with_timeout(RETRY_SECONDS if retry_seconds is None else retry_seconds)
     return {"timeout": (CONNECT_SECONDS, READ_SECONDS), "retry": retry}
 
@@ -355,9 +382,8 @@ def create_object(uri: str) -> BinaryIO:
 @functools.cache
 def _writer() -> Any:
     """Returns the library's writer without its habit of completing an upload that was given up."""
-    from google.cloud.storage.fileio import BlobWriter
 
-    class Writer(BlobWriter):  # type: ignore[misc]
+    class Writer(_google().cloud.storage.fileio.BlobWriter):  # type: ignore[misc]
         def __del__(self) -> None:
             """Leaves the upload to the service, which forgets it; the finalizer of `io` would close, and so publish."""
 
@@ -405,10 +431,9 @@ def copy_object(source: Any, target: Any, **conditions: Any) -> None:
 
 def delete_objects(uris: Sequence[str]) -> None:
     """Deletes objects, several at once; an object that does not exist is fine."""
-    from google.api_core.exceptions import NotFound
 
     def delete(uri: str) -> None:
-        with reaching(uri), contextlib.suppress(NotFound):
+        with reaching(uri), contextlib.suppress(_google().api_core.exceptions.NotFound):
             blob_at(uri).delete(**patience())
 
     in_parallel(delete, uris)
@@ -432,10 +457,7 @@ def reaching(uri: str) -> Iterator[None]:
         InputError: the object or bucket does not exist, or access is refused.
         ClusterError: the service failed for as long as it was tried, or the object changed meanwhile.
     """
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-    from requests import RequestException
-
+    exceptions, auth_error = _google().api_core.exceptions, _google().auth.exceptions.GoogleAuthError
     try:
         yield
     except (InputError, ClusterError):
@@ -445,13 +467,13 @@ def reaching(uri: str) -> Iterator[None]:
         if isinstance(cause, exceptions.NotFound):
             raise InputError(f"{uri} does not exist ({_line(cause)}); fix the name or create the bucket") from error
         if isinstance(cause, (exceptions.Forbidden, exceptions.Unauthorized)) or (
-            isinstance(cause, GoogleAuthError) and not getattr(cause, "retryable", False)
+            isinstance(cause, auth_error) and not getattr(cause, "retryable", False)
         ):
             raise InputError(f"{uri} is refused ({_line(cause)}); give the account access to the bucket") from error
         if isinstance(cause, exceptions.PreconditionFailed):
             raise ClusterError(f"{uri} was changed by another process while it was used; run again") from error
-        library = type(cause).__module__.partition(".")[0] in ("google", "urllib3")
-        if library or isinstance(cause, (ConnectionError, RequestException)):
+        library = type(cause).__module__.partition(".")[0] in ("google", "requests", "urllib3")
+        if library or isinstance(cause, ConnectionError):
             raise ClusterError(
                 f"{uri} cannot be reached or fails, with retries for up to {RETRY_SECONDS:.0f} s ({_line(cause)}); run "
                 "again when the service is well"

@@ -17,8 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import classifier, errors, labels, model_directory
-from marco_model.inception_v3 import inception_v3, slim_name
+from marco_model import classifier, errors, inception_v3, labels, model_directory
 from marco_model.network import ARCHITECTURES, AUXILIARY, RANDOM, RELEASED, Network
 
 log = logging.getLogger(__name__)
@@ -81,8 +80,8 @@ def load_published_weights(model: keras.Model, directory: Path | None = None) ->
         shape, expected = _shape(values, variable), tuple(variable.shape)
         if shape != expected:
             raise errors.InputError(
-                f"{slim_name(variable)} has shape {expected} here and {shape} in the published checkpoint; use variant "
-                "released at full depth with its four classes"
+                f"{inception_v3.slim_name(variable)} has shape {expected} here and {shape} in the published "
+                "checkpoint; use variant released at full depth with its four classes"
             )
     for variable in model.variables:
         variable.assign(values[variable.path])
@@ -90,7 +89,7 @@ def load_published_weights(model: keras.Model, directory: Path | None = None) ->
 
 def published_network(directory: Path | None = None, *, auxiliary: bool = False) -> keras.Model:
     """Returns the network at 599 pixels with the weights of `load_published_weights`, for scoring or more training."""
-    model = inception_v3(variant="released", auxiliary=auxiliary)
+    model = inception_v3.inception_v3(variant="released", auxiliary=auxiliary)
     load_published_weights(model, directory)
     return model
 
@@ -113,7 +112,7 @@ def _published_weights(model: keras.Model, directory: Path | None = None) -> dic
     """Returns the published values of the variables of `model`, an `inception_v3`, by path, as far as they exist."""
     directory = directory or model_directory.published_directory()
     checkpoint = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
-    names = {variable.path: slim_name(variable) for variable in model.variables}
+    names = {variable.path: inception_v3.slim_name(variable) for variable in model.variables}
     return {path: checkpoint.get_tensor(name) for path, name in names.items() if checkpoint.has_tensor(name)}
 
 

@@ -135,7 +135,8 @@ def _results(
         for start in range(0, len(files), batch_size):
             images, following = upcoming.result(), start + batch_size
             upcoming = reader.submit(_read, files[following : following + batch_size])
-            scores = iter(_scores(classifier, [image for image in images if isinstance(image, bytes)]))
+            encoded = [image for image in images if isinstance(image, bytes)]
+            scores = iter(errors.result_or_reason(classifier.score, encoded))
             for path, image in zip(files[start:following], images, strict=True):
                 if isinstance(image, bytes):
                     yield path, image, next(scores)
@@ -152,16 +153,6 @@ def _read(files: Sequence[Path]) -> list[bytes | str]:
         except errors.InputError as error:
             images.append(str(error))
     return images
-
-
-def _scores(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[np.ndarray | str]:
-    """Scores a batch; if it fails, scores image by image, so that a bad image affects only itself."""
-    try:
-        return list(classifier.score(images))
-    except errors.InputError as error:
-        if len(images) == 1:
-            return [str(error)]
-        return [result for image in images for result in _scores(classifier, [image])]
 
 
 EXPLAINED, EXPLAINED_COLUMNS = "explained.csv", ("path", "class", "score", "output")

@@ -17,8 +17,7 @@ import apache_beam as beam
 
 from components.example_gen import checks, files, publishing, staging
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
-from marco_data import name_tables, overlay, shards
-from marco_data.progress import progress
+from marco_data import name_tables, overlay, progress, shards
 from marco_model import errors, store
 
 EXAMPLES, QUARANTINE = "examples", "quarantine"
@@ -152,7 +151,7 @@ def _staging_progress(folder: Path, total: int) -> Iterator[None]:
     finished = threading.Event()
 
     def watch() -> None:
-        with progress("checking", max(total // _MEGABYTE, 1), unit="MB") as advance:
+        with progress.progress("checking", max(total // _MEGABYTE, 1), unit="MB") as advance:
             shown, last = 0, False
             while not last:
                 last = finished.wait(0.5)

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,20 +87,17 @@ def write_reference(reference: Reference, directory: Path) -> None:
     """Writes a reference into a new or empty folder, which appears whole, or in the place of an older reference."""
     if directory.exists() and any(directory.iterdir()) and not (directory / FILE).is_file():
         raise errors.InputError(f"{directory} holds something other than a reference; give a new folder")
-    with store.whole_directory(directory) as aside:
+    with store.whole_directory(directory, replace=True) as aside:
         statistics.write_table(reference.table, aside / _IMAGES)
         np.savez(aside / _PROJECTION, mean=reference.mean, components=reference.components)
         (aside / FILE).write_text(json.dumps(reference.facts, indent=2) + "\n")
-        if directory.exists():
-            shutil.rmtree(directory)
 
 
 def read_reference(directory: str) -> Reference:
-    """Reads a reference from a folder or a `gs://` URI; raises InputError where there is none of this version."""
+    """Reads a reference from a folder or a `gs://` URI; raises InputError if it has none of this version."""
     folder = directory.rstrip("/")
-    if not store.exists(f"{folder}/{FILE}"):
-        raise errors.InputError(f"no reference in {directory}: make one with marco monitor reference")
-    facts = json.loads(store.read_bytes(f"{folder}/{FILE}"))
+    missing = f"no reference in {directory}: make one with marco monitor reference"
+    facts = store.read_json(f"{folder}/{FILE}", missing)
     if facts.get("format") != _FORMAT or facts["statistics"] != list(statistics.NAMES):
         raise errors.InputError(
             f"the reference in {directory} is of another version; make it again: marco monitor reference"

@@ -4,8 +4,6 @@ Nothing of an image but its name is read before the sample is drawn, for shards 
 that the expensive part, the classifier, sees only the sample.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import dataclasses
@@ -25,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import marco_model
+from components import published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
-from components.settings import LOCAL_BEAM_ARGS
-from marco_data import contract, image_files, name_tables, tfrecord
-from marco_data.shards import File, find_shards, list_files
+from marco_data import contract, image_files, name_tables, shards, tfrecord
 from marco_model import errors, store
 
 ANY = "*"
@@ -69,7 +67,7 @@ def imager_name(institution: str, imager: str) -> str:
     return f"{institution} / {imager}" if institution else imager
 
 
-def parse_told(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def parse_rules(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Reads `NAME`, for every image, and `PATTERN=NAME`."""
     pairs = (rule.partition("=") if "=" in rule else (ANY, "=", rule) for rule in rules)
     return tuple((pattern.strip(), name.strip()) for pattern, _, name in pairs)
@@ -108,7 +106,7 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
     files_by_path: dict[str, Found] = {}
     since = time.time() - days * 86400 if days is not None else float("-inf")
     for path in paths:
-        listed = [file for file in list_files(path) if _is_image(file.name)]
+        listed = [file for file in shards.list_files(path) if _is_image(file.name)]
         is_shard = not listed
         listed = listed or _shards(path)
         files_by_path.update(
@@ -119,9 +117,9 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
     return sorted(files_by_path.values(), key=lambda file: (file.name, file.path))
 
 
-def _shards(path: str) -> list[File]:
+def _shards(path: str) -> list[shards.File]:
     try:
-        return find_shards([path])
+        return shards.find_shards([path])
     except errors.InputError as error:
         raise errors.InputError(
             f"no images and {error}" if str(error).startswith("no TFRecord") else str(error)
@@ -134,12 +132,12 @@ def _is_image(name: str) -> bool:
 
 def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
     """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
-    shards = [os.fsdecode(file.path) for file in found if file.is_shard]
-    return name_tables.find_table(name_tables.SOURCES_FILE, paths, shards) if shards else None
+    shard_paths = [os.fsdecode(file.path) for file in found if file.is_shard]
+    return name_tables.find_table(name_tables.SOURCES_FILE, paths, shard_paths) if shard_paths else None
 
 
 def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
-    """Yields the images of a file; damaged records are passed over, as ExampleGen's quarantine tells of them."""
+    """Yields the images of a file; damaged records are skipped, since ExampleGen's quarantine lists them."""
     if not file.is_shard:
         yield Candidate(_priority(seed, file.name, _A_FILE), file.path, _A_FILE, naming.of_file(file.name), file.name)
         return
@@ -216,23 +214,17 @@ class Describer:
     """
 
     def __init__(self, model: Path) -> None:
-        from marco_model.load import load
-
-        self._classifier = load(model)
+        self._classifier = marco_model.open_classifier(model)
         self._both = _in_one_pass(self._classifier)
 
     def __call__(self, encoded: Sequence[bytes]) -> list[Described | str]:
         """Returns embedding, float32 [d], and scores, float32 [classes], of each image, or the reason why not."""
         if not encoded:
             return []
-        try:
-            images = self._classifier.images(encoded)
-        except errors.InputError as error:
-            if len(encoded) == 1:
-                return [str(error)]
-            # One bad image must not lose the batch.
-            return [result for image in encoded for result in self([image])]
-        embeddings, scores = self._both(images)
+        return errors.result_or_reason(self._describe, list(encoded))
+
+    def _describe(self, encoded: Sequence[bytes]) -> list[Described]:
+        embeddings, scores = self._both(self._classifier.images(encoded))
         return list(zip(embeddings.numpy(), scores.numpy(), strict=True))
 
 
@@ -286,7 +278,7 @@ def measure_images(
     Raises InputError where the model can't be used.
     """
     sampling = sampling or Sampling()
-    pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
+    pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(settings.LOCAL_BEAM_ARGS))
     files.delete_tree(staging)
     try:
         with pipeline:
@@ -343,11 +335,9 @@ class _Measure(beam.DoFn):
 
     def setup(self) -> None:
         """Opens the classifier once per worker."""
-        from components.published_models import on_this_machine
-
         # A copy of a model in a bucket stays until the worker ends.
         folder = contextlib.ExitStack()
-        self._describe = Describer(folder.enter_context(on_this_machine(self._model)))
+        self._describe = Describer(folder.enter_context(published_models.on_this_machine(self._model)))
         atexit.register(folder.close)
 
     def process(self, batch: list[tuple[int, Candidate, bytes | str]]) -> Iterator[dict[str, Any]]:
@@ -390,7 +380,7 @@ def _collected(staging: str) -> Measured:
     """Reads what the workers wrote."""
     rows: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
-    for file in list_files(staging):
+    for file in shards.list_files(staging):
         data = store.read_bytes(file.path)
         if file.name.startswith("rows"):
             rows += pq.read_table(pa.BufferReader(data)).to_pylist()

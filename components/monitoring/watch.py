@@ -13,18 +13,19 @@ from typing import Any
 import apache_beam as beam
 import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 from components import mlflow_runs
 from components.monitoring import drift, measure, statistics, two_sample
 from marco_model import model_directory, store
 
-_WIDTH, _HEIGHT = 300, 84
 _BINS = 32
 
 
-def histogram(before: np.ndarray, after: np.ndarray) -> str:
-    """Returns the outlines of two distributions, float [n] and [m], over one axis; 1 % at either end is cut off."""
+def histogram(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Returns two distributions, float [n] and [m], over one axis from `low` to `high`; 1 % at either end is cut off.
+
+    `before`, `after`: the heights of their bins, of which the highest is 1.
+    """
     both = np.concatenate([before, after])
     low, high = np.quantile(both, [0.01, 0.99])
     if high <= low:
@@ -32,42 +33,7 @@ def histogram(before: np.ndarray, after: np.ndarray) -> str:
     edges = np.linspace(low, high, _BINS + 1)
     counts = [np.histogram(np.clip(values, low, high), edges)[0] / len(values) for values in (before, after)]
     top = max(count.max() for count in counts)
-    paths = "".join(
-        f'<path class="{name}" d="{_outline(count / top)}"/>'
-        for name, count in zip(("before", "after"), counts, strict=True)
-    )
-    labels = (
-        f'<text x="0" y="{_HEIGHT - 2}">{low:.4g}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{high:.4g}</text>'
-    )
-    return _svg(paths + labels, _HEIGHT, "distributions before and now")
-
-
-def _outline(heights: np.ndarray) -> str:
-    base, room = _HEIGHT - 16, _HEIGHT - 20
-    step = _WIDTH / len(heights)
-    points = [f"M0 {base}"]
-    for index, height in enumerate(heights):
-        y = base - room * height
-        points.append(f"L{index * step:.1f} {y:.1f}L{(index + 1) * step:.1f} {y:.1f}")
-    return "".join([*points, f"L{_WIDTH} {base}"])
-
-
-def shares(names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
-    """Returns two bars per class, as long as its shares."""
-    rows = []
-    room = _WIDTH - 150
-    for index, (name, old, new) in enumerate(zip(names, before, after, strict=True)):
-        y = index * 26
-        rows.append(f'<text x="0" y="{y + 16}">{escape(name)}</text>')
-        for offset, share, kind in ((3, old, "before"), (12, new, "after")):
-            rows.append(f'<rect class="{kind}" x="90" y="{y + offset}" width="{room * share:.1f}" height="8"/>')
-        rows.append(f'<text x="{_WIDTH}" y="{y + 16}" text-anchor="end">{old:.0%} → {new:.0%}</text>')
-    return _svg("".join(rows), 26 * len(names), "shares of the predicted classes before and now")
-
-
-def _svg(content: str, height: int, label: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{content}</svg>'
+    return {"low": low, "high": high, "before": (counts[0] / top).tolist(), "after": (counts[1] / top).tolist()}
 
 
 _UNITS = {"height": " pixels", "width": " pixels"}
@@ -225,17 +191,17 @@ def _card(verdict: drift.Verdict, new: statistics.Table, reference: drift.Refere
 def _figure(
     finding: drift.Finding, new: statistics.Table, old: statistics.Table, classes: Sequence[str]
 ) -> dict[str, Any] | None:
+    """Returns what the page draws of a test: the `shares` of the classes, or a `histogram`; None for other tests."""
     test = finding.test
+    figure = {"title": title(test), "text": change(test, classes)}
     if test.kind == two_sample.CLASSES:
-        svg = shares(classes, test.before, test.after)  # type: ignore[arg-type]
-    elif test.kind == two_sample.STATISTIC:
+        return {**figure, "shares": list(zip(classes, test.before, test.after, strict=True))}  # type: ignore[arg-type]
+    if test.kind == two_sample.STATISTIC:
         column = statistics.NAMES.index(test.name)
-        svg = histogram(old.statistics[:, column], new.statistics[:, column])
-    elif test.kind == two_sample.CONFIDENCE:
-        svg = histogram(old.scores.max(axis=1), new.scores.max(axis=1))
-    else:
-        return None
-    return {"svg": Markup(svg), "title": title(test), "text": change(test, classes)}
+        return {**figure, "histogram": histogram(old.statistics[:, column], new.statistics[:, column])}
+    if test.kind == two_sample.CONFIDENCE:
+        return {**figure, "histogram": histogram(old.scores.max(axis=1), new.scores.max(axis=1))}
+    return None
 
 
 def _thumbnails(old: statistics.Table, new: statistics.Table) -> list[dict[str, Any]]:

@@ -1,18 +1,14 @@
 """Everything that a report shows, as JSON: the one source of the page and its figures (docs/report.md)."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from components import evaluations, prediction_table, settings
 from components.report import curves
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def numbers(

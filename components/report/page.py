@@ -3,8 +3,6 @@
 The page has no script, makes no request and holds no number that is not in `report.json`.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import logging
@@ -12,14 +10,16 @@ import time
 from collections.abc import Callable, Mapping
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jinja2
+import markupsafe
+import pandas as pd
+
+import marco_model
 from components import evaluations, prediction_table, settings
 from components.report import numbers, plots
 from marco_model import errors, model_directory
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,9 @@ def _pictures(
 def _overlays(
     saved_model: Path, images: list[bytes], classes: list[int], options: settings.ReportOptions
 ) -> list[bytes]:
-    from marco_model.load import load
-
     try:
-        return plots.overlays(load(saved_model), images, classes, options.overlay_samples, options.overlay_seconds)
+        classifier = marco_model.open_classifier(saved_model)
+        return plots.overlays(classifier, images, classes, options.overlay_samples, options.overlay_seconds)
     except errors.InputError as error:
         log.warning("The report has no overlays: %s", error)
         return []
@@ -143,17 +142,16 @@ def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mappin
     `figures`: name → SVG; `pictures`: `image/ROW` and `overlay/ROW` → JPEG, the row being that of a disagreement or
     error. Each number and name is in an element that names its place in `report` (`data-source`).
     """
-    import jinja2
-    from markupsafe import Markup
 
-    def number(source: str, kind: str) -> Markup:
+    def number(source: str, kind: str) -> markupsafe.Markup:
         value = at(report, source)
         shown = _NONE if value is None else FORMATS[kind](value)
         raw = "" if value is None else repr(value)
-        return Markup('<data value="{}" data-source="{}" data-format="{}">{}</data>').format(raw, source, kind, shown)
+        element = markupsafe.Markup('<data value="{}" data-source="{}" data-format="{}">{}</data>')
+        return element.format(raw, source, kind, shown)
 
-    def text(source: str) -> Markup:
-        return Markup('<span data-source="{}">{}</span>').format(source, at(report, source))
+    def text(source: str) -> markupsafe.Markup:
+        return markupsafe.Markup('<span data-source="{}">{}</span>').format(source, at(report, source))
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -1,17 +1,15 @@
 """The report's figures as SVG, thumbnails of images, and overlays that show which pixels a score depends on."""
 
-from __future__ import annotations
-
 import io
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
+import marco_model
 
 SIDE = 320
 """Pixels of a thumbnail's longer side: sharp on a phone, about 15 kB."""
@@ -41,9 +39,8 @@ def _colour(name: str) -> str:
 
 
 def _svg(name: str, draw: Callable[[Any, Any], None], content: Any) -> str:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure
 
     look: Any = {
         "svg.fonttype": "none",
@@ -66,8 +63,10 @@ def _svg(name: str, draw: Callable[[Any, Any], None], content: Any) -> str:
         "axes.facecolor": "none",
     }
     with matplotlib.rc_context(look):
-        figure = Figure(figsize=(5.2, 4.2), layout="constrained")
-        FigureCanvasSVG(figure)  # Without pyplot, which keeps global state and looks for a display.
+        figure = matplotlib.figure.Figure(figsize=(5.2, 4.2), layout="constrained")
+        matplotlib.backends.backend_svg.FigureCanvasSVG(
+            figure
+        )  # Without pyplot, which keeps global state and looks for a display.
         draw(figure, content)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -86,9 +85,7 @@ def _themed(svg: str) -> str:
 
 
 def _percent(axis: Any) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axis.set_major_formatter(PercentFormatter(1, 0, "\u202f%"))
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.0f}\u202f%")
 
 
 def _roc(figure: Any, curves: list[dict[str, Any]]) -> None:
@@ -153,8 +150,6 @@ def _thresholds(figure: Any, thresholds: Mapping[str, Any]) -> None:
 
 def thumbnail(encoded: bytes, side: int = SIDE) -> bytes:
     """Returns an encoded image as a JPEG of at most `side` pixels on the longer side."""
-    from PIL import Image
-
     with Image.open(io.BytesIO(encoded)) as image:
         small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -162,30 +157,33 @@ def thumbnail(encoded: bytes, side: int = SIDE) -> bytes:
 
 
 def overlays(
-    classifier: LoadedClassifier, images: Sequence[bytes], classes: Sequence[int], samples: int, seconds: float
+    classifier: "marco_model.LoadedClassifier",
+    images: Sequence[bytes],
+    classes: Sequence[int],
+    samples: int,
+    seconds: float,
 ) -> list[bytes]:
     """Returns SmoothGrad of each image's class over what the network sees of it, as JPEGs.
 
     After `seconds` no other image is begun, so there may be fewer than `images`; the first one is always drawn.
     """
-    from PIL import Image
+    from marco_model import attribution
 
-    from marco_model.attribution import class_gradient, overlay, smoothgrad
-
-    gradient = class_gradient(classifier.logits)
+    gradient = attribution.class_gradient(classifier.logits)
     end = time.monotonic() + seconds
     drawn: list[bytes] = []
     for encoded, index in zip(images, classes, strict=True):
         if drawn and time.monotonic() > end:
             break
         seen = classifier.images([encoded])[0]
-        picture = Image.fromarray(overlay(seen, smoothgrad(gradient, np.asarray(seen), index, samples=samples)))
+        importance = attribution.smoothgrad(gradient, np.asarray(seen), index, samples=samples)
+        picture = Image.fromarray(attribution.overlay(seen, importance))
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         drawn.append(_jpeg(picture))
     return drawn
 
 
-def _jpeg(image: Any) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return buffer.getvalue()

@@ -175,7 +175,7 @@ def _key_row(item: Item, files: Sequence[shards.File], scored: ScoredRecords) ->
 
 
 def _counts(scored: ScoredRecords, chosen: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns counts by split; `least_disagreement` is that of the last image exported, None if there is none."""
+    """Returns counts by split; `least_disagreement` is that of the last image exported, None if none was exported."""
     probabilities = label_probabilities(scored)
     predicted = scored.probabilities.argmax(axis=1)
     return {

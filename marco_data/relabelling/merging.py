@@ -112,10 +112,8 @@ def read_key(path: str) -> tuple[dict[int, ExportedImage], tuple[str, ...]]:
         for line in overlay.read_lines(path, ("image_id", *ExportedImage._fields), fix)
     }
     folder, slash, _ = path.rpartition("/")
-    export_path = f"{folder}{slash}{EXPORT_FILE}"
-    if not store.exists(export_path):
-        return images, labels.CLASSES
-    return images, tuple(json.loads(store.read_bytes(export_path))["classes"])
+    export = store.read_json(f"{folder}{slash}{EXPORT_FILE}")
+    return images, tuple(export.get("classes", labels.CLASSES))
 
 
 def read_sheets(

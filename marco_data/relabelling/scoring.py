@@ -9,15 +9,13 @@ import dataclasses
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import marco_model
 from marco_data import contract, image_files, shards, tfrecord
 from marco_model import errors, labels, store
-
-if TYPE_CHECKING:
-    from marco_model.load import LoadedClassifier
 
 ALL = "all"
 """The split of shards whose names have none: they are ranked together."""
@@ -67,7 +65,7 @@ class ScoredRecords:
 
 
 def score_records(
-    classifier: "LoadedClassifier",
+    classifier: "marco_model.LoadedClassifier",
     files: Sequence[shards.File],
     *,
     folds: int = 0,
@@ -114,7 +112,7 @@ def score_records(
     )
 
 
-def _require_class(label: str, classifier: "LoadedClassifier") -> None:
+def _require_class(label: str, classifier: "marco_model.LoadedClassifier") -> None:
     if labels.key(label) not in map(labels.key, classifier.classes):
         raise errors.InputError(
             f"records are labelled {label!r}, and the classes of {classifier.name} are "
@@ -136,17 +134,8 @@ def _measured(
 ) -> Iterator[tuple[LabelledRecord, np.ndarray | str]]:
     while batch := list(itertools.islice(records, batch_size)):
         on_bytes(sum(len(record.encoded) for record in batch))
-        yield from zip(batch, _values(measure, [record.encoded for record in batch]), strict=True)
-
-
-def _values(measure: Measure, images: list[bytes]) -> list[np.ndarray | str]:
-    """Measures a batch; if that fails, measures image by image, so that a bad image affects only itself."""
-    try:
-        return list(measure(images))
-    except errors.InputError as error:
-        if len(images) == 1:
-            return [str(error)]
-    return [value for image in images for value in _values(measure, [image])]
+        values = errors.result_or_reason(measure, [record.encoded for record in batch])
+        yield from zip(batch, values, strict=True)
 
 
 def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Iterator[LabelledRecord]:

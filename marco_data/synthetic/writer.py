@@ -1,20 +1,18 @@
 """Writes a set of synthetic drops as MARCO shards, in parallel; the bytes depend on the settings only."""
 
+import collections
 import concurrent.futures
 import ctypes
 import dataclasses
 import json
 import multiprocessing
-import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from marco_data import contract, name_tables, shards
-from marco_data.progress import progress
+from marco_data import contract, name_tables, progress, shards
+from marco_data.synthetic import render
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
-from marco_data.synthetic.render import draw
 from marco_model import errors, labels, store
 
 MANIFEST = "synthetic.json"
@@ -61,8 +59,8 @@ def synthesize(
             )
         if not overwrite:
             raise errors.InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
-    with store.whole_directory(directory) as folder:
-        with progress("synthesizing", images) as advance:
+    with store.whole_directory(directory, replace=True) as folder:
+        with progress.progress("synthesizing", images) as advance:
             for split in ("train", "test"):
                 chosen = [drop for drop in plans if drop.split == split]
                 records = _records(chosen, settings, min(processes, images), advance)
@@ -70,8 +68,6 @@ def synthesize(
         raw_labels = {number: kind.name for number, kind in enumerate(KINDS)}
         name_tables.write_tables(folder, classes=dict(enumerate(labels.CLASSES)), raw_labels=raw_labels)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        if directory.exists():
-            shutil.rmtree(directory)
     return manifest
 
 
@@ -96,11 +92,11 @@ def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGE
 
 
 def _counts(names: Iterator[str]) -> dict[str, int]:
-    return dict(sorted(Counter(names).items()))
+    return dict(sorted(collections.Counter(names).items()))
 
 
 def _read_manifest(directory: Path) -> dict[str, Any] | None:
-    """Returns the manifest of the synthetic set in `directory`, or None if there is none."""
+    """Returns the manifest of the synthetic set in `directory`, or None if it holds no such set."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -159,5 +155,5 @@ def _set_up_process() -> None:
 
 def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int, int]]:
     """Draws and encodes images one after another."""
-    drops = (draw(index, settings) for index in indices)
+    drops = (render.draw(index, settings) for index in indices)
     return [(drop.jpeg(), drop.image.shape[0], drop.image.shape[1]) for drop in drops]

@@ -62,9 +62,9 @@ def published_classifier():
 @pytest.fixture(scope="session")
 def released_classifier(released_directory):
     """The classifier of `released_directory`, opened."""
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
-    return load(released_directory)
+    return open_classifier(released_directory)
 
 
 @pytest.fixture(scope="session")

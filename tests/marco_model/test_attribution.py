@@ -8,7 +8,7 @@ from marco_model.classifier import export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.preprocessing import evaluation_batch, shrink
 
 SIZE = 12
@@ -71,7 +71,7 @@ def test_a_model_from_disk_has_the_gradients_of_the_network_and_shows_what_it_se
         preprocess=lambda image: shrink(image, 160, 50),
         metadata={},
     )
-    loaded = load(tmp_path / "m")
+    loaded = open_classifier(tmp_path / "m")
     images = loaded.images(encoded[:2])
     np.testing.assert_allclose(tf.nn.softmax(loaded.logits(images)), loaded.score(encoded[:2]), atol=1e-6)
     shrunk = [shrink(tf.constant(image), 160, 50) for image in encoded[:2]]
@@ -100,7 +100,7 @@ def test_an_export_without_gradients_is_reported(tmp_path):
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"]}')
     with pytest.raises(InputError, match="export it again"):
-        _ = load(tmp_path).logits
+        _ = open_classifier(tmp_path).logits
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from marco_model.classifier import EXAMPLE_IMAGE, export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.model_directory import METADATA
 from marco_model.preprocessing import evaluation_batch, shrink
 
@@ -69,7 +69,7 @@ def test_serving_shrinks_images_as_training_did(small, tmp_path, encoded):
 
     export(small, tmp_path / "m", classes="abc", input_size=151, preprocess=preprocess, metadata={})
     shrunk = [preprocess(tf.constant(image)).numpy() for image in encoded]
-    scores = load(tmp_path / "m").score(encoded)
+    scores = open_classifier(tmp_path / "m").score(encoded)
     np.testing.assert_allclose(
         scores, tf.nn.softmax(small(evaluation_batch(tf.constant(shrunk), 151))["logits"]), atol=1e-5
     )
@@ -86,13 +86,13 @@ def test_without_a_name_the_version_is_the_folders(small, tmp_path, encoded):
     export(small, tmp_path / "marco-7", classes="abc", input_size=151, metadata={})
     saved = tf.saved_model.load(str(tmp_path / "marco-7"))
     assert saved.signatures["serving_default"](tf.constant(encoded[:1]))["version"].numpy().tolist() == [b"marco-7"]
-    assert load(tmp_path / "marco-7").name == "marco-7"
+    assert open_classifier(tmp_path / "marco-7").name == "marco-7"
 
 
 def test_the_features_are_the_mean_over_the_last_grid(small, tmp_path, encoded):
     export(small, tmp_path / "m", classes="abc", input_size=151, metadata={})
     grid = keras.Model(small.inputs, small.get_layer("Mixed_7c").output)(evaluation_batch(tf.constant(encoded), 151))
-    loaded = load(tmp_path / "m")
+    loaded = open_classifier(tmp_path / "m")
     np.testing.assert_allclose(loaded.embed(encoded), np.mean(grid, axis=(1, 2)), atol=1e-5)
     assert loaded.embed([]).shape == (0, grid.shape[-1])
 

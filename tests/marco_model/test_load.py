@@ -5,12 +5,12 @@ from scipy.special import softmax
 
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.model_directory import published_directory
 
 
 def test_the_published_classifiers_sorted_scores_come_in_the_order_of_the_classes(encoded, published_scores):
-    classifier = load(published_directory())
+    classifier = open_classifier(published_directory())
     assert (classifier.name, classifier.classes) == ("marco-2018", CLASSES)
     np.testing.assert_allclose(classifier.score(encoded), published_scores, atol=1e-5)
     assert classifier.score([]).shape == (0, 4)
@@ -49,7 +49,7 @@ def test_an_export_from_before_temperature_and_features_still_scores(tmp_path):
     tf.saved_model.save(older, str(tmp_path), signatures=older.scores)
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"], "input_size": 8}')
-    classifier = load(tmp_path)
+    classifier = open_classifier(tmp_path)
     assert classifier.temperature == 1.0
     np.testing.assert_allclose(classifier.score([b"", b""]), [[0.9, 0.1]] * 2)
     np.testing.assert_allclose(classifier.probabilities([b"", b""]), [[0.9, 0.1]] * 2, rtol=1e-6)
@@ -61,7 +61,7 @@ def test_a_folder_of_versions_gives_the_newest(released_directory, tmp_path):
     for version in ("2", "10"):
         (tmp_path / version).symlink_to(released_directory)
     (tmp_path / "notes").mkdir()
-    assert load(tmp_path).metadata["input_size"] == 599
+    assert open_classifier(tmp_path).metadata["input_size"] == 599
 
 
 @pytest.mark.parametrize("damage", [lambda image: image[:30_000], lambda image: b"not an image"])
@@ -74,9 +74,9 @@ def test_an_image_that_does_not_decode_is_an_input_error_in_one_line(released_cl
 
 def test_a_folder_without_a_classifier_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
-        load(tmp_path / "nowhere")
+        open_classifier(tmp_path / "nowhere")
     module = tf.Module()
     module.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
     tf.saved_model.save(module, str(tmp_path / "other"), signatures=module.double)
     with pytest.raises(InputError, match="image_bytes"):
-        load(tmp_path / "other")
+        open_classifier(tmp_path / "other")

@@ -12,7 +12,7 @@ def test_the_public_names_are_those_of_the_modules():
     assert set(marco_model.__all__) <= set(dir(marco_model))
     assert marco_model.CLASSES is labels.CLASSES
     assert marco_model.InputError is errors.InputError
-    assert marco_model.open_classifier is load.open_classifier is load.load
+    assert marco_model.open_classifier is load.open_classifier
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = marco_model.missing
     assert marco_model.__version__[0].isdigit()

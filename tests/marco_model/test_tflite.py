@@ -11,7 +11,7 @@ from marco_model.classifier import export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.preprocessing import evaluation_batch
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def directory(drops, tmp_path_factory):
 
 
 def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
-    classifier = load(directory)
+    classifier = open_classifier(directory)
     model, comparison = tflite.convert_and_check(classifier, drops)
     assert (comparison.images, comparison.other_class) == (120, 0)
     assert comparison.largest_difference < 1e-4
@@ -52,7 +52,7 @@ def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
 
 
 def test_another_models_classes_are_counted(directory, drops):
-    classifier = load(directory)
+    classifier = open_classifier(directory)
     scores = classifier.score(drops[:40])
     reversed_model = _reversed(classifier)
     comparison = tflite.compare(classifier, tflite.convert(reversed_model), drops[:40])
@@ -71,7 +71,7 @@ def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, 
     comparison = tflite.add(str(directory), CLASSES, [str(examples)])
     assert (comparison.images, comparison.other_class) == (10, 0)
     assert json.loads((directory / tflite.CHECK).read_text()) == dataclasses.asdict(comparison)
-    classifier = load(directory)
+    classifier = open_classifier(directory)
     scores = tflite.scorer((directory / tflite.MODEL).read_bytes())(classifier.images(drops[:3]))
     np.testing.assert_allclose(scores, classifier.score(drops[:3]), atol=1e-4)
     assert not list((directory / "assets.extra").glob("*.partial"))
@@ -86,6 +86,6 @@ def _reversed(classifier):
             right = super().logits
             return lambda images: right(images)[:, ::-1]
 
-    classifier = load(classifier._directory)
+    classifier = open_classifier(classifier._directory)
     classifier.__class__ = Wrong
     return classifier

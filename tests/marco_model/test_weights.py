@@ -12,7 +12,7 @@ from marco_model.classifier import export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_batch
@@ -178,7 +178,7 @@ def test_an_exported_application_scores_the_same_and_can_start_a_training(name, 
             variable.assign(np.array(variable) + random.uniform(0, 0.2, variable.shape))
     folder = export_model(model, network, ("Clear", "Crystals"), tmp_path / "m")
     expected = tf.nn.softmax(model(evaluation_batch(tf.constant(encoded), size), training=False)).numpy()
-    np.testing.assert_allclose(load(folder).score(encoded), expected, atol=1e-5)
+    np.testing.assert_allclose(open_classifier(folder).score(encoded), expected, atol=1e-5)
     assert np.ptp(expected[:, 0]) > 1e-4
     before = values(model)
     for variable in model.variables:
@@ -188,7 +188,7 @@ def test_an_exported_application_scores_the_same_and_can_start_a_training(name, 
 
 
 def test_every_score_of_the_real_images_is_the_published_one(released_directory, encoded, published_scores):
-    classifier = load(released_directory)
+    classifier = open_classifier(released_directory)
     assert classifier.classes == CLASSES
     np.testing.assert_allclose(classifier.score(encoded), published_scores, atol=1e-4)
 

@@ -128,12 +128,12 @@ def test_metrics_and_summary_are_of_the_trained_classes(ran):
 
 
 def test_the_published_model_and_its_scores_have_the_trained_classes(ran, real_images, tmp_path):
-    from marco_model.load import load
+    from marco_model.load import open_classifier
     from marco_scoring.prediction import columns, predict
 
     labels, summary, _, _ = ran
     assert summary["blessed"]
-    classifier = load(summary["model_path"])
+    classifier = open_classifier(summary["model_path"])
     assert list(classifier.classes) == expected_classes(labels)
     predict(classifier, list(real_images.values())[:2], tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open() as file:

@@ -33,14 +33,14 @@ def body(tmp_path):
     """The published network, and a function from labelled images to its features, each image's computed once."""
     from marco_model.classifier import export
     from marco_model.inception_v3 import inception_v3
-    from marco_model.load import load
+    from marco_model.load import open_classifier
     from marco_model.model_directory import published_directory, saved_model_directory
     from marco_model.weights import load_published_weights
 
     network = inception_v3(variant="released", input_size=SIZE)
     load_published_weights(network, saved_model_directory(published_directory()))
     export(network, tmp_path / "body", classes=CLASSES, input_size=SIZE, metadata={"name": "body"})
-    classifier = load(tmp_path / "body")
+    classifier = open_classifier(tmp_path / "body")
     known = {}
 
     def features(images):
@@ -61,7 +61,7 @@ def fit(body, examples, directory):
     from sklearn.preprocessing import StandardScaler
 
     from marco_model.classifier import export
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     network, features_of = body
     train = list(records(find_shards([str(examples / "Split-train")])))
@@ -74,7 +74,7 @@ def fit(body, examples, directory):
     layer = network.get_layer("Logits-Conv2d_1c_1x1")
     layer.set_weights([kernel.T[None, None], head.intercept_ - kernel @ scaler.mean_])
     export(network, directory / "model", classes=CLASSES, input_size=SIZE, metadata={"name": directory.name})
-    return load(directory / "model")
+    return open_classifier(directory / "model")
 
 
 def records(shards):

@@ -60,10 +60,10 @@ class Pool:
     """
 
     def __init__(self, drops, model):
-        from marco_model.load import load
+        from marco_model.load import open_classifier
 
         self._drops = drops
-        self._classifier = load(model)
+        self._classifier = open_classifier(model)
         self.labels = np.array([label for _, label, _ in drops])
         rng = np.random.default_rng(5)
         predicted = np.where(rng.random(len(drops)) < 0.85, self.labels, rng.integers(0, 4, len(drops)))

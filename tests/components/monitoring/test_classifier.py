@@ -7,15 +7,15 @@ from components.monitoring.measure import Describer
 
 @pytest.mark.slow
 def test_it_gives_the_classifiers_scores_and_embeddings_in_one_pass(small_model, real_images):
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     encoded = [path.read_bytes() for path in real_images.values()] * 4
-    describe, classifier = Describer(small_model), load(small_model)
+    describe, classifier = Describer(small_model), open_classifier(small_model)
     described = describe(encoded)
     np.testing.assert_allclose([scores for _, scores in described], classifier.score(encoded), atol=1e-6)
     np.testing.assert_allclose([embedding for embedding, _ in described], classifier.embed(encoded), atol=1e-5)
     images = classifier.images(encoded)
-    describe, classifier = Describer(small_model), load(small_model)
+    describe, classifier = Describer(small_model), open_classifier(small_model)
     assert count_convolutions(describe._both, images) == count_convolutions(classifier.logits, images) > 0
 
 

@@ -1,10 +1,10 @@
 import pytest
 
-from components.monitoring.measure import Naming, imager_name, parse_told
+from components.monitoring.measure import Naming, imager_name, parse_rules
 
 
 def test_an_explicit_imager_comes_first():
-    naming = Naming(parse_told(["rock/*=Rock", " Minstrel "]), institution="CSIRO")
+    naming = Naming(parse_rules(["rock/*=Rock", " Minstrel "]), institution="CSIRO")
     assert naming.of_file("rock/03c3_G6_ImagerDefaults_6.jpg") == "Rock"
     assert naming.of_file("other/1.jpg") == "Minstrel"
     assert naming.of_record("rock/1.jpg", "Merck", "Formulatrix Rock Imager") == "Rock"

@@ -52,7 +52,7 @@ def test_the_rows_of_a_reference_match_its_images_measured_singly(made, shards, 
     import tensorflow as tf
 
     from components.monitoring.statistics import image_statistics
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     reference, _ = made
     by_name = {}
@@ -63,7 +63,7 @@ def test_the_rows_of_a_reference_match_its_images_measured_singly(made, shards, 
             by_name[name] = features["image/encoded"].bytes_list.value[0]
     some = reference.table.take(np.arange(0, 100, 17))
     encoded = [by_name[name] for name in some.name]
-    classifier = load(small_model)
+    classifier = open_classifier(small_model)
     np.testing.assert_allclose(some.scores, classifier.score(encoded), atol=1e-5)
     np.testing.assert_allclose(some.statistics, [image_statistics(data) for data in encoded])
     projected = (classifier.embed(encoded) - reference.mean) @ reference.components.T
@@ -105,11 +105,11 @@ def files(drops, tmp_path_factory):
 
 
 def test_a_check_reports_which_imager_changed_and_how(made, files, small_model, tmp_path):
-    from components.monitoring.measure import Naming, parse_told
+    from components.monitoring.measure import Naming, parse_rules
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 
-    naming = Naming(parse_told([f"HWMRI/*={HOME}", f"Merck/*={MERCK}"]))
+    naming = Naming(parse_rules([f"HWMRI/*={HOME}", f"Merck/*={MERCK}"]))
     output = tmp_path / "out"
     outcome = check_images(
         [str(files)], output, made[0], str(small_model), naming, Limits(least=40), f"{tmp_path}/rows"

@@ -152,9 +152,9 @@ def test_a_report_needs_neither_mlflow_nor_the_gate_nor_gradients(tmp_path, exam
 
 def test_overlays_end_when_their_time_is_up(trained, real_images):
     from components.report.plots import overlays
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     images = [path.read_bytes() for path in real_images.values()]
-    classifier = load(trained / "Format-Serving")
+    classifier = open_classifier(trained / "Format-Serving")
     assert len(overlays(classifier, images, [0] * 6, samples=1, seconds=0)) == 1
     assert len(overlays(classifier, images[:2], [0] * 2, samples=1, seconds=60)) == 2

@@ -65,7 +65,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
 
     from components import mlflow_runs
     from marco_model.labels import CLASSES
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     client = mlflow_runs.connect(store)
     models = tmp_path / "models"
@@ -104,7 +104,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     found = registered.predict(pd.DataFrame({"image_bytes": images}))
     calibrated = [f"probability_{name}" for name in CLASSES]
     assert list(found.columns) == ["class", *CLASSES, *calibrated, "version"]
-    expected = load(models / "2").score(images)
+    expected = open_classifier(models / "2").score(images)
     np.testing.assert_allclose(found[list(CLASSES)].to_numpy(), expected, rtol=1e-6)
     tempered = np.sqrt(expected) / np.sqrt(expected).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found[calibrated].to_numpy(), tempered, rtol=1e-5)

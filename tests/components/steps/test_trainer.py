@@ -9,7 +9,7 @@ import pytest
 from components.settings import Tuning
 from components.trainer.job import TrainingJob
 from marco_model.errors import InputError
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.recipe import Engine
 from tests import small_training
 
@@ -73,7 +73,7 @@ def test_the_trainer_takes_what_the_tuner_found(tmp_path, job, inputs):
     (rate,) = [trial["recipe.learning_rate"] for trial in trials]
     model = artifact("Model", tmp_path / "model")
     run("Trainer", {**inputs, "hyperparameters": best}, {"model": model}, job, steps="2")
-    assert load(tmp_path / "model" / "Format-Serving").classes == small_training.CLASSES
+    assert open_classifier(tmp_path / "model" / "Format-Serving").classes == small_training.CLASSES
     trained = TrainingJob.model_validate_json(read_job(tmp_path, "small"))
     assert trained.recipe == dataclasses.replace(job.recipe, steps=2, learning_rate=rate)
     assert trained.data.source == PARAMETERS["source"]

@@ -17,7 +17,7 @@ from components.settings import Transform
 from components.trainer import execution
 from marco_model import preprocessing
 from marco_model.calibration import expected_calibration_error
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.recipe import Engine
 from tests import processes, short_network, small_training
 
@@ -56,7 +56,7 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     assert (trained["steps"], trained["resumed_from"]) == (8, 0)
     assert sum(trained["streams"].values()) == 8
     assert accuracy(small_job, tmp_path) == trained["accuracy"]
-    assert load(small_job.model_directory).temperature == trained["calibration"]["temperature"]
+    assert open_classifier(small_job.model_directory).temperature == trained["calibration"]["temperature"]
 
     changes = {
         "engine": Engine(),
@@ -76,7 +76,7 @@ def test_the_temperature_is_fitted_on_the_evaluation_examples_and_stored_with_ev
     execution.run(small_job.model_copy(update={"engine": Engine(), "transform": Transform(shorter_side=155)}))
     trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
     calibration = trained["calibration"]
-    network = load(small_job.model_directory)
+    network = open_classifier(small_job.model_directory)
     # The examples are Transform's output, so they are scored without the shrinking that is exported.
     images = preprocessing.evaluation_batch(tf.constant(small_training.write_examples(tmp_path / "again.gz", 8)), 151)
     logits, labels = network.logits(images).numpy(), np.arange(8) % 2
@@ -94,5 +94,5 @@ def test_the_temperature_is_fitted_on_the_evaluation_examples_and_stored_with_ev
 
 
 def accuracy(job, folder):
-    scores = load(job.model_directory).score(small_training.write_examples(folder / "again.gz", 8))
+    scores = open_classifier(job.model_directory).score(small_training.write_examples(folder / "again.gz", 8))
     return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)

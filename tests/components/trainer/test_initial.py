@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from components.trainer import execution, job as jobs
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.network import Network
 from marco_model.recipe import Recipe
 from tests import small_training, stores
@@ -59,4 +59,4 @@ def test_a_training_continues_from_an_exported_model_with_other_classes_and_trai
     before, after = weights(small_job.model_directory), weights(second.model_directory)
     changed = {path for path in before if not np.array_equal(before[path], after[path])}
     assert changed == {"Logits-Conv2d_1c_1x1/kernel", "Logits-Conv2d_1c_1x1/bias"}
-    assert load(tmp_path / "models").classes == ("Crystals", "Clear", "Skin")
+    assert open_classifier(tmp_path / "models").classes == ("Crystals", "Clear", "Skin")

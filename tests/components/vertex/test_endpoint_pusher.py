@@ -29,9 +29,9 @@ def published(gcs, colour_model):
 @pytest.fixture
 def serving(world, colour_model):
     """The stand-in answers as TensorFlow Serving would with the same SavedModel."""
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
-    classifier = load(colour_model / "Format-Serving")
+    classifier = open_classifier(colour_model / "Format-Serving")
 
     def score(content, uri):
         scores = classifier.score([content])[0]

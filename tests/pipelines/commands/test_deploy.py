@@ -53,13 +53,15 @@ def models(tmp_path_factory):
 @pytest.fixture
 def vertex(models, gcs, monkeypatch):
     """The stand-in, with both models published; each scores with its own weights."""
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     monkeypatch.setattr(
         api.Api.__init__, "__defaults__", (api.Pace(tries=4, first=1e-4, longest=1e-4, look=0), api.show)
     )
     gcs.bucket("models")
-    published = {published_models.publish(folder, "gs://models/marco", {}).path: load(folder) for folder in models}
+    published = {
+        published_models.publish(folder, "gs://models/marco", {}).path: open_classifier(folder) for folder in models
+    }
     with stand_in() as service:
 
         @functools.cache
@@ -182,7 +184,7 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
     import csv
 
     from marco_model import store
-    from marco_model.load import load
+    from marco_model.load import open_classifier
 
     marco(vertex, "push", "--model", "gs://models/marco/1")
     gcs.bucket("plates")
@@ -190,7 +192,7 @@ def test_images_of_a_bucket_are_scored_by_a_batch_prediction(vertex, models, gcs
         store.upload(path, f"gs://plates/first/{name}")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     store.upload(tmp_path / "broken.jpg", "gs://plates/first/broken.jpg")
-    classifier = load(models[0])
+    classifier = open_classifier(models[0])
     vertex.states = [lambda job: setattr(job, "state", "JOB_STATE_RUNNING"), job_end(classifier, tmp_path)]
     scores = tmp_path / "scores.csv"
     options = ["--project", "crystals", "--location", "europe-west4", "--api", vertex.url, "--scores", str(scores)]

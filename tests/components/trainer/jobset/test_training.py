@@ -12,7 +12,7 @@ from components.mlflow_runs import TRAINING_FILE
 from components.trainer import job as jobs, jobset
 from components.trainer.jobset_api import Pace
 from marco_model import training
-from marco_model.load import load
+from marco_model.load import open_classifier
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
 from tests import small_training, stores
@@ -92,5 +92,5 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_continue_
     assert any(f"Training: {stopped + 2}/{stopped + 2} steps" in line for line in lines), lines
     record = read_training(job)
     assert (record["resumed_from"], record["steps"]) == (stopped, stopped + 2)
-    scores = load(job.model_directory).score(write_examples(tmp_path / "again.gz", 8))
+    scores = open_classifier(job.model_directory).score(write_examples(tmp_path / "again.gz", 8))
     assert np.mean(scores.argmax(axis=1) == np.arange(8) % 2) == record["accuracy"]
