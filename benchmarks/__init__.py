@@ -19,8 +19,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from marco_data import contract, tfrecord
-from marco_data.synthetic import Plan, Settings, plan, writer
+from marco_data import contract, synthetic, tfrecord
 from marco_model import labels
 
 IMAGES = str(Path(__file__).parents[1] / "tests" / "data" / "images")
@@ -115,10 +114,10 @@ def report(ours: float, peer: float, unit: str) -> None:
     print(json.dumps({"ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ours / peer, 4), "unit": unit}))
 
 
-def draw(count: int, settings: Settings, processes: int = 2) -> list[tuple[bytes, Plan]]:
+def draw(count: int, settings: synthetic.Settings, processes: int = 2) -> list[tuple[bytes, synthetic.Plan]]:
     """Returns the first `count` drops of a synthetic set as JPEGs, each with the plan of what it shows."""
-    jpegs = enumerate(writer.jpegs(list(range(count)), settings, processes))
-    return [(jpeg, plan(settings, number)) for number, (jpeg, _, _) in jpegs]
+    jpegs = enumerate(synthetic.writer.jpegs(list(range(count)), settings, processes))
+    return [(jpeg, synthetic.plan(settings, number)) for number, (jpeg, _, _) in jpegs]
 
 
 def distinct(jpeg: bytes, number: int) -> bytes:

@@ -43,6 +43,8 @@ PARTS = {"head": 0.1, "Mixed_7a": 0.004, "all": 0.004}
 # Of the labelled images, kept out of training to choose when to stop.
 _HELD_OUT = 0.2
 
+INSTITUTIONS = list(synthetic.Settings().institutions)
+
 Drop = tuple[bytes, int]
 """An encoded image and the index of the class that it shows."""
 
@@ -170,7 +172,7 @@ def fine_tune(part: str, train: list[Drop], held_out: list[Drop], changes: list[
 def measure_fine_tuning(options: argparse.Namespace) -> list[Outcome]:
     """Returns what the published classifier reaches, then each fine-tuned part."""
     loaded = configuration.load("finetune", options.set)
-    shares = {name: 1.0 for name in synthetic.INSTITUTION_SHARES if name != options.institution}
+    shares = {name: 1.0 for name in INSTITUTIONS if name != options.institution}
     own = draw(options.images + options.unseen, options.seed, {options.institution: 1.0}, loaded.transform)
     elsewhere = draw(options.unseen, options.seed, shares, loaded.transform)
     boundary = round(options.images * _HELD_OUT)
@@ -197,8 +199,7 @@ def measure_fine_tuning(options: argparse.Namespace) -> list[Outcome]:
 def finetune(arguments: list[str]) -> None:
     """Measures and reports, in accuracy."""
     parser = benchmarks.parser(__doc__)
-    institutions = list(synthetic.INSTITUTION_SHARES)
-    parser.add_argument("--institution", default="CSIRO", choices=institutions, help="(default CSIRO)")
+    parser.add_argument("--institution", default="CSIRO", choices=INSTITUTIONS, help="(default CSIRO)")
     parser.add_argument("--images", type=int, default=300, help="labelled images of it (default 300)")
     parser.add_argument("--unseen", type=int, default=150, help="images to judge by, of it and of others (default 150)")
     parser.add_argument("--trainable", nargs="+", default=list(PARTS), choices=PARTS, help="parts to train (all three)")

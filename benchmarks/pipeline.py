@@ -19,7 +19,6 @@ Each figure is the median of the rounds.
 """
 
 import concurrent.futures
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +134,7 @@ def evaluation_of(folder: Path, examples: Path, model: Path, batch_size: int) ->
         "split": "eval",
         "batch_size": batch_size,
     }
-    return functools.partial(executor(context).Do, inputs, outputs, properties)
+    return lambda: executor(context).Do(inputs, outputs, properties)
 
 
 def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:

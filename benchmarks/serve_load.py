@@ -19,7 +19,6 @@ import dataclasses
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -36,7 +35,7 @@ V1, V2 = "/v1/models/marco:predict", "/v2/models/marco/infer"
 FLAT = 0.05
 TOLERANCE = 1e-3
 """Of scores: the size of a batch changes the order of additions, which the network amplifies."""
-_BILLION_PIXELS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + struct.pack(">II", 40_000, 25_000) + bytes(100)
+_BILLION_PIXELS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + (40_000 << 32 | 25_000).to_bytes(8, "big") + bytes(100)
 
 
 class ServerProcess:
@@ -136,7 +135,7 @@ def good_requests(images: list[bytes], scores: list[np.ndarray]) -> list[Request
         tensor = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
         good.append(_json_request(V1, _v1(image), [row]))
         good.append(_json_request(V2, {"inputs": [{**tensor, "data": [_base64(image)]}]}, [row]))
-        tail = struct.pack("<I", len(image)) + image
+        tail = len(image).to_bytes(4, "little") + image
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(tail)}}]}).encode()
         headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
         good.append(Request(V2, head + tail, headers, 200, [row]))

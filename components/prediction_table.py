@@ -6,11 +6,9 @@ One row per example, sorted by (`shard`, `index`): `shard` str (base name of the
 image itself (`encoded_images`).
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +22,7 @@ PREDICTIONS_FILE = "predictions.parquet"
 COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores")
 
 
-def read(evaluation_uri: str) -> pd.DataFrame:
+def read(evaluation_uri: str) -> "pd.DataFrame":
     """Returns the table (see above) of an evaluation artifact; raises `InputError` if there is none.
 
     `scores` holds one array per row; `scores_of` returns them together.
@@ -34,39 +32,38 @@ def read(evaluation_uri: str) -> pd.DataFrame:
         raise errors.InputError(
             f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again"
         )
-    import pyarrow.parquet
+    import pandas as pd
 
-    table: pd.DataFrame = pyarrow.parquet.read_table(io.BytesIO(store.read_bytes(path))).to_pandas()
-    return table
+    return pd.read_parquet(io.BytesIO(store.read_bytes(path)), engine="pyarrow")
 
 
-def scores_of(frame: pd.DataFrame) -> np.ndarray:
+def scores_of(frame: "pd.DataFrame") -> np.ndarray:
     """Returns the scores of a table, float32 [rows, classes]; [0, 0] for an empty table."""
     if not len(frame):
         return np.zeros([0, 0], np.float32)
     return np.stack(list(frame["scores"])).astype(np.float32)
 
 
-def write(frame: pd.DataFrame, path: str | Path) -> None:
+def write(frame: "pd.DataFrame", path: str | Path) -> None:
     """Writes a table with the columns above, sorted, to a path or URI, where it appears only when complete."""
     import pyarrow.parquet
 
-    buffer = io.BytesIO()
+    types = {
+        "index": pyarrow.int32(),
+        "image_id": pyarrow.int64(),
+        "label": pyarrow.int16(),
+        "scores": pyarrow.list_(pyarrow.float32()),
+    }
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in COLUMNS])
     ordered = frame.sort_values(["shard", "index"], ignore_index=True)
-    pyarrow.parquet.write_table(_arrow(ordered), buffer, compression="zstd")
+    columns = {name: ordered[name].tolist() for name in COLUMNS if name != "scores"}
+    table = pyarrow.Table.from_pydict({**columns, "scores": list(scores_of(ordered))}, schema=schema)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer, compression="zstd")
     store.write_bytes(str(path), buffer.getvalue())
 
 
-def _arrow(frame: pd.DataFrame) -> Any:
-    import pyarrow as pa
-
-    types = {"index": pa.int32(), "image_id": pa.int64(), "label": pa.int16(), "scores": pa.list_(pa.float32())}
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
-    columns = {name: frame[name].tolist() for name in COLUMNS if name != "scores"}
-    return pa.Table.from_pydict({**columns, "scores": list(scores_of(frame))}, schema=schema)
-
-
-def encoded_images(examples_uri: str, split: str, rows: pd.DataFrame) -> list[bytes]:
+def encoded_images(examples_uri: str, split: str, rows: "pd.DataFrame") -> list[bytes]:
     """Returns the encoded image (JPEG or PNG) of each of `rows`, in their order; raises `InputError` if one is missing.
 
     `examples_uri`: ExampleGen's output. `rows`: with `shard` (base name of a TFRecord file of `split`) and `index` (the
@@ -84,7 +81,7 @@ def encoded_images(examples_uri: str, split: str, rows: pd.DataFrame) -> list[by
 def _records(path: str, numbers: set[int]) -> dict[int, bytes]:
     import tensorflow as tf
 
-    from marco_model.preprocessing import without_autotuning
+    from marco_model import preprocessing
 
     compression = "GZIP" if path.endswith(".gz") else ""
     records = tf.data.TFRecordDataset(path, compression_type=compression).take(max(numbers) + 1).enumerate()
@@ -93,7 +90,9 @@ def _records(path: str, numbers: set[int]) -> dict[int, bytes]:
     feature = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
     images = records.map(lambda index, data: (index, tf.io.parse_single_example(data, feature)[contract.ENCODED]))
     try:
-        encoded = {int(index): bytes(image) for index, image in without_autotuning(images).as_numpy_iterator()}
+        encoded = {
+            int(index): bytes(image) for index, image in preprocessing.without_autotuning(images).as_numpy_iterator()
+        }
     except tf.errors.NotFoundError:
         raise errors.InputError(f"{path} is not there; give the examples that were judged") from None
     if missing := numbers - set(encoded):

@@ -1,1 +1,1 @@
-"""The steps of the pipeline, one file each; `pipelines.pipeline` wires them."""
+"""The steps of the pipeline; `pipelines.pipeline` wires them."""

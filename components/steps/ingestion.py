@@ -18,7 +18,7 @@ import apache_beam as beam
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from absl import logging
-from tfx.components.example_validator import component, executor, labels
+from tfx.components.example_validator import component, executor, labels as validator_labels
 from tfx.components.util import examples_utils
 from tfx.dsl.component.experimental import annotations, decorators
 from tfx.dsl.components.base import executor_spec
@@ -29,8 +29,7 @@ from tfx.utils import io_utils, writer_utils
 from components import artifacts, settings
 from components.example_gen import files, ingest
 from marco_data import contract, shards
-from marco_model import errors, preprocessing
-from marco_model.labels import CLASSES
+from marco_model import errors, labels, preprocessing
 
 SCHEMA = Path(__file__).with_name("schema.pbtxt")
 """The curated schema as this package brings it; the step writes one of the same name."""
@@ -85,7 +84,7 @@ def schema_fingerprint() -> str:
 
 
 def curated_schema(
-    institutions: Sequence[str] = (), imagers: Sequence[str] = (), classes: Sequence[str] = CLASSES
+    institutions: Sequence[str] = (), imagers: Sequence[str] = (), classes: Sequence[str] = labels.CLASSES
 ) -> Any:
     """Returns the `tensorflow_metadata` Schema; names become domains, no names mean that any are fine.
 
@@ -184,7 +183,7 @@ class ValidatorExecutor(executor.Executor):
             schema=inputs[standard_component_specs.SCHEMA_KEY],
             environment=STATISTICS_ENVIRONMENT,
         )
-        folder = outputs[labels.SCHEMA_DIFF_PATH]
+        folder = outputs[validator_labels.SCHEMA_DIFF_PATH]
         writer_utils.write_anomalies(f"{folder}/SchemaDiff.pb", anomalies)  # The name that TFX's tools look for.
         split = folder.rstrip("/").rsplit("Split-", 1)[-1]
         sentence = describe_anomaly(split, anomalies, statistics)

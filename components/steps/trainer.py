@@ -5,6 +5,7 @@ search in `components.search`.
 """
 
 import json
+from typing import Any
 
 from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import Artifact, standard_artifacts
@@ -91,18 +92,8 @@ def Trainer(
 
 
 def _bind(
-    training: str,
-    parameters: TrainingParameters,
-    examples: Artifact,
-    transform_graph: Artifact,
-    model_directory: str = "",
-    best: dict[str, object] | None = None,
+    training: str, parameters: TrainingParameters, examples: Artifact, transform_graph: Artifact, **outputs: Any
 ) -> TrainingJob:
-    return TrainingJob.model_validate_json(training).bind(
-        parameters,
-        transform_graph=transform_graph.uri,
-        train_files=artifacts.split_files(examples, "train"),
-        eval_files=artifacts.split_files(examples, "eval"),
-        model_directory=model_directory,
-        best=best,
-    )
+    train, evaluation = (artifacts.split_files(examples, split) for split in ("train", "eval"))
+    data = {"transform_graph": transform_graph.uri, "train_files": train, "eval_files": evaluation}
+    return TrainingJob.model_validate_json(training).bind(parameters, **data, **outputs)

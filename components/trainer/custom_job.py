@@ -9,16 +9,13 @@ import time
 import uuid
 from typing import Any
 
-import tensorflow as tf
-
 from components import machines
 from components.trainer.job import FILE, CustomJob, TrainingJob
-from components.vertex.api import PACE, Api, Pace, Unsure
-from marco_model import errors, training
+from components.vertex.api import ENDED, PACE, Api, Pace, Unsure, state_of
+from marco_model import errors, store, training
 
 TRAINING, ATTEMPT = "marco-training", "marco-attempt"
 _ACTIVE = ("QUEUED", "PENDING", "RUNNING", "PAUSED", "UPDATING")
-_ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 _CANCEL_SECONDS = 300.0
 
 
@@ -56,7 +53,7 @@ def run(job: TrainingJob, options: CustomJob, pace: Pace = PACE) -> None:
         raise errors.ClusterError(
             f"training failed: CustomJob {made.name} {state.lower()} ({reason}); run again to go on"
         )
-    if not tf.io.gfile.exists(f"{job.model_directory}/saved_model.pb"):
+    if not store.exists(f"{job.model_directory}/saved_model.pb"):
         raise errors.ClusterError(f"CustomJob {made.name} has ended, and there is no model in {job.model_directory}")
 
 
@@ -99,18 +96,18 @@ def _existing(api: Api, key: str, attempt: str) -> Any | None:
     jobs = api.listed("Job", "list_custom_jobs", {"parent": api.place.parent}, "custom_jobs")
     same = [job for job in jobs if job.labels.get(TRAINING) == key[:63]]
     own = [job for job in same if job.labels.get(ATTEMPT) == attempt]
-    return next(iter([*own, *(job for job in same if _state(job) in _ACTIVE)]), None)
+    return next(iter([*own, *(job for job in same if state_of(job) in _ACTIVE)]), None)
 
 
 def _follow(api: Api, name: str, notice: training.Notice) -> str | None:
     """Returns how the job ended, None if it was cancelled at a signal."""
     shown, deadline = "", 0.0
     while True:
-        state = _state(api.read("Job", "get_custom_job", {"name": name}))
+        state = state_of(api.read("Job", "get_custom_job", {"name": name}))
         if state != shown:
             shown = state
             api.show(f"CustomJob: {state.lower()}")
-        if state in _ENDED:
+        if state in ENDED:
             return None if deadline else state
         if notice.signal and not deadline:
             with contextlib.suppress(Unsure):  # The next round asks again.
@@ -119,7 +116,3 @@ def _follow(api: Api, name: str, notice: training.Notice) -> str | None:
         if deadline and time.monotonic() > deadline:
             return None
         time.sleep(api.pace.look)
-
-
-def _state(job: Any) -> str:
-    return str(job.state.name.removeprefix("JOB_STATE_"))

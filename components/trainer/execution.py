@@ -5,7 +5,6 @@ Every process of a job calls `run`, on whatever machine it is; a search calls `r
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +23,13 @@ from marco_model import (
     classifier,
     engines,
     errors,
+    network as networks,
     preprocessing,
     tflite,
     training,
     training_input,
     weights,
 )
-from marco_model.network import RANDOM, Network, build
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,9 @@ def train(
     job: TrainingJob, running: engines.Running, counts: dict[str, int], run: mlflow_runs.Run | None = None
 ) -> tuple[keras.Model, training.TrainingResult]:
     """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
-    model = build(job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy)
+    model = networks.build(
+        job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy
+    )
     weights.initialise(model, job.network, job.classes)
     listeners: dict[str, Callable[..., None]] = {}
     with contextlib.ExitStack() as bars:
@@ -118,7 +119,7 @@ def train(
             train_images=counts["train"],
             eval_images=counts["eval"],
             checkpoint_directory=job.checkpoints,
-            evaluate_first=job.network.initial != RANDOM,
+            evaluate_first=job.network.initial != networks.RANDOM,
             engine=job.engine,
             running=running,
             **listeners,
@@ -166,7 +167,7 @@ def calibrate(model: keras.Model, job: TrainingJob, images: int) -> Calibration:
 
 def write_model(
     model: keras.Model,
-    network: Network,
+    network: networks.Network,
     transform: settings.Transform,
     name: str,
     directory: str,
@@ -180,7 +181,7 @@ def write_model(
         directory,
         classes=classes,
         input_size=network.input_size,
-        preprocess=functools.partial(preprocessing.shrink, shorter_side=side, quality=quality) if side else None,
+        preprocess=(lambda image: preprocessing.shrink(image, side, quality)) if side else None,
         temperature=temperature,
         metadata={"name": name, **network.facts()},
     )

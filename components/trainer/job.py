@@ -6,17 +6,13 @@ processes of a cluster read it (`marco train`).
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
-from components.machines import Machines, Placement
-from components.settings import Section, Transform, Tuning, by_section, digest
+from components import machines as pools, settings
 from components.vertex.options import Vertex
-from marco_model import errors, store
-from marco_model.network import Network
-from marco_model.recipe import Engine, Recipe
+from marco_model import errors, network as networks, recipe as recipes, store
 
 if TYPE_CHECKING:
     from tfx.orchestration.data_types import RuntimeParameter
@@ -44,7 +40,7 @@ TRAINING = Decides(("checkpoints", "search"))
 RUN = Decides(("run",))
 
 
-class DataSet(Section):
+class DataSet(settings.Section):
     """The shards that a job trains on: where they lie, a fingerprint of their content, and their overlay, if any.
 
     The graph knows the overlay alone.
@@ -55,7 +51,7 @@ class DataSet(Section):
     overlay: str = ""
 
 
-class TrackingServer(Section):
+class TrackingServer(settings.Section):
     """MLflow's URI, the experiment, and the URI below which a new experiment keeps its artifacts."""
 
     uri: str
@@ -63,11 +59,11 @@ class TrackingServer(Section):
     artifacts: str | None = None
 
 
-class CustomJob(Section):
+class CustomJob(settings.Section):
     """A training on several machines of Vertex AI: where, on which machines, and what their containers run."""
 
     place: Vertex
-    machines: Machines
+    machines: pools.Machines
     image: str
     environment: dict[str, str] = pydantic.Field(default_factory=dict)
 
@@ -99,24 +95,24 @@ def parse_steps(text: str) -> int | None:
     return int(text)
 
 
-class TrainingJob(Section):
+class TrainingJob(settings.Section):
     """What is trained on what, and where it goes; paths are local or URIs, and the same for every process."""
 
     # Names in index order.
     classes: Annotated[tuple[str, ...], ALWAYS]
     # Where the first weights lie does not matter to a training: their fingerprint, `initial`, decides.
-    network: Annotated[Network, dataclasses.replace(TRAINING, ignored=frozenset({"initial"})), RUN]
-    recipe: Annotated[Recipe, ALWAYS]
-    transform: Annotated[Transform, ALWAYS]
+    network: Annotated[networks.Network, dataclasses.replace(TRAINING, ignored=frozenset({"initial"})), RUN]
+    recipe: Annotated[recipes.Recipe, ALWAYS]
+    transform: Annotated[settings.Transform, ALWAYS]
     # To the gate the same images are the same wherever they lie.
     data: Annotated[DataSet, TRAINING, dataclasses.replace(RUN, ignored=frozenset({"source"}))] = DataSet()
     initial: Annotated[str, ALWAYS] = ""
     # The URI of the artifact of Transform, which stands for the examples as they were transformed.
     transform_graph: Annotated[str, TRAINING] = ""
     # More trials continue the same search.
-    tuning: Annotated[Tuning | None, Decides(("search",), frozenset({"trials"})), RUN] = None
+    tuning: Annotated[settings.Tuning | None, Decides(("search",), frozenset({"trials"})), RUN] = None
     # A training begun on one engine is resumed on another.
-    engine: Annotated[Engine, RUN]
+    engine: Annotated[recipes.Engine, RUN]
     # Whether a TFLite model is written beside the SavedModel.
     tflite: Annotated[bool, RUN] = False
     tracking: TrackingServer
@@ -131,7 +127,7 @@ class TrainingJob(Section):
     train_files: list[str] = pydantic.Field(default_factory=list)
     eval_files: list[str] = pydantic.Field(default_factory=list)
     # With `replicas`, training is on several nodes of a Kubernetes cluster.
-    placement: Placement | None = None
+    placement: pools.Placement | None = None
     custom_job: CustomJob | None = None
 
     def identity(self, purpose: Purpose) -> str:
@@ -140,7 +136,7 @@ class TrainingJob(Section):
         for name, field in type(self).model_fields.items():
             marks = [mark for mark in field.metadata if isinstance(mark, Decides) and purpose in mark.purposes]
             excluded[name] = set(marks[0].ignored) if marks else True
-        return digest(self.model_dump(mode="json", exclude=excluded))
+        return settings.digest(self.model_dump(mode="json", exclude=excluded))
 
     def bind(
         self,
@@ -150,7 +146,7 @@ class TrainingJob(Section):
         train_files: list[str],
         eval_files: list[str],
         model_directory: str = "",
-        best: Mapping[str, Any] | None = None,
+        best: dict[str, Any] | None = None,
     ) -> "TrainingJob":
         """Returns the job of one run, with a key, a name and a folder of checkpoints of its own.
 
@@ -182,13 +178,13 @@ class TrainingJob(Section):
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""
         return self.model_copy(update={"key": key, "name": f"{name}-{key[:8]}", "checkpoints": f"{parent}/{key}"})
 
-    def with_values(self, values: Mapping[str, Any]) -> "TrainingJob":
+    def with_values(self, values: dict[str, Any]) -> "TrainingJob":
         """Returns the job with a search's values, such as `{"recipe.momentum": 0.9}`.
 
         Values of the search itself, which name neither recipe nor network, are ignored. Raises `InputError` if the
         values don't fit together.
         """
-        sections = by_section(values)
+        sections = settings.by_section(values)
         return self.model_copy(
             update={name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
         )

@@ -6,7 +6,6 @@ save and end (`end_with`), so that a step that was killed leaves nothing behind.
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -20,13 +19,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from components.machines import Placement, Resources, job_counts
-from components.trainer.job import FILE, TrainingJob
-from components.trainer.jobset_api import API_VERSION, PACE, Api, Conflict, Follower, Pace
+from components.trainer import job as jobs, jobset_api
 from marco_data.progress import progress
 from marco_model import errors, recipe, store, training
 
@@ -49,10 +47,10 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 def run(
-    job: TrainingJob,
+    job: jobs.TrainingJob,
     placement: Placement,
     *,
-    pace: Pace = PACE,
+    pace: jobset_api.Pace = jobset_api.PACE,
     show: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> None:
     """Trains `job` on the replicas of `placement` and leaves its model where the job wants it.
@@ -70,9 +68,9 @@ def run(
     inside = move_in(job, placement.shared, own)
     inside.write()
     heartbeat = str(own / "heartbeat")
-    body = manifest(job.key, job.engine, placement, step, f"{inside.checkpoints}/{FILE}", heartbeat, pace)
+    body = manifest(job.key, job.engine, placement, step, f"{inside.checkpoints}/{jobs.FILE}", heartbeat, pace)
     name = body["metadata"]["name"]
-    api = Api(step.namespace)
+    api = jobset_api.Api(step.namespace)
     with training.defer_signals() as notice, beating(heartbeat, pace.beat):
         try:
             created = _create(api, body, step, pace.gone, notice)
@@ -80,7 +78,7 @@ def run(
                 # What a chief left that was killed while it exported.
                 shutil.rmtree(own / "model", ignore_errors=True)
                 show(f"JobSet {name} in {step.namespace}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
-            done = created and Follower(api, name, replicas, show, pace).until_done(notice)
+            done = created and jobset_api.Follower(api, name, replicas, show, pace).until_done(notice)
         finally:
             _delete(api, name, step, pace.gone_at_signal if notice.signal else pace.gone, show)
         if not done:
@@ -91,11 +89,10 @@ def run(
     shutil.rmtree(own, ignore_errors=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """The step's own pod; `pod` and `uid` are empty outside a cluster.
 
-    `attempt` tells this attempt of the step from every other.
+    `attempt` distinguishes this attempt of the step from every other.
     """
 
     namespace: str
@@ -129,7 +126,7 @@ def manifest(
     step: Step,
     job_file: str,
     heartbeat: str,
-    pace: Pace,
+    pace: jobset_api.Pace,
 ) -> dict[str, Any]:
     """Returns the JobSet that runs `job_file` with `marco train`; raises `InputError` as `job_counts` does.
 
@@ -148,7 +145,7 @@ def manifest(
         for job, count in job_counts(engine, "cluster.replicas", replicas).items()
     }
     command = ["marco", "train", "--heartbeat", heartbeat, "--silence", str(pace.silence), job_file]
-    jobs = []
+    replicated = []
     for job, hosts in cluster.items():
         tf_config = json.dumps({"cluster": cluster, "task": {"type": job, "index": "$(MARCO_INDEX)"}})
         resources = replicas.parameter_server if job == "ps" else replicas.worker
@@ -163,9 +160,9 @@ def manifest(
             },
         }
         template = {"metadata": {"labels": labels}, "spec": spec}
-        jobs.append({"name": job, "replicas": len(hosts), "template": template})
+        replicated.append({"name": job, "replicas": len(hosts), "template": template})
     return {
-        "apiVersion": API_VERSION,
+        "apiVersion": jobset_api.API_VERSION,
         "kind": "JobSet",
         "metadata": metadata,
         "spec": {
@@ -173,7 +170,7 @@ def manifest(
             "successPolicy": {"operator": "All", "targetReplicatedJobs": ["chief"]},
             "failurePolicy": {"maxRestarts": replicas.restarts},
             "ttlSecondsAfterFinished": pace.kept,
-            "replicatedJobs": jobs,
+            "replicatedJobs": replicated,
         },
     }
 
@@ -252,7 +249,7 @@ def _volumes(placement: Placement, resources: Resources) -> tuple[list[dict[str,
 # The JobSet's beginning and end
 
 
-def _create(api: Api, body: dict[str, Any], step: Step, seconds: float, notice: training.Notice) -> bool:
+def _create(api: jobset_api.Api, body: dict[str, Any], step: Step, seconds: float, notice: training.Notice) -> bool:
     """Creates the JobSet, once what an earlier attempt left is gone; returns False if a signal came first.
 
     Raises `ClusterError` if one of that name is someone else's, or of a step that still runs.
@@ -262,7 +259,7 @@ def _create(api: Api, body: dict[str, Any], step: Step, seconds: float, notice: 
         try:
             api.create(body)
             return True
-        except Conflict:
+        except jobset_api.Conflict:
             existing = api.get(name)
             if existing and _label(existing, ATTEMPT) == step.attempt:
                 return True  # The answer to an earlier try was lost.
@@ -272,7 +269,9 @@ def _create(api: Api, body: dict[str, Any], step: Step, seconds: float, notice: 
     return False
 
 
-def _delete_leftover(api: Api, existing: dict[str, Any], body: dict[str, Any], step: Step, late: bool) -> None:
+def _delete_leftover(
+    api: jobset_api.Api, existing: dict[str, Any], body: dict[str, Any], step: Step, late: bool
+) -> None:
     name = existing["metadata"]["name"]
     for key in (MANAGED_BY, TRAINING):
         if _label(existing, key) != _label(body, key):
@@ -295,7 +294,7 @@ def _delete_leftover(api: Api, existing: dict[str, Any], body: dict[str, Any], s
         )
 
 
-def _delete(api: Api, name: str, step: Step, seconds: float, show: Callable[[str], None]) -> None:
+def _delete(api: jobset_api.Api, name: str, step: Step, seconds: float, show: Callable[[str], None]) -> None:
     """Deletes the JobSet if it is of this attempt, and waits until it is gone.
 
     An API that refuses does not hide how training ended.
@@ -347,7 +346,7 @@ def shared_folder(place: str, key: str) -> Path:
     return folder
 
 
-def move_in(job: TrainingJob, place: str, own: Path) -> TrainingJob:
+def move_in(job: jobs.TrainingJob, place: str, own: Path) -> jobs.TrainingJob:
     """Returns the job as replicas see it: all files below `place`, the model in `own`; copies what lies elsewhere."""
     checkpoints = job.checkpoints
     if not ("://" in checkpoints or _within(checkpoints, place)):
@@ -387,7 +386,7 @@ def _within(path: str, place: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place))
 
 
-def move_out(inside: TrainingJob, job: TrainingJob) -> None:
+def move_out(inside: jobs.TrainingJob, job: jobs.TrainingJob) -> None:
     """Puts the model that the replicas left for `inside`, with what lies beside it, where `job` wants it."""
     source = Path(inside.model_directory).parent
     target = job.model_directory.rstrip("/").rpartition("/")[0]

@@ -158,24 +158,19 @@ class Api:
         except client.ApiException as error:
             if error.status in absent:
                 return None
-            problem = f"the Kubernetes API answers {error.status} to: {request}"
-            detail = errors.one_line(str(error.body or error.reason), 300)
+            detail = f": {errors.one_line(str(error.body or error.reason), 300)}"
             if error.status == 404:
-                raise errors.ClusterError(
-                    f"{problem}; install JobSet and make the namespace, see docs/kubeflow.md"
-                ) from error
-            if error.status in (401, 403):
-                raise errors.ClusterError(
-                    f"{problem}; run the steps as a service account that may, such as marco-pipeline of k8s/ "
-                    f"(docs/kubeflow.md): {detail}"
-                ) from error
-            if error.status == 409:
-                raise Conflict(f"{problem}: {detail}") from error
-            kind = Unreachable if error.status == 429 or error.status >= 500 else errors.ClusterError
-            raise kind(f"{problem}: {detail}") from error
+                detail = "; install JobSet and make the namespace, see docs/kubeflow.md"
+            elif error.status in (401, 403):
+                may = "run the steps as a service account that may, such as marco-pipeline of k8s/ (docs/kubeflow.md)"
+                detail = f"; {may}{detail}"
+            transient = error.status == 429 or error.status >= 500
+            kind = Conflict if error.status == 409 else Unreachable if transient else errors.ClusterError
+            raise kind(f"the Kubernetes API answers {error.status} to: {request}{detail}") from error
         except urllib3.exceptions.HTTPError as error:
-            detail = errors.one_line(error, 300)
-            raise Unreachable(f"the Kubernetes API does not answer to: {request}: {detail}") from error
+            raise Unreachable(
+                f"the Kubernetes API does not answer to: {request}: {errors.one_line(error, 300)}"
+            ) from error
 
 
 class Follower:

@@ -25,6 +25,15 @@ CHANGED = (409, 412)
 """Another client, or an earlier try of ours, made the change first: look again."""
 
 
+ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+"""States of a job that has ended."""
+
+
+def state_of(job: Any) -> str:
+    """Returns a job's state, such as `RUNNING`."""
+    return str(job.state.name.removeprefix("JOB_STATE_"))
+
+
 class Unsure(errors.ClusterError):
     """A request for a change got no answer, or a retryable one; the change may have happened."""
 

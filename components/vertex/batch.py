@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.vertex import options
-from components.vertex.api import Api
+from components.vertex.api import ENDED, Api, state_of
 from components.vertex.endpoints import Version
 from marco_data import image_files, progress
 from marco_model import errors, store
@@ -28,7 +28,6 @@ _LEFT_OUT = "left-out.json"
 """Next to the input: the reason for each image left out, for a later command that finds the job."""
 
 KEY, LABEL = "key", "marco-batch"
-_ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 _LOST = ("FAILED", "CANCELLED", "EXPIRED", "CANCELLING")
 
 
@@ -155,7 +154,9 @@ def begin_job(
     useless = {job.name for job in _labelled(api, note) if _of_no_use(job)}
 
     def look() -> Any | None:
-        return next((job for job in _labelled(api, note) if job.name not in useless and _state(job) not in _LOST), None)
+        return next(
+            (job for job in _labelled(api, note) if job.name not in useless and state_of(job) not in _LOST), None
+        )
 
     return api.ensure(look, lambda: api.act("Job", "create_batch_prediction_job", request))
 
@@ -164,7 +165,7 @@ def follow_job(api: Api, job: Any) -> str:
     """Waits for a job and returns the folder of its results; raises `ClusterError` if it fails."""
     api.show(f"Batch prediction {job.name.rsplit('/', 1)[1]}")
     shown = ""
-    while (state := _state(job)) not in _ENDED:
+    while (state := state_of(job)) not in ENDED:
         if state != shown:
             shown = state
             api.show(state.lower())
@@ -193,11 +194,7 @@ def _labelled(api: Api, note: str) -> list[Any]:
 def _of_no_use(job: Any) -> bool:
     """Whether a job ended without results, or its results have been deleted."""
     folder = str(job.output_info.gcs_output_directory)
-    return _state(job) in _LOST or (_state(job) in _ENDED and not (folder and result_files(folder)))
-
-
-def _state(job: Any) -> str:
-    return str(job.state.name.removeprefix("JOB_STATE_"))
+    return state_of(job) in _LOST or (state_of(job) in ENDED and not (folder and result_files(folder)))
 
 
 def results(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,19 +3,8 @@
 `synthesize` writes a set, `draw` draws one image, `plan` returns what an image will show without drawing it.
 """
 
-from marco_data.synthetic.plan import INSTITUTION_SHARES, KINDS, Plan, Settings, plan
+from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import Drop, draw
 from marco_data.synthetic.writer import MANIFEST, manifest_of, synthesize
 
-__all__ = [
-    "INSTITUTION_SHARES",
-    "KINDS",
-    "MANIFEST",
-    "Drop",
-    "Plan",
-    "Settings",
-    "draw",
-    "manifest_of",
-    "plan",
-    "synthesize",
-]
+__all__ = ["KINDS", "MANIFEST", "Drop", "Plan", "Settings", "draw", "manifest_of", "plan", "synthesize"]

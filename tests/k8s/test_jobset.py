@@ -10,7 +10,8 @@ import yaml
 
 from components.machines import Placement, Replicas, Resources, Secret, Toleration, Volume
 from components.trainer import jobset as jobsets
-from components.trainer.jobset import PORT, Pace, Step
+from components.trainer.jobset import PORT, Step
+from components.trainer.jobset_api import Pace
 from marco_model.recipe import Engine
 from tests.k8s import network, policy, references, rendering, restricted, validation
 

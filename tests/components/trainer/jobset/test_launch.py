@@ -10,13 +10,12 @@ import threading
 import pytest
 
 from components.machines import Placement, Replicas, Resources, Volume
-from components.trainer import job as jobs, jobset
-from components.trainer.jobset_api import Pace
+from components.trainer import job as jobs, jobset, jobset_api
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import Engine
 from tests import small_training
 
-PACE = Pace(
+PACE = jobset_api.Pace(
     look=0.1, waiting=0.3, unreachable=1.0, beat=0.2, silence=3, grace=5, gone=10.0, gone_at_signal=10.0, kept=60
 )
 
@@ -227,7 +226,7 @@ def test_a_lasting_error_is_reported_with_its_fix(cluster, job, placement, statu
 
 def leftover(job, placement, owner="weekly-trainer-1"):
     step = jobset.Step(namespace="marco", attempt="earlier", pod=owner, uid="0-0")
-    return jobset.manifest(job.key, job.engine, placement, step, "job.json", "beat", jobset.PACE)
+    return jobset.manifest(job.key, job.engine, placement, step, "job.json", "beat", jobset_api.PACE)
 
 
 def test_leftovers_of_an_earlier_attempt_are_deleted_first(cluster, job, placement, tmp_path, monkeypatch):
@@ -249,7 +248,7 @@ def test_a_strangers_and_a_running_steps_jobset_stay(cluster, job, placement, tm
     assert running.create(leftover(job, placement))[0] == 201
     running.steps["weekly-trainer-1"] = "Running"
     with pytest.raises(ClusterError, match="the step weekly-trainer-1 trains the same"):
-        jobset.run(job, placement, pace=Pace(look=0.1, gone=1.0, beat=1.0))
+        jobset.run(job, placement, pace=jobset_api.Pace(look=0.1, gone=1.0, beat=1.0))
     running.jobsets[f"marco-{job.key}"]["metadata"]["labels"] = {}
     with pytest.raises(ClusterError, match="this pipeline did not make"):
         jobset.run(job, placement, pace=PACE)
