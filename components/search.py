@@ -201,42 +201,25 @@ class VizierOracle(keras_tuner.Oracle):
     whether or not the local folder of the search still exists. A failed trial is reported as infeasible.
 
     `client`: a `google.cloud.aiplatform_v1.VizierServiceClient`; None makes one with Application Default Credentials.
-    `seed` is KerasTuner's; Vizier draws by itself and takes none.
+    `options`: `objective`, `hyperparameters`, `max_trials` and `seed` as KerasTuner's own oracles take them. Vizier
+    draws by itself and takes no seed.
 
     Raises:
         InputError: project or region is missing, Vizier can't be reached or refuses, or the study exists with another
             search space or objective. Any later call raises it too.
     """
 
-    def __init__(
-        self,
-        *,
-        project: str,
-        region: str,
-        study: str,
-        objective: keras_tuner.Objective,
-        hyperparameters: keras_tuner.HyperParameters,
-        max_trials: int,
-        client: Any = None,
-        seed: int | None = None,
-    ) -> None:
+    def __init__(self, *, project: str, region: str, study: str, client: Any = None, **options: Any) -> None:
         if not (project and region):
             raise errors.InputError(f"Vizier got project {project!r} and region {region!r}; give both")
-        super().__init__(
-            objective=objective,
-            max_trials=max_trials,
-            hyperparameters=hyperparameters,
-            allow_new_entries=False,
-            tune_new_entries=False,
-            seed=seed,
-        )
+        super().__init__(allow_new_entries=False, tune_new_entries=False, **options)
         self._place = f"project {project}, region {region}"
         self._names: dict[str, str] = {}  # From our trial's id to the name of Vizier's.
         self._settled = False
         self._client_id = "tuner0"
         with self._reaching():
-            options = {"api_endpoint": f"{region}-aiplatform.googleapis.com"}
-            self._client = client or aiplatform_v1.VizierServiceClient(client_options=options)
+            endpoint = {"api_endpoint": f"{region}-aiplatform.googleapis.com"}
+            self._client = client or aiplatform_v1.VizierServiceClient(client_options=endpoint)
         self._study = self._open(f"projects/{project}/locations/{region}", study)
 
     @keras_tuner.synchronized

@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from components.machines import Placement, Resources, job_counts
 from components.trainer import job as jobs, jobset_api
 from marco_data.progress import progress
@@ -388,13 +386,12 @@ def _within(path: str, place: str) -> bool:
 
 def move_out(inside: jobs.TrainingJob, job: jobs.TrainingJob) -> None:
     """Puts the model that the replicas left for `inside`, with what lies beside it, where `job` wants it."""
-    source = Path(inside.model_directory).parent
-    target = job.model_directory.rstrip("/").rpartition("/")[0]
-    for directory, _, files in os.walk(source):
-        folder = "/".join((target, *Path(directory).relative_to(source).parts))
-        tf.io.gfile.makedirs(folder)
-        for file in files:
-            tf.io.gfile.copy(f"{directory}/{file}", f"{folder}/{file}", overwrite=True)
+    from tfx.utils import io_utils
+
+    source, target = (
+        directory.rstrip("/").rpartition("/")[0] for directory in (inside.model_directory, job.model_directory)
+    )
+    io_utils.copy_dir(source, target)
 
 
 # The heartbeat
