@@ -120,8 +120,8 @@ def evaluation_of(folder: Path, examples: Path, model: Path, batch_size: int) ->
 
     data = artifact(standard_artifacts.Examples, examples)
     data.split_names = artifact_utils.encode_split_names(["eval"])
-    executor = evaluation.Evaluator.EXECUTOR_SPEC.executor_class
     beam_args = list(settings.LOCAL_BEAM_ARGS)
+    executor = evaluation.Evaluator.EXECUTOR_SPEC.executor_class
     context = executor.Context(beam_pipeline_args=beam_args, tmp_dir=str(folder / "tmp"), unique_id="1")
     inputs = {"examples": [data], "model": [artifact(standard_artifacts.Model, model)]}
     outputs = {
@@ -134,7 +134,8 @@ def evaluation_of(folder: Path, examples: Path, model: Path, batch_size: int) ->
         "split": "eval",
         "batch_size": batch_size,
     }
-    return lambda: executor(context).Do(inputs, outputs, properties)
+    evaluator = executor(context)  # Packs TFX's code.
+    return lambda: evaluator.Do(inputs, outputs, properties)
 
 
 def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:
