@@ -119,12 +119,6 @@ class Outcome(NamedTuple):
     best_step: int
     seconds: float
 
-    def __str__(self) -> str:
-        return (
-            f"{self.part:13s} held out {self.held_out:.3f}  unseen {self.unseen:.3f}  elsewhere {self.elsewhere:.3f}  "
-            f"best at step {self.best_step}  {self.seconds:.0f} s"
-        )
-
 
 def draw(count: int, seed: int, institutions: dict[str, float], transform: settings.Transform) -> list[Drop]:
     """Draws `count` images at full size and returns them as the Transform step leaves them."""
@@ -183,10 +177,10 @@ def measure_fine_tuning(options: argparse.Namespace) -> list[Outcome]:
         return float((named == [shown for _, shown in judged]).mean())
 
     def judge(part: str, model: keras.Model, best_step: int = 0, seconds: float = 0.0) -> Outcome:
-        accuracies = accuracy(model, held_out), accuracy(model, unseen), accuracy(model, elsewhere)
-        outcome = Outcome(part, *accuracies, best_step, seconds)
-        benchmarks.note(outcome)
-        return outcome
+        validation, new, other = accuracy(model, held_out), accuracy(model, unseen), accuracy(model, elsewhere)
+        figures = f"held out {validation:.3f}  unseen {new:.3f}  elsewhere {other:.3f}"
+        benchmarks.note(f"{part:13s} {figures}  best at step {best_step}  {seconds:.0f} s")
+        return Outcome(part, validation, new, other, best_step, seconds)
 
     outcomes = [judge("as published", weights.published_network())]
     for part in options.trainable:

@@ -10,7 +10,6 @@ new model each time, never takes the old one away and checks nothing.
 
 import json
 import os
-from typing import Any
 
 from absl import logging
 from tfx.dsl.component.experimental import annotations, decorators
@@ -34,7 +33,7 @@ class Executor(base_executor.BaseExecutor):
         self,
         input_dict: dict[str, list[Artifact]],
         output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
+        exec_properties: dict[str, str],
     ) -> None:
         """Pushes if blessed; running it again changes nothing.
 
@@ -79,7 +78,7 @@ class Executor(base_executor.BaseExecutor):
         }
         io_utils.write_string_file(f"{output.uri}/{published_models.RECORD_FILE}", json.dumps(record, indent=1) + "\n")
 
-    def _lineage(self, properties: dict[str, Any]) -> dict[str, str]:
+    def _lineage(self, properties: dict[str, str]) -> dict[str, str]:
         """Returns the tags that name a version's pipeline and run, and the champion that it was compared with."""
         pipeline = getattr(self._context, "pipeline_info", None)
         return {
@@ -126,7 +125,7 @@ def EndpointPusher(
     JSON: `vertex` and `endpoint` (`components.vertex.options`). `model_name`: the model's if `endpoint.model` is empty.
     Raises what `components.vertex.rollout.push_model` does.
     """
-    record: dict[str, Any] = {"deployed": False}
+    record: dict = {"deployed": False}
     uri = published_models.published_path(pushed_model.uri)
     if uri:
         place = options.Vertex.model_validate_json(vertex)

@@ -283,7 +283,7 @@ def _delete_leftover(
             )
         return
     owners = [owner["name"] for owner in existing["metadata"].get("ownerReferences", []) if owner["uid"] != step.uid]
-    running = [owner for owner in owners if _runs(api.pod(owner))]
+    running = [owner for owner in owners if (pod := api.pod(owner)) and pod.status.phase in ("Pending", "Running")]
     if not running:
         api.delete(name)
     elif late:
@@ -313,10 +313,6 @@ def _delete(api: jobset_api.Api, name: str, step: Step, seconds: float, show: Ca
 
 def _label(body: dict[str, Any], key: str) -> str:
     return (body["metadata"].get("labels") or {}).get(key, "")
-
-
-def _runs(pod: Any | None) -> bool:
-    return pod is not None and pod.status.phase in ("Pending", "Running")
 
 
 # Files that all replicas see

@@ -167,9 +167,8 @@ class Api:
             kind = Conflict if error.status == 409 else Unreachable if transient else errors.ClusterError
             raise kind(f"the Kubernetes API answers {error.status} to: {request}{detail}") from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(
-                f"the Kubernetes API does not answer to: {request}: {errors.one_line(error, 300)}"
-            ) from error
+            problem = f"the Kubernetes API does not answer to: {request}"
+            raise Unreachable(f"{problem}: {errors.one_line(error, 300)}") from error
 
 
 class Follower:
