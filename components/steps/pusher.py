@@ -95,10 +95,10 @@ def Pusher(
     model_blessing: annotations.InputArtifact[standard_artifacts.ModelBlessing],
     pushed_model: annotations.OutputArtifact[standard_artifacts.PushedModel],
     destination: annotations.Parameter[str],
-    registered_model: annotations.Parameter[str] = "",
-    run_label: annotations.Parameter[str] = "",
-    judged_against: annotations.Parameter[str] = "",
-    signature: annotations.Parameter[str] = "",
+    registered_model: annotations.Parameter[str],
+    run_label: annotations.Parameter[str],
+    judged_against: annotations.Parameter[str],
+    signature: annotations.Parameter[str],
 ) -> None:
     """Publishes `model` if `model_blessing` is positive; outputs `pushed_model` (`components.published_models`).
 
