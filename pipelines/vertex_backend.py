@@ -93,7 +93,7 @@ class VertexBackend:
                 "on" if schedule.state.name == "ACTIVE" else schedule.state.name.lower(),
                 str(schedule.create_pipeline_job_request.pipeline_job.labels.get(_NOTE, "")),
             )
-            for schedule in self._api.listed("Schedule", "list_schedules", request, "schedules")
+            for schedule in self._api.list_all("Schedule", "list_schedules", request, "schedules")
         ]
 
     def schedule_note(self, plan: backend.Plan) -> str:
@@ -153,8 +153,6 @@ def pipeline_job(
     spec: dict[str, Any], name: str, submission: backend.Submission, labels: dict[str, str] | None = None
 ) -> Any:
     """Returns the message `PipelineJob` of a run of the compiled package `spec`."""
-    from google.cloud import aiplatform_v1
-
     if not submission.cache:
         spec = json.loads(json.dumps(spec))
         for task in spec["root"]["dag"]["tasks"].values():
@@ -169,7 +167,7 @@ def pipeline_job(
         },
         "serviceAccount": submission.service_account or "",
     }
-    return aiplatform_v1.PipelineJob.from_json(json.dumps(content))
+    return api.messages().PipelineJob.from_json(json.dumps(content))
 
 
 def _step_status(task: Any) -> backend.StepStatus:

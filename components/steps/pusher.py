@@ -134,7 +134,7 @@ def EndpointPusher(
         def images() -> list[golden.Image]:
             if chosen.golden:
                 return golden.in_place(chosen.golden)
-            return golden.of_examples(examples.uri, "eval", chosen.golden_images)
+            return golden.of_examples(artifacts.split_files(examples, "eval"), chosen.golden_images)
 
         client = api.Api(place, api.PACE)
         record = rollout.push_model(client, chosen, chosen.model or model_name, uri, images).record()

@@ -93,7 +93,7 @@ def message(job: TrainingJob, options: CustomJob, attempt: str) -> dict[str, Any
 
 def _existing(api: Api, key: str, attempt: str) -> Any | None:
     """Returns the job of this attempt or, of an earlier one, a job that still runs."""
-    jobs = api.listed("Job", "list_custom_jobs", {"parent": api.place.parent}, "custom_jobs")
+    jobs = api.list_all("Job", "list_custom_jobs", {"parent": api.place.parent}, "custom_jobs")
     same = [job for job in jobs if job.labels.get(TRAINING) == key[:63]]
     own = [job for job in same if job.labels.get(ATTEMPT) == attempt]
     return next(iter([*own, *(job for job in same if state_of(job) in _ACTIVE)]), None)

@@ -14,6 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import google.auth.transport.requests
+import requests
+from google.api_core import exceptions
+
 from components.vertex.options import Vertex
 from marco_model import errors
 
@@ -23,8 +27,6 @@ _ADDRESSED = re.compile(r"^[A-Z]+ https?://\S+: ")
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 CHANGED = (409, 412)
 """Another client, or an earlier try of ours, made the change first: look again."""
-
-
 ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 """States of a job that has ended."""
 
@@ -78,6 +80,13 @@ def show(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def messages() -> Any:
+    """Returns Google's library of messages and clients, whose import takes a second."""
+    from google.cloud import aiplatform_v1
+
+    return aiplatform_v1
+
+
 class Api:
     """Vertex AI in one project and region. Clients are created on first use."""
 
@@ -102,7 +111,7 @@ class Api:
                 last = error
         raise errors.ClusterError(f"{last}; run again when the service has recovered") from last
 
-    def listed(self, service: str, method: str, request: dict[str, Any], field: str) -> list[Any]:
+    def list_all(self, service: str, method: str, request: dict[str, Any], field: str) -> list[Any]:
         """Returns all items of a list request, fetching page after page."""
         items: list[Any] = []
         token: str | None = None
@@ -122,21 +131,17 @@ class Api:
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         """Raises `Unsure` or `Refused` for the errors of Google's libraries."""
-        import requests
-        from google.api_core.exceptions import GoogleAPICallError
-        from google.auth import exceptions
-
         asked = f"Vertex AI in {self.place.project}, {self.place.location}, to {what}"
         try:
             yield
-        except GoogleAPICallError as error:
+        except exceptions.GoogleAPICallError as error:
             text = _one_line(_ADDRESSED.sub("", error.message))
             if error.code in (*TRANSIENT, *CHANGED):
                 raise Unsure(f"{asked}: {error.code} {text}") from error
             raise Refused(f"{asked}: {error.code} {text}; {_fix(error.code)}", error.code or 0) from error
-        except (requests.exceptions.RequestException, exceptions.TransportError, ConnectionError) as error:
+        except (requests.RequestException, google.auth.exceptions.TransportError, ConnectionError) as error:
             raise Unsure(f"{asked}: no answer ({_one_line(error)})") from error
-        except exceptions.GoogleAuthError as error:
+        except google.auth.exceptions.GoogleAuthError as error:
             raise Refused(f"{asked}: {_one_line(error)}; {_fix(401)}", 401) from error
 
     def ensure(
@@ -210,12 +215,10 @@ class Api:
 
     def _get(self, path: str) -> dict[str, Any]:
         """Returns the JSON at a path. Google's clients look for operations below `/ui/`, which is undocumented."""
-        from google.api_core.exceptions import from_http_response
-
         with self._asking("look at an operation"):
             answer = self._session.get(f"{self.address}/v1/{path}", timeout=self.pace.request)
             if not answer.ok:
-                raise from_http_response(answer)
+                raise exceptions.from_http_response(answer)
             return dict(answer.json())
 
     @property
@@ -225,15 +228,11 @@ class Api:
 
     @functools.cached_property
     def _session(self) -> Any:
-        from google.auth.transport.requests import AuthorizedSession
-
-        return AuthorizedSession(self._credentials)
+        return google.auth.transport.requests.AuthorizedSession(self._credentials)
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
-            from google.cloud import aiplatform_v1
-
-            kind = getattr(aiplatform_v1, f"{service}ServiceClient")
+            kind = getattr(messages(), f"{service}ServiceClient")
             scheme, _, host = self.address.partition("://")
             transport = kind.get_transport_class("rest")
             self._clients[service] = kind(
@@ -243,8 +242,6 @@ class Api:
 
     @functools.cached_property
     def _credentials(self) -> Any:
-        import google.auth.credentials
-
         if self.address.startswith("http://"):
             return google.auth.credentials.AnonymousCredentials()
         return google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]

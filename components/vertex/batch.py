@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.vertex import options
 from components.vertex.api import ENDED, Api, state_of
 from components.vertex.endpoints import Version
+from components.vertex.options import Endpoint
 from marco_data import image_files, progress
 from marco_model import errors, store
 from marco_scoring import prediction
@@ -54,7 +54,7 @@ def mark(version: Version, objects: Sequence[store.Object]) -> str:
 
 
 def predictions(
-    api: Api, settings: options.Endpoint, version: Version, objects: Sequence[store.Object], place: str, note: str
+    api: Api, settings: Endpoint, version: Version, objects: Sequence[store.Object], place: str, note: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Returns the predictions of images by URI, and the reason for each image left out.
 
@@ -63,10 +63,10 @@ def predictions(
 
     Raises `ClusterError` if the job fails or gives no results.
     """
-    job = next((job for job in _labelled(api, note) if not _of_no_use(job)), None)
+    job = next((job for job in _list_jobs(api, note) if not _of_no_use(job)), None)
     if job is not None:
         reasons = f"{job.input_config.gcs_source.uris[0].rsplit('/', 1)[0]}/{_LEFT_OUT}"
-        left_out = json.loads(store.read_bytes(reasons)) if store.exists(reasons) else {}
+        left_out = store.read_json(reasons)
     else:
         inputs, left_out = upload(objects, f"{place}/input")
         if not inputs:
@@ -132,9 +132,7 @@ def upload(objects: Sequence[store.Object], place: str) -> tuple[list[str], dict
     return written, left_out
 
 
-def begin_job(
-    api: Api, settings: options.Endpoint, version: Version, inputs: Sequence[str], output: str, note: str
-) -> Any:
+def begin_job(api: Api, settings: Endpoint, version: Version, inputs: Sequence[str], output: str, note: str) -> Any:
     """Starts a job labelled `note` over `inputs` and returns it, or one that another client started meanwhile."""
     body = {
         "display_name": f"marco-{note[:12]}",
@@ -143,7 +141,7 @@ def begin_job(
         "instance_config": {"instance_type": "object", "key_field": KEY},
         "output_config": {"predictions_format": "jsonl", "gcs_destination": {"output_uri_prefix": output}},
         "dedicated_resources": {
-            "machine_spec": options.requested_machine(settings).spec(),
+            "machine_spec": settings.machine.spec(),
             "starting_replica_count": settings.min_replicas,
             "max_replica_count": settings.max_replicas,
         },
@@ -151,11 +149,11 @@ def begin_job(
     }
     request = {"parent": api.place.parent, "batch_prediction_job": body}
     # Evaluated once: the new job has no results yet and must not count as useless.
-    useless = {job.name for job in _labelled(api, note) if _of_no_use(job)}
+    useless = {job.name for job in _list_jobs(api, note) if _of_no_use(job)}
 
     def look() -> Any | None:
         return next(
-            (job for job in _labelled(api, note) if job.name not in useless and state_of(job) not in _LOST), None
+            (job for job in _list_jobs(api, note) if job.name not in useless and state_of(job) not in _LOST), None
         )
 
     return api.ensure(look, lambda: api.act("Job", "create_batch_prediction_job", request))
@@ -185,9 +183,9 @@ def result_files(folder: str) -> list[str]:
     return [entry.uri for entry in entries if "errors" not in entry.uri.rsplit("/", 1)[1]]
 
 
-def _labelled(api: Api, note: str) -> list[Any]:
+def _list_jobs(api: Api, note: str) -> list[Any]:
     request = {"parent": api.place.parent}
-    jobs = api.listed("Job", "list_batch_prediction_jobs", request, "batch_prediction_jobs")
+    jobs = api.list_all("Job", "list_batch_prediction_jobs", request, "batch_prediction_jobs")
     return [job for job in jobs if job.labels.get(LABEL) == note]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.vertex.api import Api
-from components.vertex.options import Endpoint, Machine, read_machine, requested_machine
+from components.vertex.options import Endpoint, Machine, read_machine
 from marco_model import errors, store
 
 MANAGED = "marco-pipeline"
@@ -101,7 +101,7 @@ def _find(api: Api, kind: str, name: str) -> Any | None:
     """Returns the model or endpoint of a display name, or None; raises `InputError` if there are several."""
     kinds = f"{kind.lower()}s"
     request = {"parent": api.place.parent, "filter": f'display_name="{name}"'}
-    entries = [entry for entry in api.listed(kind, f"list_{kinds}", request, kinds) if entry.display_name == name]
+    entries = [entry for entry in api.list_all(kind, f"list_{kinds}", request, kinds) if entry.display_name == name]
     if len(entries) > 1:
         names = ", ".join(last(entry.name) for entry in entries)
         raise errors.InputError(
@@ -122,7 +122,7 @@ def list_versions(api: Api, model: str) -> list[Version]:
             uri=message.artifact_uri,
             aliases=tuple(message.version_aliases),
         )
-        for message in api.listed("Model", "list_model_versions", {"name": model}, "models")
+        for message in api.list_all("Model", "list_model_versions", {"name": model}, "models")
     ]
     return sorted(versions, key=lambda version: int(version.number))
 
@@ -320,7 +320,7 @@ def deploy(api: Api, options: Endpoint, endpoint: str, version: Version, name: s
     Takes minutes. Raises `components.vertex.api.Failed` if its container does not start.
     """
     seen: list[State] = []
-    asked, machine = "", requested_machine(options)
+    asked, machine = "", options.machine
 
     def find() -> Deployed | None:
         seen[:] = [look(api, endpoint)]

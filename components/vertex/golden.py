@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import marco_model
-from components.vertex.api import Api, Refused, Unsure
-from marco_data import contract, image_files
+from components.vertex.api import Api, Refused, Unsure, messages
+from marco_data import image_files
 from marco_model import errors, store
 
 MAX_BYTES = 1_100_000
@@ -91,10 +91,8 @@ def check(api: Api, endpoint: str, identity: str, share: int, golden: Sequence[G
 
 def _answer(api: Api, endpoint: str, identity: str, share: int, golden: Golden) -> Any:
     """Returns a deployed model's answer to an image: a mapping, if it is as expected."""
-    from google.cloud.aiplatform_v1.types import PredictRequest
-
     # The wrapper's constructor does not accept values of JSON.
-    request = PredictRequest.pb()(endpoint=endpoint)
+    request = messages().PredictRequest.pb()(endpoint=endpoint)
     request.instances.add().struct_value.update({"image_bytes": {"b64": base64.b64encode(golden.content).decode()}})
     tries, failure, failures = max(tries_for(share), api.pace.tries), "", 0
     for _ in range(tries):
@@ -167,31 +165,24 @@ def _below(folder: Path, place: str) -> list[Image]:
     return images
 
 
-def of_examples(examples_uri: str, split: str, count: int) -> list[Image]:
-    """Returns `count` images of a split of ExampleGen's output, from all classes in turn.
+def of_examples(files: list[str], count: int) -> list[Image]:
+    """Returns `count` images of the files of ExampleGen's evaluation split, from all classes in turn.
 
     They carry no label: the model need not be right about each, but has to give the same answer everywhere.
     """
-    import tensorflow as tf
+    from marco_model import preprocessing, training_input
 
-    from marco_model.preprocessing import without_autotuning
-
-    files = sorted(tf.io.gfile.glob(f"{examples_uri.rstrip('/')}/Split-{split}/*"))
-    kind = "GZIP" if files and files[0].endswith(".gz") else ""
     by_class: dict[int, list[Image]] = {}
-    records = without_autotuning(tf.data.TFRecordDataset(files, kind).take(_EXAMPLES))
-    for number, record in enumerate(records.as_numpy_iterator()):
-        features = tf.train.Example.FromString(record).features.feature
-        encoded = features[contract.ENCODED].bytes_list.value[0]
+    records = preprocessing.without_autotuning(training_input.encoded_images(files).take(_EXAMPLES))
+    for number, (encoded, label) in enumerate(records.as_numpy_iterator()):
         if len(encoded) <= MAX_BYTES:
-            label = features[contract.LABEL].int64_list.value[0]
-            by_class.setdefault(label, []).append(Image(f"{split} {number}", encoded))
+            by_class.setdefault(label, []).append(Image(f"eval {number}", encoded))
     queues = [by_class[label] for label in sorted(by_class)]
     in_turn = (image for row in itertools.zip_longest(*queues) for image in row if image)
     return list(itertools.islice(in_turn, count))
 
 
-def drawn(count: int) -> list[Image]:
+def draw(count: int) -> list[Image]:
     """Returns `count` synthetic drops of all classes in turn, the same ones each time."""
     from marco_data import synthetic
 

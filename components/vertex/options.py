@@ -97,6 +97,15 @@ class Endpoint(Section):
             )
         return self
 
+    @property
+    def machine(self) -> "Machine":
+        """The machine of a new deployment."""
+        return Machine(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Machine)})
+
+    def kept_on(self, machine: "Machine") -> "Endpoint":
+        """Returns these options with the machine in use, or unchanged if that has no dedicated resources."""
+        return self.model_copy(update=dataclasses.asdict(machine)) if machine.machine_type else self
+
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
@@ -137,11 +146,6 @@ class Machine:
         return {"dedicated_resources": resources, **account}
 
 
-def requested_machine(options: Endpoint) -> Machine:
-    """Returns the machine that `options` request."""
-    return Machine(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Machine)})
-
-
 def read_machine(deployed: Any) -> Machine:
     """Returns the machine that a message `DeployedModel` describes."""
     resources = deployed.dedicated_resources
@@ -156,8 +160,3 @@ def read_machine(deployed: Any) -> Machine:
         max_replicas=resources.max_replica_count,
         service_account=deployed.service_account,
     )
-
-
-def kept_machine(options: Endpoint, machine: Machine) -> Endpoint:
-    """Returns `options` with the machine in use, or unchanged if that has no dedicated resources."""
-    return options.model_copy(update=dataclasses.asdict(machine)) if machine.machine_type else options

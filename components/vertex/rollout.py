@@ -7,7 +7,7 @@ repeated and continues where it stopped. The previous model serves until the new
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from components import published_models
 from components.vertex import endpoints, golden
 from components.vertex.api import Api
 from components.vertex.endpoints import Deployed, Release, State, Version
-from components.vertex.options import Endpoint, kept_machine, requested_machine
+from components.vertex.options import Endpoint
 from marco_model import errors, model_directory, store
 
 
@@ -33,7 +33,7 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[golden.
         ClusterError: the service fails; the previous version still serves. The command can be repeated.
     """
     state = endpoints.ensure_endpoint(api, options.name)
-    serving, current = state.serving, state.deployment_of(version.model, version.number, requested_machine(options))
+    serving, current = state.serving, state.deployment_of(version.model, version.number, options.machine)
     if current and serving and state.labels.get(endpoints.SERVING) == current.id and current.share == 100:
         endpoints.make_default(api, version)
         return _clear(api, state.name, current, keep=options.keep_previous)
@@ -64,7 +64,7 @@ def promote(api: Api, options: Endpoint, version: Version, images: Sequence[gold
     """Moves all the traffic to the version on trial, on its present machine, in the steps left; see `push`."""
     state = endpoints.ensure_endpoint(api, options.name)
     if trial := state.canary or state.serving:
-        options = kept_machine(options, trial.machine)
+        options = options.kept_on(trial.machine)
     steps = tuple(sorted({*options.traffic, 100}))
     return push(api, options.model_copy(update={"traffic": steps}), version, images)
 
@@ -120,7 +120,7 @@ def _back(api: Api, options: Endpoint, state: State, serving: Deployed, before: 
     old = state.deployment_of(known[before].model, before)
     if old is None:
         # The serving model runs on the machines that the traffic needs.
-        options = kept_machine(options, serving.machine)
+        options = options.kept_on(serving.machine)
         old = endpoints.deploy(api, options, state.name, known[before], _title(known[before]))
     # Before the traffic: once that has moved, a repeated command only cleans up.
     endpoints.make_default(api, known[before])
@@ -143,7 +143,7 @@ def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[golde
     place = endpoints.ensure_endpoint(api, options.name + endpoints.CHECK).name
     api.settle(place)
     state = endpoints.look(api, place)
-    usable = state.deployment_of(version.model, version.number, requested_machine(options))
+    usable = state.deployment_of(version.model, version.number, options.machine)
     if usable is None or state.deployed != (usable,) or usable.share < 100:
         # Left by a killed command; of several, the last one may go with its traffic.
         for left in sorted(state.deployed, key=lambda left: left.share):
@@ -214,12 +214,11 @@ class Deployment(NamedTuple):
         }
 
 
-@contextlib.contextmanager
-def fetched(uri: str) -> Iterator[tuple[Release, Path]]:
-    """Yields a published model's release and a temporary copy of its files.
+def fetch(uri: str, images: Callable[[], Sequence[golden.Image]]) -> tuple[Release, list[golden.Golden]]:
+    """Returns a published model's release, and its answers to golden images.
 
     `uri`: the folder of a SavedModel, or of numbered versions, of which the newest is used. Raises `InputError` if it
-    is not on `gs://`.
+    is not on `gs://`, and what `golden.answers` does.
     """
     if not store.is_object(uri):
         raise errors.InputError(f"{uri} is not on gs://, where Vertex AI takes models from; push it there first")
@@ -227,22 +226,14 @@ def fetched(uri: str) -> Iterator[tuple[Release, Path]]:
         model = published_models.download(uri, Path(folder))
         place = f"{uri.rstrip('/').removesuffix(f'/{model.name}')}/{model.name}"
         run = published_models.read_note(model).get("mlflow_run_id") or ""
-        yield Release(place, model_directory.model_fingerprint(model), run), model
-
-
-def expected(model: Path, images: Sequence[golden.Image]) -> list[golden.Golden]:
-    """Returns golden images with the answers of the model in a folder."""
-    return golden.answers(marco_model.open_classifier(model), images)
+        release = Release(place, model_directory.model_fingerprint(model), run)
+        return release, golden.answers(marco_model.open_classifier(model), images())
 
 
 def push_model(
     api: Api, options: Endpoint, model: str, uri: str, images: Callable[[], Sequence[golden.Image]]
 ) -> Deployment:
-    """Deploys the model at `uri` as a version of `model`, a display name.
-
-    Raises what `fetched`, `golden.answers` and `components.vertex.rollout.push` do.
-    """
-    with fetched(uri) as (release, folder):
-        answers = expected(folder, images())
+    """Deploys the model at `uri` as a version of `model`, a display name; raises what `fetch` and `push` do."""
+    release, answers = fetch(uri, images)
     version = endpoints.ensure_version(api, options, model, release)
     return Deployment(version, push(api, options, version, answers))

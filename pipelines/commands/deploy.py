@@ -129,8 +129,7 @@ def promote(
     """
     service, sections = where.connect(name=endpoint, golden=golden_images)
     version = version_on_trial(service, sections.endpoint.name)
-    with rollout.fetched(version.uri) as (_, folder):
-        answers = rollout.expected(folder, _images(sections))
+    _, answers = rollout.fetch(version.uri, lambda: _images(sections))
     show_endpoint(service, rollout.promote(service, sections.endpoint, version, answers))
 
 
@@ -183,7 +182,7 @@ def status(
 
 def _images(sections: configuration.Deploying) -> list[golden.Image]:
     place = sections.endpoint.golden
-    return golden.in_place(place) if place else golden.drawn(sections.endpoint.golden_images)
+    return golden.in_place(place) if place else golden.draw(sections.endpoint.golden_images)
 
 
 @app.command("batch")

@@ -115,8 +115,8 @@ def test_golden_images_of_a_bucket_are_checked_by_their_folders_names(serving, p
         ("Crystals/red.jpg", "Crystals"),
         ("other/green.jpg", "other"),
     ]
-    with rollout.fetched(published) as (_, folder):
-        assert [image.label for image in rollout.expected(folder, images)] == ["Crystals", "Other"]
+    _, answers = rollout.fetch(published, lambda: images)
+    assert [image.label for image in answers] == ["Crystals", "Other"]
     with pytest.raises(InputError, match="red shows Clear and the model says Crystals"):
         wrong = [Image("red", images[0].content, "Clear")]
         rollout.push_model(serving.api, Endpoint(name="marco"), "marco", published, lambda: wrong)
@@ -139,7 +139,7 @@ def test_images_too_large_for_a_request_are_refused(tmp_path):
 
 
 def test_drawn_images_have_all_classes_and_are_reproducible():
-    first, second = golden.drawn(4), golden.drawn(4)
+    first, second = golden.draw(4), golden.draw(4)
     assert first == second
     assert [image.name.split()[1] for image in first] == ["clear", "crystals", "other", "precipitate"]
 

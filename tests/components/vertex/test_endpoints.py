@@ -6,7 +6,7 @@ import sys
 
 from hypothesis import given, strategies as st
 
-from components.vertex import endpoints, options
+from components.vertex import endpoints
 from components.vertex.endpoints import Deployed, State
 from components.vertex.golden import tries_for
 from components.vertex.options import Endpoint
@@ -109,14 +109,14 @@ def test_a_message_is_read():
                 "id": "6",
                 "model": f"{PLACE}/models/marco",
                 "model_version_id": "5",
-                **options.requested_machine(BIG).message(),
+                **BIG.machine.message(),
             },
         ],
         traffic_split={"4": 100},
     )
     first, other = endpoints.read_state(message).deployed
     assert (first.id, first.model, first.version, first.share) == ("4", "marco", "5", 100)
-    assert options.kept_machine(BIG, first.machine) == BIG
-    assert other.machine == options.requested_machine(BIG)
+    assert BIG.kept_on(first.machine) == BIG
+    assert other.machine == BIG.machine
     assert str(other.machine) == "n1-standard-8, 2 NVIDIA_TESLA_T4, 1 to 3 replicas, as me@crystals"
-    assert options.kept_machine(Endpoint(name="marco"), other.machine) == BIG
+    assert Endpoint(name="marco").kept_on(other.machine) == BIG
