@@ -3,7 +3,6 @@
 import importlib
 import os
 import warnings
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer.core
@@ -12,19 +11,6 @@ import marco_model
 from marco_model import errors
 from pipelines.commands import run, score
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run.run,
-    "predict": score.predict,
-    "explain": score.explain,
-    "compare": run.compare,
-    "released": score.released,
-    "compile": run.compile_,
-    "submit": run.submit,
-    "schedule": run.schedule,
-    "serve": score.serve,
-    "tflite": score.tflite,
-    "train": run.train,
-}
 _GROUPS = {
     "data": "Make, import, check and describe sets of scored images.",
     "relabel": "Have experts relabel the images that disagree most with a model.",
@@ -49,8 +35,17 @@ class _Group(typer.core.TyperGroup):
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+app.command("run")(run.run)
+app.command("predict")(score.predict)
+app.command("explain")(score.explain)
+app.command("compare")(run.compare)
+app.command("released")(score.released)
+app.command("compile")(run.compile_)
+app.command("submit")(run.submit)
+app.command("schedule")(run.schedule)
+app.command("serve")(score.serve)
+app.command("tflite")(score.tflite)
+app.command("train")(run.train)
 for _name, _help in _GROUPS.items():
     app.add_typer(typer.Typer(cls=_Group, help=_help, no_args_is_help=True), name=_name)
 

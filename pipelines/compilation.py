@@ -7,21 +7,18 @@ checkpoints, models and data are read and written on `gs://` itself.
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tfx.orchestration.data_types import RuntimeParameter
+from tfx.orchestration import data_types
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from components import champion, machines
-from components.steps.cluster_data import OUTPUTS
+from components.steps import cluster_data
 from components.trainer import job
-from marco_model import InputError, store
-from marco_model.labels import LabelScheme
-from pipelines import pipeline, places
-from pipelines.configuration import Configuration, label_scheme
+from marco_model import InputError, labels, store
+from pipelines import configuration as configurations, pipeline, places
 
 ENTRYPOINT = ("python", "-m", "components.steps.entrypoint")
 DATA_COMMAND = ("python", "-m", "components.steps.cluster_data")
@@ -50,7 +47,7 @@ _NOT_ON_VERTEX = {
 """Settings of `cluster` that Vertex AI has no counterpart for, and what to do instead."""
 
 
-def compile_for_kubeflow(configuration: Configuration, root: str, output: Path) -> int:
+def compile_for_kubeflow(configuration: configurations.Configuration, root: str, output: Path) -> int:
     """Writes the pipeline of `configuration` to `output`, a `.yaml` file, and returns the number of its steps.
 
     `root`: a URI for the artifacts, and for all that outlives a run unless the configuration has `cluster.shared`; or a
@@ -67,7 +64,7 @@ def compile_for_kubeflow(configuration: Configuration, root: str, output: Path) 
     return len(package["root"]["dag"]["tasks"])
 
 
-def compile_for_vertex(configuration: Configuration, root: str, output: Path) -> int:
+def compile_for_vertex(configuration: configurations.Configuration, root: str, output: Path) -> int:
     """Writes the pipeline of `configuration` to `output`, a `.json` file, and returns the number of its steps.
 
     `root`: a `gs://` URI for all that a run keeps. Raises `InputError` for another root or ending, or if the
@@ -89,7 +86,7 @@ def compile_for_vertex(configuration: Configuration, root: str, output: Path) ->
     return len(package["root"]["dag"]["tasks"])
 
 
-def _custom_job(configuration: Configuration) -> job.CustomJob | None:
+def _custom_job(configuration: configurations.Configuration) -> job.CustomJob | None:
     """Returns the settings of a training on several machines, or None if the Trainer step trains by itself."""
     if not configuration.machines:
         return None
@@ -115,15 +112,17 @@ def _rename_gpus(cluster: machines.Cluster, accelerator: str) -> machines.Cluste
     return cluster.model_copy(update={"default": rename(cluster.default), "steps": steps})
 
 
-def _package(configuration: Configuration, root: str, custom_job: job.CustomJob | None = None) -> dict[str, Any]:
+def _package(
+    configuration: configurations.Configuration, root: str, custom_job: job.CustomJob | None = None
+) -> dict[str, Any]:
     """Returns the pipeline with the step `Data` in front, as Kubeflow Pipelines and Vertex AI both take it.
 
     `custom_job`: see `pipelines.places.Places`.
     """
     where = places.remote(configuration, root, custom_job)
     data = configuration.data.source or places.data(configuration, root)
-    scheme = label_scheme(configuration.labels, data)
-    package = _compiled(configuration, where, scheme)
+    scheme = configurations.label_scheme(configuration.labels, data)
+    package = _compile(configuration, where, scheme)
     if store.is_remote(root):
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
     lookup = pipeline.lookup(configuration, scheme.classes, where, image=configuration.cluster.image)
@@ -131,11 +130,13 @@ def _package(configuration: Configuration, root: str, custom_job: job.CustomJob 
     return package
 
 
-def _compiled(configuration: Configuration, where: places.Places, scheme: LabelScheme) -> dict[str, Any]:
+def _compile(
+    configuration: configurations.Configuration, where: places.Places, scheme: labels.LabelScheme
+) -> dict[str, Any]:
     """Returns what TFX compiles, with parameters of the package where a schedule or the step `Data` gives a value."""
 
-    def parameter(name: str) -> RuntimeParameter:
-        return RuntimeParameter(name=name, ptype=str)
+    def parameter(name: str) -> data_types.RuntimeParameter:
+        return data_types.RuntimeParameter(name=name, ptype=str)
 
     graph = pipeline.create_pipeline(
         configuration,
@@ -152,13 +153,12 @@ def _compiled(configuration: Configuration, where: places.Places, scheme: LabelS
         default_commands=list(ENTRYPOINT),
         use_pipeline_spec_2_1=True,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(config, output_dir=folder, output_filename="package.yaml")
-        runner.run(graph, write_out=True)
-        return dict(yaml.safe_load((Path(folder) / "package.yaml").read_text()))
+    return dict(kubeflow_v2_dag_runner.KubeflowV2DagRunner(config).run(graph, write_out=False)["pipelineSpec"])
 
 
-def add_data_step(package: dict[str, Any], configuration: Configuration, place: str, lookup: str) -> None:
+def add_data_step(
+    package: dict[str, Any], configuration: configurations.Configuration, place: str, lookup: str
+) -> None:
     """Puts the step `Data` (`components.steps.cluster_data`) in front, and declares the package's parameters.
 
     TFX compiled the names in `OUTPUTS` as parameters of the package; they become outputs of the step. `place`: where
@@ -180,7 +180,7 @@ def add_data_step(package: dict[str, Any], configuration: Configuration, place: 
     package["components"][step] = {
         "executorLabel": f"{step}_executor",
         "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in inputs}},
-        "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in OUTPUTS}},
+        "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in cluster_data.OUTPUTS}},
     }
     arguments = {
         "source": "{{$.inputs.parameters['data']}}",
@@ -190,7 +190,7 @@ def add_data_step(package: dict[str, Any], configuration: Configuration, place: 
         "initial": configuration.network.initial,
         "lookup": lookup,
         **({"overlay": data.overlay} if data.overlay else {}),
-        **{f"{name}-file": f"{{{{$.outputs.parameters['{name}'].output_file}}}}" for name in OUTPUTS},
+        **{f"{name}-file": f"{{{{$.outputs.parameters['{name}'].output_file}}}}" for name in cluster_data.OUTPUTS},
     }
     package["deploymentSpec"]["executors"][f"{step}_executor"] = {
         "container": {
@@ -210,7 +210,7 @@ def add_data_step(package: dict[str, Any], configuration: Configuration, place: 
 
 def _take_from_data_step(parameters: dict[str, Any]) -> bool:
     """Takes the parameters in `OUTPUTS` from the step `Data`, in place; returns whether there were any."""
-    taken = [item for item in parameters.values() if item.get("componentInputParameter") in OUTPUTS]
+    taken = [item for item in parameters.values() if item.get("componentInputParameter") in cluster_data.OUTPUTS]
     for parameter in taken:
         output = parameter.pop("componentInputParameter")
         parameter["taskOutputParameter"] = {"producerTask": machines.DATA_STEP, "outputParameterKey": output}

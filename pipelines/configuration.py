@@ -11,20 +11,15 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from components import evaluations
-from components.machines import Cluster, Machines, job_counts
-from components.settings import LOCAL_BEAM_ARGS, REGISTRY, ReportOptions, Rules, Section, Transform, Tuning, parse
-from components.vertex.options import Endpoint, Vertex
+from components import evaluations, machines as hardware, settings
+from components.vertex import options as vertex_options
 from marco_data import name_tables, shards
-from marco_model.errors import InputError, one_line
-from marco_model.labels import FOUR, HWMRI_TEN, LabelScheme, raw_scheme, with_entries
-from marco_model.network import Network
-from marco_model.recipe import Engine, Recipe
+from marco_model import InputError, errors, labels as label_schemes, network as networks, recipe as recipes
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
 
-class Labels(Section):
+class Labels(settings.Section):
     """Which classes are trained, and what of a record each is taken from (docs/labels.md)."""
 
     # four: MARCO's classes, the default; hwmri10: HWMRI's ten; raw: the raw labels themselves.
@@ -55,7 +50,7 @@ class Labels(Section):
         self.label_scheme()
         return self
 
-    def label_scheme(self, raw_labels: Mapping[int, str] | None = None) -> LabelScheme | None:
+    def label_scheme(self, raw_labels: Mapping[int, str] | None = None) -> label_schemes.LabelScheme | None:
         """Returns the scheme; None for `raw` without `raw_labels`, the names of the raw labels by number.
 
         Raises `InputError` if the table contradicts itself.
@@ -63,15 +58,15 @@ class Labels(Section):
         table = {str(label): name for label, name in self.from_raw.items()}
         if self.classes:
             source: Literal["class", "raw"] = "class" if self.from_class else "raw"
-            return LabelScheme("classes", self.classes, source, self.from_class or table, self.others)
+            return label_schemes.LabelScheme("classes", self.classes, source, self.from_class or table, self.others)
         if self.scheme == "hwmri10":
-            return with_entries(HWMRI_TEN, table, self.others)
+            return label_schemes.with_entries(label_schemes.HWMRI_TEN, table, self.others)
         if self.scheme == "raw":
-            return raw_scheme(raw_labels, table, self.others) if raw_labels is not None else None
-        return FOUR
+            return label_schemes.raw_scheme(raw_labels, table, self.others) if raw_labels is not None else None
+        return label_schemes.FOUR
 
 
-class Synthetic(Section):
+class Synthetic(settings.Section):
     """A synthetic set, drawn before the run if no data are given."""
 
     images: int = pydantic.Field(1_000, ge=8)
@@ -82,7 +77,7 @@ class Synthetic(Section):
     label_noise: float = pydantic.Field(0.0, ge=0, lt=1)
 
 
-class Data(Section):
+class Data(settings.Section):
     """Where scored images come from and which are refused (docs/data.md)."""
 
     # A folder, a glob or a gs:// URI of MARCO shards; `--data` of `marco run` sets it.
@@ -98,7 +93,7 @@ class Data(Section):
     imagers: tuple[name_tables.ImagerRule, ...] = name_tables.IMAGER_RULES
 
 
-class Tracking(Section):
+class Tracking(settings.Section):
     """Where runs are compared: an MLflow tracking server, by default a SQLite store in the output folder."""
 
     uri: str | None = None
@@ -108,40 +103,40 @@ class Tracking(Section):
     artifacts: str | None = pydantic.Field(None, pattern=r"^[a-z][a-z0-9+.-]*://?\S+$")
 
 
-class Export(Section):
+class Export(settings.Section):
     """What is written beside the SavedModel."""
 
     # assets.extra/model.tflite, checked on every evaluation image (docs/model.md).
     tflite: bool = False
 
 
-class Gate(Rules):
+class Gate(settings.Rules):
     """What a model must beat to be published, and by which rules (docs/gate.md).
 
     `champion`: `registry` for the version with that alias in MLflow, `none`, or a model's folder or `gs://` URI.
     """
 
-    champion: str = pydantic.Field(REGISTRY, min_length=1)
+    champion: str = pydantic.Field(settings.REGISTRY, min_length=1)
 
 
-class Configuration(Section):
+class Configuration(settings.Section):
     """A whole run. Paths that are null lie in the run's output folder."""
 
     name: str = pydantic.Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
     data: Data = Data()
     labels: Labels = Labels()
-    transform: Transform = Transform()
-    network: Network = Network()
-    recipe: Recipe = Recipe()
-    engine: Engine = Engine()
+    transform: settings.Transform = settings.Transform()
+    network: networks.Network = networks.Network()
+    recipe: recipes.Recipe = recipes.Recipe()
+    engine: recipes.Engine = recipes.Engine()
     # A search for better values before the training; none by default.
-    tuning: Tuning | None = None
+    tuning: settings.Tuning | None = None
     # What a model must reach over the evaluation split to be blessed: metric -> smallest good value. The metrics are
     # accuracy, and precision, recall and auc of a class, such as recall/Crystals.
     thresholds: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = pydantic.Field(min_length=1)
     gate: Gate = Gate()
     # What the report of the run shows (docs/report.md).
-    report: ReportOptions = ReportOptions()
+    report: settings.ReportOptions = settings.ReportOptions()
     export: Export = Export()
     tracking: Tracking = Tracking()
     # The registered model's name in MLflow.
@@ -149,15 +144,15 @@ class Configuration(Section):
     # Where blessed models are published, one folder per version.
     destination: str | None = None
     # What the steps are given on Kubernetes (docs/kubeflow.md); a run on this machine ignores it.
-    cluster: Cluster = Cluster()
+    cluster: hardware.Cluster = hardware.Cluster()
     # Where in Google Cloud a package for Vertex AI runs, and endpoints are (docs/vertex.md).
-    vertex: Vertex | None = None
+    vertex: vertex_options.Vertex | None = None
     # The machines of a training on several of them there (docs/vertex.md); none by default.
-    machines: Machines | None = None
+    machines: hardware.Machines | None = None
     # The endpoint of Vertex AI that a published model takes over, after the Pusher; none by default.
-    endpoint: Endpoint | None = None
+    endpoint: vertex_options.Endpoint | None = None
     # Beam's options for every step that runs on it, such as --runner=DataflowRunner.
-    beam: tuple[str, ...] = LOCAL_BEAM_ARGS
+    beam: tuple[str, ...] = settings.LOCAL_BEAM_ARGS
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "Configuration":
@@ -165,9 +160,9 @@ class Configuration(Section):
         if shorter and shorter < size:
             raise ValueError(f"transform.shorter_side {shorter} is less than network.input_size {size}; raise it")
         if self.cluster.replicas:
-            job_counts(self.engine, "cluster.replicas", self.cluster.replicas)
+            hardware.job_counts(self.engine, "cluster.replicas", self.cluster.replicas)
         if self.machines:
-            job_counts(self.engine, "machines", self.machines)
+            hardware.job_counts(self.engine, "machines", self.machines)
         if self.endpoint and not self.vertex:
             raise ValueError("endpoint is set and vertex is not; give vertex.project and vertex.location")
         # The pipeline checks raw labels, once it has read their names.
@@ -182,11 +177,11 @@ class Configuration(Section):
         self.report.target_of(classes)
 
 
-class Deploying(Section):
+class Deploying(settings.Section):
     """What `marco deploy` needs of a configuration."""
 
-    vertex: Vertex
-    endpoint: Endpoint
+    vertex: vertex_options.Vertex
+    endpoint: vertex_options.Endpoint
     model_name: str = "marco"
 
     @property
@@ -201,12 +196,16 @@ def preset_names() -> list[str]:
 
 
 def load(
-    preset: str, overrides: list[str] | None = None, source: str | None = None, over: pathlib.Path | None = None
+    preset: str,
+    overrides: list[str] | None = None,
+    source: str | None = None,
+    over: pathlib.Path | None = None,
+    overlay: str | None = None,
 ) -> Configuration:
     """Returns the configuration of a preset, or of your own YAML file, with `section.key=value` overrides.
 
-    `source`, if given, is `data.source`. `over` is a YAML file that is laid over the preset, key by key: what a site
-    sets for all of its presets.
+    `source` and `overlay`, if given, are those of the section `data`. `over` is a YAML file that is laid over the
+    preset, key by key: what a site sets for all of its presets.
 
     Raises `InputError` for an unknown preset, a file that is not a mapping, or an unknown key or value out of range.
     """
@@ -216,10 +215,11 @@ def load(
         values = _merge(values, _read(over))
     for override in overrides or []:
         _override(values, override)
-    if source:
-        _section(values, ["data"], f"--data {source!r}")["source"] = source
+    for option, name, value in (("--data", "source", source), ("--overlay", "overlay", overlay)):
+        if value:
+            _section(values, ["data"], f"{option} {value!r}")[name] = value
     name = f"{path.name} with {over.name}" if over else path.name
-    return parse(Configuration, values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
+    return settings.parse(Configuration, values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
 
 
 def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overrides: list[str]) -> Deploying:
@@ -232,7 +232,7 @@ def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overr
         values[name] = (values.get(name) or {}) | {field: value for field, value in fields.items() if value is not None}
     for override in overrides:
         _override(values, override)
-    return parse(Deploying, values, preset or "the options of marco deploy")
+    return settings.parse(Deploying, values, preset or "the options of marco deploy")
 
 
 def load_labels(scheme: str) -> Labels:
@@ -241,11 +241,11 @@ def load_labels(scheme: str) -> Labels:
     Raises `InputError` as `load` does.
     """
     if not scheme.endswith((".yaml", ".yml")):
-        return parse(Labels, {"scheme": scheme}, f"labels {scheme!r}", "labels")
-    return parse(Labels, _read(pathlib.Path(scheme)).get("labels") or {}, f"labels in {scheme}", "labels")
+        return settings.parse(Labels, {"scheme": scheme}, f"labels {scheme!r}", "labels")
+    return settings.parse(Labels, _read(pathlib.Path(scheme)).get("labels") or {}, f"labels in {scheme}", "labels")
 
 
-def label_scheme(labels: Labels, source: str) -> LabelScheme:
+def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
     """Returns the scheme that a configuration describes; only `raw` reads the shards' `labels-raw.csv` at `source`.
 
     Raises `InputError` if that file cannot be found or read from here.
@@ -273,7 +273,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {one_line(error)}") from error
+        raise InputError(f"{path} is not YAML: {errors.one_line(error)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
     return values

@@ -102,12 +102,10 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
     """Runs the steps of a TFX pipeline one after the other, and returns them by name in this order.
 
     TFX's LocalDagRunner has no hook between steps, so this does what its `run_with_ir` does (TFX 1.16 and 1.21,
-    tfx/orchestration/local/local_dag_runner.py), with the same launcher.
+    tfx/orchestration/local/local_dag_runner.py), with the same launcher and what that module has beside it.
     """
     from tfx.dsl.compiler import compiler, constants
-    from tfx.orchestration import metadata
-    from tfx.orchestration.local import runner_utils
-    from tfx.orchestration.portable import launcher, runtime_parameter_utils
+    from tfx.orchestration.local.local_dag_runner import launcher, metadata, runner_utils, runtime_parameter_utils
     from tfx.orchestration.portable.mlmd import execution_lib
 
     compiled = compiler.Compiler().compile(graph)
@@ -146,10 +144,10 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
     seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
     """
-    ingested = _json(steps["MarcoExampleGen"].outputs["quarantine"], "summary.json")
+    ingested = store.read_json(f"{steps['MarcoExampleGen'].outputs['quarantine']}/summary.json")
     evaluation = evaluations.slice_metrics(steps["Evaluator"].outputs["evaluation"])
     decision = gate.read_decision(steps["ChampionGate"].outputs["decision"])
-    training = _json(steps["Trainer"].outputs["model"], "training.json")
+    training = store.read_json(f"{steps['Trainer'].outputs['model']}/training.json")
     slices = {
         kind: {name: {"accuracy": values["accuracy"], "count": values["count"]} for name, values in by_name.items()}
         for kind, by_name in evaluation["slices"].items()
@@ -186,10 +184,6 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],
     }
-
-
-def _json(folder: str, name: str) -> dict[str, Any]:
-    return dict(json.loads((Path(folder) / name).read_text()))
 
 
 def _from(output: Path, path: str) -> str:

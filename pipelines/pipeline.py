@@ -14,16 +14,14 @@ from components import champion, settings
 from components.steps import evaluation, ingestion, pusher, trainer
 from components.trainer import job
 from marco_data import shards
-from marco_model import weights
-from marco_model.labels import LabelScheme
-from pipelines import places
-from pipelines.configuration import Configuration, label_scheme
+from marco_model import labels, weights
+from pipelines import configuration as configurations, places
 
 
 def create_pipeline(
-    configuration: Configuration,
+    configuration: configurations.Configuration,
     where: places.Places,
-    scheme: LabelScheme,
+    scheme: labels.LabelScheme,
     parameters: job.TrainingParameters,
     judging: champion.Judging | None = None,
     run_label: str | data_types.RuntimeParameter = "",
@@ -127,13 +125,13 @@ def create_pipeline(
     )
 
 
-def create_local_pipeline(configuration: Configuration, source: str, output: Path) -> pipeline.Pipeline:
+def create_local_pipeline(configuration: configurations.Configuration, source: str, output: Path) -> pipeline.Pipeline:
     """Returns the pipeline of a run on this machine over the shards at `source`, with all files below `output`.
 
     Raises `InputError` if the shards cannot be read or do not fit the configuration.
     """
     where = places.local(configuration, output)
-    scheme = label_scheme(configuration.labels, source)
+    scheme = configurations.label_scheme(configuration.labels, source)
     content = shards.fingerprint([source], configuration.data.overlay)
     parameters = job.TrainingParameters(source, content, weights.initial_fingerprint(configuration.network.initial))
     champions = lookup(configuration, scheme.classes, where)
@@ -143,7 +141,9 @@ def create_local_pipeline(configuration: Configuration, source: str, output: Pat
     return create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
 
 
-def training_job(configuration: Configuration, classes: Sequence[str], where: places.Places) -> job.TrainingJob:
+def training_job(
+    configuration: configurations.Configuration, classes: Sequence[str], where: places.Places
+) -> job.TrainingJob:
     """Returns the training of a configuration, not yet bound to the data of a run: the one definition of it."""
     return job.TrainingJob(
         classes=tuple(classes),
@@ -163,7 +163,7 @@ def training_job(configuration: Configuration, classes: Sequence[str], where: pl
 
 
 def lookup(
-    configuration: Configuration, classes: Sequence[str], where: places.Places, image: str = ""
+    configuration: configurations.Configuration, classes: Sequence[str], where: places.Places, image: str = ""
 ) -> champion.Lookup:
     """Returns where a run looks for the champion.
 

@@ -1,12 +1,10 @@
 """Compares runs slice by slice: accuracy, recall, and the differences to the first run with their intervals."""
 
-import csv
 import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from rich import table as tables, text as texts
@@ -21,7 +19,8 @@ _RECALL = "recall/"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
-class Share(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Share:
     """A share of correctly labelled images, with its counts; both are None if only the share is known."""
 
     share: float
@@ -59,7 +58,7 @@ def find_judged(run: str, tracking: str, name: str) -> Judged:
 
 
 def _of_folder(run: str) -> Judged:
-    summary = json.loads((Path(run) / "summary.json").read_text())
+    summary = store.read_json(f"{run}/summary.json")
     model = summary.get("model_fingerprint") or ""
     evaluation = str(Path(run) / summary["evaluation"])
     if _judges(evaluation, model):
@@ -294,13 +293,9 @@ def describe(runs: Sequence[Judged], rows: Sequence[Row], confidence: float) -> 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Writes one line for each metric, slice and run, in shares, not percentages; unknown values are empty."""
+    lines = [{**vars(row), **vars(cell)} for row in rows for cell in row.cells]
     with store.whole_file(path) as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            for cell in row.cells:
-                place = {"metric": row.metric, "slice": row.slice, "value": row.value}
-                writer.writerow({**place, **dataclasses.asdict(cell)})
+        pd.DataFrame(lines, columns=COLUMNS, dtype=object).to_csv(file, index=False, lineterminator="\r\n")
 
 
 def write_json(rows: Sequence[Row], confidence: float, path: Path) -> None:

@@ -7,8 +7,6 @@ Without arguments it reads the whole project. In Python it reads comments, strin
 status 1 where it finds any.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import re

@@ -1,1 +1,1 @@
-"""The subcommands of `marco`, one file each; nothing heavy is imported before a command runs."""
+"""The subcommands of `marco`: one file per group, imported when it is used; the rest in `run.py` and `score.py`."""

@@ -1,7 +1,6 @@
-"""The pipeline: run here by `marco run`; compiled, submitted and scheduled as a package; and its training alone."""
+"""The pipeline: run here, compiled, submitted and scheduled as a package; its training alone; and runs compared."""
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +34,7 @@ def run(
     """
     from pipelines import configuration, local_runner, places
 
-    changes = [*(change or []), *([f"data.overlay={json.dumps(overlay)}"] if overlay else [])]
-    loaded = places.absolute(configuration.load(preset, changes, data))
+    loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay))
     source = places.local_data(loaded, output)
     # TFX takes seconds to import; mistakes in the configuration are found before.
     from pipelines import pipeline
@@ -93,7 +91,7 @@ def compare(
     ] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     csv: Annotated[Path | None, typer.Option(help="A CSV to write, one line per slice and run.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON.")] = None,
+    json: Annotated[Path | None, typer.Option(help="The same as JSON.")] = None,
 ) -> None:
     """Compare runs slice by slice: accuracy, recall, and the differences to the first with intervals.
 
@@ -113,8 +111,8 @@ def compare(
     terminal.print("\n".join(run_comparison.describe(judged, rows, confidence)), soft_wrap=True, highlight=False)
     if csv:
         run_comparison.write_csv(rows, csv)
-    if json_file:
-        run_comparison.write_json(rows, confidence, json_file)
+    if json:
+        run_comparison.write_json(rows, confidence, json)
 
 
 def compile_(
