@@ -270,15 +270,15 @@ def measure_images(
     model: str,
     staging: str,
     sampling: Sampling | None = None,
-    make_pipeline: Callable[[], beam.Pipeline] | None = None,
+    beam_options: Sequence[str] = (),
 ) -> Measured:
     """Measures up to `sampling.images` images of each imager; which ones depends on their names and the seed alone.
 
     `model`: folder or `gs://` URI of a classifier. `staging`: folder or URI that the workers reach; it is removed.
-    Raises InputError where the model can't be used.
+    `beam_options`: empty for this project's own. Raises InputError where the model can't be used.
     """
     sampling = sampling or Sampling()
-    pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(settings.LOCAL_BEAM_ARGS))
+    pipeline = beam.Pipeline(argv=list(beam_options or settings.LOCAL_BEAM_ARGS))
     files.delete_tree(staging)
     try:
         with pipeline:

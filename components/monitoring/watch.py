@@ -6,11 +6,10 @@ import dataclasses
 import datetime
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import jinja2
 import numpy as np
 
@@ -217,9 +216,6 @@ def _thumbnails(old: statistics.Table, new: statistics.Table) -> list[dict[str, 
     return rows
 
 
-MakePipeline = Callable[[], beam.Pipeline]
-
-
 def make_reference(
     paths: Sequence[str],
     output: Path,
@@ -227,7 +223,7 @@ def make_reference(
     naming: measure.Naming,
     sampling: measure.Sampling,
     staging: str,
-    make_pipeline: MakePipeline | None = None,
+    beam_options: Sequence[str] = (),
 ) -> drift.Reference:
     """Measures up to `sampling.images` images of each imager and writes the reference into the folder `output`.
 
@@ -235,7 +231,7 @@ def make_reference(
     """
     found = measure.find_images(paths)
     sources = measure.institutions(paths, found)
-    measured = measure.measure_images(found, naming, sources, model[0], staging, sampling, make_pipeline)
+    measured = measure.measure_images(found, naming, sources, model[0], staging, sampling, beam_options)
     reference = drift.make_reference(measured, model[1])
     drift.write_reference(reference, output)
     return reference
@@ -251,7 +247,7 @@ def check_images(
     staging: str,
     days: float | None = None,
     seed: int = 0,
-    make_pipeline: MakePipeline | None = None,
+    beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Checks images against `reference`; writes `drift.json` and `drift.html` into `output`, returns the former.
 
@@ -262,7 +258,7 @@ def check_images(
     sampling = measure.Sampling(images=limits.most, seed=seed)
     nothing = measure.Measured(statistics.from_rows([]), {}, [])
     measured = (
-        measure.measure_images(found, naming, sources, model, staging, sampling, make_pipeline) if found else nothing
+        measure.measure_images(found, naming, sources, model, staging, sampling, beam_options) if found else nothing
     )
     table = reference.project(measured.table)
     failed = collections.Counter(imager for imager, _, _ in measured.failed)

@@ -2,9 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,14 +36,10 @@ class MeasureOptions:
         typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT."),
     ] = ""
 
-    def pipeline(self) -> Callable[[], Any] | None:
-        """Returns what makes the Beam pipeline; None is this project's local one."""
+    def beam_options(self) -> list[str]:
+        """Returns the options of Beam, none for this project's own, and keeps Beam's warnings off stderr."""
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
-        if not self.beam:
-            return None
-        import apache_beam as beam
-
-        return lambda: beam.Pipeline(argv=list(self.beam or ()))
+        return self.beam or []
 
     def staging_folder(self, output: Path) -> str:
         """Returns where the workers keep their rows during a run."""
@@ -84,7 +79,7 @@ def reference(
         measure.Naming(measure.parse_rules(measuring.imager or ()), measuring.institution),
         measure.Sampling(images=sample, seed=seed),
         measuring.staging_folder(output),
-        measuring.pipeline(),
+        measuring.beam_options(),
     )
     least = two_sample.Limits().least
     for name, seen in made.facts["seen"].items():
@@ -145,7 +140,7 @@ def check(
         measuring.staging_folder(output),
         days,
         seed,
-        measuring.pipeline(),
+        measuring.beam_options(),
     )
     for imager_outcome in outcome["imagers"]:
         typer.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
