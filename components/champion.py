@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import mlflow_runs
-from components.settings import NONE, REGISTRY, digest
+from components import mlflow_runs, settings
 from marco_model import errors, model_directory, store
 
 if TYPE_CHECKING:
@@ -105,9 +104,9 @@ class Lookup:
         Raises `InputError` if MLflow cannot be reached, or if the champion was never published: neither means that
         there is no champion.
         """
-        if self.champion == NONE:
+        if self.champion == settings.NONE:
             return ""
-        if self.champion != REGISTRY:
+        if self.champion != settings.REGISTRY:
             return write_champion(self.champion)
         version = _champion(self.tracking, self.model_name)
         if version is None:
@@ -154,20 +153,18 @@ def _place(tags: dict[str, str]) -> str:
     """
     first = str(tags[mlflow_runs.PUBLISHED_AT])
     try:
-        return (
-            first
-            if store.exists(f"{first}/{model_directory.MODEL_FILE}")
-            else str(tags.get(mlflow_runs.SERVED_AT, first))
-        )
+        exists = store.exists(f"{first}/{model_directory.MODEL_FILE}")
     except (errors.InputError, errors.ClusterError) as error:  # The gate says so, where it matters.
         log.warning("Cannot look at the champion, %s: %s", first, error)
-        return first
+        exists = True
+    return first if exists else str(tags.get(mlflow_runs.SERVED_AT, first))
 
 
-def signature(settings: str, fingerprint: str, initial: str, steps: str) -> str:
+def signature(settings_digest: str, fingerprint: str, initial: str, steps: str) -> str:
     """Returns a run's signature.
 
-    `settings`: the `digest` of what defines the training and of where its steps are kept. `fingerprint`: of the data;
-    `initial`: of the weights that training begins from; `steps`: those of this run, empty for the recipe's.
+    `settings_digest`: the `digest` of what defines the training and of where its steps are kept. `fingerprint`: of the
+    data; `initial`: of the weights that training begins from; `steps`: those of this run, empty for the recipe's.
     """
-    return digest({"settings": settings, "fingerprint": fingerprint, "initial": initial, "steps": steps})
+    fields = {"settings": settings_digest, "fingerprint": fingerprint, "initial": initial, "steps": steps}
+    return settings.digest(fields)

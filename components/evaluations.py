@@ -74,12 +74,11 @@ def evaluate(table: "pd.DataFrame", classes: Sequence[str]) -> list[Slice]:
     """Returns every slice of a `components.prediction_table` of one row or more, all images first."""
     true, scores = table["label"].to_numpy(), scores_of(table)
     masks = [(SliceKey(OVERALL, ALL), np.ones(len(table), bool)), *slice_masks(table)]
-    return [_slice(key, true[mask], scores[mask], classes) for key, mask in masks]
-
-
-def _slice(key: SliceKey, true: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> Slice:
-    confusion = confusion_matrix(true, scores.argmax(axis=1), len(classes))
-    return Slice(key, metrics_of(confusion, true, scores, classes), confusion)
+    slices = []
+    for key, mask in masks:
+        confusion = confusion_matrix(true[mask], scores[mask].argmax(axis=1), len(classes))
+        slices.append(Slice(key, metrics_of(confusion, true[mask], scores[mask], classes), confusion))
+    return slices
 
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -110,57 +110,54 @@ def decide(
     whole = {ACCURACY: np.ones(len(candidate), bool)} | ({} if positive is None else {recall_name: positive})
     margins = {ACCURACY: rules.accuracy_margin, recall_name: rules.recall_margin}
     compared = {name: mask for name, mask in whole.items() if name == ACCURACY or mask.any()}
-    better = [_better(name, candidate[mask], champion[mask], len(compared), rules) for name, mask in compared.items()]
+    level = (1 - rules.confidence) / 2 / len(compared)
+    better = [
+        _check(name, BETTER, candidate[mask], champion[mask], rules, level=level) for name, mask in compared.items()
+    ]
     checks = [
-        _kept(name, NOT_WORSE, candidate[mask], champion[mask], margins[name], rules.caution, rules)
+        _check(name, NOT_WORSE, candidate[mask], champion[mask], rules, margin=margins[name], tail=rules.caution)
         for name, mask in whole.items()
     ]
     parts = [(key.name, mask, bool(mask.sum() >= rules.smallest_slice)) for key, mask in slices]
     tail = (1 - rules.confidence) / 2 / max(1, sum(large for _, _, large in parts))
     for name, mask, large in parts:
         margin = rules.slice_margin if large else None
-        checks.append(_kept(name, SLICE, candidate[mask], champion[mask], margin, tail, rules))
-    reasons = [] if any(check.passed for check in better) else [_not_better(better, rules)]
+        checks.append(_check(name, SLICE, candidate[mask], champion[mask], rules, margin=margin, tail=tail))
+    reasons = [] if any(check.passed for check in better) else [_not_better(better, level)]
     reasons += [_fell(check, rules) for check in checks if not check.passed]
     return Verdict(not reasons, reasons or [_is_better(better)], [*better, *checks])
 
 
-def _better(name: str, candidate: np.ndarray, champion: np.ndarray, comparisons: int, rules: settings.Rules) -> Check:
-    counts = significance.pairs(candidate, champion)
-    level = (1 - rules.confidence) / 2 / comparisons
-    p = significance.p_better(counts)
-    limit = significance.smallest_better(counts, level)
-    return dataclasses.replace(_check(name, BETTER, candidate, champion, rules), limit=limit, passed=p <= level, p=p)
-
-
-def _kept(
+def _check(
     name: str,
     kind: str,
     candidate: np.ndarray,
     champion: np.ndarray,
-    margin: float | None,
-    tail: float,
     rules: settings.Rules,
+    *,
+    level: float | None = None,
+    margin: float | None = None,
+    tail: float = 0.5,
 ) -> Check:
-    """Refuses a fall that is beyond chance, unless it is shown to be smaller than the margin; and what has no images.
+    """Checks which images, bool [n], each labels right.
 
-    `tail`: how often chance alone makes a fall that counts as beyond it. Without a margin everything passes.
+    With a `level`, `p` must be at most that. Otherwise a fall that is beyond chance is refused, unless it is shown to
+    be smaller than the `margin`, and so is what has no images; without a margin everything else passes. `tail`: how
+    often chance alone makes a fall that counts as beyond it.
     """
-    check = _check(name, kind, candidate, champion, rules)
-    if not len(candidate) or margin is None:
-        return dataclasses.replace(check, passed=bool(len(candidate)))
-    error = significance.paired_interval(significance.pairs(candidate, champion), rules.confidence).error
-    shown = margin - significance.normal_quantile((1 - rules.confidence) / 2) * error
-    limit = -max(shown, significance.normal_quantile(tail) * error)
-    return dataclasses.replace(check, limit=limit, passed=check.difference >= limit)
-
-
-def _check(name: str, kind: str, candidate: np.ndarray, champion: np.ndarray, rules: settings.Rules) -> Check:
-    """Returns a check with its figures, without a limit and not passed."""
     counts = significance.pairs(candidate, champion)
-    low, high, _ = significance.paired_interval(counts, rules.confidence)
+    low, high, error = significance.paired_interval(counts, rules.confidence)
     own, other = (float(right.mean()) if len(right) else 0.0 for right in (candidate, champion))
-    return Check(name, kind, counts.count, own, other, counts.difference, low, high, limit=None, passed=False)
+    limit = p = None
+    passed = counts.count > 0
+    if level is not None:
+        limit, p = significance.smallest_better(counts, level), significance.p_better(counts)
+        passed = p <= level
+    elif passed and margin is not None:
+        shown = margin - significance.normal_quantile((1 - rules.confidence) / 2) * error
+        limit = -max(shown, significance.normal_quantile(tail) * error)
+        passed = counts.difference >= limit
+    return Check(name, kind, counts.count, own, other, counts.difference, low, high, limit, passed, p)
 
 
 def _is_better(better: list[Check]) -> str:
@@ -169,8 +166,7 @@ def _is_better(better: list[Check]) -> str:
     )
 
 
-def _not_better(better: list[Check], rules: settings.Rules) -> str:
-    level = (1 - rules.confidence) / 2 / len(better)
+def _not_better(better: list[Check], level: float) -> str:
     results = "; ".join(f"{check.name} {check}, p = {check.p:.2g}" for check in better)
     return f"no evidence that it is better than the champion: {results}; p of at most {level:g} is wanted"
 

@@ -68,23 +68,22 @@ def library() -> Any:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
-    from mlflow.store.artifact import artifact_repository_registry as registry
 
-    registry._artifact_repository_registry.register("gs", _bucket_artifacts())
+    _register_bucket_artifacts()
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
 
 
-def _bucket_artifacts() -> type:
-    """Returns the class of MLflow's artifacts on `gs://`, with the retries, checks and errors of `marco_model.store`.
+def _register_bucket_artifacts() -> None:
+    """Makes MLflow reach artifacts on `gs://` with the retries, checks and errors of `marco_model.store`.
 
     MLflow's own class uploads without a retry under google-cloud-storage 2, and does not check the length of what it
     reads.
     """
-    from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+    from mlflow.store.artifact import artifact_repository_registry, gcs_artifact_repo
 
-    class BucketArtifacts(GCSArtifactRepository):  # type: ignore[misc]
+    class BucketArtifacts(gcs_artifact_repo.GCSArtifactRepository):  # type: ignore[misc]
         def __init__(self, artifact_uri: str, client: Any = None, **options: Any) -> None:
             super().__init__(artifact_uri, client or store.client(), **options)
 
@@ -106,7 +105,7 @@ def _bucket_artifacts() -> type:
         def _uri(self, *parts: str | None) -> str:
             return "/".join([self.artifact_uri.rstrip("/"), *(part for part in parts if part)])
 
-    return BucketArtifacts
+    artifact_repository_registry._artifact_repository_registry.register("gs", BucketArtifacts)
 
 
 @functools.lru_cache(maxsize=8)
@@ -265,7 +264,7 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
         if kubeflow_run:
             client.set_tag(kubeflow_run, RUN_KEY, run_key)
             return Run(tracking_uri, kubeflow_run)
-        experiment_id = _experiment_id(client, tracking_uri, experiment, artifacts)
+        experiment_id = find_experiment(client, tracking_uri, experiment, artifacts)
         runs = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{run_key}'", max_results=1)
         if runs:
             run_id = str(runs[0].info.run_id)
@@ -301,7 +300,8 @@ def allowed_name(name: str) -> str:
     return _NOT_ALLOWED.sub("_", name)
 
 
-def _experiment_id(client: Any, tracking_uri: str, name: str, artifacts: str | None) -> str:
+def find_experiment(client: Any, tracking_uri: str, name: str, artifacts: str | None = None) -> str:
+    """Returns the id of the experiment, which is created if it does not exist; `artifacts`: as for `open_run`."""
     existing = client.get_experiment_by_name(name)
     if existing is None:
         location = artifacts or artifact_location(tracking_uri)

@@ -171,10 +171,9 @@ def kind_of(name: str) -> type:
 
     Raises `InputError` if there is no such field.
     """
-    section, _, name_in_section = name.partition(".")
-    fields = dataclasses.fields(SECTIONS[section]) if section in SECTIONS else ()
-    for field in fields:
-        if field.name == name_in_section:
+    section, _, field_name = name.partition(".")
+    for field in dataclasses.fields(SECTIONS[section]) if section in SECTIONS else ():
+        if field.name == field_name:
             return type(field.default)
     raise errors.InputError(
         f"tuning.space has {name!r}; give a field of recipe or network, such as recipe.learning_rate"

@@ -13,17 +13,16 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
     A bar shows the time left, a line the rate. `earlier` counts work of an earlier run, which does not enter the rate.
     """
     if sys.stderr.isatty():
-        import rich.console
-        import rich.progress as bar
+        import rich.progress
 
         columns = (
-            bar.TextColumn("{task.description}"),
-            bar.BarColumn(),
-            bar.MofNCompleteColumn(),
-            bar.TextColumn(unit),
-            bar.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn(unit),
+            rich.progress.TimeRemainingColumn(),
         )
-        with bar.Progress(*columns, console=rich.console.Console(stderr=True)) as bars:
+        with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bars:
             task = bars.add_task(label, total=total)
             yield lambda n=1, earlier=False: bars.advance(task, n)
         return

@@ -165,12 +165,10 @@ Matches = list[tuple[str, int, float]]
 
 def _object_matcher(prefix: str) -> Callable[[str], Matches]:
     """Returns the function from a pattern that begins with `prefix` to the objects of a bucket that it stands for."""
-    from apache_beam.io.filesystem import FileSystem
-
     objects = store.list_objects(prefix)
 
     def match(pattern: str) -> Matches:
-        expression = re.compile(FileSystem.translate_pattern(pattern))
+        expression = re.compile(store.beam_io().filesystem.FileSystem.translate_pattern(pattern))
         return [(item.uri, item.size, item.modified) for item in objects if expression.fullmatch(item.uri)]
 
     return match
@@ -178,10 +176,8 @@ def _object_matcher(prefix: str) -> Callable[[str], Matches]:
 
 def _match_with_beam(pattern: str) -> Matches:
     """Returns the files of another store that Beam knows."""
-    from apache_beam.io.filesystem import BeamIOError
-
     try:
         entries = [entry for result in store.file_systems(pattern).match([pattern]) for entry in result.metadata_list]
-    except BeamIOError as error:
+    except store.beam_io().filesystem.BeamIOError as error:
         raise errors.InputError(f"{pattern!r} cannot be listed: {str(error).splitlines()[0]}") from error
     return [(entry.path, entry.size_in_bytes, float(entry.last_updated_in_seconds or 0)) for entry in entries]

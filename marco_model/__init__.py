@@ -10,7 +10,6 @@ is quick and works without TensorFlow.
     names = [marco_model.CLASSES[row.argmax()] for row in scores]
 """
 
-import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 

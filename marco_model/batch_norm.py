@@ -8,11 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
 
 
 @keras.saving.register_keras_serializable("marco")
-class BatchNormalization(layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer with the same names and numbers, for [batch, height, width, channels].
 
     Keras's own code runs in inference, on other backends than TensorFlow, with moments over all replicas
@@ -29,8 +28,8 @@ class BatchNormalization(layers.BatchNormalization):
         channels = [inputs.shape[-1]]
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
-            scale=ops.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels),
-            offset=ops.convert_to_tensor(self.beta) if self.center else tf.zeros(channels),
+            scale=keras.ops.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels),
+            offset=keras.ops.convert_to_tensor(self.beta) if self.center else tf.zeros(channels),
             epsilon=self.epsilon,
             is_training=True,
         )
@@ -42,39 +41,39 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-def batch_norms(model: keras.Model) -> list[layers.BatchNormalization]:
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Returns all batch norms of a model, those of models within it included."""
-    norms: list[layers.BatchNormalization] = []
+    norms: list[keras.layers.BatchNormalization] = []
     for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization):
             norms.append(layer)
         elif hasattr(layer, "layers"):
             norms += batch_norms(layer)
     return norms
 
 
-class _Folded(layers.Layer):
+class _Folded(keras.layers.Layer):
     """Takes the place of a batch norm and accepts the arguments of its call."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return inputs
 
 
-def _followers(model: keras.Model) -> dict[str, layers.BatchNormalization]:
+def _followers(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     """Maps a convolution's name to the batch norm that is the only consumer of its output."""
-    consumed = [layer.input for layer in model.layers if not isinstance(layer, layers.InputLayer)]
+    consumed = [layer.input for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     consumers = Counter(_source(tensor).name for tensor in keras.tree.flatten([consumed, model.output]))
     pairs = {}
     for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization):
             source = _source(layer.input)
-            linear = isinstance(source, layers.Conv2D) and source.activation is keras.activations.linear
+            linear = isinstance(source, keras.layers.Conv2D) and source.activation is keras.activations.linear
             if linear and consumers[source.name] == 1:
                 pairs[source.name] = layer
     return pairs
 
 
-def _source(tensor: Any) -> layers.Layer:
+def _source(tensor: Any) -> keras.layers.Layer:
     return tensor._keras_history.operation
 
 
@@ -87,11 +86,11 @@ def fold(model: keras.Model) -> keras.Model:
     norms = _followers(model)
     folded_norms = {norm.name for norm in norms.values()}
 
-    def clone(layer: layers.Layer) -> layers.Layer:
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer.name in folded_norms:
             return _Folded(name=layer.name, dtype="float32")
         if layer.name in norms:
-            return layers.Conv2D.from_config({**layer.get_config(), "use_bias": True, "dtype": "float32"})
+            return keras.layers.Conv2D.from_config({**layer.get_config(), "use_bias": True, "dtype": "float32"})
         return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
 
     folded = keras.models.clone_model(model, clone_function=clone)
@@ -103,7 +102,7 @@ def fold(model: keras.Model) -> keras.Model:
     return folded
 
 
-def _folded_weights(conv: layers.Conv2D, norm: layers.BatchNormalization) -> list[np.ndarray]:
+def _folded_weights(conv: keras.layers.Conv2D, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
     mean, variance = (np.asarray(weight, np.float64) for weight in (norm.moving_mean, norm.moving_variance))
     gamma = np.asarray(norm.gamma, np.float64) if norm.scale else 1.0
     scale = gamma / np.sqrt(variance + norm.epsilon)

@@ -8,8 +8,7 @@ with label smoothing, which pulls the highest score to about 0.925 however sure 
 import dataclasses
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy import optimize, special
 
 from marco_model.errors import InputError
 
@@ -41,14 +40,15 @@ def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
     """
     logits = np.asarray(log_scores, np.float64)
     labels = _checked(logits, labels)
-    logits = np.maximum(log_softmax(logits, axis=1), _LEAST_LOG)
+    logits = np.maximum(special.log_softmax(logits, axis=1), _LEAST_LOG)
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
+        return float(-special.log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
     # The loss is convex in 1 / T, so it has a single minimum along log T.
-    minimum = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded", options={"xatol": 1e-8})
+    bounds = (np.log(LOWEST), np.log(HIGHEST))
+    minimum = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return float(np.exp(minimum.x))
 
 
@@ -59,7 +59,7 @@ def calibrate(scores: np.ndarray, temperature: float) -> np.ndarray:
     """
     with np.errstate(divide="ignore"):
         logarithms = np.log(np.asarray(scores, np.float64))
-    return np.asarray(softmax(logarithms / temperature, axis=1), np.float32)
+    return np.asarray(special.softmax(logarithms / temperature, axis=1), np.float32)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:

@@ -13,7 +13,6 @@ the published checkpoint.
 from typing import Any, NamedTuple
 
 import keras
-from keras import layers
 
 from marco_model import batch_norm, errors, labels
 
@@ -171,14 +170,14 @@ class _Builder(NamedTuple):
         name = prefix + conv.name
         depth = filters(name.replace("-", "/"), conv.depth, self.variant, self.depth_multiplier)
         initializer = keras.initializers.TruncatedNormal(stddev=stddev)
-        x = layers.Conv2D(
+        x = keras.layers.Conv2D(
             depth, conv.kernel, conv.stride, conv.padding, use_bias=False, kernel_initializer=initializer, name=name
         )(x)
         momentum = self.batch_norm_momentum
         normalize = batch_norm.BatchNormalization(
             scale=False, epsilon=BATCH_NORM_EPSILON, momentum=momentum, name=f"{name}-BatchNorm"
         )
-        return layers.ReLU(name=f"{name}-Relu")(normalize(x))
+        return keras.layers.ReLU(name=f"{name}-Relu")(normalize(x))
 
     def branch(self, x: Any, branch: Branch, prefix: str = "") -> Any:
         """Layers in sequence; the outputs of a pair of convolutions are concatenated."""
@@ -188,18 +187,18 @@ class _Builder(NamedTuple):
             elif isinstance(layer, Pool):
                 x = _pool(x, layer, prefix)
             else:
-                x = layers.Concatenate(name=f"{prefix}concat")([self.conv(x, conv, prefix) for conv in layer])
+                x = keras.layers.Concatenate(name=f"{prefix}concat")([self.conv(x, conv, prefix) for conv in layer])
         return x
 
     def block(self, x: Any, name: str) -> Any:
         """A `Mixed` block: all branches from one input, concatenated."""
         branches = [self.branch(x, branch, f"{name}-Branch_{index}-") for index, branch in enumerate(BLOCKS[name])]
-        return layers.Concatenate(name=name)(branches)
+        return keras.layers.Concatenate(name=name)(branches)
 
     def auxiliary_logits(self, x: Any, num_classes: int) -> Any:
         """The head on `Mixed_6e` that only training uses. Kernels shrink with small inputs, as TF-Slim's do."""
         pool = min(5, x.shape[1])
-        x = layers.AveragePooling2D(pool, strides=3, padding="valid", name="AuxLogits-AvgPool_1a_5x5")(x)
+        x = keras.layers.AveragePooling2D(pool, strides=3, padding="valid", name="AuxLogits-AvgPool_1a_5x5")(x)
         x = self.conv(x, _conv("Conv2d_1b_1x1", 128), "AuxLogits-")
         size = min(5, x.shape[1])
         x = self.conv(x, _conv(f"Conv2d_2a_{size}x{size}", 768, padding="valid"), "AuxLogits-", stddev=0.01)
@@ -209,16 +208,16 @@ class _Builder(NamedTuple):
 def _pool(x: Any, pool: Pool, prefix: str) -> Any:
     name = prefix + pool.name
     if pool.kind == "max":
-        return layers.MaxPooling2D(3, strides=2, padding="valid", name=name)(x)
-    return layers.AveragePooling2D(3, strides=1, padding="same", name=name)(x)
+        return keras.layers.MaxPooling2D(3, strides=2, padding="valid", name=name)(x)
+    return keras.layers.AveragePooling2D(3, strides=1, padding="same", name=name)(x)
 
 
 def _logits(x: Any, num_classes: int, name: str, output: str, stddev: float) -> Any:
     """Averages what is left of the grid (8x8 at 599 pixels), then a 1x1 convolution with bias, in float32."""
-    x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{output}-AvgPool")(x)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{output}-AvgPool")(x)
     initializer = keras.initializers.TruncatedNormal(stddev=stddev)
-    x = layers.Conv2D(num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name)(x)
-    return layers.Reshape((num_classes,), dtype="float32", name=output)(x)
+    x = keras.layers.Conv2D(num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name)(x)
+    return keras.layers.Reshape((num_classes,), dtype="float32", name=output)(x)
 
 
 def inception_v3(

@@ -71,9 +71,8 @@ def open_raw(path: str) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(_Reader(path), _BLOCK_BYTES))
     if not is_remote(path):
         return Path(path).open("rb")
-    from apache_beam.io.filesystem import CompressionTypes
-
-    return cast(BinaryIO, file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    uncompressed = beam_io().filesystem.CompressionTypes.UNCOMPRESSED
+    return cast(BinaryIO, file_systems(path).open(path, compression_type=uncompressed))
 
 
 def read_bytes(path: str, missing: str = "") -> bytes:
@@ -108,19 +107,25 @@ def exists(path: str) -> bool:
     return bool(file_systems(path).exists(path))
 
 
+@functools.cache
+def beam_io() -> Any:
+    """Returns the package `apache_beam.io` with its modules `filesystem` and `filesystems`."""
+    import apache_beam.io.filesystems
+
+    return apache_beam.io
+
+
 def file_systems(path: str) -> Any:
     """Returns Beam's file systems; raises `InputError` if they cannot read the scheme of the URI `path`."""
-    from apache_beam.io.filesystems import FileSystems
-
-    scheme = path.partition("://")[0]
+    scheme, systems = path.partition("://")[0], beam_io().filesystems.FileSystems
     try:
-        FileSystems.get_filesystem(path)
+        systems.get_filesystem(path)
         known = scheme != "s3"  # Beam's needs boto3, which nothing else here does, and options of its own.
     except ValueError:
         known = False
     if not known:
         raise InputError(f"{path!r}: {scheme}:// cannot be read; give gs://BUCKET/FOLDER, or a folder, here or mounted")
-    return FileSystems
+    return systems
 
 
 # Files and folders that appear only when complete
@@ -257,9 +262,7 @@ class Object:
 
 @functools.cache
 def _google() -> Any:
-    """Returns the package `google` with its storage library, which takes a second to import."""
-    import google.api_core.exceptions
-    import google.auth.exceptions
+    """Returns the package `google` after the import of its storage library, which imports `api_core` and `auth` too."""
     import google.cloud.storage.fileio
 
     return google

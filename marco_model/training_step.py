@@ -160,7 +160,8 @@ class TrainingState:
             outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)
             loss = training_loss(outputs, labels, [trained[index] for index in self._kernels], self._recipe)
         added = [new - kept * old for new, kept, old in zip(moved, self._kept, statistics, strict=True)]
-        return tape.gradient(loss, trained), added, loss, _accuracy(heads(outputs)["logits"], labels)
+        right = tf.equal(tf.argmax(heads(outputs)["logits"], axis=-1), labels)
+        return tape.gradient(loss, trained), added, loss, tf.reduce_mean(tf.cast(right, tf.float32))
 
     def _update(
         self,
@@ -258,7 +259,3 @@ def _approach(average: tf.Variable, variable: tf.Variable, decay: tf.Tensor) -> 
     # One reading, not a delta: asynchronous workers may read at the same time, and two deltas overshoot.
     value = tf.convert_to_tensor(average)
     average.assign(value - (1.0 - decay) * (value - variable))
-
-
-def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32))

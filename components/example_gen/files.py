@@ -10,8 +10,7 @@ import zlib
 from collections.abc import Sequence
 from typing import IO
 
-from apache_beam.io import filesystem
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.io import filesystem, filesystems
 
 from marco_data.tfrecord import GZIP_WBITS, frame
 from marco_model import store
@@ -19,7 +18,7 @@ from marco_model import store
 
 def join(*parts: str) -> str:
     """Joins parts of a path or URI."""
-    return str(FileSystems.join(*parts))
+    return str(filesystems.FileSystems.join(*parts))
 
 
 def rename(pairs: Sequence[tuple[str, str]]) -> None:
@@ -28,7 +27,7 @@ def rename(pairs: Sequence[tuple[str, str]]) -> None:
         store.copy_objects(pairs)
         store.delete_objects([source for source, _ in pairs])
     elif pairs:
-        FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
+        filesystems.FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
 
 
 def delete_tree(path: str) -> None:
@@ -36,7 +35,7 @@ def delete_tree(path: str) -> None:
     if store.is_object(path):
         store.delete_objects(store.objects_below(path))
     elif store.exists(path):
-        FileSystems.delete([path])
+        filesystems.FileSystems.delete([path])
 
 
 def copy_folder(source: str, target: str) -> None:
@@ -44,16 +43,17 @@ def copy_folder(source: str, target: str) -> None:
     if store.is_object(source):
         store.copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in store.objects_below(source)])
         return
-    paths = [entry.path for result in FileSystems.match([join(source, "*")]) for entry in result.metadata_list]
+    matches = filesystems.FileSystems.match([join(source, "*")])
+    paths = [entry.path for match in matches for entry in match.metadata_list]
     if paths:
         make_folder(target)
-        FileSystems.copy(paths, [join(target, path.rsplit("/", 1)[1]) for path in paths])
+        filesystems.FileSystems.copy(paths, [join(target, path.rsplit("/", 1)[1]) for path in paths])
 
 
 def make_folder(path: str) -> None:
     """Makes a folder if the store has folders and this one does not exist."""
     if not store.is_object(path) and not store.exists(path):
-        FileSystems.mkdirs(path)
+        filesystems.FileSystems.mkdirs(path)
 
 
 class Writer:
@@ -72,7 +72,8 @@ class Writer:
             self._file = self._stack.enter_context(store.whole_file(path, "wb"))
         else:
             self._aside = f"{path}.{uuid.uuid4().hex}.partial"
-            self._file = FileSystems.create(self._aside, compression_type=filesystem.CompressionTypes.UNCOMPRESSED)
+            uncompressed = filesystem.CompressionTypes.UNCOMPRESSED
+            self._file = filesystems.FileSystems.create(self._aside, compression_type=uncompressed)
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components.example_gen import checks, files, staging
-from marco_data import contract, shards, tfrecord
-from marco_data.overlay import Answer
+from marco_data import contract, overlay, shards, tfrecord
 from marco_model import errors, store
 
 ENTRIES_FILE, COUNTS_FILE, SUMMARY_FILE = "quarantine.csv", "counts.csv", "summary.json"
@@ -39,8 +38,8 @@ class OverlayTrace:
     record, or all its records were `quarantined` (as duplicates, for instance), or no record has its id: `unused`.
     """
 
-    def __init__(self, overlay: Mapping[int, Answer]) -> None:
-        self._overlay = overlay
+    def __init__(self, answers: Mapping[int, overlay.Answer]) -> None:
+        self._answers = answers
         self._applied: dict[int, staging.AppliedAnswer] = {}
         self._quarantined: set[int] = set()
 
@@ -49,9 +48,9 @@ class OverlayTrace:
         for applied in report.applied:
             if applied.split or applied.image_id not in self._applied:
                 self._applied[applied.image_id] = applied
-        if self._overlay:
+        if self._answers:
             ids = {int(entry.image_id) for entry in report.entries if entry.image_id}
-            self._quarantined |= ids & self._overlay.keys()
+            self._quarantined |= ids & self._answers.keys()
 
     def counts(self) -> dict[str, Any]:
         """Returns `relabelled` (`total`, `confirmed`, `splits`, `by_class`: old → new → count) and the unused ids.
@@ -59,7 +58,7 @@ class OverlayTrace:
         These are `overlay_unused`, which no record has, and `overlay_not_written`, whose records were quarantined or
         left out.
         """
-        outcomes = {number: self._outcome(number) for number in sorted(self._overlay)}
+        outcomes = {number: self._outcome(number) for number in sorted(self._answers)}
         changed = [self._applied[number] for number, outcome in outcomes.items() if outcome == CHANGED]
         by_class: dict[str, collections.Counter[str]] = {}
         for applied in changed:
@@ -78,7 +77,7 @@ class OverlayTrace:
     def table(self) -> bytes:
         """Returns `overlay.csv`: one row per answer with its outcome, and the split and old class of its record."""
         rows: list[Sequence[object]] = [OVERLAY_HEADER]
-        for number, answer in sorted(self._overlay.items()):
+        for number, answer in sorted(self._answers.items()):
             applied = self._applied.get(number)
             record = (applied.split, applied.old_class) if applied else ("", "")
             rows.append((number, answer.label, answer.rater, answer.date, self._outcome(number), *record))
@@ -174,18 +173,18 @@ def publish(
     examples: str,
     quarantine: str,
     max_quarantined: float,
-    overlay: Mapping[int, Answer] | None = None,
+    answers: Mapping[int, overlay.Answer] | None = None,
 ) -> dict[str, Any]:
     """Writes the quarantine and its tables; then, unless it exceeds the limit, renames the staged examples into place.
 
-    `folder` has the staged files of `units`. `overlay`: the answers that were applied; the outcome of each is written
-    to `overlay.csv` of the quarantine. Returns the summary. Raises `InputError` above `max_quarantined`, with the
+    `folder` has the staged files of `units`. `answers`: those of the overlay that was applied; the outcome of each is
+    written to `overlay.csv` of the quarantine. Returns the summary. Raises `InputError` above `max_quarantined`, with the
     quarantine written and no examples.
     """
     files.make_folder(quarantine)
     pieces: dict[str, list[str]] = {split: [] for split in shards.SPLITS}
     summary = _Summary()
-    trace = OverlayTrace(overlay or {})
+    trace = OverlayTrace(answers or {})
     # Written unit by unit, so that no number of entries fills the memory.
     entries = files.Writer(files.join(quarantine, ENTRIES_FILE))
     entries.write(_csv([ENTRY_HEADER]))
@@ -201,7 +200,7 @@ def publish(
             ]
     entries.close()
     counts = {**summary.as_dict(), **trace.counts()}
-    if overlay:
+    if answers:
         store.write_bytes(files.join(quarantine, OVERLAY_FILE), trace.table())
     store.write_bytes(files.join(quarantine, COUNTS_FILE), _csv([("reason", "count"), *counts["reasons"].items()]))
     store.write_bytes(files.join(quarantine, SUMMARY_FILE), (json.dumps(counts, indent=2) + "\n").encode())

@@ -287,7 +287,7 @@ def find_duplicates(key: bytes, records: Iterable[StagedRecord], shard_names: Se
     order of shards and records. A record that is removed by one key is out even if it would be kept by the other.
     `records` may be iterated more than once.
     """
-    kept = min(records, key=_precedence)
+    kept = min(records, key=lambda record: (record.place.split != shards.EVAL, record.place.shard, record.place.record))
     for record in records:
         if record.place == kept.place:
             continue
@@ -307,7 +307,3 @@ def merge_reasons(duplicates: Iterable[Duplicate]) -> list[Duplicate]:
         candidates = (best.get(duplicate.place, duplicate), duplicate)
         best[duplicate.place] = min(candidates, key=lambda each: (_RANK.index(each.reason), each.detail))
     return [best[place] for place in sorted(best)]
-
-
-def _precedence(record: StagedRecord) -> tuple[bool, int, int]:
-    return record.place.split != shards.EVAL, record.place.shard, record.place.record

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn import decomposition, neighbors
 
 from components.monitoring import measure, statistics, two_sample
 from marco_data.name_tables import UNKNOWN
@@ -59,15 +60,14 @@ def make_reference(measured: measure.Measured, model: dict[str, Any]) -> Referen
     The projection keeps the directions in which the embeddings of all imagers together vary most (PCA). Raises
     InputError for fewer than two images.
     """
-    from sklearn.decomposition import PCA
-
     table = measured.table
     if len(table) < 2:
         raise errors.InputError(
             f"{len(table)} images could be measured; give shards or folders with some hundreds an imager"
         )
     dimensions = min(_DIMENSIONS, len(table) - 1, table.embedding.shape[1])
-    fitted = PCA(dimensions, svd_solver="randomized", random_state=0).fit(table.embedding.astype(np.float64))
+    projection = decomposition.PCA(dimensions, svd_solver="randomized", random_state=0)
+    fitted = projection.fit(table.embedding.astype(np.float64))
     count = {imager: int((table.imager == imager).sum()) for imager in table.imagers()}
     facts = {
         "format": _FORMAT,
@@ -192,8 +192,9 @@ def check(
     for imager, (new, old, name) in compared.items():
         findings = _findings(tests_of.get(imager, []), adjusted, limits)
         lost = failed.get(imager, 0)
+        unreadable = len(new) + lost >= limits.least and lost >= limits.unreadable * (len(new) + lost)
         is_new = len(new) > 0 and (_another_camera(findings) or (name == "" and imager != UNKNOWN))
-        status = UNREADABLE if _too_many(lost, len(new), limits) else NEW if is_new else _status(findings, new, limits)
+        status = UNREADABLE if unreadable else NEW if is_new else _status(findings, new, limits)
         resembles = _resembles(reference.table, new) if status == NEW else None
         count = seen.get(imager, len(new) + lost)
         verdicts.append(Verdict(imager, status, len(new), lost, count, name, len(old), resembles, findings))
@@ -233,17 +234,12 @@ def _order(finding: Finding) -> tuple[float, ...]:
 
 
 def _another_camera(findings: Sequence[Finding]) -> bool:
-    """Tells whether the images have another size, or look like none of the reference and no statistic says why."""
+    """Returns whether the images have another size, or look like none of the reference and no statistic says why."""
     alarms = [finding.test for finding in findings if finding.alarm]
     if any(test.name in ("height", "width") for test in alarms):
         return True
     kinds = {test.kind for test in alarms}
     return two_sample.STRANGERS in kinds and two_sample.STATISTIC not in kinds
-
-
-def _too_many(failed: int, measured: int, limits: two_sample.Limits) -> bool:
-    looked_at = failed + measured
-    return looked_at >= limits.least and failed >= limits.unreadable * looked_at
 
 
 def _status(findings: Sequence[Finding], new: statistics.Table, limits: two_sample.Limits) -> str:
@@ -254,8 +250,7 @@ def _status(findings: Sequence[Finding], new: statistics.Table, limits: two_samp
 
 def _resembles(old: statistics.Table, new: statistics.Table) -> tuple[str, float]:
     """Returns whose images the nearest neighbours are most often, and how often."""
-    from sklearn.neighbors import NearestNeighbors
-
-    nearest = NearestNeighbors(n_neighbors=1).fit(old.embedding).kneighbors(new.embedding, return_distance=False)[:, 0]
+    index = neighbors.NearestNeighbors(n_neighbors=1).fit(old.embedding)
+    nearest = index.kneighbors(new.embedding, return_distance=False)[:, 0]
     names, counts = np.unique(old.imager[nearest].astype(str), return_counts=True)
     return str(names[counts.argmax()]), float(counts.max() / counts.sum())

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, cast
 import apache_beam as beam
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.parquet
 
 import marco_model
 from components import published_models, settings
@@ -39,7 +38,7 @@ class Naming:
 
     Attributes:
         rules: pairs of a pattern (`*`, `?`, `[…]`; matches the path below the folder given) and the imager's name.
-        institution: whose file names tell the imager (docs/data.md), for files; records name their own.
+        institution: whose file names show the imager (docs/data.md), for files; records name their own.
     """
 
     rules: tuple[tuple[str, str], ...] = ()
@@ -47,17 +46,14 @@ class Naming:
 
     def of_file(self, name: str) -> str:
         """Returns the imager of the file `name`, a path below the folder given, or `unknown`."""
-        return self._by_rule(name) or imager_name(self.institution, self._by_name(name, self.institution))
+        return self.of_record(name, self.institution, imager="")
 
     def of_record(self, name: str, institution: str, imager: str) -> str:
         """Returns the imager of a record whose image was called `name`; `imager` may be empty."""
-        return self._by_rule(name) or imager_name(institution, imager or self._by_name(name, institution))
-
-    def _by_rule(self, name: str) -> str:
-        return next((imager for pattern, imager in self.rules if fnmatch.fnmatchcase(name, pattern)), "")
-
-    def _by_name(self, name: str, institution: str) -> str:
-        return name_tables.imager_of(institution, name.rsplit("/", 1)[-1])
+        for pattern, named in self.rules:
+            if fnmatch.fnmatchcase(name, pattern):
+                return named
+        return imager_name(institution, imager or name_tables.imager_of(institution, name.rsplit("/", 1)[-1]))
 
 
 def imager_name(institution: str, imager: str) -> str:
@@ -383,7 +379,7 @@ def _collected(staging: str) -> Measured:
     for file in shards.list_files(staging):
         data = store.read_bytes(file.path)
         if file.name.startswith("rows"):
-            rows += pq.read_table(pa.BufferReader(data)).to_pylist()
+            rows += pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
         else:
             seen.update(json.loads(line) for line in data.splitlines())
     failed = sorted((row["imager"], row["name"], row["reason"]) for row in rows if row["reason"])

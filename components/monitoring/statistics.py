@@ -10,8 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.parquet
 
 from marco_model.errors import InputError
 
@@ -126,15 +125,15 @@ def _noise(grey: np.ndarray) -> float:
     return float(np.sqrt(np.pi / 2) / 6 * cv2.norm(answer, cv2.NORM_L1) / answer.size)
 
 
-SCHEMA = pa.schema(
+SCHEMA = pyarrow.schema(
     [
-        ("imager", pa.string()),
-        ("name", pa.string()),
-        ("reason", pa.string()),
-        ("statistics", pa.list_(pa.float64())),
-        ("embedding", pa.list_(pa.float32())),
-        ("scores", pa.list_(pa.float32())),
-        ("thumbnail", pa.binary()),
+        ("imager", pyarrow.string()),
+        ("name", pyarrow.string()),
+        ("reason", pyarrow.string()),
+        ("statistics", pyarrow.list_(pyarrow.float64())),
+        ("embedding", pyarrow.list_(pyarrow.float32())),
+        ("scores", pyarrow.list_(pyarrow.float32())),
+        ("thumbnail", pyarrow.binary()),
     ]
 )
 """`reason` is empty where the image was measured; otherwise the lists and the thumbnail are."""
@@ -202,9 +201,10 @@ def from_rows(rows: list[dict[str, Any]]) -> Table:
 def write_table(table: Table, path: Path) -> None:
     """Writes a table as Parquet."""
     columns = {field.name: getattr(table, field.name).tolist() for field in dataclasses.fields(table)}
-    pq.write_table(pa.Table.from_pydict({**columns, "reason": [""] * len(table)}, schema=SCHEMA), path)
+    content = pyarrow.Table.from_pydict({**columns, "reason": [""] * len(table)}, schema=SCHEMA)
+    pyarrow.parquet.write_table(content, path)
 
 
 def read_table(data: bytes) -> Table:
     """Reads what `write_table` wrote."""
-    return from_rows(pq.read_table(pa.BufferReader(data)).to_pylist())
+    return from_rows(pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist())

@@ -287,20 +287,16 @@ def log_to_mlflow(tracking_uri: str, outcome: dict[str, Any], files: list[Path])
     Metrics: `alarms`, and for each imager `IMAGER/images` and `IMAGER/TEST`, the effects. Raises InputError where
     MLflow does not answer.
     """
-    client = mlflow_runs.connect(tracking_uri)
-    with mlflow_runs.reaching(tracking_uri):
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        place = mlflow_runs.artifact_location(tracking_uri)
-        number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, place)
-        run = client.create_run(number, run_name=f"drift {outcome['checked']}").info.run_id
-        for name, value in metrics(outcome).items():
-            client.log_metric(run, name, value)
-        client.set_tag(run, "marco.alarm", str(outcome["alarm"]).lower())
-        client.set_tag(run, "marco.model", outcome["model"]["name"])
+    with mlflow_runs.session(tracking_uri) as client:
+        experiment = mlflow_runs.find_experiment(client, tracking_uri, EXPERIMENT)
+        created = client.create_run(experiment, run_name=f"drift {outcome['checked']}")
+        run = mlflow_runs.Run(tracking_uri, created.info.run_id)
+        run.log_curves(0, metrics(outcome))
+        run.set_tags({"marco.alarm": str(outcome["alarm"]).lower(), "marco.model": outcome["model"]["name"]})
         for file in files:
-            client.log_artifact(run, str(file))
-        client.set_terminated(run)
-    return run
+            client.log_artifact(run.run_id, str(file))
+        run.close()
+    return run.run_id
 
 
 def metrics(outcome: dict[str, Any]) -> dict[str, float]:

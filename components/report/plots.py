@@ -100,16 +100,14 @@ def _roc(figure: Any, curves: list[dict[str, Any]]) -> None:
             axes.plot(point["false_positive_rate"], point["recall"], "o", color=colour, ms=6)
             if point["paper"] is not None:
                 axes.plot(point["paper"], point["wanted"], "D", mfc="none", mec=colour, ms=7, mew=1.5)
-    _grey_legend(axes, {"o": "here", "D": "in the paper"} if any(curve["paper_auc"] for curve in curves) else {})
+    if any(curve["paper_auc"] for curve in curves):
+        grey = _colour("faint")
+        axes.plot([], [], "o", color=grey, label="here")
+        axes.plot([], [], "D", mfc="none", mec=grey, label="in the paper")
     axes.set(xlim=(-0.02, 1), ylim=(0, 1.02), xlabel="false positive rate", ylabel="recall")
     _percent(axes.xaxis)
     _percent(axes.yaxis)
     axes.legend(loc="lower right")
-
-
-def _grey_legend(axes: Any, markers: Mapping[str, str]) -> None:
-    for marker, label in markers.items():
-        axes.plot([], [], marker, mfc="none" if marker == "D" else _colour("faint"), mec=_colour("faint"), label=label)
 
 
 def _calibration(figure: Any, report: Mapping[str, Any]) -> None:

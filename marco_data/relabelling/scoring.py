@@ -31,7 +31,6 @@ REPEATS = 3
 
 _BLOCK_IMAGES = 4096
 
-Measure = Callable[[Sequence[bytes]], np.ndarray]
 OnProblem = Callable[[str, int, str], None]
 """Receives the shard's name, the record's position and the reason why it cannot be used."""
 
@@ -82,14 +81,18 @@ def score_records(
     measure = classifier.embed if folds else classifier.probabilities
     rows: list[LabelledRecord] = []
     with tempfile.TemporaryFile() as file:
-        for record, values in _measured(measure, labelled_records(files, on_problem), batch_size, on_bytes):
-            if isinstance(values, str):
-                on_problem(files[record.shard].name, record.position, values)
-                continue
-            if not folds:
-                _require_class(record.label, classifier)
-            rows.append(record._replace(encoded=b""))
-            file.write(values.astype(np.float32).tobytes())
+        records = labelled_records(files, on_problem)
+        while batch := list(itertools.islice(records, batch_size)):
+            on_bytes(sum(len(record.encoded) for record in batch))
+            results = errors.result_or_reason(measure, [record.encoded for record in batch])
+            for record, values in zip(batch, results, strict=True):
+                if isinstance(values, str):
+                    on_problem(files[record.shard].name, record.position, values)
+                    continue
+                if not folds:
+                    _require_class(record.label, classifier)
+                rows.append(record._replace(encoded=b""))
+                file.write(values.astype(np.float32).tobytes())
         if not rows:
             raise errors.InputError(
                 "no record of the shards can be scored; `marco data ingest` says what is wrong with them"
@@ -127,15 +130,6 @@ def _label_numbers(names: Sequence[str], classes: tuple[str, ...]) -> tuple[tupl
         classes = tuple(by_key.values())
     index = {labels.key(name): number for number, name in enumerate(classes)}
     return classes, np.array([index[labels.key(name)] for name in names], np.int32)
-
-
-def _measured(
-    measure: Measure, records: Iterator[LabelledRecord], batch_size: int, on_bytes: Callable[[int], None]
-) -> Iterator[tuple[LabelledRecord, np.ndarray | str]]:
-    while batch := list(itertools.islice(records, batch_size)):
-        on_bytes(sum(len(record.encoded) for record in batch))
-        values = errors.result_or_reason(measure, [record.encoded for record in batch])
-        yield from zip(batch, values, strict=True)
 
 
 def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Iterator[LabelledRecord]:

@@ -103,7 +103,7 @@ def test_a_lookup_survives_a_round_trip_through_an_argument():
 def test_different_trainings_have_different_signatures():
     settings = digest({"recipe": {"steps": 4, "seed": 0}})
     assert digest({"recipe": {"seed": 0, "steps": 4}}) == settings
-    training = {"settings": settings, "fingerprint": "f", "initial": "random", "steps": ""}
+    training = {"settings_digest": settings, "fingerprint": "f", "initial": "random", "steps": ""}
     original = signature(**training)
     assert signature(**training) == original
     assert len({original, *(signature(**training | {name: "other"}) for name in training)}) == 5
