@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from marco_model import batch_norm, errors, training_input, training_step
-from marco_model.recipe import Cluster, Engine, Recipe, average_decay_at, cluster_from_environment, learning_rate_at
+from marco_model import batch_norm, errors, recipe as recipes, training_input, training_step
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class StepResult(NamedTuple):
 class Work:
     """A recipe and the images to train it on; `input_size` in pixels."""
 
-    recipe: Recipe
+    recipe: recipes.Recipe
     input_size: int
     train_files: list[str]
     eval_files: list[str]
@@ -63,8 +62,8 @@ class Work:
     def rates(self, step: int) -> Scalars:
         """Learning rate and decay of the running average at a step, float32 scalars."""
         return (
-            tf.constant(learning_rate_at(self.recipe, step, self.steps_per_epoch), tf.float32),
-            tf.constant(average_decay_at(self.recipe, step), tf.float32),
+            tf.constant(recipes.learning_rate_at(self.recipe, step, self.steps_per_epoch), tf.float32),
+            tf.constant(recipes.average_decay_at(self.recipe, step), tf.float32),
         )
 
     def epoch(self, epoch: int, skip: int, share: training_input.Share) -> tf.data.Dataset:
@@ -181,7 +180,7 @@ class Synchronous:
 class ParameterServers:
     """Hands a state's steps to workers while the variables lie on the parameter servers; runs on the chief."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: recipes.Cluster) -> None:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         self.strategy = tf.distribute.ParameterServerStrategy(resolver)
         self.replicas = 1
@@ -235,7 +234,7 @@ class ParameterServers:
 Running = Synchronous | ParameterServers
 
 
-def start(engine: Engine) -> Running:
+def start(engine: recipes.Engine) -> Running:
     """Returns the engine, started; an engine with a cluster must be started before anything else uses TensorFlow.
 
     Raises `InputError` if the options don't go together or `TF_CONFIG` does not describe such a cluster.
@@ -245,17 +244,17 @@ def start(engine: Engine) -> Running:
     if engine.kind == "mirrored":
         return Synchronous(tf.distribute.MirroredStrategy(), share=training_input.ALONE, leads=True)
     if engine.kind == "multi_worker":
-        cluster = cluster_from_environment(engine.kind, ["worker"])
+        cluster = recipes.cluster_from_environment(engine.kind, ["worker"])
         chiefs = cluster.processes.get("chief", [])
         position = cluster.index + (len(chiefs) if cluster.job == "worker" else 0)
         processes = len(chiefs) + len(cluster.processes["worker"])
         log.info("Waiting for all %d workers", processes)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         return Synchronous(strategy, share=training_input.Share(position, processes), leads=cluster.leads)
-    return ParameterServers(cluster_from_environment(engine.kind, ["chief", "worker", "ps"]))
+    return ParameterServers(recipes.cluster_from_environment(engine.kind, ["chief", "worker", "ps"]))
 
 
-def synchronize_batch_norms(model: keras.Model, engine: Engine, replicas: int) -> None:
+def synchronize_batch_norms(model: keras.Model, engine: recipes.Engine, replicas: int) -> None:
     """Makes the model's batch norms use the batch of all replicas, if the engine is configured to.
 
     Raises `InputError` if the steps are compiled, since compiled replicas cannot exchange moments.
@@ -270,15 +269,15 @@ def synchronize_batch_norms(model: keras.Model, engine: Engine, replicas: int) -
         layer.synchronized = True
 
 
-def serving_cluster(engine: Engine) -> Cluster | None:
+def serving_cluster(engine: recipes.Engine) -> recipes.Cluster | None:
     """Returns the cluster if this process is a worker or parameter server that the chief directs, else None."""
     if engine.kind != "parameter_server":
         return None
-    cluster = cluster_from_environment(engine.kind, ["chief", "worker", "ps"])
+    cluster = recipes.cluster_from_environment(engine.kind, ["chief", "worker", "ps"])
     return None if cluster.job == "chief" else cluster
 
 
-def serve(cluster: Cluster) -> None:
+def serve(cluster: recipes.Cluster) -> None:
     """Serves as a worker or parameter server until the chief has been there and is gone."""
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     tf.distribute.Server(resolver.cluster_spec(), job_name=cluster.job, task_index=cluster.index, protocol="grpc")

@@ -23,8 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import engines, errors, store, training_step
-from marco_model.recipe import ONE_DEVICE, Engine, Recipe, learning_rate_at
+from marco_model import engines, errors, recipe as recipes, store, training_step
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class Notice:
 
 def train(
     model: keras.Model,
-    recipe: Recipe,
+    recipe: recipes.Recipe,
     *,
     input_size: int,
     train_files: list[str],
@@ -78,7 +77,7 @@ def train(
     eval_images: int,
     checkpoint_directory: str,
     evaluate_first: bool = False,
-    engine: Engine = ONE_DEVICE,
+    engine: recipes.Engine = recipes.ONE_DEVICE,
     running: engines.Running | None = None,
     on_resume: Callable[[int], None] = lambda step: None,
     on_step: Callable[[], None] = lambda: None,
@@ -210,7 +209,7 @@ class _Run:
         recipe = self._work.recipe
         if self.step % REPORT_EVERY and self.step != recipe.steps:
             return
-        loss, rate = float(result.loss), learning_rate_at(recipe, self.step - 1, self._work.steps_per_epoch)
+        loss, rate = float(result.loss), recipes.learning_rate_at(recipe, self.step - 1, self._work.steps_per_epoch)
         if not math.isfinite(loss):
             raise errors.DivergedError(
                 f"the training loss is {loss} at step {self.step}; lower recipe.learning_rate, {rate} now"

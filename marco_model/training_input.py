@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from marco_model import preprocessing
-from marco_model.recipe import Recipe
+from marco_model import preprocessing, recipe as recipes
 
 Example = tuple[tf.Tensor, tf.Tensor]
 """An encoded image or its window, and its label."""
@@ -65,7 +64,14 @@ def count(files: list[str]) -> int:
 
 
 def epoch_batches(
-    encoded: tf.data.Dataset, recipe: Recipe, *, epoch: int, skip: int, batches: int, size: int, share: Share = ALONE
+    encoded: tf.data.Dataset,
+    recipe: recipes.Recipe,
+    *,
+    epoch: int,
+    skip: int,
+    batches: int,
+    size: int,
+    share: Share = ALONE,
 ) -> tf.data.Dataset:
     """Returns one epoch of (uint8 [batch, size, size, 3] windows, int64 [batch] labels) from batch `skip` on.
 
@@ -99,7 +105,7 @@ def _own(enumerated: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.
     return enumerated.filter(lambda position, example: tf.equal(position % batch_size // own, share.index))
 
 
-def endless_batches(encoded: tf.data.Dataset, recipe: Recipe, size: int) -> tf.data.Dataset:
+def endless_batches(encoded: tf.data.Dataset, recipe: recipes.Recipe, size: int) -> tf.data.Dataset:
     """Returns (windows, labels, seed) without end, in another order each time: an asynchronous worker's input.
 
     Windows and labels are those of `epoch_batches`; `seed`, int64 [2], is the stream and the batch's number in it.

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import augmentation, batch_norm, errors, preprocessing
-from marco_model.recipe import Recipe
+from marco_model import augmentation, batch_norm, errors, preprocessing, recipe as recipes
 
 
 class RMSProp:
@@ -61,7 +60,7 @@ def heads(outputs: Any) -> dict[str, tf.Tensor]:
     return outputs if isinstance(outputs, dict) else {"logits": outputs}
 
 
-def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: Recipe) -> tf.Tensor:
+def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: recipes.Recipe) -> tf.Tensor:
     """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and `auxiliary_logits`.
 
     `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
@@ -81,7 +80,7 @@ class TrainingState:
     TF-Slim's do. `xla` compiles the forward and the backward pass.
     """
 
-    def __init__(self, model: keras.Model, recipe: Recipe, *, xla: bool = False) -> None:
+    def __init__(self, model: keras.Model, recipe: recipes.Recipe, *, xla: bool = False) -> None:
         self._model = model
         self._recipe = recipe
         self._paths = [variable.path for variable in model.trainable_variables + model.non_trainable_variables]

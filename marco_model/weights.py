@@ -17,8 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import classifier, errors, inception_v3, labels, model_directory
-from marco_model.network import ARCHITECTURES, AUXILIARY, RANDOM, RELEASED, Network
+from marco_model import classifier, errors, inception_v3, labels, model_directory, network as networks
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +39,9 @@ def initial_fingerprint(initial: str) -> str:
 
     Raises `InputError` if there is no such model.
     """
-    if initial == RANDOM:
-        return RANDOM
-    if initial == RELEASED:
+    if initial == networks.RANDOM:
+        return networks.RANDOM
+    if initial == networks.RELEASED:
         return model_directory.PUBLISHED_SHA256
     folder = _folder(initial)
     digest = hashlib.sha256()
@@ -51,7 +50,7 @@ def initial_fingerprint(initial: str) -> str:
     return digest.hexdigest()
 
 
-def initialise(model: keras.Model, network: Network, classes: Sequence[str]) -> Kept | None:
+def initialise(model: keras.Model, network: networks.Network, classes: Sequence[str]) -> Kept | None:
     """Fills `model`, which `build` made from `network` for `classes`, with the weights that `network.initial` names.
 
     Everything below the heads is kept. In the heads, the columns of classes that both models have are kept by name;
@@ -60,9 +59,9 @@ def initialise(model: keras.Model, network: Network, classes: Sequence[str]) -> 
 
     Raises `InputError` if there is no such model, or if it has another architecture.
     """
-    if network.initial == RANDOM:
+    if network.initial == networks.RANDOM:
         return None
-    published = network.initial == RELEASED
+    published = network.initial == networks.RELEASED
     values, earlier = (_published_weights(model), labels.CLASSES) if published else _earlier_weights(network)
     kept = _fill(model, network, values, classes, earlier)
     log.info("Weights start from %s: %s", network.initial, _sentence(kept, earlier))
@@ -101,7 +100,7 @@ def export_published(directory: str | Path) -> None:
     """
     metadata = {
         "name": "marco-released",
-        **Network(initial=RELEASED).facts(),
+        **networks.Network(initial=networks.RELEASED).facts(),
         "source": f"{model_directory.PUBLISHED_PACKAGE} 1.0.1",
         "saved_model_sha256": model_directory.PUBLISHED_SHA256,
     }
@@ -116,7 +115,7 @@ def _published_weights(model: keras.Model, directory: Path | None = None) -> dic
     return {path: checkpoint.get_tensor(name) for path, name in names.items() if checkpoint.has_tensor(name)}
 
 
-def _earlier_weights(network: Network) -> tuple[dict[str, np.ndarray], Sequence[str]]:
+def _earlier_weights(network: networks.Network) -> tuple[dict[str, np.ndarray], Sequence[str]]:
     """Returns the weights of the model that `network.initial` names, by path, and its classes."""
     folder = _folder(network.initial)
     record, weights = (_read(folder, name) for name in (model_directory.METADATA, model_directory.WEIGHTS))
@@ -167,13 +166,13 @@ def _read(folder: str, name: str) -> bytes:
 
 def _fill(
     model: keras.Model,
-    network: Network,
+    network: networks.Network,
     values: Mapping[str, np.ndarray],
     classes: Sequence[str],
     earlier: Sequence[str],
 ) -> Kept:
     """Assigns the values that fit; raises `InputError`, with nothing assigned, if one below the heads does not."""
-    logits = ARCHITECTURES[network.architecture].logits
+    logits = networks.ARCHITECTURES[network.architecture].logits
 
     def fits(variable: keras.Variable) -> bool:
         shape, expected = _shape(values, variable), tuple(variable.shape)
@@ -181,9 +180,10 @@ def _fill(
             return shape[:-1] == expected[:-1]
         return shape == expected
 
-    auxiliary = [variable for variable in model.variables if _layer(variable).startswith(AUXILIARY)]
+    prefix = networks.AUXILIARY
+    auxiliary = [variable for variable in model.variables if _layer(variable).startswith(prefix)]
     keeps_auxiliary = all(map(fits, auxiliary))
-    kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(AUXILIARY)]
+    kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(prefix)]
     for variable in kept:
         if not fits(variable):
             raise errors.InputError(

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.settings import BY_HASH, IngestOptions
-from marco_data import contract, image_files, name_tables, shards
-from marco_data.overlay import Answer
+from marco_data import contract, image_files, name_tables, overlay as overlays, shards
 from marco_model import errors, labels
 
 
@@ -26,7 +25,7 @@ class Tables:
 
     sources: Mapping[int, str] | None = None
     raw_labels: Mapping[int, str] | None = None
-    overlay: Mapping[int, Answer] = dataclasses.field(default_factory=dict)
+    overlay: Mapping[int, overlays.Answer] = dataclasses.field(default_factory=dict)
 
 
 class OverlayEffect(NamedTuple):
@@ -78,7 +77,7 @@ _GIVEN = ((contract.LABEL, contract.GIVEN_LABEL), (contract.LABEL_TEXT, contract
 _OVERLAY = (contract.OVERLAY_LABEL, contract.OVERLAY_RATER, contract.OVERLAY_DATE)
 
 
-def relabel(data: bytes, label: int, text: str, answer: Answer | None = None) -> bytes:
+def relabel(data: bytes, label: int, text: str, answer: overlays.Answer | None = None) -> bytes:
     """Returns a serialized record with class `label`, named `text`; the original ones become `image/given/…`.
 
     `answer` is the overlay's answer for it, kept as `image/overlay/…`.

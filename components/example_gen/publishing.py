@@ -178,8 +178,8 @@ def publish(
     """Writes the quarantine and its tables; then, unless it exceeds the limit, renames the staged examples into place.
 
     `folder` has the staged files of `units`. `answers`: those of the overlay that was applied; the outcome of each is
-    written to `overlay.csv` of the quarantine. Returns the summary. Raises `InputError` above `max_quarantined`, with the
-    quarantine written and no examples.
+    written to `overlay.csv` of the quarantine. Returns the summary. Raises `InputError` above `max_quarantined`, with
+    the quarantine written and no examples.
     """
     files.make_folder(quarantine)
     pieces: dict[str, list[str]] = {split: [] for split in shards.SPLITS}

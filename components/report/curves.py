@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import metrics
 
-from components.significance import share_interval
-from marco_model import calibration
-from marco_model.labels import CLASSES
+from components import significance
+from marco_model import calibration, labels as label_schemes
 
 ORDER = ("Crystals", "Precipitate", "Clear", "Other")
 """The order of Table IV."""
@@ -45,7 +44,7 @@ BINS = 15
 
 def applies(classes: Sequence[str]) -> bool:
     """Returns whether the paper's figures are of these classes."""
-    return tuple(classes) == CLASSES
+    return tuple(classes) == label_schemes.CLASSES
 
 
 def order(classes: Sequence[str]) -> tuple[str, ...]:
@@ -57,7 +56,7 @@ def share(hits: int, count: int) -> dict[str, Any]:
     """Returns `found` (the hits), `count`, `share`, `low` and `high`; the last three are None if `count` is 0."""
     if not count:
         return {"found": 0, "count": 0, "share": None, "low": None, "high": None}
-    low, high = share_interval(hits, count, LEVEL)
+    low, high = significance.share_interval(hits, count, LEVEL)
     return {"found": int(hits), "count": int(count), "share": hits / count, "low": low, "high": high}
 
 
