@@ -182,17 +182,18 @@ class Run:
         """Logs a nested mapping as parameters `a.b.c`. A resumed training may repeat values, not change them."""
         param = library().entities.Param
         parameters = [param(allowed_name(name), str(value)) for name, value in flatten(recipe)]
-        with session(self.tracking_uri) as client:
-            for start in range(0, len(parameters), _PARAMETERS_PER_BATCH):
-                client.log_batch(self.run_id, params=parameters[start : start + _PARAMETERS_PER_BATCH])
+        self._log("params", parameters, _PARAMETERS_PER_BATCH)
 
     def log_curves(self, step: int, values: Mapping[str, float]) -> None:
         """Logs one point of each curve at a training step."""
         metric, now = library().entities.Metric, int(time.time() * 1000)
         metrics = [metric(allowed_name(name), float(value), now, step) for name, value in values.items()]
+        self._log("metrics", metrics, _METRICS_PER_BATCH)
+
+    def _log(self, kind: str, entries: list[Any], most: int) -> None:
         with session(self.tracking_uri) as client:
-            for start in range(0, len(metrics), _METRICS_PER_BATCH):
-                client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+            for start in range(0, len(entries), most):
+                client.log_batch(self.run_id, **{kind: entries[start : start + most]})
 
     def log_slices(self, values: Mapping[str, float]) -> None:
         """Logs metrics of an evaluation, such as `eval/institution/CSIRO/accuracy` → 0.93; NaN is left out."""

@@ -182,12 +182,10 @@ def kind_of(name: str) -> type:
 
 def by_section(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns values such as `{"recipe.momentum": 0.9}` by section and field, without those of the search itself."""
-    sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    for name, value in values.items():
-        section, _, field = name.partition(".")
-        if section in sections:
-            sections[section][field] = value
-    return sections
+    return {
+        section: {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
+        for section in SECTIONS
+    }
 
 
 def _check_values(name: str, parameter: Parameter) -> None:

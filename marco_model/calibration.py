@@ -5,7 +5,7 @@ the order of the classes as it is, and makes the softmax the best probabilities 
 with label smoothing, which pulls the highest score to about 0.925 however sure the network is.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special
@@ -18,18 +18,17 @@ _LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
 """Replaces the logarithm of a score that float32 rounded to 0, so that no likelihood is infinite."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Reliability:
-    """Confidence, the highest probability of an example, against accuracy in bins of equal width.
+class Bin(NamedTuple):
+    """The `count` examples, 1 or more, whose confidence is above `low` and at most `high`.
 
-    `edges`: float64 [bins + 1] from 0 to 1; a bin includes its upper edge. `count`: int64 [bins].
-    `confidence`, `accuracy`: float64 [bins], means over a bin's examples, NaN where it has none.
+    An example's confidence is its highest probability. `confidence`, `accuracy`: the means of the examples.
     """
 
-    edges: np.ndarray
-    count: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
 
 
 def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
@@ -62,24 +61,22 @@ def calibrate(scores: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(special.softmax(logarithms / temperature, axis=1), np.float32)
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
-    """Returns the reliability diagram's numbers for float [n, classes] probabilities and int [n] labels.
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> list[Bin]:
+    """Returns the bins of a reliability diagram, of equal width between 0 and 1, without those that have no examples.
 
-    Raises `InputError` if there are no examples, or if the two don't fit each other.
+    `probabilities`: float [n, classes]; `labels`: int [n]. Raises `InputError` if there are no examples, or if the two
+    don't fit each other.
     """
     probabilities = np.asarray(probabilities, np.float64)
     labels = _checked(probabilities, labels)
-    edges = np.linspace(0, 1, bins + 1)
-    highest = probabilities.max(axis=1)
+    highest, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, bins + 1).tolist()
     places = np.digitize(highest, edges[1:-1], right=True)
-    count = np.bincount(places, minlength=bins)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        sums = np.bincount(places, weights=values, minlength=bins)
-        return np.divide(sums, count, out=np.full(bins, np.nan), where=count > 0)
-
-    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    return Reliability(edges, count, mean(highest), mean(right))
+    members = [(place, places == place) for place in np.unique(places)]
+    return [
+        Bin(edges[place], edges[place + 1], int(own.sum()), float(highest[own].mean()), float(right[own].mean()))
+        for place, own in members
+    ]
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -88,8 +85,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     Takes and raises what `reliability` does.
     """
     diagram = reliability(probabilities, labels, bins)
-    gaps = np.nan_to_num(np.abs(diagram.accuracy - diagram.confidence))
-    return float((diagram.count * gaps).sum() / diagram.count.sum())
+    return sum(part.count * abs(part.accuracy - part.confidence) for part in diagram) / len(labels)
 
 
 def _checked(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -136,8 +136,12 @@ class Network:
                 f"network.trainable is {self.trainable!r}; give all, head, or the first block of {self.architecture} "
                 f"to train: {', '.join(own.blocks)}"
             )
-        if self.architecture != "inception_v3":
-            self._refuse_fields_of_inception_v3()
+        for name, default in (("variant", None), ("depth_multiplier", 1.0), ("auxiliary", None)):
+            value = getattr(self, name)
+            if self.architecture != "inception_v3" and value != default and value is not False:
+                raise InputError(
+                    f"network.{name} is {value!r}, which only inception_v3 has; remove it for {self.architecture}"
+                )
         self._set("input_size", self.input_size or own.input_size)
         if self.input_size < own.smallest_input:
             raise InputError(
@@ -164,14 +168,6 @@ class Network:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-
-    def _refuse_fields_of_inception_v3(self) -> None:
-        for name, default in (("variant", None), ("depth_multiplier", 1.0), ("auxiliary", None)):
-            value = getattr(self, name)
-            if value != default and value is not False:
-                raise InputError(
-                    f"network.{name} is {value!r}, which only inception_v3 has; remove it for {self.architecture}"
-                )
 
     def _auxiliary_head_helps(self) -> bool:
         """Whether something below the auxiliary head, which stands on `Mixed_6e`, is trained."""

@@ -145,14 +145,7 @@ def _results(
 
 
 def _read(files: Sequence[Path]) -> list[bytes | str]:
-    """Returns each file's encoded image, or the reason why it has none."""
-    images: list[bytes | str] = []
-    for path in files:
-        try:
-            images.append(image_files.encoded_image(path))
-        except errors.InputError as error:
-            images.append(str(error))
-    return images
+    return errors.result_or_reason(lambda paths: [image_files.encoded_image(path) for path in paths], list(files))
 
 
 EXPLAINED, EXPLAINED_COLUMNS = "explained.csv", ("path", "class", "score", "output")

@@ -105,7 +105,6 @@ class _Stage(beam.DoFn):
         self._pool = ThreadPoolExecutor(self._options.threads)
 
     def process(self, unit: staging.Unit) -> Iterator[staging.StagedRecord]:
-        """Stages a unit."""
         yield from staging.stage(unit, self._folder, self._tables, self._options, self._pool)
 
     def teardown(self) -> None:

@@ -330,14 +330,12 @@ class _Measure(beam.DoFn):
         self._thumbnails = thumbnails
 
     def setup(self) -> None:
-        """Opens the classifier once per worker."""
         # A copy of a model in a bucket stays until the worker ends.
         folder = contextlib.ExitStack()
         self._describe = Describer(folder.enter_context(published_models.on_this_machine(self._model)))
         atexit.register(folder.close)
 
     def process(self, batch: list[tuple[int, Candidate, bytes | str]]) -> Iterator[dict[str, Any]]:
-        """Measures a batch."""
         rows = [_row(candidate, place, data, self._thumbnails) for place, candidate, data in batch]
         sound = [index for index, row in enumerate(rows) if not row["reason"]]
         described = self._describe([cast(bytes, batch[index][2]) for index in sound])
@@ -373,7 +371,6 @@ def _thumbnail(data: bytes) -> bytes:
 
 
 def _collected(staging: str) -> Measured:
-    """Reads what the workers wrote."""
     rows: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
     for file in shards.list_files(staging):

@@ -200,7 +200,10 @@ def reliability(scores: np.ndarray, labels: np.ndarray, temperature: float) -> d
             "cross_fitted": calibration.expected_calibration_error(fitted[0], labels, BINS) if fitted else None,
         },
         "cross_fitted": list(fitted[1]) if fitted else None,
-        "curves": {"scores": _bins(scores, labels), "calibrated": _bins(probabilities, labels)},
+        "curves": {
+            name: [part._asdict() for part in calibration.reliability(values, labels, BINS)]
+            for name, values in (("scores", scores), ("calibrated", probabilities))
+        },
     }
 
 
@@ -225,17 +228,3 @@ def cross_fitted(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, tu
         temperatures.append(calibration.fit_temperature(logarithms[~part], labels[~part]))
         probabilities[part] = calibration.calibrate(scores[part], temperatures[-1])
     return probabilities, (temperatures[0], temperatures[1])
-
-
-def _bins(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    table = calibration.reliability(probabilities, labels, BINS)
-    return [
-        {
-            "low": float(table.edges[index]),
-            "high": float(table.edges[index + 1]),
-            "count": int(table.count[index]),
-            "confidence": float(table.confidence[index]),
-            "accuracy": float(table.accuracy[index]),
-        }
-        for index in np.flatnonzero(table.count)
-    ]

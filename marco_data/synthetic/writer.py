@@ -154,6 +154,5 @@ def _set_up_process() -> None:
 
 
 def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int, int]]:
-    """Draws and encodes images one after another."""
     drops = (render.draw(index, settings) for index in indices)
     return [(drop.jpeg(), drop.image.shape[0], drop.image.shape[1]) for drop in drops]

@@ -80,7 +80,6 @@ class Batcher(Generic[Item, Result]):
         return list(await asyncio.gather(*(entry.answer for entry in entered)))
 
     async def _run(self) -> None:
-        """Runs batches until nothing waits."""
         while self._waiting:
             await self._fill()
             batch = self._take()

@@ -149,13 +149,8 @@ def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]
 
 def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
     """Returns the reasons of the images that do not decode, by index."""
-    faults = {}
-    for index, image in enumerate(images):
-        try:
-            contract.decoded_shape(image)
-        except errors.InputError as error:
-            faults[index] = Refused(str(error))
-    return faults
+    shapes = errors.result_or_reason(lambda encoded: [contract.decoded_shape(image) for image in encoded], list(images))
+    return {index: Refused(shape) for index, shape in enumerate(shapes) if isinstance(shape, str)}
 
 
 def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Scored]:

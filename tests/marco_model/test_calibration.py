@@ -95,11 +95,10 @@ def test_the_curve_is_scikit_learns(bins, seed):
     diagram = reliability(probabilities, labels, bins)
     right = (probabilities.argmax(1) == labels).astype(int)
     accuracy, confidence = calibration_curve(right, probabilities.max(1), n_bins=bins)
-    filled = diagram.count > 0
-    np.testing.assert_allclose(diagram.accuracy[filled], accuracy, atol=1e-12)
-    np.testing.assert_allclose(diagram.confidence[filled], confidence, atol=1e-12)
-    assert diagram.count.sum() == 300
-    assert np.isnan(diagram.accuracy[~filled]).all()
+    np.testing.assert_allclose([part.accuracy for part in diagram], accuracy, atol=1e-12)
+    np.testing.assert_allclose([part.confidence for part in diagram], confidence, atol=1e-12)
+    assert sum(part.count for part in diagram) == 300
+    assert all(part.count > 0 and part.low < part.confidence <= part.high for part in diagram)
 
 
 def test_the_expected_error_by_hand():
