@@ -165,21 +165,17 @@ def _open(encoded: bytes) -> Image.Image:
 
 
 def _as_png(image: Image.Image) -> bytes:
+    import numpy as np
+
+    if image.mode in ("I", "F"):
+        raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
     with translated(InputError, "does not decode: {}", Exception):
-        rgb = _eight_bits(image).convert("RGB")
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        rgb = image.convert("RGB")
     png = io.BytesIO()
     rgb.save(png, "PNG", compress_level=1)
     return png.getvalue()
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    import numpy as np
-
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
-    return image
 
 
 class ImageHeader(NamedTuple):

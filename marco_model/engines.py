@@ -66,17 +66,6 @@ class Work:
             tf.constant(recipes.average_decay_at(self.recipe, step), tf.float32),
         )
 
-    def epoch(self, epoch: int, skip: int, share: training_input.Share) -> tf.data.Dataset:
-        """One pass over the training images from batch `skip` on (`training_input.epoch_batches`)."""
-        batches, size = self.steps_per_epoch, self.input_size
-        return training_input.epoch_batches(
-            self._encoded, self.recipe, epoch=epoch, skip=skip, batches=batches, size=size, share=share
-        )
-
-    def endless(self) -> tf.data.Dataset:
-        """The training images without end, for each worker in another order (`training_input.endless_batches`)."""
-        return training_input.endless_batches(self._encoded, self.recipe, self.input_size)
-
     def evaluation(self, share: training_input.Share) -> tf.data.Dataset:
         """One pass over the evaluation images (`training_input.evaluation_batches`)."""
         size, batch_size = self.input_size, self.recipe.batch_size
@@ -85,7 +74,8 @@ class Work:
         )
 
     @functools.cached_property
-    def _encoded(self) -> tf.data.Dataset:
+    def encoded(self) -> tf.data.Dataset:
+        """The encoded training images and their labels; in memory after the first pass if they are few."""
         encoded = training_input.encoded_images(self.train_files)
         small = sum(tf.io.gfile.stat(file).length for file in self.train_files) < CACHE_BELOW_BYTES
         return encoded.cache() if small else encoded
@@ -141,8 +131,9 @@ class Synchronous:
         work = self._work
         step = first
         while step < last:
-            epoch, within = divmod(step, work.steps_per_epoch)
-            for images, labels in work.epoch(epoch, within, self._share):
+            epoch, skip = divmod(step, work.steps_per_epoch)
+            place = {"epoch": epoch, "skip": skip, "batches": work.steps_per_epoch, "size": work.input_size}
+            for images, labels in training_input.epoch_batches(work.encoded, work.recipe, **place, share=self._share):
                 loss, accuracy = self._step(
                     self._split(images),
                     self._split(labels),
@@ -201,7 +192,8 @@ class ParameterServers:
         self._step = step
         # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor does not allow.
         tf.random.set_seed(work.recipe.seed + 1)
-        self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
+        endless = functools.partial(training_input.endless_batches, work.encoded, work.recipe, work.input_size)
+        self._batches = iter(self._coordinator.create_per_worker_dataset(endless))
         self._evaluation_sums = tf.function(state.evaluation_sums, autograph=False)
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:

@@ -6,7 +6,6 @@ and stable names. The configuration imports this file, so Keras is imported only
 """
 
 import dataclasses
-import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -38,18 +37,13 @@ class Architecture:
     application: str = ""
 
 
-def _chain(names: list[str], outputs: list[str]) -> dict[str, str]:
-    """Maps each of `names` to the output before it; `outputs` begins with the layer before the first block."""
-    return dict(zip(names, outputs[: len(names)], strict=True))
-
-
 def _inception_v3() -> Architecture:
     # The blocks of `inception_v3.BLOCKS`.
     names = [f"Mixed_{block}" for block in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]]
     return Architecture(
         input_size=599,
         smallest_input=151,
-        blocks=_chain(names, ["MaxPool_5a_3x3", *names]),
+        blocks=dict(zip(names, ["MaxPool_5a_3x3", *names], strict=False)),
         features=names[-1],
         logits=("Logits-Conv2d_1c_1x1", f"{AUXILIARY}Conv2d_2b_1x1"),
     )
@@ -65,7 +59,7 @@ def _inception_resnet_v2() -> Architecture:
     return Architecture(
         input_size=299,
         smallest_input=75,
-        blocks=_chain(names, outputs),
+        blocks=dict(zip(names, outputs, strict=False)),
         features="conv_7b_ac",
         application="InceptionResNetV2",
     )
@@ -77,12 +71,12 @@ def _nasnet(application: str, input_size: int, repeats: int) -> Architecture:
     ]
     reductions = ["reduction_stem_1", "reduction_stem_2"]
     between = [[f"reduction_reduce_{repeats}"], [f"reduction_reduce_{2 * repeats}"], []]
-    names = reductions + list(itertools.chain(*(a + b for a, b in zip(normal, between, strict=True))))
+    names = [*reductions, *(name for group in zip(normal, between, strict=True) for part in group for name in part)]
     outputs = ["stem_bn1", *(name.replace("_", "_concat_", 1) for name in names)]
     return Architecture(
         input_size=input_size,
         smallest_input=32,
-        blocks=_chain(names, outputs),
+        blocks=dict(zip(names, outputs, strict=False)),
         features=outputs[-1],
         application=application,
     )

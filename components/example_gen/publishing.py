@@ -204,30 +204,20 @@ def publish(
         store.write_bytes(files.join(quarantine, OVERLAY_FILE), trace.table())
     store.write_bytes(files.join(quarantine, COUNTS_FILE), _csv([("reason", "count"), *counts["reasons"].items()]))
     store.write_bytes(files.join(quarantine, SUMMARY_FILE), (json.dumps(counts, indent=2) + "\n").encode())
-    problem = _excess(counts, max_quarantined)
-    if problem:
+    records = counts["read"] - counts["left_out"]
+    share = counts["quarantined"] / max(records, 1)
+    if share > max_quarantined:
         files.delete_tree(folder)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts["reasons"].items())
         raise errors.InputError(
-            f"{problem}{summary.unmapped()}; see {files.join(quarantine, ENTRIES_FILE)}, fix the data or raise "
-            "max_quarantined"
+            f"{counts['quarantined']} of {records} records ({share:.2%}) failed, over the limit of "
+            f"{max_quarantined:.2%}: {reasons}{summary.unmapped()}; see {files.join(quarantine, ENTRIES_FILE)}, fix "
+            "the data or raise max_quarantined"
         )
     for split in shards.SPLITS:
         _publish_split(pieces[split], files.join(examples, f"Split-{split}"))
     files.delete_tree(folder)
     return counts
-
-
-def _excess(counts: Mapping[str, Any], max_quarantined: float) -> str:
-    """Returns the message about too many quarantined records; empty within the limit."""
-    records = counts["read"] - counts["left_out"]
-    share = counts["quarantined"] / max(records, 1)
-    if share <= max_quarantined:
-        return ""
-    reasons = ", ".join(f"{reason} {count}" for reason, count in counts["reasons"].items())
-    return (
-        f"{counts['quarantined']} of {records} records ({share:.2%}) failed, over the limit of {max_quarantined:.2%}: "
-        f"{reasons}"
-    )
 
 
 class _Summary:

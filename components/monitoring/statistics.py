@@ -14,16 +14,7 @@ import pyarrow.parquet
 
 from marco_model.errors import InputError
 
-NAMES: tuple[str, ...] = (
-    "height",
-    "width",
-    "brightness",
-    "contrast",
-    "sharpness",
-    "noise",
-    "saturation",
-    "warmth",
-)
+NAMES = ("height", "width", "brightness", "contrast", "sharpness", "noise", "saturation", "warmth")
 SIDE = 480
 """Below the shorter side of every imager of MARCO, so that their images are only ever made smaller."""
 

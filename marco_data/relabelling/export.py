@@ -53,8 +53,7 @@ def label_probabilities(scored: ScoredRecords) -> np.ndarray:
     ranking. The margin to the best other class would rank an image lower if the classifier is torn between two other
     classes, though its label is equally improbable.
     """
-    rows: np.ndarray = scored.probabilities[np.arange(len(scored.labels)), scored.labels]
-    return rows
+    return np.asarray(scored.probabilities[np.arange(len(scored.labels)), scored.labels])
 
 
 def most_disagreeing(scored: ScoredRecords, share: float) -> dict[str, np.ndarray]:

@@ -138,7 +138,9 @@ def draw_film(scene: canvas.Scene) -> None:
     spread = _spread(scene, scene.uniform(0.1, 0.5))
     folds = canvas.fractal(rng, scene.shape, scene.uniform(60, 160) * unit, 4 * unit, 0.55)
     ridges = cv2.exp(-np.abs(folds) * np.float32(scene.uniform(5, 12)))
-    relief = _relief(folds, 2.5 * unit)
+    # A surface of this height in slanted light: its difference to itself, shifted.
+    move = np.array([[1, 0, 2.5 * unit], [0, 1, 2.5 * unit]], np.float32)
+    relief = folds - cv2.warpAffine(folds, move, folds.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     surface = scene.uniform(0.05, 0.25) * relief - scene.uniform(0.05, 0.25) * ridges
     scene.light *= np.clip(1 + surface * spread, 0.1, 2)
     _add_sand(scene, spread, scene.uniform(0.03, 0.08), scene.uniform(0.7, 1.1))
@@ -181,12 +183,6 @@ def _add_grains(scene: canvas.Scene, spread: canvas.Field, count: int, sigma: fl
     sigma = max(sigma, 0.6)
     blurred = cv2.GaussianBlur(dots, (0, 0), sigma) * np.float32(2 * np.pi * sigma**2)
     scene.light *= cv2.exp(-np.float32(contrast) * blurred)
-
-
-def _relief(field: canvas.Field, shift: float) -> canvas.Field:
-    """Returns a surface of this height in slanted light: its difference to itself, shifted."""
-    move = np.array([[1, 0, shift], [0, 1, shift]], np.float32)
-    return field - cv2.warpAffine(field, move, field.shape[::-1], borderMode=cv2.BORDER_REFLECT)
 
 
 class Solid(NamedTuple):
