@@ -177,10 +177,9 @@ def _fell(check: Check, rules: settings.Rules) -> str:
             f"{check.name} could not be checked: no image of that class is in the evaluation split; add some, or set "
             "gate.recall_class to another class"
         )
-    margin = {SLICE: rules.slice_margin}.get(
-        check.kind, rules.accuracy_margin if check.name == ACCURACY else rules.recall_margin
-    )
-    what = f"accuracy on {check.name.replace('/', ' ', 1)}" if check.kind == SLICE else check.name
+    what, margin = check.name, rules.accuracy_margin if check.name == ACCURACY else rules.recall_margin
+    if check.kind == SLICE:
+        what, margin = f"accuracy on {check.name.replace('/', ' ', 1)}", rules.slice_margin
     return (
         f"{what} fell by {-check.difference:.2%} ({check}; {settings.percent(rules.confidence)} interval "
         f"{check.low:+.2%} to {check.high:+.2%}): beyond chance, and not shown to be less than {margin:.1%}"

@@ -98,10 +98,9 @@ def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_la
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Returns the line number and the cells by column of each row that is not empty; checks the header."""
-    try:
+    message = f"{str(path)!r} cannot be read as UTF-8 text: {{}}"
+    with errors.translated(errors.InputError, message, OSError, UnicodeDecodeError):
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.InputError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
     header, rows = name_tables.read_cells(text)
     if not any(set(names) <= set(header) for names in (TERF_HEADER, SIMPLE_HEADER)):
         expected = " or ".join(",".join(names) for names in (SIMPLE_HEADER, TERF_HEADER))

@@ -30,10 +30,9 @@ def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
     The file is UTF-8, with or without a byte order mark, separated as `name_tables.read_cells` says. Raises
     `InputError`, which ends in `fix`, if the file does not exist or lacks a column.
     """
-    try:
+    message = f"{path} cannot be read as text in UTF-8 ({{}}); {fix}"
+    with errors.translated(errors.InputError, message, UnicodeDecodeError, OSError):
         text = store.read_bytes(path, missing=f"there is no file {path!r}; {fix}").decode("utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise errors.InputError(f"{path} cannot be read as text in UTF-8 ({error}); {fix}") from error
     header, rows = name_tables.read_cells(text)
     missing = [name for name in columns if name not in header]
     if missing:
@@ -49,21 +48,17 @@ def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
 def image_id(line: Line) -> int:
     """Returns the row's image id; raises `InputError` if it is not a whole number."""
     text = line.cells["image_id"]
-    try:
+    message = f"{line.where}: image_id is {text!r}; give the whole number of the record's image/id"
+    with errors.translated(errors.InputError, message, ValueError):
         return int(text)
-    except ValueError:
-        raise errors.InputError(
-            f"{line.where}: image_id is {text!r}; give the whole number of the record's image/id"
-        ) from None
 
 
 def date(line: Line) -> str:
     """Returns the row's date, YYYY-MM-DD; raises `InputError` if it is not a date."""
     text = line.cells["date"]
-    try:
+    message = f"{line.where}: date is {text!r}; write it as 2026-11-26"
+    with errors.translated(errors.InputError, message, ValueError):
         return datetime.datetime.strptime(text, "%Y-%m-%d").date().isoformat()
-    except ValueError:
-        raise errors.InputError(f"{line.where}: date is {text!r}; write it as 2026-11-26") from None
 
 
 class Answer(NamedTuple):

@@ -66,12 +66,11 @@ def _inception_resnet_v2() -> Architecture:
 
 
 def _nasnet(application: str, input_size: int, repeats: int) -> Architecture:
-    normal = [
-        [f"normal_{number}" for number in range(first, first + repeats)] for first in (0, repeats + 1, 2 * repeats + 1)
-    ]
-    reductions = ["reduction_stem_1", "reduction_stem_2"]
-    between = [[f"reduction_reduce_{repeats}"], [f"reduction_reduce_{2 * repeats}"], []]
-    names = [*reductions, *(name for group in zip(normal, between, strict=True) for part in group for name in part)]
+    names = ["reduction_stem_1", "reduction_stem_2"]
+    for first, last in ((0, repeats), (repeats + 1, 2 * repeats), (2 * repeats + 1, 3 * repeats)):
+        # Each of the two reductions between the three groups has the number that follows the group before it.
+        names += [*(f"normal_{number}" for number in range(first, first + repeats)), f"reduction_reduce_{last}"]
+    names.pop()
     outputs = ["stem_bn1", *(name.replace("_", "_concat_", 1) for name in names)]
     return Architecture(
         input_size=input_size,

@@ -117,9 +117,8 @@ def _shards(path: str) -> list[shards.File]:
     try:
         return shards.find_shards([path])
     except errors.InputError as error:
-        raise errors.InputError(
-            f"no images and {error}" if str(error).startswith("no TFRecord") else str(error)
-        ) from None
+        none = "no images and " if str(error).startswith("no TFRecord") else ""
+        raise errors.InputError(f"{none}{error}") from None
 
 
 def _is_image(name: str) -> bool:
