@@ -68,7 +68,7 @@ def _inception_resnet_v2() -> Architecture:
 def _nasnet(application: str, input_size: int, repeats: int) -> Architecture:
     names = ["reduction_stem_1", "reduction_stem_2"]
     for first, last in ((0, repeats), (repeats + 1, 2 * repeats), (2 * repeats + 1, 3 * repeats)):
-        # Each of the two reductions between the three groups has the number that follows the group before it.
+        # A group of normal cells, with a reduction after each group but the last.
         names += [*(f"normal_{number}" for number in range(first, first + repeats)), f"reduction_reduce_{last}"]
     names.pop()
     outputs = ["stem_bn1", *(name.replace("_", "_concat_", 1) for name in names)]
