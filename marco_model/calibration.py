@@ -5,7 +5,7 @@ the order of the classes as it is, and makes the softmax the best probabilities 
 with label smoothing, which pulls the highest score to about 0.925 however sure the network is.
 """
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 from scipy import optimize, special
@@ -18,7 +18,8 @@ _LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
 """Replaces the logarithm of a score that float32 rounded to 0, so that no likelihood is infinite."""
 
 
-class Bin(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Bin:
     """The `count` examples, 1 or more, whose confidence is above `low` and at most `high`.
 
     An example's confidence is its highest probability. `confidence`, `accuracy`: the means of the examples.

@@ -201,7 +201,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, temperature: float) -> d
         },
         "cross_fitted": list(fitted[1]) if fitted else None,
         "curves": {
-            name: [part._asdict() for part in calibration.reliability(values, labels, BINS)]
+            name: [vars(part) for part in calibration.reliability(values, labels, BINS)]
             for name, values in (("scores", scores), ("calibrated", probabilities))
         },
     }
