@@ -33,10 +33,7 @@ def write_champion(model: str, version: str = "") -> str:
 
 def parse_champion(text: str) -> dict[str, str] | None:
     """Returns what `write_champion` wrote; None for the empty text, which means that there is no champion."""
-    if not text:
-        return None
-    fields = json.loads(text)
-    return {"model": str(fields["model"]), "version": str(fields.get("version", ""))}
+    return {"model": "", "version": "", **json.loads(text)} if text else None
 
 
 def describe_champion(champion: dict[str, str]) -> str:

@@ -123,9 +123,14 @@ def decide(
     for name, mask, large in parts:
         margin = rules.slice_margin if large else None
         checks.append(_check(name, SLICE, candidate[mask], champion[mask], rules, margin=margin, tail=tail))
-    reasons = [] if any(check.passed for check in better) else [_not_better(better, level)]
-    reasons += [_fell(check, rules) for check in checks if not check.passed]
-    return Verdict(not reasons, reasons or [_is_better(better)], [*better, *checks])
+    results = {check: f"{check.name} {check}, p = {check.p:.2g}" for check in better}
+    gains = ", ".join(result for check, result in results.items() if check.passed)
+    reasons = [_fell(check, rules) for check in checks if not check.passed]
+    if not gains:
+        shown = "; ".join(results.values())
+        reason = f"no evidence that it is better than the champion: {shown}; p of at most {level:g} is wanted"
+        reasons.insert(0, reason)
+    return Verdict(not reasons, reasons or [f"better than the champion: {gains}"], [*better, *checks])
 
 
 def _check(
@@ -158,17 +163,6 @@ def _check(
         limit = -max(shown, significance.normal_quantile(tail) * error)
         passed = counts.difference >= limit
     return Check(name, kind, counts.count, own, other, counts.difference, low, high, limit, passed, p)
-
-
-def _is_better(better: list[Check]) -> str:
-    return "better than the champion: " + ", ".join(
-        f"{check.name} {check}, p = {check.p:.2g}" for check in better if check.passed
-    )
-
-
-def _not_better(better: list[Check], level: float) -> str:
-    results = "; ".join(f"{check.name} {check}, p = {check.p:.2g}" for check in better)
-    return f"no evidence that it is better than the champion: {results}; p of at most {level:g} is wanted"
 
 
 def _fell(check: Check, rules: settings.Rules) -> str:

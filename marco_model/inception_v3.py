@@ -102,11 +102,7 @@ BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_6a": (
         # Named 1x1, these two are 3x3.
         (_conv("Conv2d_1a_1x1", 384, 2, "valid", kernel="3x3"),),
-        (
-            _conv("Conv2d_0a_1x1", 64),
-            _conv("Conv2d_0b_3x3", 96),
-            _conv("Conv2d_1a_1x1", 96, 2, "valid", kernel="3x3"),
-        ),
+        (_conv("Conv2d_0a_1x1", 64), _conv("Conv2d_0b_3x3", 96), _conv("Conv2d_1a_1x1", 96, 2, "valid", kernel="3x3")),
         (Pool("MaxPool_1a_3x3", "max"),),
     ),
     "Mixed_6b": _mixed_6(128),

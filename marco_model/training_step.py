@@ -100,12 +100,7 @@ class TrainingState:
         self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
 
     def step(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        seed: tf.Tensor,
-        learning_rate: tf.Tensor,
-        average_decay: tf.Tensor,
+        self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor, average_decay: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Takes one step in the replica context of `Strategy.run`.
 

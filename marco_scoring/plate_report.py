@@ -274,11 +274,7 @@ class Page:
         )
         style, *scripts = ((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", *SCRIPTS))
         return environment.get_template("template.html.jinja").render(
-            page=self,
-            made=datetime.datetime.now(),
-            style=style,
-            script="\n".join(scripts),
-            **self.summary(),
+            page=self, made=datetime.datetime.now(), style=style, script="\n".join(scripts), **self.summary()
         )
 
     def summary(self) -> dict[str, Any]:

@@ -209,33 +209,25 @@ class Describer:
     """
 
     def __init__(self, model: Path) -> None:
-        self._classifier = marco_model.open_classifier(model)
-        self._both = _in_one_pass(self._classifier)
+        import tensorflow as tf
+
+        classifier = marco_model.open_classifier(model)
+
+        # The network runs once for both: an exported model's weights are constants, and TensorFlow merges what is
+        # computed twice from the same ones.
+        @tf.function(autograph=False)
+        def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return classifier.embeddings(images), tf.nn.softmax(classifier.logits(images))
+
+        def describe(encoded: Sequence[bytes]) -> Iterable[Described]:
+            embeddings, scores = both(tf.constant(classifier.images(encoded)))
+            return zip(embeddings.numpy(), scores.numpy(), strict=True)
+
+        self._describe = describe
 
     def __call__(self, encoded: Sequence[bytes]) -> list[Described | str]:
         """Returns embedding, float32 [d], and scores, float32 [classes], of each image, or the reason why not."""
-        if not encoded:
-            return []
-        return errors.result_or_reason(self._describe, list(encoded))
-
-    def _describe(self, encoded: Sequence[bytes]) -> list[Described]:
-        embeddings, scores = self._both(self._classifier.images(encoded))
-        return list(zip(embeddings.numpy(), scores.numpy(), strict=True))
-
-
-def _in_one_pass(classifier: Any) -> Callable:
-    """Joins the two functions that the model has.
-
-    The network runs once for both: an exported model's weights are constants, and TensorFlow merges what is computed
-    twice from the same ones.
-    """
-    import tensorflow as tf
-
-    @tf.function(autograph=False)
-    def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return classifier.embeddings(images), tf.nn.softmax(classifier.logits(images))
-
-    return lambda images: both(tf.constant(images))
+        return errors.result_or_reason(self._describe, list(encoded)) if encoded else []
 
 
 _BATCH = 8
@@ -311,9 +303,7 @@ def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[bytes, tuple
         yield candidate.path, (place, candidate)
 
 
-def _read(
-    group: tuple[bytes, Iterable[tuple[int, Candidate]]],
-) -> Iterator[tuple[int, Candidate, bytes | str]]:
+def _read(group: tuple[bytes, Iterable[tuple[int, Candidate]]]) -> Iterator[tuple[int, Candidate, bytes | str]]:
     path, group_candidates = group
     # Beam may hand a candidate over as a plain tuple.
     places = {Candidate(*candidate): place for place, candidate in group_candidates}

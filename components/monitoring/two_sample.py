@@ -19,7 +19,7 @@ import pydantic
 
 from components import settings
 from components.monitoring.statistics import NAMES, Table
-from marco_model.errors import InputError
+from marco_model import errors
 
 Share = Annotated[float, pydantic.Field(gt=0, lt=1, strict=True)]
 
@@ -60,10 +60,8 @@ def read_limits(path: Path | None) -> Limits:
     """Reads limits from a JSON file with some of the fields; the defaults without one. Raises InputError."""
     if path is None:
         return Limits()
-    try:
+    with errors.translated(errors.InputError, f"{path} is not a JSON object of limits: {{}}", OSError, ValueError):
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a JSON object of limits: {error}") from error
     return settings.parse(Limits, values, str(path))
 
 

@@ -54,10 +54,9 @@ def order(classes: Sequence[str]) -> tuple[str, ...]:
 
 def share(hits: int, count: int) -> dict[str, Any]:
     """Returns `found` (the hits), `count`, `share`, `low` and `high`; the last three are None if `count` is 0."""
-    if not count:
-        return {"found": 0, "count": 0, "share": None, "low": None, "high": None}
-    low, high = significance.share_interval(hits, count, LEVEL)
-    return {"found": int(hits), "count": int(count), "share": hits / count, "low": low, "high": high}
+    low, high = significance.share_interval(hits, count, LEVEL) if count else (None, None)
+    share = hits / count if count else None
+    return {"found": int(hits), "count": int(count), "share": share, "low": low, "high": high}
 
 
 class Curve(NamedTuple):

@@ -144,12 +144,10 @@ def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Ite
                     problem = "its checksum does not match"
                 else:
                     try:
-                        values = _record_values(record.data)
+                        yield LabelledRecord(number, record.index, split, *_record_values(record.data))
+                        continue
                     except errors.InputError as error:
                         problem = str(error)
-                    else:
-                        yield LabelledRecord(number, record.index, split, *values)
-                        continue
                 on_problem(shard.name, record.index, problem)
 
 
