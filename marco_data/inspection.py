@@ -1,6 +1,7 @@
 """The content of a set of shards: counts, a contact sheet with a few images per class, and the quarantine's reasons."""
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import heapq
@@ -101,15 +102,11 @@ def _features(path: str) -> Iterator[dict[str, Any] | None]:
     """Yields the first value of each feature of each record; None for a record or rest that cannot be read."""
     with store.open_raw(path) as file:
         for record in tfrecord.read_records(file):
-            if not isinstance(record, tfrecord.Record) or not record.intact:
-                yield None
-                continue
-            try:
-                feature = contract.parse_example(record.data).features.feature
-            except errors.InputError:
-                yield None
-                continue
-            values = {name: next(iter(contract.feature_values(feature[name])[1]), None) for name in feature}
+            values: dict[str, Any] = {}
+            if isinstance(record, tfrecord.Record) and record.intact:
+                with contextlib.suppress(errors.InputError):
+                    feature = contract.parse_example(record.data).features.feature
+                    values = {name: next(iter(contract.feature_values(feature[name])[1]), None) for name in feature}
             yield values if {contract.LABEL, contract.ENCODED} <= values.keys() else None
 
 

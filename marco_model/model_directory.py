@@ -98,12 +98,10 @@ def model_fingerprint(model: Path) -> str:
     """Returns the SHA-256 of the names and contents of a model's files without PUSH_RECORD, in hexadecimal."""
     digest = hashlib.sha256()
     for path in sorted(path for path in model.rglob("*") if path.is_file()):
-        name = path.relative_to(model).as_posix()
-        if name == PUSH_RECORD:
-            continue
         content = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 content.update(block)
-        digest.update(f"{name}\0{content.hexdigest()}\n".encode())
+        if (name := path.relative_to(model).as_posix()) != PUSH_RECORD:
+            digest.update(f"{name}\0{content.hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -119,12 +119,11 @@ def _earlier_weights(network: networks.Network) -> tuple[dict[str, np.ndarray], 
     """Returns the weights of the model that `network.initial` names, by path, and its classes."""
     folder = _folder(network.initial)
     record, weights = (_read(folder, name) for name in (model_directory.METADATA, model_directory.WEIGHTS))
-    try:
+    message = f"the model in {folder} is damaged ({{}}); copy or export it again"
+    with errors.translated(errors.InputError, message, ValueError, zipfile.BadZipFile, EOFError):
         metadata: dict[str, Any] = json.loads(record)
         with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
             values = {path: arrays[path] for path in arrays.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise errors.InputError(f"the model in {folder} is damaged ({error}); copy or export it again") from None
     for name, expected in network.facts().items():
         if metadata.get(name, expected) != expected:
             raise errors.InputError(

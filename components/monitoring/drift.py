@@ -206,15 +206,12 @@ def _samples(
 ) -> tuple[statistics.Table, statistics.Table, str]:
     """Returns the images to compare, those to compare with, and their imager's name."""
     known = imager in reference.table.imager
-    old = reference.table.of_imager(imager) if known else reference.table
-    new, old = (_at_most(limits.most, table, seed) for table in (new, old))
-    return new, old, imager if known else ""
-
-
-def _at_most(count: int, table: statistics.Table, seed: int) -> statistics.Table:
-    if len(table) <= count:
-        return table
-    return table.take(np.sort(np.random.default_rng(seed).choice(len(table), count, replace=False)))
+    tables = [new, reference.table.of_imager(imager) if known else reference.table]
+    for index, table in enumerate(tables):
+        if len(table) > limits.most:
+            rows = np.random.default_rng(seed).choice(len(table), limits.most, replace=False)
+            tables[index] = table.take(np.sort(rows))
+    return tables[0], tables[1], imager if known else ""
 
 
 def _findings(tests: Sequence[two_sample.Test], adjusted: Any, limits: two_sample.Limits) -> tuple[Finding, ...]:

@@ -161,10 +161,8 @@ def _records(path: bytes) -> Iterator[tuple[int, Mapping]]:
     with store.open_raw(os.fsdecode(path)) as file:
         for record in tfrecord.read_records(file):
             if isinstance(record, tfrecord.Record) and record.intact:
-                try:
+                with contextlib.suppress(errors.InputError):
                     yield record.index, contract.parse_example(record.data).features.feature
-                except errors.InputError:
-                    continue
 
 
 def _text(features: Mapping, name: str) -> str:

@@ -300,7 +300,11 @@ def _draw_needle(ink: np.ndarray, start: np.ndarray, end: np.ndarray, width: flo
 def draw_plates(scene: canvas.Scene) -> None:
     """Draws thin plates at all angles."""
     size = scene.log_uniform(40, 140) * scene.unit
-    _draw_solids(scene, int(scene.rng.integers(3, 25)), size, _plate)
+
+    def plate(rng: np.random.Generator) -> Solid:
+        return prism(int(rng.choice([4, 4, 6])), 0.5, rng.uniform(0.02, 0.08), 0.0, rng.uniform(0.5, 1.8))
+
+    _draw_solids(scene, int(scene.rng.integers(3, 25)), size, plate)
 
 
 def draw_facetted_blocks(scene: canvas.Scene) -> None:
@@ -332,10 +336,6 @@ def draw_clusters(scene: canvas.Scene) -> None:
             turn = random_rotation(rng)
             draw_solid(scene, ink, solid, turn, centre + turn[:2, 2] * scale * 0.5, scale, contrast)
     scene.apply_ink(ink, 0.6, clipped=True)
-
-
-def _plate(rng: np.random.Generator) -> Solid:
-    return prism(int(rng.choice([4, 4, 6])), 0.5, rng.uniform(0.02, 0.08), 0.0, rng.uniform(0.5, 1.8))
 
 
 def _draw_solids(scene: canvas.Scene, count: int, size: float, shape: Callable[[np.random.Generator], Solid]) -> None:
