@@ -210,12 +210,13 @@ class Describer:
         import tensorflow as tf
 
         classifier = marco_model.open_classifier(model)
+        embed, logits = classifier.embeddings, classifier.logits
 
         # The network runs once for both: an exported model's weights are constants, and TensorFlow merges what is
         # computed twice from the same ones.
         @tf.function(autograph=False)
         def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return classifier.embeddings(images), tf.nn.softmax(classifier.logits(images))
+            return embed(images), tf.nn.softmax(logits(images))
 
         def describe(encoded: Sequence[bytes]) -> Iterable[Described]:
             embeddings, scores = both(tf.constant(classifier.images(encoded)))
