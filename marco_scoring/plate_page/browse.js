@@ -88,7 +88,7 @@ const browse = (() => {
     element("ranked").querySelector("tbody").replaceChildren(...found.slice(0, state.limit).map((image) =>
       make("tr", { "data-path": image.path }, ...columns.map((column) => cell(column, image)))));
     const all = images.filter((image) => element("time").value === "all" || isLast(image)).length;
-    told(found.length, all, "image");
+    showCount(found.length, all, "image");
   }
 
   const rise = (sequence) =>
@@ -111,10 +111,10 @@ const browse = (() => {
           sequence.length > 1 ? make("span", { class: "rise" }, `${rise(sequence) < 0 ? "−" : "+"}${digits(Math.abs(rise(sequence)))}`) : null),
         timeStrip(sequence, null, (image) => lightbox.open(image, found.map((one) => one[one.length - 1]))));
     }));
-    told(found.length, drops.size, "drop");
+    showCount(found.length, drops.size, "drop");
   }
 
-  function told(found, all, what) {
+  function showCount(found, all, what) {
     element("found").textContent = found === all ? `${all.toLocaleString("en")} ${what}${all === 1 ? "" : "s"}` : `${found.toLocaleString("en")} of ${all.toLocaleString("en")} ${what}s`;
     more.hidden = found <= state.limit;
     more.textContent = `Show ${Math.min(PAGE, found - state.limit)} more`;
