@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import gc
 import os
 from pathlib import Path
 
 import pytest
+
+from tests import tfx_package
 
 # Read by TensorFlow, Keras and Matplotlib when they are first imported; processes that tests start inherit them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -17,6 +20,9 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 IMAGES = Path(__file__).parent / "data" / "images"
+
+# The libraries make millions of objects that live on; Python's own thresholds scan them hundreds of times.
+gc.set_threshold(100_000, 20, 10)
 
 
 # The files whose tests take longest, in this order; a new one of over 20 s belongs among them.
@@ -57,6 +63,11 @@ def pytest_collection_modifyitems(items):
     longest = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     assert all(path.is_file() for path in longest), "LONGEST names a file that is gone"
     items.sort(key=lambda item: (longest.get(item.path, len(longest)), -slow[item.path] / tests[item.path]))
+
+
+def pytest_runtest_setup():
+    """Makes TFX pack its code once; before each test, since any of them may be the first to import TFX."""
+    tfx_package.share()
 
 
 @pytest.fixture(scope="session")
@@ -100,11 +111,25 @@ def short_network():
         yield
 
 
+@pytest.fixture
+def short_applications():
+    """Keras's applications that a test builds in this process are cut short (tests/short_network.py)."""
+    from tests import short_network
+
+    with short_network.cut_applications():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back():
-    """Returns freed memory to the system after each file: glibc keeps gigabytes of it after networks of many sizes."""
+    """Returns freed memory to the system after each file: glibc keeps gigabytes of it after networks of many sizes.
+
+    What lives when a file starts, imported modules above all, is left out of later searches for garbage.
+    """
     before = _resident()
+    gc.freeze()
     yield
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim and _resident() - before > 2**28:
         trim(0)

@@ -134,6 +134,7 @@ def test_images_have_the_range_that_the_applications_were_made_for():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_applications")
 @pytest.mark.parametrize(
     ("name", "size", "part", "trained"),
     [("inception_resnet_v2", 75, "block8_10", 4 * 4 + 2 + 4 + 2), ("nasnet_mobile", 32, "head", 2)],

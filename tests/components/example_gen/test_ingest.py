@@ -16,6 +16,7 @@ from components.example_gen.ingest import ingest, ingest_to_folder
 from components.settings import BY_HASH, LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import contract, tfrecord
 from marco_model.errors import InputError
+from tests import processes
 
 
 def read_split(folder, split):
@@ -193,17 +194,16 @@ def test_a_shard_whose_name_has_no_split_is_reported(make_example, write_shard, 
 
 
 def test_the_command_writes_the_layout_that_the_design_names(damaged_set, tmp_path):
-    def run(output, path):
-        command = [sys.executable, "-m", "pipelines.cli", "data", "ingest", "--output", str(tmp_path / output), path]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    done = run("out", damaged_set.folder)
+    arguments = ["data", "ingest", "--output"]
+    done = processes.run_marco(*arguments, tmp_path / "out", damaged_set.folder, modules=processes.PIPELINE)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["quarantined"] == 20 == len(entries(tmp_path / "out" / "quarantine"))
     assert f"{summary['read']} records read" in done.stdout
     assert all(f"{reason} {count}" in done.stdout for reason, count in summary["reasons"].items())
-    missing = run("new", str(tmp_path / "none"))
+    # Imports in a new interpreter must not add a line to stderr.
+    command = [sys.executable, "-m", "pipelines.cli", *arguments, tmp_path / "new", tmp_path / "none"]
+    missing = subprocess.run(command, capture_output=True, text=True)
     assert missing.returncode == 2
     assert len(missing.stderr.splitlines()) == 1
     assert missing.stderr.startswith("error: ") and "does not exist" in missing.stderr
