@@ -6,7 +6,6 @@ both sides get.
 
 import argparse
 import contextlib
-import gzip
 import io
 import json
 import statistics
@@ -147,11 +146,11 @@ def example(jpeg: bytes, number: int, label: int, **texts: str) -> bytes:
 
 
 def write_records(folder: Path, examples: Iterable[bytes], shards: int) -> list[str]:
-    """Writes examples in turn to `shards` files, gzip of level 0 as ExampleGen's are; returns the files."""
+    """Writes examples in turn to `shards` files, named as ExampleGen's are; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [str(folder / f"data_tfrecord-{shard:05d}-of-{shards:05d}.gz") for shard in range(shards)]
+    paths = [folder / f"data_tfrecord-{shard:05d}-of-{shards:05d}" for shard in range(shards)]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(gzip.open(path, "wb", compresslevel=0)) for path in paths]
+        files = [stack.enter_context(path.open("wb")) for path in paths]
         for number, record in enumerate(examples):
             files[number % shards].write(tfrecord.frame(record))
-    return paths
+    return [str(path) for path in paths]

@@ -97,8 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     precision, xla, batch = max(rates, key=lambda setting: rates[setting])
     encoded, count = [path.read_bytes() for path in options.images], batch * (WARM_UP + options.steps)
     with benchmarks.scratch() as folder:
-        examples = input.training_examples(encoded, count, folder)
-        windows = input.training_windows(examples, count, options.size, batch, shuffle=1024)
+        records = input.write_images(encoded, count, folder)
+        windows = input.training_windows(records, count, options.size, batch)
         fed = rate(steps[precision, xla], (tuple(map(library.put, part)) for part in windows))
     print(f"{precision:9s}  {xla:3s}  {batch:5d}  {fed:8.1f} end to end, from JPEGs", flush=True)
     benchmarks.report(fed, PAPER, "images/s end to end")

@@ -1,11 +1,14 @@
 """Host input of training against the input as it is commonly written, images a second on one core.
 
-Ours is `marco_model.training_input.epoch_batches`: encoded images shuffled, of each just a random window decoded, the
-same for the same seed, into uint8 batches. The peer decodes whole images, crops and distorts them one by one with
-`tf.image`; in our training the accelerator distorts (`benchmarks.train_step --peer undistorted` measures that). With
-`--peer decoding` the peer decodes random 599x599 windows of the same JPEGs and does nothing else, our limit. Images are
-real JPEGs of 1280x960 pixels in memory; with `--records` our input, and that with `tf.image`, read and parse them from
-ExampleGen's files.
+Ours is `marco_model.training_input.training_batches`: records of ExampleGen's files in a random order, of each image
+just a random window decoded, the same for the same seed, into uint8 batches. The peer reads the same files from
+beginning to end, decodes whole images, crops and distorts them one by one with `tf.image`; in our training the
+accelerator distorts (`benchmarks.train_step --peer undistorted` measures that). With `--peer decoding` the peer decodes
+random 599x599 windows of the same JPEGs, in memory, and does nothing else, our limit. Images are real JPEGs of 1280x960
+pixels.
+
+With `--processes N` ours is what so many processes deliver together, each with its share of every batch and of the
+cores, as the workers of a training have; the peer is one of them alone, on one such share of the cores, times N.
 
 With `--end` both sides pass over a dataset of which only the end differs, ours as training's inputs end and the peer's
 as tf.data's do by default. A pass reads as many elements as `--seconds` have at ten milliseconds each, from a buffer
@@ -15,15 +18,18 @@ that is always full: what it takes longer is the wait for the iterator's end
     python -m benchmarks.input
 """
 
+import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import benchmarks
-from marco_model import preprocessing, recipe, training_input
+from marco_model import preprocessing, recipe, record_index, training_input
 
 SIZE = 599
 """Pixels of the window, the paper's."""
@@ -47,28 +53,26 @@ def noise(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), np.arange(count, dtype=np.int64) % 4
 
 
-def training_examples(encoded: list[bytes], count: int, folder: Path | None = None) -> tf.data.Dataset:
-    """Returns a data set of `count` (encoded image, label) of the images, again and again.
-
-    They are in memory; with a `folder` they are written to records there and read from them.
-    """
-    if folder:
-        distinct = (benchmarks.distinct(encoded[number % len(encoded)], number) for number in range(count))
-        examples = (benchmarks.example(jpeg, number, number % 4) for number, jpeg in enumerate(distinct))
-        return training_input.encoded_images(benchmarks.write_records(folder, examples, shards=4))
-    labels = tf.zeros([len(encoded)], tf.int64)
-    return tf.data.Dataset.from_tensor_slices((encoded, labels)).repeat().take(count)
+def write_images(encoded: list[bytes], count: int, folder: Path) -> record_index.RecordIndex:
+    """Writes `count` records of the images, again and again, to files in `folder`; returns their index."""
+    distinct = (benchmarks.distinct(encoded[number % len(encoded)], number) for number in range(count))
+    examples = (benchmarks.example(jpeg, number, number % 4) for number, jpeg in enumerate(distinct))
+    return record_index.read_index(benchmarks.write_records(folder, examples, shards=4))
 
 
 def training_windows(
-    examples: tf.data.Dataset, count: int, size: int = SIZE, batch_size: int = BATCH, shuffle: int = SHUFFLE
+    records: record_index.RecordIndex,
+    count: int,
+    size: int = SIZE,
+    batch_size: int = BATCH,
+    share: training_input.Share = training_input.ALONE,
 ) -> tf.data.Dataset:
-    """Returns the batches of `count` windows of the training input."""
-    settings = recipe.Recipe(batch_size=batch_size, shuffle=shuffle)
-    return training_input.epoch_batches(examples, settings, epoch=0, skip=0, batches=count // batch_size, size=size)
+    """Returns the share's part of the batches of `count` windows of the training input."""
+    settings = recipe.Recipe(batch_size=batch_size)
+    return training_input.training_batches(records, settings, size, share=share).take(count // batch_size)
 
 
-def reference_windows(examples: tf.data.Dataset) -> tf.data.Dataset:
+def reference_windows(records: record_index.RecordIndex) -> tf.data.Dataset:
     """Returns the batches of the input as it is commonly written: images decoded, cropped and distorted one by one.
 
     The operations are those of TF-Slim's Inception preprocessing, in its first order, and the paper's flips.
@@ -84,6 +88,11 @@ def reference_windows(examples: tf.data.Dataset) -> tf.data.Dataset:
         image = tf.image.random_contrast(image, 0.5, 1.5)
         return tf.clip_by_value(image, 0.0, 1.0) * 2.0 - 1.0, label
 
+    def parse(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parsed = tf.io.parse_example(batch, training_input.FEATURES)
+        return parsed["image/encoded"], parsed["image/class/label"]
+
+    examples = tf.data.TFRecordDataset(list(records.files)).batch(BATCH).map(parse).unbatch()
     return examples.shuffle(SHUFFLE).map(window).batch(BATCH, drop_remainder=True).prefetch(2)
 
 
@@ -112,6 +121,33 @@ def rate(dataset: tf.data.Dataset) -> float:
     return BATCH * (len(times) - 1) / (times[-1] - times[0])
 
 
+def deliver(records: record_index.RecordIndex, count: int, number: int, processes: int, ready: Any, rates: Any) -> None:
+    """Puts the images a second that process `number` delivers into `rates`, on its share of the cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    own = max(len(cores) // processes, 1)
+    os.sched_setaffinity(0, cores[number * own % len(cores) :][:own])
+    batches = iter(training_windows(records, count, share=training_input.Share(number, processes)))
+    next(batches)
+    ready.wait()
+    begun = time.perf_counter()
+    images = sum(len(labels) for _, labels in batches)
+    rates.put(images / (time.perf_counter() - begun))
+
+
+def delivered(records: record_index.RecordIndex, count: int, processes: int, running: int) -> float:
+    """Returns the images a second that the first `running` of so many processes deliver together."""
+    context = multiprocessing.get_context("spawn")
+    ready, rates = context.Barrier(running), context.Queue()
+    arguments = [(records, count, number, processes, ready, rates) for number in range(running)]
+    workers = [context.Process(target=deliver, args=values) for values in arguments]
+    for worker in workers:
+        worker.start()
+    total = sum(rates.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return total
+
+
 def pass_seconds(dataset: tf.data.Dataset, passes: int) -> float:
     """Reads `dataset` to its end `passes` times and returns the mean duration, since not every pass has to wait."""
 
@@ -124,11 +160,11 @@ def pass_seconds(dataset: tf.data.Dataset, passes: int) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures and reports."""
+    """Measures and reports; on one core if the process is kept to one."""
     parser = benchmarks.parser(__doc__, rounds=5, images="folder of JPEGs, 599 pixels at least")
     parser.add_argument("--peer", choices=["tf.image", "decoding"], default="tf.image", help="(default tf.image)")
     parser.add_argument("--count", type=int, default=384, help="windows a round, in batches of 32 (default 384)")
-    parser.add_argument("--records", action="store_true", help="read records from files")
+    parser.add_argument("--processes", type=int, default=0, help="that read together, in place of one on one core")
     parser.add_argument("--end", action="store_true", help="measure the wait at the end of a dataset instead")
     parser.add_argument("--passes", type=int, default=12, help="of each side with --end (default 12)")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long such a pass reads (default 2)")
@@ -141,14 +177,24 @@ def main(arguments: list[str] | None = None) -> None:
         return
     encoded = [path.read_bytes() for path in options.images]
     with benchmarks.scratch() as folder:
-        examples = training_examples(encoded, options.count, folder if options.records else None)
-        ours = training_windows(examples, options.count)
+        records, processes = write_images(encoded, options.count, folder), options.processes
+        if processes:
+            together, alone = benchmarks.medians(
+                processes,
+                1,
+                options.rounds,
+                figure=lambda running: delivered(records, options.count, processes, running),
+            )
+            benchmarks.report(together, alone * processes, f"images/s of {processes} processes")
+            return
+        ours = training_windows(records, options.count)
         bare = options.peer == "decoding"
-        peer = bare_windows(encoded, options.count) if bare else reference_windows(examples)
+        peer = bare_windows(encoded, options.count) if bare else reference_windows(records)
         figures = benchmarks.medians(ours, peer, options.rounds, warm_up=1, figure=rate)
     benchmarks.report(*figures, "images/s on one core")
 
 
 if __name__ == "__main__":
-    one_core()
+    if "--processes" not in " ".join(sys.argv):
+        one_core()
     main()

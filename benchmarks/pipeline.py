@@ -142,7 +142,7 @@ def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:
     """Scores every record of `files`, nothing else; returns how many."""
     loaded = tf.saved_model.load(str(model / "Format-Serving"))
     score = loaded.signatures["serving_examples"]
-    dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size).prefetch(1)
+    dataset = tf.data.TFRecordDataset(files).batch(batch_size).prefetch(1)
     batches = preprocessing.without_autotuning(dataset)
     return sum(len(score(examples=batch)["scores"].numpy()) for batch in batches)
 

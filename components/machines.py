@@ -127,6 +127,7 @@ STEPS = (
     "CuratedSchema",
     "ExampleValidator",
     "Transform",
+    "Materializer",
     "Tuner",
     "Trainer",
     "Evaluator",

@@ -83,8 +83,7 @@ def _records(path: str, numbers: set[int]) -> dict[int, bytes]:
 
     from marco_model import preprocessing
 
-    compression = "GZIP" if path.endswith(".gz") else ""
-    records = tf.data.TFRecordDataset(path, compression_type=compression).take(max(numbers) + 1).enumerate()
+    records = tf.data.TFRecordDataset(path).take(max(numbers) + 1).enumerate()
     chosen = tf.constant(sorted(numbers), tf.int64)
     records = records.filter(lambda index, _: tf.reduce_any(chosen == index))
     feature = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}

@@ -40,7 +40,7 @@ class Predict(beam.DoFn):
 
         Raises `InputError` if a score is not finite: the argmax of such scores would pass for a class.
         """
-        records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
+        records = tf.data.TFRecordDataset(file)
         shard, scored = file.rpartition("/")[2], 0
         features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
         scores: list[np.ndarray] = []

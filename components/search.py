@@ -15,7 +15,6 @@ from typing import Any
 import keras_tuner
 from google.api_core import exceptions, retry
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import aiplatform_v1
 from keras_tuner.engine import hyperparameters as hp
 from keras_tuner.engine.trial import Trial, TrialStatus
 
@@ -125,7 +124,7 @@ class RecipeTuner(keras_tuner.engine.base_tuner.BaseTuner):
     def __init__(self, oracle: keras_tuner.Oracle, job: jobs.TrainingJob, steps: int) -> None:
         """Takes the job of which trials are made; each is trained for `steps` steps, evaluated ten times."""
         self._job, self._steps = job, steps
-        self._running, self._counts = engines.start(job.engine), execution.count(job)
+        self._running, self._records = engines.start(job.engine), execution.read_records(job)
         super().__init__(oracle, directory=job.checkpoints, project_name="search")
 
     def run_trial(self, trial: Trial, **_: Any) -> dict[str, float]:
@@ -135,9 +134,9 @@ class RecipeTuner(keras_tuner.engine.base_tuner.BaseTuner):
         job = trial_job(self._job, values, max(1, self._steps * rounds // HYPERBAND_ROUNDS), str(trial.trial_id))
         log.info("Trial %s: %s", trial.trial_id, _describe(values))
         try:
-            with execution.record_run(job, self._counts) as run:
+            with execution.record_run(job, self._records) as run:
                 run.set_tags({"tuning": self._job.key})
-                _, trained = execution.train(job, self._running, self._counts, run)
+                _, trained = execution.train(job, self._running, self._records, run)
         except errors.DivergedError as error:
             log.info("Trial %s failed: %s", trial.trial_id, error)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
@@ -193,6 +192,13 @@ def search_of(spec: Any) -> tuple[Any, ...]:
     return limits, {(metric.metric_id, metric.goal) for metric in spec.metrics}
 
 
+def _vertex_ai() -> Any:
+    """Returns Google's library, which takes seconds to import: other searches do without."""
+    from google.cloud import aiplatform_v1
+
+    return aiplatform_v1
+
+
 class VizierOracle(keras_tuner.Oracle):
     """An oracle whose search is a study of Vizier's, with its default algorithm.
 
@@ -219,7 +225,7 @@ class VizierOracle(keras_tuner.Oracle):
         self._client_id = "tuner0"
         with self._reaching():
             endpoint = {"api_endpoint": f"{region}-aiplatform.googleapis.com"}
-            self._client = client or aiplatform_v1.VizierServiceClient(client_options=endpoint)
+            self._client = client or _vertex_ai().VizierServiceClient(client_options=endpoint)
         self._study = self._open(f"projects/{project}/locations/{region}", study)
 
     @keras_tuner.synchronized
@@ -273,8 +279,8 @@ class VizierOracle(keras_tuner.Oracle):
     def _open(self, parent: str, display_name: str) -> str:
         goal = "MAXIMIZE" if self.objective.direction == "max" else "MINIMIZE"
         specs = [parameter_spec(entry) for entry in self.hyperparameters.space if not isinstance(entry, hp.Fixed)]
-        spec = aiplatform_v1.StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
-        expected = aiplatform_v1.Study(display_name=display_name, study_spec=spec)
+        spec = _vertex_ai().StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
+        expected = _vertex_ai().Study(display_name=display_name, study_spec=spec)
         with self._reaching():
             try:
                 study = self._client.create_study(request={"parent": parent, "study": expected}, **_patience())
@@ -290,7 +296,7 @@ class VizierOracle(keras_tuner.Oracle):
 
     def _settle(self) -> None:
         """Makes our list of ended trials and Vizier's the same."""
-        state = aiplatform_v1.Trial.State
+        state = _vertex_ai().Trial.State
         with self._reaching():
             trials = list(self._client.list_trials(request={"parent": self._study}, **_patience()))
         ours = {name: trial_id for trial_id, name in self._names.items()}

@@ -9,7 +9,6 @@ and parameter servers of an asynchronous cluster take no part in `train`: they `
 import collections
 import contextlib
 import dataclasses
-import functools
 import logging
 import socket
 import time
@@ -20,13 +19,11 @@ import keras
 import tensorflow as tf
 
 from marco_model import batch_norm, errors, recipe as recipes, training_input, training_step
+from marco_model.record_index import RecordIndex
 
 log = logging.getLogger(__name__)
 
 Scalars = tuple[tf.Tensor, tf.Tensor]
-
-CACHE_BELOW_BYTES = 1 << 30
-"""Training files that are smaller together are kept in memory after the first pass."""
 
 QUEUED = 4
 """Steps handed out ahead for each asynchronous worker, so that none waits for the chief."""
@@ -45,19 +42,17 @@ class StepResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A recipe and the images to train it on; `input_size` in pixels."""
+    """A recipe and the records to train on and to evaluate; `input_size` in pixels."""
 
     recipe: recipes.Recipe
     input_size: int
-    train_files: list[str]
-    eval_files: list[str]
-    train_images: int
-    eval_images: int
+    train: RecordIndex
+    evaluation: RecordIndex
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in one pass over the training images."""
-        return self.train_images // self.recipe.batch_size
+        return len(self.train) // self.recipe.batch_size
 
     def rates(self, step: int) -> Scalars:
         """Learning rate and decay of the running average at a step, float32 scalars."""
@@ -66,19 +61,18 @@ class Work:
             tf.constant(recipes.average_decay_at(self.recipe, step), tf.float32),
         )
 
-    def evaluation(self, share: training_input.Share) -> tf.data.Dataset:
+    def batches(self, first: int, share: training_input.Share) -> tf.data.Dataset:
+        """The share's part of every batch from step `first` on, without end (`training_input.training_batches`)."""
+        return training_input.training_batches(self.train, self.recipe, self.input_size, first=first, share=share)
+
+    def endless(self) -> tf.data.Dataset:
+        """The training images without end, for each worker in another order (`training_input.endless_batches`)."""
+        return training_input.endless_batches(self.train, self.recipe, self.input_size)
+
+    def evaluation_batches(self, share: training_input.Share) -> tf.data.Dataset:
         """One pass over the evaluation images (`training_input.evaluation_batches`)."""
         size, batch_size = self.input_size, self.recipe.batch_size
-        return training_input.evaluation_batches(
-            self.eval_files, images=self.eval_images, size=size, batch_size=batch_size, share=share
-        )
-
-    @functools.cached_property
-    def encoded(self) -> tf.data.Dataset:
-        """The encoded training images and their labels; in memory after the first pass if they are few."""
-        encoded = training_input.encoded_images(self.train_files)
-        small = sum(tf.io.gfile.stat(file).length for file in self.train_files) < CACHE_BELOW_BYTES
-        return encoded.cache() if small else encoded
+        return training_input.evaluation_batches(self.evaluation, size=size, batch_size=batch_size, share=share)
 
 
 def _mean_of(sums: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batches: tf.data.Dataset) -> tuple[float, float]:
@@ -106,6 +100,8 @@ class Synchronous:
     def begin(self, state: training_step.TrainingState, work: Work) -> None:
         """Takes the state, made under `strategy`, and the work."""
         self._work = work
+        # The step that the open input comes to next: it stays open from stretch to stretch.
+        self._next = -1
         strategy = self.strategy
 
         def on_replicas(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,21 +125,20 @@ class Synchronous:
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
         work = self._work
-        step = first
-        while step < last:
-            epoch, skip = divmod(step, work.steps_per_epoch)
-            place = {"epoch": epoch, "skip": skip, "batches": work.steps_per_epoch, "size": work.input_size}
-            for images, labels in training_input.epoch_batches(work.encoded, work.recipe, **place, share=self._share):
-                loss, accuracy = self._step(
-                    self._split(images),
-                    self._split(labels),
-                    tf.constant([work.recipe.seed, step], tf.int64),
-                    *work.rates(step),
-                )
-                step += 1
-                yield StepResult(loss, accuracy)
-                if step == last:
-                    break
+        if first != self._next:
+            self._batches, self._next = iter(self._ahead(work.batches(first, self._share))), first
+        for step in range(first, last):
+            images, labels = next(self._batches)
+            seed = tf.constant([work.recipe.seed, step], tf.int64)
+            loss, accuracy = self._step(self._split(images), self._split(labels), seed, *work.rates(step))
+            self._next = step + 1
+            yield StepResult(loss, accuracy)
+
+    def _ahead(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns the batches, with the next ones on the GPU before they are needed if it is the only one."""
+        if self._local == 1 and (gpus := tf.config.list_logical_devices("GPU")):
+            return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, buffer_size=2))
+        return batches
 
     def _split(self, batch: tf.Tensor) -> tf.Tensor:
         """Gives each local replica its part of this process's part."""
@@ -158,7 +153,7 @@ class Synchronous:
         """Returns mean cross-entropy and accuracy of the running average, the same in every process."""
         return _mean_of(
             lambda images, labels: self._evaluation_sums(self._split(images), self._split(labels)),
-            self._work.evaluation(self._share),
+            self._work.evaluation_batches(self._share),
         )
 
     def anyone(self, flag: bool) -> bool:
@@ -220,7 +215,7 @@ class ParameterServers:
 
     def evaluate(self) -> tuple[float, float]:
         """Returns mean cross-entropy and accuracy of the running average, computed on the chief."""
-        return _mean_of(self._evaluation_sums, self._work.evaluation(training_input.ALONE))
+        return _mean_of(self._evaluation_sums, self._work.evaluation_batches(training_input.ALONE))
 
     def anyone(self, flag: bool) -> bool:
         """Returns `flag`: only the chief decides."""

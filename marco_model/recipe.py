@@ -43,15 +43,13 @@ class Recipe:
     evaluate_every: int = 5_000
     patience: int = 20
     checkpoint_every: int = 1_000
-    # Encoded images shuffled at a time; MARCO's shards are mixed already.
-    shuffle: int = 4_096
     seed: int = 0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         """Checks what types cannot express."""
-        for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every", "shuffle"):
+        for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):

@@ -97,13 +97,13 @@ def convert_and_check(classifier: load.LoadedClassifier, encoded: Iterable[bytes
 def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agreement:
     """Adds `assets.extra/model.tflite` and its agreement, `assets.extra/tflite.json`, to an exported model's folder.
 
-    directory: of the SavedModel, local or on gs://. examples: gzip TFRecords of `tf.train.Example` with
+    directory: of the SavedModel, local or on gs://. examples: TFRecords of `tf.train.Example` with
     `image/encoded`, on all of which the two models must agree. Raises `InputError` as `convert_and_check` does, with
     nothing written.
     """
     saved = tf.saved_model.load(directory)
     classifier = load.LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
-    records = preprocessing.without_autotuning(tf.data.TFRecordDataset(list(examples), "GZIP"))
+    records = preprocessing.without_autotuning(tf.data.TFRecordDataset(list(examples)))
     feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
     encoded = (tf.io.parse_single_example(record, feature)["image/encoded"].numpy() for record in records)
     model, comparison = convert_and_check(classifier, encoded)

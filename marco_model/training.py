@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from marco_model import engines, errors, recipe as recipes, store, training_step
+from marco_model.record_index import RecordIndex
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,8 @@ def train(
     recipe: recipes.Recipe,
     *,
     input_size: int,
-    train_files: list[str],
-    eval_files: list[str],
-    train_images: int,
-    eval_images: int,
+    train_records: RecordIndex,
+    eval_records: RecordIndex,
     checkpoint_directory: str,
     evaluate_first: bool = False,
     engine: recipes.Engine = recipes.ONE_DEVICE,
@@ -89,9 +88,8 @@ def train(
         model: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits.
         recipe: how to train.
         input_size: side of the windows in pixels.
-        train_files: gzip TFRecords of `tf.train.Example` with `image/encoded` and `image/class/label`.
-        eval_files: the same, for early stopping.
-        train_images, eval_images: how many records the files hold (`training_input.count`).
+        train_records: of files of `tf.train.Example` with `image/encoded` and `image/class/label`, in any order.
+        eval_records: the same, for early stopping.
         checkpoint_directory: local or in an object store; where checkpoints are saved, and where training resumes from
             if it holds one. All processes of a cluster must see it.
         evaluate_first: whether the first weights count as the best so far, as those of a trained model should.
@@ -108,7 +106,7 @@ def train(
         ClusterError: another process of a synchronous cluster is gone.
     """
     running = running or engines.start(engine)
-    work = engines.Work(recipe, input_size, train_files, eval_files, train_images, eval_images)
+    work = engines.Work(recipe, input_size, train_records, eval_records)
     _check(work, running.replicas)
     engines.synchronize_batch_norms(model, engine, running.replicas)
     with running.strategy.scope():
@@ -135,12 +133,12 @@ def train(
 
 def _check(work: engines.Work, replicas: int) -> None:
     recipe = work.recipe
-    if work.train_images < recipe.batch_size:
+    if len(work.train) < recipe.batch_size:
         raise errors.InputError(
-            f"the training split has {work.train_images} images, less than recipe.batch_size {recipe.batch_size}; "
+            f"the training split has {len(work.train)} images, less than recipe.batch_size {recipe.batch_size}; "
             "lower the batch size or add images"
         )
-    if not work.eval_images:
+    if not len(work.evaluation):
         raise errors.InputError("the evaluation split has no images; raise the evaluation share or add test shards")
     if recipe.batch_size % replicas:
         raise errors.InputError(

@@ -1,8 +1,11 @@
-"""The input of training and its evaluation: TFRecords of encoded images to batches.
+"""The input of training and its evaluation: records of encoded images to batches.
 
-Batches of a training hold uint8 windows, the same for the same seed and position; the host decodes only the window, the
-accelerator distorts it (`augmentation.py`). Batches of an evaluation hold whole images, prepared as the served model
-prepares them.
+Batches of a training hold uint8 windows; the host decodes only the window, the accelerator distorts it
+(`augmentation.py`). Batches of an evaluation hold whole images, prepared as the served model prepares them.
+
+Records are read by their place (`record_index.py`), so that each epoch goes through all of them in a random order of
+its own whatever their order in the files is, a resumed training reads nothing of what it has seen, and each of several
+processes reads its own share alone.
 """
 
 import dataclasses
@@ -10,7 +13,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from marco_model import preprocessing, recipe as recipes
+from marco_model import preprocessing, recipe as recipes, store
+from marco_model.record_index import FRAME_BYTES, RecordIndex
 
 Example = tuple[tf.Tensor, tf.Tensor]
 """An encoded image or its window, and its label."""
@@ -22,6 +26,9 @@ FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
 }
+
+REMOTE_READS = 64
+"""Records read at the same time from a store that answers after some tens of milliseconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,107 +42,118 @@ class Share:
 ALONE = Share()
 
 
-def encoded_images(files: list[str]) -> tf.data.Dataset:
-    """Returns (encoded image, int64 label) of gzip TFRecords of `tf.train.Example`, in a fixed order.
+def reader(records: RecordIndex) -> Callable[[tf.Tensor], Example]:
+    """Returns the function, for TensorFlow's graphs, from a record's number, int64, to its encoded image and label."""
+    files, file = tf.constant(records.files), tf.constant(records.file)
+    offset, length = tf.constant(records.offset), tf.constant(records.length)
 
-    The files are read alternately, so that an order by file mixes before any shuffling.
-    """
-
-    def read(file: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(file, compression_type="GZIP")
-
-    def parse(batch: tf.Tensor) -> Example:
-        parsed = tf.io.parse_example(batch, FEATURES)
+    def read(number: tf.Tensor) -> Example:
+        # Opened anew for each record, which costs far less than decoding; a buffer of the record's size makes it a
+        # single read, which is what counts in an object store.
+        dataset = tf.raw_ops.TFRecordDatasetV2(
+            filenames=files[file[number]][None],
+            compression_type="",
+            buffer_size=length[number] + FRAME_BYTES,
+            byte_offsets=offset[number][None],
+        )
+        types = {"output_types": [tf.string], "output_shapes": [[]]}
+        first = tf.raw_ops.TakeDataset(input_dataset=dataset, count=tf.constant(1, tf.int64), **types)
+        parsed = tf.io.parse_single_example(tf.raw_ops.DatasetToSingleElement(dataset=first, **types)[0], FEATURES)
         return parsed["image/encoded"], parsed["image/class/label"]
 
-    records = tf.data.Dataset.from_tensor_slices(sorted(files)).interleave(
-        read, cycle_length=min(len(files), 16), block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    return records.batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    return read
 
 
-def count(files: list[str]) -> int:
-    """Returns how many records there are, without parsing them."""
-    records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(256)
-    total = preprocessing.without_autotuning(records).reduce(
-        tf.constant(0, tf.int64), lambda total, batch: total + tf.size(batch, tf.int64)
-    )
-    return int(total)
+def examples(records: RecordIndex) -> tf.data.Dataset:
+    """Returns (encoded image, int64 label) of all records in the order of the files."""
+    numbers = tf.data.Dataset.range(len(records))
+    return preprocessing.without_autotuning(numbers.map(reader(records), num_parallel_calls=_parallel(records)))
 
 
-def epoch_batches(
-    encoded: tf.data.Dataset,
-    recipe: recipes.Recipe,
-    *,
-    epoch: int,
-    skip: int,
-    batches: int,
-    size: int,
-    share: Share = ALONE,
+def training_batches(
+    records: RecordIndex, recipe: recipes.Recipe, size: int, *, first: int = 0, share: Share = ALONE
 ) -> tf.data.Dataset:
-    """Returns one epoch of (uint8 [batch, size, size, 3] windows, int64 [batch] labels) from batch `skip` on.
+    """Returns (uint8 [batch, size, size, 3] windows, int64 [batch] labels) from step `first` on, without end.
 
-    Order and windows depend only on the recipe's seed, the epoch and the position: resumed training sees what
-    uninterrupted training would have seen, and the shares of several processes make up the batches of a single one.
-    Each process reads all images and decodes its own. Images beyond `batches` full batches are left out.
+    Order and windows depend only on the recipe's seed and the step: resumed training sees what uninterrupted training
+    would have seen, and the shares of several processes make up the batches of a single one. An epoch has as many
+    full batches as there are; the images beyond them, others in each epoch, are left out.
     """
-    batch_size = recipe.batch_size
-    window = _random_windows(size, tf.constant([recipe.seed, epoch], tf.int64))
-    shuffled = encoded.shuffle(recipe.shuffle, seed=recipe.seed * 1_000_003 + epoch).enumerate()
-    remaining = shuffled.take(batches * batch_size).skip(skip * batch_size)
-    windows = _own(remaining, batch_size, share).map(window, num_parallel_calls=preprocessing.cores())
-    return preprocessing.without_autotuning(windows.batch(batch_size // share.count, drop_remainder=True).prefetch(2))
+    batch, own = recipe.batch_size, recipe.batch_size // share.count
+    steps = len(records) // batch
+    window = _window(records, size)
+
+    def example(number: tf.Tensor) -> Example:
+        step, place = number // own, number % own
+        seed = tf.stack([tf.constant(recipe.seed, tf.int64), step // steps])
+        return window(seed, step % steps * batch + share.index * own + place)
+
+    numbers = tf.data.Dataset.range(first * own, tf.int64.max)
+    return _prepared(
+        numbers.map(example, num_parallel_calls=_parallel(records)).batch(own, drop_remainder=True), records
+    )
 
 
-def _random_windows(size: int, seed: tf.Tensor) -> Callable[..., Example]:
-    """Returns the function from (position, example) to the example's window, whose place `seed` and position decide."""
+def endless_batches(records: RecordIndex, recipe: recipes.Recipe, size: int) -> tf.data.Dataset:
+    """Returns (windows, labels, seed) without end, in another order each time: an asynchronous worker's input.
 
-    def window(position: tf.Tensor, example: Example) -> Example:
-        image, label = example
-        return preprocessing.random_window(image, size, tf.random.experimental.stateless_fold_in(seed, position)), label
+    Windows and labels are those of `training_batches`; `seed`, int64 [2], is the stream and the batch's number in it.
+    """
+    # Drawn where the dataset runs, so that each worker, and a restarted worker, has another stream.
+    stream = tf.cast(tf.timestamp() * 1e6, tf.int64)
+    window = _window(records, size)
+
+    def example(number: tf.Tensor) -> Example:
+        return window(tf.stack([stream, number // len(records)]), number % len(records))
+
+    examples = tf.data.Dataset.range(tf.int64.max).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    numbered = examples.batch(recipe.batch_size, drop_remainder=True).enumerate()
+    return numbered.map(lambda number, batch: (*batch, tf.stack([stream, number]))).prefetch(2)
+
+
+def _window(records: RecordIndex, size: int) -> Callable[[tf.Tensor, tf.Tensor], Example]:
+    """Returns the function from an epoch's seed, int64 [2], and a position in the epoch to a window and its label."""
+    read, last = reader(records), tf.constant(len(records) - 1, tf.int64)
+
+    def window(seed: tf.Tensor, position: tf.Tensor) -> Example:
+        image, label = read(tf.random.experimental.index_shuffle(position, seed, last))
+        place = tf.random.experimental.stateless_fold_in(seed, position)
+        return preprocessing.random_window(image, size, place), label
 
     return window
 
 
-def _own(enumerated: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.Dataset:
-    """Keeps the pairs of (position, example) that belong to the share."""
-    if share.count == 1:
-        return enumerated
-    own = batch_size // share.count
-    return enumerated.filter(lambda position, example: tf.equal(position % batch_size // own, share.index))
-
-
-def endless_batches(encoded: tf.data.Dataset, recipe: recipes.Recipe, size: int) -> tf.data.Dataset:
-    """Returns (windows, labels, seed) without end, in another order each time: an asynchronous worker's input.
-
-    Windows and labels are those of `epoch_batches`; `seed`, int64 [2], is the stream and the batch's number in it.
-    """
-    # Drawn where the dataset runs, so that each worker, and a restarted worker, has another stream.
-    stream = tf.cast(tf.timestamp() * 1e6, tf.int64)
-    window = _random_windows(size, tf.stack([stream, 0]))
-    shuffled = encoded.shuffle(recipe.shuffle, seed=stream).repeat().enumerate()
-    batches = shuffled.map(window, num_parallel_calls=tf.data.AUTOTUNE).batch(recipe.batch_size, drop_remainder=True)
-    numbered = batches.enumerate()
-    return numbered.map(lambda number, batch: (*batch, tf.stack([stream, number]))).prefetch(2)
-
-
-def evaluation_batches(
-    files: list[str], *, images: int, size: int, batch_size: int, share: Share = ALONE
-) -> tf.data.Dataset:
+def evaluation_batches(records: RecordIndex, *, size: int, batch_size: int, share: Share = ALONE) -> tf.data.Dataset:
     """Returns one pass of (float32 [batch, size, size, 3] in [-1, 1], int64 [batch] labels), prepared as in serving.
 
-    All batches are full, and every share has as many; blank images after the `images` have the label `PADDING`.
+    All batches are full, and every share has as many; blank images after the last have the label `PADDING`.
     """
+    own, count = batch_size // share.count, len(records)
+    read = reader(records)
 
-    def prepare(_: tf.Tensor, example: Example) -> Example:
-        image, label = example
-        return preprocessing.evaluation_image(image, size), label
+    def example(number: tf.Tensor) -> Example:
+        position = number // own * batch_size + share.index * own + number % own
 
-    own = batch_size // share.count
-    batches = -(-images // batch_size)
-    examples = _own(encoded_images(files).enumerate(), batch_size, share)
-    prepared = examples.map(prepare, num_parallel_calls=preprocessing.cores())
-    blank = (tf.zeros([size, size, 3]), tf.constant(PADDING, tf.int64))
-    padding = tf.data.Dataset.from_tensors(blank).repeat(own)
-    padded = prepared.concatenate(padding).batch(own, drop_remainder=True)
-    return preprocessing.without_autotuning(padded.take(batches).prefetch(2))
+        def prepare() -> Example:
+            image, label = read(position)
+            return preprocessing.evaluation_image(image, size), label
+
+        blank = tf.zeros([size, size, 3]), tf.constant(PADDING, tf.int64)
+        return tf.cond(position < count, prepare, lambda: blank)
+
+    numbers = tf.data.Dataset.range(-(-count // batch_size) * own)
+    return _prepared(
+        numbers.map(example, num_parallel_calls=_parallel(records)).batch(own, drop_remainder=True), records
+    )
+
+
+def _parallel(records: RecordIndex) -> int:
+    """Returns how many records are read and decoded at the same time."""
+    return max(preprocessing.cores(), REMOTE_READS if store.is_remote(records.files[0]) else 0)
+
+
+def _prepared(batches: tf.data.Dataset, records: RecordIndex) -> tf.data.Dataset:
+    """Returns the batches, made ahead, by as many threads as records are read at the same time."""
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = _parallel(records)
+    return preprocessing.without_autotuning(batches.prefetch(2).with_options(options))

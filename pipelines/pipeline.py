@@ -11,7 +11,7 @@ from tfx.components import StatisticsGen, Transform
 from tfx.orchestration import data_types, metadata, pipeline
 
 from components import champion, settings
-from components.steps import evaluation, ingestion, pusher, trainer
+from components.steps import evaluation, ingestion, pusher, trainer, transform
 from components.trainer import job
 from marco_data import shards
 from marco_model import labels, weights
@@ -42,7 +42,10 @@ def create_pipeline(
     shared = data.model_dump(include=set(settings.IngestOptions.model_fields))
     ingest = settings.IngestOptions(**shared, imager_rules=data.imagers, label_scheme=scheme)
     ingested = ingestion.MarcoExampleGen(
-        input_uri=parameters.source, fingerprint=parameters.fingerprint, options=ingest.model_dump_json()
+        input_uri=parameters.source,
+        fingerprint=parameters.fingerprint,
+        options=ingest.model_dump_json(),
+        layout=ingestion.LAYOUT,
     )
     examples = ingested.outputs["examples"]
     statistics = StatisticsGen(examples=examples, stats_options=ingestion.stats_options())
@@ -53,14 +56,19 @@ def create_pipeline(
     transformed = Transform(
         examples=examples,
         schema=curated.outputs["schema"],
-        preprocessing_fn="components.steps.ingestion.preprocessing_fn",
+        preprocessing_fn="components.steps.transform.preprocessing_fn",
         custom_config=configuration.transform.model_dump(),
         disable_statistics=True,
+        materialize=False,
     )
     transformed.add_upstream_node(validated)
+    transform_graph = transformed.outputs["transform_graph"]
+    changed = []
+    if configuration.transform.shorter_side:
+        changed = [transform.Materializer(examples=examples, transform_graph=transform_graph)]
     inputs = {
-        "examples": transformed.outputs["transformed_examples"],
-        "transform_graph": transformed.outputs["transform_graph"],
+        "examples": changed[0].outputs["transformed_examples"] if changed else examples,
+        "transform_graph": transform_graph,
         "training": training_job(configuration, scheme.classes, where).model_dump_json(),
         **vars(parameters),
     }
@@ -102,7 +110,7 @@ def create_pipeline(
         data_fingerprint=parameters.fingerprint,
         synthetic=int(data.source is None),
     )
-    steps = [ingested, statistics, curated, validated, transformed, *tuned, trained]
+    steps = [ingested, statistics, curated, validated, transformed, *changed, *tuned, trained]
     steps += [evaluated, decided, published, reported]
     if configuration.endpoint and configuration.vertex:
         deployed = pusher.EndpointPusher(

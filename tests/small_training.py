@@ -20,7 +20,7 @@ def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
     rng = np.random.default_rng(count)
     board = np.indices((160, 170)).sum(axis=0)[..., None] // 8 % 2 * 120
     images = []
-    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for index in range(count):
             pixels = np.clip(70 + board * (index % 2) + rng.normal(0, 5, (160, 170, 3)), 0, 255).astype(np.uint8)
             images.append(tf.io.encode_jpeg(pixels).numpy())
@@ -42,8 +42,8 @@ def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
 
 def small_job(folder: pathlib.Path) -> jobs.TrainingJob:
     """Returns a job over 24 examples to train on and 8 to evaluate, written to `folder`."""
-    write_examples(folder / "train.gz", 24)
-    write_examples(folder / "eval.gz", 8)
+    write_examples(folder / "train.tfrecord", 24)
+    write_examples(folder / "eval.tfrecord", 8)
     recipe = Recipe(steps=8, batch_size=4, learning_rate=0.01, evaluate_every=4, checkpoint_every=4, average_decay=0.5)
     return jobs.TrainingJob(
         key="key",
@@ -55,8 +55,8 @@ def small_job(folder: pathlib.Path) -> jobs.TrainingJob:
         transform=Transform(),
         tracking=jobs.TrackingServer(uri=stores.local_store(folder), experiment="tests"),
         data=jobs.DataSet(source=str(folder), fingerprint="0"),
-        train_files=[str(folder / "train.gz")],
-        eval_files=[str(folder / "eval.gz")],
+        train_files=[str(folder / "train.tfrecord")],
+        eval_files=[str(folder / "eval.tfrecord")],
         checkpoints=str(folder / "checkpoints"),
         model_directory=str(folder / "artifact" / "Format-Serving"),
     )

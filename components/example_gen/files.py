@@ -6,13 +6,12 @@ with `marco_model.store`; here are the operations on files and folders that it d
 
 import contextlib
 import uuid
-import zlib
 from collections.abc import Sequence
 from typing import IO
 
 from apache_beam.io import filesystem, filesystems
 
-from marco_data.tfrecord import GZIP_WBITS, frame
+from marco_data.tfrecord import frame
 from marco_model import store
 
 
@@ -90,24 +89,15 @@ class Writer:
 
 
 class RecordWriter(Writer):
-    """A gzip TFRecord file.
-
-    Level 0, since JPEG and PNG do not get smaller: it costs a copy, while level 6 costs as much time as decoding.
-    """
+    """A TFRecord file; `lengths` are the bytes of each record's data, as `marco_model.record_index` takes them."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._deflater = zlib.compressobj(0, zlib.DEFLATED, GZIP_WBITS)
-        self.records = 0
+        self.lengths: list[int] = []
         self.record_bytes = 0
 
     def write_record(self, data: bytes) -> None:
         """Appends a record."""
-        self.write(self._deflater.compress(frame(data)))
-        self.records += 1
+        self.write(frame(data))
+        self.lengths.append(len(data))
         self.record_bytes += len(data)
-
-    def close(self) -> None:
-        """Completes the file, which then appears."""
-        self.write(self._deflater.flush())
-        super().close()

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.example_gen import checks, files, staging
 from marco_data import contract, overlay, shards, tfrecord
-from marco_model import errors, store
+from marco_model import errors, record_index, store
 
 ENTRIES_FILE, COUNTS_FILE, SUMMARY_FILE = "quarantine.csv", "counts.csv", "summary.json"
 OVERLAY_FILE = "overlay.csv"
@@ -107,7 +107,7 @@ def settle(folder: str, unit: int, duplicates: Sequence[staging.Duplicate], shar
         staging.Entry(shard_names[place.shard], place.shard, place.offset, place.record, str(image_id), reason, detail)
         for place, image_id, reason, detail in duplicates
     ]
-    pieces = {split: list(counts) for split, counts in report.pieces.items()}
+    pieces = {split: list(lengths) for split, lengths in report.pieces.items()}
     streams = [_rejected_records(folder, report)]
     writers: list[tuple[files.RecordWriter, str, int]] = []
     for split, piece in sorted({(place.split, place.piece) for place in places}):
@@ -122,7 +122,7 @@ def settle(folder: str, unit: int, duplicates: Sequence[staging.Duplicate], shar
     rejected.close()
     for writer, split, piece in writers:
         writer.close()
-        pieces[split][piece] = writer.records
+        pieces[split][piece] = writer.lengths
     merged = sorted([*report.entries, *entries], key=lambda entry: (entry.number, entry.index))
     applied = [answer for answer in report.applied if (answer.shard, answer.record) not in removed_keys]
     staging.write_report(folder, dataclasses.replace(report, pieces=pieces, entries=merged, applied=applied))
@@ -182,7 +182,7 @@ def publish(
     the quarantine written and no examples.
     """
     files.make_folder(quarantine)
-    pieces: dict[str, list[str]] = {split: [] for split in shards.SPLITS}
+    pieces: dict[str, list[tuple[str, Sequence[int]]]] = {split: [] for split in shards.SPLITS}
     summary = _Summary()
     trace = OverlayTrace(answers or {})
     # Written unit by unit, so that no number of entries fills the memory.
@@ -196,7 +196,8 @@ def publish(
         _publish_rejected(folder, report, quarantine)
         for split in shards.SPLITS:
             pieces[split] += [
-                _latest(staging.piece_path(folder, unit, split, piece)) for piece in range(len(report.pieces[split]))
+                (_latest(staging.piece_path(folder, unit, split, piece)), lengths)
+                for piece, lengths in enumerate(report.pieces[split])
             ]
     entries.close()
     counts = {**summary.as_dict(), **trace.counts()}
@@ -235,7 +236,7 @@ class _Summary:
         """Adds a unit."""
         self._read += report.read
         for split in shards.SPLITS:
-            self._splits[split] += sum(report.pieces[split])
+            self._splits[split] += sum(map(len, report.pieces[split]))
         self._reasons.update(entry.reason for entry in report.entries)
         self._left_out.update(report.left_out)
         self._unmapped.update(entry.detail for entry in report.entries if entry.reason == contract.UNMAPPED_LABEL)
@@ -268,7 +269,7 @@ def _publish_rejected(folder: str, report: staging.UnitReport, quarantine: str) 
     renames = []
     if any(entry.has_record for entry in report.entries):
         staged = _latest(staging.rejected_path(folder, report.unit))
-        renames.append((staged, files.join(quarantine, f"records-{report.unit:05d}.gz")))
+        renames.append((staged, files.join(quarantine, f"records-{report.unit:05d}.tfrecord")))
     for entry in report.entries:
         if not entry.has_record:
             path = staging.rest_path(folder, report.unit, entry.number, entry.offset)
@@ -276,12 +277,13 @@ def _publish_rejected(folder: str, report: staging.UnitReport, quarantine: str) 
     files.rename(renames)
 
 
-def _publish_split(pieces: Sequence[str], folder: str) -> None:
-    """Renames a split's pieces to TFX's names; a split without records gets one file without records."""
+def _publish_split(pieces: Sequence[tuple[str, Sequence[int]]], folder: str) -> None:
+    """Renames a split's pieces to TFX's names and writes their index; a split without records gets one empty file."""
     files.make_folder(folder)
     total = max(len(pieces), 1)
-    targets = [files.join(folder, f"data_tfrecord-{number:05d}-of-{total:05d}.gz") for number in range(total)]
+    names = [f"data_tfrecord-{number:05d}-of-{total:05d}" for number in range(total)]
     if pieces:
-        files.rename(list(zip(pieces, targets, strict=True)))
+        files.rename([(path, files.join(folder, name)) for (path, _), name in zip(pieces, names, strict=True)])
     else:
-        files.RecordWriter(targets[0]).close()
+        files.RecordWriter(files.join(folder, names[0])).close()
+    record_index.write_index(folder, {name: lengths for name, (_, lengths) in zip(names, pieces, strict=False)})

@@ -92,14 +92,14 @@ class AppliedAnswer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class UnitReport:
-    """The result of a unit: frames read, records staged in each piece by split, entries, shards without a record.
+    """The result of a unit: frames read, records' lengths in each piece by split, entries, shards without a record.
 
     `left_out`: label → records that the label scheme leaves out. `applied`: the overlay's answers.
     """
 
     unit: int
     read: int
-    pieces: Mapping[str, Sequence[int]]
+    pieces: Mapping[str, Sequence[Sequence[int]]]
     entries: Sequence[Entry]
     empty_shards: Sequence[str]
     left_out: Mapping[str, int]
@@ -123,12 +123,12 @@ def plan_units(shard_files: Sequence[shards.File], options: IngestOptions) -> li
 
 def piece_path(staging: str, unit: int, split: str, piece: int) -> str:
     """Returns the path of a unit's sound records of a split, which are in pieces of about `shard_bytes`."""
-    return _unit_file(staging, unit, f"{split}-{piece:03d}.gz")
+    return _unit_file(staging, unit, f"{split}-{piece:03d}.tfrecord")
 
 
 def rejected_path(staging: str, unit: int) -> str:
     """Returns the path of a unit's rejected records."""
-    return _unit_file(staging, unit, "rejected.gz")
+    return _unit_file(staging, unit, "rejected.tfrecord")
 
 
 def rest_path(staging: str, unit: int, shard: int, offset: int) -> str:
@@ -239,26 +239,25 @@ class _Pieces:
     def __init__(self, staging: str, unit: int, split: str, limit: int) -> None:
         self._staging, self._unit, self._split, self._limit = staging, unit, split, limit
         self._writer: files.RecordWriter | None = None
-        self._counts: list[int] = []
+        self._lengths: list[list[int]] = []
 
     def write(self, data: bytes) -> tuple[int, int]:
         """Writes a record; returns its piece and its position there."""
         if self._writer is None:
-            self._writer = files.RecordWriter(piece_path(self._staging, self._unit, self._split, len(self._counts)))
-            self._counts.append(0)
-        place = len(self._counts) - 1, self._counts[-1]
+            self._writer = files.RecordWriter(piece_path(self._staging, self._unit, self._split, len(self._lengths)))
+            self._lengths.append(self._writer.lengths)
+        place = len(self._lengths) - 1, len(self._lengths[-1])
         self._writer.write_record(data)
-        self._counts[-1] += 1
         if self._writer.record_bytes >= self._limit:
             self._writer.close()
             self._writer = None
         return place
 
-    def close(self) -> list[int]:
-        """Closes the last piece; returns the number of records in each."""
+    def close(self) -> list[list[int]]:
+        """Closes the last piece; returns the lengths of the records in each."""
         if self._writer is not None:
             self._writer.close()
-        return self._counts
+        return self._lengths
 
 
 class Duplicate(NamedTuple):

@@ -1,11 +1,11 @@
-"""The steps that read, check and prepare the data: MarcoExampleGen, CuratedSchema, ExampleValidator, Transform.
+"""The steps that read and check the data: MarcoExampleGen, CuratedSchema and ExampleValidator.
 
 MarcoExampleGen reads MARCO shards, checks every record, and writes Examples and what failed. TFX's file-based
 ExampleGens do part of their work in a driver that Kubeflow Pipelines never starts. Here the data set's fingerprint is a
 parameter instead: it enters the cache key, and the step runs again when the data has changed.
 
 CuratedSchema writes the schema, and ExampleValidator is TFX's as a gate that stops the run when it finds anomalies.
-Statistics and validation leave out the image bytes. Transform is TFX's own step, which calls `preprocessing_fn`.
+Statistics and validation leave out the image bytes.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from absl import logging
 from tfx.components.example_validator import component, executor, labels as validator_labels
@@ -29,10 +28,12 @@ from tfx.utils import io_utils, writer_utils
 from components import artifacts, settings
 from components.example_gen import files, ingest
 from marco_data import contract, shards
-from marco_model import errors, labels, preprocessing
+from marco_model import errors, labels
 
 SCHEMA = Path(__file__).with_name("schema.pbtxt")
 """The curated schema as this package brings it; the step writes one of the same name."""
+LAYOUT = 2
+"""Of the files that MarcoExampleGen writes; raised when it changes, so that outputs from before are not reused."""
 STATISTICS_ENVIRONMENT = "STATISTICS"
 
 
@@ -43,12 +44,14 @@ def MarcoExampleGen(
     input_uri: annotations.Parameter[str],
     fingerprint: annotations.Parameter[str],
     options: annotations.Parameter[str],
+    layout: annotations.Parameter[int],
     beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Writes `examples` with the splits `train` and `eval`, described as TFX's own ExampleGens do, and `quarantine`.
 
     `input_uri`: folder, file or glob of shards, local or `gs://`. `fingerprint`: that of `marco_data.shards` for the
     input and the overlay, or anything that changes with them. `options`: JSON of `components.settings.IngestOptions`.
+    `layout`: `LAYOUT`.
 
     Raises `InputError` if too much was quarantined or a split is empty. TFX then deletes the outputs; the quarantine is
     kept beside them, under its name and `-kept`.
@@ -196,23 +199,3 @@ class ExampleValidator(component.ExampleValidator):
     """TFX's ExampleValidator (same inputs and outputs) that stops the run."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ValidatorExecutor)
-
-
-def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, int]) -> dict[str, tf.Tensor]:
-    """Returns `image/encoded` (string [batch]) and `image/class/label` (int64 [batch]) for training.
-
-    `custom_config["shorter_side"]` is 0, which leaves the encoded image as it is, or the pixels to which the shorter
-    side is shrunk and re-encoded, so that the epochs of a small network don't pay for large images. The exported model
-    does the same before scoring (`marco_model.preprocessing.shrink`). Decoded pixels are never written: half a million
-    windows of 599×599×3 floats would be 2 TB.
-    """
-    encoded = tf.reshape(inputs[contract.ENCODED], [-1])
-    shorter_side = custom_config["shorter_side"]
-    if shorter_side:
-        encoded = tf.map_fn(
-            lambda image: preprocessing.shrink(image, shorter_side, custom_config["quality"]),
-            encoded,
-            fn_output_signature=tf.string,
-            parallel_iterations=8,
-        )
-    return {contract.ENCODED: encoded, contract.LABEL: tf.reshape(inputs[contract.LABEL], [-1])}

@@ -59,7 +59,7 @@ def Trainer(
     steps: annotations.Parameter[str] = "",
     hyperparameters: annotations.InputArtifact[standard_artifacts.HyperParameters] = None,
 ) -> None:
-    """Trains on the splits `train` and `eval` of `examples`, which Transform wrote, and writes `model`.
+    """Trains on the splits `train` and `eval` of `examples`, ExampleGen's or the Materializer's, and writes `model`.
 
     `training`: JSON of `components.trainer.job.TrainingJob`. `source`, `fingerprint`, `initial` and `steps`:
     `components.trainer.job.TrainingParameters`. `hyperparameters`: the Tuner's best values, if there was a search.

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -25,6 +26,7 @@ from marco_model import (
     errors,
     network as networks,
     preprocessing,
+    record_index,
     tflite,
     training,
     training_input,
@@ -44,13 +46,13 @@ def run(job: TrainingJob) -> None:
         engines.serve(serving)
         return
     running = engines.start(job.engine)
-    counts = count(job)
+    records = read_records(job)
     if not running.leads:
-        train(job, running, counts)
+        train(job, running, records)
         return
-    with record_run(job, counts) as record:
-        model, trained = train(job, running, counts, record)
-        fitted = calibrate(model, job, counts["eval"])
+    with record_run(job, records) as record:
+        model, trained = train(job, running, records, record)
+        fitted = calibrate(model, job, records.eval)
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
         directory, classes = job.model_directory, job.classes
         write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
@@ -67,18 +69,26 @@ def run(job: TrainingJob) -> None:
             json.dump(content, file, indent=2)
 
 
-def count(job: TrainingJob) -> dict[str, int]:
-    """Returns how many examples each split has."""
-    return {"train": training_input.count(job.train_files), "eval": training_input.count(job.eval_files)}
+class Records(NamedTuple):
+    """The examples of each split."""
+
+    train: record_index.RecordIndex
+    eval: record_index.RecordIndex
+
+
+def read_records(job: TrainingJob) -> Records:
+    """Returns where the examples of each split are."""
+    return Records(record_index.read_index(job.train_files), record_index.read_index(job.eval_files))
 
 
 @contextlib.contextmanager
-def record_run(job: TrainingJob, counts: dict[str, int]) -> Iterator[mlflow_runs.Run]:
+def record_run(job: TrainingJob, records: Records) -> Iterator[mlflow_runs.Run]:
     """Opens the job's MLflow run, and closes it with how the training ended."""
     server = job.tracking
     run = mlflow_runs.open_run(server.uri, server.experiment, job.key, job.name, server.artifacts)
     recipe = job.model_dump(include={"network", "recipe", "transform"})
     run.log_recipe({**recipe, "classes": ", ".join(job.classes)})
+    counts = {split: len(index) for split, index in records._asdict().items()}
     run.log_data(name="marco", counts=counts, **job.data.model_dump())
     # Tags, since a training may be resumed on another engine and MLflow's parameters never change.
     run.set_tags({f"engine.{name}": str(value) for name, value in dataclasses.asdict(job.engine).items()})
@@ -94,7 +104,7 @@ def record_run(job: TrainingJob, counts: dict[str, int]) -> Iterator[mlflow_runs
 
 
 def train(
-    job: TrainingJob, running: engines.Running, counts: dict[str, int], run: mlflow_runs.Run | None = None
+    job: TrainingJob, running: engines.Running, records: Records, run: mlflow_runs.Run | None = None
 ) -> tuple[keras.Model, training.TrainingResult]:
     """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
     model = networks.build(
@@ -114,10 +124,8 @@ def train(
             model,
             job.recipe,
             input_size=job.network.input_size,
-            train_files=job.train_files,
-            eval_files=job.eval_files,
-            train_images=counts["train"],
-            eval_images=counts["eval"],
+            train_records=records.train,
+            eval_records=records.eval,
             checkpoint_directory=job.checkpoints,
             evaluate_first=job.network.initial != networks.RANDOM,
             engine=job.engine,
@@ -135,8 +143,8 @@ class Calibration:
     error_after: float
 
 
-def calibrate(model: keras.Model, job: TrainingJob, images: int) -> Calibration:
-    """Fits the temperature of `model` on all `images` examples of the job's evaluation split, as training reads them.
+def calibrate(model: keras.Model, job: TrainingJob, records: record_index.RecordIndex) -> Calibration:
+    """Fits the temperature of `model` on all examples of `records`, as training reads them.
 
     `model`: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits, with or without auxiliary head. It
     runs as it is exported, with batch norms folded and in float32, in this process alone, whatever engine trained it.
@@ -148,9 +156,9 @@ def calibrate(model: keras.Model, job: TrainingJob, images: int) -> Calibration:
         return folded(pixels, training=False)
 
     size, batch_size = job.network.input_size, job.recipe.batch_size
-    batches = training_input.evaluation_batches(job.eval_files, images=images, size=size, batch_size=batch_size)
+    batches = training_input.evaluation_batches(records, size=size, batch_size=batch_size)
     parts = []
-    with progress("Calibrating", images) as advance:
+    with progress("Calibrating", len(records)) as advance:
         for pixels, batch_labels in batches:
             real = batch_labels.numpy() != training_input.PADDING
             parts.append((forward(pixels).numpy()[real], batch_labels.numpy()[real]))

@@ -170,10 +170,10 @@ def of_examples(files: list[str], count: int) -> list[Image]:
 
     They carry no label: the model need not be right about each, but has to give the same answer everywhere.
     """
-    from marco_model import preprocessing, training_input
+    from marco_model import record_index, training_input
 
     by_class: dict[int, list[Image]] = {}
-    records = preprocessing.without_autotuning(training_input.encoded_images(files).take(_EXAMPLES))
+    records = training_input.examples(record_index.read_index(files)).take(_EXAMPLES)
     for number, (encoded, label) in enumerate(records.as_numpy_iterator()):
         if len(encoded) <= MAX_BYTES:
             by_class.setdefault(label, []).append(Image(f"eval {number}", encoded))

@@ -68,8 +68,8 @@ def write_examples():
             directory = pathlib.Path(folder) / f"Split-{split}"
             directory.mkdir(parents=True)
             for shard in range(shards):
-                name = directory / f"data_tfrecord-{shard:05d}-of-{shards:05d}.gz"
-                with tf.io.TFRecordWriter(str(name), "GZIP") as writer:
+                name = directory / f"data_tfrecord-{shard:05d}-of-{shards:05d}"
+                with tf.io.TFRecordWriter(str(name)) as writer:
                     for example in examples[shard::shards]:
                         writer.write(example.SerializeToString())
         return artifact

@@ -11,7 +11,7 @@ def table(rows=5, classes=3):
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         {
-            "shard": [f"data-{row % 2}.gz" for row in range(rows)],
+            "shard": [f"data-{row % 2}.tfrecord" for row in range(rows)],
             "index": np.arange(rows, dtype=np.int32),
             "image_id": np.arange(rows) + 2**40,
             "filename": [f"é{row}.jpg" for row in range(rows)],
@@ -28,11 +28,11 @@ def test_a_table_is_read_as_it_was_written_in_order(tmp_path):
     prediction_table.write(original.sample(frac=1, random_state=1), tmp_path / "predictions.parquet")
     found = prediction_table.read(str(tmp_path))
     assert list(zip(found["shard"], found["index"], strict=True)) == [
-        ("data-0.gz", 0),
-        ("data-0.gz", 2),
-        ("data-0.gz", 4),
-        ("data-1.gz", 1),
-        ("data-1.gz", 3),
+        ("data-0.tfrecord", 0),
+        ("data-0.tfrecord", 2),
+        ("data-0.tfrecord", 4),
+        ("data-1.tfrecord", 1),
+        ("data-1.tfrecord", 3),
     ]
     again = original.iloc[found["index"]]
     for column in ("image_id", "filename", "label", "institution", "imager"):

@@ -45,7 +45,6 @@ SMALL = [
     "data.synthetic.images=240",
     "recipe.evaluate_every=20",
     "recipe.checkpoint_every=20",
-    "recipe.shuffle=256",
     # Too few images and steps for a good model: every model is blessed.
     "thresholds={accuracy: 0.01}",
 ]

@@ -68,12 +68,13 @@ def released_classifier(released_directory):
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    """The files of the small problem: 60 images to train on and 20 to evaluate."""
+def records(tmp_path_factory):
+    """The records of the small problem: 60 images to train on and 20 to evaluate."""
+    from marco_model.record_index import read_index
     from tests.marco_model.small_problem import write_examples
 
     folder = tmp_path_factory.mktemp("examples")
     return {
-        "train_files": write_examples(folder / "train.gz", 60, 0),
-        "eval_files": write_examples(folder / "eval.gz", 20, 1),
+        "train_records": read_index(write_examples(folder / "train.tfrecord", 60, 0)),
+        "eval_records": read_index(write_examples(folder / "eval.tfrecord", 20, 1)),
     }

@@ -15,7 +15,6 @@ RECIPE = Recipe(
     evaluate_every=4,
     checkpoint_every=4,
     patience=20,
-    shuffle=64,
 )
 
 
@@ -23,7 +22,7 @@ def write_examples(path, count, seed):
     """Two classes that survive distortion: 0 is even, 1 has a fine checkerboard."""
     rng = np.random.default_rng(seed)
     board = np.indices((24, 24)).sum(axis=0)[..., None] % 2 * 120
-    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for index in range(count):
             image = np.clip(rng.integers(60, 120) + board * (index % 2) + rng.normal(0, 5, (24, 24, 3)), 0, 255)
             feature = {

@@ -63,8 +63,8 @@ def test_another_models_classes_are_counted(directory, drops):
 
 
 def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, tmp_path):
-    examples = tmp_path / "eval.gz"
-    with tf.io.TFRecordWriter(str(examples), "GZIP") as writer:
+    examples = tmp_path / "eval.tfrecord"
+    with tf.io.TFRecordWriter(str(examples)) as writer:
         for encoded in drops[:10]:
             feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())

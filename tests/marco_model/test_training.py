@@ -11,26 +11,18 @@ from marco_model.recipe import Engine
 from tests.marco_model.small_problem import RECIPE, SIZE, network
 
 
-def train(files, folder, recipe=RECIPE, **options):
+def train(records, folder, recipe=RECIPE, **options):
     model = network()
-    images = {
-        "train_images": training_input.count(files["train_files"]),
-        "eval_images": training_input.count(files["eval_files"]),
-    }
-    result = training.train(
-        model, recipe, input_size=SIZE, checkpoint_directory=str(folder), **files, **images, **options
-    )
+    result = training.train(model, recipe, input_size=SIZE, checkpoint_directory=str(folder), **records, **options)
     return model, result
 
 
-def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(files, tmp_path):
+def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(records, tmp_path):
     curves = {}
     model, result = train(
-        files, tmp_path, on_metrics=lambda step, metrics: curves.update({(step, k): v for k, v in metrics.items()})
+        records, tmp_path, on_metrics=lambda step, metrics: curves.update({(step, k): v for k, v in metrics.items()})
     )
-    images, labels = next(
-        iter(training_input.evaluation_batches(files["eval_files"], images=20, size=SIZE, batch_size=20))
-    )
+    images, labels = next(iter(training_input.evaluation_batches(records["eval_records"], size=SIZE, batch_size=20)))
     accuracy = np.mean(np.argmax(model(images, training=False), axis=-1) == labels)
     assert result.accuracy == pytest.approx(accuracy)
     assert result.accuracy == max(v for (_, name), v in curves.items() if name == "validation/accuracy")
@@ -38,8 +30,8 @@ def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(files
     assert result.steps == 24
 
 
-def test_resumed_training_equals_uninterrupted_training(files, tmp_path):
-    whole, _ = train(files, tmp_path / "whole")
+def test_resumed_training_equals_uninterrupted_training(records, tmp_path):
+    whole, _ = train(records, tmp_path / "whole")
 
     class Killed(Exception):
         pass
@@ -51,47 +43,45 @@ def test_resumed_training_equals_uninterrupted_training(files, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train(files, tmp_path / "parts", on_step=kill)
-    resumed, result = train(files, tmp_path / "parts")
+        train(records, tmp_path / "parts", on_step=kill)
+    resumed, result = train(records, tmp_path / "parts")
     assert result.resumed_from == 12
     for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
 
-def test_early_stopping_waits_for_patience_and_keeps_the_best(files, tmp_path):
+def test_early_stopping_waits_for_patience_and_keeps_the_best(records, tmp_path):
     recipe = dataclasses.replace(RECIPE, steps=400, patience=2, learning_rate=0.0, average_decay=0.0)
-    _, result = train(files, tmp_path, recipe)
+    _, result = train(records, tmp_path, recipe)
     assert result.steps == 4 + 2 * 4
     assert result.best_step == 4
 
 
-def test_too_few_images_are_named(files, tmp_path):
+def test_too_few_images_are_named(records, tmp_path):
     with pytest.raises(InputError, match=r"60 images, less than recipe\.batch_size 64"):
-        train(files, tmp_path, dataclasses.replace(RECIPE, batch_size=64))
+        train(records, tmp_path, dataclasses.replace(RECIPE, batch_size=64))
 
 
-def test_a_loss_that_explodes_stops_the_run(files, tmp_path):
+def test_a_loss_that_explodes_stops_the_run(records, tmp_path):
     with pytest.raises(InputError, match=r"lower recipe\.learning_rate"):
-        train(files, tmp_path, dataclasses.replace(RECIPE, learning_rate=1e30))
+        train(records, tmp_path, dataclasses.replace(RECIPE, learning_rate=1e30))
 
 
-def test_a_training_that_stopped_early_does_not_continue(files, tmp_path):
+def test_a_training_that_stopped_early_does_not_continue(records, tmp_path):
     recipe = dataclasses.replace(RECIPE, steps=400, patience=2, learning_rate=0.0, average_decay=0.0)
-    train(files, tmp_path, recipe)
-    _, again = train(files, tmp_path, recipe)
+    train(records, tmp_path, recipe)
+    _, again = train(records, tmp_path, recipe)
     assert (again.steps, again.resumed_from) == (12, 12)
 
 
-def test_a_checkpoint_of_another_network_is_refused(files, tmp_path):
-    train(files, tmp_path, dataclasses.replace(RECIPE, steps=4))
+def test_a_checkpoint_of_another_network_is_refused(records, tmp_path):
+    train(records, tmp_path, dataclasses.replace(RECIPE, steps=4))
     other = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     with pytest.raises(InputError, match="made by another network"):
-        training.train(
-            other, RECIPE, input_size=SIZE, checkpoint_directory=str(tmp_path), train_images=60, eval_images=20, **files
-        )
+        training.train(other, RECIPE, input_size=SIZE, checkpoint_directory=str(tmp_path), **records)
 
 
-def test_bfloat16_and_xla_learn_as_well(files, tmp_path):
+def test_bfloat16_and_xla_learn_as_well(records, tmp_path):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -99,17 +89,18 @@ def test_bfloat16_and_xla_learn_as_well(files, tmp_path):
     finally:
         keras.config.set_dtype_policy(before)
     engine = Engine(precision="bfloat16", xla=True)
-    options = {"input_size": SIZE, "train_images": 60, "eval_images": 20, **files}
-    result = training.train(model, RECIPE, checkpoint_directory=str(tmp_path), engine=engine, **options)
+    result = training.train(
+        model, RECIPE, input_size=SIZE, checkpoint_directory=str(tmp_path), engine=engine, **records
+    )
     assert result.accuracy >= 0.9
     assert all(weights.dtype == np.float32 for weights in model.get_weights())
 
 
-def test_the_first_weights_win_if_training_does_not_improve_them(files, tmp_path):
-    model, _ = train(files, tmp_path / "first")
+def test_the_first_weights_win_if_training_does_not_improve_them(records, tmp_path):
+    model, _ = train(records, tmp_path / "first")
     before = model.get_weights()
     recipe = dataclasses.replace(RECIPE, steps=8, learning_rate=1.0)
-    options = {"train_images": 60, "eval_images": 20, "checkpoint_directory": str(tmp_path / "second"), **files}
+    options = {"checkpoint_directory": str(tmp_path / "second"), **records}
     result = training.train(model, recipe, input_size=SIZE, evaluate_first=True, **options)
     assert (result.best_step, result.accuracy) == (0, 1.0)
     assert all((left == right).all() for left, right in zip(before, model.get_weights(), strict=True))

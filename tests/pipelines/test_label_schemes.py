@@ -99,7 +99,7 @@ def test_examples_and_schema_are_of_the_trained_classes(ran):
     table = {"clear drop": "Clear", **{key(str(label)): name for label, name in labels["from_raw"].items()}}
     (folder,) = (output / "pipeline" / "MarcoExampleGen" / "examples").iterdir()
     seen = 0
-    for data in tf.data.TFRecordDataset([str(path) for path in folder.glob("*/*.gz")], "GZIP"):
+    for data in tf.data.TFRecordDataset([str(path) for path in folder.glob("Split-*/*")]):
         feature = tf.train.Example.FromString(data.numpy()).features.feature
         label, raw = (feature[name].int64_list.value[0] for name in (contract.LABEL, contract.LABEL_RAW))
         assert feature[contract.LABEL_TEXT].bytes_list.value[0].decode() == classes[label]

@@ -150,8 +150,8 @@ def test_wrong_labels_are_found_and_corrected_and_the_model_improves(body, tmp_p
     assert summary["relabelled"]["total"] == len(found) and not summary["overlay_unused"]
     written = [
         tf.train.Example.FromString(data)
-        for path in (tmp_path / "second" / "examples").glob("*/*.gz")
-        for data in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()
+        for path in (tmp_path / "second" / "examples").glob("Split-*/*")
+        for data in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     ]
     changed = set()
     for example in written:

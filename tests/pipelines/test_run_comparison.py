@@ -32,7 +32,7 @@ def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model=No
     index = np.arange(COUNT)
     frame = pd.DataFrame(
         {
-            "shard": [f"data-{number % 2}.gz" for number in index],
+            "shard": [f"data-{number % 2}.tfrecord" for number in index],
             "index": (index // 2).astype(np.int32),
             "image_id": index + first,
             "filename": [f"{number}.jpg" for number in index],

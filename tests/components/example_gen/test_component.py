@@ -19,14 +19,16 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     from tfx.types import artifact_utils
 
     from components.settings import LOCAL_BEAM_ARGS, IngestOptions
-    from components.steps.ingestion import MarcoExampleGen
+    from components.steps.ingestion import LAYOUT, MarcoExampleGen
 
     def run(name, uri, options):
         parameter = pydantic.TypeAdapter(IngestOptions).dump_json(options).decode()
         pipeline = tfx.dsl.Pipeline(
             pipeline_name=name,
             pipeline_root=str(tmp_path / name),
-            components=[MarcoExampleGen(input_uri=uri, fingerprint=fingerprint([uri]), options=parameter)],
+            components=[
+                MarcoExampleGen(input_uri=uri, fingerprint=fingerprint([uri]), options=parameter, layout=LAYOUT)
+            ],
             beam_pipeline_args=list(LOCAL_BEAM_ARGS),
             enable_cache=True,
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(tmp_path / f"{name}.db")),
@@ -50,7 +52,7 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     (kept,) = (tmp_path / "broken" / "MarcoExampleGen" / "quarantine").glob("*-kept")
     with (kept / "quarantine.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 20
-    assert not list((tmp_path / "broken" / "MarcoExampleGen" / "examples").rglob("*.gz"))
+    assert not list((tmp_path / "broken" / "MarcoExampleGen" / "examples").rglob("*tfrecord-*"))
 
     write_shard(tmp_path / "half" / "train-00001-of-00001", [make_example(1)])
     with pytest.raises(Exception, match=r"the eval split of .* is empty"):

@@ -21,7 +21,7 @@ from tests import processes
 
 def read_split(folder, split):
     files = sorted(str(path) for path in (Path(folder) / f"Split-{split}").iterdir())
-    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files, "GZIP")]
+    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files)]
 
 
 def value(example, name):
@@ -85,8 +85,8 @@ def test_every_sound_record_is_written_as_it_was_with_institution_and_imager(don
 
 def test_the_original_bytes_of_what_failed_are_kept_in_the_order_of_the_table(done, damaged_set):
     quarantine = done[0] / "quarantine"
-    files = sorted(str(path) for path in quarantine.glob("records-*.gz"))
-    kept = [data.numpy() for data in tf.data.TFRecordDataset(files, "GZIP")]
+    files = sorted(str(path) for path in quarantine.glob("records-*.tfrecord"))
+    kept = [data.numpy() for data in tf.data.TFRecordDataset(files)]
     by_place = {(entry.shard, entry.index): entry for entry in damaged_set.damage}
     listed = [by_place[entry["shard"], int(entry["index"])] for entry in entries(quarantine)]
     assert kept == [entry.data for entry in listed if entry.reason not in tfrecord.REST_REASONS]

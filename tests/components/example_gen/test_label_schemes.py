@@ -26,7 +26,7 @@ def value(example, name):
 
 def records(folder, split):
     files = sorted(str(path) for path in (folder / f"Split-{split}").iterdir())
-    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files, "GZIP")]
+    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files)]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
     assert {row["detail"] for row in rows if row["reason"] == contract.UNMAPPED_LABEL} == {
         "raw label 4 (plates) has no entry"
     }
-    kept = tf.data.TFRecordDataset([str(path) for path in (folder / "bad").glob("records-*.gz")], "GZIP")
+    kept = tf.data.TFRecordDataset([str(path) for path in (folder / "bad").glob("records-*.tfrecord")])
     kept = {
         value(example, contract.IMAGE_ID): example
         for example in map(tf.train.Example.FromString, kept.as_numpy_iterator())

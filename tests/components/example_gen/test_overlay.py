@@ -30,9 +30,9 @@ def value(example, name):
     return (feature.bytes_list.value or feature.int64_list.value)[0]
 
 
-def records(folder, pattern="*/*.gz"):
+def records(folder, pattern="Split-*/*"):
     files = sorted(str(path) for path in folder.glob(pattern))
-    examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+    examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(files).as_numpy_iterator())
     return {value(example, contract.IMAGE_ID): example for example in examples}
 
 
@@ -111,7 +111,7 @@ def test_duplicates_are_quarantined_unchanged(ingested, make_example):
     assert summary["reasons"] == {
         contract.DUPLICATE_CONTENT: 1, contract.TRAIN_AND_EVAL: 1, contract.UNKNOWN_LABEL: 1,
     }  # fmt: skip
-    kept = records(folder / "bad", "records-*.gz")
+    kept = records(folder / "bad", "records-*.tfrecord")
     assert kept[7] == make_example(7)
     assert kept[99] == make_example(99, encoded=value(make_example(0), contract.ENCODED))
 

@@ -22,7 +22,7 @@ def predictions(count=300, classes=CLASSES, seed=0, ties=False):
     places = [PLACES[index] for index in rng.integers(0, len(PLACES), count)]
     return pd.DataFrame(
         {
-            "shard": "data_tfrecord-00000-of-00001.gz",
+            "shard": "data_tfrecord-00000-of-00001",
             "index": np.arange(count, dtype=np.int32),
             "image_id": np.arange(count) + 1000,
             "filename": [f"03c3_G{index}_ImagerDefaults_6.jpg" for index in range(count)],

@@ -85,7 +85,7 @@ def evaluation_of(folder, guesses, failures=()):
     index = np.arange(COUNT)
     frame = pd.DataFrame(
         {
-            "shard": [f"data_tfrecord-{number % 2:05d}-of-00002.gz" for number in index],
+            "shard": [f"data_tfrecord-{number % 2:05d}-of-00002" for number in index],
             "index": (index // 2).astype(np.int32),
             "image_id": index,
             "filename": [f"{number}.jpg" for number in index],
@@ -208,7 +208,7 @@ def test_the_champion_itself_is_blessed_because_it_serves_already(tmp_path, exam
         ("closed", "it has no signature serving_examples"),
         ("gone", "no model in "),
         ("damaged", "it cannot be loaded ("),
-        ("diverged", "record 3 of data_tfrecord-00001-of-00002.gz scores that are not finite"),
+        ("diverged", "record 3 of data_tfrecord-00001-of-00002 scores that are not finite"),
     ],
 )
 def test_a_champion_that_cannot_be_compared_with_is_a_refusal_with_reason_and_fix(

@@ -135,7 +135,7 @@ def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
     evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
     table = prediction_table.read(evaluation.uri)
     assert list(zip(table["shard"], table["index"], strict=True)) == [
-        (f"data_tfrecord-{shard:05d}-of-00003.gz", index) for shard in range(3) for index in range(30)
+        (f"data_tfrecord-{shard:05d}-of-00003", index) for shard in range(3) for index in range(30)
     ]
     order = [shard + 3 * index for shard in range(3) for index in range(30)]
     labels, scores = predictions(colour_model, records)

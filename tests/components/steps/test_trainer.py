@@ -60,7 +60,7 @@ def inputs(tmp_path, job):
     for split in ("train", "eval"):
         folder = tmp_path / "examples" / f"Split-{split}"
         folder.mkdir(parents=True)
-        (tmp_path / f"{split}.gz").rename(folder / "transformed_examples-00000-of-00001.gz")
+        (tmp_path / f"{split}.tfrecord").rename(folder / "transformed_examples-00000-of-00001")
     return {"examples": examples, "transform_graph": artifact("TransformGraph", tmp_path / "graph")}
 
 

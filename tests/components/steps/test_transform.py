@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.steps.ingestion import preprocessing_fn
+from components.steps.transform import preprocessing_fn
 from marco_data.contract import ENCODED, LABEL
 from marco_model import preprocessing
 

@@ -78,7 +78,9 @@ def test_the_temperature_is_fitted_on_the_evaluation_examples_and_stored_with_ev
     calibration = trained["calibration"]
     network = open_classifier(small_job.model_directory)
     # The examples are Transform's output, so they are scored without the shrinking that is exported.
-    images = preprocessing.evaluation_batch(tf.constant(small_training.write_examples(tmp_path / "again.gz", 8)), 151)
+    images = preprocessing.evaluation_batch(
+        tf.constant(small_training.write_examples(tmp_path / "again.tfrecord", 8)), 151
+    )
     logits, labels = network.logits(images).numpy(), np.arange(8) % 2
     fitted = minimize_scalar(
         lambda temperature: log_loss(labels, softmax(logits / temperature, axis=1)), bounds=(0.05, 20), method="bounded"
@@ -94,5 +96,5 @@ def test_the_temperature_is_fitted_on_the_evaluation_examples_and_stored_with_ev
 
 
 def accuracy(job, folder):
-    scores = open_classifier(job.model_directory).score(small_training.write_examples(folder / "again.gz", 8))
+    scores = open_classifier(job.model_directory).score(small_training.write_examples(folder / "again.tfrecord", 8))
     return np.mean(scores.argmax(axis=1) == np.arange(8) % 2)

@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 def small_job(tmp_path):
     """Two steps on eight images of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (8, 160, 170, 3), np.uint8)
-    path = str(tmp_path / "examples.gz")
-    with tf.io.TFRecordWriter(path, options="GZIP") as writer:
+    path = str(tmp_path / "examples.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
         for index, image in enumerate(pixels):
             example = tf.train.Example()
             example.features.feature["image/encoded"].bytes_list.value.append(tf.io.encode_jpeg(image).numpy())

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import engines, training
+from marco_model import engines, record_index, training
 from marco_model.errors import ClusterError, Interrupted
 from marco_model.recipe import Engine
 from tests.marco_model import rmsprop_steps, small_problem
@@ -27,7 +27,7 @@ def run_rmsprop(kind, result):
 
 
 def run_training(kind, result, folder, recipe, pause=0.0):
-    """Trains on `train.gz` and `eval.gz` of a folder and prints `step` after each step, then rests for `pause` seconds.
+    """Trains on `train.tfrecord` and `eval.tfrecord` of a folder; prints `step` after each step, then rests `pause` s.
 
     Writes what training left in the model, and how it ended, to the file `result`. `recipe` changes the small recipe.
     """
@@ -100,9 +100,7 @@ def _train(model, recipe, folder, **options):
         model,
         recipe,
         input_size=small_problem.SIZE,
-        train_files=[str(folder / "train.gz")],
-        eval_files=[str(folder / "eval.gz")],
-        train_images=60,
-        eval_images=20,
+        train_records=record_index.read_index([str(folder / "train.tfrecord")]),
+        eval_records=record_index.read_index([str(folder / "eval.tfrecord")]),
         **{**defaults, **options},
     )

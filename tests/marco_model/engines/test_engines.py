@@ -28,8 +28,8 @@ def examples(tmp_path_factory):
     from tests.marco_model import small_problem
 
     folder = tmp_path_factory.mktemp("examples")
-    small_problem.write_examples(folder / "train.gz", 60, 0)
-    small_problem.write_examples(folder / "eval.gz", 20, 1)
+    small_problem.write_examples(folder / "train.tfrecord", 60, 0)
+    small_problem.write_examples(folder / "eval.tfrecord", 20, 1)
     return folder
 
 
@@ -115,7 +115,7 @@ def test_two_workers_train_as_one_process_does_on_the_joint_batch(folder, exampl
     weights = weights_at(folder, 50)
     alone = folder / "alone"
     alone.mkdir()
-    for file in examples.glob("*.gz"):
+    for file in examples.glob("*.tfrecord"):
         (alone / file.name).symlink_to(file)
     with Cluster(alone, "one_device", {ALONE: 1}, program.run_training, alone, FIFTY) as cluster:
         cluster.expect_success("alone0")

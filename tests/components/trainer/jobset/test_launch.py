@@ -11,6 +11,8 @@ import pytest
 
 from components.machines import Placement, Replicas, Resources, Volume
 from components.trainer import job as jobs, jobset, jobset_api
+from marco_data import tfrecord
+from marco_model import record_index
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import Engine
 from tests import small_training
@@ -47,14 +49,14 @@ def train():
 def job(tmp_path):
     step = tmp_path / "step"
     step.mkdir()
-    for name in ("train.gz", "eval.gz"):
-        (step / name).write_text(f"examples to {name}")
+    for name in ("train.tfrecord", "eval.tfrecord"):
+        (step / name).write_bytes(tfrecord.frame(f"examples to {name}".encode()))
     return small_training.job(
         key="0a1b",
         engine=Engine(kind="multi_worker"),
         tracking=jobs.TrackingServer(uri="http://mlflow.example", experiment="tests"),
-        train_files=[str(step / "train.gz")],
-        eval_files=[str(step / "eval.gz")],
+        train_files=[str(step / "train.tfrecord")],
+        eval_files=[str(step / "eval.tfrecord")],
         checkpoints=str(tmp_path / "shared" / "checkpoints" / "0a1b"),
         model_directory=str(step / "model" / "Format-Serving"),
     )
@@ -113,15 +115,18 @@ def test_the_model_of_the_chief_becomes_the_model_of_the_step_and_nothing_is_lef
 
 def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, job, placement, tmp_path):
     cluster("sys.exit(1)")
-    inside = tmp_path / "shared" / "eval.gz"
+    inside = tmp_path / "shared" / "eval.tfrecord"
     pathlib.Path(job.eval_files[0]).rename(inside)
     job.eval_files[:] = [str(inside)]
     times = []
     for _ in range(2):
         with pytest.raises(ClusterError):
             jobset.run(job, placement, pace=PACE)
-        (copy,) = (tmp_path / "shared" / "trainings" / job.key / "data").rglob("*.gz")
-        assert copy.read_text() == "examples to train.gz"
+        (copy,) = (tmp_path / "shared" / "trainings" / job.key / "data").rglob("*.tfrecord")
+        assert copy.read_bytes() == tfrecord.frame(b"examples to train.tfrecord")
+        index = record_index.read_index([str(copy)])
+        assert index.length.tolist() == [len("examples to train.tfrecord")]
+        assert pathlib.Path(record_index.index_path(str(copy.parent))).exists()
         times.append(copy.stat().st_mtime_ns)
     assert times[0] == times[1]
     written = json.loads((tmp_path / "shared" / "checkpoints" / job.key / "job.json").read_text())

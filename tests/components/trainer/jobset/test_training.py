@@ -27,8 +27,8 @@ PACE = Pace(look=0.5, beat=0.5, silence=6, kept=1, grace=60, gone=60.0, gone_at_
 def job(tmp_path):
     step = tmp_path / "step"
     step.mkdir()
-    write_examples(step / "train.gz", 24)
-    write_examples(step / "eval.gz", 8)
+    write_examples(step / "train.tfrecord", 24)
+    write_examples(step / "eval.tfrecord", 8)
     shared = tmp_path / "shared"
     shared.mkdir()
     return small_training.job(
@@ -40,8 +40,8 @@ def job(tmp_path):
         engine=Engine(kind="multi_worker", synchronized_batch_norm=False),
         tracking=jobs.TrackingServer(uri=stores.local_store(shared), experiment="tests"),
         data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
-        train_files=[str(step / "train.gz")],
-        eval_files=[str(step / "eval.gz")],
+        train_files=[str(step / "train.tfrecord")],
+        eval_files=[str(step / "eval.tfrecord")],
         checkpoints=f"{shared}/checkpoints/0a1b",
         model_directory=str(step / "model" / "Format-Serving"),
     )
@@ -92,5 +92,5 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_continue_
     assert any(f"Training: {stopped + 2}/{stopped + 2} steps" in line for line in lines), lines
     record = read_training(job)
     assert (record["resumed_from"], record["steps"]) == (stopped, stopped + 2)
-    scores = open_classifier(job.model_directory).score(write_examples(tmp_path / "again.gz", 8))
+    scores = open_classifier(job.model_directory).score(write_examples(tmp_path / "again.tfrecord", 8))
     assert np.mean(scores.argmax(axis=1) == np.arange(8) % 2) == record["accuracy"]
