@@ -237,6 +237,8 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
         with progress.progress("importing", len(table.images)) as advance:
             for split, stem in _SHARD_STEMS.items():
                 images = [image for image in table.images if splits[image.image_id] == split]
+                # Not class after class: whatever reads the shards from their beginning sees all classes.
+                images.sort(key=lambda image: shards.hashed_draw(f"order {image.image_id}"))
                 records = _records(images, table.classes, reasons, advance)
                 written[split] = shards.write_shards(folder, stem, records, shard_images)
         skipped = [(str(image.path), reasons[image.image_id]) for image in table.images if image.image_id in reasons]

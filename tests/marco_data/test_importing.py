@@ -82,6 +82,15 @@ def test_a_folder_a_class_becomes_shards_that_keep_plates_together(tmp_path, pla
     assert (out / "labels-norm.csv").read_text() == "id,name\n0,Clear\n1,Crystals\n2,Other\n3,Precipitate\n"
 
 
+def test_class_folders_are_mixed_in_the_shards(tmp_path):
+    for number in range(120):
+        draw(tmp_path / "drops" / CLASSES[number // 30] / f"{number}.png", number)
+    import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.2, shard_images=24)
+    for name, examples in read(tmp_path / "set").items():
+        counts = np.bincount([value(example, contract.LABEL) for example in examples], minlength=4)
+        assert counts.min() > 0, (name, counts)
+
+
 def test_the_same_images_get_the_same_shards_again(tmp_path, plates):
     for name in ("one", "two"):
         import_images(from_folder(tmp_path / "drops"), tmp_path / name)
