@@ -35,7 +35,7 @@ from sklearn import linear_model, model_selection, pipeline, preprocessing as sc
 import benchmarks
 from components import settings
 from marco_data import progress, synthetic
-from marco_model import classifier, labels, load, network, preprocessing, training, weights
+from marco_model import classifier, labels, load, network, preprocessing, record_index, training, weights
 from pipelines import configuration
 
 # What is trained, with its learning rate: the fewer layers, the larger the steps that they stand.
@@ -153,10 +153,8 @@ def fine_tune(part: str, train: list[Drop], held_out: list[Drop], changes: list[
             model,
             loaded.recipe,
             input_size=shape.input_size,
-            train_files=write(folder / "train", train),
-            eval_files=write(folder / "eval", held_out),
-            train_images=len(train),
-            eval_images=len(held_out),
+            train_records=record_index.read_index(write(folder / "train", train)),
+            eval_records=record_index.read_index(write(folder / "eval", held_out)),
             checkpoint_directory=str(folder / "checkpoints"),
             on_step=advance,
         )

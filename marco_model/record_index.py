@@ -76,7 +76,7 @@ def read_index(files: Sequence[str]) -> RecordIndex:
 def _walk(file: str) -> np.ndarray:
     """Returns the length of each record of a file, int64 [records], of which only the lengths are read."""
     remedy = "give TFRecord files that are not compressed, as ExampleGen writes them"
-    lengths = []
+    lengths: list[int] = []
     with errors.translated(errors.InputError, f"{file} cannot be read ({{}}); {remedy}", OSError):
         stream = store.open_raw(file)
     with stream:

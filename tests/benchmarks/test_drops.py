@@ -3,12 +3,13 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from benchmarks import drops
 from components.settings import Transform
 from marco_data.synthetic import Settings, plan
-from marco_model import training_input
+from marco_model import record_index, training_input
 from marco_model.labels import CLASSES
 
 
@@ -17,7 +18,10 @@ def test_drops_of_one_institution_are_written_as_training_reads_them(tmp_path):
     settings = Settings(seed=5, institutions={"HWMRI": 1.0})
     assert [shown for _, shown in drawn] == [plan(settings, index).shown for index in range(3)]
     files = drops.write(tmp_path / "train", drawn[1:])
-    assert list(training_input.encoded_images(files).as_numpy_iterator()) == drawn[1:]
+    index = record_index.read_index(files)
+    read = training_input.reader(index)
+    examples = [read(tf.constant(number, tf.int64)) for number in range(len(index))]
+    assert [(image.numpy(), int(label)) for image, label in examples] == drawn[1:]
 
 
 def test_drops_are_shrunk_as_the_transform_step_does():
