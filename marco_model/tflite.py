@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from marco_model import errors, load, preprocessing, store
+from marco_model import errors, load, record_index, store, training_input
 
 MODEL = "assets.extra/model.tflite"
 CHECK = "assets.extra/tflite.json"
@@ -103,9 +103,8 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
     """
     saved = tf.saved_model.load(directory)
     classifier = load.LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
-    records = preprocessing.without_autotuning(tf.data.TFRecordDataset(list(examples)))
-    feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    encoded = (tf.io.parse_single_example(record, feature)["image/encoded"].numpy() for record in records)
+    records = training_input.examples(record_index.read_index(examples))
+    encoded = (image for image, _ in records.as_numpy_iterator())
     model, comparison = convert_and_check(classifier, encoded)
     store.write_bytes(f"{directory}/{MODEL}", model)
     store.write_bytes(f"{directory}/{CHECK}", json.dumps(dataclasses.asdict(comparison), indent=2).encode())
