@@ -185,14 +185,7 @@ class ParameterServers:
             return strategy.run(state.step, args=(images, labels, seed, rate, decay)), seed[0]
 
         self._step = step
-        # tf.data compares its seeds in Python where the global one is 0, which a stream's tensor does not allow.
-        tf.random.set_seed(work.recipe.seed + 1)
-
-        def endless() -> tf.data.Dataset:
-            """Makes the dataset where it runs: the chief's own cannot be sent to a worker."""
-            return training_input.endless_batches(work.encoded, work.recipe, work.input_size)
-
-        self._batches = iter(self._coordinator.create_per_worker_dataset(endless))
+        self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
         self._evaluation_sums = tf.function(state.evaluation_sums, autograph=False)
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
