@@ -173,6 +173,7 @@ class ParameterServers:
         self.leads = True
         self._workers = len(cluster.processes["worker"])
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
+        self._latest: StepResult | None = None
 
     def begin(self, state: training_step.TrainingState, work: Work) -> None:
         """Takes the state, made under `strategy`, and the work."""
@@ -201,10 +202,16 @@ class ParameterServers:
         finally:
             self._coordinator.join()
 
-    @staticmethod
-    def _result(remote: tf.distribute.coordinator.RemoteValue) -> StepResult:
-        (loss, accuracy), stream = remote.fetch()
-        return StepResult(loss, accuracy, int(stream))
+    def _result(self, remote: tf.distribute.coordinator.RemoteValue) -> StepResult:
+        try:
+            (loss, accuracy), stream = remote.fetch()
+        except tf.errors.UnavailableError:
+            # Its worker was lost after the step, and the numbers with it.
+            if not self._latest:
+                raise
+            return self._latest._replace(stream=0)
+        self._latest = StepResult(loss, accuracy, int(stream))
+        return self._latest
 
     def evaluate(self) -> tuple[float, float]:
         """Returns mean cross-entropy and accuracy of the running average, computed on the chief."""
