@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import tfx_package
-
 # Read by TensorFlow, Keras and Matplotlib when they are first imported; processes that tests start inherit them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
@@ -63,11 +61,6 @@ def pytest_collection_modifyitems(items):
     longest = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     assert all(path.is_file() for path in longest), "LONGEST names a file that is gone"
     items.sort(key=lambda item: (longest.get(item.path, len(longest)), -slow[item.path] / tests[item.path]))
-
-
-def pytest_runtest_setup():
-    """Makes TFX pack its code once; before each test, since any of them may be the first to import TFX."""
-    tfx_package.share()
 
 
 @pytest.fixture(scope="session")

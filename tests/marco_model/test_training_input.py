@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from marco_model import engines, record_index, training_input, training_step
-from marco_model.recipe import Recipe
+from marco_model.recipe import Engine, Recipe
 from tests.marco_model.small_problem import RECIPE, SIZE, network
 
 ROOM = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
@@ -158,7 +158,7 @@ def test_an_epoch_is_read_once_however_often_its_stretches_end(tmp_path, every):
     index = write_labels(tmp_path / "data", [0, 1] * 400, ROOM + b"\0" * 20_000)
     size = (tmp_path / "data").stat().st_size
     recipe = dataclasses.replace(RECIPE, batch_size=4)
-    engine = engines.start(engines.Engine())
+    engine = engines.start(Engine())
     engine.begin(training_step.TrainingState(network(), recipe), engines.Work(recipe, SIZE, index, index))
     before = bytes_read()
     steps = sum(len(list(engine.steps(first, first + every))) for first in range(0, 200, every))
