@@ -9,11 +9,10 @@ memory, with the same decoder in as many threads. Both warm up first, then take 
     python -m benchmarks.pipeline evaluate
 
 `evaluate`: ours is the Evaluator's whole work: Beam's start, the model loaded, every example scored, the table of
-predictions written, all metrics by institution, by imager and by both, thresholds checked, `metrics.json`. What TFX
-does before it begins, packing its own code for distant workers, is left out. The peer loads the same model and scores
-the same records in the same batches, nothing else. Both take turns in one process. A quick model makes it hard: this is
-the one that the preset `local` exports, untrained (155 pixels, 0.4 of the filters, images shrunk to 168 first), on
-JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other ids).
+predictions written, all metrics by institution, by imager and by both, thresholds checked, `metrics.json`. The peer
+loads the same model and scores the same records in the same batches, nothing else. Both take turns in one process. A
+quick model makes it hard: this is the one that the preset `local` exports, untrained (155 pixels, 0.4 of the filters,
+images shrunk to 168 first), on JPEGs of 240 pixels' shorter side (240 drawn ones, again and again under other ids).
 
 Each figure is the median of the rounds.
 """
@@ -110,8 +109,8 @@ def write_model(folder: Path, preset: str) -> None:
     execution.write_model(model, loaded.network, loaded.transform, "untrained", target, labels.CLASSES)
 
 
-def evaluation_of(folder: Path, examples: Path, model: Path, batch_size: int) -> Callable[[], None]:
-    """Returns a run of the Evaluator over `examples` with its outputs below `folder`, TFX's code already packed."""
+def run_evaluator(folder: Path, examples: Path, model: Path, batch_size: int) -> None:
+    """Runs the Evaluator over `examples`; its outputs are below `folder`."""
 
     def artifact(kind: type[Artifact], uri: Path) -> Artifact:
         made = kind()
@@ -134,8 +133,7 @@ def evaluation_of(folder: Path, examples: Path, model: Path, batch_size: int) ->
         "split": "eval",
         "batch_size": batch_size,
     }
-    evaluator = executor(context)  # Packs TFX's code.
-    return lambda: evaluator.Do(inputs, outputs, properties)
+    executor(context).Do(inputs, outputs, properties)
 
 
 def plain_prediction(model: Path, files: list[str], batch_size: int) -> int:
@@ -159,14 +157,11 @@ def evaluate(arguments: list[str]) -> None:
         write_model(model, options.preset)
         files = write_examples(folder / "examples", options.count)
         small = write_examples(folder / "small", SHARDS)
-        evaluation_of(folder / "warm-up", folder / "small", model, options.batch_size)()
+        run_evaluator(folder / "warm-up", folder / "small", model, options.batch_size)
         plain_prediction(model, small, options.batch_size)
-        evaluations = [
-            evaluation_of(folder / str(number), folder / "examples", model, options.batch_size)
-            for number in range(options.rounds)
-        ]
+        outputs = (folder / str(number) for number in range(options.rounds))
         figures = benchmarks.medians(
-            lambda: evaluations.pop()(),
+            lambda: run_evaluator(next(outputs), folder / "examples", model, options.batch_size),
             lambda: plain_prediction(model, files, options.batch_size),
             options.rounds,
         )

@@ -17,8 +17,8 @@ from marco_data.name_tables import IMAGER_RULES, ImagerRule
 from marco_model import errors, labels, network, recipe
 
 # One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
-# The runner is named since `DirectRunner` would first try to download another one. No workers are anywhere else: where an
-# image is named, TFX does not pack its own code for them, over a second for each step.
+# The runner is named since `DirectRunner` would first try to download another one. An image is named since TFX would
+# otherwise pack its own code for workers elsewhere, over a second for each step.
 LOCAL_BEAM_ARGS: tuple[str, ...] = (
     "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
     "--direct_running_mode=in_memory",

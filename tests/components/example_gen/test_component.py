@@ -38,7 +38,7 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     run("sound", damaged_set.folder, IngestOptions())
     run("sound", damaged_set.folder, IngestOptions())
     (execution,) = (tmp_path / "sound" / "MarcoExampleGen" / "examples").iterdir()
-    assert sorted(path.name for path in execution.iterdir()) == ["Split-eval", "Split-train"]
+    assert sorted(path.name for path in execution.iterdir()) == ["Split-eval", "Split-train", "index"]
     with metadata.Metadata(metadata.sqlite_metadata_connection_config(str(tmp_path / "sound.db"))) as store:
         (record,) = [each for each in store.store.get_artifacts_by_type("Examples") if each.uri == str(execution)]
         (quarantine,) = store.store.get_artifacts_by_type("components.Quarantine")
