@@ -19,7 +19,6 @@ Each figure is the median of the rounds.
 
 import concurrent.futures
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
