@@ -129,10 +129,14 @@ class Synchronous:
             self._batches, self._next = iter(self._ahead(work.batches(first, self._share))), first
         for step in range(first, last):
             images, labels = next(self._batches)
-            seed = tf.constant([work.recipe.seed, step], tf.int64)
-            loss, accuracy = self._step(self._split(images), self._split(labels), seed, *work.rates(step))
+            result = self.step(images, labels, step)
             self._next = step + 1
-            yield StepResult(loss, accuracy)
+            yield result
+
+    def step(self, images: tf.Tensor, labels: tf.Tensor, number: int) -> StepResult:
+        """Takes step `number` on this process's part of the batch."""
+        seed = tf.constant([self._work.recipe.seed, number], tf.int64)
+        return StepResult(*self._step(self._split(images), self._split(labels), seed, *self._work.rates(number)))
 
     def _ahead(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Returns the batches, with the next ones on the GPU before they are needed if it is the only one."""
@@ -245,16 +249,17 @@ def start(engine: recipes.Engine) -> Running:
     return ParameterServers(recipes.cluster_from_environment(engine.kind, ["chief", "worker", "ps"]))
 
 
-def synchronize_batch_norms(model: keras.Model, engine: recipes.Engine, replicas: int) -> None:
-    """Makes the model's batch norms use the batch of all replicas, if the engine is configured to.
+def synchronize_batch_norms(model: keras.Model, engine: recipes.Engine, replicas: int, batch_size: int) -> None:
+    """Makes the model's batch norms use the batch of all replicas, if the engine does so with this batch.
 
     Raises `InputError` if the steps are compiled, since compiled replicas cannot exchange moments.
     """
-    if replicas == 1 or not engine.synchronized_batch_norm:
+    if replicas == 1 or not engine.synchronizes_batch_norm(batch_size // replicas):
         return
     if engine.xla:
         raise errors.InputError(
-            f"engine.xla is true with {replicas} replicas and synchronized_batch_norm; set one of the two to false"
+            f"engine.xla is true with {replicas} replicas of {batch_size // replicas} images, over all of which batch "
+            "norm takes its moments; set engine.synchronized_batch_norm=false, or engine.xla=false"
         )
     for layer in batch_norm.batch_norms(model):
         layer.synchronized = True

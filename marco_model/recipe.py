@@ -86,13 +86,17 @@ class Engine:
     kind: Kind = "one_device"
     # bfloat16 computes in half the bits and keeps weights, averages and losses in float32.
     precision: Literal["float32", "bfloat16"] = "float32"
-    # Compiles forward and backward pass; several replicas then need synchronized_batch_norm off.
+    # Compiles the step, each replica's for itself.
     xla: bool = False
-    # Batch norm over the batch of all replicas, so that their number does not change the result. Each asynchronous
-    # worker normalises its own batch.
-    synchronized_batch_norm: bool = True
+    # Batch norm over the batch of all replicas, so that their number does not change the result; None does so where a
+    # replica has fewer than `ENOUGH_IMAGES`. Each asynchronous worker normalises its own batch.
+    synchronized_batch_norm: bool | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def synchronizes_batch_norm(self, images: int) -> bool:
+        """Whether the moments of batch norm are those of all replicas, each of which has so many images."""
+        return self.synchronized_batch_norm is True or (self.synchronized_batch_norm is None and images < ENOUGH_IMAGES)
 
     @property
     def dtype_policy(self) -> str:
@@ -101,6 +105,9 @@ class Engine:
 
 
 ONE_DEVICE = Engine()
+
+ENOUGH_IMAGES = 32
+"""Images of a replica whose own moments serve batch norm: the paper's batch was 32 before memory allowed for 64."""
 
 CLUSTER_VARIABLE = "TF_CONFIG"
 """The environment variable that describes a cluster to each of its processes, as TensorFlow defines it."""

@@ -108,7 +108,7 @@ def train(
     running = running or engines.start(engine)
     work = engines.Work(recipe, input_size, train_records, eval_records)
     _check(work, running.replicas)
-    engines.synchronize_batch_norms(model, engine, running.replicas)
+    engines.synchronize_batch_norms(model, engine, running.replicas, recipe.batch_size)
     with running.strategy.scope():
         state = training_step.TrainingState(model, recipe, xla=engine.xla)
     run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)

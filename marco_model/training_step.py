@@ -5,6 +5,7 @@ Keras model is used as a pure function (`stateless_call`) and the variables are 
 and the same step runs, under any `tf.distribute` strategy.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,24 @@ import numpy as np
 import tensorflow as tf
 
 from marco_model import augmentation, batch_norm, errors, preprocessing, recipe as recipes
+
+Update = Callable[..., None]
+"""Calls a function with a variable, where it is, and with tensors and further variables that lie beside it."""
+
+
+def _on_all_devices(strategy: tf.distribute.Strategy) -> Update:
+    """Returns how `merge_call` updates a variable: the copy of each replica, or the one on a parameter server."""
+    return lambda function, variable, *arguments: strategy.extended.update(variable, function, args=arguments)
+
+
+def _own(replica: tf.distribute.ReplicaContext, variable: tf.Variable) -> tf.Variable:
+    """Returns the synchronous replica's own copy of a variable."""
+    copies = replica.strategy.experimental_local_results(variable)
+    return copies[_number(replica) % len(copies)]
+
+
+def _number(replica: tf.distribute.ReplicaContext) -> int:
+    return int(tf.get_static_value(replica.replica_id_in_sync_group))
 
 
 class RMSProp:
@@ -35,9 +54,12 @@ class RMSProp:
         `gradients` are in the order of the variables and the same on every replica; `learning_rate` is a float32
         scalar.
         """
-        slots = zip(self._variables, self.mean_squares, self.momenta, gradients, strict=True)
-        for variable, mean_square, momentum, gradient in slots:
-            strategy.extended.update(variable, self._update, args=(mean_square, momentum, gradient, learning_rate))
+        self.apply_with(_on_all_devices(strategy), gradients, learning_rate)
+
+    def apply_with(self, update: Update, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
+        """Takes one step, as `apply` does, through `update`."""
+        for arguments in zip(self._variables, self.mean_squares, self.momenta, gradients, strict=True):
+            update(self._update, *arguments, learning_rate)
 
     def _update(self, variable: tf.Variable, *slots_and_tensors: Any) -> None:
         mean_square, momentum, gradient, learning_rate = slots_and_tensors
@@ -77,7 +99,8 @@ class TrainingState:
     """The state of a training run of `model`, a Keras model from float32 images in [-1, 1] to logits.
 
     Make it under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
-    TF-Slim's do. `xla` compiles the forward and the backward pass.
+    TF-Slim's do. `xla` compiles the whole step of a synchronous replica, but for the draws and the exchange of
+    gradients among several; of an asynchronous worker, whose variables are elsewhere, forward and backward pass.
     """
 
     def __init__(self, model: keras.Model, recipe: recipes.Recipe, *, xla: bool = False) -> None:
@@ -97,7 +120,9 @@ class TrainingState:
         # The share of each moving statistic that a step keeps.
         self._kept = [momenta.get(variable.path, 1.0) for variable in model.non_trainable_variables]
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
-        self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
+        self._xla = xla
+        self._asynchronous = isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy)
+        self._programs: dict[tuple[str, int], Callable[..., Any]] = {}
 
     def step(
         self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor, average_decay: tf.Tensor
@@ -115,18 +140,39 @@ class TrainingState:
             The batch's loss and its accuracy on the distorted images, float32 scalars.
         """
         replica = tf.distribute.get_replica_context()
-        compute = self._gradients or self._forward_and_backward
-        outcome = compute(
-            [tf.convert_to_tensor(variable) for variable in self.trained],
-            [tf.convert_to_tensor(variable) for variable in self.statistics],
-            images,
-            self._draws(tf.shape(images)[0], seed, replica),
-            labels,
-        )
+        draws = self._draws(tf.shape(images)[0], seed, replica)
+        if self._xla and not self._asynchronous and replica.num_replicas_in_sync == 1:
+            return self._compiled(self._whole_step, replica)(images, draws, labels, learning_rate, average_decay)
+        compute = self._compiled(self._compute, replica) if self._xla else functools.partial(self._compute, replica)
+        outcome = compute(images, draws, labels)
         if replica.num_replicas_in_sync > 1:
             outcome = replica.all_reduce(tf.distribute.ReduceOp.MEAN, outcome)
         gradients, added, loss, accuracy = outcome
-        replica.merge_call(self._update, args=(gradients, added, learning_rate, average_decay))
+        if self._xla and not self._asynchronous:
+            self._compiled(self._update_own, replica)(gradients, added, learning_rate, average_decay)
+        else:
+            replica.merge_call(self._update_all, args=(gradients, added, learning_rate, average_decay))
+        return loss, accuracy
+
+    def _compiled(self, part: Callable[..., Any], replica: tf.distribute.ReplicaContext) -> Callable[..., Any]:
+        """Returns a part of the step as a program of this replica, which has the replica's own variables in it."""
+        key = part.__name__, _number(replica)
+        if key not in self._programs:
+            function = functools.partial(part, replica)
+            self._programs[key] = tf.function(function, jit_compile=True, autograph=False)
+        return self._programs[key]
+
+    def _whole_step(
+        self,
+        replica: tf.distribute.ReplicaContext,
+        images: tf.Tensor,
+        draws: augmentation.Draws | None,
+        labels: tf.Tensor,
+        learning_rate: tf.Tensor,
+        average_decay: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        gradients, added, loss, accuracy = self._compute(replica, images, draws, labels)
+        self._update_own(replica, gradients, added, learning_rate, average_decay)
         return loss, accuracy
 
     def _draws(
@@ -139,15 +185,19 @@ class TrainingState:
         first = replica.replica_id_in_sync_group * share
         return augmentation.Draws(*(part[first : first + share] for part in draws))
 
-    def _forward_and_backward(
+    def _compute(
         self,
-        trained: list[tf.Tensor],
-        statistics: list[tf.Tensor],
+        replica: tf.distribute.ReplicaContext,
         images: tf.Tensor,
         draws: augmentation.Draws | None,
         labels: tf.Tensor,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns gradients, additions to the moving statistics, loss and accuracy; pure, so that XLA compiles it."""
+        """Returns gradients, additions to the moving statistics, loss and accuracy."""
+        own = functools.partial(_own, replica) if self._xla and not self._asynchronous else lambda variable: variable
+        trained, statistics = (
+            [tf.convert_to_tensor(own(variable)) for variable in variables]
+            for variables in (self.trained, self.statistics)
+        )
         inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)
@@ -157,21 +207,30 @@ class TrainingState:
         right = tf.equal(tf.argmax(heads(outputs)["logits"], axis=-1), labels)
         return tape.gradient(loss, trained), added, loss, tf.reduce_mean(tf.cast(right, tf.float32))
 
+    def _update_all(self, strategy: tf.distribute.Strategy, *arguments: Any) -> None:
+        self._update(_on_all_devices(strategy), *arguments)
+
+    def _update_own(self, replica: tf.distribute.ReplicaContext, *arguments: Any) -> None:
+        def update(function: Callable[..., None], *operands: tf.Variable | tf.Tensor | float) -> None:
+            function(*(_own(replica, each) if isinstance(each, tf.Variable) else each for each in operands))
+
+        self._update(update, *arguments)
+
     def _update(
         self,
-        strategy: tf.distribute.Strategy,
+        update: Update,
         gradients: list[tf.Tensor],
         added: list[tf.Tensor],
         learning_rate: tf.Tensor,
         average_decay: tf.Tensor,
     ) -> None:
-        self.optimizer.apply(strategy, gradients, learning_rate)
+        self.optimizer.apply_with(update, gradients, learning_rate)
         # A share of the current value is kept: asynchronous workers that added to stale values, or replaced them, would
         # undo each other's steps and could make a variance negative.
         for variable, kept, addend in zip(self.statistics, self._kept, added, strict=True):
-            strategy.extended.update(variable, _move, args=(kept, addend))
+            update(_move, variable, kept, addend)
         for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
-            strategy.extended.update(average, _approach, args=(variable, average_decay))
+            update(_approach, average, variable, average_decay)
 
     def evaluation_sums(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Returns float32 [3] for the running average: summed cross-entropy, correct answers, examples.

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import engines, record_index, training
+from marco_model import engines, record_index, training, training_step
 from marco_model.errors import ClusterError, Interrupted
 from marco_model.recipe import Engine
 from tests.marco_model import rmsprop_steps, small_problem
@@ -24,6 +24,24 @@ def run_rmsprop(kind, result):
     """Writes the weights after a thousand steps under the engine to the file `result`."""
     if running := _start(kind):
         np.savez(result, weights=rmsprop_steps.by_ours(running.strategy))
+
+
+def run_compiled_steps(kind, result):
+    """Writes the state after twelve steps of the engine, compiled and not, to the file `result`."""
+    running = _start(kind)
+    values = {}
+    for xla in (False, True):
+        model, recipe = small_problem.network(), small_problem.RECIPE
+        with running.strategy.scope():
+            state = training_step.TrainingState(model, recipe, xla=xla)
+        index = record_index.RecordIndex((), *[np.zeros(64, np.int64)] * 3)
+        running.begin(state, engines.Work(recipe, small_problem.SIZE, index, index))
+        rng = np.random.default_rng(0)
+        for step in range(12):
+            images = rng.integers(0, 256, (recipe.batch_size, small_problem.SIZE, small_problem.SIZE, 3), np.uint8)
+            running.step(tf.constant(images), tf.constant(np.arange(recipe.batch_size) % 2), step)
+        values |= {f"{xla} {name}": value for name, value in state.values().items()}
+    np.savez(result, **values)
 
 
 def run_training(kind, result, folder, recipe, pause=0.0):

@@ -171,6 +171,17 @@ def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
                 np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["one_device", "mirrored"])
+def test_a_compiled_step_changes_every_number_as_the_step_does(folder, kind):
+    with Cluster(folder, kind, {ALONE: 1}, program.run_compiled_steps) as cluster:
+        cluster.expect_success("alone0")
+        values = np.load(cluster.result("alone0"))
+    names = {name.partition(" ")[2] for name in values.files}
+    assert {name.partition("/")[0] for name in names} == {"weight", "mean_square", "momentum", "average", "best"}
+    for name in names:
+        np.testing.assert_allclose(values[f"True {name}"], values[f"False {name}"], atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("kind, jobs", [("one_device", {ALONE: 1}), ("multi_worker", {"worker": 2})])
 def test_a_signal_saves_the_current_step_and_ends_unlike_a_failure(folder, kind, jobs):
     recipe = {"steps": 100_000, "evaluate_every": 10_000, "checkpoint_every": 10_000}
