@@ -208,19 +208,9 @@ class Load:
     memory: list[int] = dataclasses.field(default_factory=list)
 
     @property
-    def good(self) -> int:
-        """How many good requests were sent, of one image each."""
-        return len(self.latencies)
-
-    @property
-    def bad(self) -> int:
-        """How many bad requests were sent."""
-        return len(self.bad_latencies)
-
-    @property
     def images_a_second(self) -> float:
-        """Good requests per second."""
-        return self.good / self.seconds
+        """Good requests, of one image each, per second."""
+        return len(self.latencies) / self.seconds
 
     @property
     def growth(self) -> float:
@@ -233,8 +223,9 @@ class Load:
     def summary(self) -> str:
         """Returns the outcome in a few lines of text."""
         p50, p90, p99 = (1000 * np.percentile(self.latencies or [0], [50, 90, 99])).round(1)
+        good, bad = len(self.latencies), len(self.bad_latencies)
         lines = [
-            f"{self.good} good and {self.bad} bad requests in {self.seconds:.0f} s, {len(self.wrong)} wrong answers",
+            f"{good} good and {bad} bad requests in {self.seconds:.0f} s, {len(self.wrong)} wrong answers",
             f"{self.images_a_second:.2f} images/s; latency p50 {p50} ms, p90 {p90} ms, p99 {p99} ms",
         ]
         if self.memory:

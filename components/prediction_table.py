@@ -28,13 +28,11 @@ def read(evaluation_uri: str) -> "pd.DataFrame":
     `scores` holds one array per row; `scores_of` returns them together.
     """
     path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
-    if not store.exists(path):
-        raise errors.InputError(
-            f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again"
-        )
+    missing = f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again"
+    content = io.BytesIO(store.read_bytes(path, missing))
     import pandas as pd
 
-    return pd.read_parquet(io.BytesIO(store.read_bytes(path)), engine="pyarrow")
+    return pd.read_parquet(content, engine="pyarrow")
 
 
 def scores_of(frame: "pd.DataFrame") -> np.ndarray:

@@ -266,17 +266,10 @@ def remove_abandoned(root: str, folders: Folders, fingerprint: str | None) -> No
 
 def delete(objects: Iterable[store.Object], seconds: float | None = None) -> None:
     """Deletes these generations of objects, the model's file first and the note last; missing ones are fine."""
-
-    def rank(item: store.Object) -> int:
-        return (
-            0
-            if item.uri.endswith(f"/{model_directory.MODEL_FILE}")
-            else 2
-            if item.uri.endswith(f"/{model_directory.PUSH_RECORD}")
-            else 1
-        )
-
-    for item in sorted(objects, key=rank):
+    ranks = {model_directory.MODEL_FILE: 0, model_directory.PUSH_RECORD: 2}
+    for item in sorted(
+        objects, key=lambda item: next((ranks[end] for end in ranks if item.uri.endswith(f"/{end}")), 1)
+    ):
         with contextlib.suppress(NotFound, PreconditionFailed):
             store.blob_at(item.uri).delete(if_generation_match=item.generation, **store.patience(seconds))
 

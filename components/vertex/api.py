@@ -27,6 +27,11 @@ _ADDRESSED = re.compile(r"^[A-Z]+ https?://\S+: ")
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 CHANGED = (409, 412)
 """Another client, or an earlier try of ours, made the change first: look again."""
+_FIXES = {
+    401: "log in by gcloud auth application-default login, or run as a service account",
+    403: "enable the Vertex AI API there and give your account the roles of docs/vertex.md",
+    404: "check project, region and name",
+}
 ENDED = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 """States of a job that has ended."""
 
@@ -138,11 +143,12 @@ class Api:
             text = _one_line(_ADDRESSED.sub("", error.message))
             if error.code in (*TRANSIENT, *CHANGED):
                 raise Unsure(f"{asked}: {error.code} {text}") from error
-            raise Refused(f"{asked}: {error.code} {text}; {_fix(error.code)}", error.code or 0) from error
+            fix = _FIXES.get(error.code or 0, "fix what the message names")
+            raise Refused(f"{asked}: {error.code} {text}; {fix}", error.code or 0) from error
         except (requests.RequestException, google.auth.exceptions.TransportError, ConnectionError) as error:
             raise Unsure(f"{asked}: no answer ({_one_line(error)})") from error
         except google.auth.exceptions.GoogleAuthError as error:
-            raise Refused(f"{asked}: {_one_line(error)}; {_fix(401)}", 401) from error
+            raise Refused(f"{asked}: {_one_line(error)}; {_FIXES[401]}", 401) from error
 
     def ensure(
         self,
@@ -245,14 +251,6 @@ class Api:
         if self.address.startswith("http://"):
             return google.auth.credentials.AnonymousCredentials()
         return google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]
-
-
-def _fix(status: int | None) -> str:
-    return {
-        401: "log in by gcloud auth application-default login, or run as a service account",
-        403: "enable the Vertex AI API there and give your account the roles of docs/vertex.md",
-        404: "check project, region and name",
-    }.get(status or 0, "fix what the message names")
 
 
 def _one_line(what: object) -> str:

@@ -10,27 +10,7 @@ import numpy as np
 import marco_model
 from marco_data import contract, image_files
 from marco_model import calibration, errors
-
-MEBIBYTE = 1 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Bounds on a request, on each image in it, and on all requests that are not answered yet.
-
-    Attributes:
-        max_instances: images in one request.
-        max_body_bytes: the request's body, as it arrives.
-        max_image_bytes: one encoded image.
-        max_pixels: width × height by an image's header; an image with more is not decoded.
-        max_inflight_bytes: the bodies of all requests not answered yet; at least `max_body_bytes`.
-    """
-
-    max_instances: int = 128
-    max_body_bytes: int = 64 * MEBIBYTE
-    max_image_bytes: int = 20 * MEBIBYTE
-    max_pixels: int = 50_000_000
-    max_inflight_bytes: int = 256 * MEBIBYTE
+from marco_scoring.serving import options
 
 
 class RequestError(Exception):
@@ -64,7 +44,7 @@ Instance = Image | Refused
 """What an instance of a request holds."""
 
 
-def from_json(instance: Any, limits: Limits) -> Instance:
+def from_json(instance: Any, limits: options.Limits) -> Instance:
     """Reads an instance as TensorFlow Serving takes it: `{"image_bytes": {"b64": …}}` or `{"b64": …}`."""
     value = instance
     if isinstance(value, dict) and set(value) == {INPUT}:
@@ -74,7 +54,7 @@ def from_json(instance: Any, limits: Limits) -> Instance:
     return Refused(f'expected {{"{INPUT}": {{"b64": "…"}}}} with base64 in it, got {_describe(instance)}')
 
 
-def from_base64(text: str, limits: Limits) -> Instance:
+def from_base64(text: str, limits: options.Limits) -> Instance:
     """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are accepted."""
     if len(text) > 2 * limits.max_image_bytes:
         return _too_long(len(text) * 3 // 4, limits)
@@ -86,7 +66,7 @@ def from_base64(text: str, limits: Limits) -> Instance:
     return from_bytes(encoded, limits)
 
 
-def from_bytes(encoded: bytes, limits: Limits) -> Instance:
+def from_bytes(encoded: bytes, limits: options.Limits) -> Instance:
     """Checks an image's size in bytes, and its format and size in pixels by its header."""
     if not encoded:
         return Refused("empty")
@@ -102,7 +82,7 @@ def from_bytes(encoded: bytes, limits: Limits) -> Instance:
     return Image(encoded, pixels)
 
 
-def _too_long(size: int, limits: Limits) -> Refused:
+def _too_long(size: int, limits: options.Limits) -> Refused:
     return Refused(f"an image of {size} bytes, at most {limits.max_image_bytes} allowed")
 
 

@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import marco_model
-from marco_scoring.serving import batcher, classify, protocols
+from marco_scoring.serving import batcher, classify, options, protocols
 
 BATCH_PIXELS = 50_000_000
 """A batch has no more pixels, unless it is one image: decoded, its images take 150 MB together."""
@@ -64,57 +64,51 @@ STAGES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class ServerOptions:
-    """Where to listen and how to batch.
+def serve(
+    classifier: "marco_model.LoadedClassifier",
+    name: str,
+    host: str,
+    port: int,
+    batching: options.Batching,
+    limits: options.Limits,
+    vertex: protocols.VertexContainer,
+    *,
+    grace_seconds: int,
+    access_log: bool,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then answers the requests under way, for `grace_seconds` at most.
 
-    Attributes:
-        name: the model's name in the routes.
-        grace_seconds: time to answer the requests under way at SIGTERM.
-        predict_route: a further path that answers as V1's `:predict`, for Vertex AI.
-        health_route: a further path that answers as V1's readiness, for Vertex AI.
-
-    See `Batcher` for the rest.
+    `name`: the model's in the routes. `vertex`: its routes answer too, as V1's `:predict` and readiness.
     """
-
-    name: str
-    host: str
-    port: int
-    max_batch: int
-    batch_wait_seconds: float
-    max_waiting: int
-    grace_seconds: int
-    access_log: bool
-    predict_route: str | None = None
-    health_route: str | None = None
-
-
-def serve(classifier: "marco_model.LoadedClassifier", options: ServerOptions, limits: classify.Limits) -> None:
-    """Serves until SIGTERM or SIGINT, then answers the requests under way, for `grace_seconds` at most."""
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for formatter in log_config["formatters"].values():
         formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
     with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
-        app = application(classifier, options, limits, pool)
+        app = application(classifier, name, batching, limits, vertex, pool)
         uvicorn.run(
-            BodyLimit(app, limits.max_body_bytes, limits.max_inflight_bytes),
-            host=options.host,
-            port=options.port,
+            BodyLimit(app, limits.max_body_mb * options.MEBIBYTE, limits.max_inflight_mb * options.MEBIBYTE),
+            host=host,
+            port=port,
             log_config=log_config,
-            access_log=options.access_log,
+            access_log=access_log,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=options.grace_seconds,
+            timeout_graceful_shutdown=grace_seconds,
         )
 
 
 def application(
-    classifier: "marco_model.LoadedClassifier", options: ServerOptions, limits: classify.Limits, pool: Executor
+    classifier: "marco_model.LoadedClassifier",
+    name: str,
+    batching: options.Batching,
+    limits: options.Limits,
+    vertex: protocols.VertexContainer,
+    pool: Executor,
 ) -> fastapi.FastAPI:
     """Returns the application with all routes; `pool` has one thread, in which the model scores."""
-    name, classes, version = options.name, classifier.classes, classifier.name
-    scorer = _Scorer(classifier, options, pool)
+    classes, version = classifier.classes, classifier.name
+    scorer = _Scorer(classifier, name, batching, pool)
 
     async def check_name(request: fastapi.Request) -> None:
         if (requested := request.path_params.get("model_name", name)) != name:
@@ -173,10 +167,10 @@ def application(
         f"/v2{MODEL}": {"name": name, "versions": None, "platform": "", **protocols.v2_tensors(len(classes))},
         f"/v2{MODEL}/ready": ready,
     }
-    if options.health_route:
-        documents[options.health_route] = ready
-    if options.predict_route:
-        app.add_api_route(options.predict_route, predict, methods=["POST"])
+    if vertex.health_route:
+        documents[vertex.health_route] = ready
+    if vertex.predict_route:
+        app.add_api_route(vertex.predict_route, predict, methods=["POST"])
     for path, document in documents.items():
         app.add_api_route(path, functools.partial(_return, document))
     for (method, path), reason in UNSUPPORTED.items():
@@ -208,9 +202,11 @@ async def _answer_error(request: fastapi.Request, error: Exception) -> fastapi.R
 class _Scorer:
     """Scores the images of requests in batches and counts what it does for Prometheus."""
 
-    def __init__(self, classifier: "marco_model.LoadedClassifier", options: ServerOptions, pool: Executor) -> None:
-        self._name = options.name
-        batch_images = BATCH_IMAGES.labels(options.name)
+    def __init__(
+        self, classifier: "marco_model.LoadedClassifier", name: str, batching: options.Batching, pool: Executor
+    ) -> None:
+        self._name = name
+        batch_images = BATCH_IMAGES.labels(name)
 
         async def work(images: list[bytes]) -> list[classify.Outcome]:
             batch_images.observe(len(images))
@@ -218,10 +214,10 @@ class _Scorer:
 
         self._batcher: batcher.Batcher[bytes, classify.Outcome] = batcher.Batcher(
             work,
-            max_items=options.max_batch,
+            max_items=batching.max_batch,
             max_weight=BATCH_PIXELS,
-            wait_seconds=options.batch_wait_seconds,
-            max_waiting=options.max_waiting,
+            wait_seconds=batching.batch_wait_ms / 1000,
+            max_waiting=batching.max_waiting,
         )
 
     def time(self, stage: str) -> Any:

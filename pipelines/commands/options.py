@@ -1,7 +1,8 @@
 """The options that several commands share, each defined once, and groups of options that a command takes as one value.
 
-The fields of a dataclass such as `VertexOptions` are options. A command under `grouped` that has a parameter of this
-type has these options, and gets their values as one.
+The fields of a dataclass such as `VertexOptions` are options: their types are annotated as a command's parameters, or
+their metadata are arguments of `typer.Option`. A command under `grouped` that has a parameter of this type has these
+options, and gets their values as one.
 """
 
 import atexit
@@ -57,7 +58,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             continue
         groups[parameter.name] = parameter.annotation
         for field in dataclasses.fields(parameter.annotation):
-            options.append(parameter.replace(name=field.name, default=field.default, annotation=field.type))
+            kind = Annotated[field.type, typer.Option(**field.metadata)] if field.metadata else field.type
+            options.append(parameter.replace(name=field.name, default=field.default, annotation=kind))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:

@@ -1,6 +1,5 @@
 """What one does with a classifier: score images, explain scores, convert it, serve it, get the published one."""
 
-import dataclasses
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ import typer
 import marco_model
 from marco_data import image_files, progress
 from marco_model import InputError, store
+from marco_scoring.serving import options as serving_options
 from pipelines.commands import options
 
 DEFAULT_PORT = 8080
@@ -186,36 +186,6 @@ def tflite(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchOptions:
-    """How images of several requests are scored together."""
-
-    max_batch: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8
-    batch_wait_ms: Annotated[
-        float,
-        typer.Option(
-            min=0, help="How long a batch that is not full waits for more images while several clients send requests."
-        ),
-    ] = 5.0
-    max_waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; beyond that a request gets 503.")] = 512
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads of the model; 0 takes one per core that the process may use.")
-    ] = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class LimitOptions:
-    """What a request may ask for."""
-
-    max_instances: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 128
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 50_000_000
-    max_image_mb: Annotated[int, typer.Option(min=1, help="MiB of an encoded image.")] = 20
-    max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request's body.")] = 64
-    max_inflight_mb: Annotated[
-        int, typer.Option(min=1, help="MiB of all bodies not yet answered; beyond that a request gets 503.")
-    ] = 256
-
-
 @options.grouped
 def serve(
     *,
@@ -232,8 +202,8 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help=f"[default: AIP_HTTP_PORT, or else {DEFAULT_PORT}]")
     ] = None,
-    batching: BatchOptions,
-    limiting: LimitOptions,
+    batching: serving_options.Batching,
+    limits: serving_options.Limits,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = False,
 ) -> None:
@@ -251,9 +221,9 @@ def serve(
     host = host or ("127.0.0.1" if vertex.port is None else "0.0.0.0")
     port = port or vertex.port or DEFAULT_PORT
     _check_address(host, port)
-    if limiting.max_inflight_mb < limiting.max_body_mb:
+    if limits.max_inflight_mb < limits.max_body_mb:
         raise InputError(
-            f"--max-inflight-mb is {limiting.max_inflight_mb}, under --max-body-mb {limiting.max_body_mb}; give as "
+            f"--max-inflight-mb is {limits.max_inflight_mb}, under --max-body-mb {limits.max_body_mb}; give as "
             "much or more"
         )
     directory = options.model_directory(model or vertex.storage_uri, "serving")
@@ -269,26 +239,9 @@ def serve(
     classifier = marco_model.open_classifier(directory)
     classify.warm_up(classifier, batching.max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
-    settings = server.ServerOptions(
-        name=name,
-        host=host,
-        port=port,
-        max_batch=batching.max_batch,
-        batch_wait_seconds=batching.batch_wait_ms / 1000,
-        max_waiting=batching.max_waiting,
-        grace_seconds=grace_seconds,
-        access_log=access_log,
-        predict_route=vertex.predict_route,
-        health_route=vertex.health_route,
+    server.serve(
+        classifier, name, host, port, batching, limits, vertex, grace_seconds=grace_seconds, access_log=access_log
     )
-    limits = classify.Limits(
-        max_instances=limiting.max_instances,
-        max_body_bytes=limiting.max_body_mb * classify.MEBIBYTE,
-        max_image_bytes=limiting.max_image_mb * classify.MEBIBYTE,
-        max_pixels=limiting.max_pixels,
-        max_inflight_bytes=limiting.max_inflight_mb * classify.MEBIBYTE,
-    )
-    server.serve(classifier, settings, limits)
 
 
 def _check_address(host: str, port: int) -> None:

@@ -8,9 +8,18 @@ import hypothesis.strategies as st
 import pytest
 from PIL import Image as Pillow
 
-from marco_scoring.serving.classify import Image, Limits, Refused, from_base64, from_bytes, from_json
+from marco_scoring.serving import options
+from marco_scoring.serving.classify import Image, Refused, from_base64, from_bytes, from_json
 
-LIMITS = Limits(max_image_bytes=2000, max_pixels=5000)
+LIMITS = options.Limits(max_image_mb=2, max_pixels=5000)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_unit():
+    """Images of 2000 bytes are the largest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(options, "MEBIBYTE", 1000)
+        yield
 
 
 def picture(width=60, height=80, kind="JPEG"):

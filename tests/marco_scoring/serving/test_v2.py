@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from marco_scoring.serving import protocols
-from marco_scoring.serving.classify import Image, Limits, Refused, RequestError, Scored
+from marco_scoring.serving.classify import Image, Refused, RequestError, Scored
+from marco_scoring.serving.options import Limits
 
 CLASSES = ("Clear", "Crystals")
 

@@ -1,0 +1,43 @@
+"""How `marco serve` batches requests, and what it accepts: each field is an option of the command."""
+
+import dataclasses
+from typing import Any
+
+MEBIBYTE = 1 << 20
+
+
+def option(default: float, least: int, text: str) -> Any:
+    """Returns a field of which an option is made; its metadata are the smallest value and the help text."""
+    return dataclasses.field(default=default, metadata={"min": least, "help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Batching:
+    """How images of several requests are scored together."""
+
+    max_batch: int = option(8, 1, "Images scored at once.")
+    batch_wait_ms: float = option(
+        5.0, 0, "How long a batch that is not full waits for more images while several clients send requests."
+    )
+    max_waiting: int = option(512, 1, "Images that may wait; beyond that a request gets 503.")
+    threads: int = option(0, 0, "Threads of the model; 0 takes one per core that the process may use.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds on a request, on each image in it, and on all requests that are not answered yet.
+
+    `max_pixels` is width × height by an image's header; an image with more is not decoded. `max_body_mb` is of a body
+    as it arrives. `max_inflight_mb` is at least `max_body_mb`.
+    """
+
+    max_instances: int = option(128, 1, "Images in one request.")
+    max_pixels: int = option(50_000_000, 1, "Pixels of an image.")
+    max_image_mb: int = option(20, 1, "MiB of an encoded image.")
+    max_body_mb: int = option(64, 1, "MiB of a request's body.")
+    max_inflight_mb: int = option(256, 1, "MiB of all bodies not yet answered; beyond that a request gets 503.")
+
+    @property
+    def max_image_bytes(self) -> int:
+        """The bound on an encoded image in bytes."""
+        return self.max_image_mb * MEBIBYTE
