@@ -51,10 +51,9 @@ def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
         raise errors.InputError(f"its classes are {', '.join(names)}, and the candidate's are {', '.join(classes)}")
     import tensorflow as tf
 
-    try:
+    # TensorFlow has no kind of its own for a model that is damaged.
+    with errors.translated(errors.InputError, "it cannot be loaded ({})", Exception):
         signatures = tf.saved_model.load(str(folder)).signatures
-    except Exception as error:  # TensorFlow has no kind of its own for a model that is damaged.
-        raise errors.InputError(f"it cannot be loaded ({errors.one_line(error)})") from error
     if SERVING_SIGNATURE not in signatures:
         raise errors.InputError(f"it has no signature {SERVING_SIGNATURE}")
     return [names.index(name) for name in classes]

@@ -266,10 +266,8 @@ def remove_abandoned(root: str, folders: Folders, fingerprint: str | None) -> No
 
 def delete(objects: Iterable[store.Object], seconds: float | None = None) -> None:
     """Deletes these generations of objects, the model's file first and the note last; missing ones are fine."""
-    ranks = {model_directory.MODEL_FILE: 0, model_directory.PUSH_RECORD: 2}
-    for item in sorted(
-        objects, key=lambda item: next((ranks[end] for end in ranks if item.uri.endswith(f"/{end}")), 1)
-    ):
+    model_file, note = (f"/{name}" for name in (model_directory.MODEL_FILE, model_directory.PUSH_RECORD))
+    for item in sorted(objects, key=lambda item: (not item.uri.endswith(model_file), item.uri.endswith(note))):
         with contextlib.suppress(NotFound, PreconditionFailed):
             store.blob_at(item.uri).delete(if_generation_match=item.generation, **store.patience(seconds))
 

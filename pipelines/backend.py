@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from marco_model.errors import ClusterError, InputError, one_line
+from marco_model.errors import ClusterError, InputError, one_line, translated
 
 _ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "CANCELLED", "SKIPPED", "PAUSED"}
 _WORDS = {
@@ -147,7 +147,7 @@ def read_package(path: Path, parse: Callable[[bytes], Any], kind: str, fix: str)
     if not path.is_file():
         raise InputError(f"there is no package {str(path)!r}; {fix}")
     content = path.read_bytes()
-    try:
+    with translated(InputError, f"{path} is not a {kind}; {fix}", ValueError, KeyError, TypeError, AttributeError):
         spec = parse(content)
         return Package(
             path=path,
@@ -157,8 +157,6 @@ def read_package(path: Path, parse: Callable[[bytes], Any], kind: str, fix: str)
             steps=tuple(spec["root"]["dag"]["tasks"]),
             spec=spec,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a {kind}; {fix}") from error
 
 
 def ensure_schedule(backend: Backend, plan: Plan) -> tuple[str, str]:

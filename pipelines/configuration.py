@@ -270,10 +270,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"there is no file {str(path)!r}; copy one of {PRESETS.name}/*.yaml to begin with")
     if not path.is_file():
         raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
-    try:
+    with errors.translated(InputError, f"{path} is not YAML: {{}}", yaml.YAMLError):
         values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {errors.one_line(error)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
     return values

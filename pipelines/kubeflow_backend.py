@@ -333,16 +333,13 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
         client.get_kfp_healthz()
         # The client has no public way to limit the time of a request; all of its services share this object.
         requests = client._run_api.api_client
-        requests.call_api = _limit_time(requests.call_api)
+        call = requests.call_api
+
+        def limited(*arguments: Any, _request_timeout: Any = None, **options: Any) -> Any:
+            return call(*arguments, _request_timeout=_request_timeout or _REQUEST_SECONDS, **options)
+
+        requests.call_api = limited
     return client
-
-
-def _limit_time(call: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def limited(*arguments: Any, **options: Any) -> Any:
-        return call(*arguments, **{**options, "_request_timeout": options.get("_request_timeout") or _REQUEST_SECONDS})
-
-    return limited
 
 
 @contextlib.contextmanager

@@ -209,24 +209,19 @@ class Describer:
     def __init__(self, model: Path) -> None:
         import tensorflow as tf
 
-        classifier = marco_model.open_classifier(model)
-        embed, logits = classifier.embeddings, classifier.logits
-
+        self._classifier = marco_model.open_classifier(model)
+        embed, logits = self._classifier.embeddings, self._classifier.logits
         # The network runs once for both: an exported model's weights are constants, and TensorFlow merges what is
         # computed twice from the same ones.
-        @tf.function(autograph=False)
-        def both(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return embed(images), tf.nn.softmax(logits(images))
-
-        def describe(encoded: Sequence[bytes]) -> Iterable[Described]:
-            embeddings, scores = both(tf.constant(classifier.images(encoded)))
-            return zip(embeddings.numpy(), scores.numpy(), strict=True)
-
-        self._describe = describe
+        self._both = tf.function(lambda images: (embed(images), tf.nn.softmax(logits(images))), autograph=False)
 
     def __call__(self, encoded: Sequence[bytes]) -> list[Described | str]:
         """Returns embedding, float32 [d], and scores, float32 [classes], of each image, or the reason why not."""
         return errors.result_or_reason(self._describe, list(encoded)) if encoded else []
+
+    def _describe(self, encoded: Sequence[bytes]) -> Iterable[Described]:
+        embeddings, scores = self._both(self._classifier.images(encoded))
+        return zip(embeddings.numpy(), scores.numpy(), strict=True)
 
 
 _BATCH = 8

@@ -59,9 +59,8 @@ def _svg(name: str, draw: Callable[[Any, Any], None], content: Any) -> str:
     }
     with matplotlib.rc_context(look):
         figure = matplotlib.figure.Figure(figsize=(5.2, 4.2), layout="constrained")
-        matplotlib.backends.backend_svg.FigureCanvasSVG(
-            figure
-        )  # Without pyplot, which keeps global state and looks for a display.
+        # Without pyplot, which keeps global state and looks for a display.
+        matplotlib.backends.backend_svg.FigureCanvasSVG(figure)
         draw(figure, content)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

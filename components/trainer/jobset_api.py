@@ -79,15 +79,12 @@ class Api:
         """
         self.namespace = namespace
         configuration = client.Configuration()
-        try:
+        message = "there is no way to the Kubernetes API ({}); run on a cluster, or have kubectl configured"
+        with errors.translated(errors.ClusterError, message, config.ConfigException, OSError):
             try:
                 config.load_incluster_config(client_configuration=configuration)
             except config.ConfigException:
                 config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
-            raise errors.ClusterError(
-                f"there is no way to the Kubernetes API ({error}); run on a cluster, or have kubectl configured"
-            ) from error
         # All methods: the caller checks what may have been done when the connection was lost (409, 404).
         configuration.retries = urllib3.Retry(
             total=retries,
