@@ -1,7 +1,6 @@
 """The content of a set of shards: counts, a contact sheet with a few images per class, and the quarantine's reasons."""
 
 import collections
-import contextlib
 import csv
 import dataclasses
 import heapq
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from marco_data import contract, name_tables, progress, shards, tfrecord
-from marco_model import errors, labels, store
+from marco_data import contract, name_tables, progress, shards
+from marco_model import labels, store
 
 QUARANTINE_FILE = "quarantine.csv"
 CELL = 240
@@ -100,14 +99,9 @@ def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
 
 def _features(path: str) -> Iterator[dict[str, Any] | None]:
     """Yields the first value of each feature of each record; None for a record or rest that cannot be read."""
-    with store.open_raw(path) as file:
-        for record in tfrecord.read_records(file):
-            values: dict[str, Any] = {}
-            if isinstance(record, tfrecord.Record) and record.intact:
-                with contextlib.suppress(errors.InputError):
-                    feature = contract.parse_example(record.data).features.feature
-                    values = {name: next(iter(contract.feature_values(feature[name])[1]), None) for name in feature}
-            yield values if {contract.LABEL, contract.ENCODED} <= values.keys() else None
+    for _, features in shards.read_examples(path):
+        values = {name: next(iter(contract.feature_values(features[name])[1]), None) for name in features}
+        yield values if {contract.LABEL, contract.ENCODED} <= values.keys() else None
 
 
 def _text(features: Mapping[str, Any], name: str) -> str:

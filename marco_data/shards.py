@@ -1,15 +1,17 @@
-"""The TFRecord shards of a set, on disk or in a bucket: finding and writing them, their splits, and a fingerprint."""
+"""The TFRecord shards of a set, on disk or in a bucket: find, read and write them; their splits, and a fingerprint."""
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from marco_data import image_files, name_tables, overlay, tfrecord
+from marco_data import contract, image_files, name_tables, overlay, tfrecord
 from marco_model import errors, store
 
 TRAIN, EVAL = SPLITS = ("train", "eval")
@@ -74,6 +76,17 @@ def split_of(name: str, default: str = "") -> str:
     raise errors.InputError(
         f"the name of shard {name!r} has no split; name it train*, test*, eval* or val*, or split by hash"
     )
+
+
+def read_examples(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields position and features of each record of a shard; no features of a record, or a rest, that is damaged."""
+    with store.open_raw(path) as file:
+        for record in tfrecord.read_records(file):
+            features: Mapping[str, Any] = {}
+            if isinstance(record, tfrecord.Record) and record.intact:
+                with contextlib.suppress(errors.InputError):
+                    features = contract.parse_example(record.data).features.feature
+            yield record.index, features
 
 
 def write_shards(folder: Path, stem: str, records: Iterable[bytes], shard_records: int) -> int:

@@ -7,7 +7,6 @@ and stable names. The configuration imports this file, so Keras is imported only
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -245,9 +244,10 @@ def _numbered_from_zero(model: "keras.Model") -> dict[str, str]:
         prefix = re.sub(r"_\d+$", "", layer.name)
         if prefix.replace("_", "") == type(layer).__name__.lower():
             numbered.append((int(layer.name[len(prefix) + 1 :] or 0), prefix, layer.name))
-    earlier: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     names = {}
     for _, prefix, name in sorted(numbered):
-        names[name] = f"{prefix}_{earlier[prefix]}" if earlier[prefix] else prefix
-        earlier[prefix] += 1
+        count = counts.get(prefix, 0)
+        names[name] = f"{prefix}_{count}" if count else prefix
+        counts[prefix] = count + 1
     return names

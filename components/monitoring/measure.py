@@ -26,7 +26,7 @@ import marco_model
 from components import published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
-from marco_data import contract, image_files, name_tables, shards, tfrecord
+from marco_data import contract, image_files, name_tables, shards
 from marco_model import errors, store
 
 ANY = "*"
@@ -136,7 +136,9 @@ def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, s
     if not file.is_shard:
         yield Candidate(_priority(seed, file.name, _A_FILE), file.path, _A_FILE, naming.of_file(file.name), file.name)
         return
-    for index, features in _records(file.path):
+    for index, features in shards.read_examples(os.fsdecode(file.path)):
+        if not features:
+            continue
         name = _text(features, contract.FILENAME)
         institution = _text(features, contract.INSTITUTION)
         if not institution and sources and contract.SOURCE in features:
@@ -151,18 +153,10 @@ def encoded_images(path: bytes, candidates: Iterable[Candidate]) -> Iterator[tup
     if _A_FILE in by_index:
         yield by_index[_A_FILE], _file(os.fsdecode(path))
         return
-    for index, features in _records(path):
+    for index, features in shards.read_examples(os.fsdecode(path)):
         if index in by_index:
             data = features[contract.ENCODED].bytes_list.value
             yield by_index[index], _within_limits(data[0]) if data else "has no image"
-
-
-def _records(path: bytes) -> Iterator[tuple[int, Mapping]]:
-    with store.open_raw(os.fsdecode(path)) as file:
-        for record in tfrecord.read_records(file):
-            if isinstance(record, tfrecord.Record) and record.intact:
-                with contextlib.suppress(errors.InputError):
-                    yield record.index, contract.parse_example(record.data).features.feature
 
 
 def _text(features: Mapping, name: str) -> str:
