@@ -230,6 +230,19 @@ class Sampling(NamedTuple):
     seed: int = 0
 
 
+class Setup(NamedTuple):
+    """How images are measured: by which model, under which names of imagers, and where.
+
+    `model`: folder or `gs://` URI of a classifier. `staging`: folder or URI that the workers reach; it is removed.
+    `beam_options`: empty for this project's own.
+    """
+
+    model: str
+    naming: Naming
+    staging: str
+    beam_options: Sequence[str] = ()
+
+
 class Measured(NamedTuple):
     """The measured rows, how many images each imager had, and (imager, name, reason) of those that failed."""
 
@@ -238,22 +251,15 @@ class Measured(NamedTuple):
     failed: list[tuple[str, str, str]]
 
 
-def measure_images(
-    found: Sequence[Found],
-    naming: Naming,
-    sources: Any,
-    model: str,
-    staging: str,
-    sampling: Sampling | None = None,
-    beam_options: Sequence[str] = (),
-) -> Measured:
+def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, sampling: Sampling) -> Measured:
     """Measures up to `sampling.images` images of each imager; which ones depends on their names and the seed alone.
 
-    `model`: folder or `gs://` URI of a classifier. `staging`: folder or URI that the workers reach; it is removed.
-    `beam_options`: empty for this project's own. Raises InputError where the model can't be used.
+    `found`: what `find_images` returned for `paths`; may be empty. Raises InputError where the model can't be used.
     """
-    sampling = sampling or Sampling()
-    pipeline = beam.Pipeline(argv=list(beam_options or settings.LOCAL_BEAM_ARGS))
+    if not found:
+        return Measured(from_rows([]), {}, [])
+    sources, staging = institutions(paths, found), setup.staging
+    pipeline = beam.Pipeline(argv=list(setup.beam_options or settings.LOCAL_BEAM_ARGS))
     files.delete_tree(staging)
     try:
         with pipeline:
@@ -261,7 +267,7 @@ def measure_images(
                 pipeline
                 | "Found" >> beam.Create(list(found))
                 | "Spread" >> beam.Reshuffle()
-                | "List" >> beam.FlatMap(candidates, naming, sources, sampling.seed)
+                | "List" >> beam.FlatMap(candidates, setup.naming, sources, sampling.seed)
                 | "ByImager" >> beam.WithKeys(lambda candidate: candidate.imager)
             )
             _ = (
@@ -277,7 +283,7 @@ def measure_images(
                 | "ByFile" >> beam.GroupByKey()
                 | "Read" >> beam.FlatMap(_read)
                 | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
-                | "Measure" >> beam.ParDo(_Measure(model, sampling.thumbnails))
+                | "Measure" >> beam.ParDo(_Measure(setup.model, sampling.thumbnails))
                 | "WriteRows" >> beam.io.WriteToParquet(files.join(staging, "rows"), SCHEMA, num_shards=1)
             )
         return _collected(staging)

@@ -219,20 +219,16 @@ def _thumbnails(old: statistics.Table, new: statistics.Table) -> list[dict[str, 
 def make_reference(
     paths: Sequence[str],
     output: Path,
-    model: tuple[str, dict[str, Any]],
-    naming: measure.Naming,
+    facts: dict[str, Any],
+    setup: measure.Setup,
     sampling: measure.Sampling,
-    staging: str,
-    beam_options: Sequence[str] = (),
 ) -> drift.Reference:
     """Measures up to `sampling.images` images of each imager and writes the reference into the folder `output`.
 
-    `model`: where it is, and what `model_facts` says of it. `staging`: a folder or URI that the workers reach.
+    `facts`: what `model_facts` returns for the model of `setup`.
     """
-    found = measure.find_images(paths)
-    sources = measure.institutions(paths, found)
-    measured = measure.measure_images(found, naming, sources, model[0], staging, sampling, beam_options)
-    reference = drift.make_reference(measured, model[1])
+    measured = measure.measure_images(paths, measure.find_images(paths), setup, sampling)
+    reference = drift.make_reference(measured, facts)
     drift.write_reference(reference, output)
     return reference
 
@@ -241,25 +237,17 @@ def check_images(
     paths: Sequence[str],
     output: Path,
     reference: drift.Reference,
-    model: str,
-    naming: measure.Naming,
+    setup: measure.Setup,
     limits: two_sample.Limits,
-    staging: str,
     days: float | None = None,
     seed: int = 0,
-    beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Checks images against `reference`; writes `drift.json` and `drift.html` into `output`, returns the former.
 
     `days`: only images of files that changed so many days ago at most; that there are none is no error.
     """
-    found = measure.find_images(paths, days)
-    sources = measure.institutions(paths, found)
     sampling = measure.Sampling(images=limits.most, seed=seed)
-    nothing = measure.Measured(statistics.from_rows([]), {}, [])
-    measured = (
-        measure.measure_images(found, naming, sources, model, staging, sampling, beam_options) if found else nothing
-    )
+    measured = measure.measure_images(paths, measure.find_images(paths, days), setup, sampling)
     table = reference.project(measured.table)
     failed = collections.Counter(imager for imager, _, _ in measured.failed)
     verdicts = drift.check(reference, table, measured.seen, limits, seed, failed)

@@ -3,12 +3,15 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from marco_model import InputError, store
 from pipelines.commands import options
+
+if TYPE_CHECKING:
+    from components.monitoring import measure
 
 app = typer.Typer()
 ALARM_STATUS = 4
@@ -36,14 +39,20 @@ class MeasureOptions:
         typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT."),
     ] = ""
 
-    def beam_options(self) -> list[str]:
-        """Returns the options of Beam, none for this project's own, and keeps Beam's warnings off stderr."""
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
-        return self.beam or []
+    def setup(self, model: str | None, folder: Path, output: Path) -> "measure.Setup":
+        """Returns how images are measured by `model`, a copy of which is in `folder`; keeps Beam's warnings off stderr.
 
-    def staging_folder(self, output: Path) -> str:
-        """Returns where the workers keep their rows during a run."""
-        return self.staging or str(output.resolve().with_name(f".{output.name}.rows"))
+        Beam's workers elsewhere get a model on `gs://` from there.
+        """
+        from components.monitoring import measure
+
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        return measure.Setup(
+            model if model and store.is_remote(model) else str(folder),
+            measure.Naming(measure.parse_rules(self.imager or ()), self.institution),
+            self.staging or str(output.resolve().with_name(f".{output.name}.rows")),
+            self.beam or [],
+        )
 
 
 @app.command()
@@ -75,11 +84,9 @@ def reference(
     made = watch.make_reference(
         paths,
         output,
-        (model if model and store.is_remote(model) else str(folder), watch.model_facts(folder)),
-        measure.Naming(measure.parse_rules(measuring.imager or ()), measuring.institution),
+        watch.model_facts(folder),
+        measuring.setup(model, folder, output),
         measure.Sampling(images=sample, seed=seed),
-        measuring.staging_folder(output),
-        measuring.beam_options(),
     )
     least = two_sample.Limits().least
     for name, seen in made.facts["seen"].items():
@@ -126,22 +133,12 @@ def check(
 
     thresholds = read_limits(limits)
     folder = options.model_directory(model, "measuring with")
-    from components.monitoring import drift, measure, watch
+    from components.monitoring import drift, watch
 
     compared = drift.read_reference(reference)
     compared.require_model(watch.model_facts(folder)["fingerprint"])
-    outcome = watch.check_images(
-        paths,
-        output,
-        compared,
-        model if model and store.is_remote(model) else str(folder),
-        measure.Naming(measure.parse_rules(measuring.imager or ()), measuring.institution),
-        thresholds,
-        measuring.staging_folder(output),
-        days,
-        seed,
-        measuring.beam_options(),
-    )
+    setup = measuring.setup(model, folder, output)
+    outcome = watch.check_images(paths, output, compared, setup, thresholds, days, seed)
     for imager_outcome in outcome["imagers"]:
         typer.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
     if outcome["unreadable"]:

@@ -28,13 +28,13 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(shards, small_model, tmp_path_factory):
     """A reference of the drops, and its folder."""
-    from components.monitoring.measure import Naming, Sampling
+    from components.monitoring.measure import Naming, Sampling, Setup
     from components.monitoring.watch import make_reference, model_facts
 
     folder = tmp_path_factory.mktemp("references") / "reference"
-    model = (str(small_model), model_facts(small_model))
+    setup = Setup(str(small_model), Naming(), f"{folder}.rows")
     sampling = Sampling(images=50, thumbnails=3)
-    return make_reference([str(shards)], folder, model, Naming(), sampling, f"{folder}.rows"), folder
+    return make_reference([str(shards)], folder, model_facts(small_model), setup, sampling), folder
 
 
 def test_a_reference_is_a_sample_of_each_imager(made, shards):
@@ -105,14 +105,14 @@ def files(drops, tmp_path_factory):
 
 
 def test_a_check_reports_which_imager_changed_and_how(made, files, small_model, tmp_path):
-    from components.monitoring.measure import Naming, parse_rules
+    from components.monitoring.measure import Naming, Setup, parse_rules
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 
     naming = Naming(parse_rules([f"HWMRI/*={HOME}", f"Merck/*={MERCK}"]))
     output = tmp_path / "out"
     outcome = check_images(
-        [str(files)], output, made[0], str(small_model), naming, Limits(least=40), f"{tmp_path}/rows"
+        [str(files)], output, made[0], Setup(str(small_model), naming, f"{tmp_path}/rows"), Limits(least=40)
     )
     assert outcome == json.loads((output / "drift.json").read_text())
     assert outcome["alarm"]
@@ -129,12 +129,12 @@ def test_a_check_reports_which_imager_changed_and_how(made, files, small_model, 
 
 
 def test_a_check_without_new_images_raises_no_alarm(made, files, small_model, tmp_path):
-    from components.monitoring.measure import Naming
+    from components.monitoring.measure import Naming, Setup
     from components.monitoring.two_sample import Limits
     from components.monitoring.watch import check_images
 
     outcome = check_images(
-        [str(files)], tmp_path / "out", made[0], str(small_model), Naming(), Limits(), f"{tmp_path}/rows", days=0
+        [str(files)], tmp_path / "out", made[0], Setup(str(small_model), Naming(), f"{tmp_path}/rows"), Limits(), days=0
     )
     assert (outcome["alarm"], outcome["imagers"], outcome["seen"]) == (False, [], 0)
 
