@@ -27,6 +27,8 @@ class Recipe:
     learning_rate: float = 0.045
     learning_rate_decay: float = 0.94
     epochs_per_decay: float = 2.0
+    # Steps in which the rate rises in line to its value; the paper has none. Large batches need them (Goyal et al. 2017).
+    warm_up_steps: int = 0
     # RMSProp with decay 0.9, momentum 0.9, epsilon 0.1.
     rho: float = 0.9
     momentum: float = 0.9
@@ -52,15 +54,18 @@ class Recipe:
         for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.warm_up_steps < 0:
+            raise InputError(f"recipe.warm_up_steps is {self.warm_up_steps}; it must be at least 0")
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: float) -> float:
-    """Returns the staircase rate at a step: `learning_rate × decay ^ ⌊epochs / epochs_per_decay⌋`."""
+    """Returns the staircase rate at a step: `learning_rate × decay ^ ⌊epochs / epochs_per_decay⌋`, warmed up."""
     decays = int(step / steps_per_epoch / recipe.epochs_per_decay)
-    return recipe.learning_rate * recipe.learning_rate_decay**decays
+    warm = min((step + 1) / recipe.warm_up_steps, 1.0) if recipe.warm_up_steps else 1.0
+    return warm * recipe.learning_rate * recipe.learning_rate_decay**decays
 
 
 def average_decay_at(recipe: Recipe, step: int) -> float:

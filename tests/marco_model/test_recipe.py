@@ -15,6 +15,12 @@ def test_the_rate_falls_by_six_per_cent_every_two_epochs():
     assert learning_rate_at(recipe, 26_000, 100) == pytest.approx(0.045 * 0.94**130)
 
 
+def test_the_rate_rises_in_line_to_its_value():
+    recipe = Recipe(learning_rate=0.2, warm_up_steps=4)
+    rates = [learning_rate_at(recipe, step, 100) for step in range(6)]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2, 0.2])
+
+
 def test_the_average_is_short_at_first_and_never_longer_than_asked():
     recipe = Recipe(average_decay=0.999)
     assert average_decay_at(recipe, 0) == 0.1
