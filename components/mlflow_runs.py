@@ -280,9 +280,14 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
         return Run(tracking_uri, run_id)
 
 
+def training_of_model(model_uri: str) -> dict[str, Any]:
+    """Returns how the training of the model artifact ended: `training.json`, empty if it was trained elsewhere."""
+    return store.read_json(f"{model_uri}/{TRAINING_FILE}")
+
+
 def run_of_model(model_uri: str) -> Run | None:
     """Returns the run that trained the model artifact at `model_uri`, or None if it was trained without MLflow."""
-    content = store.read_json(f"{model_uri}/{TRAINING_FILE}")
+    content = training_of_model(model_uri)
     tracking_uri, run_id = content.get("tracking_uri"), content.get("mlflow_run_id")
     return Run(tracking_uri, run_id) if tracking_uri and run_id else None
 

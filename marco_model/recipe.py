@@ -27,7 +27,7 @@ class Recipe:
     learning_rate: float = 0.045
     learning_rate_decay: float = 0.94
     epochs_per_decay: float = 2.0
-    # Steps in which the rate rises in line to its value; the paper has none. Large batches need them (Goyal et al. 2017).
+    # Steps in which the rate rises in line to its value. The paper has none; large batches need it (Goyal et al. 2017).
     warm_up_steps: int = 0
     # RMSProp with decay 0.9, momentum 0.9, epsilon 0.1.
     rho: float = 0.9

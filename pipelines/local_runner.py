@@ -142,7 +142,8 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
     `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
     it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
-    seconds), `reused` (steps that were not run again), `resumed_from` (training's first step).
+    seconds), `reused` (steps that were not run again), `resumed_from` (training's first step), `best_step` (whose
+    weights the model has; 0 for those that training began with).
     """
     ingested = store.read_json(f"{steps['MarcoExampleGen'].outputs['quarantine']}/summary.json")
     evaluation = evaluations.slice_metrics(steps["Evaluator"].outputs["evaluation"])
@@ -183,6 +184,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "seconds": {name: round(step.seconds, 1) for name, step in steps.items()},
         "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],
+        "best_step": training["best_step"],
     }
 
 

@@ -32,6 +32,10 @@ from components.steps.entrypoint import unstaged
 from marco_model import errors, model_directory, store
 
 FIRST = "there is no champion to beat: the thresholds alone decide"
+NO_GAIN = (
+    "training gained nothing: at no evaluation in {steps} steps were the weights better than those it began with, "
+    "which label {accuracy:.1%} of the evaluation images right, so the model is unchanged"
+)
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
 _TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
@@ -117,10 +121,11 @@ def ChampionGate(
 ) -> None:
     """Writes `decision.json` into `decision`, the final `blessing`, and tags of the MLflow run.
 
-    A candidate that the Evaluator did not bless (`model_blessing`) is not compared; without a champion the Evaluator's
-    verdict stands. `champion` is what `components.champion.write_champion` returns, empty for none. If by now MLflow's
-    registry has another champion of `registered_model`, and it is not the candidate itself, that one is to be beaten;
-    an empty name leaves the registry out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
+    A candidate that the Evaluator did not bless (`model_blessing`) is not compared. One that has the weights its
+    training began with (`best_step` 0) is refused. Without a champion the Evaluator's verdict stands. `champion` is
+    what `components.champion.write_champion` returns, empty for none. If by now MLflow's registry has another champion of
+    `registered_model`, and it is not the candidate itself, that one is to be beaten; an empty name leaves the registry
+    out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
 
     Raises:
         InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
@@ -135,6 +140,8 @@ def ChampionGate(
     to_beat = champions.parse_champion(champion)
     if not artifacts.is_blessed(model_blessing):
         verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
+    elif (training := mlflow_runs.training_of_model(model.uri)).get("best_step") == 0:
+        verdict = gate.Verdict(False, [NO_GAIN.format(**training)], [])
     elif to_beat is None:
         verdict = gate.Verdict(True, [FIRST], [])
     else:
