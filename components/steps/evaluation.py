@@ -123,9 +123,9 @@ def ChampionGate(
 
     A candidate that the Evaluator did not bless (`model_blessing`) is not compared. One that has the weights its
     training began with (`best_step` 0) is refused. Without a champion the Evaluator's verdict stands. `champion` is
-    what `components.champion.write_champion` returns, empty for none. If by now MLflow's registry has another champion of
-    `registered_model`, and it is not the candidate itself, that one is to be beaten; an empty name leaves the registry
-    out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
+    what `components.champion.write_champion` returns, empty for none. If by now MLflow's registry has another champion
+    of `registered_model`, and it is not the candidate itself, that one is to be beaten; an empty name leaves the
+    registry out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
 
     Raises:
         InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
