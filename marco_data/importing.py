@@ -5,7 +5,6 @@ a label scheme maps to classes later (docs/labels.md). `import_images` reads the
 evaluation split, and writes shards and the tables beside them.
 """
 
-import collections
 import dataclasses
 import hashlib
 import os
@@ -257,9 +256,10 @@ def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[di
     Plates, and images without a plate, are visited in the order of a hash; each is held out if that brings the share
     closer to `eval_share`. If that holds out nothing, or everything, single images are held out instead.
     """
-    plates = collections.defaultdict(list)
+    plates: dict[str, list[int]] = {}
     for image in images:
-        plates[image_files.drop_place(image.path.name).plate or str(image.image_id)].append(image.image_id)
+        plate = image_files.drop_place(image.path.name).plate or str(image.image_id)
+        plates.setdefault(plate, []).append(image.image_id)
     target = min(max(eval_share * len(images), 1), len(images) - 1)
     for groups in (list(plates.values()), [[image.image_id] for image in images]):
         held_out: set[int] = set()

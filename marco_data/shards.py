@@ -9,7 +9,6 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from marco_data import contract, image_files, name_tables, overlay, tfrecord
 from marco_model import errors, store
@@ -78,11 +77,11 @@ def split_of(name: str, default: str = "") -> str:
     )
 
 
-def read_examples(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def read_examples(path: str) -> Iterator[tuple[int, Mapping]]:
     """Yields position and features of each record of a shard; no features of a record, or a rest, that is damaged."""
     with store.open_raw(path) as file:
         for record in tfrecord.read_records(file):
-            features: Mapping[str, Any] = {}
+            features: Mapping = {}
             if isinstance(record, tfrecord.Record) and record.intact:
                 with contextlib.suppress(errors.InputError):
                     features = contract.parse_example(record.data).features.feature

@@ -3,7 +3,6 @@
 Keras 3's own layer takes a dozen passes over the activations.
 """
 
-from collections import Counter
 from typing import Any
 
 import keras
@@ -62,13 +61,13 @@ class _Folded(keras.layers.Layer):
 def _followers(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     """Maps a convolution's name to the batch norm that is the only consumer of its output."""
     consumed = [layer.input for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    consumers = Counter(_source(tensor).name for tensor in keras.tree.flatten([consumed, model.output]))
+    consumers = [_source(tensor).name for tensor in keras.tree.flatten([consumed, model.output])]
     pairs = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             source = _source(layer.input)
             linear = isinstance(source, keras.layers.Conv2D) and source.activation is keras.activations.linear
-            if linear and consumers[source.name] == 1:
+            if linear and consumers.count(source.name) == 1:
                 pairs[source.name] = layer
     return pairs
 

@@ -10,7 +10,6 @@ import datetime
 import functools
 import io
 import shlex
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -286,12 +285,12 @@ class Page:
             title = f"Plate {self.plates[0].name}"
         else:
             title = f"{len(self.plates)} plates" if self.plates else "Drop images"
-        by_class = Counter(int(image.scores.argmax()) for image in self.images)
+        predicted = [int(image.scores.argmax()) for image in self.images]
         last = [len(plate.times) - 1 for plate in self.plates]
         latest = [image for image in self.images if image.plate is None or image.time == last[image.plate]]
         return {
             "title": title,
-            "by_class": [(name, by_class[index]) for index, name in enumerate(self.classifier.classes)],
+            "by_class": [(name, predicted.count(index)) for index, name in enumerate(self.classifier.classes)],
             "drops": len({image.drop for image in self.images if image.plate is not None}),
             "times": max(last, default=0) + 1,
             "hits": len({image.drop for image in latest if image.hit}),

@@ -10,6 +10,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -241,6 +242,29 @@ class Setup(NamedTuple):
     naming: Naming
     staging: str
     beam_options: Sequence[str] = ()
+
+
+def make_setup(
+    model: str | None,
+    folder: Path,
+    output: Path,
+    *,
+    imager: Sequence[str] | None,
+    institution: str,
+    beam: Sequence[str] | None,
+    staging: str,
+) -> Setup:
+    """Returns the setup of a command that has `model` in `folder`; keeps Beam's warnings off stderr.
+
+    Beam's workers read a model on a URI from there. `imager`: see `parse_rules`. `staging`: by default beside `output`.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    return Setup(
+        model if model and store.is_remote(model) else str(folder),
+        Naming(parse_rules(imager or ()), institution),
+        staging or str(output.resolve().with_name(f".{output.name}.rows")),
+        beam or (),
+    )
 
 
 class Measured(NamedTuple):

@@ -4,7 +4,6 @@
 `cross_probabilities` judges each image by a model that was fitted without it.
 """
 
-import collections
 import dataclasses
 import itertools
 import tempfile
@@ -165,9 +164,9 @@ def _record_values(data: bytes) -> tuple[int, str, str, bytes]:
 
 def encoded_images(files: Sequence[shards.File], places: Mapping[tuple[int, int], Any]) -> Iterator[tuple[Any, bytes]]:
     """Yields the value of each of `places`, by (shard, position), with the encoded image there; reads a shard once."""
-    by_shard: dict[int, dict[int, Any]] = collections.defaultdict(dict)
+    by_shard: dict[int, dict[int, Any]] = {}
     for (number, position), value in places.items():
-        by_shard[number][position] = value
+        by_shard.setdefault(number, {})[position] = value
     for number, by_index in sorted(by_shard.items()):
         with store.open_raw(files[number].path) as file:
             for record in tfrecord.read_records(file):

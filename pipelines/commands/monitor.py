@@ -1,17 +1,13 @@
 """`marco monitor`: do the images that come in still look as they did?"""
 
 import dataclasses
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from marco_model import InputError, store
+from marco_model import InputError
 from pipelines.commands import options
-
-if TYPE_CHECKING:
-    from components.monitoring import measure
 
 app = typer.Typer()
 ALARM_STATUS = 4
@@ -20,7 +16,7 @@ ALARM_STATUS = 4
 
 @dataclasses.dataclass(frozen=True)
 class MeasureOptions:
-    """How images are assigned to imagers, and where Beam measures them."""
+    """How images are assigned to imagers, and where Beam measures them: see `make_setup` of `monitoring.measure`."""
 
     imager: Annotated[
         list[str] | None,
@@ -38,21 +34,6 @@ class MeasureOptions:
         str,
         typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT."),
     ] = ""
-
-    def setup(self, model: str | None, folder: Path, output: Path) -> "measure.Setup":
-        """Returns how images are measured by `model`, a copy of which is in `folder`; keeps Beam's warnings off stderr.
-
-        Beam's workers elsewhere get a model on `gs://` from there.
-        """
-        from components.monitoring import measure
-
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
-        return measure.Setup(
-            model if model and store.is_remote(model) else str(folder),
-            measure.Naming(measure.parse_rules(self.imager or ()), self.institution),
-            self.staging or str(output.resolve().with_name(f".{output.name}.rows")),
-            self.beam or [],
-        )
 
 
 @app.command()
@@ -85,7 +66,7 @@ def reference(
         paths,
         output,
         watch.model_facts(folder),
-        measuring.setup(model, folder, output),
+        measure.make_setup(model, folder, output, **vars(measuring)),
         measure.Sampling(images=sample, seed=seed),
     )
     least = two_sample.Limits().least
@@ -129,15 +110,13 @@ def check(
     Example: marco monitor check --reference monitoring/reference --model models/3 --output monitoring/today
     --imager "Lab / Rock Imager" --days 7 incoming
     """
-    from components.monitoring.two_sample import read_limits
+    from components.monitoring import drift, measure, two_sample, watch
 
-    thresholds = read_limits(limits)
+    thresholds = two_sample.read_limits(limits)
     folder = options.model_directory(model, "measuring with")
-    from components.monitoring import drift, watch
-
     compared = drift.read_reference(reference)
     compared.require_model(watch.model_facts(folder)["fingerprint"])
-    setup = measuring.setup(model, folder, output)
+    setup = measure.make_setup(model, folder, output, **vars(measuring))
     outcome = watch.check_images(paths, output, compared, setup, thresholds, days, seed)
     for imager_outcome in outcome["imagers"]:
         typer.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
