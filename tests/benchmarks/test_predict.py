@@ -3,7 +3,7 @@ import json
 from PIL import Image
 
 import benchmarks
-from benchmarks.published import write_variants
+from benchmarks.predict import write_variants
 
 
 def test_the_sides_take_turns_and_the_first_rounds_do_not_count(capsys):
@@ -26,7 +26,7 @@ def test_the_report_is_one_line_with_the_ratio_of_ours_to_the_peer(capsys):
 
 def test_the_command_line_names_a_benchmark_and_its_options_follow(monkeypatch):
     calls = []
-    monkeypatch.setattr("sys.argv", ["published", "second", "--rounds", "3"])
+    monkeypatch.setattr("sys.argv", ["drops", "second", "--rounds", "3"])
     benchmarks.choose(first=lambda options: calls.append(("first", options)), second=calls.append)
     assert calls == [["--rounds", "3"]]
 

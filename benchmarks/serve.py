@@ -1,19 +1,11 @@
-"""The released network against the published graph of 2018: on files, and on single images as it serves them.
+"""Single images to the released network as `marco released` exports it, and to the published graph of 2018.
 
-    python -m benchmarks.published predict
+Both are called through their signature `serving_default` with the bytes of the same real images of 1280x960 pixels, one
+image per request, taking turns in one process; each figure is the median of all requests. Written to stderr: the same
+for requests of 8 and 32 images, and for how many of the real images and of `--drops` synthetic ones of full size the
+served class equals that of the Keras model (a difference is an error) and of the published graph.
 
-`predict`: ours is everything that `marco predict` does once its model is loaded: reading and checking the files,
-scoring, writing the CSV. The peer is the published SavedModel, given the bytes of the same real-sized files in batches
-of the same size, one after another. Both are loaded and warmed up beforehand, then take turns; each figure is the
-median of the rounds.
-
-    python -m benchmarks.published serve
-
-`serve`: ours is the released network as `marco released` exports it, called through its signature `serving_default`;
-the peer is the published SavedModel, called the same way. Both get the bytes of the same real images of 1280x960
-pixels, one image per request, taking turns in one process; each figure is the median of all requests. Written to
-stderr: the same for requests of 8 and 32 images, and for how many of the real images and of `--drops` synthetic ones of
-full size the served class equals that of the Keras model (a difference is an error) and of the published graph.
+    python -m benchmarks.serve
 """
 
 import itertools
@@ -22,52 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 import benchmarks
 from benchmarks import drops
 from marco_data import synthetic
 from marco_model import labels, load, model_directory, weights
-from marco_scoring import prediction
 
 Score = Callable[[list[bytes]], dict[str, np.ndarray]]
-
-
-def write_variants(sources: list[Path], directory: Path, count: int) -> list[Path]:
-    """Writes `count` different JPEGs of the sources' size: rolled, mirrored, brighter or darker, always the same."""
-    random = np.random.default_rng(0)
-    files = []
-    for index in range(count):
-        pixels = np.asarray(Image.open(sources[index % len(sources)]).convert("RGB"))
-        pixels = np.roll(pixels, random.integers(0, pixels.shape[1]), axis=1)[:, :: random.choice([-1, 1])]
-        pixels = np.clip(pixels * random.uniform(0.85, 1.15), 0, 255).astype(np.uint8)
-        files.append(directory / f"drop_{index:04d}.jpg")
-        Image.fromarray(pixels).save(files[-1], quality=90)
-    return files
-
-
-def predict(arguments: list[str]) -> None:
-    """Measures and reports, in seconds for all images."""
-    parser = benchmarks.parser(__doc__, rounds=3, images="folder of JPEGs to make variants of")
-    parser.add_argument("--count", type=int, default=200, help="images to score")
-    parser.add_argument("--batch-size", type=int, default=8, help="images scored at once, on both sides")
-    options = parser.parse_args(arguments)
-    with benchmarks.scratch() as folder:
-        files = write_variants(options.images, folder, options.count)
-        weights.export_published(folder / "model")
-        ours, peer = load.open_classifier(folder / "model"), load.open_published_classifier()
-
-        def score_ours() -> None:
-            prediction.predict(ours, files, folder / "scores.csv", options.batch_size)
-
-        def score_published() -> None:
-            for batch in benchmarks.batches(files, options.batch_size):
-                peer.score([path.read_bytes() for path in batch])
-
-        for classifier in (ours, peer):
-            classifier.score([path.read_bytes() for path in files[: options.batch_size]])
-        figures = benchmarks.medians(score_ours, score_published, options.rounds)
-    benchmarks.report(*figures, f"seconds for {len(files)} images")
 
 
 def open_signature(directory: Path) -> Score:
@@ -105,7 +58,7 @@ def agreement(ours: Score, peer: Score, encoded: list[bytes]) -> tuple[int, int]
     return int((served == keras_model).sum()), int((served == published).sum())
 
 
-def serve(arguments: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports, in seconds for a request of one image."""
     parser = benchmarks.parser(__doc__, rounds=20, images="folder of JPEGs to score")
     parser.add_argument("--drops", type=int, default=300, help="synthetic drops whose classes are compared")
@@ -133,4 +86,4 @@ def serve(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    benchmarks.choose(predict=predict, serve=serve)
+    main()
