@@ -14,6 +14,10 @@ from marco_model.errors import InputError
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures beyond these would only result from a handful of examples, all right or all wrong."""
+ENOUGH_EXAMPLES = 100
+"""With fewer a temperature says more of the examples than of the classifier, and that of the start is kept."""
+_SPREAD = 0.5
+"""How far the logarithm of a temperature is taken to be from the start's before any example is seen: 1.6 times."""
 _LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
 """Replaces the logarithm of a score that float32 rounded to 0, so that no likelihood is infinite."""
 
@@ -32,8 +36,11 @@ class Bin:
     accuracy: float
 
 
-def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(log_scores: np.ndarray, labels: np.ndarray, start: float | None = None) -> float:
     """Returns the temperature under which the labels are most likely, between `LOWEST` and `HIGHEST`.
+
+    With a `start` it is shrunk towards that temperature: the logarithm is taken to be normally distributed around the
+    start's, and thousands of examples outweigh that. With fewer than `ENOUGH_EXAMPLES` it is the start itself.
 
     `log_scores`: float [n, classes], logits or logarithms of scores, which differ by a constant per row and so give the
     same result; `labels`: int [n]. Raises `InputError` if there are no examples, or if the two don't fit each other.
@@ -43,10 +50,15 @@ def fit_temperature(log_scores: np.ndarray, labels: np.ndarray) -> float:
     logits = np.maximum(special.log_softmax(logits, axis=1), _LEAST_LOG)
     rows = np.arange(len(labels))
 
-    def loss(log_temperature: float) -> float:
-        return float(-special.log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
+    if start is not None and len(labels) < ENOUGH_EXAMPLES:
+        return start
 
-    # The loss is convex in 1 / T, so it has a single minimum along log T.
+    def loss(log_temperature: float) -> float:
+        likelihood = special.log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean()
+        distance = 0.0 if start is None else (log_temperature - np.log(start)) / _SPREAD
+        return float(distance**2 / 2 / len(labels) - likelihood)
+
+    # The likelihood is convex in 1 / T, so it has a single maximum along log T.
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     minimum = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return float(np.exp(minimum.x))

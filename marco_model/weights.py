@@ -68,6 +68,13 @@ def initialise(model: keras.Model, network: networks.Network, classes: Sequence[
     return kept
 
 
+def initial_temperature(initial: str) -> float:
+    """Returns the temperature of the model that `network.initial` names: 1 for random and for published weights."""
+    if initial in (networks.RANDOM, networks.RELEASED):
+        return 1.0
+    return float(json.loads(_read(_folder(initial), model_directory.METADATA)).get("temperature", 1.0))
+
+
 def load_published_weights(model: keras.Model, directory: Path | None = None) -> None:
     """Fills an `inception_v3` of variant `released`, with or without auxiliary head, with the published weights.
 

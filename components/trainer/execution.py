@@ -136,7 +136,7 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What was fitted, and the expected calibration error (0 to 1) before and after on the same examples."""
+    """The temperature, and the expected calibration error (0 to 1) without and with it on the same examples."""
 
     temperature: float
     error_before: float
@@ -145,6 +145,8 @@ class Calibration:
 
 def calibrate(model: keras.Model, job: TrainingJob, records: record_index.RecordIndex) -> Calibration:
     """Fits the temperature of `model` on all examples of `records`, as training reads them.
+
+    It is shrunk towards that of the model that training began with, which is kept where the examples are few.
 
     `model`: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits, with or without auxiliary head. It
     runs as it is exported, with batch norms folded and in float32, in this process alone, whatever engine trained it.
@@ -164,7 +166,13 @@ def calibrate(model: keras.Model, job: TrainingJob, records: record_index.Record
             parts.append((forward(pixels).numpy()[real], batch_labels.numpy()[real]))
             advance(int(real.sum()))
     logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    temperature = calibration.fit_temperature(logits, labels)
+    start = weights.initial_temperature(job.network.initial)
+    temperature = calibration.fit_temperature(logits, labels, start)
+    if len(labels) < calibration.ENOUGH_EXAMPLES:
+        enough = f"{calibration.ENOUGH_EXAMPLES} are wanted"
+        log.info("The temperature stays %.3f: there are %d images to fit one to, and %s", start, len(labels), enough)
+    elif not 1.01 * calibration.LOWEST < temperature < 0.99 * calibration.HIGHEST:
+        log.warning("The temperature is at its limit: of %d images nearly all are right, or wrong", len(labels))
     before, after = (
         calibration.expected_calibration_error(softmax(logits / divisor, axis=1), labels)
         for divisor in (1.0, temperature)

@@ -3,12 +3,14 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 from hypothesis import strategies
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from marco_model.calibration import (
+    ENOUGH_EXAMPLES,
     HIGHEST,
     LOWEST,
     calibrate,
@@ -69,6 +71,32 @@ def test_a_few_examples_stay_within_the_bounds():
     logits = np.eye(4) * 3
     assert LOWEST <= fit_temperature(logits, np.arange(4)) < 0.1  # The loss cannot fall any further.
     assert fit_temperature(logits, np.arange(4)[::-1]) == pytest.approx(HIGHEST, rel=1e-3)
+
+
+@pytest.mark.parametrize("start", [0.5, 1.0, 2.0])
+def test_few_examples_leave_the_temperature_of_the_start(start):
+    logits, labels = draw_logits(ENOUGH_EXAMPLES - 1, 3.0)
+    assert fit_temperature(logits, labels, start) == start
+
+
+@pytest.mark.parametrize("start", [0.5, 1.0, 2.0])
+def test_the_temperature_is_shrunk_towards_the_start(start):
+    # The most probable log T if it is normal around log `start` with a deviation of 0.5, by SciPy on the joint density.
+    logits, labels = draw_logits(150, 3.0)
+
+    def improbability(log_temperature):
+        likelihoods = softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels]
+        return -np.log(likelihoods).sum() - norm.logpdf(log_temperature, np.log(start), 0.5)
+
+    shrunk = fit_temperature(logits, labels, start)
+    expected = minimize_scalar(improbability, bounds=(np.log(0.05), np.log(20)), method="bounded").x
+    assert np.log(shrunk) == pytest.approx(expected, abs=1e-4)
+    fitted = fit_temperature(logits, labels)
+    assert min(start, fitted) < shrunk < max(start, fitted)
+    # All are right, so that without a start only the rounding of the likelihood or the bound would stop it.
+    certain = np.eye(4)[np.arange(200) % 4]
+    assert fit_temperature(certain, np.arange(200) % 4) < 0.06
+    assert fit_temperature(certain, np.arange(200) % 4, start) > 0.1
 
 
 @hypothesis.given(

@@ -16,7 +16,7 @@ from marco_model.load import open_classifier
 from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_batch
-from marco_model.weights import Kept, initial_fingerprint, initialise, load_published_weights
+from marco_model.weights import Kept, initial_fingerprint, initial_temperature, initialise, load_published_weights
 
 SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=False)
 LOGITS, AUXILIARY_LOGITS = "Logits-Conv2d_1c_1x1", "AuxLogits-Conv2d_2b_1x1"
@@ -64,6 +64,14 @@ def test_the_newest_version_of_an_earlier_model_is_copied_completely(earlier, ca
     assert kept == Kept(("Clear", "Crystals", "Skin"), (), True)
     assert len(caplog.messages) == 1
     assert "kept for Clear, Crystals, Skin; the auxiliary head is kept" in caplog.messages[0]
+
+
+def test_the_temperature_of_an_earlier_model_is_read(earlier, tmp_path):
+    models, _ = earlier
+    shutil.copytree(models / "10", tmp_path / "3")
+    path = tmp_path / "3" / METADATA
+    path.write_text(json.dumps({**json.loads(path.read_text()), "temperature": 0.7}))
+    assert [initial_temperature(name) for name in ("random", "released", str(tmp_path))] == [1.0, 1.0, 0.7]
 
 
 def test_with_other_classes_columns_are_kept_by_name(earlier, caplog):
