@@ -7,6 +7,9 @@ accelerator distorts (`benchmarks.train_step --peer undistorted` measures that).
 random 599x599 windows of the same JPEGs, in memory, and does nothing else, our limit. Images are real JPEGs of 1280x960
 pixels.
 
+With `--window-share 0.7 1 --images FOLDER` ours takes windows of 70 to 100 % of the shorter side, as the preset
+`finetune` does, of JPEGs of any size; with `--peer decoding` the ratio is that to native windows.
+
 With `--processes N` ours is what so many processes deliver together, each with its share of every batch and of the
 cores, as the workers of a training have; the peer is one of them alone, on one such share of the cores, times N.
 
@@ -66,9 +69,10 @@ def training_windows(
     size: int = SIZE,
     batch_size: int = BATCH,
     share: training_input.Share = training_input.ALONE,
+    window_share: tuple[float, float] | None = None,
 ) -> tf.data.Dataset:
     """Returns the share's part of the batches of `count` windows of the training input."""
-    settings = recipe.Recipe(batch_size=batch_size)
+    settings = recipe.Recipe(batch_size=batch_size, window_share=window_share)
     return training_input.training_batches(records, settings, size, share=share).take(count // batch_size)
 
 
@@ -164,6 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = benchmarks.parser(__doc__, rounds=5, images="folder of JPEGs, 599 pixels at least")
     parser.add_argument("--peer", choices=["tf.image", "decoding"], default="tf.image", help="(default tf.image)")
     parser.add_argument("--count", type=int, default=384, help="windows a round, in batches of 32 (default 384)")
+    parser.add_argument("--window-share", type=float, nargs=2, help="ours takes windows by share (default: native)")
     parser.add_argument("--processes", type=int, default=0, help="that read together, in place of one on one core")
     parser.add_argument("--end", action="store_true", help="measure the wait at the end of a dataset instead")
     parser.add_argument("--passes", type=int, default=12, help="of each side with --end (default 12)")
@@ -187,7 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
             )
             benchmarks.report(together, alone * processes, f"images/s of {processes} processes")
             return
-        ours = training_windows(records, options.count)
+        shares = tuple(options.window_share) if options.window_share else None
+        ours = training_windows(records, options.count, window_share=shares)
         bare = options.peer == "decoding"
         peer = bare_windows(encoded, options.count) if bare else reference_windows(records)
         figures = benchmarks.medians(ours, peer, options.rounds, warm_up=1, figure=rate)

@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+JPEG_REDUCTIONS = (2, 4, 8)
+"""Factors by which the JPEG decoder reduces an image while it decodes it."""
+
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a scalar string, JPEG or PNG, to uint8 [height, width, 3]; 16-bit samples keep their upper byte.
@@ -80,32 +83,64 @@ def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tenso
     return tf.cond(tf.reduce_min(shape[:2]) > shorter_side, smaller, lambda: encoded)
 
 
-def random_window(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a random window of an image for training: uint8 [size, size, 3]; the int [2] `seed` decides its place.
+def random_window(
+    encoded: tf.Tensor, size: int, seed: tf.Tensor, share: tuple[float, float] | None = None
+) -> tf.Tensor:
+    """Returns a random window of an image for training: uint8 [size, size, 3]; the int [2] `seed` decides it.
 
-    Of a JPEG, only the window is decoded. If the shorter side is below `size`, a square of that side is scaled up to
-    `size`, as the evaluation path does with the square in the middle.
+    Without `share` the window is native: `size` pixels of the image as they are. With `share` its side is drawn
+    uniformly between these two shares of the image's shorter side and scaled to `size` by the evaluation path's rule,
+    whose own image has the share 1. A window larger than 2, 4 or 8 times `size` is reduced by that factor first, a
+    JPEG by its decoder; place and side are then multiples of the factor.
+
+    Of a JPEG, only the window is decoded. If the shorter side is below `size`, a native window is a square of that
+    side, scaled up to `size`, as the evaluation path does with the square in the middle.
     """
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
     shape = tf.cond(
         is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded), lambda: tf.shape(decode(encoded), out_type=tf.int32)
     )
-    side = tf.minimum(tf.reduce_min(shape[:2]), size)
+    shorter = tf.reduce_min(shape[:2])
+    draws = tf.random.stateless_uniform([3 if share else 2], seed, 0, 1)
+    if share:
+        smallest, largest = share
+        scaled = (smallest + (largest - smallest) * draws[2]) * tf.cast(shorter, tf.float32)
+        side = tf.clip_by_value(tf.cast(tf.round(scaled), tf.int32), 1, shorter)
+        factors = [1, *JPEG_REDUCTIONS]
+    else:
+        side, factors = tf.minimum(shorter, size), [1]
     room = shape[:2] - side + 1
-    place = tf.random.stateless_uniform([2], seed, 0, 1)
-    corner = tf.minimum(tf.cast(place * tf.cast(room, tf.float32), tf.int32), room - 1)
+    corner = tf.minimum(tf.cast(draws[:2] * tf.cast(room, tf.float32), tf.int32), room - 1)
+    reduction = tf.reduce_sum(tf.cast(side >= size * tf.constant(factors[1:], tf.int32), tf.int32))
+    factor = tf.gather(factors, reduction)
+    corner, side = corner // factor, side // factor
 
     def partial() -> tf.Tensor:
-        return tf.io.decode_and_crop_jpeg(encoded, tf.concat([corner, [size, size]], 0), channels=3)
+        window = tf.concat([corner, [side, side]], 0)
+        reduced = [
+            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio)
+            for ratio in factors
+        ]
+        return tf.switch_case(reduction, reduced)
 
     def whole() -> tf.Tensor:
-        square = tf.slice(decode(encoded), tf.concat([corner, [0]], 0), tf.stack([side, side, 3]))
+        native = side * factor
+        square = tf.slice(decode(encoded), tf.concat([corner * factor, [0]], 0), tf.stack([native, native, 3]))
         return tf.cond(
-            side < size, lambda: tf.cast(tf.round(resize(square, size, size)), tf.uint8), lambda: tf.identity(square)
+            factor > 1,
+            lambda: _rounded(tf.raw_ops.ResizeArea(images=square[None], size=[side, side])[0]),
+            lambda: tf.identity(square),
         )
 
-    window = tf.cond(is_jpeg & tf.equal(side, size), partial, whole)
+    # Whole where the window is small: a JPEG's window is decoded from fewer neighbours at its rim.
+    square = tf.cond(is_jpeg & (side >= size), partial, whole)
+    window = tf.cond(tf.equal(side, size), lambda: tf.identity(square), lambda: _rounded(resize(square, size, size)))
     return tf.ensure_shape(window, [size, size, 3])
+
+
+def _rounded(pixels: tf.Tensor) -> tf.Tensor:
+    """Returns float32 pixels in [0, 255] as uint8."""
+    return tf.cast(tf.round(pixels), tf.uint8)
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:

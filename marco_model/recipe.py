@@ -41,6 +41,9 @@ class Recipe:
     # "a running average over a short window": the window is not given.
     average_decay: float = 0.9999
     augment: bool = True
+    # Smallest and largest side of a training window as a share of the image's shorter side, scaled to the network's
+    # input; the image of an evaluation has the share 1. None: native windows, the paper's (docs/model.md, "Images").
+    window_share: tuple[float, float] | None = None
     # Early stopping "on the evaluation set": how often and how long is not given.
     evaluate_every: int = 5_000
     patience: int = 20
@@ -59,6 +62,13 @@ class Recipe:
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.window_share is not None:
+            smallest, largest = self.window_share
+            if not 0 < smallest <= largest <= 1:
+                raise InputError(
+                    f"recipe.window_share is {[smallest, largest]}; give the smallest and the largest share, above 0 "
+                    "and at most 1, or null for native windows"
+                )
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: float) -> float:

@@ -81,7 +81,7 @@ def training_batches(
     """
     batch, own = recipe.batch_size, recipe.batch_size // share.count
     steps = len(records) // batch
-    window = _window(records, size)
+    window = _window(records, recipe, size)
 
     def example(number: tf.Tensor) -> Example:
         step, place = number // own, number % own
@@ -101,7 +101,7 @@ def endless_batches(records: RecordIndex, recipe: recipes.Recipe, size: int) -> 
     """
     # Drawn where the dataset runs, so that each worker, and a restarted worker, has another stream.
     stream = tf.cast(tf.timestamp() * 1e6, tf.int64)
-    window = _window(records, size)
+    window = _window(records, recipe, size)
 
     def example(number: tf.Tensor) -> Example:
         return window(tf.stack([stream, number // len(records)]), number % len(records))
@@ -111,14 +111,14 @@ def endless_batches(records: RecordIndex, recipe: recipes.Recipe, size: int) -> 
     return numbered.map(lambda number, batch: (*batch, tf.stack([stream, number]))).prefetch(2)
 
 
-def _window(records: RecordIndex, size: int) -> Callable[[tf.Tensor, tf.Tensor], Example]:
+def _window(records: RecordIndex, recipe: recipes.Recipe, size: int) -> Callable[[tf.Tensor, tf.Tensor], Example]:
     """Returns the function from an epoch's seed, int64 [2], and a position in the epoch to a window and its label."""
     read, last = reader(records), tf.constant(len(records) - 1, tf.int64)
 
     def window(seed: tf.Tensor, position: tf.Tensor) -> Example:
         image, label = read(tf.random.experimental.index_shuffle(position, seed, last))
         place = tf.random.experimental.stateless_fold_in(seed, position)
-        return preprocessing.random_window(image, size, place), label
+        return preprocessing.random_window(image, size, place, recipe.window_share), label
 
     return window
 

@@ -6,7 +6,10 @@ import pytest
 from benchmarks import input
 
 
-@pytest.mark.parametrize("options", [[], ["--peer", "decoding"], ["--processes", "2"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--peer", "decoding"], ["--peer", "decoding", "--window-share", "0.7", "1"], ["--processes", "2"]],
+)
 def test_it_measures_both_sides_and_reports_their_ratio(options, capsys):
     input.main(["--count", "64", "--rounds", "1", *options])
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -1,6 +1,8 @@
 import io
 import os
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -174,6 +176,146 @@ def test_every_pixel_format_becomes_rgb_in_training_and_evaluation(encoded, expe
     window = preprocessing.random_window(tf.constant(encoded), 40, tf.constant([3, 4])).numpy()
     top, left = corner_of((9, 25), [3, 4])
     np.testing.assert_allclose(window, expected[top : top + 40, left : left + 40].astype(int), atol=12)
+    reduced = preprocessing.random_window(tf.constant(encoded), 10, tf.constant([3, 4]), (0.9, 1.0)).numpy()
+    np.testing.assert_allclose(reduced, expected_window(expected, 10, [3, 4], (0.9, 1.0)), atol=12)
+
+
+def expected_square(image, size, seed, share):
+    """Returns top, left and side of a window with shares, and by what factor it is reduced first, in closed form."""
+    draws = tf.random.stateless_uniform([3], seed).numpy()
+    shorter = min(image.shape[:2])
+    drawn = (share[0] + np.float32(share[1] - share[0]) * draws[2]) * np.float32(shorter)
+    side = int(np.clip(np.round(drawn), 1, shorter))
+    top, left = (draws[:2] * (np.array(image.shape[:2]) - side + 1).astype(np.float32)).astype(int)
+    factor = max(factor for factor in (1, 2, 4, 8) if factor == 1 or side // factor >= size)
+    return top // factor * factor, left // factor * factor, side // factor * factor, factor
+
+
+def expected_window(image, size, seed, share):
+    """Returns the window: means of blocks, then TensorFlow 1's bilinear rule."""
+    top, left, side, factor = expected_square(image, size, seed, share)
+    blocks = image[top : top + side, left : left + side].reshape(side // factor, factor, side // factor, factor, 3)
+    reduced = blocks.mean(axis=(1, 3))
+    return legacy_bilinear(reduced, size) if side // factor != size else reduced
+
+
+def largest_difference(window, expected):
+    """The largest difference of a uint8 window from values that may be fractions."""
+    return np.abs(window.astype(float) - expected).max()
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    size=st.integers(3, 20),
+    seed=st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1)),
+    percent=st.lists(st.integers(1, 100), min_size=2, max_size=2).map(sorted),
+)
+def test_windows_by_share_are_those_of_the_closed_form(height, width, size, seed, percent):
+    share = percent[0] / 100, percent[1] / 100
+    image = noise(height, width)
+    window = preprocessing.random_window(tf.constant(png(image)), size, tf.constant(seed), share).numpy()
+    # Blocks and bilinear are each rounded.
+    assert largest_difference(window, expected_window(image, size, seed, share)) <= 1.01
+
+
+def ramp(height, width):
+    """An image whose red tells the row and whose green the column, each from 0 at one side to 240 at the other."""
+    rows, columns = np.mgrid[:height, :width]
+    values = np.stack([rows * (240 / height), columns * (240 / width), np.full(rows.shape, 128.0)], axis=-1)
+    return np.round(values).astype(np.uint8)
+
+
+def seen_square(window, height, width):
+    """Reads top, left and side, in pixels of the image, off a window of a `ramp`."""
+    size = len(window)
+    down, first = np.polyfit(np.arange(size), window[..., 0].mean(axis=1) * (height / 240), 1)
+    across, column = np.polyfit(np.arange(size), window[..., 1].mean(axis=0) * (width / 240), 1)
+    assert down == pytest.approx(across, rel=0.05)
+    return first, column, size * (down + across) / 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (700, 480), (480, 2000)])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_place_and_scale_can_be_read_off_a_window(height, width, kind):
+    image = ramp(height, width)
+    encoded = tf.constant(png(image) if kind == "png" else tf.io.encode_jpeg(image, quality=100).numpy())
+    squares = []
+    for number in range(60):
+        window = preprocessing.random_window(encoded, 50, tf.constant([number, 7]), (0.5, 1.0)).numpy()
+        top, left, side = seen_square(window, height, width)
+        assert 0.48 <= side / 480 <= 1.02
+        assert top > -8 and top + side < height + 8 and left > -8 and left + side < width + 8
+        expected = expected_square(image, 50, [number, 7], (0.5, 1.0))
+        # The centre of the first pixel of a reduced image lies half a block in; values are rounded.
+        assert np.abs(np.subtract((top, left, side), expected[:3])).max() < 10
+        squares.append((top, left, side / 480))
+    tops, lefts, shares = np.transpose(squares)
+    assert shares.min() < 0.56 and shares.max() > 0.94 and abs(shares.mean() - 0.75) < 0.07
+    assert np.ptp(tops) > 100 and np.ptp(lefts) > 100
+
+
+@pytest.mark.parametrize("share", [(0.3, 0.3), (0.6, 1.0), (1.0, 1.0)])
+def test_jpeg_and_png_of_the_same_pixels_give_the_same_window(share):
+    image = ramp(400, 520)
+    jpeg = tf.io.encode_jpeg(image, quality=100, chroma_downsampling=False).numpy()
+    for number in range(8):
+        windows = [
+            preprocessing.random_window(tf.constant(encoded), 48, tf.constant([1, number]), share).numpy()
+            for encoded in (jpeg, png(image))
+        ]
+        assert largest_difference(windows[0], windows[1].astype(float)) <= 4
+
+
+@pytest.mark.parametrize(("share", "factor"), [(0.25, 2), (0.5, 4), (1.0, 8)])
+def test_a_reduced_window_is_that_of_pillows_reduced_image(encoded, share, factor):
+    # 240, 480 and 960 of 960 pixels, reduced to 120: nothing is left to resize.
+    with Image.open(io.BytesIO(encoded[2])) as image:
+        assert image.size == (1280, 960)
+        image.draft("RGB", (1280 // factor, 960 // factor))
+        reduced = np.asarray(image.convert("RGB")).astype(float)
+    assert reduced.shape == (960 // factor, 1280 // factor, 3)
+    whole = np.zeros((960, 1280, 3))
+    top, left, side, chosen = expected_square(whole, 120, [3, 5], (share, share))
+    assert (side // factor, chosen) == (120, factor)
+    window = preprocessing.random_window(tf.constant(encoded[2]), 120, tf.constant([3, 5]), (share, share)).numpy()
+    expected = reduced[top // factor :, left // factor :][:120, :120]
+    assert largest_difference(window[4:-4, 4:-4], expected[4:-4, 4:-4]) <= 2
+
+
+def test_a_window_of_the_whole_image_is_what_evaluation_sees(encoded):
+    tall = Image.open(io.BytesIO(encoded[0])).crop((100, 0, 1060, 960))
+    for square, tolerance in ((png(np.asarray(tall)), 0.51), (png(noise(40, 40)), 0.51), (png(noise(1, 1)), 0.51)):
+        window = preprocessing.random_window(tf.constant(square), 599, tf.constant([3, 4]), (1.0, 1.0))
+        seen = preprocessing.evaluation_image(tf.constant(square), 599)
+        assert np.abs(preprocessing.to_network_range(window) - seen).max() <= tolerance / 127.5
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1280), (1280, 1), (1, 1), (2, 3), (30, 41), (39, 400), (599, 40), (97, 1501)]
+)
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_any_shape_gives_a_window_by_share(height, width, kind):
+    image = noise(height, width)
+    encoded = png(image) if kind == "png" else tf.io.encode_jpeg(image, quality=100, chroma_downsampling=False).numpy()
+    image = tf.io.decode_jpeg(encoded).numpy()
+    for number in range(5):
+        window = preprocessing.random_window(tf.constant(encoded), 40, tf.constant([3, number]), (0.7, 1.0)).numpy()
+        expected = expected_window(image, 40, [3, number], (0.7, 1.0))
+        inner = slice(2, -2) if kind == "jpeg" else slice(None)
+        difference = np.abs(window - expected)[inner, inner]
+        # Of noise, the decoder's reduction is not the mean of its blocks to the last unit.
+        assert difference.max() <= 1.01 if kind == "png" or max(height, width) < 97 else difference.mean() < 3
+
+
+def test_windows_by_share_follow_their_seed(encoded):
+    one, same, other = (
+        preprocessing.random_window(tf.constant(encoded[2]), 64, tf.constant(seed), (0.7, 1.0)).numpy()
+        for seed in ([1, 2], [1, 2], [1, 3])
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).mean() > 0.5
 
 
 def test_a_dataset_yields_windows(encoded):

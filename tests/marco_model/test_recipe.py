@@ -35,6 +35,12 @@ def test_impossible_values_are_refused_by_name(wrong):
         Recipe(**wrong)
 
 
+@pytest.mark.parametrize("share", [(0.0, 1.0), (0.9, 0.7), (0.5, 1.1), (-0.5, 0.5), (float("nan"), 1.0)])
+def test_impossible_shares_are_refused(share):
+    with pytest.raises(InputError, match=r"recipe\.window_share is \[.*\]; give the smallest and the largest"):
+        Recipe(window_share=share)
+
+
 def set_cluster(monkeypatch, cluster, job, index):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": job, "index": index}}))
 

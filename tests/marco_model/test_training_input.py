@@ -57,8 +57,9 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(tmp_path):
     assert (other != epochs[0]).mean() > 0.9
 
 
-def test_resumed_input_equals_uninterrupted_input(records):
-    recipe = Recipe(batch_size=4, seed=3)
+@pytest.mark.parametrize("window_share", [None, (0.4, 1.0)])
+def test_resumed_input_equals_uninterrupted_input(records, window_share):
+    recipe = Recipe(batch_size=4, seed=3, window_share=window_share)
     whole = images_of(training_input.training_batches(records["train_records"], recipe, SIZE), 20)
     late = images_of(training_input.training_batches(records["train_records"], recipe, SIZE, first=13), 7)
     np.testing.assert_array_equal(late, whole[52:])
@@ -109,8 +110,9 @@ def test_asynchronous_workers_go_through_the_data_in_orders_of_their_own(tmp_pat
     assert len(set(left[:100]) & set(right[:100])) < 50
 
 
-def test_the_shares_of_several_processes_make_up_the_batches_of_one(records):
-    index, recipe = records["train_records"], Recipe(batch_size=12, seed=3)
+@pytest.mark.parametrize("window_share", [None, (0.4, 1.0)])
+def test_the_shares_of_several_processes_make_up_the_batches_of_one(records, window_share):
+    index, recipe = records["train_records"], Recipe(batch_size=12, seed=3, window_share=window_share)
     whole = images_of(training_input.training_batches(index, recipe, SIZE, first=1), 6)
     parts = [
         images_of(training_input.training_batches(index, recipe, SIZE, first=1, share=training_input.Share(n, 3)), 6)
@@ -118,6 +120,16 @@ def test_the_shares_of_several_processes_make_up_the_batches_of_one(records):
     ]
     joined = np.concatenate([part.reshape(6, 4, SIZE, SIZE, 3) for part in parts], axis=1)
     np.testing.assert_array_equal(joined, whole.reshape(6, 12, SIZE, SIZE, 3))
+
+
+def test_windows_follow_the_recipe_in_every_kind_of_training(tmp_path):
+    columns = np.tile(np.arange(240, dtype=np.uint8)[None, :, None], (240, 1, 3))
+    index = write_labels(tmp_path / "data", range(8), tf.io.encode_png(columns).numpy())
+    for share, scale in ((None, 1), ((0.5, 0.5), 6), ((1.0, 1.0), 12)):
+        recipe = Recipe(batch_size=8, window_share=share)
+        for batches in (training_input.training_batches, training_input.endless_batches):
+            windows = next(iter(batches(index, recipe, 20)))[0].numpy().astype(int)
+            np.testing.assert_allclose(windows[:, :, -1] - windows[:, :, 0], 19 * scale, atol=1)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

@@ -24,6 +24,12 @@ def test_the_paper_preset_holds_the_published_recipe():
         ("stepz=1", "unknown key 'stepz'"),
         ("data.synthetic.imags=9", "unknown key 'data.synthetic.imags'"),
         ("recipe.steps=-1", "recipe.steps is -1"),
+        (
+            "recipe.window_share=[0.9, 0.7]",
+            "recipe.window_share is [0.9, 0.7]; give the smallest and the largest share",
+        ),
+        ("recipe.window_share=0.7", "recipe.window_share is 0.7"),
+        ("recipe.window_share=[0.7]", "recipe.window_share.1 is not set"),
         ("network.variant=stock", "network.variant is 'stock'"),
         ("transform.shorter_side=10", "transform.shorter_side 10 is less than network.input_size 599"),
         ("recipe.steps", "has no '='"),
@@ -35,6 +41,12 @@ def test_a_wrong_setting_is_reported_in_one_line(override, message):
         configuration.load("paper", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_windows_are_native_in_the_paper_and_fit_evaluation_where_the_published_weights_are_tuned():
+    assert configuration.load("paper").recipe.window_share is None
+    assert configuration.load("finetune").recipe.window_share == (0.7, 1.0)
+    assert configuration.load("finetune", ["recipe.window_share=null"]).recipe.window_share is None
 
 
 def test_an_unknown_preset_names_the_known_ones():
