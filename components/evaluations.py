@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from components.prediction_table import scores_of
-from marco_data import contract
+from marco_data import contract, image_files
 from marco_model import errors, labels, store
 
 if TYPE_CHECKING:
@@ -68,6 +68,15 @@ def slice_masks(table: "pd.DataFrame", cross: bool = True) -> Iterator[tuple[Sli
         values, codes = np.unique(column, return_inverse=True)
         for code, value in enumerate(values):
             yield SliceKey(kind, str(value)), codes == code
+
+
+def plates(table: "pd.DataFrame") -> np.ndarray:
+    """Returns the number of each row's plate, int64 [rows]; a row whose file name tells no plate has one of its own."""
+    names = [
+        f"{institution}/{place.plate}" if (place := image_files.drop_place(name)).plate else f"image {row}"
+        for row, (institution, name) in enumerate(zip(table["institution"], table["filename"], strict=True))
+    ]
+    return np.unique(np.array(names, str), return_inverse=True)[1]
 
 
 def evaluate(table: "pd.DataFrame", classes: Sequence[str]) -> list[Slice]:

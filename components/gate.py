@@ -77,6 +77,7 @@ def compare(
         slices=evaluations.slice_masks(candidate, rules.cross),
         rules=rules,
         recall_name="" if recall is None else f"recall/{classes[recall]}",
+        plates=evaluations.plates(candidate),
     )
 
 
@@ -101,28 +102,43 @@ def decide(
     slices: Iterable[tuple[evaluations.SliceKey, np.ndarray]],
     rules: settings.Rules,
     recall_name: str = "recall/Crystals",
+    plates: np.ndarray | None = None,
 ) -> Verdict:
     """Decides by which images each of the two labels right, bool [n], in the same order.
 
     `positive`: bool [n], the images of the class whose recall must not fall, or None if there is no such class; if
     there is one without images, the candidate is refused. `slices`: as `components.evaluations.slice_masks` yields.
+    `plates`: int [n], the same number for images of the same plate.
     """
+    plates = np.arange(len(candidate)) if plates is None else plates
     whole = {ACCURACY: np.ones(len(candidate), bool)} | ({} if positive is None else {recall_name: positive})
     margins = {ACCURACY: rules.accuracy_margin, recall_name: rules.recall_margin}
     compared = {name: mask for name, mask in whole.items() if name == ACCURACY or mask.any()}
     level = (1 - rules.confidence) / 2 / len(compared)
     better = [
-        _check(name, BETTER, candidate[mask], champion[mask], rules, level=level) for name, mask in compared.items()
+        _check(name, BETTER, candidate[mask], champion[mask], plates[mask], rules, level=level)
+        for name, mask in compared.items()
     ]
     checks = [
-        _check(name, NOT_WORSE, candidate[mask], champion[mask], rules, margin=margins[name], tail=rules.caution)
+        _check(
+            name,
+            NOT_WORSE,
+            candidate[mask],
+            champion[mask],
+            plates[mask],
+            rules,
+            margin=margins[name],
+            tail=rules.caution,
+        )
         for name, mask in whole.items()
     ]
     parts = [(key.name, mask, bool(mask.sum() >= rules.smallest_slice)) for key, mask in slices]
     tail = (1 - rules.confidence) / 2 / max(1, sum(large for _, _, large in parts))
     for name, mask, large in parts:
         margin = rules.slice_margin if large else None
-        checks.append(_check(name, SLICE, candidate[mask], champion[mask], rules, margin=margin, tail=tail))
+        checks.append(
+            _check(name, SLICE, candidate[mask], champion[mask], plates[mask], rules, margin=margin, tail=tail)
+        )
     results = {check: f"{check.name} {check}, p = {check.p:.2g}" for check in better}
     gains = ", ".join(result for check, result in results.items() if check.passed)
     reasons = [_fell(check, rules) for check in checks if not check.passed]
@@ -138,19 +154,20 @@ def _check(
     kind: str,
     candidate: np.ndarray,
     champion: np.ndarray,
+    plates: np.ndarray,
     rules: settings.Rules,
     *,
     level: float | None = None,
     margin: float | None = None,
     tail: float = 0.5,
 ) -> Check:
-    """Checks which images, bool [n], each labels right.
+    """Checks which images, bool [n], each labels right; `plates`: int [n].
 
     With a `level`, `p` must be at most that. Otherwise a fall that is beyond chance is refused, unless it is shown to
     be smaller than the `margin`, and so is what has no images; without a margin everything else passes. `tail`: how
     often chance alone makes a fall that counts as beyond it.
     """
-    counts = significance.pairs(candidate, champion)
+    counts = significance.pairs(candidate, champion, plates)
     low, high, error = significance.paired_interval(counts, rules.confidence)
     own, other = (float(right.mean()) if len(right) else 0.0 for right in (candidate, champion))
     limit = p = None

@@ -2,6 +2,9 @@
 
 On the same images only those that exactly one of the two labels right tell them apart: `gained` are those that the
 candidate alone labels right, `lost` those that the champion alone does. On other images their shares are independent.
+
+Images of a plate are alike: where plates are known, a plate's gains less its losses count together, and what would be
+expected by chance is that of plates, not of images.
 """
 
 import dataclasses
@@ -15,11 +18,16 @@ from scipy import stats
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """The images of a comparison: gains, losses, and all images, both right and both wrong included."""
+    """The images of a comparison: gains, losses, and all images, both right and both wrong included.
+
+    `plates`: gains less losses, and images, of each plate, an image without a plate being one; empty where no two
+    images share a plate.
+    """
 
     gained: int
     lost: int
     count: int
+    plates: tuple[tuple[int, int], ...] = ()
 
     @property
     def discordant(self) -> int:
@@ -40,26 +48,67 @@ class Interval(NamedTuple):
     error: float
 
 
-def pairs(candidate: np.ndarray, champion: np.ndarray) -> Pairs:
-    """Returns the counts of two arrays, bool [n], that say which images each labels right, in the same order."""
+def pairs(candidate: np.ndarray, champion: np.ndarray, plates: np.ndarray | None = None) -> Pairs:
+    """Returns the counts of two arrays, bool [n], that say which images each labels right, in the same order.
+
+    `plates`: int [n], the same number for images of the same plate.
+    """
     if candidate.shape != champion.shape:
         raise ValueError(f"{candidate.shape} and {champion.shape} labels are not of the same images")
-    return Pairs(int((candidate & ~champion).sum()), int((champion & ~candidate).sum()), len(candidate))
+    gained, lost = candidate & ~champion, champion & ~candidate
+    by_plate: tuple[tuple[int, int], ...] = ()
+    if plates is not None and len(np.unique(plates)) < len(plates):
+        _, codes, sizes = np.unique(plates, return_inverse=True, return_counts=True)
+        gains = np.bincount(codes, gained) - np.bincount(codes, lost)
+        by_plate = tuple(zip(gains.astype(int).tolist(), sizes.tolist(), strict=True))
+    return Pairs(int(gained.sum()), int(lost.sum()), len(candidate), by_plate)
+
+
+def _chances(counts: Pairs) -> np.ndarray:
+    """Returns how likely each number of gains is by chance, float64 [discordant + 1], if plates don't differ.
+
+    Under no difference a plate's gains less its losses would have been the opposite as often: what is counted are those
+    of them that are gains. Without plates that is the binomial distribution of McNemar's test.
+    """
+    if not counts.plates:
+        return np.asarray(stats.binom.pmf(np.arange(counts.discordant + 1), counts.discordant, 0.5))
+    chances = np.ones(1)
+    for difference, _ in counts.plates:
+        if difference:
+            apart = np.zeros(abs(difference))
+            chances = (np.concatenate([chances, apart]) + np.concatenate([apart, chances])) / 2
+    return chances
+
+
+def _total(counts: Pairs) -> int:
+    """Returns the most gains that could have been: the discordant images, or the sum of the plates' differences."""
+    return sum(abs(difference) for difference, _ in counts.plates) if counts.plates else counts.discordant
 
 
 def p_better(counts: Pairs) -> float:
     """Returns how likely so many gains would be by chance: McNemar's test, exact and one-sided; 1 without a difference.
 
-    McNemar 1947; exact: under no difference a discordant image is a gain as often as a loss.
+    McNemar 1947; exact: under no difference a discordant image is a gain as often as a loss. With plates it is Fisher's
+    randomization test of their differences, also exact, of which McNemar's is the one where each image is a plate.
     """
-    if not counts.discordant:
+    if not _total(counts):
         return 1.0
-    return float(stats.binomtest(counts.gained, counts.discordant, 0.5, alternative="greater").pvalue)
+    return float(min(_chances(counts)[_gains(counts) :].sum(), 1.0))
 
 
 def p_different(counts: Pairs) -> float:
     """Returns the two-sided counterpart of `p_better`."""
-    return float(stats.binomtest(counts.gained, counts.discordant, 0.5).pvalue) if counts.discordant else 1.0
+    swapped = dataclasses.replace(
+        counts,
+        gained=counts.lost,
+        lost=counts.gained,
+        plates=tuple((-difference, size) for difference, size in counts.plates),
+    )
+    return min(2 * p_better(counts), 2 * p_better(swapped), 1.0)
+
+
+def _gains(counts: Pairs) -> int:
+    return sum(max(difference, 0) for difference, _ in counts.plates) if counts.plates else counts.gained
 
 
 def smallest_better(counts: Pairs, level: float) -> float | None:
@@ -67,8 +116,12 @@ def smallest_better(counts: Pairs, level: float) -> float | None:
 
     None if even gains alone would not be enough.
     """
-    gained = int(stats.binom.isf(level, counts.discordant, 0.5)) + 1 if counts.discordant else 1
-    return None if gained > counts.discordant else (2 * gained - counts.discordant) / counts.count
+    total = _total(counts)
+    if not total:
+        return None
+    tails = _chances(counts)[::-1].cumsum()[::-1]
+    enough = np.flatnonzero(tails <= level)
+    return (2 * int(enough[0]) - total) / counts.count if len(enough) else None
 
 
 def paired_interval(counts: Pairs, confidence: float) -> Interval:
@@ -76,11 +129,17 @@ def paired_interval(counts: Pairs, confidence: float) -> Interval:
 
     Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval
     after half an image is added to each of the four cells. Its error does not vanish without discordant images, and
-    its coverage stays close to `confidence` where images are few and Wald's intervals are too short.
+    its coverage stays close to `confidence` where images are few and Wald's intervals are too short. With plates the
+    error is at least that between plates (Cochran 1977, "Sampling Techniques", 9.3: the ratio of two sums over
+    clusters).
     """
     total = counts.count + 2
     gain = counts.gained - counts.lost
     error = math.sqrt(counts.discordant + 1 - gain**2 / total) / total
+    if len(counts.plates) > 1:
+        differences, sizes = np.transpose(counts.plates)
+        rest = differences - counts.difference * sizes
+        error = max(error, math.sqrt(len(rest) / (len(rest) - 1) * float(rest @ rest)) / counts.count)
     reach = normal_quantile((1 - confidence) / 2) * error
     return Interval(max(-1.0, gain / total - reach), min(1.0, gain / total + reach), error)
 

@@ -48,7 +48,7 @@ def reader(records: RecordIndex) -> Callable[[tf.Tensor], Example]:
     offset, length = tf.constant(records.offset), tf.constant(records.length)
 
     def read(number: tf.Tensor) -> Example:
-        # Opened anew for each record, which costs far less than decoding; a buffer of the record's size makes it a
+        # Opened again for each record, which costs far less than decoding; a buffer of the record's size makes it a
         # single read, which is what counts in an object store.
         dataset = tf.raw_ops.TFRecordDatasetV2(
             filenames=files[file[number]][None],

@@ -219,7 +219,9 @@ def _judgements(first: Judged, run: Judged) -> pd.DataFrame | None:
     labels = aligned[0]["label"].to_numpy()
     first_right, run_right = (prediction_table.scores_of(table).argmax(axis=1) == labels for table in aligned)
     recall = [f"{_RECALL}{first.classes[label]}" for label in labels]
-    return aligned[0][[*evaluations.SLICES]].assign(recall=recall, first_right=first_right, run_right=run_right)
+    return aligned[0][[*evaluations.SLICES]].assign(
+        recall=recall, first_right=first_right, run_right=run_right, plate=evaluations.plates(aligned[0])
+    )
 
 
 def _pairs(images: pd.DataFrame, metric: str, key: evaluations.SliceKey) -> significance.Pairs:
@@ -227,7 +229,7 @@ def _pairs(images: pd.DataFrame, metric: str, key: evaluations.SliceKey) -> sign
         images = images[images[key.kind] == key.value]
     if metric != ACCURACY:
         images = images[images["recall"] == metric]
-    return significance.pairs(images["run_right"].to_numpy(), images["first_right"].to_numpy())
+    return significance.pairs(*(images[name].to_numpy() for name in ("run_right", "first_right", "plate")))
 
 
 def _cell(

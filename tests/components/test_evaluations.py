@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 
 from components import evaluations
@@ -16,6 +17,22 @@ def test_metrics_get_mlflow_names_and_undefined_ones_are_left_out(tmp_path):
         "eval/institution/CSIRO/count": 3.0,
         "eval/institution/CSIRO/accuracy": 0.5,
     }
+
+
+def test_rows_of_a_plate_have_its_number_and_others_one_of_their_own():
+    names = [
+        "002s_C6_ImagerDefaults_9.jpg",
+        "a.jpg",
+        "002s_B1_ImagerDefaults_2.jpg",
+        "a.jpg",
+        "003t_C6_ImagerDefaults_9.jpg",
+    ]
+    table = pd.DataFrame({"filename": names, "institution": "CSIRO"})
+    plates = evaluations.plates(table)
+    assert plates[0] == plates[2]
+    assert len(set(plates)) == 4
+    elsewhere = evaluations.plates(table.assign(institution=["CSIRO", "", "Merck", "", ""]))
+    assert len(set(elsewhere)) == 5
 
 
 def test_a_missing_evaluation_is_named(tmp_path):

@@ -108,6 +108,22 @@ def test_a_few_hundred_images_do_not_promote_an_equal_model():
     assert count_promoted(EQUAL, count=300) <= 5
 
 
+@pytest.mark.parametrize("size", [96, 384])
+@pytest.mark.parametrize("spread", [0.02, 0.04])
+def test_plates_that_differ_by_chance_do_not_promote_an_equal_model(size, spread):
+    promoted = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        plates = np.repeat(np.arange(20), size)
+        effects = rng.normal(0, spread, 20).clip(-0.08, 0.08)[plates]
+        draws = rng.random(len(plates))
+        gained, lost = draws < (0.08 + effects) / 2, draws > 1 - (0.08 - effects) / 2
+        positive = rng.random(len(plates)) < 0.13
+        slices = masks({"imager": np.full(len(plates), "Rock Imager")})
+        promoted += decide(~lost, ~gained, positive=positive, slices=slices, rules=Rules(), plates=plates).blessed
+    assert promoted <= 5
+
+
 def decide_on(gained, lost, count, rules=None, slices=None, positive=None):
     """Decides where the first images are gains, the next are losses, and both are right on the rest."""
     candidate, champion = np.ones(count, bool), np.ones(count, bool)

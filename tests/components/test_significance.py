@@ -1,5 +1,6 @@
 """The statistics against closed forms, published examples, a bootstrap and the coverage of simulated intervals."""
 
+import itertools
 import math
 import statistics
 
@@ -29,6 +30,60 @@ def test_mcnemar_is_the_binomial_tail_in_closed_form(counts):
     discordant = counts.gained + counts.lost
     tail = sum(math.comb(discordant, wins) for wins in range(counts.gained, discordant + 1)) / 2**discordant
     assert significance.p_better(counts) == pytest.approx(tail, rel=1e-9)
+
+
+PLATES = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 20)), min_size=1, max_size=8)
+
+
+def on_plates(cells):
+    """Returns the pairs of plates with so many gains, losses and other images each."""
+    candidate, champion, plates = [], [], []
+    for plate, (gained, lost, others) in enumerate(cells):
+        candidate += [True] * gained + [False] * lost + [True] * others
+        champion += [False] * gained + [True] * lost + [True] * others
+        plates += [plate] * (gained + lost + others)
+    return significance.pairs(np.array(candidate, bool), np.array(champion, bool), np.array(plates, int))
+
+
+@given(PLATES)
+def test_with_plates_it_is_the_share_of_sign_flips_that_gain_as_much(cells):
+    counts = on_plates(cells)
+    if not counts.plates:  # No two images share one.
+        return
+    differences = [gained - lost for gained, lost, _ in cells]
+    flips = [np.dot(signs, differences) for signs in itertools.product([-1, 1], repeat=len(cells))]
+    share = np.mean([flip >= sum(differences) for flip in flips])
+    assert significance.p_better(counts) == pytest.approx(share)
+    assert significance.p_different(counts) == pytest.approx(
+        min(1.0, 2 * min(share, np.mean([flip <= sum(differences) for flip in flips])))
+    )
+    limit = significance.smallest_better(counts, 0.1)
+    if any(differences):
+        assert (significance.p_better(counts) <= 0.1) == (limit is not None and counts.difference >= limit - 1e-12)
+
+
+@given(PLATES)
+def test_images_that_share_no_plate_are_judged_by_mcnemar(cells):
+    counts = on_plates([(gained, lost, others) for gained, lost, others in cells])
+    apart = significance.pairs(np.ones(3, bool), np.array([True, False, True]), np.arange(3))
+    assert apart == Pairs(1, 0, 3)
+    alone = Pairs(counts.gained, counts.lost, counts.count, tuple([(1, 1)] * counts.gained + [(-1, 1)] * counts.lost))
+    plain = Pairs(counts.gained, counts.lost, counts.count)
+    assert significance.p_better(alone) == pytest.approx(significance.p_better(plain))
+    assert significance.smallest_better(alone, 0.05) == significance.smallest_better(plain, 0.05)
+
+
+def test_the_interval_of_plates_contains_no_difference_as_often_as_it_claims():
+    rng = np.random.default_rng(0)
+    contained = 0
+    for _ in range(400):
+        effects = rng.normal(0, 0.03, 30).clip(-0.06, 0.06)
+        draws = rng.random((30, 96))
+        gained, lost = draws < (0.06 + effects[:, None]) / 2, draws > 1 - (0.06 - effects[:, None]) / 2
+        counts = significance.pairs((~lost).ravel(), (~gained).ravel(), np.repeat(np.arange(30), 96))
+        low, high, _ = significance.paired_interval(counts, 0.95)
+        contained += low <= 0 <= high
+    assert contained >= 0.92 * 400
 
 
 @given(COUNTS, st.sampled_from([0.025, 0.0125, 0.1]))
