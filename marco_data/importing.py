@@ -5,6 +5,7 @@ a label scheme maps to classes later (docs/labels.md). `import_images` reads the
 evaluation split, and writes shards and the tables beside them.
 """
 
+import collections
 import dataclasses
 import hashlib
 import os
@@ -20,6 +21,8 @@ TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", 
 SIMPLE_HEADER = ("filename", "label")
 _SHARD_STEMS = {shards.TRAIN: "train", shards.EVAL: "test"}
 _BATCH = 32
+SCARCE = 20
+"""Images of a class below which an import warns: fewer are not judged as a slice of the gate either."""
 _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.CLASSES)}
 
 
@@ -27,7 +30,8 @@ _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.C
 class LabelledImage:
     """An image to import: its file and id, and its class, raw label and institution as numbers of the table's names.
 
-    With raw labels only, the class is the raw label.
+    With raw labels only, the class is the raw label. `plate` is what the file name tells, or else the folder below that
+    of the set or the class; it is empty if neither tells one.
     """
 
     path: Path
@@ -35,6 +39,7 @@ class LabelledImage:
     label: int
     label_raw: int
     source: int
+    plate: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,14 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -
     for child in children:
         label = number_of(child.name, f"folder {str(child)!r}")
         images += [
-            LabelledImage(path, _stable_id(institution, path.relative_to(folder)), label, label, source)
+            LabelledImage(
+                path,
+                _stable_id(institution, path.relative_to(folder)),
+                label,
+                label,
+                source,
+                _plate(path.relative_to(child)),
+            )
             for path in image_files.find_images([child])
         ]
     if not images:
@@ -88,8 +100,9 @@ def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_la
         images = []
         for line, row in rows:
             label = number_of(row["label"], f"{path.name}, line {line}")
-            file = root / row["filename"]
-            images.append(LabelledImage(file, _stable_id(institution, Path(row["filename"])), label, label, source))
+            name = Path(row["filename"])
+            image_id = _stable_id(institution, name)
+            images.append(LabelledImage(root / name, image_id, label, label, source, _plate(name)))
         table = LabelTable(tuple(images), classes, classes, sources)
     _refuse_repeats(path, [line for line, _ in rows], table)
     return table
@@ -135,8 +148,9 @@ def _from_terf(
         label = raw if only_raw else _terf_class(row, where)
         if not row["image_id"].isdigit():
             raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
-        file = root / row["image_path"]
-        images.append(LabelledImage(file, int(row["image_id"]), label, raw, by_text[row["source"]]))
+        name = Path(row["image_path"])
+        image_id = int(row["image_id"])
+        images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], _plate(name)))
     return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
 
 
@@ -197,6 +211,12 @@ def _stable_id(institution: str, name: Path) -> int:
     return int.from_bytes(digest, "big") >> 12
 
 
+def _plate(name: Path) -> str:
+    """Returns the plate of an image by its path within the set; empty if neither its name nor a folder tells one."""
+    folder = name.parent.as_posix()
+    return image_files.drop_place(name.name).plate or ("" if folder in (".", "/") else folder)
+
+
 def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
     seen: dict[object, int] = {}
     for line, image in zip(lines, table.images, strict=True):
@@ -210,26 +230,26 @@ def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """The result of an import: images by split, skipped files with the reason, whether plates were kept together."""
+    """The result of an import: images by split, skipped files with the reason, and what to know of the splits."""
 
     written: Mapping[str, int]
     errors: Sequence[tuple[str, str]]
-    plates_kept: bool
+    warnings: Sequence[str] = ()
 
 
 def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, shard_images: int = 1024) -> Imported:
     """Writes the images of a table as `train-…` and `test-…` shards with `sources.csv` and `labels-*.csv` in `output`.
 
-    About `eval_share` of the images are held out for evaluation: whole plates if the file names state them, single
-    images if there are too few plates. Files that cannot be read are listed in `import.errors.csv`. `output` must be
+    About `eval_share` of each class is held out for evaluation: whole plates where they are known, single images if
+    there are too few plates. Files that cannot be read are listed in `import.errors.csv`. `output` must be
     new or empty; it appears when everything is written. A shard has at most `shard_images` images.
 
-    Raises `InputError` if no image can be read, `output` is not empty or `eval_share` is not between 0 and 1.
+    Raises `InputError` if a split would have no image, `output` is not empty or `eval_share` is not between 0 and 1.
     """
     if not 0 < eval_share < 1:
         raise errors.InputError(f"eval_share is {eval_share}; expected a share between 0 and 1")
     store.require_new_or_empty(output)
-    splits, plates_kept = _draw_splits(table.images, eval_share)
+    splits, warnings = _draw_splits(table.images, eval_share)
     reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:
@@ -244,32 +264,71 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
         if not any(written.values()):
             path, reason = skipped[0]
             raise errors.InputError(f"none of {len(skipped)} images could be read; the first, {path!r}: {reason}")
+        for split, count in written.items():
+            if not count:
+                raise errors.InputError(
+                    f"the {split} split has none of {sum(written.values())} readable images; add images"
+                )
         name_tables.write_tables(folder, table.sources, table.classes, table.raw_labels)
         if skipped:
             name_tables.write_csv(folder / ERRORS_FILE, ("path", "reason"), skipped)
-    return Imported(written, skipped, plates_kept)
+    used = [image for image in table.images if image.image_id not in reasons]
+    return Imported(written, skipped, [*warnings, *_scarce_classes(used, splits, table.classes)])
 
 
-def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[dict[int, str], bool]:
-    """Returns the split by image id, and whether plates stayed together.
+def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[dict[int, str], list[str]]:
+    """Returns the split by image id, and what to know of it.
 
-    Plates, and images without a plate, are visited in the order of a hash; each is held out if that brings the share
-    closer to `eval_share`. If that holds out nothing, or everything, single images are held out instead.
+    Plates, and images without a plate, are visited in the order of a hash; each is held out if that brings the classes
+    together closer to `eval_share`. If that holds out nothing, or everything, single images are held out instead.
     """
-    plates: dict[str, list[int]] = {}
+    plates: dict[str, list[LabelledImage]] = {}
     for image in images:
-        plate = image_files.drop_place(image.path.name).plate or str(image.image_id)
-        plates.setdefault(plate, []).append(image.image_id)
-    target = min(max(eval_share * len(images), 1), len(images) - 1)
-    for groups in (list(plates.values()), [[image.image_id] for image in images]):
-        held_out: set[int] = set()
-        for group in sorted(groups, key=lambda ids: shards.hashed_draw(f"group {min(ids)}")):
-            if abs(len(held_out) + len(group) - target) < abs(len(held_out) - target):
-                held_out.update(group)
-        if 0 < len(held_out) < len(images):
-            break
+        plates.setdefault(image.plate or f"image {image.image_id}", []).append(image)
+    warnings = []
+    unknown = sum(not image.plate for image in images)
+    if unknown:
+        warnings.append(
+            f"{unknown} of {len(images)} images have no plate in their name or folder: drawn image by image, so that "
+            "pictures of one plate may be in both splits"
+        )
+    held_out = _hold_out(list(plates.values()), eval_share)
+    if not 0 < len(held_out) < len(images):
+        alone = sorted(images, key=lambda image: shards.hashed_draw(f"group {image.image_id}"))
+        held_out = _hold_out([[image] for image in alone], eval_share) or {image.image_id for image in alone[:1]}
+        if unknown < len(images):
+            warnings = ["the images are of too few plates to hold out whole ones: drawn image by image"]
     splits = {image.image_id: shards.EVAL if image.image_id in held_out else shards.TRAIN for image in images}
-    return splits, all(len({splits[number] for number in plate}) == 1 for plate in plates.values())
+    return splits, warnings
+
+
+def _hold_out(groups: Sequence[Sequence[LabelledImage]], share: float) -> set[int]:
+    """Returns the ids of the groups that are held out, so that of each class about `share` is."""
+    totals = collections.Counter(image.label for group in groups for image in group)
+    count = totals.total()
+    # At least one image on either side.
+    share = min(max(share, 1 / count), 1 - 1 / count)
+    missing = {label: share * total for label, total in totals.items()}
+    held_out: set[int] = set()
+    for group in sorted(groups, key=lambda group: shards.hashed_draw(f"group {min(i.image_id for i in group)}")):
+        classes = collections.Counter(image.label for image in group)
+        gain = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in classes.items())
+        if gain > 0:
+            held_out.update(image.image_id for image in group)
+            for label, number in classes.items():
+                missing[label] -= number
+    return held_out
+
+
+def _scarce_classes(
+    images: Sequence[LabelledImage], splits: Mapping[int, str], classes: Mapping[int, str]
+) -> Iterator[str]:
+    """Yields a warning for each split with classes of fewer than `SCARCE` images."""
+    for split, verb in ((shards.TRAIN, "learn"), (shards.EVAL, "judge")):
+        counts = collections.Counter(classes[image.label] for image in images if splits[image.image_id] == split)
+        scarce = [f"{name} {counts[name]}" for name in classes.values() if counts[name] < SCARCE]
+        if scarce:
+            yield f"few images to {verb} a class from in the {split} split: {', '.join(scarce)}"
 
 
 def _records(

@@ -52,8 +52,8 @@ def import_(
     done = importing.import_images(labels, output, eval_share=eval_share, shard_images=shard_images)
     counts = ", ".join(f"{split} {count}" for split, count in done.written.items())
     typer.echo(f"{sum(done.written.values())} images in {output} ({counts})")
-    if not done.plates_kept:
-        typer.echo("the images are of too few plates to hold out whole ones: drawn image by image", err=True)
+    for warning in done.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if done.errors:
         for path, reason in done.errors[:5]:
             typer.echo(f"left out: {path}: {reason}", err=True)

@@ -1,6 +1,8 @@
 """Your own images become shards; their content is read back with TensorFlow's own reader."""
 
+import collections
 import csv
+import re
 import subprocess
 import sys
 
@@ -54,7 +56,8 @@ def value(example, name):
 def test_a_folder_a_class_becomes_shards_that_keep_plates_together(tmp_path, plates):
     out = tmp_path / "set"
     done = import_images(from_folder(tmp_path / "drops", "CSIRO"), out, eval_share=0.4, shard_images=3)
-    assert done.plates_kept and not done.errors
+    assert not done.errors
+    assert not any("image by image" in warning for warning in done.warnings)
     shards = read(out)
     examples = [example for each in shards.values() for example in each]
     assert {value(example, contract.FILENAME).decode() for example in examples} == set(plates)
@@ -193,7 +196,7 @@ def test_few_plates_come_close_to_the_share_that_was_asked(tmp_path):
         draw(tmp_path / "drops" / "Clear" / f"{plate:04x}_A{well + 1}_ImagerDefaults_1.jpg", number)
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.2)
     assert done.written == {"train": 50, "eval": 10}
-    assert done.plates_kept
+    assert not any("image by image" in warning for warning in done.warnings)
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -202,7 +205,48 @@ def test_few_images_of_one_plate_still_make_both_splits(tmp_path, count):
         draw(tmp_path / "drops" / "Clear" / f"03c3_A{number + 1}_ImagerDefaults_1.jpg", number)
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.1)
     assert done.written == {"train": count - 1, "eval": 1}
-    assert not done.plates_kept
+    assert done.warnings[0] == "the images are of too few plates to hold out whole ones: drawn image by image"
+
+
+def test_every_class_is_held_out_alike_and_folders_tell_plates(tmp_path):
+    shares = {"Clear": 120, "Crystals": 40, "Precipitate": 240}
+    for name, count in shares.items():
+        for number in range(count):
+            draw(tmp_path / "drops" / name / f"plate{number % 20}" / f"{name}{number}.png", number)
+    done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.2)
+    split = collections.defaultdict(set)
+    counts = collections.Counter()
+    for name, examples in read(tmp_path / "set").items():
+        for example in examples:
+            number = int(re.sub(r"\D", "", value(example, contract.FILENAME).decode().partition(".")[0]))
+            split[number % 20].add(name.partition("-")[0])
+            counts[name.partition("-")[0], CLASSES[value(example, contract.LABEL)]] += 1
+    assert all(len(names) == 1 for names in split.values()), "plates stay together"
+    for name, count in shares.items():
+        assert abs(counts["test", name] / count - 0.2) <= 0.05
+    assert done.warnings == [
+        "few images to learn a class from in the train split: Other 0",
+        "few images to judge a class from in the eval split: Crystals 8, Other 0",
+    ]
+
+
+def test_folders_of_a_csv_tell_plates(tmp_path):
+    lines = ["filename,label"]
+    for number in range(40):
+        path = f"plate{number % 4}/A{number:02}.png"
+        draw(tmp_path / path, number)
+        lines.append(f"{path},{CLASSES[number % 3]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    table = from_csv(tmp_path / "labels.csv")
+    assert {image.plate for image in table.images} == {"plate0", "plate1", "plate2", "plate3"}
+    done = import_images(table, tmp_path / "set", eval_share=0.25)
+    assert done.written == {"train": 30, "eval": 10}
+
+
+def test_a_single_image_makes_no_two_splits(tmp_path):
+    draw(tmp_path / "drops" / "Clear" / "a.png", 0)
+    with pytest.raises(InputError, match="split has none of 1 readable images; add images"):
+        import_images(from_folder(tmp_path / "drops"), tmp_path / "set")
 
 
 @pytest.mark.parametrize(
