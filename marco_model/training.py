@@ -8,6 +8,7 @@ after the current step, with a checkpoint.
 
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import math
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from google.api_core import exceptions, retry
 
 from marco_model import engines, errors, recipe as recipes, store, training_step
 from marco_model.record_index import RecordIndex
@@ -32,10 +34,16 @@ REPORT_EVERY = 10
 """Steps between two reports of loss and accuracy: reading them waits for the accelerator."""
 
 CHECKPOINTS_KEPT = 2
+OUTAGE_SECONDS = 180.0
+"""How long a store may not answer before training gives up; what is saved stays."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # What TensorFlow raises in a synchronous process when another one is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.DeadlineExceededError)
+
+
+# What TensorFlow raises for a store that does not answer.
+_OUTAGES = (*_LOST, tf.errors.UnknownError, tf.errors.ResourceExhaustedError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,11 +267,12 @@ _PARTIAL = re.compile(r"\.?step-\d{9}\.npz.*\.partial")
 
 
 def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
-    """Writes a checkpoint into `directory`, local or in an object store, and returns its path; keeps the last two.
+    """Writes a checkpoint into `directory`, local or in an object store, and returns its path.
 
-    The file has its name only when it is complete, and is then on the disk.
+    The file has its name only when it is complete, and is then on the disk. It and the one before it are kept; those of
+    later steps, which could not be read when training resumed from an earlier one, are removed. Raises `ClusterError`
+    if the store is out of reach for `OUTAGE_SECONDS`.
     """
-    tf.io.gfile.makedirs(directory)
     path = _checkpoint_path(directory, checkpoint.step)
     content = io.BytesIO()
     arrays: dict[str, Any] = {
@@ -277,40 +286,75 @@ def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
     np.savez(content, **arrays)
     # An object appears whole when it is closed.
     remote = store.is_remote(path)
-    with tf.io.gfile.GFile(path, "wb") if remote else store.whole_file(path, "wb", synced=True) as file:
-        file.write(content.getbuffer())
-    for step in saved_steps(directory)[:-CHECKPOINTS_KEPT]:
-        tf.io.gfile.remove(_checkpoint_path(directory, step))
-    for name in filter(_PARTIAL.fullmatch, tf.io.gfile.listdir(directory)):  # Of processes that were killed.
-        tf.io.gfile.remove(f"{directory.rstrip('/')}/{name}")
+
+    def write() -> None:
+        tf.io.gfile.makedirs(directory)
+        with tf.io.gfile.GFile(path, "wb") if remote else store.whole_file(path, "wb", synced=True) as file:
+            file.write(content.getbuffer())
+
+    def remove_others() -> None:
+        steps = saved_steps(directory)
+        before = [step for step in steps if step < checkpoint.step]
+        for step in set(steps) - {checkpoint.step, *before[1 - CHECKPOINTS_KEPT :]}:
+            tf.io.gfile.remove(_checkpoint_path(directory, step))
+        for name in filter(_PARTIAL.fullmatch, tf.io.gfile.listdir(directory)):  # Of processes that were killed.
+            tf.io.gfile.remove(f"{directory.rstrip('/')}/{name}")
+
+    for work in (write, remove_others):
+        _through_outages(work, directory)
     return path
 
 
 def saved_steps(directory: str) -> list[int]:
     """Returns the steps that have a checkpoint, in order."""
-    if not tf.io.gfile.isdir(directory):
+    try:
+        names = tf.io.gfile.listdir(directory)
+    except tf.errors.NotFoundError:
         return []
-    matches = (_CHECKPOINT.fullmatch(name.rstrip("/")) for name in tf.io.gfile.listdir(directory))
+    matches = (_CHECKPOINT.fullmatch(name.rstrip("/")) for name in names)
     return sorted(int(match[1]) for match in matches if match)
 
 
 def newest_checkpoint(directory: str) -> Checkpoint | None:
-    """Returns the newest checkpoint that can be read, or None; logs a warning about each that cannot be read."""
-    for step in reversed(saved_steps(directory)):
+    """Returns the newest checkpoint that is whole, or None; logs a warning about each that is damaged.
+
+    A store that does not answer is no damage: raises `ClusterError` if it is out of reach for `OUTAGE_SECONDS`.
+    """
+    for step in reversed(_through_outages(lambda: saved_steps(directory), directory)):
         path = _checkpoint_path(directory, step)
+        content = _through_outages(functools.partial(_read, path), path)
         try:
-            return _read_checkpoint(path)
+            return _parse_checkpoint(content)
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file.
             log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
     return None
+
+
+def _through_outages(work: Callable[[], Any], place: str) -> Any:
+    """Returns the result of `work`, which is tried again while the store of `place` does not answer."""
+
+    def warn(error: Exception) -> None:
+        log.warning("%s does not answer (%s); trying again", place, errors.one_line(error))
+
+    message = f"{place} does not answer ({{}}); start again to continue from the last checkpoint"
+    with errors.translated(errors.ClusterError, message, exceptions.RetryError):
+        again = retry.Retry(
+            retry.if_exception_type(*_OUTAGES), initial=1.0, maximum=15.0, timeout=OUTAGE_SECONDS, on_error=warn
+        )
+        return again(work)()
 
 
 def _checkpoint_path(directory: str, step: int) -> str:
     return f"{directory.rstrip('/')}/step-{step:09d}.npz"
 
 
-def _read_checkpoint(path: str) -> Checkpoint:
-    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as arrays:
+def _read(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return bytes(file.read())
+
+
+def _parse_checkpoint(content: bytes) -> Checkpoint:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         values = {name: arrays[name] for name in arrays.files}
     step, best_step, count = (int(values.pop(name)) for name in ("step", "best_step", "arrays"))
     best_accuracy = float(values.pop("best_accuracy"))

@@ -3,10 +3,11 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 
 from marco_model import training, training_input
-from marco_model.errors import InputError
+from marco_model.errors import ClusterError, InputError
 from marco_model.recipe import Engine
 from tests.marco_model.small_problem import RECIPE, SIZE, network
 
@@ -167,6 +168,57 @@ def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, caplog):
     checkpoint_path(tmp_path, 20).write_bytes(b"")
     assert training.newest_checkpoint(str(tmp_path)).step == 10
     assert "step-000000020.npz can't be read" in caplog.text
+
+
+class Outage:
+    """A store that does not answer the first `count` times that its files are listed or opened."""
+
+    def __init__(self, monkeypatch, count):
+        self.left = count
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        for name in ("listdir", "GFile"):
+            monkeypatch.setattr(tf.io.gfile, name, self.wrap(getattr(tf.io.gfile, name)))
+
+    def wrap(self, function):
+        def answer(*arguments, **options):
+            if self.left:
+                self.left -= 1
+                raise tf.errors.UnavailableError(None, None, "503 Service Unavailable")
+            return function(*arguments, **options)
+
+        return answer
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_store_that_does_not_answer_for_a_while_is_no_damage(tmp_path, monkeypatch, caplog, count):
+    for step in (10, 20):
+        training.save_checkpoint(str(tmp_path), checkpoint_of(step))
+    Outage(monkeypatch, count)
+    assert training.newest_checkpoint(str(tmp_path)).step == 20
+    assert caplog.text.count("does not answer (503 Service Unavailable); trying again") == count
+    Outage(monkeypatch, count)
+    training.save_checkpoint(str(tmp_path), checkpoint_of(30))
+    assert training.saved_steps(str(tmp_path)) == [20, 30]
+
+
+def test_a_store_that_never_answers_ends_training_and_loses_nothing(records, tmp_path, monkeypatch):
+    train(records, tmp_path, dataclasses.replace(RECIPE, steps=4))
+    with monkeypatch.context() as patch:
+        Outage(patch, -1)
+        patch.setattr(training, "OUTAGE_SECONDS", 0.01)
+        with pytest.raises(ClusterError, match="does not answer .*503.*; start again to continue"):
+            train(records, tmp_path, dataclasses.replace(RECIPE, steps=8))
+    assert training.newest_checkpoint(str(tmp_path)).step == 4
+
+
+def test_the_file_just_written_is_kept_beside_later_ones_that_were_damaged(tmp_path, caplog):
+    training.save_checkpoint(str(tmp_path), checkpoint_of(10))
+    for step in (500, 600):
+        checkpoint_path(tmp_path, step).write_bytes(b"damaged")
+    assert training.newest_checkpoint(str(tmp_path)).step == 10
+    training.save_checkpoint(str(tmp_path), checkpoint_of(20))
+    assert training.saved_steps(str(tmp_path)) == [10, 20]
+    assert training.newest_checkpoint(str(tmp_path)).step == 20
 
 
 def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
