@@ -97,9 +97,8 @@ def convert_and_check(classifier: load.LoadedClassifier, encoded: Iterable[bytes
 def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agreement:
     """Adds `assets.extra/model.tflite` and its agreement, `assets.extra/tflite.json`, to an exported model's folder.
 
-    directory: of the SavedModel, local or on gs://. examples: TFRecords of `tf.train.Example` with
-    `image/encoded`, on all of which the two models must agree. Raises `InputError` as `convert_and_check` does, with
-    nothing written.
+    directory: of the SavedModel, local or on gs://. examples: files that training reads, on all of whose images the two
+    models must agree. Raises `InputError` as `convert_and_check` does, with nothing written.
     """
     saved = tf.saved_model.load(directory)
     classifier = load.LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))

@@ -66,7 +66,10 @@ def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, 
     examples = tmp_path / "eval.tfrecord"
     with tf.io.TFRecordWriter(str(examples)) as writer:
         for encoded in drops[:10]:
-            feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+            feature = {
+                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
+            }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     comparison = tflite.add(str(directory), CLASSES, [str(examples)])
     assert (comparison.images, comparison.other_class) == (10, 0)
