@@ -206,7 +206,7 @@ def test_a_store_that_never_answers_ends_training_and_loses_nothing(records, tmp
     with monkeypatch.context() as patch:
         Outage(patch, -1)
         patch.setattr(training, "OUTAGE_SECONDS", 0.01)
-        with pytest.raises(ClusterError, match="does not answer .*503.*; start again to continue"):
+        with pytest.raises(ClusterError, match=r"does not answer .*503.*; start again to continue"):
             train(records, tmp_path, dataclasses.replace(RECIPE, steps=8))
     assert training.newest_checkpoint(str(tmp_path)).step == 4
 
