@@ -310,12 +310,12 @@ def test_any_shape_gives_a_window_by_share(height, width, kind):
 
 
 def test_windows_by_share_follow_their_seed(encoded):
-    one, same, other = (
+    first, same, other = (
         preprocessing.random_window(tf.constant(encoded[2]), 64, tf.constant(seed), (0.7, 1.0)).numpy()
         for seed in ([1, 2], [1, 2], [1, 3])
     )
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).mean() > 0.5
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).mean() > 0.5
 
 
 def test_a_dataset_yields_windows(encoded):
