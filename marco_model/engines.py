@@ -9,6 +9,7 @@ and parameter servers of an asynchronous cluster take no part in `train`: they `
 import collections
 import contextlib
 import dataclasses
+import functools
 import logging
 import socket
 import time
@@ -118,7 +119,9 @@ class Synchronous:
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
         self._step = on_replicas(state.step)
-        self._evaluation_sums = on_replicas(lambda images, labels: summed(state.evaluation_sums(images, labels)))
+        self._evaluation_sums = on_replicas(
+            lambda images, labels: summed(state.evaluation_sums(state.average_values(), images, labels))
+        )
         # A copy, since what is reduced must lie on the replica's device.
         self._flags = on_replicas(lambda flag: summed(tf.identity(flag)))
 
@@ -173,6 +176,11 @@ class ParameterServers:
     def __init__(self, cluster: recipes.Cluster) -> None:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         self.strategy = tf.distribute.ParameterServerStrategy(resolver)
+        if self.strategy.num_replicas_in_sync > 1:
+            raise errors.InputError(
+                f"engine.kind is parameter_server and a worker has {self.strategy.num_replicas_in_sync} GPUs, all of "
+                "which would train on the same windows; give each worker one GPU, and more workers"
+            )
         self.replicas = 1
         self.leads = True
         self._workers = len(cluster.processes["worker"])
@@ -181,7 +189,7 @@ class ParameterServers:
 
     def begin(self, state: training_step.TrainingState, work: Work) -> None:
         """Takes the state, made under `strategy`, and the work."""
-        self._work = work
+        self._state, self._work = state, work
         strategy = self.strategy
 
         @tf.function(autograph=False)
@@ -219,7 +227,9 @@ class ParameterServers:
 
     def evaluate(self) -> tuple[float, float]:
         """Returns mean cross-entropy and accuracy of the running average, computed on the chief."""
-        return _mean_of(self._evaluation_sums, self._work.evaluation_batches(training_input.ALONE))
+        # Read from the parameter servers once, not for every batch.
+        sums = functools.partial(self._evaluation_sums, self._state.average_values())
+        return _mean_of(sums, self._work.evaluation_batches(training_input.ALONE))
 
     def anyone(self, flag: bool) -> bool:
         """Returns `flag`: only the chief decides."""

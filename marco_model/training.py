@@ -30,8 +30,8 @@ from marco_model.record_index import RecordIndex
 
 log = logging.getLogger(__name__)
 
-REPORT_EVERY = 10
-"""Steps between two reports of loss and accuracy: reading them waits for the accelerator."""
+REPORTS = 5_000
+"""The most reports of loss and accuracy in a training: reading them waits for the accelerator, and each is stored."""
 
 CHECKPOINTS_KEPT = 2
 OUTAGE_SECONDS = 180.0
@@ -213,7 +213,7 @@ class _Run:
 
     def _report(self, result: engines.StepResult) -> None:
         recipe = self._work.recipe
-        if self.step % REPORT_EVERY and self.step != recipe.steps:
+        if self.step % report_every(recipe.steps) and self.step != recipe.steps:
             return
         loss, rate = float(result.loss), recipes.learning_rate_at(recipe, self.step - 1, self._work.steps_per_epoch)
         if not math.isfinite(loss):
@@ -253,6 +253,11 @@ class _Run:
             save_checkpoint(self._directory, Checkpoint(self.step, self.best_step, self.best_accuracy, values))
         self._saved = self.step
         self._reported = (self.step, time.monotonic())
+
+
+def report_every(steps: int) -> int:
+    """Returns how many steps lie between two reports of a training of `steps`: 10, or more in a long one."""
+    return max(10, -(-steps // REPORTS))
 
 
 def _next(step: int, every: int) -> int:

@@ -232,12 +232,15 @@ class TrainingState:
         for average, variable in zip(self.averages, self.trained + self.statistics, strict=True):
             update(_approach, average, variable, average_decay)
 
-    def evaluation_sums(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [3] for the running average: summed cross-entropy, correct answers, examples.
+    def average_values(self) -> list[tf.Tensor]:
+        """Returns the running average, wherever its variables are, as tensors where this runs."""
+        return [tf.convert_to_tensor(variable) for variable in self.averages]
+
+    def evaluation_sums(self, values: list[tf.Tensor], images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [3] for `average_values`: summed cross-entropy, correct answers, examples.
 
         `images`: float32 [batch, size, size, 3] in [-1, 1]. `labels`: int64 [batch]; −1 marks padding.
         """
-        values = [tf.convert_to_tensor(variable) for variable in self.averages]
         outputs, _ = self._model.stateless_call(values[: len(self.trained)], values[len(self.trained) :], images)
         logits = tf.cast(heads(outputs)["logits"], tf.float32)
         real = tf.cast(labels >= 0, tf.float32)

@@ -170,6 +170,12 @@ def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, caplog):
     assert "step-000000020.npz can't be read" in caplog.text
 
 
+@pytest.mark.parametrize("steps, every", [(30, 10), (50_000, 10), (50_001, 11), (1_700_000, 340)])
+def test_a_long_training_reports_some_thousand_times_at_most(steps, every):
+    assert training.report_every(steps) == every
+    assert steps / every <= 5_000
+
+
 class Outage:
     """A store that does not answer the first `count` times that its files are listed or opened."""
 

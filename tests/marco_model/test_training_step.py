@@ -39,6 +39,15 @@ def test_an_even_guess_at_the_published_ceiling():
         assert float(training_step.cross_entropy(other, tf.constant([0]), 0.1)) > at_best
 
 
+def test_an_evaluation_of_given_averages_reads_no_variable():
+    state = training_step.TrainingState(small.network(), small.RECIPE)
+    images, labels = tf.zeros([4, small.SIZE, small.SIZE, 3]), tf.constant([0, 1, 1, -1], tf.int64)
+    sums = tf.function(state.evaluation_sums, autograph=False)
+    program = sums.get_concrete_function(state.average_values(), images, labels)
+    assert not program.variables
+    assert float(sums(state.average_values(), images, labels)[2]) == 3
+
+
 def test_steps_from_stale_values_never_make_a_variance_negative():
     """Simulates asynchronous workers that all read the first values and apply their steps one after another."""
     state = training_step.TrainingState(small.network(), small.RECIPE)
