@@ -166,6 +166,7 @@ def training_job(
         name=configuration.model_name,
         checkpoints=where.checkpoints,
         placement=where.placement,
+        gpus=where.gpus,
         custom_job=where.custom_job,
     )
 

@@ -16,7 +16,8 @@ class Places:
 
     `root`: artifacts of the steps. `checkpoints`: training's, which outlive a killed step. `destination`: blessed
     models, one folder per version. `tracking`: MLflow's URI. `placement`: on a cluster that trains on several nodes,
-    what its containers share. `custom_job`: on Vertex AI, the machines of such a training.
+    what its containers share. `custom_job`: on Vertex AI, the machines of such a training. `gpus`: those that are asked
+    for each process that trains.
     """
 
     root: str
@@ -25,6 +26,7 @@ class Places:
     tracking: str
     placement: machines.Placement | None = None
     custom_job: job.CustomJob | None = None
+    gpus: int = 0
 
 
 def local(configuration: Configuration, output: Path) -> Places:
@@ -91,7 +93,14 @@ def remote(configuration: Configuration, root: str, custom_job: job.CustomJob | 
         tracking=configuration.tracking.uri or f"sqlite:///{shared}/mlflow.db",
         placement=configuration.cluster if configuration.cluster.replicas else None,
         custom_job=custom_job,
+        gpus=_gpus(configuration.cluster, custom_job),
     )
+
+
+def _gpus(cluster: machines.Cluster, custom_job: job.CustomJob | None) -> int:
+    if custom_job:
+        return custom_job.machines.accelerators
+    return (cluster.replicas.worker if cluster.replicas else cluster.resources("Trainer")).accelerators
 
 
 def data(configuration: Configuration, root: str) -> str:

@@ -39,9 +39,11 @@ log = logging.getLogger(__name__)
 def run(job: TrainingJob) -> None:
     """Takes this process's part in the job; the one that leads writes checkpoints, the model and the MLflow run.
 
-    Raises what `marco_model.training.train` does.
+    Raises what `marco_model.training.train` does, and `InputError` if TensorFlow sees fewer GPUs than were asked for.
     """
     serving = engines.serving_cluster(job.engine)
+    if not (serving and serving.job == "ps"):
+        check_gpus(job.gpus)
     if serving:
         engines.serve(serving)
         return
@@ -67,6 +69,16 @@ def run(job: TrainingJob) -> None:
         artifact = directory.rstrip("/").rpartition("/")[0]
         with tf.io.gfile.GFile(f"{artifact}/{mlflow_runs.TRAINING_FILE}", "w") as file:
             json.dump(content, file, indent=2)
+
+
+def check_gpus(expected: int) -> None:
+    """Raises `InputError` if TensorFlow sees fewer GPUs than `expected`: a training on the CPU would take weeks."""
+    count = len(tf.config.list_physical_devices("GPU"))
+    if count < expected:
+        raise errors.InputError(
+            f"TensorFlow sees {count} of the {expected} GPUs that were asked for this process; take an image for GPUs "
+            "(make image ACCELERATOR=gpu), check the node's driver, or ask for fewer accelerators"
+        )
 
 
 class Records(NamedTuple):

@@ -129,6 +129,8 @@ class TrainingJob(settings.Section):
     # With `replicas`, training is on several nodes of a Kubernetes cluster.
     placement: pools.Placement | None = None
     custom_job: CustomJob | None = None
+    # Those that each process of it asked for.
+    gpus: int = 0
 
     def identity(self, purpose: Purpose) -> str:
         """Returns the SHA-256 of all fields that decide for `purpose`; jobs with the same one are the same."""

@@ -15,6 +15,7 @@ from components.settings import Transform
 from components.trainer import execution
 from marco_model import preprocessing
 from marco_model.calibration import expected_calibration_error, fit_temperature
+from marco_model.errors import InputError
 from marco_model.load import open_classifier
 from marco_model.recipe import Engine
 from tests import processes, short_network, small_training
@@ -67,6 +68,14 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
     checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
     assert (checked["images"], checked["other_class"]) == (8, 0)
+
+
+@pytest.mark.parametrize("count", [0, 3, 4])
+def test_a_training_on_fewer_gpus_than_were_asked_for_is_refused(monkeypatch, count):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * count)
+    execution.check_gpus(count)
+    with pytest.raises(InputError, match=rf"sees {count} of the {count + 1} GPUs"):
+        execution.check_gpus(count + 1)
 
 
 @pytest.mark.slow

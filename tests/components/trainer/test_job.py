@@ -40,6 +40,7 @@ CHANGES = {
     "train_files": (set(), ["train.tfrecord"]),
     "eval_files": (set(), ["eval.tfrecord"]),
     "placement": (set(), Placement(shared="/shared", replicas=Replicas(workers=3))),
+    "gpus": (set(), 4),
     "custom_job": (set(), jobs.CustomJob(place=PLACE, machines=Machines(), image="marco")),
 }
 BASE = small_training.job(tuning=Tuning(space=SPACE))
