@@ -31,7 +31,9 @@ from marco_model.record_index import RecordIndex
 log = logging.getLogger(__name__)
 
 REPORTS = 5_000
-"""The most reports of loss and accuracy in a training: reading them waits for the accelerator, and each is stored."""
+"""The most reports of loss and accuracy in a training: reading them waits for the accelerator, and each is stored.
+
+A loss that is no longer finite is found by the next report."""
 
 CHECKPOINTS_KEPT = 2
 OUTAGE_SECONDS = 180.0
@@ -327,9 +329,10 @@ def newest_checkpoint(directory: str) -> Checkpoint | None:
     """
     for step in reversed(_through_outages(lambda: saved_steps(directory), directory)):
         path = _checkpoint_path(directory, step)
-        content = _through_outages(functools.partial(_read, path), path)
         try:
-            return _parse_checkpoint(content)
+            return _parse_checkpoint(_through_outages(functools.partial(_read, path), path))
+        except (errors.ClusterError, tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError):
+            raise
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file.
             log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
     return None

@@ -33,6 +33,7 @@ STEPS = {
     "CuratedSchema",
     "ExampleValidator",
     "Transform",
+    "Materializer",
     "Trainer",
     "Evaluator",
     "ChampionGate",

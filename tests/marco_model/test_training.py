@@ -207,6 +207,23 @@ def test_a_store_that_does_not_answer_for_a_while_is_no_damage(tmp_path, monkeyp
     assert training.saved_steps(str(tmp_path)) == [20, 30]
 
 
+def test_a_file_that_is_gone_when_it_is_read_is_passed_over(tmp_path, monkeypatch):
+    training.save_checkpoint(str(tmp_path), checkpoint_of(10))
+    monkeypatch.setattr(training, "saved_steps", lambda directory: [10, 20])
+    assert training.newest_checkpoint(str(tmp_path)).step == 10
+
+
+def test_a_file_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
+    training.save_checkpoint(str(tmp_path), checkpoint_of(10))
+
+    def refuse(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "403 Forbidden")
+
+    monkeypatch.setattr(tf.io.gfile, "GFile", refuse)
+    with pytest.raises(tf.errors.PermissionDeniedError):
+        training.newest_checkpoint(str(tmp_path))
+
+
 def test_a_store_that_never_answers_ends_training_and_loses_nothing(records, tmp_path, monkeypatch):
     train(records, tmp_path, dataclasses.replace(RECIPE, steps=4))
     with monkeypatch.context() as patch:
