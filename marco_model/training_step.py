@@ -122,6 +122,7 @@ class TrainingState:
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
         self._xla = xla
         self._asynchronous = isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy)
+        self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
         self._programs: dict[tuple[str, int], Callable[..., Any]] = {}
 
     def step(
@@ -143,8 +144,14 @@ class TrainingState:
         draws = self._draws(tf.shape(images)[0], seed, replica)
         if self._xla and not self._asynchronous and replica.num_replicas_in_sync == 1:
             return self._compiled(self._whole_step, replica)(images, draws, labels, learning_rate, average_decay)
-        compute = self._compiled(self._compute, replica) if self._xla else functools.partial(self._compute, replica)
-        outcome = compute(images, draws, labels)
+        compute = self._gradients or self._forward_and_backward
+        outcome = compute(
+            [tf.convert_to_tensor(variable) for variable in self.trained],
+            [tf.convert_to_tensor(variable) for variable in self.statistics],
+            images,
+            draws,
+            labels,
+        )
         if replica.num_replicas_in_sync > 1:
             outcome = replica.all_reduce(tf.distribute.ReduceOp.MEAN, outcome)
         gradients, added, loss, accuracy = outcome
@@ -171,7 +178,11 @@ class TrainingState:
         learning_rate: tf.Tensor,
         average_decay: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        gradients, added, loss, accuracy = self._compute(replica, images, draws, labels)
+        trained, statistics = (
+            [tf.convert_to_tensor(_own(replica, variable)) for variable in variables]
+            for variables in (self.trained, self.statistics)
+        )
+        gradients, added, loss, accuracy = self._forward_and_backward(trained, statistics, images, draws, labels)
         self._update_own(replica, gradients, added, learning_rate, average_decay)
         return loss, accuracy
 
@@ -185,19 +196,15 @@ class TrainingState:
         first = replica.replica_id_in_sync_group * share
         return augmentation.Draws(*(part[first : first + share] for part in draws))
 
-    def _compute(
+    def _forward_and_backward(
         self,
-        replica: tf.distribute.ReplicaContext,
+        trained: list[tf.Tensor],
+        statistics: list[tf.Tensor],
         images: tf.Tensor,
         draws: augmentation.Draws | None,
         labels: tf.Tensor,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns gradients, additions to the moving statistics, loss and accuracy."""
-        own = functools.partial(_own, replica) if self._xla and not self._asynchronous else lambda variable: variable
-        trained, statistics = (
-            [tf.convert_to_tensor(own(variable)) for variable in variables]
-            for variables in (self.trained, self.statistics)
-        )
+        """Returns gradients, additions to the moving statistics, loss and accuracy; pure, so that XLA compiles it."""
         inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)

@@ -55,7 +55,8 @@ def test_steps_from_stale_values_never_make_a_variance_negative():
         tf.zeros([4, small.SIZE, small.SIZE, 3], tf.uint8) + tf.constant([0, 20, 40, 60], tf.uint8)[:, None, None, None]
     )
     replica = tf.distribute.get_replica_context()
-    gradients, added, _, _ = state._compute(replica, images, None, tf.constant([0, 1, 0, 1], tf.int64))
+    values = [tf.convert_to_tensor(v) for v in state.trained], [tf.convert_to_tensor(v) for v in state.statistics]
+    gradients, added, _, _ = state._forward_and_backward(*values, images, None, tf.constant([0, 1, 0, 1], tf.int64))
     for _ in range(12):
         replica.merge_call(state._update_all, args=(gradients, added, tf.constant(0.0), tf.constant(0.5)))
     mean, variance = (statistic.numpy() for statistic in state.statistics)

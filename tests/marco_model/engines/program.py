@@ -44,7 +44,7 @@ def run_compiled_steps(kind, result):
     np.savez(result, **values)
 
 
-def run_training(kind, result, folder, recipe, pause=0.0):
+def run_training(kind, result, folder, recipe, pause=0.0, xla=False):
     """Trains on `train.tfrecord` and `eval.tfrecord` of a folder; prints `step` after each step, then rests `pause` s.
 
     Writes what training left in the model, and how it ended, to the file `result`. `recipe` changes the small recipe.
@@ -58,7 +58,7 @@ def run_training(kind, result, folder, recipe, pause=0.0):
         time.sleep(pause)
 
     model = small_problem.network()
-    options = {"engine": Engine(kind=kind), "running": running, "on_step": on_step}
+    options = {"engine": Engine(kind=kind, xla=xla), "running": running, "on_step": on_step}
     try:
         trained = _train(model, dataclasses.replace(small_problem.RECIPE, **recipe), folder, **options)
     except (ClusterError, Interrupted) as error:

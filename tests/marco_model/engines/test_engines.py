@@ -171,6 +171,14 @@ def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
                 np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
+def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder):
+    jobs = {"chief": 1, "worker": 1, "ps": 1}
+    recipe = {"steps": 20, "evaluate_every": 20, "checkpoint_every": 20}
+    with Cluster(folder, "parameter_server", jobs, program.run_training, folder, recipe, 0.0, True) as cluster:
+        cluster.expect_success("chief0")
+        assert json.loads(str(np.load(cluster.result("chief0"))["trained"]))["steps"] == 20
+
+
 @pytest.mark.parametrize("kind", ["one_device", "mirrored"])
 def test_a_compiled_step_changes_every_number_as_the_step_does(folder, kind):
     with Cluster(folder, kind, {ALONE: 1}, program.run_compiled_steps) as cluster:
