@@ -34,7 +34,7 @@ class Fault:
     `kind`: a status such as `503`, sent instead of an answer; `slow`, which answers after `seconds`; `cut`, which
     closes the connection in the middle of the answer's body; `reset`, which resets it there; `cut upload`, which closes
     it in the middle of the request's body; `lost`, which lets the server do its work and closes the connection without
-    an answer. `hits`: how often it happened.
+    an answer. `hits`: how often it happened. `late`: how many of the slow requests the server has not done yet.
     """
 
     kind: str
@@ -43,6 +43,7 @@ class Fault:
     seconds: float = 0.0
     skip: int = 0
     hits: int = 0
+    late: int = 0
 
 
 class Emulator:
@@ -91,8 +92,16 @@ class Emulator:
                     fault.skip -= 1
                     continue
                 fault.hits += 1
+                fault.late += fault.kind == "slow"
                 return fault
         return None
+
+    def settle(self) -> None:
+        """Waits until the server has done all slow requests; their clients may have given up and written again."""
+        deadline = time.monotonic() + START_SECONDS
+        while any(fault.late for fault in self.faults):
+            assert time.monotonic() < deadline, "a slow request is never answered"
+            time.sleep(0.02)
 
 
 def _start_server(url):
@@ -146,6 +155,8 @@ class _Proxy(http_server.Handler):
         if kind.isdigit():
             return self.send(http_server.json_answer(int(kind), {"error": {"message": "injected"}}))
         answer = self._forward(emulator.port, body)
+        if kind == "slow":
+            fault.late -= 1
         if kind == "lost":
             return self.hang_up()
         cut = kind in ("cut", "reset")
