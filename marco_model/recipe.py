@@ -6,6 +6,7 @@ TF-Slim's Inception-v3 training script, which the paper names as its starting po
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -23,6 +24,9 @@ class Recipe:
     # "about 100 M images": 1.7 M steps of 64, 260 epochs of MARCO.
     steps: int = 1_700_000
     batch_size: int = 64
+    # The batch size that this recipe is stated for, where the steps are to take another: `effective` carries it over.
+    # None: it is stated for `batch_size`.
+    stated_for_batch: int | None = None
     # Learning rate 0.045, times 0.94 every two epochs.
     learning_rate: float = 0.045
     learning_rate_decay: float = 0.94
@@ -57,6 +61,11 @@ class Recipe:
         for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.stated_for_batch is not None and self.stated_for_batch < 1:
+            raise InputError(
+                f"recipe.stated_for_batch is {self.stated_for_batch}; give the batch size that the recipe is stated "
+                "for, at least 1, or null"
+            )
         if self.warm_up_steps < 0:
             raise InputError(f"recipe.warm_up_steps is {self.warm_up_steps}; it must be at least 0")
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):
@@ -69,6 +78,43 @@ class Recipe:
                     f"recipe.window_share is {[smallest, largest]}; give the smallest and the largest share, above 0 "
                     "and at most 1, or null for native windows"
                 )
+
+    @property
+    def batch_ratio(self) -> float:
+        """How many times the batch that the recipe is stated for goes into `batch_size`."""
+        return self.batch_size / (self.stated_for_batch or self.batch_size)
+
+    def kept_per_step(self, share: float) -> float:
+        """Returns the share that a running average keeps in a step of `batch_size`, from that of a stated step.
+
+        Both keep the same share of what they were the same number of images ago.
+        """
+        return float(share**self.batch_ratio)
+
+    def effective(self) -> "Recipe":
+        """Returns the recipe as its steps are taken: every number for `batch_size` (docs/training.md).
+
+        Numbers of steps are divided by the ratio r of the batch sizes and rounded up, so that the images stay the same
+        but for less than a batch; what the running average keeps is raised to the power r. The learning rate is
+        multiplied by r where epsilon dominates the mean square, so that RMSProp acts as SGD with momentum (Goyal et al.
+        2017), and by the root of r where the mean square normalises the gradient (Malladi et al. 2022).
+        """
+        if self.stated_for_batch is None:
+            return self
+        ratio = self.batch_ratio
+        names = ("steps", "warm_up_steps", "evaluate_every", "checkpoint_every")
+        counts = {name: -(-getattr(self, name) * self.stated_for_batch // self.batch_size) for name in names}
+        return dataclasses.replace(
+            self,
+            learning_rate=self.learning_rate * (ratio if self.epsilon >= LARGE_EPSILON else math.sqrt(ratio)),
+            average_decay=self.kept_per_step(self.average_decay),
+            stated_for_batch=None,
+            **counts,
+        )
+
+
+LARGE_EPSILON = 0.001
+"""From here on RMSProp's epsilon exceeds the mean squares of the gradients, which are some 1e-5 (docs/training.md)."""
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: float) -> float:

@@ -116,6 +116,7 @@ def train(
         ClusterError: another process of a synchronous cluster is gone.
     """
     running = running or engines.start(engine)
+    recipe = recipe.effective()
     work = engines.Work(recipe, input_size, train_records, eval_records)
     _check(work, running.replicas)
     engines.synchronize_batch_norms(model, engine, running.replicas, recipe.batch_size)

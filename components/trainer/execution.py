@@ -99,7 +99,7 @@ def record_run(job: TrainingJob, records: Records) -> Iterator[mlflow_runs.Run]:
     server = job.tracking
     run = mlflow_runs.open_run(server.uri, server.experiment, job.key, job.name, server.artifacts)
     recipe = job.model_dump(include={"network", "recipe", "transform"})
-    run.log_recipe({**recipe, "classes": ", ".join(job.classes)})
+    run.log_recipe({**recipe, **carried_over(job), "classes": ", ".join(job.classes)})
     counts = {split: len(index) for split, index in records._asdict().items()}
     run.log_data(name="marco", counts=counts, **job.data.model_dump())
     # Tags, since a training may be resumed on another engine and MLflow's parameters never change.
@@ -115,18 +115,32 @@ def record_run(job: TrainingJob, records: Records) -> Iterator[mlflow_runs.Run]:
     run.close()
 
 
+def carried_over(job: TrainingJob) -> dict[str, dict[str, float]]:
+    """Returns what the rule for batch sizes makes of the recipe's numbers, by section; empty where it is off."""
+    if job.recipe.stated_for_batch is None:
+        return {}
+    stated, effective = dataclasses.asdict(job.recipe), dataclasses.asdict(job.recipe.effective())
+    changed = {name: value for name, value in effective.items() if value != stated[name] and value is not None}
+    return {"effective": {**changed, "batch_norm_momentum": effective_network(job).batch_norm_momentum}}
+
+
+def effective_network(job: TrainingJob) -> networks.Network:
+    """Returns the job's network, whose batch norms keep as much of their moving statistics per image as stated."""
+    momentum = job.recipe.kept_per_step(job.network.batch_norm_momentum)
+    return dataclasses.replace(job.network, batch_norm_momentum=momentum)
+
+
 def train(
     job: TrainingJob, running: engines.Running, records: Records, run: mlflow_runs.Run | None = None
 ) -> tuple[keras.Model, training.TrainingResult]:
     """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
-    model = networks.build(
-        job.network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=job.engine.dtype_policy
-    )
+    network, policy = effective_network(job), job.engine.dtype_policy
+    model = networks.build(network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=policy)
     weights.initialise(model, job.network, job.classes)
     listeners: dict[str, Callable[..., None]] = {}
     with contextlib.ExitStack() as bars:
         if run:
-            advance = bars.enter_context(progress("Training", job.recipe.steps, "steps"))
+            advance = bars.enter_context(progress("Training", job.recipe.effective().steps, "steps"))
             listeners = {
                 "on_resume": lambda step: advance(step, earlier=True),
                 "on_step": advance,

@@ -138,6 +138,9 @@ class TrainingJob(settings.Section):
         for name, field in type(self).model_fields.items():
             marks = [mark for mark in field.metadata if isinstance(mark, Decides) and purpose in mark.purposes]
             excluded[name] = set(marks[0].ignored) if marks else True
+        if self.recipe.stated_for_batch is None:
+            # Where the rule for batch sizes is off, trainings are the same as before there was one.
+            excluded["recipe"].add("stated_for_batch")
         return settings.digest(self.model_dump(mode="json", exclude=excluded))
 
     def bind(

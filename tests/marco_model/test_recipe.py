@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -33,6 +34,62 @@ def test_impossible_values_are_refused_by_name(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=rf"recipe\.{name}"):
         Recipe(**wrong)
+
+
+LENGTHS = ("steps", "warm_up_steps", "evaluate_every", "checkpoint_every")
+STATED = Recipe(
+    steps=1000, warm_up_steps=40, evaluate_every=100, checkpoint_every=20, average_decay=0.99, stated_for_batch=64
+)
+
+
+def carried(batch_size, **changes):
+    return dataclasses.replace(STATED, batch_size=batch_size, **changes).effective()
+
+
+def test_a_recipe_that_is_stated_for_its_own_batch_stays_as_it_is():
+    assert Recipe().effective() == Recipe()
+    assert carried(64) == dataclasses.replace(STATED, stated_for_batch=None)
+    assert STATED.batch_ratio == Recipe(batch_size=7).batch_ratio == 1.0
+    assert STATED.kept_per_step(0.9997) == 0.9997
+
+
+def test_four_times_the_batch_takes_a_quarter_of_the_steps_at_four_times_the_rate():
+    recipe = carried(256)
+    assert [getattr(recipe, name) for name in LENGTHS] == [250, 10, 25, 5]
+    assert recipe.learning_rate == pytest.approx(4 * 0.045)
+    assert recipe.average_decay == pytest.approx(0.99**4)
+    assert dataclasses.replace(STATED, batch_size=256).kept_per_step(0.95) == pytest.approx(0.95**4)
+    others = {field.name for field in dataclasses.fields(Recipe)} - {*LENGTHS, "learning_rate", "average_decay"}
+    unchanged = others - {"batch_size", "stated_for_batch"}
+    assert all(getattr(recipe, name) == getattr(STATED, name) for name in unchanged)
+    assert (recipe.batch_size, recipe.stated_for_batch) == (256, None)
+
+
+@pytest.mark.parametrize(("epsilon", "factor"), [(1.0, 4.0), (0.1, 4.0), (0.001, 4.0), (1e-5, 2.0), (1e-10, 2.0)])
+def test_the_rate_grows_with_the_root_of_the_batch_where_a_small_epsilon_normalises(epsilon, factor):
+    assert carried(256, epsilon=epsilon).learning_rate == pytest.approx(factor * 0.045)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 48, 63, 65, 100, 256, 1000, 2048, 100_000])
+def test_images_are_conserved_but_for_less_than_a_batch(batch_size):
+    recipe = carried(batch_size)
+    for name in LENGTHS:
+        images, stated = getattr(recipe, name) * batch_size, getattr(STATED, name) * 64
+        assert stated <= images < stated + batch_size, name
+
+
+@pytest.mark.parametrize("batch_size", [16, 256, 1024])
+def test_rate_per_image_and_average_are_the_same_at_the_same_image(batch_size):
+    stated, recipe = dataclasses.replace(STATED, warm_up_steps=0), carried(batch_size, warm_up_steps=0)
+    for images in (0, 10 * 1024, 25 * 1024, 50 * 1024):
+        rate = learning_rate_at(recipe, images // batch_size, 10_240 / batch_size) / batch_size
+        assert rate == pytest.approx(learning_rate_at(stated, images // 64, 160) / 64)
+    assert recipe.average_decay ** (10_240 / batch_size) == pytest.approx(STATED.average_decay**160)
+
+
+def test_a_batch_size_that_no_recipe_can_be_stated_for_is_refused():
+    with pytest.raises(InputError, match=r"recipe\.stated_for_batch is 0; give the batch size"):
+        Recipe(stated_for_batch=0)
 
 
 @pytest.mark.parametrize("share", [(0.0, 1.0), (0.9, 0.7), (0.5, 1.1), (-0.5, 0.5), (float("nan"), 1.0)])

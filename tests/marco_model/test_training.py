@@ -31,6 +31,15 @@ def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(recor
     assert result.steps == 24
 
 
+def test_a_recipe_stated_for_another_batch_trains_as_the_one_that_the_rule_makes_of_it(records, tmp_path):
+    stated = dataclasses.replace(RECIPE, steps=48, stated_for_batch=4)
+    carried, result = train(records, tmp_path / "stated", stated)
+    written_out, _ = train(records, tmp_path / "effective", stated.effective())
+    assert result.steps == 24
+    for left, right in zip(carried.get_weights(), written_out.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
 def test_resumed_training_equals_uninterrupted_training(records, tmp_path):
     whole, _ = train(records, tmp_path / "whole")
 

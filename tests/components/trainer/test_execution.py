@@ -70,6 +70,22 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     assert (checked["images"], checked["other_class"]) == (8, 0)
 
 
+def test_the_values_that_the_rule_for_batch_sizes_makes_are_recorded_and_the_network_gets_its_own(small_job):
+    assert execution.carried_over(small_job) == {}
+    assert execution.effective_network(small_job) == small_job.network
+    carried = dataclasses.replace(small_job.recipe, stated_for_batch=2)
+    job = small_job.model_copy(update={"recipe": carried})
+    assert execution.carried_over(job)["effective"] == {
+        "steps": 4,
+        "evaluate_every": 2,
+        "checkpoint_every": 2,
+        "learning_rate": 0.02,
+        "average_decay": 0.25,
+        "batch_norm_momentum": 0.25,
+    }
+    assert execution.effective_network(job) == dataclasses.replace(job.network, batch_norm_momentum=0.25)
+
+
 @pytest.mark.parametrize("count", [0, 3, 4])
 def test_a_training_on_fewer_gpus_than_were_asked_for_is_refused(monkeypatch, count):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * count)

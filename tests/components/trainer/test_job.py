@@ -76,6 +76,12 @@ def test_every_value_of_a_section_decides_as_the_section_does():
                 assert decides(field, "another") == CHANGES[section][0], field
 
 
+def test_trainings_without_the_rule_for_batch_sizes_are_named_as_before_there_was_one(monkeypatch):
+    monkeypatch.setattr(jobs.settings, "digest", lambda content: str(content["recipe"].get("stated_for_batch", "none")))
+    assert {BASE.identity(purpose) for purpose in PURPOSES} == {"none"}
+    assert with_value(BASE, "recipe.stated_for_batch", 64).identity("checkpoints") == "64"
+
+
 def test_the_identity_does_not_depend_on_how_a_job_was_made():
     again = jobs.TrainingJob.model_validate_json(BASE.model_dump_json())
     assert again == BASE
