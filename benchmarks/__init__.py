@@ -108,9 +108,10 @@ def medians(
     return statistics.median(figures["ours"][warm_up:]), statistics.median(figures["peer"][warm_up:])
 
 
-def report(ours: float, peer: float, unit: str) -> None:
-    """Prints `{"ours": …, "peer": …, "ratio": …, "unit": …}`, the ratio being ours ÷ peer."""
-    print(json.dumps({"ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ours / peer, 4), "unit": unit}))
+def report(ours: float, peer: float, unit: str, **more: object) -> None:
+    """Prints `{"ours": …, "peer": …, "ratio": …, "unit": …}` and `more`, the ratio being ours ÷ peer."""
+    figures = {"ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ours / peer, 4), "unit": unit}
+    print(json.dumps(figures | more))
 
 
 def draw(count: int, settings: synthetic.Settings, processes: int = 2) -> list[tuple[bytes, synthetic.Plan]]:

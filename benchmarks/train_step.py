@@ -9,7 +9,8 @@ takes our step from here too, on TensorFlow or on JAX.
     python -m benchmarks.train_step
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 import benchmarks
 from benchmarks import input
-from marco_model import labels, network, recipe, training_step
+from marco_model import engines, labels, network, recipe, training_step
 
 CLASSES = len(labels.CLASSES)
 Step = Callable[[Any, Any], Any]
@@ -30,6 +31,13 @@ def untrained(input_size: int, depth_multiplier: float, precision: str) -> keras
     policy = recipe.Engine(precision=precision).dtype_policy  # type: ignore[arg-type]
     shape = network.Network(input_size=input_size, depth_multiplier=depth_multiplier)
     return network.build(shape, num_classes=CLASSES, seed=0, dtype_policy=policy)
+
+
+def multiply_adds(input_size: int, depth_multiplier: float) -> int:
+    """Returns those of all convolutions of the `paper` network, auxiliary head included, for an image forward."""
+    layers = untrained(input_size, depth_multiplier, "float32").layers
+    convolutions = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D)]
+    return sum(math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3]) for layer in convolutions)
 
 
 def paper_step(
@@ -97,6 +105,7 @@ class TensorFlow:
     out_of_memory = tf.errors.ResourceExhaustedError
     put = staticmethod(tf.identity)
     step = staticmethod(paper_step)
+    ahead = staticmethod(engines.ahead_on_gpu)
 
     def device(self) -> str:
         """Returns the name of the first GPU, or CPU."""
@@ -125,6 +134,11 @@ class Jax:
     def put(self, array: np.ndarray | tf.Tensor) -> Any:
         """Returns an array of the host in the accelerator's memory."""
         return self._jax.device_put(np.asarray(array))
+
+    def ahead(self, batches: tf.data.Dataset) -> Iterator[tuple[Any, ...]]:
+        """Yields the batches from the accelerator's memory."""
+        for batch in batches:
+            yield tuple(map(self.put, batch))
 
     def step(
         self, *, precision: str = "float32", xla: bool = True, input_size: int = 599, depth_multiplier: float = 1.0

@@ -20,6 +20,8 @@ the passes L K L K do every order; a pass leaves the images alone whose order do
 the same operations on static shapes.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -143,3 +145,13 @@ def distort(images: tf.Tensor, draws: Draws) -> tf.Tensor:
     red, green, blue = (tf.cast(plane, tf.float32) * (1.0 / 255.0) for plane in tf.unstack(images, axis=-1))
     planes = _distort_colours((red, green, blue), draws)
     return tf.stack([tf.clip_by_value(plane, 0.0, 1.0) * 2.0 - 1.0 for plane in planes], axis=-1)
+
+
+@functools.cache
+def compiled_distort() -> Callable[[tf.Tensor, Draws], tf.Tensor]:
+    """Returns `distort` as one program, the same for all trainings of this process.
+
+    A processor then passes over the images a few times in place of some hundred, which halves the time; results differ
+    by rounding.
+    """
+    return tf.function(distort, jit_compile=True, autograph=False)  # type: ignore[no-any-return]

@@ -85,6 +85,12 @@ def _mean_of(sums: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batches: tf.data
     return entropy / count, correct / count
 
 
+def ahead_on_gpu(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the batches, with the next two on the first GPU before they are needed; as they are without a GPU."""
+    gpus = tf.config.list_logical_devices("GPU")
+    return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, buffer_size=2)) if gpus else batches
+
+
 class Synchronous:
     """Runs a state's step under `strategy`, each replica on its part of the batch, with averaged gradients.
 
@@ -129,7 +135,9 @@ class Synchronous:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
         work = self._work
         if first != self._next:
-            self._batches, self._next = iter(self._ahead(work.batches(first, self._share))), first
+            batches = work.batches(first, self._share)
+            # Of several GPUs each takes its part of a batch, which the host splits.
+            self._batches, self._next = iter(ahead_on_gpu(batches) if self._local == 1 else batches), first
         for step in range(first, last):
             images, labels = next(self._batches)
             result = self.step(images, labels, step)
@@ -140,12 +148,6 @@ class Synchronous:
         """Takes step `number` on this process's part of the batch."""
         seed = tf.constant([self._work.recipe.seed, number], tf.int64)
         return StepResult(*self._step(self._split(images), self._split(labels), seed, *self._work.rates(number)))
-
-    def _ahead(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns the batches, with the next ones on the GPU before they are needed if it is the only one."""
-        if self._local == 1 and (gpus := tf.config.list_logical_devices("GPU")):
-            return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, buffer_size=2))
-        return batches
 
     def _split(self, batch: tf.Tensor) -> tf.Tensor:
         """Gives each local replica its part of this process's part."""

@@ -122,6 +122,9 @@ class TrainingState:
         self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
         self._xla = xla
         self._asynchronous = isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy)
+        # On a GPU all of the step is compiled, or nothing. Asynchronous workers may have GPUs that this process lacks.
+        on_gpu = self._asynchronous or bool(tf.config.list_logical_devices("GPU"))
+        self._distort = augmentation.distort if on_gpu else augmentation.compiled_distort()
         self._gradients = tf.function(self._forward_and_backward, jit_compile=True, autograph=False) if xla else None
         self._programs: dict[tuple[str, int], Callable[..., Any]] = {}
 
@@ -205,7 +208,7 @@ class TrainingState:
         labels: tf.Tensor,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns gradients, additions to the moving statistics, loss and accuracy; pure, so that XLA compiles it."""
-        inputs = augmentation.distort(images, draws) if draws else preprocessing.to_network_range(images)
+        inputs = self._distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)
             outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)
