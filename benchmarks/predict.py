@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import benchmarks
-from marco_model import load, weights
+from marco_model import labels, load, model_directory, saved_model, weights
 from marco_scoring import prediction
 
 
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     with benchmarks.scratch() as folder:
         files = write_variants(options.images, folder, options.count)
         weights.export_published(folder / "model")
-        ours, peer = load.open_classifier(folder / "model"), load.open_published_classifier()
+        ours = load.open_classifier(folder / "model")
+        peer = saved_model.SavedModel(model_directory.published_directory(), labels.CLASSES, published=True)
 
         def score_ours() -> None:
             prediction.predict(ours, files, folder / "scores.csv", options.batch_size)
@@ -48,8 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
             for batch in benchmarks.batches(files, options.batch_size):
                 peer.score([path.read_bytes() for path in batch])
 
-        for classifier in (ours, peer):
-            classifier.score([path.read_bytes() for path in files[: options.batch_size]])
+        first = [path.read_bytes() for path in files[: options.batch_size]]
+        for score in (ours.score, peer.score):
+            score(first)
         figures = benchmarks.medians(score_ours, score_published, options.rounds)
     benchmarks.report(*figures, f"seconds for {len(files)} images")
 

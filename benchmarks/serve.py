@@ -18,14 +18,14 @@ import tensorflow as tf
 import benchmarks
 from benchmarks import drops
 from marco_data import synthetic
-from marco_model import labels, load, model_directory, weights
+from marco_model import labels, model_directory, saved_model, weights
 
 Score = Callable[[list[bytes]], dict[str, np.ndarray]]
 
 
 def open_signature(directory: Path) -> Score:
     """Returns the function from encoded images to the outputs of `serving_default` of the SavedModel in `directory`."""
-    with load.without_warnings():
+    with saved_model.without_warnings():
         saved = tf.saved_model.load(str(directory))
     signature = saved.signatures["serving_default"]
 

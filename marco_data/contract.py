@@ -8,6 +8,7 @@ Source: the data set's shards as ubccr/terf writes them; see docs/data.md. Examp
 - `image/overlay/label`, `image/overlay/rater` and `image/overlay/date`: the overlay's answer (docs/relabelling.md).
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -77,10 +78,50 @@ def build_example(
 
 
 def new_example() -> Any:
-    """Returns an empty `tf.train.Example`."""
-    import tensorflow as tf
+    """Returns an empty message of the kind `tf.train.Example`, without TensorFlow."""
+    return _example_class()()
 
-    return tf.train.Example()
+
+@functools.cache
+def _example_class() -> Any:
+    """Makes the class from its definition (tensorflow/core/example/example.proto and feature.proto)."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="marco/example.proto", package="marco", syntax="proto3")
+
+    def define(parent: Any, name: str, *fields: tuple[str, int, str, bool], oneof: str = "") -> Any:
+        """Adds a message with fields, each of a name, a number, a type of protobuf or here, and whether it repeats."""
+        message = parent.add(name=name)
+        for field_name, number, kind, repeated in fields:
+            field = message.field.add(name=field_name, number=number, label=3 if repeated else 1)
+            if kind in _PROTOBUF_TYPES:
+                field.type = _PROTOBUF_TYPES[kind]
+            else:
+                field.type, field.type_name = 11, f".marco.{kind}"
+            if oneof:
+                field.oneof_index = 0
+        if oneof:
+            message.oneof_decl.add(name=oneof)
+        return message
+
+    kinds = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
+    for kind, value in kinds.items():
+        define(file.message_type, kind.title().replace("_", ""), ("value", 1, value, True))
+    lists = [(kind, number, kind.title().replace("_", ""), False) for number, kind in enumerate(kinds, 1)]
+    define(file.message_type, "Feature", *lists, oneof="kind")
+    features = define(file.message_type, "Features", ("feature", 1, "Features.FeatureEntry", True))
+    entry = define(features.nested_type, "FeatureEntry", ("key", 1, "string", False), ("value", 2, "Feature", False))
+    entry.options.map_entry = True
+    define(file.message_type, "Example", ("features", 1, "Features", False))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    descriptor = pool.FindMessageTypeByName("marco.Example")
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass(descriptor)
+    return message_factory.MessageFactory(pool).GetPrototype(descriptor)
+
+
+_PROTOBUF_TYPES = {"float": 2, "int64": 3, "string": 9, "bytes": 12}
 
 
 def parse_example(data: bytes) -> Any:

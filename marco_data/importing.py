@@ -8,13 +8,12 @@ evaluation split, and writes shards and the tables beside them.
 import collections
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from marco_data import contract, image_files, name_tables, progress, shards
-from marco_model import errors, labels, store
+from marco_model import errors, labels, onnx_network, pixels, store
 
 ERRORS_FILE = "import.errors.csv"
 TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
@@ -335,7 +334,7 @@ def _records(
     images: Sequence[LabelledImage], classes: Mapping[int, str], reasons: dict[int, str], advance: Callable[..., None]
 ) -> Iterator[bytes]:
     """Yields the serialized examples, made on all cores batch by batch; `reasons` gets, by id, why one has none."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(onnx_network.cores()) as pool:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             records = pool.map(lambda image: _record(image, classes[image.label]), batch)
@@ -351,7 +350,7 @@ def _record(image: LabelledImage, class_name: str) -> bytes | str:
     """Returns the serialized example of an image, or the reason why it has none."""
     try:
         encoded = image_files.encoded_image(image.path)
-        height, width, _ = contract.decoded_shape(encoded)
+        height, width, _ = pixels.decode(encoded).shape
     except errors.InputError as error:
         return str(error)
     example = contract.build_example(

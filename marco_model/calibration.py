@@ -8,7 +8,6 @@ with label smoothing, which pulls the highest score to about 0.925 however sure 
 import dataclasses
 
 import numpy as np
-from scipy import optimize, special
 
 from marco_model.errors import InputError
 
@@ -45,6 +44,8 @@ def fit_temperature(log_scores: np.ndarray, labels: np.ndarray, start: float | N
     `log_scores`: float [n, classes], logits or logarithms of scores, which differ by a constant per row and so give the
     same result; `labels`: int [n]. Raises `InputError` if there are no examples, or if the two don't fit each other.
     """
+    from scipy import optimize, special
+
     logits = np.asarray(log_scores, np.float64)
     labels = _checked(logits, labels)
     logits = np.maximum(special.log_softmax(logits, axis=1), _LEAST_LOG)
@@ -71,7 +72,9 @@ def calibrate(scores: np.ndarray, temperature: float) -> np.ndarray:
     """
     with np.errstate(divide="ignore"):
         logarithms = np.log(np.asarray(scores, np.float64))
-    return np.asarray(special.softmax(logarithms / temperature, axis=1), np.float32)
+    scaled = logarithms / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> list[Bin]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import batch_norm, errors, model_directory, preprocessing, store
+from marco_model import (
+    batch_norm,
+    errors,
+    model_directory,
+    onnx_export,
+    onnx_network,
+    preprocessing,
+    store,
+)
+
+log = logging.getLogger(__name__)
 
 EXAMPLE_IMAGE = "image/encoded"
 """The feature of a MARCO record that holds the encoded image (docs/data.md)."""
@@ -149,9 +160,11 @@ def export(
     - `version`: string [n], the model's name
 
     Batch norms are folded into the convolutions. The functions `images`, `logits` and `embeddings` of `Classifier` are
-    kept too, with gradients. The weights as trained, by path, are in `assets.extra/weights.npz`.
+    kept too, with gradients. The weights as trained, by path, are in `assets.extra/weights.npz`. The network that
+    `marco predict` scores with, without TensorFlow, is in `assets.extra/model.onnx` (`marco_model.onnx_network`).
 
     `preprocess` maps an encoded image (scalar string) to an image as the network was trained on, such as a shrunk one.
+    What it did is in `metadata` as `shrink`, the arguments of `pixels.shrink`; otherwise there is no ONNX model.
     `metadata` is kept as JSON in `assets.extra/marco.json` with `classes`, `input_size` and `temperature`; its `name`
     (by default the folder's) is the `version`, and what `marco predict` writes into its last column.
 
@@ -175,9 +188,8 @@ def export(
         "input_size": input_size,
         "temperature": float(temperature),
     }
-    classifier = Classifier(
-        batch_norm.fold(network), classes, input_size, preprocess, float(temperature), str(record["name"])
-    )
+    folded = batch_norm.fold(network)
+    classifier = Classifier(folded, classes, input_size, preprocess, float(temperature), str(record["name"]))
     signatures = {
         tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: classifier.from_bytes,
         "serving_examples": classifier.from_examples,
@@ -191,6 +203,18 @@ def export(
         np.savez(weights, **{variable.path: variable.numpy() for variable in model.variables})
         with tf.io.gfile.GFile(f"{folder}/{model_directory.WEIGHTS}", "wb") as file:
             file.write(weights.getvalue())
+        if preprocess is None or "shrink" in metadata:
+            _write_onnx_model(folded, f"{folder}/{onnx_network.MODEL}")
+
+
+def _write_onnx_model(network: keras.Model, path: str) -> None:
+    try:
+        model = onnx_export.convert(with_features(network))
+    except onnx_export.UnknownLayer as error:
+        log.warning("The model can only be scored with TensorFlow, since ONNX export does not know it: %s", error)
+        return
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(model)
 
 
 @contextlib.contextmanager

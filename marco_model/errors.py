@@ -67,6 +67,29 @@ def result_or_reason(work: Callable[[list[Item]], Iterable[Result]], items: list
     return [result for item in items for result in result_or_reason(work, [item])]
 
 
+EXTRAS: dict[str, str] = {
+    **dict.fromkeys(("fastapi", "joblib", "prometheus_client", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("cronsim", "google", "grpc", "kfp", "kubernetes", "requests", "urllib3"), "cluster"),
+}
+"""The extra of pyproject.toml that brings a package which the light install leaves out; `train` for all others."""
+
+
+@contextlib.contextmanager
+def naming_extra() -> Iterator[None]:
+    """Raises `InputError`, with the extra to install, for a package that the light install leaves out."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package.startswith(("marco_", "components", "pipelines")):
+            raise
+        extra = EXTRAS.get(package, "train")
+        raise InputError(
+            f"this needs {package}, which is not installed; install the project with its extra `{extra}`: "
+            f"pip install '.[{extra}]'"
+        ) from error
+
+
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
     """Ends the process on an expected error, with one line on stderr.
@@ -75,7 +98,8 @@ def exit_status() -> Iterator[None]:
     `Interrupted`.
     """
     try:
-        yield
+        with naming_extra():
+            yield
     except (InputError, ClusterError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,16 +1,20 @@
-"""Opens a classifier on disk: a SavedModel that `marco_model.classifier.export` wrote, or the published one of 2018."""
+"""Opens a classifier on disk: one that `marco_model.classifier.export` wrote, or the published one of 2018.
 
-import contextlib
+It scores on ONNX Runtime. TensorFlow is imported only for gradients, and for models exported before they had an ONNX
+model.
+"""
+
 import functools
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
-from marco_model import batch_norm, calibration, classifier, errors, labels, model_directory, store, weights
+from marco_model import calibration, errors, labels, model_directory, onnx_network, pixels, published, store
+
+if TYPE_CHECKING:
+    from marco_model import saved_model
 
 
 class LoadedClassifier:
@@ -25,16 +29,22 @@ class LoadedClassifier:
     """
 
     def __init__(
-        self, saved: Any, name: str, classes: Sequence[str], metadata: dict[str, Any], directory: Path
+        self,
+        directory: Path,
+        name: str,
+        classes: Sequence[str],
+        metadata: dict[str, Any],
+        network: onnx_network.OnnxNetwork | None,
     ) -> None:
-        self._saved = saved
         self._directory = directory
-        self._signature = saved.signatures["serving_default"]
-        self._in_order = bool(metadata)
+        self._network = network
         self.name = name
         self.classes = tuple(classes)
         self.metadata = metadata
         self.temperature = float(metadata.get("temperature", 1.0))
+
+    def __repr__(self) -> str:
+        return f"<LoadedClassifier {self.name}: {', '.join(self.classes)}>"
 
     def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Scores encoded images, JPEG or PNG.
@@ -44,10 +54,9 @@ class LoadedClassifier:
         """
         if not image_bytes:
             return np.zeros((0, len(self.classes)), np.float32)
-        with _decoding():
-            outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
-        scores = outputs["scores"].numpy()
-        return scores if self._in_order else _reordered(scores, outputs["classes"].numpy(), self.classes)
+        if self._network:
+            return self._network.outputs("scores", image_bytes)
+        return self.saved_model.score(image_bytes)
 
     def score_files(self, paths: Sequence[str | Path], batch_size: int = 8) -> np.ndarray:
         """Scores image files, JPEG or PNG, given as paths or as gs:// URIs, `batch_size` at a time.
@@ -80,107 +89,82 @@ class LoadedClassifier:
 
         Raises `InputError` as `score` does, or if the model was exported without its features.
         """
-        embeddings = self.embeddings
-        images = self.images(image_bytes)
-        if not len(images):  # The network takes no empty batch.
-            return embeddings(tf.zeros([1, *images.shape[1:]])).numpy()[:0]
-        return embeddings(tf.constant(images)).numpy()
+        if self._network:
+            return self._network.outputs("embeddings", image_bytes)
+        return self.saved_model.embed(image_bytes)
 
     def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns the network's input for encoded images: float32 [images, size, size, 3] in [-1, 1].
 
         Raises `InputError` as `score` does, or if the model was exported without its network's own functions.
         """
-        with _decoding():
-            return self._network.images(tf.constant(list(image_bytes), tf.string)).numpy()
+        if self._network:
+            return np.ascontiguousarray(self._network.images(image_bytes).transpose(0, 2, 3, 1))
+        return self.saved_model.images(image_bytes)
 
     @property
-    def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The function from what `images` returns to logits, float32 [images, classes], differentiable.
+    def logits(self) -> Callable[[Any], Any]:
+        """The function from what `images` returns to logits, float32 [images, classes], differentiable in TensorFlow.
 
-        Raises `InputError` if the model was exported without its network's own functions.
+        Raises `InputError` if TensorFlow is not installed, or if the model was exported without its network's own
+        functions.
         """
-        return self._network.logits
+        return self.saved_model.logits
 
     @property
-    def embeddings(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The function from what `images` returns, at least one image, to what `embed` returns.
+    def embeddings(self) -> Callable[[Any], Any]:
+        """The function from what `images` returns, at least one image, to what `embed` returns; in TensorFlow.
 
-        Raises `InputError` if the model was exported without its features.
+        Raises `InputError` if TensorFlow is not installed, or if the model was exported without its features.
         """
-        embeddings = getattr(self._network, "embeddings", None)
-        if embeddings is None:
-            raise errors.InputError(f"the model in {self._directory} was exported without embeddings; export it again")
-        return embeddings
+        return self.saved_model.embeddings
 
     @functools.cached_property
-    def _network(self) -> Any:
-        """A module with `images` and `logits`; the published graph has none, so its weights are put into ours."""
-        if not self.metadata:
-            network = weights.published_network(self._directory)
-            return classifier.Classifier(batch_norm.fold(network), self.classes, network.input_shape[1])
-        if not hasattr(self._saved, "logits"):
-            raise errors.InputError(f"the model in {self._directory} was exported without gradients; export it again")
-        return self._saved
+    def saved_model(self) -> "saved_model.SavedModel":
+        """The classifier in TensorFlow; raises `InputError` if TensorFlow is not installed."""
+        with errors.naming_extra():
+            from marco_model import saved_model
+        return saved_model.SavedModel(self._directory, self.classes, published=not self.metadata)
 
 
-def open_classifier(directory: str | Path) -> LoadedClassifier:
-    """Opens the SavedModel in `directory`, or the newest version in a folder of numbered versions.
+def open_classifier(directory: str | Path, threads: int = 0) -> LoadedClassifier:
+    """Opens the model in `directory`, or the newest version in a folder of numbered versions.
 
-    Raises `InputError` if there is no model, or if it takes something other than encoded images.
+    threads: that score; 0 for one per core. Raises `InputError` if there is no model, or if it takes something other
+    than encoded images.
     """
     folder = model_directory.saved_model_directory(directory)
-    with without_warnings():
-        saved = tf.saved_model.load(str(folder))
-    signature = saved.signatures.get("serving_default")
-    if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
-        raise errors.InputError(f"the model in {folder} does not take image_bytes; use one exported by marco")
     metadata = model_directory.read_metadata(folder)
-    if metadata:
-        return LoadedClassifier(saved, metadata.get("name", folder.name), metadata["classes"], metadata, folder)
-    if signature.structured_outputs["scores"].shape[-1] != len(labels.CLASSES):
-        raise errors.InputError(
-            f"the model in {folder} has no {model_directory.METADATA} and not MARCO's four classes; use one exported "
-            "by marco"
-        )
-    return LoadedClassifier(saved, model_directory.PUBLISHED_NAME, labels.CLASSES, {}, folder)
+    if not metadata:
+        return _published(folder, threads)
+    name = metadata.get("name", folder.name)
+    file = folder / onnx_network.MODEL
+    if not file.is_file():
+        # Exported before there were ONNX models.
+        opened = LoadedClassifier(folder, name, metadata["classes"], metadata, None)
+        _ = opened.saved_model
+        return opened
+    shrink = metadata.get("shrink")
+    network = onnx_network.OnnxNetwork(
+        file, metadata["input_size"], functools.partial(pixels.shrink, **shrink) if shrink else None, threads
+    )
+    return LoadedClassifier(folder, name, metadata["classes"], metadata, network)
+
+
+def _published(folder: Path, threads: int) -> LoadedClassifier:
+    name = model_directory.PUBLISHED_NAME
+    if model_directory.is_published(folder):
+        network = onnx_network.OnnxNetwork(published.onnx_model(folder), published.INPUT_SIZE, None, threads)
+        return LoadedClassifier(folder, name, labels.CLASSES, {}, network)
+    # Another graph with the published one's signature.
+    opened = LoadedClassifier(folder, name, labels.CLASSES, {}, None)
+    _ = opened.saved_model
+    return opened
 
 
 def open_published_classifier() -> LoadedClassifier:
     """Opens the classifier published in 2018, with the classes `CLASSES`.
 
-    Raises `InputError` if its package is not installed (`pip install 'marco-pipeline[released]'`).
+    Its package is fetched if it is not installed; raises `InputError` if it cannot be.
     """
     return open_classifier(model_directory.published_directory())
-
-
-@contextlib.contextmanager
-def without_warnings() -> Iterator[None]:
-    """Keeps TensorFlow from warning that the published model's variables, of TensorFlow 1, cannot be trained."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _decoding() -> Iterator[None]:
-    """Raises `InputError` for an image that does not decode, in one line and without details of the graph."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message)
-        lines = (line.strip() for line in text.splitlines())
-        about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "File ")
-        reason = next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
-        raise errors.InputError(f"does not decode: {reason}") from None
-
-
-def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Puts scores [n, classes], each row sorted in its own way, into the order of `classes`."""
-    order = np.array([name.encode() for name in classes], dtype=object)
-    columns = np.argmax(names[:, None, :] == order[None, :, None], axis=2)
-    return np.take_along_axis(scores, columns, axis=1)

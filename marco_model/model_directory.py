@@ -1,17 +1,16 @@
 """A model on disk: its folder, the names of its files, what it records about itself, and its fingerprint.
 
 A model is a SavedModel. Published versions of it lie in numbered folders side by side, as TensorFlow Serving reads
-them. The classifier of 2018 is one of the files of the PyPI package dls-marco-score-ispyb 1.0.1 (Apache-2.0), which is
-located without importing it. Free of TensorFlow, so that a wrong folder is reported at once.
+them. The classifier of 2018 is one of the files of the PyPI package dls-marco-score-ispyb 1.0.1 (Apache-2.0), which
+`published_package` locates. Free of TensorFlow, so that a wrong folder is reported at once.
 """
 
 import hashlib
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
 
-from marco_model import errors, labels
+from marco_model import errors, labels, published_package
 
 MODEL_FILE = "saved_model.pb"
 """A folder with this file is a model; without it, a folder is not a version."""
@@ -26,7 +25,6 @@ PUSH_RECORD = "assets.extra/push.json"
 """The note that publishing adds to a version. All other files are those of the model that was published."""
 
 PUBLISHED_NAME = "marco-2018"
-PUBLISHED_PACKAGE = "dls-marco-score-ispyb"
 PUBLISHED_SHA256 = "d2fdbb72a05634a26d3811149c098b1767e405e7edf0b2ea24d6e72676bddb03"
 """Of the `saved_model.pb` of the classifier published in 2018."""
 
@@ -49,28 +47,23 @@ def saved_model_directory(directory: str | Path) -> Path:
 
 
 def published_directory() -> Path:
-    """Returns the folder of the SavedModel that was published in 2018.
+    """Returns the folder of the SavedModel that was published in 2018; its package is fetched if it is not installed.
 
-    Raises `InputError` if its package is not installed or holds another file.
+    Raises `InputError` if there is no such package, or if it holds another file.
     """
-    try:
-        package = importlib.metadata.distribution(PUBLISHED_PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        raise errors.InputError(
-            f"the published classifier's package {PUBLISHED_PACKAGE} is not installed; "
-            "pip install 'marco-pipeline[released]'"
-        ) from None
-    directory = Path(str(package.locate_file("dls_marco_score_ispyb/savedmodel")))
+    directory = published_package.saved_model()
     graph = directory / MODEL_FILE
+    again = f"install {published_package.NAME}=={published_package.VERSION} again"
     if not graph.is_file():
-        raise errors.InputError(f"{graph} is missing; install {PUBLISHED_PACKAGE}==1.0.1 again")
-    sha256 = hashlib.sha256(graph.read_bytes()).hexdigest()
-    if sha256 != PUBLISHED_SHA256:
-        raise errors.InputError(
-            f"{graph} has sha256 {sha256}, not the published {PUBLISHED_SHA256}; "
-            f"install {PUBLISHED_PACKAGE}==1.0.1 again"
-        )
+        raise errors.InputError(f"{graph} is missing; {again}")
+    if not is_published(directory):
+        raise errors.InputError(f"{graph} has not the published sha256 {PUBLISHED_SHA256}; {again}")
     return directory
+
+
+def is_published(directory: Path) -> bool:
+    """Whether the SavedModel in `directory` is the one that was published in 2018."""
+    return hashlib.sha256((directory / MODEL_FILE).read_bytes()).hexdigest() == PUBLISHED_SHA256
 
 
 def read_metadata(saved_model: Path) -> dict[str, Any]:

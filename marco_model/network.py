@@ -37,7 +37,7 @@ class Architecture:
 
 
 def _inception_v3() -> Architecture:
-    # The blocks of `inception_v3.BLOCKS`.
+    # The blocks of `inception_table.BLOCKS`.
     names = [f"Mixed_{block}" for block in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]]
     return Architecture(
         input_size=599,

@@ -8,13 +8,13 @@ imported when they are needed.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import io
 import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -212,10 +212,14 @@ def _delete_leftovers(path: Path) -> None:
 
 def _lock(folder: Path) -> int | None:
     """Locks a folder while the process lives; returns the descriptor, or None if it is locked or cannot be locked."""
+    if sys.platform == "win32":  # No folder can be opened there.
+        return None
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return None
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -231,7 +235,9 @@ def require_new_or_empty(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns when a file's content, or a folder's list of names, is on the disk."""
+    """Returns when a file's content, or a folder's list of names, is on the disk; without effect on Windows."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

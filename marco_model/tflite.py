@@ -11,12 +11,11 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from marco_model import errors, load, record_index, store, training_input
+from marco_model import errors, record_index, saved_model, store, training_input
 
 MODEL = "assets.extra/model.tflite"
 CHECK = "assets.extra/tflite.json"
@@ -36,7 +35,7 @@ class Agreement:
     largest_difference: float
 
 
-def convert(classifier: load.LoadedClassifier) -> bytes:
+def convert(classifier: saved_model.SavedModel) -> bytes:
     """Returns the classifier's network as a TFLite model, as this file describes it."""
     any_image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     size = classifier.images([any_image]).shape[1:]
@@ -68,7 +67,7 @@ def scorer(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: np.stack([score(image) for image in images])
 
 
-def compare(classifier: load.LoadedClassifier, model: bytes, encoded: Iterable[bytes]) -> Agreement:
+def compare(classifier: saved_model.SavedModel, model: bytes, encoded: Iterable[bytes]) -> Agreement:
     """Scores encoded images, JPEG or PNG, with both models and compares."""
     score = scorer(model)
     images, other_class, largest = 0, 0, 0.0
@@ -81,7 +80,7 @@ def compare(classifier: load.LoadedClassifier, model: bytes, encoded: Iterable[b
     return Agreement(images, other_class, largest)
 
 
-def convert_and_check(classifier: load.LoadedClassifier, encoded: Iterable[bytes]) -> tuple[bytes, Agreement]:
+def convert_and_check(classifier: saved_model.SavedModel, encoded: Iterable[bytes]) -> tuple[bytes, Agreement]:
     """Returns the TFLite model and how it agrees; raises `InputError` if an image is given another class."""
     model = convert(classifier)
     comparison = compare(classifier, model, encoded)
@@ -100,8 +99,7 @@ def add(directory: str, classes: Sequence[str], examples: Sequence[str]) -> Agre
     directory: of the SavedModel, local or on gs://. examples: files that training reads, on all of whose images the two
     models must agree. Raises `InputError` as `convert_and_check` does, with nothing written.
     """
-    saved = tf.saved_model.load(directory)
-    classifier = load.LoadedClassifier(saved, "", classes, {"classes": list(classes)}, Path(directory))
+    classifier = saved_model.SavedModel(directory, classes)
     records = training_input.examples(record_index.read_index(examples))
     encoded = (image for image, _ in records.as_numpy_iterator())
     model, comparison = convert_and_check(classifier, encoded)

@@ -17,7 +17,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import classifier, errors, inception_v3, labels, model_directory, network as networks
+from marco_model import (
+    classifier,
+    errors,
+    inception_v3,
+    labels,
+    model_directory,
+    network as networks,
+    published_package,
+)
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +116,7 @@ def export_published(directory: str | Path) -> None:
     metadata = {
         "name": "marco-released",
         **networks.Network(initial=networks.RELEASED).facts(),
-        "source": f"{model_directory.PUBLISHED_PACKAGE} 1.0.1",
+        "source": f"{published_package.NAME} {published_package.VERSION}",
         "saved_model_sha256": model_directory.PUBLISHED_SHA256,
     }
     classifier.export(published_network(), directory, classes=labels.CLASSES, input_size=599, metadata=metadata)

@@ -225,5 +225,9 @@ def write_model(
         input_size=network.input_size,
         preprocess=(lambda image: preprocessing.shrink(image, side, quality)) if side else None,
         temperature=temperature,
-        metadata={"name": name, **network.facts()},
+        metadata={
+            "name": name,
+            **network.facts(),
+            **({"shrink": {"shorter_side": side, "quality": quality}} if side else {}),
+        },
     )

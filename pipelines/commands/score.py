@@ -57,7 +57,7 @@ def predict(
 
     Example: marco predict --model models/released --output scores.csv --report plate.html plates/03c3
     """
-    from marco_scoring import plate_report, prediction
+    from marco_scoring import prediction
 
     _check_report(report, output, bool(explain or thumbnail_size or crystal_class))
     files = images(paths)
@@ -66,6 +66,8 @@ def predict(
     if report is None:
         outcome = prediction.predict(classifier, files, output, batch_size)
     else:
+        from marco_scoring import plate_report
+
         command = ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
         page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [])
         outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size)
@@ -165,8 +167,9 @@ def tflite(
     """
     files = images(paths)
     directory = options.model_directory(model, "converting")
-    classifier = marco_model.open_classifier(directory)
     from marco_model.tflite import convert_and_check
+
+    classifier = marco_model.open_classifier(directory).saved_model
 
     def encoded() -> Iterator[bytes]:
         with progress.progress("checking", len(files)) as advance:

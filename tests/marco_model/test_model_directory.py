@@ -6,15 +6,6 @@ from marco_model import model_directory
 from marco_model.errors import InputError
 
 
-def test_a_missing_package_names_its_fix(monkeypatch):
-    def absent(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", absent)
-    with pytest.raises(InputError, match=r"pip install 'marco-pipeline\[released\]'"):
-        model_directory.published_directory()
-
-
 def test_another_graph_than_the_published_is_refused(monkeypatch, tmp_path):
     class Package:
         def locate_file(self, path):

@@ -1,0 +1,109 @@
+"""A classifier's network on ONNX Runtime: the engine that scores, with or without TensorFlow installed.
+
+The model maps `images`, float32 [batch, 3, size, size] in [-1, 1] as `pixels.evaluation_image` makes them, to `scores`,
+float32 [batch, classes], each row summing to 1, and `embeddings`, float32 [batch, features].
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from marco_model import errors, pixels
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+MODEL = "assets.extra/model.onnx"
+"""The ONNX model in an exported classifier's folder."""
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class OnnxNetwork:
+    """A network, and how encoded images become its input.
+
+    A few images are scored one after another, each by all threads. As many images as there are threads, or more, are
+    decoded and scored side by side, one thread for each, which is less work in all. Each image passes the network
+    alone, so that memory does not grow with their number.
+
+    `model`: the file, or its content. `input_size`: pixels a side. `shrink`: what `pixels.shrink` did to the images
+    that the network was trained on. `threads`: 0 for one per core.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        input_size: int,
+        shrink: Callable[[bytes], bytes] | None = None,
+        threads: int = 0,
+    ) -> None:
+        self._model = model
+        self._input_size = input_size
+        self._shrink = shrink
+        self._threads = threads or cores()
+
+    def images(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """Returns the network's input, float32 [images, 3, size, size]; raises `InputError` if one does not decode."""
+        shape = (0, 3, self._input_size, self._input_size)
+        return np.stack([self._image(image) for image in encoded]) if encoded else np.zeros(shape, np.float32)
+
+    def outputs(self, name: str, encoded: Sequence[bytes]) -> np.ndarray:
+        """Returns the output `name`, float32 [images, values], for encoded images.
+
+        Raises `InputError` if one of them does not decode, or if ONNX Runtime cannot read the model.
+        """
+        if len(encoded) >= self._threads or "_single" in vars(self):
+            rows = list(self._pool.map(functools.partial(self._run, self._single, name), encoded))
+        else:
+            rows = [self._run(self._whole, name, image) for image in encoded]
+        if rows:
+            return np.concatenate(rows)
+        width = next(output.shape[1] for output in self._whole.get_outputs() if output.name == name)
+        return np.zeros((0, width), np.float32)
+
+    def _run(self, session: "onnxruntime.InferenceSession", name: str, encoded: bytes) -> Any:
+        return session.run([name], {"images": self._image(encoded)[None]})[0]
+
+    def _image(self, encoded: bytes) -> np.ndarray:
+        return pixels.evaluation_image(self._shrink(encoded) if self._shrink else encoded, self._input_size)
+
+    @functools.cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="network")
+
+    @functools.cached_property
+    def _whole(self) -> "onnxruntime.InferenceSession":
+        """Runs one image at a time with all threads."""
+        return self._single if self._threads == 1 else self._session(self._threads)
+
+    @functools.cached_property
+    def _single(self) -> "onnxruntime.InferenceSession":
+        """Runs each call in the thread that makes it."""
+        return self._session(1)
+
+    def _session(self, threads: int) -> "onnxruntime.InferenceSession":
+        name = "made of the published weights" if isinstance(self._model, bytes) else str(self._model)
+        with errors.translated(errors.InputError, f"the ONNX model {name} cannot be read ({{}})", Exception):
+            return session(self._model, threads)
+
+
+def session(model: Path | bytes, threads: int) -> "onnxruntime.InferenceSession":
+    """Returns the model, from a file or its content, ready to run on the processor with so many threads."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)  # Without warnings, such as of a machine without a GPU.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    content = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,161 @@
+"""The evaluation path of `marco_model.preprocessing` in NumPy, for scoring without TensorFlow.
+
+A JPEG is decoded by libjpeg-turbo with the settings that TensorFlow's `DecodeJpeg` uses by default, so that the pixels
+are the same; the arithmetic is the same to within float32 rounding (tests/marco_model/test_pixels.py).
+"""
+
+import functools
+import io
+import re
+
+import numpy as np
+
+from marco_model import errors
+
+_JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG"
+_ADOBE = re.compile(rb"\xff\xee..Adobe", re.DOTALL)
+_HARMLESS = ("extraneous bytes", "jfif", "adobe")
+"""In what libjpeg says of files whose image is whole: some cameras write stray bytes."""
+_ROWS = 16
+"""Rows that are resized at a time, so that they stay in the processor's cache."""
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Decodes a JPEG or PNG to uint8 [height, width, 3]; 16-bit samples keep their upper byte, transparency is dropped.
+
+    Raises `InputError` for anything else, and for a file that is cut short.
+    """
+    with errors.translated(errors.InputError, "does not decode: {}", Exception):
+        if encoded.startswith(_JPEG_START):
+            return _decode_jpeg(encoded)
+        if encoded.startswith(_PNG_START):
+            return _decode_png(encoded)
+        raise errors.InputError("does not decode: unknown image file format; JPEG and PNG are accepted")
+
+
+def _decode_jpeg(encoded: bytes) -> np.ndarray:
+    import simplejpeg
+
+    def decoded(strict: bool) -> np.ndarray:
+        colours = simplejpeg.decode_jpeg_header(encoded, strict=False)[2]
+        space = "CMYK" if colours in ("CMYK", "YCCK") else "RGB"
+        return np.asarray(simplejpeg.decode_jpeg(encoded, space, fastdct=True, fastupsample=False, strict=strict))
+
+    try:
+        image = decoded(strict=True)
+    except ValueError as error:
+        if not any(words in str(error).lower() for words in _HARMLESS):
+            raise
+        image = decoded(strict=False)
+    return image if image.shape[2] == 3 else _from_cmyk(image, inverted=bool(_ADOBE.search(encoded)))
+
+
+def _from_cmyk(image: np.ndarray, inverted: bool) -> np.ndarray:
+    """Returns RGB as TensorFlow computes it; Adobe's files hold inverted inks."""
+    inks = (image if inverted else 255 - image).astype(np.uint16)
+    return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
+
+
+def _decode_png(encoded: bytes) -> np.ndarray:
+    from PIL import Image
+
+    image: Image.Image = Image.open(io.BytesIO(encoded), formats=("PNG",))
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
+
+
+def centre_square(image: np.ndarray) -> np.ndarray:
+    """Crops [height, width, 3] to the shorter side, an odd pixel left over going to the bottom or right."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+@functools.lru_cache(maxsize=16)
+def _neighbours(side: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns for each of `size` pixels the two of `side` that it lies between, and how far it is from the first."""
+    place = np.arange(size, dtype=np.float32) * (np.float32(side) / np.float32(size))
+    first = np.floor(place).astype(np.intp)
+    return first, np.minimum(first + 1, side - 1), place - first
+
+
+@functools.lru_cache(maxsize=16)
+def _columns(side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `_neighbours` of a row of interleaved pixels, the colours one after the other."""
+    first, second, share = _neighbours(side, size)
+    channel = np.arange(3)[:, None]
+    return np.concatenate([(3 * first + channel).ravel(), (3 * second + channel).ravel()]), np.tile(share, 3)
+
+
+def network_input(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a square, uint8 [side, side, 3], as TensorFlow 1 did by default.
+
+    Returns float32 [3, size, size] in [-1, 1].
+    """
+    side = image.shape[0]
+    above, below, shares = _neighbours(side, size)
+    columns, column_shares = _columns(side, size)
+    pixels = np.ascontiguousarray(image).reshape(side, 3 * side)
+    resized = np.empty((3, size, size), np.float32)
+    upper, lower = np.empty((2, _ROWS, 3 * side), np.float32)
+    pairs = np.empty((_ROWS, 6 * size), np.float32)
+    for start in range(0, size, _ROWS):
+        rows = slice(start, min(start + _ROWS, size))
+        count = rows.stop - start
+        row, other, pair = upper[:count], lower[:count], pairs[:count]
+        row[...], other[...] = pixels[above[rows]], pixels[below[rows]]
+        other -= row
+        other *= shares[rows, None]
+        row += other
+        np.take(row, columns, axis=1, out=pair, mode="clip")
+        left, right = pair[:, : 3 * size], pair[:, 3 * size :]
+        right -= left
+        right *= column_shares
+        left += right
+        left *= np.float32(2 / 255)
+        left -= 1
+        resized[:, rows] = left.reshape(count, 3, size).transpose(1, 0, 2)
+    return resized
+
+
+def evaluation_image(encoded: bytes, size: int) -> np.ndarray:
+    """Decodes a JPEG or PNG to the network's input, channels first: float32 [3, size, size] in [-1, 1].
+
+    Raises `InputError` as `decode` does.
+    """
+    return network_input(centre_square(decode(encoded)), size)
+
+
+def shrink(encoded: bytes, shorter_side: int, quality: int = 95) -> bytes:
+    """Re-encodes an image as a JPEG whose shorter side is `shorter_side`; smaller images are returned unchanged.
+
+    As `preprocessing.shrink` does: each pixel is the mean of the area that it covers.
+    """
+    from PIL import Image
+
+    image = decode(encoded)
+    shortest = min(image.shape[:2])
+    if shortest <= shorter_side:
+        return encoded
+    for axis in (0, 1):
+        length = image.shape[axis]
+        image = _mean_over_areas(image, axis, int(np.round(length * (shorter_side / shortest))))
+    jpeg = io.BytesIO()
+    Image.fromarray(np.round(image).astype(np.uint8)).save(jpeg, "JPEG", quality=quality, subsampling=0)
+    return jpeg.getvalue()
+
+
+def _mean_over_areas(image: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Shrinks an axis to `size`: float64, each value the mean of what lies between its borders."""
+    along = np.moveaxis(image, axis, 0)
+    length = len(along)
+    # In float32, as TensorFlow computes them.
+    borders = np.arange(size + 1, dtype=np.float32) * (np.float32(length) / np.float32(size))
+    whole = np.minimum(borders.astype(np.intp), length - 1)
+    sums = np.zeros((length + 1, *along.shape[1:]))
+    np.cumsum(along, axis=0, out=sums[1:])
+    shares = (borders.astype(np.float64) - whole).reshape(-1, *[1] * (image.ndim - 1))
+    at_borders = sums[whole] + shares * along[whole]
+    return np.moveaxis(np.diff(at_borders, axis=0) * (size / length), 0, axis)

@@ -1,0 +1,122 @@
+"""A classifier's SavedModel in TensorFlow: one that `classifier.export` wrote, or the published one of 2018.
+
+Scoring needs none of this (`marco_model.load`); gradients, TensorFlow Lite, and models without an ONNX model do.
+"""
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from marco_model import batch_norm, classifier, errors, model_directory, weights
+
+
+class SavedModel:
+    """A SavedModel that takes encoded images.
+
+    `folder` holds it, local or gs://. `published`: it is the classifier of 2018, whose scores are sorted and whose
+    graph has no gradients. Raises `InputError` if the model takes something other than encoded images, or gives other
+    than `classes`.
+    """
+
+    def __init__(self, folder: str | Path, classes: Sequence[str], *, published: bool = False) -> None:
+        with without_warnings():
+            self._saved = tf.saved_model.load(str(folder))
+        signature = self._saved.signatures.get("serving_default")
+        if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
+            raise errors.InputError(f"the model in {folder} does not take image_bytes; use one exported by marco")
+        if published and signature.structured_outputs["scores"].shape[-1] != len(classes):
+            raise errors.InputError(
+                f"the model in {folder} has no {model_directory.METADATA} and not MARCO's four classes; use one "
+                "exported by marco"
+            )
+        self._signature = signature
+        self._folder = folder
+        self._classes = tuple(classes)
+        self._published = published
+
+    def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Returns float32 [images, classes] as `LoadedClassifier.score` does, for at least one image."""
+        with _decoding():
+            outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
+        scores = outputs["scores"].numpy()
+        return _reordered(scores, outputs["classes"].numpy(), self._classes) if self._published else scores
+
+    def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Returns float32 [images, size, size, 3] in [-1, 1], as `LoadedClassifier.images` does."""
+        with _decoding():
+            return self._network.images(tf.constant(list(image_bytes), tf.string)).numpy()
+
+    def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
+        """Returns float32 [images, features], as `LoadedClassifier.embed` does."""
+        embeddings = self.embeddings
+        images = self.images(image_bytes)
+        if not len(images):  # The network takes no empty batch.
+            return embeddings(tf.zeros([1, *images.shape[1:]])).numpy()[:0]
+        return embeddings(tf.constant(images)).numpy()
+
+    @property
+    def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The function from what `images` returns to logits, float32 [images, classes], differentiable.
+
+        Raises `InputError` if the model was exported without its network's own functions.
+        """
+        return self._network.logits
+
+    @property
+    def embeddings(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The function from what `images` returns, at least one image, to what `embed` returns.
+
+        Raises `InputError` if the model was exported without its features.
+        """
+        embeddings = getattr(self._network, "embeddings", None)
+        if embeddings is None:
+            raise errors.InputError(f"the model in {self._folder} was exported without embeddings; export it again")
+        return embeddings
+
+    @functools.cached_property
+    def _network(self) -> Any:
+        """A module with `images` and `logits`; the published graph has none, so its weights are put into ours."""
+        if self._published:
+            network = weights.published_network(Path(self._folder))
+            return classifier.Classifier(batch_norm.fold(network), self._classes, network.input_shape[1])
+        if not hasattr(self._saved, "logits"):
+            raise errors.InputError(f"the model in {self._folder} was exported without gradients; export it again")
+        return self._saved
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps TensorFlow from warning that the published model's variables, of TensorFlow 1, cannot be trained."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Raises `InputError` for an image that does not decode, in one line and without details of the graph."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message)
+        lines = (line.strip() for line in text.splitlines())
+        about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+        reason = next((line for line in lines if line and not line.startswith(about_the_graph)), "unknown format")
+        raise errors.InputError(f"does not decode: {reason}") from None
+
+
+def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Puts scores [n, classes], each row sorted in its own way, into the order of `classes`."""
+    order = np.array([name.encode() for name in classes], dtype=object)
+    columns = np.argmax(names[:, None, :] == order[None, :, None], axis=2)
+    return np.take_along_axis(scores, columns, axis=1)

@@ -1,0 +1,94 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from marco_model import pixels, preprocessing
+from marco_model.errors import InputError
+
+
+def drop(height=300, width=411, channels=3):
+    small = np.random.default_rng(height).integers(0, 256, (8, 9, channels), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png16(channels):
+    samples = np.random.default_rng(channels).integers(0, 2**16, (120, 150, channels))
+    return tf.io.encode_png(samples.astype(np.uint16)).numpy()
+
+
+ENCODED = {
+    **{f"subsampling {mode}": encode(drop(), "JPEG", quality=85, subsampling=mode) for mode in (0, 1, 2)},
+    "progressive": encode(drop(), "JPEG", progressive=True),
+    "grey JPEG": encode(drop().convert("L"), "JPEG"),
+    "CMYK": encode(drop().convert("CMYK"), "JPEG"),
+    "upright": encode(drop(411, 300), "JPEG"),
+    "smaller than the network's input": encode(drop(5, 7), "PNG"),
+    "one pixel": encode(drop(1, 1), "PNG"),
+    "bytes after the end": encode(drop(), "JPEG") + b"xx",
+    **{f"PNG {mode}": encode(drop().convert(mode), "PNG") for mode in ("L", "P", "RGB", "RGBA", "1")},
+    "PNG LA": encode(drop().convert("L").convert("LA"), "PNG"),
+    "transparent palette": encode(drop().convert("P"), "PNG", transparency=3),
+    **{f"16 bits, {channels} channels": png16(channels) for channels in (1, 2, 3, 4)},
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_the_networks_input_is_tensorflows(name):
+    encoded = ENCODED[name]
+    np.testing.assert_array_equal(pixels.decode(encoded), preprocessing.decode(tf.constant(encoded)).numpy())
+    for size in (64, 299, 599):
+        expected = preprocessing.evaluation_image(tf.constant(encoded), size).numpy()
+        result = pixels.evaluation_image(encoded, size)
+        assert (result.shape, result.dtype) == ((3, size, size), np.float32)
+        np.testing.assert_allclose(result.transpose(1, 2, 0), expected, rtol=0, atol=1e-5)
+
+
+def test_real_photographs_have_tensorflows_pixels(encoded):
+    for image in encoded:
+        expected = preprocessing.evaluation_image(tf.constant(image), 599).numpy()
+        np.testing.assert_allclose(pixels.evaluation_image(image, 599).transpose(1, 2, 0), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shorter_side", [60, 120, 299, 300, 500])
+def test_a_shrunk_image_is_tensorflows_but_for_ties_in_rounding(shorter_side):
+    for encoded in (ENCODED["subsampling 2"], ENCODED["PNG RGBA"], ENCODED["upright"]):
+        expected = preprocessing.shrink(tf.constant(encoded), shorter_side).numpy()
+        result = pixels.shrink(encoded, shorter_side)
+        images = [pixels.decode(image).astype(int) for image in (result, expected)]
+        assert images[0].shape == images[1].shape
+        difference = np.abs(images[0] - images[1])
+        assert difference.max() <= 8
+        assert (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"not an image",
+        ENCODED["progressive"][:4000],
+        ENCODED["subsampling 2"][:-2],
+        ENCODED["subsampling 2"][:1500] + b"\xff\x55" + ENCODED["subsampling 2"][1502:],
+        ENCODED["PNG RGB"][:2000],
+        b"\xff\xd8\xff" + b"x" * 100,
+    ],
+    ids=["nothing", "text", "half", "no end", "damaged", "half a PNG", "no header"],
+)
+def test_what_does_not_decode_is_an_input_error_in_one_line(encoded):
+    with pytest.raises(InputError, match=r"^does not decode: [^\n]+$"):
+        pixels.decode(encoded)
+
+
+def test_stray_bytes_in_a_jpeg_are_no_damage():
+    encoded = ENCODED["subsampling 0"]
+    stray = encoded[:-2] + b"\x00\x00" + encoded[-2:]
+    np.testing.assert_array_equal(pixels.decode(stray), preprocessing.decode(tf.constant(stray)).numpy())
