@@ -151,8 +151,9 @@ def test_neutral_draws_change_nothing():
 def test_it_compiles_under_xla_to_the_same_numbers():
     images = np.random.default_rng(3).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     drawn = augmentation.draw(tf.constant([5, 6]), 8)
-    compiled = tf.function(augmentation.distort, jit_compile=True)
-    np.testing.assert_allclose(compiled(tf.constant(images), drawn), augmentation.distort(images, drawn), atol=1e-5)
+    for compiled in (tf.function(augmentation.distort, jit_compile=True), augmentation.compiled_distort()):
+        np.testing.assert_allclose(compiled(tf.constant(images), drawn), augmentation.distort(images, drawn), atol=1e-5)
+    assert augmentation.compiled_distort() is augmentation.compiled_distort()
 
 
 @pytest.fixture(scope="module")
