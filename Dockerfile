@@ -29,7 +29,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock >uv.txt; \
     tools/bin/pip -qq --disable-pip-version-check install --require-hashes --no-deps -r uv.txt; \
     cp requirements.lock run.lock; \
-    tools/bin/uv -q pip compile pyproject.toml --extra released --output-file run.lock \
+    tools/bin/uv -q pip compile pyproject.toml --extra train --extra serve --extra cluster --extra released --output-file run.lock \
         --generate-hashes --no-annotate --no-header --no-emit-index-url; \
     awk 'NR == FNR { known[$0]; next } /^[^ ]/ { name = $1 } /--hash=/ && !($0 in known) { print name; exit 1 }' \
         requirements.lock run.lock || { echo "error: requirements.lock has no such version (above): run make lock" >&2; exit 1; }; \

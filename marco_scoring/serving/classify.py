@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import marco_model
-from marco_data import contract, image_files
-from marco_model import calibration, errors
+from marco_data import image_files
+from marco_model import calibration, errors, pixels
 from marco_scoring.serving import options
 
 
@@ -108,20 +108,16 @@ def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]
     """Scores encoded images, together if all decode; returns one outcome per image, in their order.
 
     If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
-    at fault; the others are then scored together. The published graph keeps about 30 MB each time it refuses a batch,
-    apparently because TensorFlow 1's TensorArrays are then not closed, so its images are decoded beforehand.
+    at fault; the others are then scored together.
     """
-    published = not classifier.metadata
-    faults = _undecodable(images) if published else {}
+    try:
+        return list(_score(classifier, images))
+    except errors.InputError as error:
+        if len(images) == 1:
+            return [Refused(str(error))]
+    faults = _undecodable(images)
     if not faults:
-        try:
-            return list(_score(classifier, images))
-        except errors.InputError as error:
-            if len(images) == 1:
-                return [Refused(str(error))]
-        faults = {} if published else _undecodable(images)
-        if not faults:
-            return [outcome for image in images for outcome in classify(classifier, [image])]
+        return [outcome for image in images for outcome in classify(classifier, [image])]
     sound = [image for index, image in enumerate(images) if index not in faults]
     outcomes = iter(classify(classifier, sound) if sound else ())
     return [faults[index] if index in faults else next(outcomes) for index in range(len(images))]
@@ -129,7 +125,7 @@ def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]
 
 def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
     """Returns the reasons of the images that do not decode, by index."""
-    shapes = errors.result_or_reason(lambda encoded: [contract.decoded_shape(image) for image in encoded], list(images))
+    shapes = errors.result_or_reason(lambda encoded: [pixels.decode(image).shape for image in encoded], list(images))
     return {index: Refused(shape) for index, shape in enumerate(shapes) if isinstance(shape, str)}
 
 
@@ -140,8 +136,8 @@ def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) 
 
 def warm_up(classifier: "marco_model.LoadedClassifier", max_batch: int) -> None:
     """Scores grey images of a usual size, one and then `max_batch` at once, so that first requests are not slow."""
-    import tensorflow as tf
+    import simplejpeg
 
-    image = tf.io.encode_jpeg(tf.fill([960, 1280, 3], tf.constant(128, tf.uint8))).numpy()
+    image = simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))
     for size in sorted({1, max_batch}):
         classifier.score([image] * size)

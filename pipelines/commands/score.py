@@ -232,14 +232,9 @@ def serve(
     directory = options.model_directory(model or vertex.storage_uri, "serving")
 
     import joblib
-    import tensorflow as tf
 
-    # TensorFlow by itself takes a thread for each core of the machine. In a container limited to two cores of 64 these
-    # compete, and all are stopped once the share is used up. joblib knows the limits of containers.
-    threads = batching.threads or joblib.cpu_count()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    classifier = marco_model.open_classifier(directory)
+    # joblib knows the limits of containers, in which threads beyond the share of the processors stop one another.
+    classifier = marco_model.open_classifier(directory, threads=batching.threads or joblib.cpu_count())
     classify.warm_up(classifier, batching.max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
     server.serve(

@@ -56,7 +56,7 @@ def test_an_image_that_decodes_and_is_refused_does_not_affect_the_others(encoded
         assert outcomes[index].scores[0] == pytest.approx(1 / len(encoded[index]))
 
 
-def test_the_published_graph_never_sees_what_does_not_decode(encoded):
+def test_what_does_not_decode_says_so_of_the_published_classifier_too(encoded):
     class Published(Picky):
         metadata: ClassVar = {}
 
