@@ -23,7 +23,7 @@ ImagePaths = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier, if it is installed."),
+    typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier."),
 ]
 Preset = Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")]
 Change = Annotated[
