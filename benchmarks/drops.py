@@ -154,7 +154,7 @@ def fine_tune(part: str, train: list[Drop], held_out: list[Drop], changes: list[
             loaded.recipe,
             input_size=shape.input_size,
             train_records=record_index.read_index(write(folder / "train", train)),
-            eval_records=record_index.read_index(write(folder / "eval", held_out)),
+            validation_records=record_index.read_index(write(folder / "eval", held_out)),
             checkpoint_directory=str(folder / "checkpoints"),
             on_step=advance,
         )

@@ -9,6 +9,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact, artifact_utils
 from tfx.utils import io_utils
 
+from marco_data import shards
+
 
 class Decision(artifact.Artifact):
     """`decision.json` (`components.gate`), and the champion's `predictions.parquet` where it was compared."""
@@ -46,6 +48,15 @@ def bless(blessing: artifact.Artifact, model: artifact.Artifact, blessed: bool) 
 def is_blessed(blessing: artifact.Artifact) -> bool:
     """Returns whether `bless` marked the artifact as that of a good model."""
     return bool(blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY))
+
+
+def validation_split(examples: artifact.Artifact) -> str:
+    """Returns the split that training may look at: `validation`, or `eval` of a set taken as published."""
+    return (
+        shards.VALIDATION
+        if shards.VALIDATION in artifact_utils.decode_split_names(examples.split_names)
+        else shards.EVAL
+    )
 
 
 def split_files(examples: artifact.Artifact, split: str) -> list[str]:

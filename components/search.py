@@ -128,7 +128,7 @@ class RecipeTuner(keras_tuner.engine.base_tuner.BaseTuner):
         super().__init__(oracle, directory=job.checkpoints, project_name="search")
 
     def run_trial(self, trial: Trial, **_: Any) -> dict[str, float]:
-        """Trains with a trial's values; returns the best accuracy on the evaluation split."""
+        """Trains with a trial's values; returns the best accuracy on the validation split."""
         values = dict(trial.hyperparameters.values)
         rounds = values.pop("tuner/epochs", HYPERBAND_ROUNDS)
         job = trial_job(self._job, values, max(1, self._steps * rounds // HYPERBAND_ROUNDS), str(trial.trial_id))

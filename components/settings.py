@@ -66,13 +66,17 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 BY_SHARD, BY_HASH = "shard", "hash"
+THREE, AS_PUBLISHED = "three", "as_published"
 
 
 class IngestOptions(Section):
     """How records are checked and split.
 
     `split_by`: `shard` takes the split from the shard's name; `hash` draws it from the plate, or from the image id if
-    the file name gives no plate. `eval_share`: of plates or images that `hash` puts into the evaluation set.
+    the file name gives no plate. `eval_share`: of plates or images that `hash` puts into the evaluation split.
+    `splits`: `three` draws a validation split out of the training split, unless the set brings one; `as_published`
+    leaves the set as it is, like the paper, whose training stopped by its test images. `validation_share`: of plates or
+    images of the training split that are drawn.
     `max_quarantined`: share of the records read above which the ingest fails. `max_pixels`: an image whose header
     claims more is not decoded. `imager_rules`: which imager took an image, by institution and file name; the first that
     fits. `shard_bytes`: an output shard is closed once it is longer. `decode_workers`: threads that check and decode; 0
@@ -82,6 +86,8 @@ class IngestOptions(Section):
 
     split_by: Literal["shard", "hash"] = "shard"
     eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
+    splits: Literal["three", "as_published"] = "three"
+    validation_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: Share = 1.0
     max_pixels: int = pydantic.Field(50_000_000, ge=1)
     imager_rules: tuple[ImagerRule, ...] = IMAGER_RULES
@@ -145,7 +151,7 @@ class Tuning(Section):
     """A search before the training, which then takes the best values (docs/tuning.md).
 
     `space` maps fields of the sections recipe and network, such as `recipe.learning_rate`, to where their values are
-    searched. A trial is a training of `steps` steps; the best has the highest accuracy on the evaluation split.
+    searched. A trial is a training of `steps` steps; the best has the highest accuracy on the validation split.
     """
 
     space: dict[str, Parameter]

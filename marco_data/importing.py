@@ -18,10 +18,14 @@ from marco_model import errors, labels, onnx_network, pixels, store
 ERRORS_FILE = "import.errors.csv"
 TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
 SIMPLE_HEADER = ("filename", "label")
-_SHARD_STEMS = {shards.TRAIN: "train", shards.EVAL: "test"}
+_SHARD_STEMS = {shards.TRAIN: "train", shards.VALIDATION: "validation", shards.EVAL: "test"}
 _BATCH = 32
-SCARCE = 20
-"""Images of a class below which an import warns: fewer are not judged as a slice of the gate either."""
+SCARCE = {
+    shards.TRAIN: ("learn a class from", 20),
+    shards.VALIDATION: ("choose the weights by", 5),
+    shards.EVAL: ("judge a class from", 20),
+}
+"""Images of a class below which an import warns, and what they are for. The gate judges no slice of fewer than 20."""
 _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.CLASSES)}
 
 
@@ -236,19 +240,33 @@ class Imported:
     warnings: Sequence[str] = ()
 
 
-def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, shard_images: int = 1024) -> Imported:
-    """Writes the images of a table as `train-…` and `test-…` shards with `sources.csv` and `labels-*.csv` in `output`.
+def import_images(
+    table: LabelTable,
+    output: Path,
+    *,
+    eval_share: float = 0.2,
+    validation_share: float = 0.15,
+    shard_images: int = 1024,
+) -> Imported:
+    """Writes the images of a table as `train-…`, `validation-…` and `test-…` shards in `output`, with their tables.
 
-    About `eval_share` of each class is held out for evaluation: whole plates where they are known, single images if
-    there are too few plates. Files that cannot be read are listed in `import.errors.csv`. `output` must be
-    new or empty; it appears when everything is written. A shard has at most `shard_images` images.
+    About `eval_share` of each class is held out for evaluation and `validation_share` for validation: whole plates
+    where they are known, single images if there are too few plates. Files that cannot be read are listed in
+    `import.errors.csv`. The tables are `sources.csv` and `labels-*.csv`. `output` must be new or empty; it appears when
+    everything is written. A shard has at most `shard_images` images.
 
-    Raises `InputError` if a split would have no image, `output` is not empty or `eval_share` is not between 0 and 1.
+    Raises `InputError` if a split would have no image, `output` is not empty or a share does not fit.
     """
-    if not 0 < eval_share < 1:
-        raise errors.InputError(f"eval_share is {eval_share}; expected a share between 0 and 1")
+    shares = {shards.EVAL: eval_share, shards.VALIDATION: validation_share}
+    if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
+        raise errors.InputError(
+            f"eval_share is {eval_share} and validation_share {validation_share}; give two shares above 0 that leave "
+            "some images to train on"
+        )
+    if len(table.images) <= len(shares):
+        raise errors.InputError(f"there are only {len(table.images)} images for three splits; add images")
     store.require_new_or_empty(output)
-    splits, warnings = _draw_splits(table.images, eval_share)
+    splits, warnings = _draw_splits(table.images, shares)
     reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:
@@ -275,15 +293,12 @@ def import_images(table: LabelTable, output: Path, *, eval_share: float = 0.2, s
     return Imported(written, skipped, [*warnings, *_scarce_classes(used, splits, table.classes)])
 
 
-def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[dict[int, str], list[str]]:
-    """Returns the split by image id, and what to know of it.
+def _draw_splits(images: Sequence[LabelledImage], shares: Mapping[str, float]) -> tuple[dict[int, str], list[str]]:
+    """Returns the split by image id, and what to know of it; `shares` are those of the splits that are held out.
 
     Plates, and images without a plate, are visited in the order of a hash; each is held out if that brings the classes
-    together closer to `eval_share`. If that holds out nothing, or everything, single images are held out instead.
+    together closer to the share. If that holds out nothing, or everything, single images are held out instead.
     """
-    plates: dict[str, list[LabelledImage]] = {}
-    for image in images:
-        plates.setdefault(image.plate or f"image {image.image_id}", []).append(image)
     warnings = []
     unknown = sum(not image.plate for image in images)
     if unknown:
@@ -291,13 +306,21 @@ def _draw_splits(images: Sequence[LabelledImage], eval_share: float) -> tuple[di
             f"{unknown} of {len(images)} images have no plate in their name or folder: drawn image by image, so that "
             "pictures of one plate may be in both splits"
         )
-    held_out = _hold_out(list(plates.values()), eval_share)
-    if not 0 < len(held_out) < len(images):
-        alone = sorted(images, key=lambda image: shards.hashed_draw(f"group {image.image_id}"))
-        held_out = _hold_out([[image] for image in alone], eval_share) or {image.image_id for image in alone[:1]}
-        if unknown < len(images):
-            warnings = ["the images are of too few plates to hold out whole ones: drawn image by image"]
-    splits = {image.image_id: shards.EVAL if image.image_id in held_out else shards.TRAIN for image in images}
+    splits = dict.fromkeys((image.image_id for image in images), shards.TRAIN)
+    remaining = list(images)
+    for split, share in shares.items():
+        share *= len(images) / len(remaining)
+        plates: dict[str, list[LabelledImage]] = {}
+        for image in remaining:
+            plates.setdefault(image.plate or f"image {image.image_id}", []).append(image)
+        held_out = _hold_out(list(plates.values()), share)
+        if not 0 < len(held_out) < len(remaining):
+            alone = sorted(remaining, key=lambda image: shards.hashed_draw(f"group {image.image_id}"))
+            held_out = _hold_out([[image] for image in alone], share) or {image.image_id for image in alone[:1]}
+            if unknown < len(images):
+                warnings.append(f"too few plates to hold out whole ones for the {split} split: drawn image by image")
+        splits |= dict.fromkeys(held_out, split)
+        remaining = [image for image in remaining if image.image_id not in held_out]
     return splits, warnings
 
 
@@ -322,12 +345,12 @@ def _hold_out(groups: Sequence[Sequence[LabelledImage]], share: float) -> set[in
 def _scarce_classes(
     images: Sequence[LabelledImage], splits: Mapping[int, str], classes: Mapping[int, str]
 ) -> Iterator[str]:
-    """Yields a warning for each split with classes of fewer than `SCARCE` images."""
-    for split, verb in ((shards.TRAIN, "learn"), (shards.EVAL, "judge")):
+    """Yields a warning for each split with classes of fewer images than `SCARCE` says."""
+    for split, (purpose, enough) in SCARCE.items():
         counts = collections.Counter(classes[image.label] for image in images if splits[image.image_id] == split)
-        scarce = [f"{name} {counts[name]}" for name in classes.values() if counts[name] < SCARCE]
+        scarce = [f"{name} {counts[name]}" for name in classes.values() if counts[name] < enough]
         if scarce:
-            yield f"few images to {verb} a class from in the {split} split: {', '.join(scarce)}"
+            yield f"few images to {purpose} in the {split} split: {', '.join(scarce)}"
 
 
 def _records(

@@ -13,13 +13,15 @@ from pathlib import Path, PurePosixPath
 from marco_data import contract, image_files, name_tables, overlay, tfrecord
 from marco_model import errors, store
 
-TRAIN, EVAL = SPLITS = ("train", "eval")
+TRAIN, VALIDATION, EVAL = SPLITS = ("train", "validation", "eval")
+"""What weights are learned from, what everything else is chosen by, and what is claimed is measured on."""
 
 _SHARD = re.compile(r".+-\d+-of-\d+(\.[A-Za-z]+)*|.+\.tfrecords?(\.(gz|zlib))?", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[]")
 _SPLITS = (
     (re.compile(r"(split-)?train", re.IGNORECASE), TRAIN),
-    (re.compile(r"(split-)?(test|eval|val)", re.IGNORECASE), EVAL),
+    (re.compile(r"(split-)?val", re.IGNORECASE), VALIDATION),
+    (re.compile(r"(split-)?(test|eval)", re.IGNORECASE), EVAL),
 )
 
 
@@ -62,7 +64,7 @@ def list_files(path: str) -> list[File]:
 
 
 def split_of(name: str, default: str = "") -> str:
-    """Returns `train` or `eval` by a shard's name, else by the nearest folder's name that has a split, else `default`.
+    """Returns the split by a shard's name, else by the nearest folder's name that has a split, else `default`.
 
     Raises `InputError` if there is no split and no default.
     """
@@ -105,14 +107,17 @@ def write_shards(folder: Path, stem: str, records: Iterable[bytes], shard_record
     return count
 
 
-def hashed_split(filename: str, image_id: int, eval_share: float) -> str:
-    """Returns `train` or `eval` by a hash of the plate, so that drops of one plate stay together.
+def hashed_split(filename: str, image_id: int, eval_share: float, validation_share: float) -> str:
+    """Returns the split by a hash of the plate, so that drops of one plate stay together.
 
-    If the file name has no plate, the image id is hashed instead. The draw depends on nothing else: adding images does
-    not move others.
+    `eval_share` is of all plates, `validation_share` of those that are not in the evaluation split. If the file name
+    has no plate, the image id is hashed instead. The draw depends on nothing else: adding images does not move others.
     """
     plate = image_files.drop_place(filename).plate
-    return EVAL if hashed_draw(f"plate {plate}" if plate else f"image {image_id}") < eval_share else TRAIN
+    key = f"plate {plate}" if plate else f"image {image_id}"
+    if hashed_draw(key) < eval_share:
+        return EVAL
+    return VALIDATION if hashed_draw(f"validation {key}") < validation_share else TRAIN
 
 
 def hashed_draw(key: str) -> float:

@@ -50,7 +50,7 @@ _OUTAGES = (*_LOST, tf.errors.UnknownError, tf.errors.ResourceExhaustedError)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """How training ended; `accuracy` is the best on the evaluation split, of the weights that the model now has.
+    """How training ended; `accuracy` is the best on the validation split, of the weights that the model now has.
 
     `streams`: steps by the asynchronous worker's stream that took them; empty with other engines.
     """
@@ -83,7 +83,7 @@ def train(
     *,
     input_size: int,
     train_records: RecordIndex,
-    eval_records: RecordIndex,
+    validation_records: RecordIndex,
     checkpoint_directory: str,
     evaluate_first: bool = False,
     engine: recipes.Engine = recipes.ONE_DEVICE,
@@ -99,7 +99,7 @@ def train(
         recipe: how to train.
         input_size: side of the windows in pixels.
         train_records: of files of `tf.train.Example` with `image/encoded` and `image/class/label`, in any order.
-        eval_records: the same, for early stopping.
+        validation_records: the same, for early stopping and for choosing the best weights.
         checkpoint_directory: local or in an object store; where checkpoints are saved, and where training resumes from
             if it holds one. All processes of a cluster must see it.
         evaluate_first: whether the first weights count as the best so far, as those of a trained model should.
@@ -110,14 +110,14 @@ def train(
         on_metrics: called with a step and its metrics by name, as they come.
 
     Raises:
-        InputError: the training split is smaller than a batch, the evaluation split is empty, the loss is no longer
+        InputError: the training split is smaller than a batch, the validation split is empty, the loss is no longer
             finite, the engine does not fit, or the checkpoint is of another network.
         Interrupted: SIGTERM or SIGINT was received; the last step is saved.
         ClusterError: another process of a synchronous cluster is gone.
     """
     running = running or engines.start(engine)
     recipe = recipe.effective()
-    work = engines.Work(recipe, input_size, train_records, eval_records)
+    work = engines.Work(recipe, input_size, train_records, validation_records)
     _check(work, running.replicas)
     engines.synchronize_batch_norms(model, engine, running.replicas, recipe.batch_size)
     with running.strategy.scope():
@@ -150,7 +150,7 @@ def _check(work: engines.Work, replicas: int) -> None:
             "lower the batch size or add images"
         )
     if not len(work.evaluation):
-        raise errors.InputError("the evaluation split has no images; raise the evaluation share or add test shards")
+        raise errors.InputError("the validation split has no images; raise its share or add validation shards")
     if recipe.batch_size % replicas:
         raise errors.InputError(
             f"recipe.batch_size {recipe.batch_size} cannot be shared by {replicas} replicas; give a multiple of it"

@@ -88,6 +88,9 @@ class Data(settings.Section):
     overlay: str = ""
     split_by: Literal["shard", "hash"] = "shard"
     eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
+    # as_published: no validation split is drawn, and training stops by the images that judge it.
+    splits: Literal["three", "as_published"] = "three"
+    validation_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: float = pydantic.Field(0.01, ge=0, le=1)
     max_pixels: int = pydantic.Field(50_000_000, ge=1)
     imagers: tuple[name_tables.ImagerRule, ...] = name_tables.IMAGER_RULES

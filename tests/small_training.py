@@ -56,7 +56,7 @@ def small_job(folder: pathlib.Path) -> jobs.TrainingJob:
         tracking=jobs.TrackingServer(uri=stores.local_store(folder), experiment="tests"),
         data=jobs.DataSet(source=str(folder), fingerprint="0"),
         train_files=[str(folder / "train.tfrecord")],
-        eval_files=[str(folder / "eval.tfrecord")],
+        validation_files=[str(folder / "eval.tfrecord")],
         checkpoints=str(folder / "checkpoints"),
         model_directory=str(folder / "artifact" / "Format-Serving"),
     )

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from components.settings import BY_HASH, IngestOptions
+from components.settings import BY_HASH, THREE, IngestOptions
 from marco_data import contract, image_files, name_tables, overlay as overlays, shards
 from marco_model import errors, labels
 
@@ -38,7 +38,7 @@ class OverlayEffect(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """A sound record. `suffix` appended to `data` adds `institution` and `imager`; `split` is empty if by shard.
+    """A sound record. `suffix` appended to `data` adds `institution` and `imager`; `split` is the drawn one.
 
     Concatenated protocol buffers are merged when parsed. So the record keeps its bytes, in case it turns out to be a
     duplicate. Only a record whose class the label scheme changes, or that an overlay names, is serialized again: it is
@@ -139,7 +139,12 @@ def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict
     return Accepted(
         image_id=image_id,
         digest=hashlib.sha256(features[contract.ENCODED]).digest()[:16],
-        split=shards.hashed_split(filename, image_id, options.eval_share) if options.split_by == BY_HASH else "",
+        split=shards.hashed_split(
+            filename,
+            image_id,
+            eval_share=options.eval_share if options.split_by == BY_HASH else 0.0,
+            validation_share=options.validation_share if options.splits == THREE else 0.0,
+        ),
         data=relabel(data, *new_label, answer) if changed else data,
         relabelled=changed,
         suffix=_suffix(institution, name_tables.imager_of(institution, filename, options.imager_rules)),

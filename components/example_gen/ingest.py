@@ -32,7 +32,7 @@ def ingest(
     options: IngestOptions | None = None,
     make_pipeline: Callable[[], beam.Pipeline] | None = None,
 ) -> dict[str, Any]:
-    """Reads shards, writes `Split-train` and `Split-eval` below `examples` and rejected records below `quarantine`.
+    """Reads shards, writes `Split-train` and so on below `examples` and rejected records below `quarantine`.
 
     Args:
         paths: files, folders or globs of shards, local or `gs://`; `sources.csv` and `labels-raw.csv` are searched for
@@ -44,7 +44,7 @@ def ingest(
 
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
-        `left_out_labels` (label → count), `splits` (split → count), `shards`, `empty_shards`, `sources` (whether there
+        `left_out_labels` (label → count), `splits` (split → count, `validation` only if it has records), `shards`, `empty_shards`, `sources` (whether there
         is a sources.csv), and the effect of the overlay (`OverlayTrace.counts`).
 
     Raises:

@@ -215,7 +215,7 @@ def publish(
             f"{max_quarantined:.2%}: {reasons}{summary.unmapped()}; see {files.join(quarantine, ENTRIES_FILE)}, fix "
             "the data or raise max_quarantined"
         )
-    for split in shards.SPLITS:
+    for split in counts["splits"]:
         _publish_split(pieces[split], files.join(examples, f"Split-{split}"))
     files.delete_tree(folder)
     return counts
@@ -256,7 +256,7 @@ class _Summary:
             "reasons": dict(sorted(self._reasons.items())),
             "left_out": left_out,
             "left_out_labels": dict(self._left_out.most_common()),
-            "splits": self._splits,
+            "splits": {split: n for split, n in self._splits.items() if n or split != shards.VALIDATION},
             "empty_shards": self._empty_shards,
         }
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from components.example_gen import checks, files
-from components.settings import BY_SHARD, IngestOptions
+from components.settings import BY_SHARD, THREE, IngestOptions
 from marco_data import contract, shards, tfrecord
 from marco_model import store
 
@@ -23,7 +23,10 @@ _AHEAD = 4
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """An input shard: its number in the order of all, its path, its name in reports, its split (empty if by hash)."""
+    """An input shard: its number in the order of all, its path, its name in reports, its split.
+
+    The split is empty if it is drawn for each record, of all or of those of the training split.
+    """
 
     number: int
     path: str
@@ -111,14 +114,25 @@ def plan_units(shard_files: Sequence[shards.File], options: IngestOptions) -> li
     units: list[Unit] = []
     members: list[Shard] = []
     size = 0
-    for number, file in enumerate(shard_files):
-        split = shards.split_of(file.name) if options.split_by == BY_SHARD else ""
+    for number, (file, split) in enumerate(zip(shard_files, _splits(shard_files, options), strict=True)):
         if members and (size + file.size > options.shard_bytes or members[-1].split != split):
             units.append(Unit(len(units), tuple(members)))
             members, size = [], 0
         members.append(Shard(number, file.path, file.name, split))
         size += file.size
     return [*units, Unit(len(units), tuple(members))] if members else units
+
+
+def _splits(shard_files: Sequence[shards.File], options: IngestOptions) -> list[str]:
+    """Returns the split of each shard, empty if it is drawn for each record."""
+    if options.split_by != BY_SHARD:
+        return [""] * len(shard_files)
+    splits = [shards.split_of(file.name) for file in shard_files]
+    if shards.EVAL not in splits:  # Of a set of two splits, the one that is not trained on is judged by.
+        splits = [shards.EVAL if split == shards.VALIDATION else split for split in splits]
+    if options.splits == THREE and shards.VALIDATION not in splits:
+        return ["" if split == shards.TRAIN else split for split in splits]
+    return splits
 
 
 def piece_path(staging: str, unit: int, split: str, piece: int) -> str:
@@ -282,15 +296,18 @@ def duplicate_keys(record: StagedRecord) -> Iterator[tuple[bytes, StagedRecord]]
 def find_duplicates(key: bytes, records: Iterable[StagedRecord], shard_names: Sequence[str]) -> Iterator[Duplicate]:
     """Yields all but one of the records with the same key.
 
-    The evaluation set's copy is kept rather than the training set's, which protects the test; then the first in the
-    order of shards and records. A record that is removed by one key is out even if it would be kept by the other.
-    `records` may be iterated more than once.
+    The evaluation split's copy is kept rather than another, which protects the test, and the validation split's rather
+    than the training split's; then the first in the order of shards and records. A record that is removed by one key is
+    out even if it would be kept by the other. `records` may be iterated more than once.
     """
-    kept = min(records, key=lambda record: (record.place.split != shards.EVAL, record.place.shard, record.place.record))
+    kept = min(
+        records,
+        key=lambda record: (-shards.SPLITS.index(record.place.split), record.place.shard, record.place.record),
+    )
     for record in records:
         if record.place == kept.place:
             continue
-        if record.digest == kept.digest and record.place.split != kept.place.split:
+        if record.digest == kept.digest and record.place.split != kept.place.split == shards.EVAL:
             reason = contract.TRAIN_AND_EVAL
         else:
             reason = contract.DUPLICATE_ID if key.startswith(b"id ") else contract.DUPLICATE_CONTENT

@@ -34,7 +34,7 @@ from marco_model import errors, model_directory, store
 FIRST = "there is no champion to beat: the thresholds alone decide"
 NO_GAIN = (
     "training gained nothing: at no evaluation in {steps} steps were the weights better than those it began with, "
-    "which label {accuracy:.1%} of the evaluation images right, so the model is unchanged"
+    "which label {accuracy:.1%} of the validation images right, so the model is unchanged"
 )
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}

@@ -32,7 +32,7 @@ from marco_model import errors, labels
 
 SCHEMA = Path(__file__).with_name("schema.pbtxt")
 """The curated schema as this package brings it; the step writes one of the same name."""
-LAYOUT = 2
+LAYOUT = 3
 """Of the files that MarcoExampleGen writes; raised when it changes, so that outputs from before are not reused."""
 STATISTICS_ENVIRONMENT = "STATISTICS"
 
@@ -47,7 +47,7 @@ def MarcoExampleGen(
     layout: annotations.Parameter[int],
     beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Writes `examples` with the splits `train` and `eval`, described as TFX's own ExampleGens do, and `quarantine`.
+    """Writes `examples` with their splits (`marco_data.shards`), described as TFX's own do, and `quarantine`.
 
     `input_uri`: folder, file or glob of shards, local or `gs://`. `fingerprint`: that of `marco_data.shards` for the
     input and the overlay, or anything that changes with them. `options`: JSON of `components.settings.IngestOptions`.
@@ -59,25 +59,29 @@ def MarcoExampleGen(
     chosen = settings.IngestOptions.model_validate_json(options)
     try:
         summary = ingest.ingest([input_uri], examples.uri, quarantine.uri, chosen, lambda: beam_pipeline)
-        _require_splits(summary, input_uri)
+        _require_splits(summary, input_uri, chosen)
     except errors.InputError as error:
         kept = f"{quarantine.uri.rstrip('/')}-kept"
         files.copy_folder(quarantine.uri, kept)
         raise errors.InputError(str(error).replace(quarantine.uri, kept)) from error
-    examples.split_names = artifact_utils.encode_split_names(list(shards.SPLITS))
+    examples.split_names = artifact_utils.encode_split_names(list(summary["splits"]))
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     for name in ("read", "written", "quarantined", "left_out"):
         quarantine.set_int_custom_property(name, summary[name])
     quarantine.set_int_custom_property("relabelled", summary["relabelled"]["total"])
 
 
-def _require_splits(summary: dict[str, Any], input_uri: str) -> None:
-    for split in shards.SPLITS:
-        if not summary["splits"][split]:
+def _require_splits(summary: dict[str, Any], input_uri: str, options: settings.IngestOptions) -> None:
+    remedies = {shards.TRAIN: "add train shards, or split by hash", shards.EVAL: "add test shards, or split by hash"}
+    if options.splits == settings.THREE:
+        remedies[shards.VALIDATION] = (
+            f"add images, validation shards or a larger data.validation_share than {options.validation_share:g}"
+        )
+    for split, remedy in remedies.items():
+        if not summary["splits"].get(split):
             raise errors.InputError(
                 f"the {split} split of {input_uri!r} is empty: {summary['read']} records read, "
-                f"{summary['quarantined']} quarantined, {summary['left_out']} left out; add {split} shards, or split "
-                "by hash"
+                f"{summary['quarantined']} quarantined, {summary['left_out']} left out; {remedy}"
             )
 
 

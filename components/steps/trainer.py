@@ -13,6 +13,7 @@ from tfx.utils import io_utils, path_utils
 
 from components import artifacts
 from components.trainer.job import TrainingJob, TrainingParameters
+from marco_data import shards
 
 # The names that TFX's own Tuner gives these files.
 BEST_FILE, RESULTS_FILE = "best_hyperparameters.txt", "tuner_results.json"
@@ -59,7 +60,7 @@ def Trainer(
     steps: annotations.Parameter[str] = "",
     hyperparameters: annotations.InputArtifact[standard_artifacts.HyperParameters] = None,
 ) -> None:
-    """Trains on the splits `train` and `eval` of `examples`, ExampleGen's or the Materializer's, and writes `model`.
+    """Trains on the splits `train` and `validation` of `examples`, ExampleGen's or the Materializer's, writes `model`.
 
     `training`: JSON of `components.trainer.job.TrainingJob`. `source`, `fingerprint`, `initial` and `steps`:
     `components.trainer.job.TrainingParameters`. `hyperparameters`: the Tuner's best values, if there was a search.
@@ -94,6 +95,7 @@ def Trainer(
 def _bind(
     training: str, parameters: TrainingParameters, examples: Artifact, transform_graph: Artifact, **outputs: Any
 ) -> TrainingJob:
-    train, evaluation = (artifacts.split_files(examples, split) for split in ("train", "eval"))
-    data = {"transform_graph": transform_graph.uri, "train_files": train, "eval_files": evaluation}
+    splits = (shards.TRAIN, artifacts.validation_split(examples))
+    train, validation = (artifacts.split_files(examples, split) for split in splits)
+    data = {"transform_graph": transform_graph.uri, "train_files": train, "validation_files": validation}
     return TrainingJob.model_validate_json(training).bind(parameters, **data, **outputs)

@@ -14,7 +14,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components import artifacts
 from components.example_gen import files
-from marco_data import contract, shards
+from marco_data import contract
 from marco_model import errors, preprocessing, record_index
 
 BATCH = 32
@@ -48,9 +48,9 @@ def Materializer(
     beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Writes `examples` as `transform_graph` makes them: a file for each of theirs, not compressed, and the index."""
-    transformed_examples.split_names = artifact_utils.encode_split_names(list(shards.SPLITS))
+    transformed_examples.split_names = examples.split_names
     pairs = []
-    for split in shards.SPLITS:
+    for split in artifact_utils.decode_split_names(examples.split_names):
         folder = artifact_utils.get_split_uri([transformed_examples], split)
         files.make_folder(folder)
         pairs += [(source, folder) for source in artifacts.split_files(examples, split)]

@@ -54,12 +54,12 @@ def run(job: TrainingJob) -> None:
         return
     with record_run(job, records) as record:
         model, trained = train(job, running, records, record)
-        fitted = calibrate(model, job, records.eval)
+        fitted = calibrate(model, job, records.validation)
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
         directory, classes = job.model_directory, job.classes
         write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
         if job.tflite:
-            tflite.add(directory, classes, job.eval_files)
+            tflite.add(directory, classes, job.validation_files)
         content = {
             "mlflow_run_id": record.run_id,
             "tracking_uri": record.tracking_uri,
@@ -82,15 +82,15 @@ def check_gpus(expected: int) -> None:
 
 
 class Records(NamedTuple):
-    """The examples of each split."""
+    """The examples of the two splits that training looks at."""
 
     train: record_index.RecordIndex
-    eval: record_index.RecordIndex
+    validation: record_index.RecordIndex
 
 
 def read_records(job: TrainingJob) -> Records:
     """Returns where the examples of each split are."""
-    return Records(record_index.read_index(job.train_files), record_index.read_index(job.eval_files))
+    return Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def train(
             job.recipe,
             input_size=job.network.input_size,
             train_records=records.train,
-            eval_records=records.eval,
+            validation_records=records.validation,
             checkpoint_directory=job.checkpoints,
             evaluate_first=job.network.initial != networks.RANDOM,
             engine=job.engine,

@@ -125,7 +125,7 @@ class TrainingJob(settings.Section):
     # Where the SavedModel goes.
     model_directory: str = ""
     train_files: list[str] = pydantic.Field(default_factory=list)
-    eval_files: list[str] = pydantic.Field(default_factory=list)
+    validation_files: list[str] = pydantic.Field(default_factory=list)
     # With `replicas`, training is on several nodes of a Kubernetes cluster.
     placement: pools.Placement | None = None
     custom_job: CustomJob | None = None
@@ -149,7 +149,7 @@ class TrainingJob(settings.Section):
         *,
         transform_graph: str,
         train_files: list[str],
-        eval_files: list[str],
+        validation_files: list[str],
         model_directory: str = "",
         best: dict[str, Any] | None = None,
     ) -> "TrainingJob":
@@ -173,7 +173,7 @@ class TrainingJob(settings.Section):
             "initial": initial,
             "transform_graph": transform_graph,
             "train_files": train_files,
-            "eval_files": eval_files,
+            "validation_files": validation_files,
             "model_directory": model_directory,
         }
         bound = self.model_copy(update=changes).with_values(best or {})

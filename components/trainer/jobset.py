@@ -347,7 +347,7 @@ def move_in(job: jobs.TrainingJob, place: str, own: Path) -> jobs.TrainingJob:
         checkpoints = f"{place.rstrip('/')}/checkpoints/{job.key}"
     changes = {
         "train_files": _copied(job.train_files, place, own / "data" / "train"),
-        "eval_files": _copied(job.eval_files, place, own / "data" / "eval"),
+        "validation_files": _copied(job.validation_files, place, own / "data" / "validation"),
         "checkpoints": checkpoints,
         "model_directory": str(own / "model" / PurePath(job.model_directory).name),
     }

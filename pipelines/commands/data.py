@@ -28,6 +28,9 @@ def import_(
     ] = None,
     institution: Annotated[str, typer.Option(help="Where the images come from; metrics are sliced by it.")] = "",
     eval_share: Annotated[float, typer.Option(help="Share of plates, or images, held out as test shards.")] = 0.2,
+    validation_share: Annotated[
+        float, typer.Option(help="Share of plates, or images, held out as validation shards.")
+    ] = 0.15,
     shard_images: Annotated[int, typer.Option(min=1, help="Most images per shard.")] = 1024,
     raw_labels: Annotated[
         bool,
@@ -49,7 +52,8 @@ def import_(
         labels = importing.from_folder(folder, institution, raw_labels)
     else:
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
-    done = importing.import_images(labels, output, eval_share=eval_share, shard_images=shard_images)
+    shares = {"eval_share": eval_share, "validation_share": validation_share}
+    done = importing.import_images(labels, output, **shares, shard_images=shard_images)
     counts = ", ".join(f"{split} {count}" for split, count in done.written.items())
     typer.echo(f"{sum(done.written.values())} images in {output} ({counts})")
     for warning in done.warnings:
@@ -71,7 +75,13 @@ class CheckOptions:
     split_by: Annotated[str, typer.Option(help="`shard`: by the shards' names; `hash`: by plate or image id.")] = (
         "shard"
     )
-    eval_share: Annotated[float, typer.Option(help="Share of the evaluation set when split by hash.")] = 0.1
+    eval_share: Annotated[float, typer.Option(help="Share of the evaluation split when split by hash.")] = 0.1
+    splits: Annotated[
+        str, typer.Option(help="`three`: draw a validation split unless the set has one; `as_published`: do not.")
+    ] = "three"
+    validation_share: Annotated[
+        float, typer.Option(help="Share of the training split that becomes the validation split.")
+    ] = 0.1
     max_pixels: Annotated[int, typer.Option(min=1, help="Do not decode images of more pixels.")] = 50_000_000
     overlay: Annotated[
         str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
@@ -93,7 +103,7 @@ def ingest(
 ) -> None:
     """Check every record of MARCO shards and write TFX Examples, setting aside what fails.
 
-    OUTPUT gets examples/Split-train and Split-eval, quarantine/ with the records that failed, quarantine.csv with the
+    OUTPUT gets examples/Split-train, Split-validation and Split-eval, quarantine/ with the records that failed, quarantine.csv with the
     reason for each, and summary.json with the counts. `marco data inspect OUTPUT` explains them.
 
     Example: marco data ingest --output runs/checked drops
@@ -185,7 +195,7 @@ def _print_images(
 
 def _by_split(title: str, names: tuple[str, ...], counts: inspection.Counts) -> table.Table:
     """Returns a table of counts, whose keys are a split and the names; most frequent first, the sum last."""
-    splits = [split for split in ("train", "eval", "unknown") if any(key[0] == split for key in counts)]
+    splits = [split for split in (*shards.SPLITS, "unknown") if any(key[0] == split for key in counts)]
     shown = _table(title, *names, *splits, "all")
     totals: dict[tuple[str, ...], int] = {}
     for key, count in counts.items():
@@ -211,7 +221,7 @@ def _quarantine(path: str, entries: dict[str, list[dict[str, str]]]) -> table.Ta
 def _table(title: str, *columns: str) -> table.Table:
     shown = table.Table(title=title, title_justify="left")
     for column in columns:
-        counts = column in ("train", "eval", "unknown", "all", "records")
+        counts = column in (*shards.SPLITS, "unknown", "all", "records")
         shown.add_column(column, justify="right" if counts else "left", overflow="fold")
     return shown
 

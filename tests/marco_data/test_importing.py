@@ -57,7 +57,7 @@ def test_a_folder_a_class_becomes_shards_that_keep_plates_together(tmp_path, pla
     out = tmp_path / "set"
     done = import_images(from_folder(tmp_path / "drops", "CSIRO"), out, eval_share=0.4, shard_images=3)
     assert not done.errors
-    assert not any("image by image" in warning for warning in done.warnings)
+    assert not any("eval split: drawn image by image" in warning for warning in done.warnings)
     shards = read(out)
     examples = [example for each in shards.values() for example in each]
     assert {value(example, contract.FILENAME).decode() for example in examples} == set(plates)
@@ -74,10 +74,10 @@ def test_a_folder_a_class_becomes_shards_that_keep_plates_together(tmp_path, pla
         split: {
             value(e, contract.FILENAME)[:4] for name, each in shards.items() if name.startswith(split) for e in each
         }
-        for split in ("train", "test")
+        for split in ("train", "validation", "test")
     }
-    assert not plate_of["train"] & plate_of["test"]
-    for split in ("train", "test"):
+    assert not (plate_of["train"] | plate_of["validation"]) & plate_of["test"]
+    for split in ("train", "validation", "test"):
         names = [name for name in shards if name.startswith(split)]
         total = len(names)
         assert names == [f"{split}-{number:05d}-of-{total:05d}" for number in range(1, total + 1)]
@@ -195,17 +195,20 @@ def test_few_plates_come_close_to_the_share_that_was_asked(tmp_path):
         plate, well = divmod(number, 10)
         draw(tmp_path / "drops" / "Clear" / f"{plate:04x}_A{well + 1}_ImagerDefaults_1.jpg", number)
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.2)
-    assert done.written == {"train": 50, "eval": 10}
+    assert done.written == {"train": 40, "validation": 10, "eval": 10}
     assert not any("image by image" in warning for warning in done.warnings)
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_few_images_of_one_plate_still_make_both_splits(tmp_path, count):
+@pytest.mark.parametrize("count", [3, 5])
+def test_few_images_of_one_plate_still_make_all_splits(tmp_path, count):
     for number in range(count):
         draw(tmp_path / "drops" / "Clear" / f"03c3_A{number + 1}_ImagerDefaults_1.jpg", number)
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.1)
-    assert done.written == {"train": count - 1, "eval": 1}
-    assert done.warnings[0] == "the images are of too few plates to hold out whole ones: drawn image by image"
+    assert done.written == {"train": count - 2, "validation": 1, "eval": 1}
+    assert done.warnings[:2] == [
+        f"too few plates to hold out whole ones for the {split} split: drawn image by image"
+        for split in ("eval", "validation")
+    ]
 
 
 def test_every_class_is_held_out_alike_and_folders_tell_plates(tmp_path):
@@ -226,6 +229,7 @@ def test_every_class_is_held_out_alike_and_folders_tell_plates(tmp_path):
         assert abs(counts["test", name] / count - 0.2) <= 0.05
     assert done.warnings == [
         "few images to learn a class from in the train split: Other 0",
+        "few images to choose the weights by in the validation split: Other 0",
         "few images to judge a class from in the eval split: Crystals 8, Other 0",
     ]
 
@@ -240,13 +244,25 @@ def test_folders_of_a_csv_tell_plates(tmp_path):
     table = from_csv(tmp_path / "labels.csv")
     assert {image.plate for image in table.images} == {"plate0", "plate1", "plate2", "plate3"}
     done = import_images(table, tmp_path / "set", eval_share=0.25)
-    assert done.written == {"train": 30, "eval": 10}
+    assert done.written == {"train": 20, "validation": 10, "eval": 10}
 
 
-def test_a_single_image_makes_no_two_splits(tmp_path):
-    draw(tmp_path / "drops" / "Clear" / "a.png", 0)
-    with pytest.raises(InputError, match="split has none of 1 readable images; add images"):
+def test_no_split_is_left_empty(tmp_path):
+    for name in "ab":
+        draw(tmp_path / "drops" / "Clear" / f"{name}.png", 0)
+    with pytest.raises(InputError, match="there are only 2 images for three splits; add images"):
         import_images(from_folder(tmp_path / "drops"), tmp_path / "set")
+    (tmp_path / "drops" / "Clear" / "c.png").write_text("not an image")
+    with pytest.raises(InputError, match="split has none of 2 readable images; add images"):
+        import_images(from_folder(tmp_path / "drops"), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.2), (0.2, 0.0), (0.5, 0.5), (1.2, 0.1)])
+def test_shares_that_leave_nothing_are_refused(tmp_path, plates, shares):
+    table = from_folder(tmp_path / "drops")
+    with pytest.raises(InputError, match=rf"eval_share is {shares[0]} and validation_share {shares[1]}; give two"):
+        import_images(table, tmp_path / "set", eval_share=shares[0], validation_share=shares[1])
 
 
 @pytest.mark.parametrize(
@@ -285,6 +301,7 @@ def test_the_command_lists_unreadable_files_and_imports_the_rest(tmp_path, plate
     cut.write_bytes(jpeg.read_bytes()[: jpeg.stat().st_size // 2])
     (jpeg.parent / "text.png").write_text("no image")
     command = [sys.executable, "-m", "pipelines.cli", "data", "import", "--output", str(tmp_path / "set")]
+    command += ["--validation-share", "0.3"]
     done = subprocess.run([*command, str(tmp_path / "drops")], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "12 images in" in done.stdout
@@ -293,6 +310,6 @@ def test_the_command_lists_unreadable_files_and_imports_the_rest(tmp_path, plate
     assert set(errors) == {str(cut), str(jpeg.parent / "text.png")}
     assert all(errors.values())
     assert sum(map(len, read(tmp_path / "set").values())) == 12
-    missing = subprocess.run([*command[:-1], str(tmp_path / "new")], capture_output=True, text=True)
+    missing = subprocess.run([*command[:-3], str(tmp_path / "new")], capture_output=True, text=True)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
     assert missing.stderr.startswith("error: nothing to import")

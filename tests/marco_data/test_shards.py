@@ -45,7 +45,9 @@ def test_a_path_without_shards_is_named(tmp_path, path):
         ("train-00001-of-00407", "train"),
         ("test-00001-of-00046", "eval"),
         ("eval-00001-of-00001.gz", "eval"),
-        ("validation-00001-of-00002", "eval"),
+        ("validation-00001-of-00002", "validation"),
+        ("Split-validation/data_tfrecord-00000-of-00001", "validation"),
+        ("val/part-00001-of-00002", "validation"),
         ("test-jpg/part-00001-of-00002", "eval"),
         ("Split-train/data_tfrecord-00000-of-00001.gz", "train"),
         ("gs://bucket/test/train-00001-of-00002", "train"),
@@ -84,27 +86,30 @@ def test_a_fingerprint_changes_with_the_tables_above_the_shards(tmp_path, table)
     assert len(seen) == 3
 
 
-def share(names_and_ids, eval_share):
-    drawn = [hashed_split(name, image_id, eval_share) for name, image_id in names_and_ids]
-    return drawn.count("eval") / len(drawn)
+def shares(names_and_ids, eval_share, validation_share):
+    """Returns the share of all in the evaluation split, and of the others in the validation split."""
+    drawn = [hashed_split(name, image_id, eval_share, validation_share) for name, image_id in names_and_ids]
+    others = [split for split in drawn if split != "eval"]
+    return drawn.count("eval") / len(drawn), others.count("validation") / len(others)
 
 
 def test_all_images_of_a_plate_are_in_one_split():
     for plate in range(50):
-        drawn = {hashed_split(f"{plate:04x}_A{well}_ImagerDefaults_{well}.jpg", well, 0.5) for well in range(1, 13)}
-        assert len(drawn) == 1
+        names = [f"{plate:04x}_A{well}_ImagerDefaults_{well}.jpg" for well in range(1, 13)]
+        assert len({hashed_split(name, well, 0.3, 0.5) for well, name in enumerate(names)}) == 1
 
 
 def test_shares_are_kept_to_within_four_standard_deviations():
     images = [(f"image-{number}.png", number) for number in range(4000)]
     plates = [(f"{number:04x}_A1_ImagerDefaults_1.jpg", 1) for number in range(4000)]
-    for eval_share in (0.1, 0.5):
-        spread = (eval_share * (1 - eval_share) / 4000) ** 0.5
-        assert abs(share(images, eval_share) - eval_share) < 4 * spread
-        assert abs(share(plates, eval_share) - eval_share) < 4 * spread
+    for expected in ((0.1, 0.1), (0.5, 0.1), (0.2, 0.5)):
+        for drawn in (shares(images, *expected), shares(plates, *expected)):
+            for actual, share, count in zip(drawn, expected, (4000, 4000 * (1 - expected[0])), strict=True):
+                assert abs(actual - share) < 4 * (share * (1 - share) / count) ** 0.5
 
 
 def test_a_larger_share_only_adds_to_the_evaluation_set():
     for number in range(300):
         name = f"image-{number}.png"
-        assert hashed_split(name, number, 0.2) == "train" or hashed_split(name, number, 0.4) == "eval"
+        assert hashed_split(name, number, 0.2, 0) == "train" or hashed_split(name, number, 0.4, 0) == "eval"
+        assert hashed_split(name, number, 0.2, 0.1) in ("train", hashed_split(name, number, 0.2, 0.3))

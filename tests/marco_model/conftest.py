@@ -76,5 +76,5 @@ def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     return {
         "train_records": read_index(write_examples(folder / "train.tfrecord", 60, 0)),
-        "eval_records": read_index(write_examples(folder / "eval.tfrecord", 20, 1)),
+        "validation_records": read_index(write_examples(folder / "eval.tfrecord", 20, 1)),
     }

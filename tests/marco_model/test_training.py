@@ -23,7 +23,9 @@ def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(recor
     model, result = train(
         records, tmp_path, on_metrics=lambda step, metrics: curves.update({(step, k): v for k, v in metrics.items()})
     )
-    images, labels = next(iter(training_input.evaluation_batches(records["eval_records"], size=SIZE, batch_size=20)))
+    images, labels = next(
+        iter(training_input.evaluation_batches(records["validation_records"], size=SIZE, batch_size=20))
+    )
     accuracy = np.mean(np.argmax(model(images, training=False), axis=-1) == labels)
     assert result.accuracy == pytest.approx(accuracy)
     assert result.accuracy == max(v for (_, name), v in curves.items() if name == "validation/accuracy")

@@ -137,7 +137,7 @@ def test_every_share_of_the_evaluation_has_as_many_batches_and_no_image_is_lost(
     seen = []
     for index in range(processes):
         batches = training_input.evaluation_batches(
-            records["eval_records"], size=SIZE, batch_size=8, share=training_input.Share(index, processes)
+            records["validation_records"], size=SIZE, batch_size=8, share=training_input.Share(index, processes)
         )
         labels = [labels.numpy() for _, labels in batches]
         assert [len(part) for part in labels] == [8 // processes] * 3
@@ -181,6 +181,6 @@ def test_an_epoch_is_read_once_however_often_its_stretches_end(tmp_path, every):
 
 def test_passes_of_training_and_evaluation_end_at_once(records):
     training = training_input.training_batches(records["train_records"], Recipe(batch_size=2), 8)
-    evaluation = training_input.evaluation_batches(records["eval_records"], size=8, batch_size=2)
+    evaluation = training_input.evaluation_batches(records["validation_records"], size=8, batch_size=2)
     assert training.options().autotune.enabled is False
     assert evaluation.options().autotune.enabled is False

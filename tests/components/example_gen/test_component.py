@@ -35,14 +35,20 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
         )
         tfx.orchestration.LocalDagRunner().run(pipeline)
 
-    run("sound", damaged_set.folder, IngestOptions())
-    run("sound", damaged_set.folder, IngestOptions())
+    for _ in range(2):
+        run("sound", damaged_set.folder, IngestOptions(validation_share=0.5))
     (execution,) = (tmp_path / "sound" / "MarcoExampleGen" / "examples").iterdir()
-    assert sorted(path.name for path in execution.iterdir()) == ["Split-eval", "Split-train", "index"]
+    assert sorted(path.name for path in execution.iterdir()) == [
+        "Split-eval",
+        "Split-train",
+        "Split-validation",
+        "index",
+    ]
     with metadata.Metadata(metadata.sqlite_metadata_connection_config(str(tmp_path / "sound.db"))) as store:
         (record,) = [each for each in store.store.get_artifacts_by_type("Examples") if each.uri == str(execution)]
         (quarantine,) = store.store.get_artifacts_by_type("components.Quarantine")
-    assert artifact_utils.decode_split_names(record.properties["split_names"].string_value) == ["train", "eval"]
+    splits = artifact_utils.decode_split_names(record.properties["split_names"].string_value)
+    assert splits == ["train", "validation", "eval"]
     assert quarantine.custom_properties["quarantined"].int_value == 20
     assert fileio.exists(f"{quarantine.uri}/quarantine.csv")
 
@@ -57,3 +63,7 @@ def test_the_component_runs_is_cached_and_keeps_the_quarantine_of_a_run_given_up
     write_shard(tmp_path / "half" / "train-00001-of-00001", [make_example(1)])
     with pytest.raises(Exception, match=r"the eval split of .* is empty"):
         run("half", str(tmp_path / "half"), IngestOptions())
+    write_shard(tmp_path / "half" / "test-00001-of-00001", [make_example(2)])
+    with pytest.raises(Exception, match=r"the validation split of .* is empty: .* than 0\.1"):
+        run("half", str(tmp_path / "half"), IngestOptions())
+    run("half", str(tmp_path / "half"), IngestOptions(splits="as_published"))

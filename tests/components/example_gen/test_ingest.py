@@ -177,6 +177,43 @@ def test_a_hashed_split_keeps_plates_together_and_finds_the_same_image_under_two
     assert plates["train"] and plates["eval"]
 
 
+def ids_by_split(folder):
+    index = {path.name.removeprefix("Split-") for path in folder.glob("Split-*")}
+    return {split: {value(example, contract.IMAGE_ID) for example in read_split(folder, split)} for split in index}
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "splits"),
+    [
+        (("train", "test"), {"validation_share": 0.4}, {"train", "validation", "eval"}),
+        (("train", "test"), {"splits": "as_published"}, {"train", "eval"}),
+        (("train", "val", "test"), {"validation_share": 0.4}, {"train", "validation", "eval"}),
+        (("train", "val", "test"), {"splits": "as_published"}, {"train", "validation", "eval"}),
+        (("train", "val"), {"splits": "as_published"}, {"train", "eval"}),
+        (("train", "val"), {"validation_share": 0.4}, {"train", "validation", "eval"}),
+    ],
+)
+def test_a_validation_split_is_drawn_out_of_training_by_plate_unless_the_set_has_one(
+    make_example, write_shard, tmp_path, names, options, splits
+):
+    brought = {}
+    for place, name in enumerate(names):
+        brought[name] = set(range(100 * place, 100 * place + 60))
+        write_shard(tmp_path / "in" / f"{name}-00001-of-00001", [make_example(number) for number in brought[name]])
+    summary = ingest([str(tmp_path / "in")], str(tmp_path / "out"), str(tmp_path / "bad"), IngestOptions(**options))
+    written = ids_by_split(tmp_path / "out")
+    assert set(written) == set(summary["splits"]) == splits
+    assert written["eval"] == brought[names[-1]]
+    if "validation" in splits and len(names) == 3:
+        assert (written["train"], written["validation"]) == (brought["train"], brought["val"])
+    elif "validation" in splits:
+        assert written["train"] | written["validation"] == brought["train"]
+        # The plate of an example is that of its number modulo 7.
+        assert not {number % 7 for number in written["train"]} & {number % 7 for number in written["validation"]}
+        assert written["validation"]
+        assert "validation" in {path.stem.removeprefix("Split-") for path in (tmp_path / "out" / "index").iterdir()}
+
+
 def test_without_sources_csv_institutions_go_by_number(make_example, write_shard, tmp_path):
     write_shard(tmp_path / "in" / "train-00001-of-00001", [make_example(1, source=12)])
     summary = ingest([str(tmp_path / "in")], str(tmp_path / "out"), str(tmp_path / "bad"))

@@ -87,7 +87,7 @@ def test_every_answer_is_accounted_for(ingested):
     assert summary["relabelled"] == {
         "total": 2,
         "confirmed": 2,
-        "splits": {"train": 1, "eval": 1},
+        "splits": {"train": 1, "validation": 0, "eval": 1},
         "by_class": {"Other": {"Clear": 1}, "Precipitate": {"Clear": 1}},
     }
     assert summary["overlay_unused"] == [12345]

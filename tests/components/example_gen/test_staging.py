@@ -5,11 +5,11 @@ import pytest
 from components.example_gen.staging import Place, StagedRecord, duplicate_keys, find_duplicates, merge_reasons
 from marco_data import contract
 
-NAMES = ("train-1", "train-2", "test-1")
+NAMES = ("train-1", "train-2", "test-1", "validation-1")
 
 
 def stage(image_id, digest, shard, record=0):
-    split = "eval" if NAMES[shard].startswith("test") else "train"
+    split = {"test": "eval"}.get(stem := NAMES[shard].partition("-")[0], stem)
     return StagedRecord(image_id, digest, Place(shard, record, 0, shard, split, 0, record, 9, False))
 
 
@@ -35,6 +35,9 @@ CASES = [
         [(0, 0, contract.TRAIN_AND_EVAL), (0, 1, contract.TRAIN_AND_EVAL), (1, 0, contract.TRAIN_AND_EVAL)],
     ),
     ([stage(1, b"a", 0), stage(2, b"b", 1), stage(3, b"c", 2)], []),
+    ([stage(1, b"a", 0), stage(2, b"a", 3)], [(0, 0, contract.DUPLICATE_CONTENT)]),
+    ([stage(1, b"a", 0), stage(1, b"b", 3)], [(0, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 2), stage(2, b"a", 3)], [(3, 0, contract.TRAIN_AND_EVAL)]),
 ]
 
 

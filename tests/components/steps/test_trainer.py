@@ -44,7 +44,7 @@ def job(tmp_path):
         "engine": Engine(),
         "key": "",
         "train_files": [],
-        "eval_files": [],
+        "validation_files": [],
         "model_directory": "",
         "name": "small",
     }

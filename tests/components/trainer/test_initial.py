@@ -33,7 +33,7 @@ def small_job(tmp_path):
         tracking=jobs.TrackingServer(uri=stores.local_store(tmp_path), experiment="tests"),
         data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
         train_files=[path],
-        eval_files=[path],
+        validation_files=[path],
         checkpoints=str(tmp_path / "checkpoints"),
         model_directory=str(tmp_path / "models" / "1"),
     )

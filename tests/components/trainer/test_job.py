@@ -38,7 +38,7 @@ CHANGES = {
     "checkpoints": (set(), "elsewhere"),
     "model_directory": (set(), "elsewhere"),
     "train_files": (set(), ["train.tfrecord"]),
-    "eval_files": (set(), ["eval.tfrecord"]),
+    "validation_files": (set(), ["eval.tfrecord"]),
     "placement": (set(), Placement(shared="/shared", replicas=Replicas(workers=3))),
     "gpus": (set(), 4),
     "custom_job": (set(), jobs.CustomJob(place=PLACE, machines=Machines(), image="marco")),
@@ -94,7 +94,7 @@ def bind(job, parameters=None, **best):
         parameters or jobs.TrainingParameters("gs://bucket/marco", "0a"),
         transform_graph="graph/1",
         train_files=["train.tfrecord"],
-        eval_files=["eval.tfrecord"],
+        validation_files=["eval.tfrecord"],
         model_directory="model",
         best=best,
     )
@@ -106,7 +106,11 @@ def test_a_bound_job_has_the_data_of_its_run_and_a_place_of_its_own():
     assert (job.initial, job.recipe) == ("random", Recipe())
     assert len(job.key) == 16 and job.identity("checkpoints").startswith(job.key)
     assert (job.name, job.checkpoints) == (f"small-{job.key[:8]}", f"checkpoints/{job.key}")
-    assert (job.train_files, job.eval_files, job.model_directory) == (["train.tfrecord"], ["eval.tfrecord"], "model")
+    assert (job.train_files, job.validation_files, job.model_directory) == (
+        ["train.tfrecord"],
+        ["eval.tfrecord"],
+        "model",
+    )
 
 
 def test_the_steps_of_a_run_replace_the_recipes():

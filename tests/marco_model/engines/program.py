@@ -119,6 +119,6 @@ def _train(model, recipe, folder, **options):
         recipe,
         input_size=small_problem.SIZE,
         train_records=record_index.read_index([str(folder / "train.tfrecord")]),
-        eval_records=record_index.read_index([str(folder / "eval.tfrecord")]),
+        validation_records=record_index.read_index([str(folder / "eval.tfrecord")]),
         **{**defaults, **options},
     )

@@ -56,7 +56,7 @@ def job(tmp_path):
         engine=Engine(kind="multi_worker"),
         tracking=jobs.TrackingServer(uri="http://mlflow.example", experiment="tests"),
         train_files=[str(step / "train.tfrecord")],
-        eval_files=[str(step / "eval.tfrecord")],
+        validation_files=[str(step / "eval.tfrecord")],
         checkpoints=str(tmp_path / "shared" / "checkpoints" / "0a1b"),
         model_directory=str(step / "model" / "Format-Serving"),
     )
@@ -116,8 +116,8 @@ def test_the_model_of_the_chief_becomes_the_model_of_the_step_and_nothing_is_lef
 def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, job, placement, tmp_path):
     cluster("sys.exit(1)")
     inside = tmp_path / "shared" / "eval.tfrecord"
-    pathlib.Path(job.eval_files[0]).rename(inside)
-    job.eval_files[:] = [str(inside)]
+    pathlib.Path(job.validation_files[0]).rename(inside)
+    job.validation_files[:] = [str(inside)]
     times = []
     for _ in range(2):
         with pytest.raises(ClusterError):
@@ -130,7 +130,7 @@ def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, jo
         times.append(copy.stat().st_mtime_ns)
     assert times[0] == times[1]
     written = json.loads((tmp_path / "shared" / "checkpoints" / job.key / "job.json").read_text())
-    assert (written["train_files"], written["eval_files"]) == ([str(copy)], [str(inside)])
+    assert (written["train_files"], written["validation_files"]) == ([str(copy)], [str(inside)])
 
 
 def test_a_worker_that_fails_is_named_with_its_last_lines(cluster, job, placement):

@@ -41,7 +41,7 @@ def job(tmp_path):
         tracking=jobs.TrackingServer(uri=stores.local_store(shared), experiment="tests"),
         data=jobs.DataSet(source=str(tmp_path), fingerprint="0"),
         train_files=[str(step / "train.tfrecord")],
-        eval_files=[str(step / "eval.tfrecord")],
+        validation_files=[str(step / "eval.tfrecord")],
         checkpoints=f"{shared}/checkpoints/0a1b",
         model_directory=str(step / "model" / "Format-Serving"),
     )
