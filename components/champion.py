@@ -4,15 +4,17 @@ MLflow's registry names it by the alias `champion`. Which champion a run must be
 run that repeats the training of today's champion is judged against the one before it, as that training was.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import mlflow_runs, settings
-from marco_model import errors, model_directory, store
+from components import mlflow_runs, published_models, settings
+from components.example_gen import files
+from marco_model import errors, labels, model_directory, network, store
 
 if TYPE_CHECKING:
     from tfx.orchestration.data_types import RuntimeParameter
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SERVING_SIGNATURE = "serving_examples"
+START = "start"
+"""The version of the model that training began with, which is the champion where there is no other."""
 REMEDY = (
     "publish it again (marco models promote VERSION), name another model_name for models of another kind, or set "
     "gate.champion to another model's URI or to none"
@@ -38,7 +42,43 @@ def parse_champion(text: str) -> dict[str, str] | None:
 
 def describe_champion(champion: dict[str, str]) -> str:
     """Returns the champion's name for a sentence."""
+    if champion["version"] == START:
+        return f"{rival(champion)} ({champion['model']})"
     return f"version {champion['version']} at {champion['model']}" if champion["version"] else champion["model"]
+
+
+def rival(champion: dict[str, str]) -> str:
+    """Returns what the champion is to a candidate."""
+    return "the model that training began with" if champion["version"] == START else "the champion"
+
+
+def starting_champion(initial: str, classes: Sequence[str]) -> dict[str, str] | None:
+    """Returns the model that `network.initial` names as the champion to beat.
+
+    None if training began at random (also `initial` empty), or if that model does not have these classes. Raises
+    `InputError` if it does not exist.
+    """
+    if initial in ("", network.RANDOM):
+        return None
+    names: Sequence[str] = labels.CLASSES
+    if initial != network.RELEASED:
+        with published_models.on_this_machine(initial) as folder:
+            names = model_directory.class_names(folder)
+    return {"model": initial, "version": START} if set(names) == set(classes) else None
+
+
+@contextlib.contextmanager
+def saved_model(champion: dict[str, str], scratch: str) -> Iterator[str]:
+    """Yields the folder or URI of the champion; the published classifier is written to the folder `scratch` first."""
+    if champion["model"] != network.RELEASED:
+        yield champion["model"]
+        return
+    from marco_model import weights
+
+    files.delete_tree(scratch)  # Left by an attempt that was killed.
+    weights.export_published(scratch)
+    yield scratch
+    files.delete_tree(scratch)
 
 
 def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:

@@ -61,11 +61,12 @@ def compare(
     columns: Sequence[int],
     classes: Sequence[str],
     rules: settings.Rules,
+    rival: str = "the champion",
 ) -> Verdict:
     """Decides between two tables of `components.prediction_table`.
 
-    `columns`: where among the champion's scores each of `classes` is. Raises `InputError` if the tables are not of the
-    same examples.
+    `columns`: where among the champion's scores each of `classes` is. `rival`: what it is, for the reasons. Raises
+    `InputError` if the tables are not of the same examples.
     """
     candidate, champion = aligned(candidate, champion)
     labels = candidate["label"].to_numpy()
@@ -78,6 +79,7 @@ def compare(
         rules=rules,
         recall_name="" if recall is None else f"recall/{classes[recall]}",
         plates=evaluations.plates(candidate),
+        rival=rival,
     )
 
 
@@ -103,6 +105,7 @@ def decide(
     rules: settings.Rules,
     recall_name: str = "recall/Crystals",
     plates: np.ndarray | None = None,
+    rival: str = "the champion",
 ) -> Verdict:
     """Decides by which images each of the two labels right, bool [n], in the same order.
 
@@ -144,9 +147,9 @@ def decide(
     reasons = [_fell(check, rules) for check in checks if not check.passed]
     if not gains:
         shown = "; ".join(results.values())
-        reason = f"no evidence that it is better than the champion: {shown}; p of at most {level:g} is wanted"
+        reason = f"no evidence that it is better than {rival}: {shown}; p of at most {level:g} is wanted"
         reasons.insert(0, reason)
-    return Verdict(not reasons, reasons or [f"better than the champion: {gains}"], [*better, *checks])
+    return Verdict(not reasons, reasons or [f"better than {rival}: {gains}"], [*better, *checks])
 
 
 def _check(

@@ -129,7 +129,7 @@ class Synchronous:
             lambda images, labels: summed(state.evaluation_sums(state.average_values(), images, labels))
         )
         # A copy, since what is reduced must lie on the replica's device.
-        self._flags = on_replicas(lambda flag: summed(tf.identity(flag)))
+        self._sums = on_replicas(lambda numbers: summed(tf.identity(numbers)))
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
@@ -165,11 +165,12 @@ class Synchronous:
             self._work.evaluation_batches(self._share),
         )
 
-    def anyone(self, flag: bool) -> bool:
-        """Returns whether `flag` is set in any process; all must ask at the same step."""
+    def of_everyone(self, number: int) -> list[int]:
+        """Returns the `number` of each process; all must ask at the same step."""
         if self._share.count == 1:
-            return flag
-        return float(self._flags(tf.constant(float(flag)))) > 0
+            return [number]
+        own = tf.one_hot(self._share.index, self._share.count, on_value=tf.constant(number, tf.int64), dtype=tf.int64)
+        return [int(total) // self._local for total in self._sums(own)]
 
 
 class ParameterServers:
@@ -233,9 +234,9 @@ class ParameterServers:
         sums = functools.partial(self._evaluation_sums, self._state.average_values())
         return _mean_of(sums, self._work.evaluation_batches(training_input.ALONE))
 
-    def anyone(self, flag: bool) -> bool:
-        """Returns `flag`: only the chief decides."""
-        return flag
+    def of_everyone(self, number: int) -> list[int]:
+        """Returns the `number` of the chief, which alone decides."""
+        return [number]
 
 
 Running = Synchronous | ParameterServers

@@ -16,7 +16,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -49,16 +49,27 @@ _OUTAGES = (*_LOST, tf.errors.UnknownError, tf.errors.ResourceExhaustedError)
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Mean cross-entropy and accuracy (a share) on the validation split, of the running average after `step` steps."""
+
+    step: int
+    loss: float
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingResult:
     """How training ended; `accuracy` is the best on the validation split, of the weights that the model now has.
 
-    `streams`: steps by the asynchronous worker's stream that took them; empty with other engines.
+    `history`: every evaluation, from the training's beginning. `streams`: steps by the asynchronous worker's stream
+    that took them; empty with other engines.
     """
 
     steps: int
     best_step: int
     accuracy: float
     resumed_from: int
+    history: list[Evaluated] = dataclasses.field(default_factory=list)
     streams: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
@@ -69,6 +80,7 @@ class Checkpoint(NamedTuple):
     best_step: int
     best_accuracy: float
     values: Mapping[str, np.ndarray]
+    history: Sequence[Evaluated] = ()
 
 
 class Notice:
@@ -113,7 +125,7 @@ def train(
         InputError: the training split is smaller than a batch, the validation split is empty, the loss is no longer
             finite, the engine does not fit, or the checkpoint is of another network.
         Interrupted: SIGTERM or SIGINT was received; the last step is saved.
-        ClusterError: another process of a synchronous cluster is gone.
+        ClusterError: another process of a synchronous cluster is gone, or sees other checkpoints.
     """
     running = running or engines.start(engine)
     recipe = recipe.effective()
@@ -122,10 +134,10 @@ def train(
     engines.synchronize_batch_norms(model, engine, running.replicas, recipe.batch_size)
     with running.strategy.scope():
         state = training_step.TrainingState(model, recipe, xla=engine.xla)
-    run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)
-    if run.step:
-        on_resume(run.step)
     try:
+        run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)
+        if run.step:
+            on_resume(run.step)
         with defer_signals() as notice:
             if evaluate_first and not run.step:
                 run.evaluate()
@@ -133,13 +145,12 @@ def train(
     except _LOST as error:
         if running.replicas == 1 or engine.kind != "multi_worker":
             raise
-        saved = saved_steps(checkpoint_directory)
         raise errors.ClusterError(
-            f"another worker is gone at step {run.step} ({errors.one_line(error.message)}); start all workers again to "
-            f"continue from step {saved[-1] if saved else 0}"
+            f"another worker is gone ({errors.one_line(error.message)}); start all workers again to continue from the "
+            f"last checkpoint in {checkpoint_directory}"
         ) from error
     state.put_best_into_model()
-    return TrainingResult(run.step, run.best_step, run.best_accuracy, run.first, run.streams)
+    return TrainingResult(run.step, run.best_step, run.best_accuracy, run.first, run.history, run.streams)
 
 
 def _check(work: engines.Work, replicas: int) -> None:
@@ -172,13 +183,13 @@ class _Run:
         self._state, self._work, self._running, self._directory = state, work, running, directory
         self._on_step, self._on_metrics = on_step, on_metrics
         self.streams: dict[int, int] = {}
-        saved = newest_checkpoint(directory) or Checkpoint(0, 0, -1.0, {})
+        running.begin(state, work)
+        saved = _agreed_checkpoint(directory, running)
         self.first = self.step = self._saved = saved.step
-        self.best_step, self.best_accuracy = saved.best_step, saved.best_accuracy
+        self.best_step, self.best_accuracy, self.history = saved.best_step, saved.best_accuracy, list(saved.history)
         if saved.step:
             log.info("Resuming training from step %d of %d, in %s", self.step, work.recipe.steps, directory)
             state.restore(saved.values)
-        running.begin(state, work)
         self._reported = (self.step, time.monotonic())
 
     def to_the_end(self, notice: Notice) -> None:
@@ -201,13 +212,13 @@ class _Run:
                 self.streams[result.stream] = self.streams.get(result.stream, 0) + 1
             self._report(result)
             self._on_step()
-            if self._running.anyone(bool(notice.signal)):
+            if any(self._running.of_everyone(notice.signal)):
                 results.close()
                 self._save()
                 # The others wait for the process that saves, which a cluster may end as soon as one of them has ended.
                 # Whoever is first out of this may break it for the rest; by then the step is saved.
                 with contextlib.suppress(tf.errors.OpError):
-                    self._running.anyone(True)
+                    self._running.of_everyone(1)
                 raise errors.Interrupted(
                     f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
                     "command continues from there",
@@ -236,6 +247,7 @@ class _Run:
     def evaluate(self) -> None:
         """Evaluates the running average and keeps it if it is the best so far."""
         loss, accuracy = self._running.evaluate()
+        self.history.append(Evaluated(self.step, loss, accuracy))
         if accuracy > self.best_accuracy:
             self._state.keep_best()
             self.best_step, self.best_accuracy = self.step, accuracy
@@ -253,7 +265,8 @@ class _Run:
             return
         if self._running.leads:
             values = self._state.values()
-            save_checkpoint(self._directory, Checkpoint(self.step, self.best_step, self.best_accuracy, values))
+            saved = Checkpoint(self.step, self.best_step, self.best_accuracy, values, self.history)
+            save_checkpoint(self._directory, saved)
         self._saved = self.step
         self._reported = (self.step, time.monotonic())
 
@@ -269,6 +282,25 @@ def _next(step: int, every: int) -> int:
 
 
 # Checkpoints
+
+
+def _agreed_checkpoint(directory: str, running: engines.Running) -> Checkpoint:
+    """Returns the newest checkpoint that all processes of the training can read; step 0 if there is none.
+
+    Raises `ClusterError` if some processes see none and others do, or if one cannot read that of the earliest step.
+    """
+    saved = newest_checkpoint(directory) or Checkpoint(0, 0, -1.0, {})
+    steps = running.of_everyone(saved.step)
+    agreed = min(steps)
+    if saved.step > agreed > 0:
+        saved = newest_checkpoint(directory, agreed) or saved
+    if len(set(running.of_everyone(saved.step))) > 1:
+        raise errors.ClusterError(
+            f"the workers see checkpoints of different steps in {directory} ({', '.join(map(str, steps))}; 0 for "
+            "none); give all of them the same folder, or start all again once its storage shows the same everywhere"
+        )
+    return saved
+
 
 _CHECKPOINT = re.compile(r"step-(\d{9})\.npz")
 _PARTIAL = re.compile(r"\.?step-\d{9}\.npz.*\.partial")
@@ -289,6 +321,7 @@ def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
         "best_accuracy": np.float64(checkpoint.best_accuracy),
         # A zip's checksums are those of its members; the count shows whether one is missing from its directory.
         "arrays": np.int64(len(checkpoint.values)),
+        "history": np.array([dataclasses.astuple(past) for past in checkpoint.history], np.float64).reshape(-1, 3),
         **checkpoint.values,
     }
     np.savez(content, **arrays)
@@ -323,12 +356,14 @@ def saved_steps(directory: str) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def newest_checkpoint(directory: str) -> Checkpoint | None:
+def newest_checkpoint(directory: str, latest: int | None = None) -> Checkpoint | None:
     """Returns the newest checkpoint that is whole, or None; logs a warning about each that is damaged.
 
-    A store that does not answer is no damage: raises `ClusterError` if it is out of reach for `OUTAGE_SECONDS`.
+    `latest`: the highest step that counts. A store that does not answer is no damage: raises `ClusterError` if it is
+    out of reach for `OUTAGE_SECONDS`.
     """
-    for step in reversed(_through_outages(lambda: saved_steps(directory), directory)):
+    steps = _through_outages(lambda: saved_steps(directory), directory)
+    for step in reversed([step for step in steps if latest is None or step <= latest]):
         path = _checkpoint_path(directory, step)
         try:
             return _parse_checkpoint(_through_outages(functools.partial(_read, path), path))
@@ -367,9 +402,10 @@ def _parse_checkpoint(content: bytes) -> Checkpoint:
         values = {name: arrays[name] for name in arrays.files}
     step, best_step, count = (int(values.pop(name)) for name in ("step", "best_step", "arrays"))
     best_accuracy = float(values.pop("best_accuracy"))
+    history = [Evaluated(int(past[0]), *map(float, past[1:])) for past in values.pop("history", ())]
     if len(values) != count:
         raise ValueError(f"it has {len(values)} of {count} arrays")
-    return Checkpoint(step, best_step, best_accuracy, values)
+    return Checkpoint(step, best_step, best_accuracy, values, history)
 
 
 # Signals

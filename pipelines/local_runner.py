@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from absl import logging as absl_logging
 from rich import table, text
 
-from components import evaluations, gate, published_models
+from components import champion, evaluations, gate, published_models
 from components.report import page
 from marco_model import store
 
@@ -143,7 +143,8 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
     it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
     seconds), `reused` (steps that were not run again), `resumed_from` (training's first step), `best_step` (whose
-    weights the model has; 0 for those that training began with).
+    weights the model has; 0 for those that training began with), `start_accuracy` (of the model that training began
+    with, on the same images as `accuracy`; null where it was not the gate's champion).
     """
     ingested = store.read_json(f"{steps['MarcoExampleGen'].outputs['quarantine']}/summary.json")
     evaluation = evaluations.slice_metrics(steps["Evaluator"].outputs["evaluation"])
@@ -185,7 +186,14 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],
         "best_step": training["best_step"],
+        "start_accuracy": _start_accuracy(decision),
     }
+
+
+def _start_accuracy(decision: dict[str, Any]) -> float | None:
+    if not decision["champion"] or decision["champion"]["version"] != champion.START:
+        return None
+    return next((check["champion"] for check in decision["checks"] if check["name"] == gate.ACCURACY), None)
 
 
 def _from(output: Path, path: str) -> str:
@@ -220,6 +228,9 @@ def closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
         lines.append(f"{summary['left_out']:,} left out: {labels}")
     if summary["reused"]:
         lines.append(f"unchanged and reused: {', '.join(summary['reused'])}")
+    if summary["start_accuracy"] is not None:
+        start, own = summary["start_accuracy"], summary["accuracy"]
+        lines.append(f"training began with a model of {start:.1%} accuracy on these images, and ended with {own:.1%}")
     if summary["blessed"]:
         lines += [
             f"the gate: {'; '.join(summary['decision']['reasons'])}",

@@ -89,6 +89,7 @@ def create_pipeline(
         model_blessing=evaluated.outputs["blessing"],
         champion=judging.champion,
         registered_model=configuration.model_name if configuration.gate.champion == settings.REGISTRY else "",
+        initial="" if configuration.gate.champion == settings.NONE else configuration.network.initial,
         rules=configuration.gate.model_dump_json(include=set(settings.Rules.model_fields)),
         classes=classes,
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from components import evaluations, prediction_table, settings
 from components.report import curves
+from marco_data import shards
 
 
 def numbers(
@@ -19,11 +20,13 @@ def numbers(
     temperature: float = 1.0,
     decision: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `report.json` except what became of the pictures.
 
     `frame`: the Evaluator's table, one row or more; `evaluation`: its `metrics.json`; `temperature`: the exported
-    model's; `decision`: the gate's `decision.json`, if there is a gate; `about`: where the run comes from.
+    model's; `decision`: the gate's `decision.json`, if there is a gate; `about`: where the run comes from, and as
+    `validation` the split by which training stopped; `training`: the `training.json` of the model, if it has one.
     """
     classes, scores = list(evaluation["classes"]), prediction_table.scores_of(frame)
     labels = frame["label"].to_numpy(np.int64)
@@ -31,7 +34,7 @@ def numbers(
     right = predicted == labels
     target = options.target_of(classes)
     report = {
-        "about": dict(about or {}),
+        "about": {"validation": shards.VALIDATION, **(about or {})},
         "classes": classes,
         "interval": curves.LEVEL,
         "verdict": _verdict(evaluation, decision),
@@ -45,6 +48,7 @@ def numbers(
         ],
         "slices": slices(frame, right, labels == classes.index(target) if target else None),
         "calibration": curves.reliability(scores, labels, temperature),
+        "training": learning_curve(training or {}),
         "thresholds": None,
         "disagreements": disagreements(frame, scores, classes, options.disagreements),
         "errors": errors(frame, scores, classes, target, options.error_kinds, options.errors),
@@ -71,6 +75,18 @@ def _verdict(evaluation: Mapping[str, Any], decision: Mapping[str, Any] | None) 
         "reasons": list(verdict.get("reasons", [])),
         "checks": list(verdict.get("checks", [])),
     }
+
+
+def learning_curve(training: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns `steps`, `best_step` (whose weights the model has), `gained` and `points`: `step`, `accuracy`, `loss`.
+
+    The points are the evaluations on the validation split. `gained`: whether the best was not the first weights.
+    Returns None of a training without evaluations.
+    """
+    if not training.get("history"):
+        return None
+    best = training["best_step"]
+    return {"steps": training["steps"], "best_step": best, "gained": best > 0, "points": list(training["history"])}
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

@@ -39,12 +39,13 @@ def write_report(
     options: settings.ReportOptions,
     decision: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes `report.html`, `report.json` and `figures/*.svg` into `folder` and returns the content of the JSON.
 
     `evaluation_uri`: the Evaluator's; `examples_uri` and `split`: the images that were judged; `saved_model`: the model
     that judged them, on this machine; `decision`: the gate's. `about`: where the run comes from, to which the
-    model's name is added.
+    model's name is added. `training`: how it was trained.
 
     Raises `InputError` if the evaluation has no predictions, or the examples are not those that were judged.
     """
@@ -57,6 +58,7 @@ def write_report(
         temperature=metadata.get("temperature", 1.0),
         decision=decision,
         about={"model": metadata.get("name", ""), **(about or {})},
+        training=training,
     )
     pictures = _pictures(report, frame, examples_uri, split, saved_model if metadata else None, options)
     # Figures and page show exactly what is written, to the last digit.

@@ -27,10 +27,15 @@ _CYCLE = ("first", "second", "third", "faint", "ink")
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the SVG of each figure by its name: `roc`, `calibration` and, with a class to look for, `thresholds`."""
+    """Returns the SVG of each figure by its name.
+
+    These are `roc`, `calibration`, with a class to look for `thresholds`, and of a known training `training`.
+    """
     drawn = {"roc": _svg("roc", _roc, report["roc"]), "calibration": _svg("calibration", _calibration, report)}
     if report["thresholds"]:
         drawn["thresholds"] = _svg("thresholds", _thresholds, report["thresholds"])
+    if report["training"]:
+        drawn["training"] = _svg("training", _training, report["training"])
     return drawn
 
 
@@ -138,6 +143,20 @@ def _thresholds(figure: Any, thresholds: Mapping[str, Any]) -> None:
     )
     _percent(axes.xaxis)
     _percent(axes.yaxis)
+
+
+def _training(figure: Any, training: Mapping[str, Any]) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    steps = [point["step"] for point in training["points"]]
+    for axes, name in ((upper, "accuracy"), (lower, "loss")):
+        axes.plot(steps, [point[name] for point in training["points"]], "o-", color=_colour("first"), ms=4, lw=1.8)
+        axes.axvline(training["best_step"], color=_colour("second"), lw=1, ls=":")
+    (best,) = [point for point in training["points"] if point["step"] == training["best_step"]][:1]
+    upper.plot(best["step"], best["accuracy"], "o", color=_colour("second"), ms=8, label="the model's weights")
+    upper.legend(loc="lower right")
+    upper.set(ylabel="accuracy")
+    lower.set(ylabel="loss", xlabel="step")
+    _percent(upper.yaxis)
 
 
 def thumbnail(encoded: bytes, side: int = SIDE) -> bytes:

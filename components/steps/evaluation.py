@@ -115,6 +115,7 @@ def ChampionGate(
     classes: annotations.Parameter[str],
     champion: annotations.Parameter[str] = "",
     registered_model: annotations.Parameter[str] = "",
+    initial: annotations.Parameter[str] = "",
     split: annotations.Parameter[str] = "eval",
     batch_size: annotations.Parameter[int] = 64,
     beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
@@ -122,10 +123,11 @@ def ChampionGate(
     """Writes `decision.json` into `decision`, the final `blessing`, and tags of the MLflow run.
 
     A candidate that the Evaluator did not bless (`model_blessing`) is not compared. One that has the weights its
-    training began with (`best_step` 0) is refused. Without a champion the Evaluator's verdict stands. `champion` is
-    what `components.champion.write_champion` returns, empty for none. If by now MLflow's registry has another champion
-    of `registered_model`, and it is not the candidate itself, that one is to be beaten; an empty name leaves the
-    registry out. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
+    training began with (`best_step` 0) is refused. `champion` is what `components.champion.write_champion` returns,
+    empty for none. If by now MLflow's registry has another champion of `registered_model`, and it is not the candidate
+    itself, that one is to be beaten; an empty name leaves the registry out. Without a champion, the model that training
+    began with (`initial`, as `network.initial`) is to be beaten if it has the same classes; otherwise the Evaluator's
+    verdict stands. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
 
     Raises:
         InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
@@ -137,7 +139,8 @@ def ChampionGate(
         candidate = model_directory.model_fingerprint(folder)
     if run and registered_model:
         champion = champions.current_champion(run.tracking_uri, registered_model, candidate) or champion
-    to_beat = champions.parse_champion(champion)
+    names = json.loads(classes)
+    to_beat = champions.parse_champion(champion) or champions.starting_champion(initial, names)
     if not artifacts.is_blessed(model_blessing):
         verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
     elif (training := mlflow_runs.training_of_model(model.uri)).get("best_step") == 0:
@@ -146,11 +149,9 @@ def ChampionGate(
         verdict = gate.Verdict(True, [FIRST], [])
     else:
         files = artifacts.split_files(examples, split)
-        names = json.loads(classes)
         try:
-            columns = predict_champion(
-                to_beat["model"], candidate, names, files, decision.uri, batch_size, beam_pipeline
-            )
+            with champions.saved_model(to_beat, f"{decision.uri}/champion") as place:
+                columns = predict_champion(place, candidate, names, files, decision.uri, batch_size, beam_pipeline)
         except errors.InputError as error:
             name = champions.describe_champion(to_beat)
             reason = f"it could not be compared with the champion, {name}: {error}; {champions.REMEDY}"
@@ -159,7 +160,8 @@ def ChampionGate(
             verdict = gate.Verdict(True, [SERVING], [])
             if columns is not None:
                 own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
-                verdict = gate.compare(own, other, columns, names, settings.Rules.model_validate_json(rules))
+                chosen = settings.Rules.model_validate_json(rules)
+                verdict = gate.compare(own, other, columns, names, chosen, champions.rival(to_beat))
     io_utils.write_string_file(f"{decision.uri}/{gate.DECISION_FILE}", gate.decision_content(verdict, to_beat))
     artifacts.bless(blessing, model, verdict.blessed)
     log = logging.info if verdict.blessed else logging.warning
@@ -226,6 +228,7 @@ def Report(
     """
     run = mlflow_runs.run_of_model(model.uri)
     trained = path_utils.serving_model_dir(model.uri)
+    about = {"data_fingerprint": data_fingerprint, "synthetic": bool(synthetic)}
     with tempfile.TemporaryDirectory() as scratch, published_models.on_this_machine(trained) as saved_model:
         folder = Path(scratch) / "report"
         page.write_report(
@@ -236,7 +239,8 @@ def Report(
             saved_model=saved_model,
             options=settings.ReportOptions.model_validate_json(options),
             decision=gate.read_decision(decision.uri) if decision else None,
-            about={**provenance(run), "data_fingerprint": data_fingerprint, "synthetic": bool(synthetic)},
+            about={**provenance(run), **about, "validation": artifacts.validation_split(examples)},
+            training=mlflow_runs.training_of_model(model.uri),
         )
         if run:
             run.log_folder(str(folder), "report")

@@ -103,8 +103,9 @@ def ingest(
 ) -> None:
     """Check every record of MARCO shards and write TFX Examples, setting aside what fails.
 
-    OUTPUT gets examples/Split-train, Split-validation and Split-eval, quarantine/ with the records that failed, quarantine.csv with the
-    reason for each, and summary.json with the counts. `marco data inspect OUTPUT` explains them.
+    OUTPUT gets examples/Split-train, Split-validation and Split-eval, quarantine/ with the records that failed,
+    quarantine.csv with the reason for each, and summary.json with the counts. `marco data inspect OUTPUT` explains
+    them.
 
     Example: marco data ingest --output runs/checked drops
     """

@@ -5,10 +5,18 @@ import json
 import pytest
 
 from components import mlflow_runs
-from components.champion import Lookup, current_champion, signature
+from components.champion import (
+    Lookup,
+    champion_columns,
+    current_champion,
+    saved_model,
+    signature,
+    starting_champion,
+)
 from components.mlflow_registry import crown
 from components.settings import digest
 from marco_model.errors import InputError
+from marco_model.labels import CLASSES
 from tests import stores
 
 pytestmark = pytest.mark.slow
@@ -107,3 +115,15 @@ def test_different_trainings_have_different_signatures():
     original = signature(**training)
     assert signature(**training) == original
     assert len({original, *(signature(**training | {name: "other"}) for name in training)}) == 5
+
+
+def test_the_published_classifier_is_a_champion_that_is_made_where_it_is_needed(tmp_path):
+    champion = starting_champion("released", CLASSES[::-1])
+    assert champion == {"model": "released", "version": "start"}
+    assert starting_champion("released", ("Hit", "Miss")) is None
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "left by a killed attempt").write_text("")
+    with saved_model(champion, str(tmp_path / "scratch")) as place:
+        assert champion_columns(tmp_path / "scratch", CLASSES[::-1]) == [3, 2, 1, 0]
+        assert place == str(tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()

@@ -29,6 +29,9 @@ def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(recor
     accuracy = np.mean(np.argmax(model(images, training=False), axis=-1) == labels)
     assert result.accuracy == pytest.approx(accuracy)
     assert result.accuracy == max(v for (_, name), v in curves.items() if name == "validation/accuracy")
+    assert {(past.step, past.loss) for past in result.history} == {
+        (step, value) for (step, name), value in curves.items() if name == "validation/loss"
+    }
     assert accuracy >= 0.9
     assert result.steps == 24
 
@@ -43,7 +46,7 @@ def test_a_recipe_stated_for_another_batch_trains_as_the_one_that_the_rule_makes
 
 
 def test_resumed_training_equals_uninterrupted_training(records, tmp_path):
-    whole, _ = train(records, tmp_path / "whole")
+    whole, uninterrupted = train(records, tmp_path / "whole")
 
     class Killed(Exception):
         pass
@@ -58,6 +61,8 @@ def test_resumed_training_equals_uninterrupted_training(records, tmp_path):
         train(records, tmp_path / "parts", on_step=kill)
     resumed, result = train(records, tmp_path / "parts")
     assert result.resumed_from == 12
+    assert [past.step for past in result.history] == [4, 8, 12, 16, 20, 24]
+    assert [past.accuracy for past in result.history] == [past.accuracy for past in uninterrupted.history]
     for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
@@ -121,7 +126,8 @@ def test_the_first_weights_win_if_training_does_not_improve_them(records, tmp_pa
 def checkpoint_of(step, seed=0):
     rng = np.random.default_rng(seed)
     values = {"weight/a/kernel": rng.normal(size=(3, 5)).astype(np.float32), "weight/b": np.float32(seed)}
-    return training.Checkpoint(step, step // 2, 0.1 + 0.2, values)
+    history = [training.Evaluated(past, 0.1 * past, 1 / 3) for past in range(0, step, 5)]
+    return training.Checkpoint(step, step // 2, 0.1 + 0.2, values, history)
 
 
 def checkpoint_path(folder, step):
@@ -133,6 +139,7 @@ def test_a_checkpoint_is_read_as_it_was_saved_to_the_bit(tmp_path):
     training.save_checkpoint(str(tmp_path), saved)
     newest = training.newest_checkpoint(str(tmp_path))
     assert newest[:3] == saved[:3]
+    assert newest.history == saved.history
     assert newest.values.keys() == saved.values.keys()
     for name, value in saved.values.items():
         assert newest.values[name].dtype == np.float32

@@ -10,7 +10,7 @@ SUMMARY = {
     "failures": [],
     "decision": {"blessed": True, "reasons": ["better than the champion: accuracy"], "champion": {"version": "2"}},
     "accuracy": 0.75,
-    "examples": {"train": 12, "eval": 4},
+    "examples": {"train": 10, "validation": 2, "eval": 4},
     "quarantined": 2,
     "left_out": 3,
     "left_out_labels": {"raw label 8 (out of focus)": 3},
@@ -25,6 +25,7 @@ SUMMARY = {
     "report_path": "runs/x/report.html",
     "tracking_uri": "sqlite:///runs/x/mlflow.db",
     "reused": ["Transform"],
+    "start_accuracy": None,
 }
 
 
@@ -48,6 +49,12 @@ def test_the_lines_name_the_published_model_and_the_next_command():
     assert "unchanged and reused: Transform" in text
     assert "the report:    runs/x/report.html" in text
     assert "the gate: better than the champion: accuracy" in text
+
+
+def test_the_lines_compare_the_model_with_that_of_the_beginning():
+    assert "began" not in "".join(local_runner.closing_lines(SUMMARY, pathlib.Path("runs/x")))
+    text = "\n".join(local_runner.closing_lines({**SUMMARY, "start_accuracy": 0.9123}, pathlib.Path("runs/x")))
+    assert "training began with a model of 91.2% accuracy on these images, and ended with 75.0%" in text
 
 
 def test_a_failed_model_is_shown_with_the_reason():

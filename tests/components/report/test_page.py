@@ -45,6 +45,17 @@ DECISION = {
 }
 
 
+TRAINING = {
+    "steps": 30,
+    "best_step": 15,
+    "history": [
+        {"step": 0, "loss": 0.41, "accuracy": 0.918},
+        {"step": 15, "loss": 0.35, "accuracy": 0.943},
+        {"step": 30, "loss": 0.36, "accuracy": 0.925},
+    ],
+}
+
+
 def build(table, evaluation, **options):
     report = numbers(table, evaluation, ReportOptions(), temperature=0.7, about=ABOUT, **options)
     report = json.loads(json.dumps(report, allow_nan=False))
@@ -55,12 +66,27 @@ def build(table, evaluation, **options):
 
 
 @pytest.fixture(
-    params=["paper's classes", "gate", "other classes", "ten classes", "no crystals", "few images", "no errors"]
+    params=[
+        "paper's classes",
+        "gate",
+        "start",
+        "no gain",
+        "other classes",
+        "ten classes",
+        "no crystals",
+        "few images",
+        "no errors",
+    ]
 )
 def written(request, predictions, evaluation):
     """(report, HTML) of every kind of run."""
     if request.param == "gate":
         return build(predictions(300), evaluation(), decision=DECISION)
+    if request.param == "start":
+        start = {**DECISION, "champion": {"model": "released", "version": "start"}}
+        return build(predictions(300), evaluation(), decision=start, training=TRAINING)
+    if request.param == "no gain":
+        return build(predictions(300), evaluation(), training={**TRAINING, "best_step": 0})
     if request.param == "other classes":
         return build(
             predictions(90, classes=("Hit", "Miss")), evaluation(("Hit", "Miss"), blessed=False, failures=["low 0.5"])
@@ -170,6 +196,26 @@ def test_the_page_is_self_contained_and_describes_its_pictures(written):
     assert {link[1:] for link in read.links if link.startswith("#")} <= set(ids)
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in read.tags
     assert all("scope" in attributes for tag, attributes in read.tags if tag == "th")
+
+
+def test_the_learning_curve_shows_the_step_that_was_kept(predictions, evaluation):
+    report, html = build(predictions(60), evaluation(), training=TRAINING)
+    assert report["training"]["points"] == TRAINING["history"]
+    assert {"training.best_step", "training.steps"} <= {
+        attributes["data-source"] for attributes, _ in Page(html).sourced
+    }
+    assert "Training gained nothing" not in html
+    assert "training" in figures(report)
+    _, html = build(predictions(60), evaluation(), training={**TRAINING, "best_step": 0})
+    assert "Training gained nothing" in html
+
+
+def test_a_set_whose_evaluation_images_chose_the_weights_says_so(predictions, evaluation):
+    warning = "Expect less on new images"
+    assert warning not in build(predictions(60), evaluation())[1]
+    report = numbers(predictions(60), evaluation(), ReportOptions(), about={**ABOUT, "validation": "eval"})
+    html = page(report, figures(report), {})
+    assert warning in html and "temperature fitted on these images" in html
 
 
 def test_text_from_elsewhere_is_escaped(predictions, evaluation):

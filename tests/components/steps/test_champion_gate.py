@@ -99,7 +99,7 @@ def evaluation_of(folder, guesses, failures=()):
     (folder / "metrics.json").write_text(json.dumps({"failures": list(failures)}))
 
 
-def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None, registered_model=""):
+def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None, registered_model="", initial=""):
     """Runs the gate on the model `candidate` and returns its decision, which must equal the blessing."""
     from tfx.types import standard_artifacts
 
@@ -128,6 +128,7 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
         {
             "champion": to_beat,
             "registered_model": registered_model,
+            "initial": initial,
             "rules": (rules or Rules()).model_dump_json(),
             "classes": json.dumps(CLASSES),
             "split": "eval",
@@ -183,6 +184,32 @@ def test_without_a_champion_the_evaluators_verdict_stands(tmp_path, examples, mo
         "reasons": ["there is no champion to beat: the thresholds alone decide"],
         "checks": [],
     }
+
+
+def test_the_model_that_training_began_with_is_the_first_champion(tmp_path, examples, models):
+    start = str(models / "worse" / "Format-Serving")
+    decision = gate(tmp_path, examples, models, "", initial=start)
+    assert decision["blessed"]
+    assert decision["champion"] == {"model": start, "version": "start"}
+    assert decision["reasons"][0].startswith("better than the model that training began with: accuracy 70.00% → 90.00%")
+
+
+def test_a_training_that_made_its_first_weights_worse_is_refused(tmp_path, examples, models, tracked):
+    trained, run = tracked
+    start = str(models / "best" / "Format-Serving")
+    decision = gate(tmp_path, examples, trained, "", initial=start)
+    assert not decision["blessed"]
+    assert decision["reasons"][0].startswith("no evidence that it is better than the model that training began with: ")
+    assert decision["reasons"][1].startswith("accuracy fell by 10.00%")
+    assert run.tags()["gate.champion"] == f"the model that training began with ({start})"
+
+
+@pytest.mark.parametrize(("to_beat", "initial"), [("", "random"), ("", "others"), ("worse", "best")])
+def test_a_start_of_other_classes_and_one_beside_a_champion_do_not_count(tmp_path, examples, models, to_beat, initial):
+    place = initial if initial == "random" else str(models / initial / "Format-Serving")
+    decision = gate(tmp_path, examples, models, to_beat and champion_at(models, to_beat), initial=place)
+    assert decision["blessed"]
+    assert (decision["champion"] or {"version": None})["version"] == ("7" if to_beat else None)
 
 
 def test_a_model_that_the_evaluator_refuses_is_not_compared(tmp_path, examples, models):

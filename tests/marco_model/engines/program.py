@@ -44,14 +44,16 @@ def run_compiled_steps(kind, result):
     np.savez(result, **values)
 
 
-def run_training(kind, result, folder, recipe, pause=0.0, xla=False):
+def run_training(kind, result, folder, recipe, pause=0.0, xla=False, own_checkpoints=False):
     """Trains on `train.tfrecord` and `eval.tfrecord` of a folder; prints `step` after each step, then rests `pause` s.
 
     Writes what training left in the model, and how it ended, to the file `result`. `recipe` changes the small recipe.
+    `own_checkpoints`: this worker's are in a folder that ends in its number.
     """
     running = _start(kind)
     if not running:
         return
+    own = json.loads(os.environ["TF_CONFIG"])["task"]["index"] if own_checkpoints else ""
 
     def on_step():
         print("step", flush=True)
@@ -59,6 +61,7 @@ def run_training(kind, result, folder, recipe, pause=0.0, xla=False):
 
     model = small_problem.network()
     options = {"engine": Engine(kind=kind, xla=xla), "running": running, "on_step": on_step}
+    options["checkpoint_directory"] = f"{folder}/checkpoints{own}"
     try:
         trained = _train(model, dataclasses.replace(small_problem.RECIPE, **recipe), folder, **options)
     except (ClusterError, Interrupted) as error:
