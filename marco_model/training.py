@@ -8,24 +8,18 @@ after the current step, with a checkpoint.
 
 import contextlib
 import dataclasses
-import functools
-import io
 import logging
 import math
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
-from google.api_core import exceptions, retry
 
-from marco_model import engines, errors, recipe as recipes, store, training_step
+from marco_model import checkpoints, engines, errors, recipe as recipes, training_step
 from marco_model.record_index import RecordIndex
 
 log = logging.getLogger(__name__)
@@ -35,26 +29,10 @@ REPORTS = 5_000
 
 A loss that is no longer finite is found by the next report."""
 
-CHECKPOINTS_KEPT = 2
-OUTAGE_SECONDS = 180.0
-"""How long a store may not answer before training gives up; what is saved stays."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # What TensorFlow raises in a synchronous process when another one is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.DeadlineExceededError)
-
-
-# What TensorFlow raises for a store that does not answer.
-_OUTAGES = (*_LOST, tf.errors.UnknownError, tf.errors.ResourceExhaustedError)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """Mean cross-entropy and accuracy (a share) on the validation split, of the running average after `step` steps."""
-
-    step: int
-    loss: float
-    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +47,8 @@ class TrainingResult:
     best_step: int
     accuracy: float
     resumed_from: int
-    history: list[Evaluated] = dataclasses.field(default_factory=list)
+    history: list[checkpoints.Evaluated] = dataclasses.field(default_factory=list)
     streams: dict[int, int] = dataclasses.field(default_factory=dict)
-
-
-class Checkpoint(NamedTuple):
-    """The state after `step` steps; `best_accuracy` is −1 before the first evaluation, `values` are arrays by name."""
-
-    step: int
-    best_step: int
-    best_accuracy: float
-    values: Mapping[str, np.ndarray]
-    history: Sequence[Evaluated] = ()
 
 
 class Notice:
@@ -247,7 +215,7 @@ class _Run:
     def evaluate(self) -> None:
         """Evaluates the running average and keeps it if it is the best so far."""
         loss, accuracy = self._running.evaluate()
-        self.history.append(Evaluated(self.step, loss, accuracy))
+        self.history.append(checkpoints.Evaluated(self.step, loss, accuracy))
         if accuracy > self.best_accuracy:
             self._state.keep_best()
             self.best_step, self.best_accuracy = self.step, accuracy
@@ -265,8 +233,8 @@ class _Run:
             return
         if self._running.leads:
             values = self._state.values()
-            saved = Checkpoint(self.step, self.best_step, self.best_accuracy, values, self.history)
-            save_checkpoint(self._directory, saved)
+            saved = checkpoints.Checkpoint(self.step, self.best_step, self.best_accuracy, values, self.history)
+            checkpoints.save(self._directory, saved)
         self._saved = self.step
         self._reported = (self.step, time.monotonic())
 
@@ -281,131 +249,22 @@ def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
-# Checkpoints
-
-
-def _agreed_checkpoint(directory: str, running: engines.Running) -> Checkpoint:
+def _agreed_checkpoint(directory: str, running: engines.Running) -> checkpoints.Checkpoint:
     """Returns the newest checkpoint that all processes of the training can read; step 0 if there is none.
 
     Raises `ClusterError` if some processes see none and others do, or if one cannot read that of the earliest step.
     """
-    saved = newest_checkpoint(directory) or Checkpoint(0, 0, -1.0, {})
+    saved = checkpoints.newest(directory) or checkpoints.NOTHING
     steps = running.of_everyone(saved.step)
     agreed = min(steps)
     if saved.step > agreed > 0:
-        saved = newest_checkpoint(directory, agreed) or saved
+        saved = checkpoints.newest(directory, agreed) or saved
     if len(set(running.of_everyone(saved.step))) > 1:
         raise errors.ClusterError(
             f"the workers see checkpoints of different steps in {directory} ({', '.join(map(str, steps))}; 0 for "
             "none); give all of them the same folder, or start all again once its storage shows the same everywhere"
         )
     return saved
-
-
-_CHECKPOINT = re.compile(r"step-(\d{9})\.npz")
-_PARTIAL = re.compile(r"\.?step-\d{9}\.npz.*\.partial")
-
-
-def save_checkpoint(directory: str, checkpoint: Checkpoint) -> str:
-    """Writes a checkpoint into `directory`, local or in an object store, and returns its path.
-
-    The file has its name only when it is complete, and is then on the disk. It and the one before it are kept; those of
-    later steps, which could not be read when training resumed from an earlier one, are removed. Raises `ClusterError`
-    if the store is out of reach for `OUTAGE_SECONDS`.
-    """
-    path = _checkpoint_path(directory, checkpoint.step)
-    content = io.BytesIO()
-    arrays: dict[str, Any] = {
-        "step": np.int64(checkpoint.step),
-        "best_step": np.int64(checkpoint.best_step),
-        "best_accuracy": np.float64(checkpoint.best_accuracy),
-        # A zip's checksums are those of its members; the count shows whether one is missing from its directory.
-        "arrays": np.int64(len(checkpoint.values)),
-        "history": np.array([dataclasses.astuple(past) for past in checkpoint.history], np.float64).reshape(-1, 3),
-        **checkpoint.values,
-    }
-    np.savez(content, **arrays)
-    # An object appears whole when it is closed.
-    remote = store.is_remote(path)
-
-    def write() -> None:
-        tf.io.gfile.makedirs(directory)
-        with tf.io.gfile.GFile(path, "wb") if remote else store.whole_file(path, "wb", synced=True) as file:
-            file.write(content.getbuffer())
-
-    def remove_others() -> None:
-        steps = saved_steps(directory)
-        before = [step for step in steps if step < checkpoint.step]
-        for step in set(steps) - {checkpoint.step, *before[1 - CHECKPOINTS_KEPT :]}:
-            tf.io.gfile.remove(_checkpoint_path(directory, step))
-        for name in filter(_PARTIAL.fullmatch, tf.io.gfile.listdir(directory)):  # Of processes that were killed.
-            tf.io.gfile.remove(f"{directory.rstrip('/')}/{name}")
-
-    for work in (write, remove_others):
-        _through_outages(work, directory)
-    return path
-
-
-def saved_steps(directory: str) -> list[int]:
-    """Returns the steps that have a checkpoint, in order."""
-    try:
-        names = tf.io.gfile.listdir(directory)
-    except tf.errors.NotFoundError:
-        return []
-    matches = (_CHECKPOINT.fullmatch(name.rstrip("/")) for name in names)
-    return sorted(int(match[1]) for match in matches if match)
-
-
-def newest_checkpoint(directory: str, latest: int | None = None) -> Checkpoint | None:
-    """Returns the newest checkpoint that is whole, or None; logs a warning about each that is damaged.
-
-    `latest`: the highest step that counts. A store that does not answer is no damage: raises `ClusterError` if it is
-    out of reach for `OUTAGE_SECONDS`.
-    """
-    steps = _through_outages(lambda: saved_steps(directory), directory)
-    for step in reversed([step for step in steps if latest is None or step <= latest]):
-        path = _checkpoint_path(directory, step)
-        try:
-            return _parse_checkpoint(_through_outages(functools.partial(_read, path), path))
-        except (errors.ClusterError, tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError):
-            raise
-        except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file.
-            log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
-    return None
-
-
-def _through_outages(work: Callable[[], Any], place: str) -> Any:
-    """Returns the result of `work`, which is tried again while the store of `place` does not answer."""
-
-    def warn(error: Exception) -> None:
-        log.warning("%s does not answer (%s); trying again", place, errors.one_line(error))
-
-    message = f"{place} does not answer ({{}}); start again to continue from the last checkpoint"
-    with errors.translated(errors.ClusterError, message, exceptions.RetryError):
-        again = retry.Retry(
-            retry.if_exception_type(*_OUTAGES), initial=1.0, maximum=15.0, timeout=OUTAGE_SECONDS, on_error=warn
-        )
-        return again(work)()
-
-
-def _checkpoint_path(directory: str, step: int) -> str:
-    return f"{directory.rstrip('/')}/step-{step:09d}.npz"
-
-
-def _read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return bytes(file.read())
-
-
-def _parse_checkpoint(content: bytes) -> Checkpoint:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        values = {name: arrays[name] for name in arrays.files}
-    step, best_step, count = (int(values.pop(name)) for name in ("step", "best_step", "arrays"))
-    best_accuracy = float(values.pop("best_accuracy"))
-    history = [Evaluated(int(past[0]), *map(float, past[1:])) for past in values.pop("history", ())]
-    if len(values) != count:
-        raise ValueError(f"it has {len(values)} of {count} arrays")
-    return Checkpoint(step, best_step, best_accuracy, values, history)
 
 
 # Signals

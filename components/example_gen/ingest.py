@@ -45,7 +45,8 @@ def ingest(
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
         `left_out_labels` (label → count), `splits` (split → count; `validation` if it has records), `shards`,
-        `empty_shards`, `sources` (whether there is a sources.csv), and the effect of the overlay (`OverlayTrace.counts`).
+        `empty_shards`, `sources` (whether there is a sources.csv), and the effect of the overlay
+        (`OverlayTrace.counts`).
 
     Raises:
         InputError: no shards, an unknown split, an invalid sources.csv or overlay, no labels-raw.csv although the label

@@ -97,9 +97,9 @@ class Cluster:
 
 
 def weights_at(folder, step):
-    from marco_model import training
+    from marco_model import checkpoints
 
-    newest = training.newest_checkpoint(str(folder / "checkpoints"))
+    newest = checkpoints.newest(str(folder / "checkpoints"))
     assert newest.step == step
     return {name: value for name, value in newest.values.items() if name.startswith("weight/")}
 
@@ -228,9 +228,9 @@ def test_a_signal_saves_the_current_step_and_ends_unlike_a_failure(folder, kind,
         for other in others:
             assert cluster.wait(other) == program.INTERRUPTED, "the others stop at the same step"
         log = cluster.log(first)
-    from marco_model import training
+    from marco_model import checkpoints
 
-    (saved,) = training.saved_steps(str(folder / "checkpoints"))
+    (saved,) = checkpoints.saved_steps(str(folder / "checkpoints"))
     assert saved == log.count("step\n") >= 12
     assert f"Interrupted: training stopped at step {saved} of 100000" in log
 
@@ -258,33 +258,33 @@ def wait_for_another(process, checkpoints, ending):
 
 def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
     """Kills a training at random moments, right after a checkpoint, and while one is written, in turn."""
-    from marco_model import training
+    from marco_model import checkpoints
 
     steps, rng = 25 * KILLS, random.Random(0)
-    checkpoints, lost, during_a_write = folder / "killed", [], 0
-    checkpoints.mkdir()
+    killed, lost, during_a_write = folder / "killed", [], 0
+    killed.mkdir()
     for number in range(KILLS):
-        saved = max(training.saved_steps(str(checkpoints)), default=0)
-        before = files(checkpoints, ".partial")
-        with processes.start(program.run_with_large_checkpoints, folder, checkpoints, steps, EVERY) as process:
+        saved = max(checkpoints.saved_steps(str(killed)), default=0)
+        before = files(killed, ".partial")
+        with processes.start(program.run_with_large_checkpoints, folder, killed, steps, EVERY) as process:
             if number % 3 == 0:
                 time.sleep(rng.uniform(0.5, 2.0))
             elif number % 3 == 1:
-                wait_for_another(process, checkpoints, ".npz")
+                wait_for_another(process, killed, ".npz")
                 time.sleep(rng.uniform(0.0, 0.4))
             else:
-                wait_for_another(process, checkpoints, ".partial")
+                wait_for_another(process, killed, ".partial")
             process.kill()
             process.wait()
-        during_a_write += bool(files(checkpoints, ".partial") - before)
+        during_a_write += bool(files(killed, ".partial") - before)
         resumed, last = last_steps(process.stdout)
         assert resumed in (0, saved), process.stderr[-3000:]
-        lost.append(max(last, saved) - max(training.saved_steps(str(checkpoints)), default=0))
+        lost.append(max(last, saved) - max(checkpoints.saved_steps(str(killed)), default=0))
     assert max(lost) <= EVERY
     assert during_a_write >= 2
     ends = []
-    for place in (checkpoints, folder / "whole"):
+    for place in (killed, folder / "whole"):
         with processes.start(program.run_with_large_checkpoints, folder, place, steps, EVERY) as process:
             assert process.wait(120) == 0, process.stderr[-3000:]
-        ends.append(training.newest_checkpoint(str(place)))
+        ends.append(checkpoints.newest(str(place)))
     assert all((ends[0].values[name] == value).all() for name, value in ends[1].values.items())

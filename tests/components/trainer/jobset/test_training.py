@@ -11,7 +11,7 @@ from components.machines import Placement, Replicas, Volume
 from components.mlflow_runs import TRAINING_FILE
 from components.trainer import job as jobs, jobset
 from components.trainer.jobset_api import Pace
-from marco_model import training
+from marco_model import checkpoints
 from marco_model.load import open_classifier
 from marco_model.network import Network
 from marco_model.recipe import Engine, Recipe
@@ -66,7 +66,7 @@ def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_continue_
     endless = job.model_copy(update={"recipe": recipe})
 
     def saved():
-        return max(training.saved_steps(job.checkpoints), default=0)
+        return max(checkpoints.saved_steps(job.checkpoints), default=0)
 
     step = start_step(endless, placement, PACE)
     wait_until(saved, 400)
