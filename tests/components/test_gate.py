@@ -104,6 +104,31 @@ def test_an_identical_model_is_never_promoted():
         assert reason.startswith("no evidence that it is better than the champion: accuracy")
 
 
+def count_promoted_best(evaluations, *, same_images):
+    """Returns how many of 100 candidates are promoted, each the best on validation of equals of the champion.
+
+    `same_images`: whether it is chosen by the very images that judge it.
+    """
+    total = 0
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        (slices, positive), (other_slices, other_positive) = images(rng), images(rng)
+        trials = []
+        for _ in range(evaluations):
+            judged = simulate(np.random.default_rng(rng.integers(2**32)), EQUAL, slices, positive)
+            candidate, champion = simulate(rng, EQUAL, other_slices, other_positive)
+            chosen_by = judged if same_images else (candidate, champion)
+            trials.append((np.mean(chosen_by[0]) - np.mean(chosen_by[1]), judged))
+        candidate, champion = max(trials, key=lambda trial: trial[0])[1]
+        total += decide(candidate, champion, positive=positive, slices=masks(slices), rules=Rules()).blessed
+    return total
+
+
+def test_the_best_of_twenty_evaluations_is_promoted_by_chance_only_where_the_same_images_chose_it():
+    assert count_promoted_best(20, same_images=False) <= 5
+    assert count_promoted_best(20, same_images=True) >= 15
+
+
 def test_a_few_hundred_images_do_not_promote_an_equal_model():
     assert count_promoted(EQUAL, count=300) <= 5
 
