@@ -17,6 +17,7 @@ from scipy.special import softmax
 
 from components import mlflow_runs, settings
 from components.trainer.job import TrainingJob
+from marco_data import image_files
 from marco_data.progress import progress
 from marco_model import (
     batch_norm,
@@ -35,6 +36,8 @@ from marco_model import (
 
 log = logging.getLogger(__name__)
 
+_SAMPLED, _WIDE = 64, 2.1
+
 
 def run(job: TrainingJob) -> None:
     """Takes this process's part in the job; the one that leads writes checkpoints, the model and the MLflow run.
@@ -52,6 +55,7 @@ def run(job: TrainingJob) -> None:
     if not running.leads:
         train(job, running, records)
         return
+    check_windows(job, records.train)
     with record_run(job, records) as record:
         model, trained = train(job, running, records, record)
         fitted = calibrate(model, job, records.validation)
@@ -78,6 +82,29 @@ def check_gpus(expected: int) -> None:
         raise errors.InputError(
             f"TensorFlow sees {count} of the {expected} GPUs that were asked for this process; take an image for GPUs "
             "(make image ACCELERATOR=gpu), check the node's driver, or ask for fewer accelerators"
+        )
+
+
+def check_windows(job: TrainingJob, records: record_index.RecordIndex) -> None:
+    """Warns of native windows that show a small part of the images: training and evaluation then see unlike scales.
+
+    The paper's windows are native, of images whose shorter side was at most about twice the network's input
+    (docs/model.md). Some `_SAMPLED` images are looked at.
+    """
+    if job.recipe.window_share is not None:
+        return
+    read, step = training_input.reader(records), max(1, len(records) // _SAMPLED)
+    sides = []
+    for number in range(0, len(records), step):
+        header = image_files.image_header(read(tf.constant(number, tf.int64))[0].numpy())
+        sides.append(min(header.height, header.width))
+    middle = int(np.median(sides)) if sides else 0
+    if middle > _WIDE * job.network.input_size:
+        log.warning(
+            "Half of the images have a shorter side of %d pixels or more, of which native windows of %d show little, "
+            "while evaluation shows it all; set recipe.window_share=[0.7,1.0]",
+            middle,
+            job.network.input_size,
         )
 
 

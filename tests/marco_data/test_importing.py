@@ -102,6 +102,21 @@ def test_the_same_images_get_the_same_shards_again(tmp_path, plates):
     }
 
 
+def test_the_order_of_a_csv_changes_nothing(tmp_path):
+    lines = []
+    for number in range(120):
+        path = f"{CLASSES[number // 30]}/{number}.png"
+        draw(tmp_path / path, number)
+        lines.append(f"{path},{CLASSES[number // 30]}")
+    for name in ("sorted", "shuffled"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["filename,label", *lines]))
+        import_images(from_csv(tmp_path / f"{name}.csv"), tmp_path / name, shard_images=40)
+        np.random.default_rng(0).shuffle(lines)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "sorted").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "shuffled").iterdir()
+    }
+
+
 def test_a_simple_csv_names_files_and_classes(tmp_path, plates):
     lines = [f"drops/{folder.name}/{path.name},{folder.name.lower()}"
              for folder in sorted((tmp_path / "drops").iterdir()) for path in sorted(folder.iterdir())]  # fmt: skip

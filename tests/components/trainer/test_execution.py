@@ -94,6 +94,19 @@ def test_a_training_on_fewer_gpus_than_were_asked_for_is_refused(monkeypatch, co
         execution.check_gpus(count + 1)
 
 
+@pytest.mark.parametrize(
+    ("wide", "window_share", "warns"), [(1.0, None, True), (2.1, None, False), (1.0, (0.7, 1.0), False)]
+)
+def test_native_windows_that_show_little_of_the_images_are_reported(
+    small_job, caplog, monkeypatch, wide, window_share, warns
+):
+    """The images have 160 pixels, the network takes 151."""
+    monkeypatch.setattr(execution, "_WIDE", wide)
+    job = small_job.model_copy(update={"recipe": dataclasses.replace(small_job.recipe, window_share=window_share)})
+    execution.check_windows(job, execution.read_records(job).train)
+    assert ("a shorter side of 160 pixels or more" in caplog.text) == warns
+
+
 @pytest.mark.slow
 def test_the_temperature_is_fitted_on_the_evaluation_examples_and_stored_with_every_model(
     small_job, tmp_path, monkeypatch
