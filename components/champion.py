@@ -76,9 +76,11 @@ def saved_model(champion: dict[str, str], scratch: str) -> Iterator[str]:
     from marco_model import weights
 
     files.delete_tree(scratch)  # Left by an attempt that was killed.
-    weights.export_published(scratch)
-    yield scratch
-    files.delete_tree(scratch)
+    try:
+        weights.export_published(scratch)
+        yield scratch
+    finally:
+        files.delete_tree(scratch)
 
 
 def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
