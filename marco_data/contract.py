@@ -197,7 +197,7 @@ REASONS: dict[str, str] = {
     TOO_MANY_PIXELS: "the image's header states more pixels than the limit: it was not decoded",
     SIZE_MISMATCH: "image/height and image/width are not the size in the image's header",
     UNDECODABLE_IMAGE: "the image cannot be decoded, for instance because it is truncated",
-    TRAIN_AND_EVAL: "the same image is in the evaluation set: the copy in the training set is removed",
+    TRAIN_AND_EVAL: "the same image is in the evaluation split: the copy in the other split is removed",
     DUPLICATE_ID: "another record has the same image/id: the first in shard order is kept",
     DUPLICATE_CONTENT: "another record has the same encoded image: the first in shard order is kept",
 }

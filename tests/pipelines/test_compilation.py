@@ -87,7 +87,7 @@ STEPS = {
     "Trainer": ({"training", "source", "fingerprint", "initial", "steps"}, {"model": "tfx.Model"}),
     "Evaluator": ({"thresholds", "classes"}, {"evaluation": "tfx.ModelEvaluation", "blessing": "tfx.ModelBlessing"}),
     "ChampionGate": (
-        {"champion", "registered_model", "rules", "classes"},
+        {"champion", "registered_model", "initial", "rules", "classes"},
         {"blessing": "tfx.ModelBlessing", "decision": "components.Decision"},
     ),
     "Pusher": (

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 TINY = {
     "data.synthetic.images": 96,
+    "data.validation_share": 0.25,
     "recipe.steps": 40,
     "recipe.batch_size": 8,
     "recipe.evaluate_every": 20,
