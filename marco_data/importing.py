@@ -297,7 +297,8 @@ def _draw_splits(images: Sequence[LabelledImage], shares: Mapping[str, float]) -
     """Returns the split by image id, and what to know of it; `shares` are those of the splits that are held out.
 
     Plates, and images without a plate, are visited in the order of a hash; each is held out if that brings the classes
-    together closer to the share. If that holds out nothing, or everything, single images are held out instead.
+    together closer to the share. If that holds out everything, or of any class less than half of the share, single
+    images are held out instead.
     """
     warnings = []
     unknown = sum(not image.plate for image in images)
@@ -314,14 +315,23 @@ def _draw_splits(images: Sequence[LabelledImage], shares: Mapping[str, float]) -
         for image in remaining:
             plates.setdefault(image.plate or f"image {image.image_id}", []).append(image)
         held_out = _hold_out(list(plates.values()), share)
-        if not 0 < len(held_out) < len(remaining):
+        if not (0 < len(held_out) < len(remaining) and _has_every_class(remaining, held_out, share / 2)):
             alone = sorted(remaining, key=lambda image: shards.hashed_draw(f"group {image.image_id}"))
             held_out = _hold_out([[image] for image in alone], share) or {image.image_id for image in alone[:1]}
             if unknown < len(images):
-                warnings.append(f"too few plates to hold out whole ones for the {split} split: drawn image by image")
+                warnings.append(
+                    f"too few plates, or too unlike ones, to hold out whole ones for the {split} split: drawn image by "
+                    "image"
+                )
         splits |= dict.fromkeys(held_out, split)
         remaining = [image for image in remaining if image.image_id not in held_out]
     return splits, warnings
+
+
+def _has_every_class(images: Sequence[LabelledImage], held_out: set[int], share: float) -> bool:
+    totals = collections.Counter(image.label for image in images)
+    counts = collections.Counter(image.label for image in images if image.image_id in held_out)
+    return all(counts[label] >= int(share * total) for label, total in totals.items())
 
 
 def _hold_out(groups: Sequence[Sequence[LabelledImage]], share: float) -> set[int]:

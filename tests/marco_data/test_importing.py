@@ -221,7 +221,7 @@ def test_few_images_of_one_plate_still_make_all_splits(tmp_path, count):
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.1)
     assert done.written == {"train": count - 2, "validation": 1, "eval": 1}
     assert done.warnings[:2] == [
-        f"too few plates to hold out whole ones for the {split} split: drawn image by image"
+        f"too few plates, or too unlike ones, to hold out whole ones for the {split} split: drawn image by image"
         for split in ("eval", "validation")
     ]
 
@@ -247,6 +247,21 @@ def test_every_class_is_held_out_alike_and_folders_tell_plates(tmp_path):
         "few images to choose the weights by in the validation split: Other 0",
         "few images to judge a class from in the eval split: Crystals 8, Other 0",
     ]
+
+
+def test_plates_that_have_one_class_each_are_not_held_out_whole(tmp_path):
+    """A plate of 40 clear drops, another of 40 with precipitate, 25 crystals without a plate, and a plate of 1."""
+    kinds = {"Clear/plate1": 40, "Precipitate/plate2": 40, "Crystals": 25, "Crystals/plate3": 1}
+    for folder, count in kinds.items():
+        for number in range(count):
+            draw(tmp_path / "drops" / folder / f"{folder.replace('/', '')}{number}.png", number)
+    done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.4)
+    counts = collections.Counter()
+    for name, examples in read(tmp_path / "set").items():
+        counts.update((name.partition("-")[0], CLASSES[value(example, contract.LABEL)]) for example in examples)
+    for name, total in (("Clear", 40), ("Precipitate", 40), ("Crystals", 26)):
+        assert abs(counts["test", name] - 0.4 * total) <= 2
+    assert any("for the eval split: drawn image by image" in warning for warning in done.warnings)
 
 
 def test_folders_of_a_csv_tell_plates(tmp_path):
