@@ -33,6 +33,18 @@ EXPECTED = {
         "gate": ("marco", 0.95, 0.01),
         "trainer": (6.0, "1", "4Gi"),
     },
+    "gpu": {
+        "pipeline": "marco-gpu",
+        "data": ("gs://bucket/runs/data", None, "random"),
+        "max_quarantined": 0.001,
+        "shorter_side": 0,
+        "network": ("paper", 599, 1.0),
+        "recipe": (1_700_000, 256, 0.045),
+        "engine": "mirrored",
+        "thresholds": {"accuracy": 0.94, "recall/Crystals": 0.9},
+        "gate": ("marco", 0.95, 0.01),
+        "trainer": (16.0, "1", "16Gi"),
+    },
     "local": {
         "pipeline": "marco-local",
         "data": ("gs://bucket/runs/synthetic", 1600, "random"),

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pydantic
 import pytest
 
@@ -15,6 +17,40 @@ def test_the_paper_preset_holds_the_published_recipe():
     recipe = configuration.load("paper").recipe
     assert recipe.steps * recipe.batch_size == pytest.approx(100e6, rel=0.1)
     assert (recipe.learning_rate, recipe.momentum, recipe.rho, recipe.epsilon) == (0.045, 0.9, 0.9, 0.1)
+
+
+LENGTHS = ("steps", "warm_up_steps", "evaluate_every", "checkpoint_every")
+
+
+def in_images(recipe, **own):
+    """Returns all that a recipe says, its lengths in images."""
+    lengths = {name: getattr(recipe, name) * (recipe.stated_for_batch or recipe.batch_size) for name in LENGTHS}
+    patience = recipe.patience * lengths["evaluate_every"]
+    return dataclasses.asdict(recipe) | lengths | {"patience": patience} | own
+
+
+def test_the_gpu_preset_is_the_published_recipe_carried_to_larger_batches():
+    paper, gpu = configuration.load("paper"), configuration.load("gpu")
+    changed = {"batch_size": 256, "stated_for_batch": 64}
+    often = {name: getattr(gpu.recipe, name) * 64 for name in LENGTHS[1:]}
+    assert in_images(gpu.recipe) == in_images(paper.recipe, **changed, **often)
+    assert (gpu.network, gpu.thresholds) == (paper.network, paper.thresholds)
+    assert (gpu.engine.kind, gpu.engine.dtype_policy, gpu.engine.xla) == ("mirrored", "mixed_bfloat16", True)
+    # Each GPU normalises its own images, which compiled steps need.
+    assert not gpu.engine.synchronizes_batch_norm(256)
+
+
+@pytest.mark.parametrize(("batch", "steps", "rate"), [(256, 425_000, 0.18), (2048, 53_125, 1.44)])
+def test_more_gpus_are_one_setting(batch, steps, rate):
+    recipe = configuration.load("gpu", [f"recipe.batch_size={batch}"]).recipe.effective()
+    assert (recipe.steps, recipe.learning_rate) == (steps, pytest.approx(rate))
+    assert recipe.warm_up_steps * batch == pytest.approx(5 * 400_000, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", set(configuration.preset_names()) - {"gpu"})
+def test_the_rule_for_batch_sizes_is_off_elsewhere(name):
+    recipe = configuration.load(name).recipe
+    assert recipe.effective() is recipe
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from marco_model.calibration import expected_calibration_error, fit_temperature
 from marco_model.errors import InputError
 from marco_model.load import open_classifier
 from marco_model.recipe import Engine
+from pipelines import configuration
 from tests import processes, short_network, small_training
 
 pytestmark = pytest.mark.usefixtures("short_network")
@@ -84,6 +85,18 @@ def test_the_values_that_the_rule_for_batch_sizes_makes_are_recorded_and_the_net
         "batch_norm_momentum": 0.25,
     }
     assert execution.effective_network(job) == dataclasses.replace(job.network, batch_norm_momentum=0.25)
+
+
+@pytest.mark.slow
+def test_the_gpu_presets_engine_trains_what_the_rule_makes_of_a_recipe(small_job, tmp_path):
+    carried = dataclasses.replace(small_job.recipe, stated_for_batch=2, steps=16)
+    engine = configuration.load("gpu").engine
+    execution.run(small_job.model_copy(update={"recipe": carried, "engine": engine}))
+    trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
+    assert trained["steps"] == 8
+    parameters = MlflowClient(small_job.tracking.uri).get_run(trained["mlflow_run_id"]).data.params
+    assert (parameters["recipe.steps"], parameters["effective.steps"]) == ("16", "8")
+    assert parameters["effective.batch_norm_momentum"] == "0.25"
 
 
 @pytest.mark.parametrize("count", [0, 3, 4])
