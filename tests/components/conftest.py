@@ -24,8 +24,6 @@ def record():
     """Returns `record(index, label, …) -> Example` of ExampleGen's output; `changes` replaces features."""
 
     def make(index, label, *, institution="CSIRO", imager="Minstrel", colour=(90, 90, 90), without="", **changes):
-        import tensorflow as tf
-
         example = contract.build_example(
             encoded=jpeg(colour),
             image_format="JPEG",
@@ -42,10 +40,9 @@ def record():
         for name, text in ((contract.INSTITUTION, institution), (contract.IMAGER, imager)):
             features[name].bytes_list.value.append(text.encode())
         for name, value in changes.items():
-            if isinstance(value, bytes):
-                features[name].CopyFrom(tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])))
-            else:
-                features[name].CopyFrom(tf.train.Feature(int64_list=tf.train.Int64List(value=[value])))
+            features[name].Clear()
+            values = features[name].bytes_list if isinstance(value, bytes) else features[name].int64_list
+            values.value.append(value)
         if without:
             del features[without]
         return example

@@ -82,7 +82,7 @@ VALUES = st.one_of(
 def test_features_of_any_kind_get_a_verdict(make_example, options, changes):
     example = make_example(3)
     for name, feature in changes.items():
-        example.features.feature[name].CopyFrom(feature)
+        example.features.feature[name].ParseFromString(feature.SerializeToString())
     verdict_holds(example.SerializeToString(), options)
 
 

@@ -21,7 +21,7 @@ from tests import processes
 
 def read_split(folder, split):
     files = sorted(str(path) for path in (Path(folder) / f"Split-{split}").iterdir())
-    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files)]
+    return [contract.parse_example(data.numpy()) for data in tf.data.TFRecordDataset(files)]
 
 
 def value(example, name):

@@ -26,7 +26,7 @@ def value(example, name):
 
 def records(folder, split):
     files = sorted(str(path) for path in (folder / f"Split-{split}").iterdir())
-    return [tf.train.Example.FromString(data.numpy()) for data in tf.data.TFRecordDataset(files)]
+    return [contract.parse_example(data.numpy()) for data in tf.data.TFRecordDataset(files)]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
         for name in (contract.INSTITUTION, contract.IMAGER):
             del example.features.feature[name]
         original = make_example(number, label_raw=raw)
-        assert tf.train.Example.FromString(restore_label(example.SerializeToString())) == original
+        assert contract.parse_example(restore_label(example.SerializeToString())) == original
     with (folder / "bad" / "quarantine.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["detail"] for row in rows if row["reason"] == contract.UNMAPPED_LABEL} == {
@@ -68,7 +68,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
     kept = tf.data.TFRecordDataset([str(path) for path in (folder / "bad").glob("records-*.tfrecord")])
     kept = {
         value(example, contract.IMAGE_ID): example
-        for example in map(tf.train.Example.FromString, kept.as_numpy_iterator())
+        for example in map(contract.parse_example, kept.as_numpy_iterator())
     }
     assert kept[99] == twin
 
@@ -100,8 +100,8 @@ def test_classes_can_be_made_from_marcos_four(make_example):
         for number in range(4)
     ]
     assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, LeftOut, Rejected]
-    assert value(tf.train.Example.FromString(verdicts[0].data), contract.LABEL) == 1
-    assert value(tf.train.Example.FromString(verdicts[1].data), contract.LABEL) == 0
+    assert value(contract.parse_example(verdicts[0].data), contract.LABEL) == 1
+    assert value(contract.parse_example(verdicts[1].data), contract.LABEL) == 0
     assert (verdicts[2].label, verdicts[3].reason) == ("Other", contract.UNMAPPED_LABEL)
     wrong = make_example(0, label_text="Crystals").SerializeToString()
     assert check_record(wrong, Tables(), IngestOptions(label_scheme=scheme)).reason == contract.LABEL_TEXT_MISMATCH
@@ -113,13 +113,13 @@ def test_a_record_that_has_its_class_already_keeps_its_bytes(make_example):
     assert verdict.data == data and not verdict.relabelled
     shouted = make_example(1, label_text="CRYSTALS").SerializeToString()
     verdict = check_record(shouted, Tables(), IngestOptions())
-    assert value(tf.train.Example.FromString(verdict.data), contract.LABEL_TEXT) == b"Crystals"
+    assert value(contract.parse_example(verdict.data), contract.LABEL_TEXT) == b"Crystals"
 
 
 def test_a_relabelled_record_is_read_once_and_can_be_restored(make_example):
     example = make_example(7)
     changed = relabel(example.SerializeToString(), 9, "Skin")
-    features = tf.train.Example.FromString(changed).features.feature
+    features = contract.parse_example(changed).features.feature
     assert list(features[contract.LABEL].int64_list.value) == [9]
     assert list(features[contract.LABEL_TEXT].bytes_list.value) == [b"Skin"]
-    assert tf.train.Example.FromString(restore_label(changed)) == example
+    assert contract.parse_example(restore_label(changed)) == example

@@ -32,7 +32,7 @@ def value(example, name):
 
 def records(folder, pattern="Split-*/*"):
     files = sorted(str(path) for path in folder.glob(pattern))
-    examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(files).as_numpy_iterator())
+    examples = map(contract.parse_example, tf.data.TFRecordDataset(files).as_numpy_iterator())
     return {value(example, contract.IMAGE_ID): example for example in examples}
 
 
@@ -75,7 +75,7 @@ def test_the_newest_answer_becomes_the_class_and_the_record_names_its_rater(inge
         original = make_example(number)
         if names:
             assert value(example, contract.LABEL) == CLASSES.index(names[0].decode())
-            assert tf.train.Example.FromString(restore_label(example.SerializeToString())) == original
+            assert contract.parse_example(restore_label(example.SerializeToString())) == original
         else:
             assert example == original
     overlaid = (contract.OVERLAY_LABEL, contract.OVERLAY_RATER, contract.OVERLAY_DATE)

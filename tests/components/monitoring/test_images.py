@@ -12,8 +12,6 @@ from marco_model.errors import InputError
 
 def example(data, name, source, **texts):
     """A MARCO record, with `texts` as the features that ExampleGen adds."""
-    import tensorflow as tf
-
     record = contract.build_example(
         encoded=data,
         image_format="JPEG",
@@ -27,7 +25,7 @@ def example(data, name, source, **texts):
         source=source,
     )
     for key, value in texts.items():
-        record.features.feature[key].CopyFrom(tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()])))
+        record.features.feature[key].bytes_list.value.append(value.encode())
     return record.SerializeToString()
 
 
