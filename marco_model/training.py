@@ -213,10 +213,14 @@ class _Run:
         self._on_metrics(self.step, metrics)
 
     def evaluate(self) -> None:
-        """Evaluates the running average and keeps it if it is the best so far."""
+        """Evaluates the running average and keeps it if it is the best so far.
+
+        Of equal accuracies, which a small validation split gives often, that with the lower loss is better.
+        """
         loss, accuracy = self._running.evaluate()
+        least = min((past.loss for past in self.history if past.step == self.best_step), default=math.inf)
         self.history.append(checkpoints.Evaluated(self.step, loss, accuracy))
-        if accuracy > self.best_accuracy:
+        if (accuracy, -loss) > (self.best_accuracy, -least):
             self._state.keep_best()
             self.best_step, self.best_accuracy = self.step, accuracy
         self._on_metrics(self.step, {"validation/loss": loss, "validation/accuracy": accuracy})

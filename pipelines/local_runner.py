@@ -186,7 +186,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],
         "best_step": training["best_step"],
-        "start_accuracy": _start_accuracy(decision),
+        "start_accuracy": overall["accuracy"] if training["best_step"] == 0 else _start_accuracy(decision),
     }
 
 

@@ -74,6 +74,15 @@ def test_early_stopping_waits_for_patience_and_keeps_the_best(records, tmp_path)
     assert result.best_step == 4
 
 
+def test_of_equal_accuracies_the_lower_loss_is_better(records, tmp_path, monkeypatch):
+    results = iter([(0.5, 0.9), (0.4, 0.9), (0.45, 0.9), (0.1, 0.8), (0.4, 0.9), (0.39, 0.9)])
+    monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: next(results))
+    recipe = dataclasses.replace(RECIPE, steps=12)
+    assert train(records, tmp_path, recipe)[1].best_step == 8
+    _, result = train(records, tmp_path, dataclasses.replace(RECIPE, steps=24))
+    assert (result.resumed_from, result.best_step, result.accuracy) == (12, 24, 0.9)
+
+
 def test_too_few_images_are_named(records, tmp_path):
     with pytest.raises(InputError, match=r"60 images, less than recipe\.batch_size 64"):
         train(records, tmp_path, dataclasses.replace(RECIPE, batch_size=64))
