@@ -116,7 +116,7 @@ def accuracy(recipe: Recipe, splits: list[record_index.RecordIndex]) -> float:
             recipe,
             input_size=SIZE,
             train_records=train_records,
-            eval_records=eval_records,
+            validation_records=eval_records,
             checkpoint_directory=str(folder),
         ).accuracy
 
