@@ -1,12 +1,12 @@
 """A recipe stated for one batch size carried to another: the accuracy that both reach after the same images.
 
-Trains a small network (convolutions in branches, batch norm and ReLU, as in the paper's) on synthetic drops with the
-distortions, loss, RMSProp and running average of training, from the same weights: by a recipe stated for batches of 64,
-and by what `recipe.stated_for_batch` makes of it for batches of 256. Epsilon, momentum and rate are those of the preset
-`gpu`; the rate falls to a twentieth by the end. Each running
-average is judged once, at the end, on drops that served nothing before. Ours is the mean accuracy over the seeds at the
-larger batch, the peer that at the stated one. With `--alternatives` the larger batch also trains with the rate times
-the root of the ratio of the batches, and with the rate as stated.
+Trains a small network (convolutions in branches, batch norm and ReLU, as in the paper's) on small synthetic drops, from
+the same weights, with the distortions, loss, RMSProp and running average of training: by a recipe stated for batches of
+64, and by what `recipe.stated_for_batch` makes of it for batches of 256. Epsilon, momentum and learning rate are those
+of the preset `gpu`; warm-up and decay fit a run of some thousand steps. Each running average is judged once, at the
+end, on drops that served nothing before. Ours is the mean accuracy over the seeds at the larger batch, the peer that at
+the stated one. With `--alternatives` the larger batch also trains with other rates: times the root of the ratio of the
+batches, and as stated. Half an hour of one core, twice that with alternatives.
 
     python -m benchmarks.batch_size
 """
