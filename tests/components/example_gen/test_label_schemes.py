@@ -67,8 +67,7 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
     }
     kept = tf.data.TFRecordDataset([str(path) for path in (folder / "bad").glob("records-*.tfrecord")])
     kept = {
-        value(example, contract.IMAGE_ID): example
-        for example in map(contract.parse_example, kept.as_numpy_iterator())
+        value(example, contract.IMAGE_ID): example for example in map(contract.parse_example, kept.as_numpy_iterator())
     }
     assert kept[99] == twin
 
