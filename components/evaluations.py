@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from components.prediction_table import scores_of
-from marco_data import contract, image_files
+from marco_data import contract, places
 from marco_model import errors, labels, store
 
 if TYPE_CHECKING:
@@ -71,10 +71,14 @@ def slice_masks(table: "pd.DataFrame", cross: bool = True) -> Iterator[tuple[Sli
 
 
 def plates(table: "pd.DataFrame") -> np.ndarray:
-    """Returns the number of each row's plate, int64 [rows]; a row whose file name tells no plate has one of its own."""
+    """Returns the number of each row's plate, int64 [rows]; a row without a plate has a number of its own.
+
+    The plate is the record's, or else the one that the name of its file states.
+    """
+    columns = zip(table["institution"], table["filename"], table["plate"], strict=True)
     names = [
-        f"{institution}/{place.plate}" if (place := image_files.drop_place(name)).plate else f"image {row}"
-        for row, (institution, name) in enumerate(zip(table["institution"], table["filename"], strict=True))
+        f"{institution}/{plate}" if (plate := recorded or places.place_of(filename).plate) else f"image {row}"
+        for row, (institution, filename, recorded) in enumerate(columns)
     ]
     return np.unique(np.array(names, str), return_inverse=True)[1]
 

@@ -2,8 +2,8 @@
 
 One row per example, sorted by (`shard`, `index`): `shard` str (base name of the TFRecord file in ExampleGen's output),
 `index` int32 (the record in it), `image_id` int64, `filename` str, `label` int16 (class index), `institution` str,
-`imager` str, `scores` list of float32 (softmax, in the order of the classes). `shard` and `index` lead back to the
-image itself (`encoded_images`).
+`imager` str, `scores` list of float32 (softmax, in the order of the classes), `plate` str (the record's, else empty).
+`shard` and `index` lead back to the image itself (`encoded_images`).
 """
 
 import io
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREDICTIONS_FILE = "predictions.parquet"
-COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores")
+COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores", "plate")
 
 
 def read(evaluation_uri: str) -> "pd.DataFrame":
@@ -32,7 +32,9 @@ def read(evaluation_uri: str) -> "pd.DataFrame":
     content = io.BytesIO(store.read_bytes(path, missing))
     import pandas as pd
 
-    return pd.read_parquet(content, engine="pyarrow")
+    table = pd.read_parquet(content, engine="pyarrow")
+    # Tables of earlier versions have no plates.
+    return table if "plate" in table else table.assign(plate="")
 
 
 def scores_of(frame: "pd.DataFrame") -> np.ndarray:

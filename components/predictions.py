@@ -29,6 +29,7 @@ class Predict(beam.DoFn):
         """Loads the model once per worker."""
         spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
         spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
+        spec[contract.PLATE] = tf.io.FixedLenFeature([], tf.string, default_value="")
         self._model = tf.saved_model.load(self._model_path)
         self._score = self._model.signatures["serving_examples"]
         self._parse = tf.function(
@@ -42,7 +43,7 @@ class Predict(beam.DoFn):
         """
         records = tf.data.TFRecordDataset(file)
         shard, scored = file.rpartition("/")[2], 0
-        features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
+        features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS, contract.PLATE)}
         scores: list[np.ndarray] = []
         for serialized in preprocessing.without_autotuning(records.batch(self._batch_size).prefetch(1)):
             scores.append(self._score(examples=serialized)["scores"].numpy())
@@ -87,6 +88,7 @@ def _rows(shard: str, features: dict[str, np.ndarray], scores: np.ndarray) -> pd
             "institution": _text(features[contract.INSTITUTION]),
             "imager": _text(features[contract.IMAGER]),
             "scores": list(scores),
+            "plate": _text(features[contract.PLATE]),
         }
     )
 

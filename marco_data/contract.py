@@ -6,11 +6,13 @@ Source: the data set's shards as ubccr/terf writes them; see docs/data.md. Examp
 - `image/given/label` and `image/given/text`: the class that a record came with, where a label scheme or an overlay
   assigns another;
 - `image/overlay/label`, `image/overlay/rater` and `image/overlay/date`: the overlay's answer (docs/relabelling.md).
+
+`marco data import` adds `image/plate` where it knows the plate: `image/filename` has lost the folders that may name it.
 """
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marco_data.tfrecord import BAD_COMPRESSION, BAD_LENGTH, TRUNCATED_SHARD
@@ -24,6 +26,7 @@ HEIGHT = "image/height"
 WIDTH = "image/width"
 FILENAME = "image/filename"
 IMAGE_ID = "image/id"
+PLATE = "image/plate"
 LABEL = "image/class/label"
 LABEL_TEXT = "image/class/text"
 LABEL_RAW = "image/class/raw"
@@ -53,12 +56,16 @@ def build_example(
     label_text: str,
     label_raw: int,
     source: int,
+    plate: str = "",
 ) -> Any:
     """Returns one image as a `tf.train.Example` in the MARCO contract.
 
     `image_format` is `JPEG` or `PNG`; `height` and `width` are pixels; `source` is a number of `sources.csv`.
+    `plate` is left out if it is empty.
     """
     texts = {ENCODED: encoded, FORMAT: image_format, COLORSPACE: "RGB", FILENAME: filename, LABEL_TEXT: label_text}
+    if plate:
+        texts[PLATE] = plate
     numbers = {
         CHANNELS: 3,
         HEIGHT: height,
@@ -141,6 +148,12 @@ def feature_values(feature: Any) -> tuple[str, Sequence[Any]]:
     """Returns a feature's kind (`bytes_list`, `int64_list`, `float_list` or empty) and its values."""
     kind = feature.WhichOneof("kind")
     return (kind, getattr(feature, kind).value) if kind else ("", ())
+
+
+def plate_of(features: Mapping[str, Any]) -> str:
+    """Returns the plate that a record's features name, by the name of each; empty if they name none."""
+    values = feature_values(features[PLATE])[1] if PLATE in features else ()
+    return values[0].decode("utf-8", "replace") if len(values) == 1 and isinstance(values[0], bytes) else ""
 
 
 def decoded_shape(encoded: bytes) -> tuple[int, int, int]:

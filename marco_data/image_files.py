@@ -1,13 +1,11 @@
-"""Image files of drops: names, files, encoded bytes and headers.
+"""Image files of drops: files, encoded bytes and headers.
 
-`drop_place` and `acquisition` read file names by the imagers' conventions. `find_images` lists the images of folders.
+`find_images` lists the images of folders.
 `encoded_image` returns a file as JPEG or PNG, the formats that TensorFlow decodes. `image_header` reads format and size
 without decoding.
 """
 
-import datetime
 import io
-import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,72 +26,12 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20
 """Largest file accepted."""
 
-_WELL = r"(?P<plate>[^_]+)_(?P<well>(?:[A-Z]|A[A-F])[0-9]{1,2})(?:-(?P<drop>[0-9]+))?"
-_DATED = re.compile(
-    _WELL + r"_(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})"
-    r"(?:[T_-](?P<time>[0-9]{2}[-h:]?[0-9]{2})(?:[-m:]?[0-9]{2}s?)?(?=[_.]))?(?:_.*)?\.[^.]+",
-    re.IGNORECASE,
-)
-_FORMULATRIX = re.compile(_WELL + r"_[^_]+_(?P<inspection>[0-9]+)\.[^.]+", re.IGNORECASE)
-_HWMRI = re.compile(r"(?P<plate>X[0-9]{9})(?P<well>[0-9]{4})(?P<day>[0-9]{8})(?P<time>[0-9]{4})\.[^.]+", re.IGNORECASE)
 _FORMATS = (JPEG, PNG, "TIFF", "BMP")
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
 _JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = 0xDA, 0xD9
-
-
-class DropPlace(NamedTuple):
-    """Where a drop is; a part that the file name does not state is empty."""
-
-    plate: str = ""
-    well: str = ""
-    drop: str = ""
-
-
-class Acquisition(NamedTuple):
-    """When an image was taken; a part that the file name does not state is empty.
-
-    `date`: ISO 8601 without a zone, `2005-09-05T20:32` or `2005-09-05`. `inspection`: the number of the plate's
-    inspection, as written.
-    """
-
-    date: str = ""
-    inspection: str = ""
-
-
-def drop_place(filename: str) -> DropPlace:
-    """Returns plate, well and drop of a base name; all empty if no convention fits."""
-    parts = _name_parts(filename)
-    return DropPlace(parts.get("plate", ""), parts.get("well", ""), parts.get("drop", ""))
-
-
-def acquisition(filename: str) -> Acquisition:
-    """Returns when the image of this base name was taken; all empty if no convention fits."""
-    parts = _name_parts(filename)
-    return Acquisition(_date(parts.get("day", ""), parts.get("time", "")), parts.get("inspection", ""))
-
-
-def _name_parts(filename: str) -> dict[str, str]:
-    """Returns the parts of a name by the first convention that fits; one with an impossible date does not fit."""
-    dated = _DATED.fullmatch(filename)
-    if dated and not _date(dated["day"], dated["time"] or ""):
-        dated = None
-    match = dated or _FORMULATRIX.fullmatch(filename) or _HWMRI.fullmatch(filename)
-    return {name: value or "" for name, value in match.groupdict().items()} if match else {}
-
-
-def _date(day: str, time: str) -> str:
-    """Returns the digits of a day and of an hour and minute (may be empty) as ISO 8601; empty for an invalid date."""
-    digits = re.sub(r"\D", "", day)
-    try:
-        if not time:
-            return datetime.datetime.strptime(digits, "%Y%m%d").date().isoformat()
-        moment = datetime.datetime.strptime(digits + re.sub(r"\D", "", time), "%Y%m%d%H%M")
-    except ValueError:
-        return ""
-    return moment.isoformat(timespec="minutes")
 
 
 def as_text(path: object) -> str:

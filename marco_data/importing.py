@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from marco_data import contract, image_files, name_tables, progress, shards
+from marco_data import contract, image_files, name_tables, place_reader, places, progress, shards
 from marco_model import errors, labels, onnx_network, pixels, store
 
 ERRORS_FILE = "import.errors.csv"
@@ -33,8 +33,8 @@ _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.C
 class LabelledImage:
     """An image to import: its file and id, and its class, raw label and institution as numbers of the table's names.
 
-    With raw labels only, the class is the raw label. `plate` is what the file name tells, or else the folder below that
-    of the set or the class; it is empty if neither tells one.
+    With raw labels only, the class is the raw label. `plate`: see `marco_data.places.plate_group`; its path begins
+    below the folder of the set or of the class.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class LabelTable:
     sources: Mapping[int, str]
 
 
-def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -> LabelTable:
+def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, names: str = "") -> LabelTable:
     """Reads a folder that has one folder per class, or with `raw_labels` per raw label.
 
-    `institution` names the source of all images. Raises `InputError` if a folder's name is not a class, unless
-    `raw_labels`, and if there are no images.
+    `institution` names the source of all images. `names`: see `marco_data.place_reader`. Raises `InputError` if a
+    folder's name is not a class, unless `raw_labels`, and if there are no images.
     """
     if not folder.is_dir():
         raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
@@ -76,22 +76,32 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False) -
                 label,
                 label,
                 source,
-                _plate(path.relative_to(child)),
+                str(path.relative_to(child)),
             )
             for path in image_files.find_images([child])
         ]
     if not images:
         named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
         raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
-    return LabelTable(tuple(images), classes, classes, sources)
+    return LabelTable(_with_plates(images, names), classes, classes, sources)
 
 
-def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_labels: bool = False) -> LabelTable:
+def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledImage, ...]:
+    """Returns images with their plates, for images with their paths below the set or the class instead."""
+    if not names:
+        return tuple(dataclasses.replace(image, plate=places.plate_group(image.plate)) for image in images)
+    place_of = place_reader.reader([image.path for image in images], names)
+    return tuple(dataclasses.replace(image, plate=place_of(image.path).group) for image in images)
+
+
+def from_csv(
+    path: Path, root: Path | None = None, institution: str = "", raw_labels: bool = False, names: str = ""
+) -> LabelTable:
     """Reads a CSV file with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
 
     Paths are relative to `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
-    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. Raises
-    `InputError` with the number of a line that cannot be used.
+    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. `names`: see
+    `marco_data.place_reader`. Raises `InputError` with the number of a line that cannot be used.
     """
     root = root or path.parent
     rows = _rows(path)
@@ -105,10 +115,10 @@ def from_csv(path: Path, root: Path | None = None, institution: str = "", raw_la
             label = number_of(row["label"], f"{path.name}, line {line}")
             name = Path(row["filename"])
             image_id = _stable_id(institution, name)
-            images.append(LabelledImage(root / name, image_id, label, label, source, _plate(name)))
+            images.append(LabelledImage(root / name, image_id, label, label, source, str(name)))
         table = LabelTable(tuple(images), classes, classes, sources)
     _refuse_repeats(path, [line for line, _ in rows], table)
-    return table
+    return dataclasses.replace(table, images=_with_plates(table.images, names))
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -153,7 +163,7 @@ def _from_terf(
             raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
         name = Path(row["image_path"])
         image_id = int(row["image_id"])
-        images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], _plate(name)))
+        images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], str(name)))
     return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
 
 
@@ -212,12 +222,6 @@ def _stable_id(institution: str, name: Path) -> int:
     """Returns an id of 52 bits (exact in a double) that depends on institution and name only, so sets can be joined."""
     digest = hashlib.blake2b(f"{institution}\0{name.as_posix()}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 12
-
-
-def _plate(name: Path) -> str:
-    """Returns the plate of an image by its path within the set; empty if neither its name nor a folder tells one."""
-    folder = name.parent.as_posix()
-    return image_files.drop_place(name.name).plate or ("" if folder in (".", "/") else folder)
 
 
 def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
@@ -397,5 +401,6 @@ def _record(image: LabelledImage, class_name: str) -> bytes | str:
         label_text=class_name,
         label_raw=image.label_raw,
         source=image.source,
+        plate=image.plate,
     )
     return bytes(example.SerializeToString(deterministic=True))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data import contract, image_files, name_tables, overlay, tfrecord
+from marco_data import contract, name_tables, overlay, places, tfrecord
 from marco_model import errors, store
 
 TRAIN, VALIDATION, EVAL = SPLITS = ("train", "validation", "eval")
@@ -107,13 +107,14 @@ def write_shards(folder: Path, stem: str, records: Iterable[bytes], shard_record
     return count
 
 
-def hashed_split(filename: str, image_id: int, eval_share: float, validation_share: float) -> str:
+def hashed_split(filename: str, image_id: int, eval_share: float, validation_share: float, plate: str = "") -> str:
     """Returns the split by a hash of the plate, so that drops of one plate stay together.
 
-    `eval_share` is of all plates, `validation_share` of those that are not in the evaluation split. If the file name
-    has no plate, the image id is hashed instead. The draw depends on nothing else: adding images does not move others.
+    `eval_share` is of all plates, `validation_share` of those that are not in the evaluation split. `plate`: the
+    record's, before the one that the file name states. Without either, the image id is hashed instead. The draw depends
+    on nothing else: adding images does not move others.
     """
-    plate = image_files.drop_place(filename).plate
+    plate = plate or places.place_of(filename).plate
     key = f"plate {plate}" if plate else f"image {image_id}"
     if hashed_draw(key) < eval_share:
         return EVAL

@@ -5,6 +5,7 @@ whose template, style and scripts are in `plate_page/`. TensorFlow is imported o
 """
 
 import base64
+import collections
 import dataclasses
 import datetime
 import functools
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 import marco_model
-from marco_data import image_files, progress
+from marco_data import image_files, place_reader, places, progress
 from marco_model import calibration, store
 from marco_scoring import plates, prediction
 
@@ -44,7 +45,8 @@ class Options:
     explain_command: the command that the page shows for images without an overlay, without class and path.
     explain: how many of the best images get an overlay. samples: noisy copies for each, as in `smoothgrad`; None for
     its default. thumbnail_size: the longer side in pixels; None for a size that keeps the file small enough.
-    crystal_classes: names of the classes to rank by; empty for all that are named after crystals.
+    crystal_classes: names of the classes to rank by; empty for all that are named after crystals. place_of: reads the
+    places of files; None for `marco_data.place_reader.reader` of them.
     """
 
     explain_command: Sequence[str]
@@ -52,6 +54,7 @@ class Options:
     thumbnail_size: int | None = None
     crystal_classes: Sequence[str] = ()
     samples: int | None = None
+    place_of: places.PlaceOf | None = None
 
 
 class Thumbnail(NamedTuple):
@@ -78,6 +81,7 @@ def predict_with_report(
     if options.explain:
         _ = classifier.logits
     size = options.thumbnail_size or usual_size(len(files))
+    place_of = options.place_of or place_reader.reader(files)
     images: list[DropImage] = []
     failures: list[tuple[str, str]] = []
     # Thumbnails are made on a separate thread, while the next batch is scored.
@@ -88,11 +92,11 @@ def predict_with_report(
                 failures.append((image_files.as_text(path), str(result)))
                 return
             hit = int(result.argmax()) in crystals
-            images.append(DropImage(path, result, maker.submit(thumbnail, image, size), hit))
+            images.append(DropImage(path, result, maker.submit(thumbnail, image, size), hit, place_of(path)))
             if len(images) > MOST_WAITING:
                 images[-MOST_WAITING - 1].thumbnail.result()
 
-        outcome = prediction.predict(classifier, files, output, batch_size, observe)
+        outcome = prediction.predict(classifier, files, output, batch_size, observe, place_of)
     overlays = draw_overlays(classifier, images, crystals, options, size) if options.explain else {}
     page = Page(classifier, crystals, options.explain_command, place_images(images), images, failures, overlays)
     with store.whole_file(report) as file:
@@ -105,7 +109,7 @@ class DropImage:
     """A scored file: its scores, float32 [classes], a thumbnail if one could be made, and its place.
 
     `hit`: the class with the highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
-    plates; None if its name has no well of a plate. `time`: index into the plate's time points. `new`: it is the first
+    plates; None if its path has no well of a plate. `time`: index into the plate's time points. `new`: it is the first
     hit of its drop, at the plate's last time point.
     """
 
@@ -113,19 +117,10 @@ class DropImage:
     scores: np.ndarray
     thumbnail: Future[Thumbnail | None]
     hit: bool
+    place: places.Place
     plate: int | None = None
     time: int = 0
     new: bool = False
-
-    @functools.cached_property
-    def place(self) -> image_files.DropPlace:
-        """Plate, well and drop as the file's name has them."""
-        return image_files.drop_place(self.path.name)
-
-    @functools.cached_property
-    def taken(self) -> image_files.Acquisition:
-        """When the image was taken, as the file's name has it."""
-        return image_files.acquisition(self.path.name)
 
     @functools.cached_property
     def position(self) -> plates.Position | None:
@@ -147,7 +142,7 @@ class DropImage:
 
 @dataclasses.dataclass(frozen=True)
 class Plate:
-    """A plate, as named in file names; `drops` are the names of the drops in its wells, in order."""
+    """A plate, with its folder if another has its name; `drops` are the names of the drops in its wells, in order."""
 
     name: str
     format: plates.Format
@@ -157,15 +152,16 @@ class Plate:
 
 def place_images(images: Sequence[DropImage]) -> list[Plate]:
     """Returns the plates, by name, and sets the plate, the time and the novelty of each image that has a well."""
-    by_plate: dict[str, list[DropImage]] = {}
+    by_plate: dict[tuple[str, str], list[DropImage]] = {}
     for image in images:
         if image.position is not None:
-            by_plate.setdefault(image.place.plate, []).append(image)
+            by_plate.setdefault((image.place.plate, image.place.folder), []).append(image)
+    names = collections.Counter(name for name, _ in by_plate)
     by_name = []
-    for index, (name, members) in enumerate(sorted(by_plate.items())):
+    for index, ((name, folder), members) in enumerate(sorted(by_plate.items())):
         for image in members:
             image.plate = index
-        times, time_indices = plates.time_points([(image.drop, image.taken) for image in members])
+        times, time_indices = plates.time_points([(image.drop, image.place) for image in members])
         for image, time in zip(members, time_indices, strict=True):
             image.time = time
         hits = [(image.drop, image.time, image.hit) for image in members]
@@ -173,7 +169,8 @@ def place_images(images: Sequence[DropImage]) -> list[Plate]:
             image.new = new
         shape = plates.plate_format({image.position for image in members if image.position is not None})
         drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
-        by_name.append(Plate(name, shape, drops, times))
+        title = name if names[name] == 1 else f"{name} in {folder}"
+        by_name.append(Plate(title, shape, drops, times))
     return by_name
 
 
@@ -327,7 +324,7 @@ class Page:
             "drop": image.place.drop,
             "at": list(image.position) if image.position else None,
             "time": image.time,
-            "date": image.taken.date.replace("T", " "),
+            "date": image.place.date.replace("T", " "),
             "class": int(image.scores.argmax()),
             "scores": _digits(image.scores),
             "score": round(float(plates.crystal_score(image.scores, self.crystals)), 7),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marco_data.image_files import Acquisition
+from marco_data.places import Place
 from marco_model.errors import InputError
 from marco_scoring.prediction import class_index
 
@@ -107,8 +107,8 @@ class TimePoint(NamedTuple):
     since: str
 
 
-def time_points(images: Sequence[tuple[Hashable, Acquisition]]) -> tuple[list[TimePoint], list[int]]:
-    """Groups the images of one plate, each (drop, when taken), into time points, in the order of time.
+def time_points(images: Sequence[tuple[Hashable, Place]]) -> tuple[list[TimePoint], list[int]]:
+    """Groups the images of one plate, each (drop, its place), into time points, in the order of time.
 
     Returns the time points and, for each image, the index of its own. Images without date or inspection number come
     first, then those with only a number, one time point per number, then the dated ones. Among these a new time point
@@ -147,7 +147,7 @@ def new_hits(hits: Sequence[tuple[Hashable, int, bool]], last: int) -> list[bool
     return [last > 0 and hit and when == last and drop not in before for drop, when, hit in hits]
 
 
-def _number(when: Acquisition) -> int:
+def _number(when: Place) -> int:
     return int(when.inspection) if when.inspection else -1
 
 

@@ -8,13 +8,13 @@ import contextlib
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import marco_model
-from marco_data import image_files, progress
+from marco_data import image_files, place_reader, places, progress
 from marco_model import errors, store
 
 Write = Callable[[Sequence[Any]], Any]
@@ -49,7 +49,7 @@ def _as_text(row: Sequence[Any]) -> list[str]:
 
 
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
-LAST_COLUMN = "model"
+LAST_COLUMNS = ("model", "inspection", "date")
 Observe = Callable[[Path, bytes | None, np.ndarray | str], None]
 """Called with each file's path, its encoded image if it could be read, and its scores or the reason for none."""
 
@@ -66,9 +66,9 @@ class Outcome(NamedTuple):
 
 def columns(classes: Sequence[str]) -> list[str]:
     """Returns the header of the CSV: one column per class, in lower case, between the fixed columns."""
-    taken = {*LEADING_COLUMNS, LAST_COLUMN}
+    taken = {*LEADING_COLUMNS, *LAST_COLUMNS}
     names = [name.lower() for name in classes]
-    return [*LEADING_COLUMNS, *(f"{name}_score" if name in taken else name for name in names), LAST_COLUMN]
+    return [*LEADING_COLUMNS, *(f"{name}_score" if name in taken else name for name in names), *LAST_COLUMNS]
 
 
 def class_index(classes: Sequence[str], name: str) -> int:
@@ -85,12 +85,14 @@ def predict(
     output: Path,
     batch_size: int = BATCH_SIZE,
     observe: Observe | None = None,
+    place_of: places.PlaceOf | None = None,
 ) -> Outcome:
     """Scores `files` into `output`, in their order; both CSVs appear only when complete.
 
     The columns are those of `columns`: scores in [0, 1], `class` the one with the highest. Failed files are in
     `errors_path(output)` (`path,reason`), which does not exist afterwards if no file failed. `observe` is called with
-    each file in turn: a report takes the images from it without reading them again.
+    each file in turn: a report takes the images from it without reading them again. `place_of` reads the places of
+    files; by default `marco_data.place_reader.reader` of all.
     """
 
     def results() -> Iterator[tuple[Path, np.ndarray | str, str]]:
@@ -101,11 +103,14 @@ def predict(
                 yield path, result, classifier.name
                 advance(1)
 
-    return write_scores(output, classifier.classes, results())
+    return write_scores(output, classifier.classes, results(), place_of or place_reader.reader(files))
 
 
 def write_scores(
-    output: Path, classes: Sequence[str], results: Iterable[tuple[str | Path, Sequence[float] | np.ndarray | str, str]]
+    output: Path,
+    classes: Sequence[str],
+    results: Iterable[tuple[str | Path, Sequence[float] | np.ndarray | str, str]],
+    place_of: places.PlaceOf = places.place_of,
 ) -> Outcome:
     """Writes the tables of `predict` from each image's path or URI, scores or the reason for none, and model."""
     by_class = collections.Counter(dict.fromkeys(classes, 0))
@@ -119,7 +124,9 @@ def write_scores(
                 name = classes[int(np.argmax(result))]
                 by_class[name] += 1
                 scores = (f"{score:.7f}" for score in result)
-                write((path, *image_files.drop_place(PurePath(path).name), name, *scores, model))
+                place = place_of(path)
+                drop = place.plate, place.well, place.drop
+                write((path, *drop, name, *scores, model, place.inspection, place.date))
     return Outcome(dict(by_class), failed)
 
 

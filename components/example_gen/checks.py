@@ -144,6 +144,7 @@ def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict
             image_id,
             eval_share=options.eval_share if options.split_by == BY_HASH else 0.0,
             validation_share=options.validation_share if options.splits == THREE else 0.0,
+            plate=features[contract.PLATE],
         ),
         data=relabel(data, *new_label, answer) if changed else data,
         relabelled=changed,
@@ -153,7 +154,7 @@ def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict
 
 
 def _features(data: bytes) -> dict[str, Any]:
-    """Returns the contract's features: bytes and ints."""
+    """Returns the contract's features, bytes and ints, and the plate, a text that may be empty."""
     feature = _parse(data).features.feature
     values = {}
     for names, kind in ((contract.BYTES_FEATURES, "bytes_list"), (contract.INT_FEATURES, "int64_list")):
@@ -167,7 +168,11 @@ def _features(data: bytes) -> dict[str, Any]:
                 detail = f"{name} has {len(entries)} in {actual}, expected one in {kind}"
                 raise _Flaw(contract.MALFORMED_FEATURE, detail)
             values[name] = entries[0]
-    return values
+    kind, entries = contract.feature_values(feature[contract.PLATE]) if contract.PLATE in feature else ("", ())
+    if kind and (kind != "bytes_list" or len(entries) != 1):
+        detail = f"{contract.PLATE} has {len(entries)} in {kind}, expected one in bytes_list"
+        raise _Flaw(contract.MALFORMED_FEATURE, detail)
+    return {**values, contract.PLATE: contract.plate_of(feature)}
 
 
 def _text(features: Mapping[str, Any], name: str) -> str:

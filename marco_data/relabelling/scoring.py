@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import marco_model
-from marco_data import contract, image_files, shards, tfrecord
+from marco_data import contract, places, shards, tfrecord
 from marco_model import errors, labels, store
 
 ALL = "all"
@@ -35,13 +35,16 @@ OnProblem = Callable[[str, int, str], None]
 
 
 class LabelledRecord(NamedTuple):
-    """A record: number of its shard, position there, split (`train`, `eval` or `all`), id, name, label and image."""
+    """A record: number of its shard, position there, split (`train`, `eval` or `all`), id, plate, label and image.
+
+    `plate`: the one that the record or else the name of its file states; it may be empty.
+    """
 
     shard: int
     position: int
     split: str
     image_id: int
-    filename: str
+    plate: str
     label: str
     encoded: bytes
 
@@ -100,7 +103,7 @@ def score_records(
         measured = np.memmap(file, np.float32, "r").reshape(len(rows), -1)
         classes, numbers = _label_numbers([row.label for row in rows], classifier.classes)
         probabilities = (
-            cross_probabilities(measured, numbers, len(classes), folds, [(row.filename, row.image_id) for row in rows])
+            cross_probabilities(measured, numbers, len(classes), folds, [(row.plate, row.image_id) for row in rows])
             if folds
             else np.array(measured)
         )
@@ -159,7 +162,8 @@ def _record_values(data: bytes) -> tuple[int, str, str, bytes]:
             raise errors.InputError(f"{name} is missing or not one value")
         values.append(entries[0])
     image_id, filename, label, encoded = values
-    return image_id, filename.decode("utf-8", "replace"), label.decode("utf-8", "replace"), encoded
+    plate = contract.plate_of(features) or places.place_of(filename.decode("utf-8", "replace")).plate
+    return image_id, plate, label.decode("utf-8", "replace"), encoded
 
 
 def encoded_images(files: Sequence[shards.File], places: Mapping[tuple[int, int], Any]) -> Iterator[tuple[Any, bytes]]:
@@ -184,17 +188,17 @@ def check_folds(folds: int) -> None:
 
 
 def cross_probabilities(
-    embeddings: np.ndarray, labels: np.ndarray, classes: int, folds: int, names: Sequence[tuple[str, int]]
+    embeddings: np.ndarray, labels: np.ndarray, classes: int, folds: int, plates: Sequence[tuple[str, int]]
 ) -> np.ndarray:
     """Returns probabilities, float32 [n, classes], each image's by a model that was fitted without its fold.
 
-    `embeddings`: float32 [n, features]. `labels`: int [n]. `names`: file name and id of each, which decide its fold
+    `embeddings`: float32 [n, features]. `labels`: int [n]. `plates`: plate and id of each, which decide its fold
     (`fold_of`). Raises `InputError` for fewer than two folds, or if the other folds have images of only one class.
     """
     check_folds(folds)
     probabilities = np.zeros((len(labels), classes), np.float32)
     for repeat in range(REPEATS):
-        fold = fold_of(names, folds, repeat)
+        fold = fold_of(plates, folds, repeat)
         for number in range(folds):
             held_out, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
             if len(np.unique(labels[others])) < 2:
@@ -221,16 +225,15 @@ def _add_probabilities(
         probabilities[np.ix_(rows, model.classes_)] += model.predict_proba(embeddings[rows])
 
 
-def fold_of(names: Sequence[tuple[str, int]], folds: int, repeat: int = 0) -> np.ndarray:
+def fold_of(plates: Sequence[tuple[str, int]], folds: int, repeat: int = 0) -> np.ndarray:
     """Returns each image's fold, int [n], by a hash of its plate or id that differs for each `repeat`.
 
-    Images of a plate, which may show one drop several times under the same wrong label, share a fold if the file names
-    state at least four times as many plates as there are folds.
+    Images of a plate, which may show one drop several times under the same wrong label, share a fold if there
+    are at least four times as many plates as folds. A plate may be empty.
     """
-    plates = [image_files.drop_place(filename).plate for filename, _ in names]
-    by_plate = len({plate for plate in plates if plate}) >= 4 * folds
+    by_plate = len({plate for plate, _ in plates if plate}) >= 4 * folds
     keys = [
         f"fold {repeat} plate {plate}" if by_plate and plate else f"fold {repeat} image {image_id}"
-        for plate, (_, image_id) in zip(plates, names, strict=True)
+        for plate, image_id in plates
     ]
     return np.array([int(shards.hashed_draw(key) * folds) for key in keys])

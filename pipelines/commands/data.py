@@ -36,6 +36,7 @@ def import_(
         bool,
         typer.Option("--raw-labels", help="The labels are your own names; a label scheme maps them to classes."),
     ] = False,
+    names: options.Names = "",
 ) -> None:
     """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from one folder per class.
 
@@ -47,9 +48,9 @@ def import_(
     if csv is None and folder is not None and folder.suffix.lower() == ".csv":
         csv, folder = folder, None
     if csv is not None:
-        labels = importing.from_csv(csv, folder, institution, raw_labels)
+        labels = importing.from_csv(csv, folder, institution, raw_labels, names)
     elif folder is not None:
-        labels = importing.from_folder(folder, institution, raw_labels)
+        labels = importing.from_folder(folder, institution, raw_labels, names)
     else:
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
     shares = {"eval_share": eval_share, "validation_share": validation_share}

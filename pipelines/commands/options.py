@@ -25,6 +25,13 @@ Model = Annotated[
     str | None,
     typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier."),
 ]
+Names = Annotated[
+    str,
+    typer.Option(
+        help="Where images lie, if the usual file names do not say it: a regular expression with groups such as "
+        "(?P<plate>…) and (?P<well>…), or a .csv file with path,plate,well,… (docs/data.md)."
+    ),
+]
 Preset = Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")]
 Change = Annotated[
     list[str] | None,

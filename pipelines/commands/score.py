@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import marco_model
-from marco_data import image_files, progress
+from marco_data import image_files, place_reader, progress
 from marco_model import InputError, store
 from marco_scoring.serving import options as serving_options
 from pipelines.commands import options
@@ -49,11 +49,12 @@ def predict(
             help="In the report: the class to rank by; may be repeated. Without it: all named after crystals."
         ),
     ] = None,
+    names: options.Names = "",
 ) -> None:
     """Score drop images into a CSV: one row per image, one column per class.
 
-    Folders are searched with their subfolders. Plate and well are filled in if the file name contains them. The exit
-    status is 1 if some file could not be scored; the others are scored all the same.
+    Folders are searched with their subfolders. Plate, well, drop, inspection and date are filled in if the path
+    states them. The exit status is 1 if some file could not be scored; the others are scored all the same.
 
     Example: marco predict --model models/released --output scores.csv --report plate.html plates/03c3
     """
@@ -61,15 +62,16 @@ def predict(
 
     _check_report(report, output, bool(explain or thumbnail_size or crystal_class))
     files = images(paths)
+    place_of = place_reader.reader(files, names)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory)
     if report is None:
-        outcome = prediction.predict(classifier, files, output, batch_size)
+        outcome = prediction.predict(classifier, files, output, batch_size, place_of=place_of)
     else:
         from marco_scoring import plate_report
 
         command = ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
-        page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [])
+        page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [], place_of=place_of)
         outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     typer.echo(f"{output}: {sum(outcome.by_class.values())} images scored: {counts}")

@@ -27,12 +27,14 @@ def test_rows_of_a_plate_have_its_number_and_others_one_of_their_own():
         "a.jpg",
         "003t_C6_ImagerDefaults_9.jpg",
     ]
-    table = pd.DataFrame({"filename": names, "institution": "CSIRO"})
+    table = pd.DataFrame({"filename": names, "institution": "CSIRO", "plate": ""})
     plates = evaluations.plates(table)
     assert plates[0] == plates[2]
     assert len(set(plates)) == 4
     elsewhere = evaluations.plates(table.assign(institution=["CSIRO", "", "Merck", "", ""]))
     assert len(set(elsewhere)) == 5
+    recorded = evaluations.plates(table.assign(plate=["", "p", "", "p", "002s"]))
+    assert recorded[1] == recorded[3] and recorded[0] == recorded[2] == recorded[4]
 
 
 def test_a_missing_evaluation_is_named(tmp_path):

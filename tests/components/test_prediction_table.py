@@ -19,6 +19,7 @@ def table(rows=5, classes=3):
             "institution": "CSIRO",
             "imager": "Rigaku Minstrel",
             "scores": list(rng.random([rows, classes]).astype(np.float32)),
+            "plate": [f"plate {row}" for row in range(rows)],
         }
     )
 
@@ -35,7 +36,7 @@ def test_a_table_is_read_as_it_was_written_in_order(tmp_path):
         ("data-1.tfrecord", 3),
     ]
     again = original.iloc[found["index"]]
-    for column in ("image_id", "filename", "label", "institution", "imager"):
+    for column in ("image_id", "filename", "label", "institution", "imager", "plate"):
         assert found[column].tolist() == again[column].tolist()
     np.testing.assert_array_equal(
         prediction_table.scores_of(found), prediction_table.scores_of(original)[found["index"].to_numpy()]
@@ -55,8 +56,17 @@ def test_the_types_of_the_columns(tmp_path):
         "label": "int16",
         "institution": "string",
         "imager": "string",
+        "plate": "string",
     }
     assert schema.field("scores").type.value_type == pyarrow.float32()
+
+
+def test_a_table_of_an_earlier_version_is_read_without_plates(tmp_path):
+    path = tmp_path / "predictions.parquet"
+    prediction_table.write(table(), path)
+    earlier = pyarrow.parquet.read_table(path).drop(["plate"])
+    pyarrow.parquet.write_table(earlier, path)
+    assert prediction_table.read(str(tmp_path))["plate"].tolist() == [""] * 5
 
 
 def test_no_examples_give_an_empty_table(tmp_path):

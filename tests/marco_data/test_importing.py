@@ -275,6 +275,20 @@ def test_folders_of_a_csv_tell_plates(tmp_path):
     assert {image.plate for image in table.images} == {"plate0", "plate1", "plate2", "plate3"}
     done = import_images(table, tmp_path / "set", eval_share=0.25)
     assert done.written == {"train": 20, "validation": 10, "eval": 10}
+    for examples in read(tmp_path / "set").values():
+        for example in examples:
+            number = int(value(example, contract.FILENAME)[1:3])
+            assert value(example, contract.PLATE).decode() == f"plate{number % 4}"
+
+
+def test_names_say_where_the_images_lie(tmp_path):
+    for number in range(24):
+        draw(tmp_path / "drops" / CLASSES[number % 2] / f"shot{number}.b{number % 6}.png", number)
+    table = from_folder(tmp_path / "drops", names=r"\.(?P<plate>b[0-9])\.png")
+    assert {image.plate for image in table.images} == {f"b{number}" for number in range(6)}
+    assert not any("have no plate" in warning for warning in import_images(table, tmp_path / "set").warnings)
+    table = from_folder(tmp_path / "drops", names=r"\.(?P<plate>b[0-3])\.png")
+    assert any("8 of 24 images have no plate" in text for text in import_images(table, tmp_path / "other").warnings)
 
 
 def test_no_split_is_left_empty(tmp_path):

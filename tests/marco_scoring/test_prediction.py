@@ -47,15 +47,37 @@ def test_each_file_has_its_own_row_in_order(files, tmp_path, batch_size):
     paths, colours = files
     outcome = prediction.predict(MeanColours(), paths, tmp_path / "out" / "scores.csv", batch_size)
     header, *body = rows(tmp_path / "out" / "scores.csv")
-    assert header == ["path", "plate", "well", "drop", "class", "red", "model_score", "blue", "model"]
+    assert header == [
+        "path",
+        "plate",
+        "well",
+        "drop",
+        "class",
+        "red",
+        "model_score",
+        "blue",
+        "model",
+        "inspection",
+        "date",
+    ]
     assert [row[0] for row in body] == [str(path) for path in paths]
     assert body[0][1:4] == ["03c3", "G6", ""]
     for row, colour in zip(body, colours, strict=True):
         assert [float(score) * 255 for score in row[5:8]] == pytest.approx(colour, abs=1e-3)
         assert row[4] == MeanColours.classes[int(np.argmax(colour))]
         assert row[8] == "colours"
+    assert body[0][9:] == ["6", ""] and body[1][1:4] == ["", "", ""]
     assert outcome == ({"Red": 3, "Model": 1, "Blue": 3}, 0)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.csv"]
+
+
+def test_folders_name_plates_in_the_table(tmp_path):
+    path = tmp_path / "plate 7" / "2026-03-02" / "A01_2.png"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(path)
+    prediction.predict(MeanColours(), [path], tmp_path / "scores.csv")
+    assert rows(tmp_path / "scores.csv")[1][1:4] == ["plate 7", "A01", "2"]
+    assert rows(tmp_path / "scores.csv")[1][-2:] == ["", "2026-03-02"]
 
 
 def test_broken_files_are_listed_and_the_others_are_scored(files, tmp_path):

@@ -40,6 +40,7 @@ def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model=No
             "institution": INSTITUTIONS,
             "imager": IMAGERS,
             "scores": list(np.eye(4, dtype=np.float32)[guesses]),
+            "plate": "",
         }
     )
     folder.mkdir(parents=True)

@@ -121,3 +121,24 @@ def test_a_broken_imager_table_is_reported_in_one_line(rules):
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=str(next(reversed(wrong.values())))):
         parse(IngestOptions, wrong, "here")
+
+
+def test_the_plate_of_a_record_decides_its_drawn_split(make_example):
+    options = IngestOptions(split_by=BY_HASH, eval_share=0.5)
+    for plate in range(20):
+        splits = set()
+        for number in range(4):
+            example = make_example(number, filename=f"{number}.jpg")
+            example.features.feature[contract.PLATE].bytes_list.value.append(f"plate {plate}".encode())
+            verdict = check_record(example.SerializeToString(), Tables(SOURCES), options)
+            assert isinstance(verdict, Accepted)
+            splits.add(verdict.split)
+        assert len(splits) == 1
+
+
+def test_a_plate_that_is_not_one_text_is_malformed(make_example):
+    example = make_example(1)
+    example.features.feature[contract.PLATE].int64_list.value.append(7)
+    verdict = check_record(example.SerializeToString(), Tables(SOURCES), OPTIONS)
+    assert isinstance(verdict, Rejected) and verdict.reason == contract.MALFORMED_FEATURE
+    assert verdict.detail == "image/plate has 1 in int64_list, expected one in bytes_list"

@@ -30,6 +30,7 @@ def predictions(count=300, classes=CLASSES, seed=0, ties=False):
             "institution": [place[0] for place in places],
             "imager": [place[1] for place in places],
             "scores": list(scores),
+            "plate": "",
         }
     )
 

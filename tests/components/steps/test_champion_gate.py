@@ -93,6 +93,7 @@ def evaluation_of(folder, guesses, failures=()):
             "institution": [PLACES[number % 3][0] for number in index],
             "imager": [PLACES[number % 3][1] for number in index],
             "scores": list(np.eye(4, dtype=np.float32)[guesses]),
+            "plate": "",
         }
     )
     prediction_table.write(frame, folder / prediction_table.PREDICTIONS_FILE)

@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from marco_data.image_files import drop_place
 from marco_data.name_tables import INSTITUTIONS, imager_of
+from marco_data.places import place_of
 from marco_data.synthetic import KINDS, Settings, plan
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -71,11 +71,11 @@ def test_file_names_identify_the_imager_and_are_unique():
 
 def test_file_names_contain_plate_and_well_if_the_convention_is_known():
     plans = _plans(600)
-    known = {what.imager: drop_place(what.filename) for what in plans}
+    known = {what.imager: place_of(what.filename) for what in plans}
     for imager, place in known.items():
         assert bool(place.plate and place.well) == (imager.name != "Rigaku Minstrel")
-    merck = {drop_place(what.filename).plate for what in plans if what.imager.institution == "Merck"}
-    glaxo = {drop_place(what.filename).plate for what in plans if what.imager.institution == "GlaxoSmithKline"}
+    merck = {place_of(what.filename).plate for what in plans if what.imager.institution == "Merck"}
+    glaxo = {place_of(what.filename).plate for what in plans if what.imager.institution == "GlaxoSmithKline"}
     assert not merck & glaxo
 
 

@@ -3,20 +3,20 @@ from collections import Counter
 
 from hypothesis import given, strategies as st
 
-from marco_data.image_files import Acquisition
+from marco_data.places import Place
 from marco_scoring.plates import PAUSE, new_hits, time_points
 
 moments = st.datetimes(datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 4))
 taken = st.one_of(
-    st.just(Acquisition()),
-    st.builds(lambda number: Acquisition(inspection=str(number)), st.integers(0, 12)),
-    st.builds(lambda moment: Acquisition(moment.isoformat(timespec="minutes")), moments),
-    st.builds(lambda moment: Acquisition(moment.date().isoformat()), moments),
+    st.just(Place()),
+    st.builds(lambda number: Place(inspection=str(number)), st.integers(0, 12)),
+    st.builds(lambda moment: Place(date=moment.isoformat(timespec="minutes")), moments),
+    st.builds(lambda moment: Place(date=moment.date().isoformat()), moments),
 )
 
 
 def at(*dates):
-    return [(drop, Acquisition(date)) for drop, date in dates]
+    return [(drop, Place(date=date)) for drop, date in dates]
 
 
 def test_one_go_through_a_plate_is_one_time_point_however_long_it_takes():
@@ -45,9 +45,8 @@ def test_images_of_one_moment_share_a_time_point():
 
 
 def test_inspections_are_ordered_as_numbers_and_come_before_dates():
-    points, index = time_points(
-        [("A1", Acquisition(*when)) for when in (("2026-03-02", ""), ("", "10"), ("", "9"), ("", ""))]
-    )
+    dated = (("2026-03-02", ""), ("", "10"), ("", "9"), ("", ""))
+    points, index = time_points([("A1", Place(date=date, inspection=number)) for date, number in dated])
     assert index == [3, 2, 1, 0]
     assert [point.label for point in points] == ["no date", "inspection 9", "inspection 10", "2 Mar 2026"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import processes
 
-HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model"
+HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date"
 
 
 def marco(*arguments, cwd=None):

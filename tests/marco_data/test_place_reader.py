@@ -1,0 +1,88 @@
+"""Places of a set's files: numbered wells by the size of their plate, and places by `--names`."""
+
+from pathlib import Path
+
+import pytest
+
+from marco_data.place_reader import reader
+from marco_data.places import Place
+from marco_model.errors import InputError
+
+
+def storage(plate, well):
+    return f"/store/plateID_{plate}/batchID_1/wellNum_{well}/profileID_1/d1_r498_ef.jpg"
+
+
+def test_numbers_of_wells_are_read_by_the_size_of_their_own_plate():
+    place_of = reader([storage(1, 13), storage(2, 13), storage(2, 300)])
+    assert [place_of(path).well for path in (storage(1, 13), storage(2, 13), storage(2, 300))] == ["B1", "A13", "M12"]
+
+
+def test_the_working_folder_may_be_a_plate(tmp_path, monkeypatch):
+    plate = tmp_path / "03c3"
+    plate.mkdir()
+    monkeypatch.chdir(plate)
+    assert reader(["A01.jpg"])("A01.jpg")[:2] == ("03c3", "A01")
+    assert reader([])("gs://bucket/plate/A01.jpg")[:2] == ("plate", "A01")
+
+
+def test_an_expression_is_searched_for_in_the_path():
+    path = Path("run7/scan 3/barcode-77/xyz.G06.d2.20260302.jpg")
+    names = r"scan (?P<inspection>\d+)/barcode-(?P<plate>\d+)/.*\.(?P<well>\w\d+)\.d(?P<drop>\d)\.(?P<date>\d+)"
+    place_of = reader([path, Path("other.jpg")], names)
+    assert place_of(path) == Place("77", "G06", "2", "3", "2026-03-02", "", "run7/scan 3")
+    assert place_of("03c3_G6_ImagerDefaults_6.jpg") == Place()
+    folder = reader(["a/plate 9/d_3-C04.jpg"], r"-(?P<well>[A-H]\d\d)")
+    assert folder("a/plate 9/d_3-C04.jpg") == Place("plate 9", "C04", folder="a", by_folder=True)
+    # What is not a well and not a date is left out.
+    assert reader(["x_Z99.jpg"], "(?P<plate>x)_(?P<well>Z99)")("x_Z99.jpg") == Place("x")
+    assert reader(["x_20261301.jpg"], "(?P<plate>x)_(?P<date>[0-9]+)")("x_20261301.jpg") == Place("x")
+
+
+def test_a_table_names_files_relative_to_its_folder(tmp_path):
+    table = tmp_path / "places.csv"
+    table.write_text(
+        "\ufeffPath;Plate;well;date;remark\na/1.jpg;p;A1;2026-03-02 14:30;\n" + f"{tmp_path / 'b.jpg'};p;A2;;x\n",
+        encoding="utf-8",
+    )
+    place_of = reader([tmp_path / "a" / "1.jpg"], str(table))
+    assert place_of(tmp_path / "a" / "1.jpg")[:5] == ("p", "A1", "", "", "2026-03-02T14:30")
+    assert place_of(tmp_path / "b.jpg")[:2] == ("p", "A2")
+    assert place_of(tmp_path / "c.jpg") == Place()
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (
+            "(?P<plate>",
+            r"'\(\?P<plate>' is not a regular expression: missing \), unterminated subpattern at position 0",
+        ),
+        ("[a-z]+_[A-Z]", "has neither plate nor well; give named groups"),
+        ("(?P<date>.*)", "has neither plate nor well"),
+        ("(?P<plate>.)(?P<row>.)", "has an unknown part 'row'"),
+        ("(?P<plate>zzz)", "names none of the images"),
+        ("none.csv", "none.csv' cannot be read as UTF-8 text: .*No such file"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused_in_one_line(names, problem):
+    with pytest.raises(InputError, match=problem) as error:
+        reader(["03c3/A01.jpg"], names)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("file,plate\na.jpg,p\n", "has no column path"),
+        ("path,date\na.jpg,2026\n", "has neither plate nor well; give columns"),
+        ("path,plate\na.jpg\n", "line 2: 1 cells, the header has 2"),
+        ("path,plate\na.jpg,p\n./a.jpg,q\n", "line 3: './a.jpg' is listed twice"),
+        ("path,plate\nb.jpg,p\n", "names none of the images"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, problem):
+    (tmp_path / "places.csv").write_text(text)
+    with pytest.raises(InputError, match=problem) as error:
+        reader([tmp_path / "a.jpg"], str(tmp_path / "places.csv"))
+    assert "\n" not in str(error.value)
