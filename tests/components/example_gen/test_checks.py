@@ -21,6 +21,7 @@ SCHEMA = {
     **{name: tf.io.FixedLenFeature([], tf.int64) for name in contract.INT_FEATURES},
     contract.INSTITUTION: tf.io.FixedLenFeature([], tf.string),
     contract.IMAGER: tf.io.FixedLenFeature([], tf.string),
+    contract.PLATE: tf.io.FixedLenFeature([], tf.string, default_value=""),
 }
 
 
@@ -76,7 +77,10 @@ VALUES = st.one_of(
 @hypothesis.given(
     options=st.sampled_from([OPTIONS, RAW_OPTIONS]),
     changes=st.dictionaries(
-        st.sampled_from((*contract.BYTES_FEATURES, *contract.INT_FEATURES, contract.INSTITUTION, "another")), VALUES
+        st.sampled_from(
+            (*contract.BYTES_FEATURES, *contract.INT_FEATURES, contract.INSTITUTION, contract.PLATE, "another")
+        ),
+        VALUES,
     ),
 )
 def test_features_of_any_kind_get_a_verdict(make_example, options, changes):
