@@ -63,7 +63,8 @@ class OnnxNetwork:
         Raises `InputError` if one of them does not decode, or if ONNX Runtime cannot read the model.
         """
         if len(encoded) >= self._threads or "_single" in vars(self):
-            rows = list(self._pool.map(functools.partial(self._run, self._single, name), encoded))
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="network") as pool:
+                rows = list(pool.map(functools.partial(self._run, self._single, name), encoded))
         else:
             rows = [self._run(self._whole, name, image) for image in encoded]
         if rows:
@@ -76,10 +77,6 @@ class OnnxNetwork:
 
     def _image(self, encoded: bytes) -> np.ndarray:
         return pixels.evaluation_image(self._shrink(encoded) if self._shrink else encoded, self._input_size)
-
-    @functools.cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="network")
 
     @functools.cached_property
     def _whole(self) -> "onnxruntime.InferenceSession":
