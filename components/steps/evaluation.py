@@ -36,6 +36,7 @@ NO_GAIN = (
     "training gained nothing: at no evaluation in {steps} steps were the weights better than those it began with, "
     "which label {accuracy:.1%} of the validation images right, so the model is unchanged"
 )
+ENOUGH = "more evaluation images may show a gain; with gate.champion=none the thresholds alone decide"
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
 _TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
@@ -162,6 +163,8 @@ def ChampionGate(
                 own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
                 chosen = settings.Rules.model_validate_json(rules)
                 verdict = gate.compare(own, other, columns, names, chosen, champions.rival(to_beat))
+                if to_beat["version"] == champions.START and not verdict.blessed:
+                    verdict.reasons.append(ENOUGH)
     io_utils.write_string_file(f"{decision.uri}/{gate.DECISION_FILE}", gate.decision_content(verdict, to_beat))
     artifacts.bless(blessing, model, verdict.blessed)
     log = logging.info if verdict.blessed else logging.warning

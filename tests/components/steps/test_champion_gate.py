@@ -202,6 +202,7 @@ def test_a_training_that_made_its_first_weights_worse_is_refused(tmp_path, examp
     assert not decision["blessed"]
     assert decision["reasons"][0].startswith("no evidence that it is better than the model that training began with: ")
     assert decision["reasons"][1].startswith("accuracy fell by 10.00%")
+    assert decision["reasons"][-1].endswith("with gate.champion=none the thresholds alone decide")
     assert run.tags()["gate.champion"] == f"the model that training began with ({start})"
 
 
