@@ -5,13 +5,13 @@ whose template, style and scripts are in `plate_page/`. TensorFlow is imported o
 """
 
 import base64
-import collections
 import dataclasses
 import datetime
 import functools
 import io
+import os
 import shlex
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +156,6 @@ def place_images(images: Sequence[DropImage]) -> list[Plate]:
     for image in images:
         if image.position is not None:
             by_plate.setdefault((image.place.plate, image.place.folder), []).append(image)
-    names = collections.Counter(name for name, _ in by_plate)
     by_name = []
     for index, ((name, folder), members) in enumerate(sorted(by_plate.items())):
         for image in members:
@@ -169,9 +168,17 @@ def place_images(images: Sequence[DropImage]) -> list[Plate]:
             image.new = new
         shape = plates.plate_format({image.position for image in members if image.position is not None})
         drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
-        title = name if names[name] == 1 else f"{name} in {folder}"
-        by_name.append(Plate(title, shape, drops, times))
+        by_name.append(Plate(_title(name, folder, by_plate), shape, drops, times))
     return by_name
+
+
+def _title(name: str, folder: str, plates: Iterable[tuple[str, str]]) -> str:
+    """Returns a plate's name, with its folder if another of `plates` has the name: `03c3 in lab 2`."""
+    folders = [other for named, other in plates if named == name]
+    if len(folders) == 1:
+        return name
+    below = os.path.relpath(f"/{folder}", os.path.commonpath([f"/{other}" for other in folders]))
+    return f"{name} in {below}"
 
 
 # Thumbnails and overlays

@@ -123,6 +123,26 @@ def test_plates_wells_and_time_points(made):
     assert re.search(r'data-count="new">(\d+)', made[2]).group(1) == "1"
 
 
+def test_plates_of_one_name_in_two_folders_stay_two(tmp_path):
+    files = [
+        tmp_path / lab / "03c3" / day / "A01_1.png"
+        for lab in ("lab 1", "lab 2")
+        for day in ("2026-03-02", "2026-03-09")
+    ]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(path)
+    predict_with_report(Scripted(), files, tmp_path / "s.csv", tmp_path / "plate.html", Options(["marco"]))
+    data = json.loads(Page((tmp_path / "plate.html").read_text(encoding="utf-8")).data)
+    assert [plate["name"] for plate in data["plates"]] == ["03c3 in lab 1", "03c3 in lab 2"]
+    assert [[time["label"] for time in plate["times"]] for plate in data["plates"]] == [
+        ["2 Mar 2026", "9 Mar 2026"]
+    ] * 2
+    assert [image["plate"] for image in data["images"]] == [0, 0, 1, 1]
+    with (tmp_path / "s.csv").open(newline="") as file:
+        assert {(row["plate"], row["well"], row["drop"]) for row in csv.DictReader(file)} == {("03c3", "A01", "1")}
+
+
 def test_file_names_and_names_of_models_are_text(made):
     outcome, _, text = made
     page = Page(text)
