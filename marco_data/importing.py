@@ -47,12 +47,16 @@ class LabelledImage:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """The images of a set, and the names of their classes, raw labels and sources by number."""
+    """The images of a set, and the names of their classes, raw labels and sources by number.
+
+    `left_out`: how many files are thumbnails or focus slices of an image (`marco_data.places.main_images`).
+    """
 
     images: tuple[LabelledImage, ...]
     classes: Mapping[int, str]
     raw_labels: Mapping[int, str]
     sources: Mapping[int, str]
+    left_out: int = 0
 
 
 def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, names: str = "") -> LabelTable:
@@ -67,7 +71,11 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
     children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     classes, number_of = _label_numbers((child.name for child in children), raw_labels)
     images: list[LabelledImage] = []
+    left_out = 0
     for child in children:
+        files = image_files.find_images([child])
+        main = places.main_images(files)
+        left_out += len(files) - len(main)
         label = number_of(child.name, f"folder {str(child)!r}")
         images += [
             LabelledImage(
@@ -78,12 +86,12 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
                 source,
                 str(path.relative_to(child)),
             )
-            for path in image_files.find_images([child])
+            for path in main
         ]
     if not images:
         named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
         raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
-    return LabelTable(_with_plates(images, names), classes, classes, sources)
+    return LabelTable(_with_plates(images, names), classes, classes, sources, left_out)
 
 
 def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledImage, ...]:
@@ -271,6 +279,8 @@ def import_images(
         raise errors.InputError(f"there are only {len(table.images)} images for three splits; add images")
     store.require_new_or_empty(output)
     splits, warnings = _draw_splits(table.images, shares)
+    if table.left_out:
+        warnings.append(f"{table.left_out} thumbnails and focus slices left out: each drop has a better image")
     reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:

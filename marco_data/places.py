@@ -62,7 +62,7 @@ _COLUMNS = ((96, 12), (384, 24), (1536, 48))
 
 _STORAGE = re.compile(
     r"(?:(?P<home>.*)/)?plateID_?(?P<plate>[0-9]+)/batchID_?(?P<inspection>[0-9]+)/wellNum_?(?P<number>[0-9]{1,4})/"
-    r"profileID_?[0-9]+/d(?P<drop>[0-9]{1,2})_r[0-9]+_(?:ef|th|[0-9]+)",
+    r"profileID_?[0-9]+/d(?P<drop>[0-9]{1,2})_r[0-9]+_(?P<kind>ef|th|[0-9]+)",
     re.IGNORECASE,
 )
 _DATED = re.compile(
@@ -87,7 +87,7 @@ _HWMRI = re.compile(
 _XCHEM = re.compile(r"(?P<plate>[^_]+)_(?P<column>0[1-9]|1[0-9]|2[0-4])(?P<row>[A-P])_(?P<drop>[1-9])")
 _PLATE_AND_WELL = re.compile(r"(?P<plate>[^_]+)_(?P<well>[A-P](?:0[1-9]|1[0-9]|2[0-4]))(?:[_-](?P<drop>[1-9]))?")
 _WELL_ALONE = re.compile(rf"{_WELL}(?:[_.-](?P<drop>[1-9]))?")
-_VMXI = re.compile(r"(?:(?P<home>.*)/)?imaging/(?P<plate>[0-9]+)/(?P<inspection>[0-9]+)/[0-9]+(?:th)?")
+_VMXI = re.compile(r"(?:(?P<home>.*)/)?imaging/(?P<plate>[0-9]+)/(?P<inspection>[0-9]+)/[0-9]+(?P<kind>th)?")
 
 _COPY = re.compile(r"^copy of | - copy| ?\([0-9]+\)$", re.IGNORECASE)
 _LIGHT = re.compile(
@@ -263,6 +263,32 @@ def _well_name(row: str, column: int) -> str:
 def _numbered_well(number: int, wells: int) -> str:
     columns = next((columns for size, columns in _COLUMNS if max(number, wells) <= size), 0)
     return _well_name(str((number - 1) // columns + 1), (number - 1) % columns + 1) if number and columns else ""
+
+
+def main_images(paths: Sequence[Path]) -> list[Path]:
+    """Returns `paths` without the further images of the same shot that RockMaker's storage and VMXi's keep.
+
+    The extended focus (`ef`) is kept, else the slices, else the thumbnail (`th`).
+    """
+    shots = [_shot(path) for path in paths]
+    kinds: dict[str, set[str]] = {}
+    for shot, kind in shots:
+        kinds.setdefault(shot, set()).add(kind)
+
+    def is_main(shot: str, kind: str) -> bool:
+        better = kinds[shot] - {kind, "th"}
+        return kind in ("", "ef") or not ("ef" in better or (kind == "th" and better))
+
+    return [path for path, shot in zip(paths, shots, strict=True) if is_main(*shot)]
+
+
+def _shot(path: Path) -> tuple[str, str]:
+    """Returns what the images of a shot share, and the kind of this one; the path and no kind where none is named."""
+    folders, stem = _parts(path)
+    whole = "/".join([*folders, stem])
+    if match := _STORAGE.fullmatch(whole) or _VMXI.fullmatch(whole):
+        return whole.removesuffix(match["kind"] or ""), (match["kind"] or "ef").lower()
+    return str(path), ""
 
 
 def storage_well(path: str | Path) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import marco_model
-from marco_data import image_files, place_reader, progress
+from marco_data import image_files, place_reader, places, progress
 from marco_model import InputError, store
 from marco_scoring.serving import options as serving_options
 from pipelines.commands import options
@@ -19,8 +19,15 @@ DEFAULT_PORT = 8080
 
 
 def images(paths: Sequence[Path]) -> list[Path]:
-    """Returns the image files among and below `paths`; raises `InputError` where there are none."""
+    """Returns the image files among and below `paths`; raises `InputError` where there are none.
+
+    Thumbnails and focus slices of RockMaker's storage are left out, unless they are among `paths`, and counted.
+    """
     files = image_files.find_images(paths)
+    main = {*places.main_images(files), *paths}
+    if left_out := len(files) - sum(file in main for file in files):
+        typer.echo(f"{left_out} thumbnails and focus slices left out: each drop has a better image", err=True)
+    files = [file for file in files if file in main]
     if not files:
         endings = " ".join(image_files.ENDINGS)
         raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {endings}")

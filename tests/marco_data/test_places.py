@@ -3,12 +3,13 @@
 import datetime
 import string
 import uuid
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from marco_data.places import Place, place_of, plate_group
+from marco_data.places import Place, main_images, place_of, plate_group
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,16 @@ def storage(well, plate="1038", batch=102, drop=1, kind="ef"):
 def test_the_wells_of_rockmakers_storage_are_numbered_along_the_rows(number, wells, well):
     place = place_of(storage(number), wells)
     assert place == (Place("1038", well, "1", "102", "", "", "WellImages/38") if well else Place())
+
+
+def test_thumbnails_and_slices_give_way_to_the_extended_focus():
+    kinds = ("00", "01", "02", "ef", "th")
+    whole = [Path(storage(1, kind=kind)) for kind in kinds]
+    slices = [Path(storage(2, kind=kind)) for kind in kinds if kind != "ef"]
+    thumbnail = Path(storage(3, kind="th"))
+    others = [Path("imaging/5/6/7.jpg"), Path("imaging/5/6/7th.jpg"), Path("imaging/5/6/8th.jpg"), Path("x/9th.jpg")]
+    kept = main_images([*whole, *slices, thumbnail, *others])
+    assert kept == [whole[3], *slices[:3], thumbnail, others[0], *others[2:]]
 
 
 CONVENTIONS = {
