@@ -280,7 +280,7 @@ def import_images(
     store.require_new_or_empty(output)
     splits, warnings = _draw_splits(table.images, shares)
     if table.left_out:
-        warnings.append(f"{table.left_out} thumbnails and focus slices left out: each drop has a better image")
+        warnings.append(f"left out, thumbnails and focus slices of drops with a better image: {table.left_out}")
     reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:

@@ -50,10 +50,8 @@ def _from_expression(text: str) -> places.PlaceOf:
     try:
         expression = re.compile(text)
     except re.error as error:
-        raise errors.InputError(f"--names {text!r} is not a regular expression: {error}") from None
-    _check(
-        expression.groupindex, f"--names {text!r} has", "named groups, such as (?P<plate>[^_]+)_(?P<well>[A-H][0-9]+)"
-    )
+        raise errors.InputError(f"--names {text} is not a regular expression: {error}") from None
+    _check(expression.groupindex, f"--names {text} has", "named groups, such as (?P<plate>[^_]+)_(?P<well>[A-H][0-9]+)")
 
     def read(path: str | Path) -> places.Place:
         match = expression.search(str(path).replace("\\", "/"))
@@ -70,7 +68,7 @@ def _check(names: Iterable[str], what: str, form: str) -> None:
 
 
 def _from_table(file: Path) -> places.PlaceOf:
-    message = f"--names {str(file)!r} cannot be read as UTF-8 text: {{}}"
+    message = f"--names {file} cannot be read as UTF-8 text: {{}}"
     with errors.translated(errors.InputError, message, OSError, UnicodeDecodeError):
         text = file.read_text(encoding="utf-8-sig")
     header, rows = name_tables.read_cells(text)

@@ -26,7 +26,7 @@ def images(paths: Sequence[Path]) -> list[Path]:
     files = image_files.find_images(paths)
     main = {*places.main_images(files), *paths}
     if left_out := len(files) - sum(file in main for file in files):
-        typer.echo(f"{left_out} thumbnails and focus slices left out: each drop has a better image", err=True)
+        typer.echo(f"left out, thumbnails and focus slices of drops with a better image: {left_out}", err=True)
     files = [file for file in files if file in main]
     if not files:
         endings = " ".join(image_files.ENDINGS)
@@ -82,6 +82,10 @@ def predict(
         outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     typer.echo(f"{output}: {sum(outcome.by_class.values())} images scored: {counts}")
+    if nowhere := sum(not place_of(file).well for file in files):
+        typer.echo(
+            f"{nowhere} of {len(files)} paths state no well; --names reads names of your own (docs/data.md)", err=True
+        )
     if report is not None:
         typer.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser")
     if outcome.failed:

@@ -56,13 +56,13 @@ def test_a_table_names_files_relative_to_its_folder(tmp_path):
     [
         (
             "(?P<plate>",
-            r"'\(\?P<plate>' is not a regular expression: missing \), unterminated subpattern at position 0",
+            r"--names \(\?P<plate> is not a regular expression: missing \), unterminated subpattern at position 0",
         ),
         ("[a-z]+_[A-Z]", "has neither plate nor well; give named groups"),
         ("(?P<date>.*)", "has neither plate nor well"),
         ("(?P<plate>.)(?P<row>.)", "has an unknown part 'row'"),
         ("(?P<plate>zzz)", "names none of the images"),
-        ("none.csv", "none.csv' cannot be read as UTF-8 text: .*No such file"),
+        ("none.csv", "none.csv cannot be read as UTF-8 text: .*No such file"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused_in_one_line(names, problem):
