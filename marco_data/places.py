@@ -202,9 +202,7 @@ def _context(folders: list[str], plate: str, home: str | None) -> tuple[str, str
 
 def _by_folder(parts: Mapping[str, str | None], folders: list[str]) -> Place:
     """Returns the place of a well whose plate the folder names; an empty one if no folder can be a plate."""
-    first = len(folders)
-    while first and (_is_within_plate(folders[first - 1]) or _FOLDER_IN_PLATE.fullmatch(folders[first - 1])):
-        first -= 1
+    first = _plate_depth(folders)
     plate = folders[first - 1] if first else ""
     above = folders[first - 2].casefold() if first > 1 else ""
     if not plate or _NO_PLATE_FOLDER.fullmatch(plate) or above in _OWNERS:
@@ -222,6 +220,14 @@ def _by_folder(parts: Mapping[str, str | None], folders: list[str]) -> Place:
     return Place(plate, parts["well"] or "", parts["drop"] or "", inspection, date, light, home, by_folder=True)
 
 
+def _plate_depth(folders: Sequence[str]) -> int:
+    """Returns how many folders lead to the one that may be a plate's, itself among them."""
+    depth = len(folders)
+    while depth and (_is_within_plate(folders[depth - 1]) or _FOLDER_IN_PLATE.fullmatch(folders[depth - 1])):
+        depth -= 1
+    return depth
+
+
 def _is_within_plate(folder: str) -> bool:
     return bool(_INSPECTION_FOLDER.fullmatch(folder) or _LIGHT.fullmatch(folder))
 
@@ -235,10 +241,7 @@ def plate_group(path: str | Path, place_of: PlaceOf = place_of) -> str:
     if place.group:
         return place.group
     folders, _ = _parts(path)
-    last = len(folders)
-    while last and _is_within_plate(folders[last - 1]):
-        last -= 1
-    return "/".join(folders[:last] or folders)
+    return "/".join(folders[: _plate_depth(folders)] or folders)
 
 
 def iso_date(day: str, time: str = "") -> str:

@@ -195,6 +195,20 @@ def test_names_that_mean_nothing_have_no_place():
             assert place_of(folder + name) == Place(), folder + name
 
 
+@hypothesis.given(
+    st.one_of(
+        st.uuids().map(str),
+        st.binary(min_size=8, max_size=32).map(bytes.hex),
+        st.integers(0, 10**12).map(str),
+        st.datetimes(datetime.datetime(1000, 1, 1)).map("{:%Y-%m-%d %H.%M.%S}".format),
+        st.from_regex(r"(IMG|DSC|Screenshot|photo|image)([_ -][a-zA-Z0-9]{1,9}){1,4}", fullmatch=True),
+    ),
+    st.sampled_from(["", "plate7/", "Downloads/", "a/03c3/day 3/"]),
+)
+def test_names_of_machines_have_no_place_in_any_folder(name, folder):
+    assert place_of(f"{folder}{name}.jpg") == Place(), name
+
+
 @pytest.mark.parametrize("folder", ["", "Desktop/", "/home/me/", "/home/me/images/", "C:\\Users\\me\\", "gs://bucket/"])
 def test_a_well_without_a_plate_has_no_place(folder):
     assert place_of(f"{folder}A01.jpg") == Place()
@@ -221,6 +235,7 @@ def test_plates_of_one_name_in_two_folders_are_two_and_inspections_of_a_plate_ar
         ("a/plate1/x.png", "a/plate1"),
         ("plate1/2026-03-02/x.png", "plate1"),
         ("2026-03-02/x.png", "2026-03-02"),
+        ("plate1/jpg/x.png", "plate1"),
         ("batch/03c3_A1_ImagerDefaults_1.jpg", "03c3"),
         ("a/plate1/day 2/A01.jpg", "a/plate1"),
     ],

@@ -9,6 +9,7 @@ import sklearn.metrics
 
 from components import evaluations, prediction_table
 from components.prediction_table import encoded_images
+from marco_data import contract
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from marco_model.model_directory import model_fingerprint
@@ -131,6 +132,8 @@ def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
     tmp_path, write_examples, record, colour_model
 ):
     records = drops(record)
+    for example in records[::2]:
+        example.features.feature[contract.PLATE].bytes_list.value.append(b"plate 7")
     artifact = write_examples(tmp_path / "examples", {"train": records[:1], "eval": records}, shards=3)
     evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
     table = prediction_table.read(evaluation.uri)
@@ -142,6 +145,7 @@ def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
     assert table["image_id"].tolist() == order
     assert table["filename"].tolist() == [f"{index}.jpg" for index in order]
     assert table["label"].tolist() == labels[order].tolist()
+    assert table["plate"].tolist() == ["" if index % 2 else "plate 7" for index in order]
     assert list(zip(table["institution"], table["imager"], strict=True)) == [PLACES[index % 3] for index in order]
     np.testing.assert_allclose(prediction_table.scores_of(table), scores[order], atol=1e-6)
     chosen = table.iloc[[71, 3, 40, 3]]
