@@ -160,7 +160,8 @@ def _is_plate(match: re.Match[str], folders: Sequence[str]) -> bool:
 
 
 def _names(plate: str, folder: str) -> bool:
-    return bool(re.search(rf"(?<![A-Za-z0-9]){re.escape(plate)}(?![A-Za-z0-9])", folder, re.IGNORECASE))
+    pattern = rf"(?<![A-Za-z0-9]){re.escape(plate)}(?![A-Za-z0-9])"
+    return plate.casefold() in folder.casefold() and bool(re.search(pattern, folder, re.IGNORECASE))
 
 
 def _place(parts: Mapping[str, str | None], folders: list[str], wells: int = 96) -> Place:
