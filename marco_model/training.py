@@ -215,10 +215,13 @@ class _Run:
     def evaluate(self) -> None:
         """Evaluates the running average and keeps it if it is the best so far.
 
-        Of equal accuracies, which a small validation split gives often, that with the lower loss is better.
+        Of equal accuracies, which a small validation split gives often, that with the lower loss is better; but the
+        weights of an earlier model that training began with give way to a higher accuracy alone, since a lower loss may
+        be no more than confidence.
         """
         loss, accuracy = self._running.evaluate()
         least = min((past.loss for past in self.history if past.step == self.best_step), default=math.inf)
+        least = least if self.best_step else -math.inf
         self.history.append(checkpoints.Evaluated(self.step, loss, accuracy))
         if (accuracy, -loss) > (self.best_accuracy, -least):
             self._state.keep_best()
