@@ -227,7 +227,7 @@ class _Run:
             self._state.keep_best()
             self.best_step, self.best_accuracy = self.step, accuracy
         self._on_metrics(self.step, {"validation/loss": loss, "validation/accuracy": accuracy})
-        log.info("Step %d: evaluation accuracy %.3f, best %.3f", self.step, accuracy, self.best_accuracy)
+        log.info("Step %d: validation accuracy %.3f, best %.3f", self.step, accuracy, self.best_accuracy)
         if self._out_of_patience():
             log.info("Stopping early: no gain in %d steps", self.step - self.best_step)
         self._reported = (self.step, time.monotonic())
