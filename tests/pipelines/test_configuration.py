@@ -47,7 +47,7 @@ def test_more_gpus_are_one_setting(batch, steps, rate):
     assert recipe.warm_up_steps * batch == pytest.approx(5 * 400_000, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", set(configuration.preset_names()) - {"gpu"})
+@pytest.mark.parametrize("name", sorted({*configuration.preset_names()} - {"gpu"}))
 def test_the_rule_for_batch_sizes_is_off_elsewhere(name):
     recipe = configuration.load(name).recipe
     assert recipe.effective() is recipe
