@@ -10,7 +10,11 @@ FAILED = {"error": "does not decode"}
 @pytest.mark.parametrize(
     ("predictions", "scores", "errors"),
     [
-        ([FAILED, SCORED], ["gs://b/1.png,,,,Crystals,0.2500000,0.7500000,marco-3,,"], ["gs://b/0.png,does not decode"]),
+        (
+            [FAILED, SCORED],
+            ["gs://b/1.png,,,,Crystals,0.2500000,0.7500000,marco-3,,"],
+            ["gs://b/0.png,does not decode"],
+        ),
         (
             [SCORED | {"version": "v"}, FAILED],
             ["gs://b/0.png,,,,Crystals,0.2500000,0.7500000,v,,"],
