@@ -31,7 +31,7 @@ from components.example_gen import ingest as ingestion
 from components.steps import evaluation
 from components.trainer import execution
 from marco_data import name_tables, synthetic, tfrecord
-from marco_model import labels, network, preprocessing
+from marco_model import labels, network, pixels, preprocessing
 from pipelines import configuration
 
 SHARD_IMAGES = 500
@@ -62,7 +62,7 @@ def ingest(arguments: list[str]) -> None:
     parser.add_argument("--count", type=int, default=3000, help="records in the set")
     parser.add_argument("--beam", nargs="*", help="Beam options; by default those of local runs")
     options = parser.parse_args(arguments)
-    threads = preprocessing.cores()
+    threads = pixels.cores()
 
     def ingest_set(path: Path, output: Path) -> None:
         pipeline = beam.Pipeline(argv=list(options.beam or settings.LOCAL_BEAM_ARGS))

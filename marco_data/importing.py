@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from marco_data import contract, image_files, name_tables, place_reader, places, progress, shards
-from marco_model import errors, labels, onnx_network, pixels, store
+from marco_model import errors, labels, pixels, store
 
 ERRORS_FILE = "import.errors.csv"
 TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
@@ -381,7 +381,7 @@ def _records(
     images: Sequence[LabelledImage], classes: Mapping[int, str], reasons: dict[int, str], advance: Callable[..., None]
 ) -> Iterator[bytes]:
     """Yields the serialized examples, made on all cores batch by batch; `reasons` gets, by id, why one has none."""
-    with ThreadPoolExecutor(onnx_network.cores()) as pool:
+    with ThreadPoolExecutor(pixels.cores()) as pool:
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             records = pool.map(lambda image: _record(image, classes[image.label]), batch)

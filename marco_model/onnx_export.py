@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import errors, onnx_graph, onnx_network
+from marco_model import errors, onnx_graph, onnx_network, pixels
 
 TOLERANCE = 1e-4
 """By which scores may differ from Keras's."""
@@ -54,7 +54,7 @@ def _check(network: keras.Model, model: bytes) -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, (1, height, width, channels)).astype(np.float32)
     with tf.device("CPU:0"):  # A GPU may round the factors of products to 10 bits.
         expected = tf.nn.softmax(network([noise], training=False)["logits"]).numpy()
-    session = onnx_network.session(model, onnx_network.cores())
+    session = onnx_network.session(model, pixels.cores())
     (scores,) = session.run(["scores"], {"images": noise.transpose(_CHANNELS_FIRST)})
     # Weights that are damaged give no numbers in either.
     if not np.allclose(scores, expected, rtol=0, atol=TOLERANCE, equal_nan=True):

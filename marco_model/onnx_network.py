@@ -5,7 +5,6 @@ float32 [batch, classes], each row summing to 1, and `embeddings`, float32 [batc
 """
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
 
 MODEL = "assets.extra/model.onnx"
 """The ONNX model in an exported classifier's folder."""
-
-
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class OnnxNetwork:
@@ -50,7 +42,7 @@ class OnnxNetwork:
         self._model = model
         self._input_size = input_size
         self._shrink = shrink
-        self._threads = threads or cores()
+        self._threads = threads or pixels.cores()
 
     def images(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Returns the network's input, float32 [images, 3, size, size]; raises `InputError` if one does not decode."""

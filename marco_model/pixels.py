@@ -6,6 +6,7 @@ are the same; the arithmetic is the same to within float32 rounding (tests/marco
 
 import functools
 import io
+import os
 import re
 
 import numpy as np
@@ -18,6 +19,13 @@ _HARMLESS = ("extraneous bytes", "jfif", "adobe")
 """In what libjpeg says of files whose image is whole: some cameras write stray bytes."""
 _ROWS = 32
 """Rows that are resized at a time, so that they stay in the processor's cache."""
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def decode(encoded: bytes) -> np.ndarray:

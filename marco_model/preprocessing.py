@@ -4,7 +4,6 @@ The evaluation path is the published graph's, read from its `saved_model.pb`: `D
 crop to the shorter side, `ResizeBilinear` with `align_corners=False` and without half-pixel centres, then to [-1, 1].
 """
 
-import os
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -149,13 +148,8 @@ def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     About every second time, the end of an iterator of an autotuned dataset waits idle for the next turn of the tuning
     thread: as long as the iterator has existed, at most a minute (TensorFlow 2.16 and 2.21; `python -m
     benchmarks.input --end`). Without autotuning `tf.data.AUTOTUNE` means as many parallel calls as there are cores, at
-    most 16: give `cores()` where more are useful.
+    most 16: give `pixels.cores()` where more are useful.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
-
-
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -257,7 +257,7 @@ def _next(step: int, every: int) -> int:
 
 
 def _agreed_checkpoint(directory: str, running: engines.Running) -> checkpoints.Checkpoint:
-    """Returns the newest checkpoint that all processes of the training can read; step 0 if there is none.
+    """Returns the newest checkpoint that all processes of the training can read; step 0 without one.
 
     Raises `ClusterError` if some processes see none and others do, or if one cannot read that of the earliest step.
     """

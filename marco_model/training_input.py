@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from marco_model import preprocessing, recipe as recipes, store
+from marco_model import pixels, preprocessing, recipe as recipes, store
 from marco_model.record_index import FRAME_BYTES, RecordIndex
 
 Example = tuple[tf.Tensor, tf.Tensor]
@@ -149,7 +149,7 @@ def evaluation_batches(records: RecordIndex, *, size: int, batch_size: int, shar
 
 def _parallel(records: RecordIndex) -> int:
     """Returns how many records are read and decoded at the same time."""
-    return max(preprocessing.cores(), REMOTE_READS if store.is_remote(records.files[0]) else 0)
+    return max(pixels.cores(), REMOTE_READS if store.is_remote(records.files[0]) else 0)
 
 
 def _prepared(batches: tf.data.Dataset, records: RecordIndex) -> tf.data.Dataset:

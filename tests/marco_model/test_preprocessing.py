@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from marco_model import preprocessing
+from marco_model import pixels, preprocessing
 
 
 def png(pixels):
@@ -334,7 +334,7 @@ def test_cores_are_those_this_process_may_use():
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        assert preprocessing.cores() == 1
+        assert pixels.cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert preprocessing.cores() == len(allowed)
+    assert pixels.cores() == len(allowed)
