@@ -128,9 +128,10 @@ def main(arguments: list[str] | None = None) -> None:
     # Keras reads it when it is first imported, which the steps and the input do.
     os.environ.setdefault("KERAS_BACKEND", backend)
     from benchmarks import input, trace, train_step
+    from marco_model import pixels
 
     library: Any = train_step.Jax() if backend == "jax" else train_step.TensorFlow()
-    print(f"{backend} on {library.device()}, {len(os.sched_getaffinity(0))} CPU cores", flush=True)
+    print(f"{backend} on {library.device()}, {pixels.cores()} CPU cores", flush=True)
     rates = measure(library, options, [xla for xla in library.compilers if backend == "jax" or xla in options.xla])
     if not rates:
         sys.exit("no batch fits this accelerator; give smaller ones with --batches")

@@ -7,14 +7,13 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
 from marco_data.name_tables import IMAGER_RULES, ImagerRule
-from marco_model import errors, labels, network, recipe
+from marco_model import errors, labels, network, pixels, recipe
 
 # One process, since the threads of a unit decode outside Python's lock; more workers pay for their start and copies.
 # The runner is named since `DirectRunner` would first try to download another one. An image is named since TFX would
@@ -99,7 +98,7 @@ class IngestOptions(Section):
     @property
     def threads(self) -> int:
         """The number of threads to check with, on the machine that asks."""
-        return self.decode_workers or len(os.sched_getaffinity(0))
+        return self.decode_workers or pixels.cores()
 
 
 class Transform(Section):

@@ -68,7 +68,7 @@ def result_or_reason(work: Callable[[list[Item]], Iterable[Result]], items: list
 
 
 EXTRAS: dict[str, str] = {
-    **dict.fromkeys(("fastapi", "joblib", "prometheus_client", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("fastapi", "prometheus_client", "starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("cronsim", "google", "grpc", "kfp", "kubernetes", "requests", "urllib3"), "cluster"),
 }
 """The extra of pyproject.toml that brings a package which the light install leaves out; `train` for all others."""

@@ -4,10 +4,13 @@ A JPEG is decoded by libjpeg-turbo with the settings that TensorFlow's `DecodeJp
 are the same; the arithmetic is the same to within float32 rounding (tests/marco_model/test_pixels.py).
 """
 
+import contextlib
 import functools
 import io
 import os
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -22,10 +25,26 @@ _ROWS = 32
 
 
 def cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns how many cores this process may use: at least 1, at most its container's share of the processors.
+
+    Threads beyond that share stop one another.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # macOS and Windows
+        return os.cpu_count() or 1
+    return min(len(os.sched_getaffinity(0)), container_cores())
+
+
+def container_cores(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns the whole cores that the control group in `folder` may use, at least 1; `sys.maxsize` without a limit.
+
+    Both versions of control groups: kernel.org/doc/html/latest/admin-guide/cgroup-v2.html and .../cgroup-v1.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = (int(number) for name in names for number in (folder / name).read_text().split())
+            if quota > 0:
+                return max(1, quota // period)
+    return sys.maxsize
 
 
 def decode(encoded: bytes) -> np.ndarray:

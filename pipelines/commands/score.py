@@ -244,10 +244,7 @@ def serve(
         )
     directory = options.model_directory(model or vertex.storage_uri, "serving")
 
-    import joblib
-
-    # joblib knows the limits of containers, in which threads beyond the share of the processors stop one another.
-    classifier = marco_model.open_classifier(directory, threads=batching.threads or joblib.cpu_count())
+    classifier = marco_model.open_classifier(directory, threads=batching.threads)
     classify.warm_up(classifier, batching.max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
     server.serve(

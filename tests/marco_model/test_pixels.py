@@ -1,5 +1,8 @@
 import io
+import os
+import sys
 
+import joblib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,3 +95,33 @@ def test_stray_bytes_in_a_jpeg_are_no_damage():
     encoded = ENCODED["subsampling 0"]
     stray = encoded[:-2] + b"\x00\x00" + encoded[-2:]
     np.testing.assert_array_equal(pixels.decode(stray), preprocessing.decode(tf.constant(stray)).numpy())
+
+
+def test_cores_are_those_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert pixels.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert pixels.cores() == joblib.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "400000 100000\n"}, 4),
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, sys.maxsize),
+        ({"cpu/cpu.cfs_quota_us": "800000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, sys.maxsize),
+        ({"cpu.max": ""}, sys.maxsize),
+        ({}, sys.maxsize),
+    ],
+)
+def test_a_container_uses_its_share_of_the_processors(tmp_path, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert pixels.container_cores(tmp_path) == cores

@@ -1,5 +1,4 @@
 import io
-import os
 
 import hypothesis
 import hypothesis.strategies as st
@@ -8,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from marco_model import pixels, preprocessing
+from marco_model import preprocessing
 
 
 def png(pixels):
@@ -328,13 +327,3 @@ def test_elements_stay_as_they_are_and_nothing_tunes():
     dataset = tf.data.Dataset.range(9).map(lambda x: x * x, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
     assert list(preprocessing.without_autotuning(dataset).as_numpy_iterator()) == [x * x for x in range(9)]
     assert preprocessing.without_autotuning(dataset).options().autotune.enabled is False
-
-
-def test_cores_are_those_this_process_may_use():
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        assert pixels.cores() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert pixels.cores() == len(allowed)
