@@ -70,6 +70,15 @@ class Answer(NamedTuple):
     where: str = ""
 
 
+def image_digest(encoded: bytes) -> str:
+    """Identifies an image by its content, in sheets that have no ids of records: `blake2b:` and 16 hexadecimal digits.
+
+    `encoded` is what `marco_data.image_files.encoded_image` returns, which is also what a record has. The prefix keeps
+    spreadsheets from reading a number.
+    """
+    return f"blake2b:{hashlib.blake2b(encoded, digest_size=8).hexdigest()}"
+
+
 def read_overlay(path: str) -> dict[int, Answer]:
     """Returns the newest answer by image id; raises `InputError` as `read_answers` and `newest_answers` do."""
     return newest_answers(read_answers(path))

@@ -1,8 +1,8 @@
 """From the sheets of several experts to an overlay with one label per image, and a report (`marco relabel merge`).
 
-`merge_sheets` does all of it: `read_key` and `read_sheets` read the exported images and the answers, `merge` combines
-the answers by a rule, and `build_report` counts the changes and measures how far raters agree. An image that the rule
-does not decide keeps its label.
+`merge_sheets` does all of it: `answer_sheets` reads the images and the answers, `merge` combines the answers by a rule,
+and `build_report` counts the changes and measures how far raters agree. An image that the rule does not decide keeps
+its label.
 """
 
 import collections
@@ -13,34 +13,49 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from marco_data import name_tables, overlay
+from marco_data.relabelling import answer_sheets
 from marco_model import errors, labels, store
 
-EXPORT_FILE = "export.json"
 PAPER = {"changed": 0.426, "disagree": 0.22, "share": 0.05}
 """Bruno et al. 2018: one expert relabelled the 5 % that disagreed most with a first model, 42.6 % of them changed; on
 such images raters disagree in about 22 %."""
-_SHOWN_PROBLEMS = 5
 
 
 def merge_sheets(
-    sheets: Sequence[str], key_path: str, output: Path, *, rule: str = "majority", date: str = "", earlier: str = ""
-) -> tuple[dict[str, Any], "Answers"]:
+    sheets: Sequence[str],
+    key_path: str,
+    output: Path,
+    *,
+    data: Sequence[str] = (),
+    rule: str = "majority",
+    date: str = "",
+    earlier: str = "",
+) -> tuple[dict[str, Any], answer_sheets.Answers]:
     """Writes the overlay `output` and its report beside it; returns the report and the answers.
 
     Beside `overlay.csv`: `overlay.report.json`, `overlay.report.html`, `overlay.undecided.csv` with every answer to an
     image that the rule does not decide, and `overlay.unanswered.csv` with the lines without a label. `date` is that of
     answers without one. `earlier`: an earlier overlay, whose lines all come first.
 
+    Instead of a key, sheets of plate pages take `data`, the shards that have their images. Answers to images that are
+    not in them are listed in `overlay.unmatched.csv`, which `marco data import --csv` reads.
+
     Raises `InputError`, with nothing written, for input that cannot be used and for an answer that is not newer than a
     different one in `earlier`.
     """
-    images, classes = read_key(key_path)
-    answers = read_sheets(sheets, images, classes, date)
+    if bool(key_path) == bool(data):
+        raise errors.InputError("give --key for sheets of `marco relabel export`, or --data for sheets of a plate page")
+    ids = None
+    if data:
+        images, classes, ids = answer_sheets.read_records(sheets, data)
+    else:
+        images, classes = answer_sheets.read_key(key_path)
+    answers = answer_sheets.read_sheets(sheets, images, classes, date, ids)
     merged = merge(answers.by_rater, rule)
     before = overlay.read_answers(earlier) if earlier else []
     _refuse_outdated_answers(overlay.newest_answers(before), merged.decided)
@@ -59,6 +74,7 @@ def merge_sheets(
     for ending, header, rows in (
         (".undecided.csv", ("image_id", "rater", "label", "date", "where"), undecided),
         (".unanswered.csv", ("image_id", "rater", "where"), unanswered),
+        (".unmatched.csv", ("filename", "label", "rater", "where"), answers.unmatched),
     ):
         path = output.with_suffix(ending)
         path.unlink(missing_ok=True)
@@ -76,98 +92,6 @@ def _refuse_outdated_answers(before: Mapping[int, overlay.Answer], decided: Mapp
                 f"{old.where}: image {image} is {old.label} on {old.date}, and {answer.label} on {answer.date} in "
                 f"{answer.where}, which is no later; remove that line of the earlier overlay, or this answer"
             )
-
-
-class ExportedImage(NamedTuple):
-    """An exported image as listed in `key.csv`: its split, its label and the classifier's prediction."""
-
-    split: str
-    old_label: str
-    predicted: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """`by_rater`: rater → image id → answer, raters in the order of their sheets.
-
-    A rater's name is spelled as at its first occurrence, whatever its case later. `unanswered`: (where, image id,
-    rater) of lines with an empty label. `repeated`: messages about lines that repeat an answer.
-    """
-
-    by_rater: dict[str, dict[int, overlay.Answer]] = dataclasses.field(default_factory=dict)
-    unanswered: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
-    repeated: list[str] = dataclasses.field(default_factory=list)
-
-    def of_rater(self, name: str) -> tuple[str, dict[int, overlay.Answer]]:
-        """Returns how a rater's name is spelled, and the rater's answers."""
-        rater = next((rater for rater in self.by_rater if rater.casefold() == name.casefold()), name)
-        return rater, self.by_rater.setdefault(rater, {})
-
-
-def read_key(path: str) -> tuple[dict[int, ExportedImage], tuple[str, ...]]:
-    """Returns the exported images by id, and the classes: those of the `export.json` beside it, or MARCO's four."""
-    fix = "give the key.csv that `marco relabel export` wrote"
-    images = {
-        overlay.image_id(line): ExportedImage(*(line.cells[name] for name in ExportedImage._fields))
-        for line in overlay.read_lines(path, ("image_id", *ExportedImage._fields), fix)
-    }
-    folder, slash, _ = path.rpartition("/")
-    export = store.read_json(f"{folder}{slash}{EXPORT_FILE}")
-    return images, tuple(export.get("classes", labels.CLASSES))
-
-
-def read_sheets(
-    paths: Sequence[str], images: Mapping[int, ExportedImage], classes: Sequence[str], date: str = ""
-) -> Answers:
-    """Reads all sheets; `date` is that of lines with a label and no date.
-
-    The rater of a line without one is taken from the sheet's name. Raises `InputError` that names the first faulty
-    lines with their files: an unknown class or image, an invalid date, or two labels of one rater for one image.
-    """
-    answers, problems = Answers(), []
-    by_key = {labels.key(name): name for name in classes}
-    for path in paths:
-        for line in overlay.read_lines(path, ("image_id", "label"), "give a sheet that `marco relabel export` wrote"):
-            cells = {"rater": "", "date": "", **line.cells}
-            cells["rater"] = cells["rater"] or Path(path).stem.removeprefix("sheet-")
-            cells["date"] = cells["date"] or date
-            try:
-                _add_line(answers, line._replace(cells=cells), images, by_key)
-            except errors.InputError as error:
-                problems.append(str(error))
-    if problems:
-        more = len(problems) - _SHOWN_PROBLEMS
-        shown = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
-        raise errors.InputError(f"{len(problems)} answers cannot be used, nothing was written: {shown}")
-    return answers
-
-
-def _add_line(
-    answers: Answers, line: overlay.Line, images: Mapping[int, ExportedImage], classes: Mapping[str, str]
-) -> None:
-    """Adds a line of a sheet, with its rater; `classes` are by `labels.key`. Raises `InputError` for a faulty line."""
-    image, text = overlay.image_id(line), line.cells["label"]
-    if image not in images:
-        raise errors.InputError(f"{line.where}: image {image} was not exported; give the key.csv of this sheet")
-    rater, by_image = answers.of_rater(line.cells["rater"])
-    if not text:
-        answers.unanswered.append((line.where, image, rater))
-        return
-    label = classes.get(labels.key(text))
-    if label is None:
-        raise errors.InputError(f"{line.where}: class {text!r} is not one of {', '.join(classes.values())}")
-    if not line.cells["date"]:
-        raise errors.InputError(
-            f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines"
-        )
-    answer = overlay.Answer(label, rater, overlay.date(line), line.where)
-    first = by_image.setdefault(image, answer)
-    if first.label != label:
-        raise errors.InputError(
-            f"{line.where}: {rater} says {label} of image {image}, and {first.label} in {first.where}; keep one"
-        )
-    if first is not answer:
-        answers.repeated.append(f"{line.where} repeats {first.where}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +191,11 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def build_report(
-    images: Mapping[int, ExportedImage], answers: Answers, merged: MergedAnswers, classes: Sequence[str], rule: str
+    images: Mapping[int, answer_sheets.ExportedImage],
+    answers: answer_sheets.Answers,
+    merged: MergedAnswers,
+    classes: Sequence[str],
+    rule: str,
 ) -> dict[str, Any]:
     """Returns the report; shares are of 0 … 1, None if there is nothing to take a share of.
 
@@ -313,7 +241,9 @@ def build_report(
     }
 
 
-def _changes(images: Mapping[int, ExportedImage], decided: Mapping[int, overlay.Answer]) -> dict[str, Any]:
+def _changes(
+    images: Mapping[int, answer_sheets.ExportedImage], decided: Mapping[int, overlay.Answer]
+) -> dict[str, Any]:
     pairs = [(images[number].old_label, answer.label) for number, answer in decided.items() if number in images]
     changed = sum(old != new for old, new in pairs)
     by_class: dict[str, dict[str, int]] = {}

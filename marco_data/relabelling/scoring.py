@@ -7,13 +7,13 @@
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import marco_model
-from marco_data import contract, places, shards, tfrecord
+from marco_data import contract, overlay, places, progress, shards, tfrecord
 from marco_model import errors, labels, store
 
 ALL = "all"
@@ -151,6 +151,22 @@ def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Ite
                     except errors.InputError as error:
                         problem = str(error)
                 on_problem(shard.name, record.index, problem)
+
+
+def records_of_images(files: Sequence[shards.File], digests: Collection[str]) -> dict[str, list[LabelledRecord]]:
+    """Returns the records whose images have one of these `overlay.image_digest`s, by it, without the images.
+
+    An image may be in several records. All shards are read; records that cannot be used are ignored.
+    """
+    records: dict[str, list[LabelledRecord]] = {}
+    with progress.progress("looking for the images", len(files), unit="shards") as advance:
+        for file in files:
+            for record in labelled_records([file], lambda *problem: None):
+                digest = overlay.image_digest(record.encoded)
+                if digest in digests:
+                    records.setdefault(digest, []).append(record._replace(encoded=b""))
+            advance(1)
+    return records
 
 
 def _record_values(data: bytes) -> tuple[int, str, str, bytes]:

@@ -104,8 +104,12 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
 @app.command()
 def merge(
     sheets: Annotated[list[str], typer.Argument(help="Filled-in sheets, one or more per rater.", metavar="SHEET…")],
-    key: Annotated[str, typer.Option(help="The key.csv of the export.")],
     output: Annotated[Path, typer.Option(help="CSV to write; the report and the lists of what is left go beside it.")],
+    key: Annotated[str, typer.Option(help="The key.csv of the export.")] = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="For sheets that a plate page saved: the shards that have its images. May be repeated."),
+    ] = None,
     rule: Annotated[
         str, typer.Option(help="`majority`, `unanimous`, or `first`: of the first sheet that has an answer.")
     ] = "majority",
@@ -118,11 +122,14 @@ def merge(
     """Combine experts' answers into an overlay, which `marco run --overlay` and `marco data ingest --overlay` apply.
 
     Where the rule settles nothing an image stays as it was, and is listed in OUTPUT's .undecided.csv. Answers that
-    cannot be used stop the merge, each named by file and line.
+    cannot be used stop the merge, each named by file and line. Sheets that plate pages saved take --data, the shards
+    that have their images, instead of --key; images are recognized by their content, wherever they lie.
 
     Example: marco relabel merge anna.csv ben.csv --key look/key.csv --output overlay.csv
     """
-    report, answers = merging.merge_sheets(sheets, key, output, rule=rule, date=date, earlier=earlier or "")
+    report, answers = merging.merge_sheets(
+        sheets, key, output, data=data or (), rule=rule, date=date, earlier=earlier or ""
+    )
     typer.echo("\n".join(merging.report_lines(report)))
     typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
     for line in answers.repeated:
@@ -132,6 +139,12 @@ def merge(
         typer.echo(
             f"{more + 1} answers are empty ({first}{f' and {more} more' if more else ''}), see "
             f"{output.with_suffix('.unanswered.csv')}",
+            err=True,
+        )
+    if answers.unmatched:
+        typer.echo(
+            f"{len(answers.unmatched)} images are in no record, see {output.with_suffix('.unmatched.csv')}; "
+            "marco data import --csv reads it",
             err=True,
         )
     if report["undecided"]:

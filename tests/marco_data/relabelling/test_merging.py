@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from marco_data.overlay import Answer, read_overlay
+from marco_data import contract
+from marco_data.overlay import Answer, image_digest, read_overlay
 from marco_data.relabelling.merging import RULES, fleiss_kappa, group_agreement, merge, merge_sheets, pair_agreement
+from marco_data.tfrecord import frame
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
@@ -284,6 +286,62 @@ def test_classes_are_read_from_the_export_beside_the_key(files, tmp_path):
     (tmp_path / "export.json").write_text(json.dumps({"classes": ["Hit", "Nothing"]}))
     merge_files(tmp_path, files(ben="11,,hit,ben,2026-01-04,\n"))
     assert read_overlay(str(tmp_path / "out" / "overlay.csv"))[11].label == "Hit"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Shards of six images, of which the last two are one picture, and the pictures' digests."""
+    encoded = [f"picture {number}".encode() for number in (0, 1, 2, 3, 4, 4)]
+    for split, numbers in (("train", (0, 1, 4)), ("test", (2, 3, 5))):
+        records = [
+            contract.build_example(
+                encoded=encoded[number], image_format="JPEG", height=1, width=1, filename="d1_r498_ef.jpg",
+                image_id=100 + number, label=0, label_text="Clear", label_raw=0, source=0,
+            ).SerializeToString()
+            for number in numbers
+        ]  # fmt: skip
+        (tmp_path / f"{split}-00001-of-00001").write_bytes(b"".join(map(frame, records)))
+    return [image_digest(image) for image in encoded]
+
+
+def page_sheet(tmp_path, *rows):
+    """A sheet as a plate page saves it."""
+    (tmp_path / "sheet.csv").write_text(
+        "\ufefffilename,label,rater,date,note,predicted,image\r\n" + "\r\n".join(rows), encoding="utf-8"
+    )
+    return [str(tmp_path / "sheet.csv")]
+
+
+def test_sheets_of_plate_pages_find_their_records_by_the_images_themselves(pictures, tmp_path):
+    rows = [
+        f"a/d1_r498_ef.jpg,Crystals,anna,2026-01-02,,Clear,{pictures[1]}",
+        f"b/d1_r498_ef.jpg,Clear,anna,2026-01-02,,Crystals,{pictures[3]}",
+        f"b/copy.jpg,Other,anna,2026-01-02,,Other,{pictures[5]}",
+        "c/new.jpg,Crystals,anna,2026-01-02,,Clear,blake2b:0",
+    ]
+    output = tmp_path / "out" / "overlay.csv"
+    report, answers = merge_sheets(page_sheet(tmp_path, *rows), "", output, data=[str(tmp_path)])
+    assert {number: answer[:3] for number, answer in read_overlay(str(output)).items()} == {
+        101: ("Crystals", "anna", "2026-01-02"),
+        103: ("Clear", "anna", "2026-01-02"),
+        104: ("Other", "anna", "2026-01-02"),
+        105: ("Other", "anna", "2026-01-02"),
+    }
+    assert {name: (split["decided"], split["changed"]) for name, split in report["splits"].items()} == {
+        "train": (2, 2), "eval": (2, 1), "all": (4, 3),
+    }  # fmt: skip
+    assert report["raters"]["anna"]["with_classifier"]["agree"] == 0.5
+    assert answers.unmatched == [("c/new.jpg", "Crystals", "anna", "sheet.csv, line 5")]
+    assert output.with_suffix(".unmatched.csv").read_text().splitlines()[0] == "filename,label,rater,where"
+
+
+def test_sheets_of_which_no_record_has_an_image_are_refused(pictures, tmp_path):
+    sheets = page_sheet(tmp_path, "a.jpg,Crystals,anna,2026-01-02,,Clear,blake2b:0")
+    with pytest.raises(InputError, match=r"has one of the 1 images .* marco data import --csv SHEET"):
+        merge_sheets(sheets, "", tmp_path / "overlay.csv", data=[str(tmp_path)])
+    for key, data in (("", ()), ("key.csv", [str(tmp_path)])):
+        with pytest.raises(InputError, match=r"give --key .*, or --data"):
+            merge_sheets(sheets, key, tmp_path / "overlay.csv", data=data)
 
 
 @pytest.mark.slow
