@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from marco_model import errors, store
 
@@ -82,12 +83,25 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
 def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a CSV file, in lower case, and line number and cells, stripped, of its rows but empty ones.
 
-    Columns are separated by commas, semicolons or tabs, as spreadsheets write them.
+    See `open_csv` for the separators.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
+    reader = open_csv(text)
     header = [name.strip().casefold() for name in next(reader, [])]
     rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     return header, [(line, cells) for line, cells in rows if any(cells)]
+
+
+def open_csv(text: str) -> Any:
+    """Returns the `csv.reader` of a CSV file as spreadsheets write it, before its header.
+
+    Columns are separated by commas, semicolons or tabs; a first line `sep=;`, which Excel reads, names another one.
+    """
+    first = text.partition("\n")[0].strip('\r"')
+    named = first[4:] if first.casefold().startswith("sep=") and len(first) == 5 else ""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=named or max(",;\t", key=first.count))
+    if named:
+        next(reader)
+    return reader
 
 
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:

@@ -148,19 +148,19 @@ def write_bytes(path: str, content: bytes) -> None:
 def whole_file(path: str | Path, mode: str = "w", *, synced: bool = False) -> Iterator[IO[Any]]:
     """Opens a new file of this machine that appears at `path` only when the block ends without an error.
 
-    It is written beside `path` under a unique name, so that two processes never write into one file, and then renamed,
-    which replaces a file at `path`. Missing folders are made. An error in the block leaves nothing; a killed process
-    leaves a hidden file whose name ends in `.partial`.
-
-    Args:
-        path: the file.
-        mode: `w` for UTF-8 text whose line ends are written as given, or `wb`.
-        synced: whether content and name have to be on the disk before the block is left, as after a power failure.
+    It is written beside `path`, or the target of a link there, under a unique name, so that two processes never write
+    into one file, and then renamed. Missing folders are made. An error in the block leaves nothing; a killed process
+    leaves a hidden `.partial` file. Devices and pipes are written directly. `mode`: `w` for UTF-8 text whose line ends
+    are written as given, or `wb`. `synced`: content and name are on the disk when the block is left.
     """
-    path = Path(path)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    if is_stream(path):
+        with Path(path).open(mode.replace("w", "a"), **text) as file:  # type: ignore[call-overload]
+            yield file
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         with aside.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
             yield file
@@ -172,6 +172,12 @@ def whole_file(path: str | Path, mode: str = "w", *, synced: bool = False) -> It
         aside.unlink(missing_ok=True)
     if synced:
         sync(path.parent)
+
+
+def is_stream(path: str | Path) -> bool:
+    """Returns whether there is a device or a pipe at `path`, such as `/dev/stdout`, which no file may replace."""
+    special = Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()
+    return special or str(path).startswith(("/dev/fd/", "/dev/std", "/proc/"))
 
 
 @contextlib.contextmanager
@@ -254,10 +260,7 @@ def _aside(path: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-    """An object of a bucket.
-
-    `size` in bytes, `modified` in seconds since 1970, `generation` as the service counts it, `crc32c` in base64.
-    """
+    """An object of a bucket: `size` in bytes, `modified` in seconds since 1970, `crc32c` in base64."""
 
     uri: str
     size: int

@@ -23,7 +23,7 @@ from PIL import Image
 import marco_model
 from marco_data import image_files, place_reader, places, progress
 from marco_model import calibration, store
-from marco_scoring import plates, prediction
+from marco_scoring import plates, prediction, score_table
 
 QUALITY = 72
 _SIZES = ((800, 480), (2_500, 320))
@@ -68,10 +68,11 @@ class Thumbnail(NamedTuple):
 def predict_with_report(
     classifier: "marco_model.LoadedClassifier",
     files: Sequence[Path],
-    output: Path,
+    output: Path | None,
     report: Path,
     options: Options,
     batch_size: int = prediction.BATCH_SIZE,
+    table: score_table.Options = score_table.DEFAULTS,
 ) -> prediction.Outcome:
     """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
 
@@ -96,7 +97,7 @@ def predict_with_report(
             if len(images) > MOST_WAITING:
                 images[-MOST_WAITING - 1].thumbnail.result()
 
-        outcome = prediction.predict(classifier, files, output, batch_size, observe, place_of)
+        outcome = prediction.predict(classifier, files, output, batch_size, observe, place_of, table)
     overlays = draw_overlays(classifier, images, crystals, options, size) if options.explain else {}
     page = Page(classifier, crystals, options.explain_command, place_images(images), images, failures, overlays)
     with store.whole_file(report) as file:

@@ -10,7 +10,14 @@ import numpy as np
 
 from marco_data.places import Place
 from marco_model.errors import InputError
-from marco_scoring.prediction import class_index
+
+
+def class_index(classes: Sequence[str], name: str) -> int:
+    """Returns the index of the class `name`, in whatever case; raises InputError if there is no such class."""
+    folded = [known.casefold() for known in classes]
+    if name.casefold() not in folded:
+        raise InputError(f"the model has no class {name!r}; give one of {', '.join(classes)}")
+    return folded.index(name.casefold())
 
 
 def crystal_classes(classes: Sequence[str], chosen: Sequence[str] = ()) -> list[int]:

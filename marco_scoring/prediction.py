@@ -1,12 +1,13 @@
-"""Scores and explains image files into a CSV with one row per image; failed files go into a second one, with reasons.
+"""Scores and explains image files into a table with one row per image; failed files go into a second one, with reasons.
 
 In this order: the two tables, `predict`, and `explain`, which draws an overlay per image and imports TensorFlow.
+`score_table` has the columns of the scores and how they are kept.
 """
 
 import collections
 import contextlib
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,95 +16,120 @@ import numpy as np
 
 import marco_model
 from marco_data import image_files, place_reader, places, progress
-from marco_model import errors, store
+from marco_model import calibration, errors, store
+from marco_scoring import plates, score_table
 
 Write = Callable[[Sequence[Any]], Any]
 
 
-def errors_path(output: Path) -> Path:
-    """Returns the path of the list of failed files: `scores.errors.csv` beside `scores.csv`."""
-    return output.with_suffix(".errors.csv")
-
-
 @contextlib.contextmanager
 def result_tables(output: Path, columns: Sequence[str]) -> Iterator[tuple[Write, Write]]:
-    """Yields two functions that write a row: of `columns` into `output`, and `(path, reason)` into `errors_path`.
+    """Yields two functions that write a row: of `columns` into `output`, and `(path, reason)` into its second file.
 
-    Both files appear only when complete; the second does not exist afterwards if no row was written into it. They are
-    UTF-8 whatever the names of files are: see `as_text`.
+    That is `score_table.errors_path(output)`. Both files appear only when complete; the second does not exist
+    afterwards if no row was written into it. They are UTF-8 whatever the names of files are: see `as_text`.
     """
     failures = [["path", "reason"]]
     with store.whole_file(output) as file:
         rows = csv.writer(file)
         rows.writerow(columns)
         yield lambda row: rows.writerow(_as_text(row)), lambda row: failures.append(_as_text(row))
+    listed = score_table.errors_path(output)
     if failures[1:]:
-        with store.whole_file(errors_path(output)) as file:
+        with store.whole_file(listed) as file:
             csv.writer(file).writerows(failures)
     else:
-        errors_path(output).unlink(missing_ok=True)
+        listed.unlink(missing_ok=True)
 
 
 def _as_text(row: Sequence[Any]) -> list[str]:
     return [image_files.as_text(cell) for cell in row]
 
 
-LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
-LAST_COLUMNS = ("model", "inspection", "date")
 Observe = Callable[[Path, bytes | None, np.ndarray | str], None]
 """Called with each file's path, its encoded image if it could be read, and its scores or the reason for none."""
 
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
+_SAME_SCORES = 1e-4
+"""The most that scores of one model differ by between machines."""
 
 
 class Outcome(NamedTuple):
-    """Images by predicted class, and the number of files that could not be scored."""
+    """Images by predicted class, the number of files that could not be scored, and of those an earlier run scored."""
 
     by_class: dict[str, int]
     failed: int
-
-
-def columns(classes: Sequence[str]) -> list[str]:
-    """Returns the header of the CSV: one column per class, in lower case, between the fixed columns."""
-    taken = {*LEADING_COLUMNS, *LAST_COLUMNS}
-    names = [name.lower() for name in classes]
-    return [*LEADING_COLUMNS, *(f"{name}_score" if name in taken else name for name in names), *LAST_COLUMNS]
-
-
-def class_index(classes: Sequence[str], name: str) -> int:
-    """Returns the index of the class `name`, in whatever case; raises InputError if there is no such class."""
-    folded = [known.casefold() for known in classes]
-    if name.casefold() not in folded:
-        raise errors.InputError(f"the model has no class {name!r}; give one of {', '.join(classes)}")
-    return folded.index(name.casefold())
+    earlier: int = 0
 
 
 def predict(
     classifier: "marco_model.LoadedClassifier",
     files: Sequence[Path],
-    output: Path,
+    output: Path | None,
     batch_size: int = BATCH_SIZE,
     observe: Observe | None = None,
     place_of: places.PlaceOf | None = None,
+    options: score_table.Options = score_table.DEFAULTS,
 ) -> Outcome:
-    """Scores `files` into `output`, in their order; both CSVs appear only when complete.
+    """Scores `files` into the table `output`, in their order; see `score_table.open_table`.
 
-    The columns are those of `columns`: scores in [0, 1], `class` the one with the highest. Failed files are in
-    `errors_path(output)` (`path,reason`), which does not exist afterwards if no file failed. `observe` is called with
-    each file in turn: a report takes the images from it without reading them again. `place_of` reads the places of
-    files; by default `marco_data.place_reader.reader` of all.
+    The columns are those of `score_table.columns`: scores in [0, 1], `class` the one with the highest. Failed files
+    are in `score_table.errors_path(output)` (`path,reason`), which does not exist afterwards if no file failed.
+    `observe` is called with each file: a report takes the images from it without reading them again. `place_of` reads
+    the places of files; by default `marco_data.place_reader.reader` of all. Images that an earlier run scored are only
+    read, for `observe`; the first of them is scored again.
+
+    Raises `InputError` if the earlier run scored by another model, and as `open_table` does.
     """
+    place_of = place_of or place_reader.reader(files)
+    classes, temperature = classifier.classes, classifier.temperature
+    by_class = collections.Counter(dict.fromkeys(classes, 0))
+    calibrated = temperature != 1
+    with (
+        score_table.open_table(
+            output, classes, classifier.name, calibrated=calibrated, options=options, place_of=place_of
+        ) as table,
+        progress.progress("scoring", len(files)) as advance,
+    ):
+        # A file that changes after this is scored again by the next run.
+        stamps = {path: score_table.stamp(path) for path in files}
+        earlier = {path: scores for path in files if (scores := table.earlier_scores(path)) is not None}
+        for scores in earlier.values():
+            by_class[classes[int(scores.argmax())]] += 1
+        _check_scores(classifier, earlier)
+        if observe:
+            for path, scores in earlier.items():
+                known = _read([path])[0]
+                observe(path, known if isinstance(known, bytes) else None, scores)
+        advance(len(earlier), earlier=True)
+        for path, image, result in _results(classifier, [path for path in files if path not in earlier], batch_size):
+            if observe:
+                observe(path, image, result)
+            if isinstance(result, str):
+                table.write_failure(path, result)
+            else:
+                probabilities = calibration.calibrate(result[None], temperature)[0] if calibrated else ()
+                cells = score_table.row(path, classes, result, classifier.name, place_of(path), probabilities)
+                table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
+                by_class[cells["class"]] += 1
+            advance(1)
+    return Outcome(dict(by_class), len(table.failures), len(earlier))
 
-    def results() -> Iterator[tuple[Path, np.ndarray | str, str]]:
-        with progress.progress("scoring", len(files)) as advance:
-            for path, image, result in _results(classifier, files, batch_size):
-                if observe:
-                    observe(path, image, result)
-                yield path, result, classifier.name
-                advance(1)
 
-    return write_scores(output, classifier.classes, results(), place_of or place_reader.reader(files))
+def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray]) -> None:
+    """Scores one image again: models of one name may differ."""
+    for path, scores in earlier.items():
+        encoded = _read([path])[0]
+        if isinstance(encoded, bytes):
+            again = classifier.score([encoded])[0]
+            if not np.allclose(again, scores, atol=_SAME_SCORES):
+                raise errors.InputError(
+                    f"{path} has the scores {np.round(scores, 3).tolist()} in the table, and "
+                    f"{np.round(again, 3).tolist()} by {classifier.name}, another model of that name; give the "
+                    "same --model, or another --output"
+                )
+            return
 
 
 def write_scores(
@@ -112,21 +138,22 @@ def write_scores(
     results: Iterable[tuple[str | Path, Sequence[float] | np.ndarray | str, str]],
     place_of: places.PlaceOf = places.place_of,
 ) -> Outcome:
-    """Writes the tables of `predict` from each image's path or URI, scores or the reason for none, and model."""
+    """Writes the table of `predict` from each image's path or URI, scores or the reason for none, and model.
+
+    It has neither probabilities nor the sizes and times of files. It appears only when complete.
+    """
     by_class = collections.Counter(dict.fromkeys(classes, 0))
     failed = 0
-    with result_tables(output, columns(classes)) as (write, write_failure):
+    names = score_table.columns(classes)
+    with result_tables(output, names) as (write, write_failure):
         for path, result, model in results:
             if isinstance(result, str):
                 write_failure((path, result))
                 failed += 1
             else:
-                name = classes[int(np.argmax(result))]
-                by_class[name] += 1
-                scores = (f"{score:.7f}" for score in result)
-                place = place_of(path)
-                drop = place.plate, place.well, place.drop
-                write((path, *drop, name, *scores, model, place.inspection, place.date))
+                cells = score_table.row(path, classes, result, model, place_of(path))
+                by_class[cells["class"]] += 1
+                write([f"{cell:.7f}" if isinstance(cell, float) else cell for cell in cells.values()])
     return Outcome(dict(by_class), failed)
 
 
@@ -184,7 +211,7 @@ def explain(
     from marco_model import attribution
 
     names = output_names(files, directory)
-    chosen = None if class_name is None else class_index(classifier.classes, class_name)
+    chosen = None if class_name is None else plates.class_index(classifier.classes, class_name)
     gradient = attribution.class_gradient(classifier.logits)
     directory.mkdir(parents=True, exist_ok=True)
     failed = 0

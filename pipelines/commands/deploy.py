@@ -9,7 +9,7 @@ from rich import console, table
 
 from components.vertex import api, batch, endpoints, golden, rollout
 from marco_model.errors import InputError
-from marco_scoring import prediction
+from marco_scoring import score_table
 from pipelines import configuration
 from pipelines.commands import options
 
@@ -223,6 +223,6 @@ def score_batch(
     typer.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")
     if outcome.failed:
         typer.echo(
-            f"{outcome.failed} of {len(images)} images have no scores, see {prediction.errors_path(scores)}", err=True
+            f"{outcome.failed} of {len(images)} images have no scores, see {score_table.errors_path(scores)}", err=True
         )
         raise typer.Exit(1)

@@ -6,17 +6,20 @@ options, and gets their values as one.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import inspect
+import os
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from marco_model import model_directory as directories, store
+from marco_model import InputError, errors, model_directory as directories, store
 
 ImagePaths = Annotated[
     list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
@@ -79,6 +82,65 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns `1 image` or `2 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def check_file(path: Path, option: str = "--output", kind: str = "a file") -> None:
+    """Raises `InputError` if no file can be written at `path`, before the work for it begins.
+
+    A link is followed; a device or a pipe needs only to be writable. `kind`: what the option takes, for the message.
+    """
+    if store.is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise InputError(f"{option} {path} cannot be written: Permission denied")
+    elif path.is_dir():
+        raise InputError(f"{option} {path} is a folder; give the name of {kind}")
+    else:
+        _check_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
+
+
+def check_folder(path: Path, option: str = "--output", *, new: bool = False) -> None:
+    """Raises `InputError` if no folder can be written at `path`; if `new`, also for one that is not empty."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} {path} is a file; give a folder")
+    if new:
+        store.require_new_or_empty(path)
+    # A new folder is made beside its place and renamed.
+    resolved = Path(os.path.realpath(path))
+    _check_writable(resolved.parent if new else resolved, f"{option} {path}")
+
+
+def _check_writable(folder: Path, option: str) -> None:
+    """Raises `InputError` if no file can be made in `folder`, or in the nearest folder above that exists."""
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not existing.is_dir():
+        raise InputError(f"{option} cannot be written: {existing} is not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} cannot be written: {existing}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Raises `Interrupted` in the block at SIGTERM, and at SIGHUP, which a closed terminal sends."""
+
+    def stop(number: int, frame: object) -> None:
+        raise errors.Interrupted("stopped", number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # Ignored, as under nohup, stays ignored.
+    earlier = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def model_directory(model: str | None, doing: str) -> Path:

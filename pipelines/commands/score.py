@@ -5,7 +5,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,74 +34,137 @@ def images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
+_RESULTS, _REPORT = "Results", "Report"
+
+
 def predict(
     paths: options.ImagePaths,
-    output: Annotated[Path, typer.Option(help="CSV to write; unreadable files go beside it, into *.errors.csv.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write; files that cannot be scored go beside it, into *.errors.csv. `-` writes to standard "
+            "output. Without it: a table on a terminal, otherwise CSV to standard output.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
     model: options.Model = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
+    names: options.Names = "",
+    format: Annotated[
+        Literal["csv", "excel", "jsonl"] | None,
+        typer.Option(
+            help="`excel` is CSV that Excel opens with the right letters, `jsonl` is one JSON object per line. "
+            "Without it: by the ending of --output, CSV unless that is .jsonl.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best",
+            help="One row per drop: the image with the highest crystal score of all slices, lights and inspections.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = False,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append",
+            help="Keep the rows of --output, and score only images that are new or have changed since.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue a run that was stopped: score only what is missing.", rich_help_panel=_RESULTS
+        ),
+    ] = False,
     report: Annotated[
         Path | None,
-        typer.Option(help="HTML file to write too: plate maps, scores over time, ranked images (docs/plates.md)."),
+        typer.Option(
+            help="HTML file to write too: plate maps, scores over time, ranked images (docs/plates.md).",
+            rich_help_panel=_REPORT,
+        ),
     ] = None,
     explain: Annotated[
-        int, typer.Option(min=0, help="In the report: overlays of the evidence for crystals, for the N best images.")
+        int,
+        typer.Option(
+            min=0, help="Overlays of the evidence for crystals, for the N best images.", rich_help_panel=_REPORT
+        ),
     ] = 0,
     thumbnail_size: Annotated[
         int | None,
-        typer.Option(min=64, max=1024, help="In the report: pixels of an image's longer side. Without it: by number."),
+        typer.Option(
+            min=64, max=1024, help="Pixels of an image's longer side. Without it: by number.", rich_help_panel=_REPORT
+        ),
     ] = None,
     crystal_class: Annotated[
         list[str] | None,
         typer.Option(
-            help="In the report: the class to rank by; may be repeated. Without it: all named after crystals."
+            help="The class to rank by, also for --best; may be repeated. Without it: all named after crystals.",
+            rich_help_panel=_REPORT,
         ),
     ] = None,
-    names: options.Names = "",
 ) -> None:
-    """Score drop images into a CSV: one row per image, one column per class.
+    """Score drop images into a table: one row per image, one column per class.
 
     Folders are searched with their subfolders. Plate, well, drop, inspection and date are filled in if the path
     states them. The exit status is 1 if some file could not be scored; the others are scored all the same.
 
-    Example: marco predict --model models/released --output scores.csv --report plate.html plates/03c3
-    """
-    from marco_scoring import prediction
+    A run that is stopped, or meets a full disk, keeps its rows in a file beside the table, such as scores.partial.csv,
+    and --resume continues it. docs/scores.md has the columns.
 
-    _check_report(report, output, bool(explain or thumbnail_size or crystal_class))
+    Example: marco predict --output scores.csv --report plate.html plates/03c3
+
+    Each night: marco predict --output scores.csv --append plates
+    """
+    from marco_scoring import prediction, score_table
+
+    _check_report(report, output, bool(explain or thumbnail_size or (crystal_class and not best)))
     files = images(paths)
     place_of = place_reader.reader(files, names)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory)
-    if report is None:
-        outcome = prediction.predict(classifier, files, output, batch_size, place_of=place_of)
-    else:
-        from marco_scoring import plate_report
+    written = score_table.Options(format, resume, append, best, crystal_class or ())
+    with options.stopped_by_signals():
+        if report is None:
+            outcome = prediction.predict(classifier, files, output, batch_size, place_of=place_of, options=written)
+        else:
+            from marco_scoring import plate_report
 
-        command = ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
-        page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [], place_of=place_of)
-        outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size)
+            command = ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
+            page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [], place_of=place_of)
+            outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size, written)
+    # Standard output may be the table.
+    to_file = output is not None and output != score_table.STDOUT and not store.is_stream(output)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
-    typer.echo(f"{output}: {sum(outcome.by_class.values())} images scored: {counts}")
+    scored = f"{options.counted(sum(outcome.by_class.values()), 'image')} scored: {counts}"
+    typer.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
+    if outcome.earlier:
+        typer.echo(f"{outcome.earlier} of them by an earlier run", err=True)
     if nowhere := sum(not place_of(file).well for file in files):
         typer.echo(
             f"{nowhere} of {len(files)} paths state no well; --names reads names of your own (docs/data.md)", err=True
         )
     if report is not None:
-        typer.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser")
+        typer.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser", err=not to_file)
     if outcome.failed:
-        errors = prediction.errors_path(output)
-        typer.echo(f"{outcome.failed} of {len(files)} files could not be scored, see {errors}", err=True)
+        where = f", see {score_table.errors_path(output)}" if to_file and output else ""
+        typer.echo(f"{outcome.failed} of {len(files)} files could not be scored{where}", err=True)
         raise typer.Exit(1)
 
 
-def _check_report(report: Path | None, output: Path, about_report: bool) -> None:
-    """Raises `InputError`, before anything is scored, for a report that could not be written."""
+def _check_report(report: Path | None, output: Path | None, about_report: bool) -> None:
+    """Raises `InputError`, before anything is scored, for tables and reports that could not be written."""
+    if output is not None and str(output) != "-":
+        options.check_file(output, "--output")
     if report is None:
         if about_report:
             raise InputError("--explain, --thumbnail-size and --crystal-class are of a report; give --report FILE too")
-    elif report.is_dir():
-        raise InputError(f"--report {report} is a folder; give the name of an HTML file")
-    elif report.resolve() == output.resolve():
+        return
+    options.check_file(report, "--report", "an HTML file")
+    if output is not None and report.resolve() == output.resolve():
         raise InputError(f"--report and --output are both {report}; give two names")
 
 
@@ -128,8 +191,9 @@ def explain(
 
     Example: marco explain --model models/released --output explained --class Crystals plates/03c3
     """
-    from marco_scoring import prediction
+    from marco_scoring import prediction, score_table
 
+    options.check_folder(output)
     files = images(paths)
     directory = options.model_directory(model, "explaining")
     classifier = marco_model.open_classifier(directory)
@@ -145,9 +209,9 @@ def explain(
         raw=raw,
     )
     table = output / prediction.EXPLAINED
-    typer.echo(f"{output}: {len(files) - failed} overlays, listed in {table}")
+    typer.echo(f"{output}: {options.counted(len(files) - failed, 'overlay')}, listed in {table}")
     if failed:
-        errors = prediction.errors_path(table)
+        errors = score_table.errors_path(table)
         typer.echo(f"{failed} of {len(files)} files could not be explained, see {errors}", err=True)
         raise typer.Exit(1)
 
@@ -159,6 +223,7 @@ def released(
 
     Example: marco released --output models/released
     """
+    options.check_folder(output, new=True)
     from marco_model import weights
 
     weights.export_published(output)
@@ -178,6 +243,7 @@ def tflite(
 
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
+    options.check_file(output)
     files = images(paths)
     directory = options.model_directory(model, "converting")
     from marco_model.tflite import convert_and_check

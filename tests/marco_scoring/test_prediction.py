@@ -13,6 +13,7 @@ class MeanColours:
 
     classes = ("Red", "Model", "Blue")
     name = "colours"
+    temperature = 1.0
 
     def __init__(self):
         self.batches = []
@@ -59,6 +60,8 @@ def test_each_file_has_its_own_row_in_order(files, tmp_path, batch_size):
         "model",
         "inspection",
         "date",
+        "bytes",
+        "modified",
     ]
     assert [row[0] for row in body] == [str(path) for path in paths]
     assert body[0][1:4] == ["03c3", "G6", ""]
@@ -66,8 +69,8 @@ def test_each_file_has_its_own_row_in_order(files, tmp_path, batch_size):
         assert [float(score) * 255 for score in row[5:8]] == pytest.approx(colour, abs=1e-3)
         assert row[4] == MeanColours.classes[int(np.argmax(colour))]
         assert row[8] == "colours"
-    assert body[0][9:] == ["6", ""] and body[1][1:4] == ["", "", ""]
-    assert outcome == ({"Red": 3, "Model": 1, "Blue": 3}, 0)
+    assert body[0][9:11] == ["6", ""] and body[1][1:4] == ["", "", ""]
+    assert outcome == ({"Red": 3, "Model": 1, "Blue": 3}, 0, 0)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.csv"]
 
 
@@ -77,7 +80,7 @@ def test_folders_name_plates_in_the_table(tmp_path):
     Image.new("RGB", (8, 8)).save(path)
     prediction.predict(MeanColours(), [path], tmp_path / "scores.csv")
     assert rows(tmp_path / "scores.csv")[1][1:4] == ["plate 7", "A01", "2"]
-    assert rows(tmp_path / "scores.csv")[1][-2:] == ["", "2026-03-02"]
+    assert rows(tmp_path / "scores.csv")[1][9:11] == ["", "2026-03-02"]
 
 
 def test_broken_files_are_listed_and_the_others_are_scored(files, tmp_path):

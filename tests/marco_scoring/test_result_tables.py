@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from marco_scoring.prediction import errors_path, result_tables
+from marco_scoring.prediction import result_tables
+from marco_scoring.score_table import errors_path
 
 
 def test_both_tables_appear_at_the_end_and_the_second_only_where_something_failed(tmp_path):

@@ -123,7 +123,10 @@ def test_the_published_model_scores_an_image_through_marco_predict(runs, real_im
     scored = processes.run_marco(*arguments)
     assert scored.returncode == 0, scored.stderr
     header, *rows = scores.read_text().splitlines()
-    assert header == "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date"
+    assert header.startswith("path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,")
+    assert header.endswith(
+        ",probability_Clear,probability_Crystals,probability_Other,probability_Precipitate,bytes,modified"
+    )
     assert len(rows) == 6
     for row in rows:
         assert sum(float(score) for score in row.split(",")[5:9]) == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,518 @@
+"""The table of scores: its columns and formats, and how it is written so that nothing scored is lost.
+
+`ScoreTable` is what a prediction writes into. `open_table` opens one for a file, standard output or a terminal. While a
+file is written, its rows are in a partial file beside it, `scores.partial.csv` for `scores.csv`, whole after each row.
+A run that is stopped leaves that file, and the next one continues it (`Options.resume`).
+"""
+
+import contextlib
+import csv
+import dataclasses
+import datetime
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+
+from marco_data import image_files, name_tables, places
+from marco_model import errors, store
+from marco_scoring import plates
+
+Format = Literal["csv", "excel", "jsonl"]
+Row = dict[str, Any]
+"""Cells by column: text, floats for scores, ints for counts; empty text for what is not known."""
+
+STDOUT = Path("-")
+LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
+LAST_COLUMNS = ("model", "inspection", "date")
+STAMP_COLUMNS = ("bytes", "modified")
+IMAGES = "images"
+_JSONL_ENDINGS = (".jsonl", ".ndjson")
+_BOM = "\ufeff"
+
+
+def columns(classes: Sequence[str], *, calibrated: bool = False, stamped: bool = False) -> list[str]:
+    """Returns the header of the table: one column per class, in lower case, between the fixed columns.
+
+    `calibrated`: with a column `probability_CLASS` per class. `stamped`: with size and time of the file.
+    """
+    names = [*LEADING_COLUMNS, *class_columns(classes).values(), *LAST_COLUMNS]
+    names += [f"probability_{name}" for name in classes] if calibrated else []
+    return [*names, *(STAMP_COLUMNS if stamped else ())]
+
+
+def class_columns(classes: Sequence[str]) -> dict[str, str]:
+    """Returns the column of each class's score."""
+    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, *STAMP_COLUMNS, IMAGES}
+    return {name: f"{name.lower()}_score" if name.lower() in taken else name.lower() for name in classes}
+
+
+def row(
+    path: str | Path,
+    classes: Sequence[str],
+    scores: Sequence[float] | np.ndarray,
+    model: str,
+    place: places.Place,
+    probabilities: Sequence[float] | np.ndarray = (),
+) -> Row:
+    """Returns the row of an image; `scores` and `probabilities` are in the order of `classes`."""
+    cells: Row = dict(zip(LEADING_COLUMNS, (path, place.plate, place.well, place.drop), strict=False))
+    cells["class"] = classes[int(np.argmax(scores))]
+    cells |= zip(class_columns(classes).values(), map(float, scores), strict=True)
+    cells |= zip(LAST_COLUMNS, (model, place.inspection, place.date), strict=True)
+    if len(probabilities):
+        cells |= zip((f"probability_{name}" for name in classes), map(float, probabilities), strict=True)
+    return {name: cell if isinstance(cell, float) else image_files.as_text(cell) for name, cell in cells.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a table is written.
+
+    format: `csv`; `excel` for CSV with a byte order mark; `jsonl` for one JSON object per line; None by the ending of
+    the file. resume: begin with the rows of the partial file. append: begin with the rows of the table. best: one row
+    per drop, see `best_rows`. crystal_classes: those that decide which is best; empty for all named after crystals.
+    """
+
+    format: Format | None = None
+    resume: bool = False
+    append: bool = False
+    best: bool = False
+    crystal_classes: Sequence[str] = ()
+
+
+DEFAULTS = Options()
+
+
+class Earlier(NamedTuple):
+    """A row of an earlier run: size and time of its file, and its scores, float32 [classes]."""
+
+    stamp: tuple[str, str]
+    scores: np.ndarray
+
+
+def errors_path(output: Path) -> Path:
+    """Returns the path of the list of failed files: `scores.errors.csv` beside `scores.csv`."""
+    return output.with_suffix(".errors.csv")
+
+
+def partial_path(output: Path) -> Path:
+    """Returns the path of the rows of a run that has not ended: `scores.partial.csv` for `scores.csv`."""
+    return output.with_name(f"{output.stem}.partial{output.suffix}")
+
+
+def format_of(output: Path | None, chosen: Format | None) -> Format:
+    """Returns the format of a table: the chosen one, or else that of the file's ending."""
+    by_ending: Format = "jsonl" if output and output.suffix.lower() in _JSONL_ENDINGS else "csv"
+    return chosen or by_ending
+
+
+def stamp(path: Path) -> tuple[str, str]:
+    """Returns the size of a file in bytes and the time of its last change, in UTC; empty if it cannot be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "", ""
+    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+    changed = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(microsecond=rest // 1000)
+    return str(status.st_size), changed.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# Lines
+
+
+def line(format: Format, names: Sequence[str], cells: Mapping[str, Any]) -> str:
+    """Returns a row as a line of the table; scores have seven digits after the point."""
+    if format == "jsonl":
+        values = {name: _json_value(name, cells.get(name, "")) for name in names}
+        return json.dumps(values, ensure_ascii=False) + "\n"
+    return _csv_line(f"{cell:.7f}" if isinstance(cell := cells.get(name, ""), float) else cell for name in names)
+
+
+def _json_value(name: str, cell: Any) -> Any:
+    """Returns a cell as JSON has it: what is not known is null, and sizes are numbers."""
+    if isinstance(cell, float):
+        return round(cell, 7)
+    return None if cell == "" else int(cell) if name == STAMP_COLUMNS[0] else cell
+
+
+def _known_cells(cells: Row) -> Row:
+    return {name: "" if cell is None else cell for name, cell in cells.items()}
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
+
+
+def _header(format: Format, names: Sequence[str]) -> str:
+    return "" if format == "jsonl" else (_BOM if format == "excel" else "") + _csv_line(names)
+
+
+def read_rows(path: Path, format: Format) -> tuple[list[str], Iterator[Row]]:
+    """Returns the columns of a table on disk and its rows, also as a spreadsheet leaves it; cells are text or JSON's.
+
+    A JSON Lines table has the columns of its first row. Raises `InputError` if it is not a table.
+    """
+    message = f"{path} cannot be read as a table of scores: {{}}; give another file"
+    with errors.translated(errors.InputError, message, OSError, ValueError):
+        text = path.read_bytes().decode("utf-8-sig")
+        if format == "jsonl":
+            rows = [json.loads(entry, object_hook=_known_cells) for entry in text.split("\n") if entry]
+            return list(rows[0]) if rows else [], iter(rows)
+        reader = name_tables.open_csv(text)
+        header: list[str] = next(reader, [])
+        lines = [cells for cells in reader if any(cells)]
+    if wrong := next((cells for cells in lines if len(cells) != len(header)), None):
+        raise errors.InputError(f"{path}: {len(wrong)} cells in the row of {wrong[0]!r}, the header has {len(header)}")
+    return header, (dict(zip(header, cells, strict=True)) for cells in lines)
+
+
+# Tables
+
+
+class ScoreTable:
+    """What a prediction writes into, row by row; `open_table` makes one.
+
+    `names`: the columns. `failures`: path and reason of each file that could not be scored. `earlier`: the rows of an
+    earlier run by absolute path.
+    """
+
+    def __init__(self, names: Sequence[str], format: Format) -> None:
+        self.names = list(names)
+        self.format = format
+        self.failures: list[tuple[str, str]] = []
+        self.earlier: dict[str, Earlier] = {}
+        self.written = 0
+
+    def earlier_scores(self, path: Path) -> np.ndarray | None:
+        """Returns the scores of a file whose row is there already and that has not changed since; None for others."""
+        known = self.earlier.get(_key(path))
+        return known.scores if known and known.stamp == stamp(path) else None
+
+    def write(self, cells: Row) -> None:
+        """Writes the row of an image."""
+        self.write_line(cells)
+        self.written += 1
+
+    def write_line(self, cells: Row) -> None:
+        """Writes a row where it belongs."""
+        raise NotImplementedError
+
+    def write_failure(self, path: str | Path, reason: str) -> None:
+        """Lists a file that could not be scored."""
+        self.failures.append((image_files.as_text(path), image_files.as_text(reason)))
+
+    def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
+        """Completes the table; `drops` returns one row per drop from all rows."""
+
+    def remains(self) -> str:
+        """Returns where the rows of a run that is stopped are."""
+        return f"{self.written} images were scored"
+
+    def close(self) -> None:
+        """Closes what is open; after a failure the rows stay."""
+
+
+class StreamTable(ScoreTable):
+    """A table on a stream such as standard output, or on a terminal; failures go to stderr."""
+
+    def __init__(self, names: Sequence[str], format: Format, stream: IO[str], *, show: bool, best: bool) -> None:
+        super().__init__(names, format)
+        self._stream, self._show, self._best = stream, show, best
+        self._rows: list[Row] = []
+        if not show:
+            stream.write(_header(format, names))
+
+    def write_line(self, cells: Row) -> None:
+        """Writes a row, or keeps it until the table can be drawn."""
+        if self._show or self._best:
+            self._rows.append(cells)
+        else:
+            self._stream.write(line(self.format, self.names, cells))
+            self._stream.flush()
+
+    def write_failure(self, path: str | Path, reason: str) -> None:
+        """Lists a file on stderr."""
+        super().write_failure(path, reason)
+        print("not scored: {}: {}".format(*self.failures[-1]), file=sys.stderr)
+
+    def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
+        """Writes the rows that were kept."""
+        rows = list(drops(self._rows)) if drops else self._rows
+        self._rows = []
+        if self._show:
+            _show(rows, self.names, self._stream)
+        else:
+            self._stream.writelines(line(self.format, self.names, cells) for cells in rows)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Shows the rows of a run that was stopped."""
+        if self._rows:
+            self.finish(None)
+
+
+def _show(rows: Sequence[Row], names: Sequence[str], stream: IO[str]) -> None:
+    """Draws a table for people: the columns that say something, scores in per cent."""
+    from rich import console, table, text
+
+    scores = [name for name in names if any(isinstance(cells.get(name), float) for cells in rows)]
+    scores = [name for name in scores if not name.startswith("probability_")]
+    filled = [
+        name for name in names if name not in (*STAMP_COLUMNS, "model") and any(cells.get(name) for cells in rows)
+    ]
+    drawn = table.Table(box=None, pad_edge=False)
+    for name in filled:
+        if not name.startswith("probability_"):
+            drawn.add_column(name, justify="right" if name in scores else "left", overflow="fold")
+    for cells in rows:
+        shown = (cells.get(name, "") for name in filled if not name.startswith("probability_"))
+        drawn.add_row(*(text.Text(f"{100 * cell:.1f} %" if isinstance(cell, float) else str(cell)) for cell in shown))
+    if rows:
+        console.Console(file=stream, highlight=False).print(drawn)
+
+
+class FileTable(ScoreTable):
+    """A table in a file, with its partial file; one process at a time writes it."""
+
+    def __init__(
+        self, output: Path, names: Sequence[str], classes: Sequence[str], model: str, options: Options
+    ) -> None:
+        super().__init__(names, format_of(output, options.format))
+        self._output = Path(os.path.realpath(output))
+        self._partial = partial_path(self._output if output.is_symlink() else output)
+        self._errors = errors_path(output)
+        self._replaces = False
+        self._scores = list(class_columns(classes).values())
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _locked(self._partial, output)
+        try:
+            self._begin(model, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, model: str, options: Options) -> None:
+        whole = _whole_lines(self._file, self.format)
+        self._file.truncate(whole)
+        earlier = self._partial
+        if whole and not options.resume:
+            raise errors.InputError(
+                f"{self._partial} holds the rows of a run that was stopped; continue it with --resume, or delete that "
+                "file to begin again"
+            )
+        if not whole:
+            earlier = self._output
+            if not (options.append and earlier.exists()):
+                self._put(_header(self.format, self.names))
+                return
+        header, rows = read_rows(earlier, self.format)
+        if missing := [name for name in self.names if name not in header and header]:
+            raise errors.InputError(f"{earlier} has no column {', '.join(missing)}; give another --output")
+        # Columns that somebody added to the table stay.
+        self.names = header if whole else [*self.names, *(name for name in header if name not in self.names)]
+        if not whole:
+            self._put(_header(self.format, self.names))
+        for cells in rows:
+            self._know(cells, model, earlier)
+            if not whole:
+                self._put(line(self.format, self.names, cells))
+
+    def _know(self, cells: Row, model: str, earlier: Path) -> None:
+        if cells["model"] != model:
+            raise errors.InputError(
+                f"{earlier} has scores of the model {cells['model']}, and this one is {model}; give the same --model, "
+                "or another --output"
+            )
+        with errors.translated(errors.InputError, f"{earlier} has a score that is not a number: {{}}", ValueError):
+            scores = np.array([float(cells[name]) for name in self._scores], np.float32)
+        key = _key(cells["path"])
+        self._replaces |= key in self.earlier
+        self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores)
+
+    def _put(self, text: str) -> None:
+        self._file.write(text.encode())
+        self._file.flush()
+
+    def write_line(self, cells: Row) -> None:
+        """Writes a row to the partial file, whole."""
+        self._replaces |= _key(cells["path"]) in self.earlier
+        self._put(line(self.format, self.names, cells))
+
+    def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
+        """Makes the partial file the table, and writes or removes the list of failed files."""
+        if drops or self._replaces:
+            names = [*self.names, IMAGES] if drops else self.names
+            # A row that was written later takes the place of the earlier one.
+            rows: Iterable[Row] = {
+                _key(cells["path"]): cells for cells in read_rows(self._partial, self.format)[1]
+            }.values()
+            with store.whole_file(self._output) as file:
+                file.write(_header(self.format, names))
+                file.writelines(line(self.format, names, cells) for cells in (drops(rows) if drops else rows))
+            self._end(lambda: self._partial.unlink())
+        else:
+            self._end(lambda: self._partial.replace(self._output))
+        if self.failures:
+            name_tables.write_csv(self._errors, ("path", "reason"), self.failures)
+        else:
+            self._errors.unlink(missing_ok=True)
+
+    def _end(self, last: Callable[[], object]) -> None:
+        """Does the last thing with the partial file; its lock is left after that, where open files can be renamed."""
+        if sys.platform == "win32":
+            self._file.close()
+        last()
+        self._file.close()
+
+    def remains(self) -> str:
+        """Returns where the rows of a run that is stopped are."""
+        count = len(self.earlier) + self.written
+        return f"{count} rows are in {self._partial}; the same command with --resume scores the rest"
+
+    def close(self) -> None:
+        """Leaves the partial file if it has rows."""
+        if not self._file.closed:
+            if self.earlier or self.written or _whole_lines(self._file, self.format):
+                self._file.close()
+            else:
+                self._end(lambda: self._partial.unlink(missing_ok=True))
+
+
+def _key(path: str | Path) -> str:
+    return os.path.normpath(Path(image_files.as_text(path)).absolute())
+
+
+def _whole_lines(file: IO[bytes], format: Format) -> int:
+    """Returns the bytes of the whole lines of a partial file; 0 where they are not more than a header."""
+    file.seek(0)
+    content, ending = file.read(), b"\n" if format == "jsonl" else b"\r\n"
+    end = content.rfind(ending) + len(ending)
+    return end if content.count(ending) > (format != "jsonl") else 0
+
+
+def _locked(path: Path, output: Path) -> IO[bytes]:
+    """Opens a file that no other process has open by this function; raises `InputError` if one has."""
+    while True:
+        file = path.open("a+b")
+        if not _lock(file):
+            file.close()
+            raise errors.InputError(f"another process writes {output}; wait until it ends, or give another --output")
+        # The process that had it may have renamed it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1 << 30)  # Beyond the rows, which others may read.
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # A file system without locks.
+        pass
+    return True
+
+
+@contextlib.contextmanager
+def open_table(
+    output: Path | None,
+    classes: Sequence[str],
+    model: str,
+    *,
+    calibrated: bool,
+    options: Options = DEFAULTS,
+    place_of: places.PlaceOf = places.place_of,
+) -> Iterator[ScoreTable]:
+    """Yields the table of a prediction by the model named `model`, which is complete when the block ends.
+
+    `output`: a file, `STDOUT`, a device, or None for a table on a terminal and CSV elsewhere. `place_of`: which drops
+    the images of `options.best` show.
+
+    Raises:
+        Interrupted: the block was stopped by a signal; the message says where the rows are.
+        InputError: the table cannot be continued or written; the message says so too.
+    """
+    names = columns(classes, calibrated=calibrated, stamped=True)
+    crystals = plates.crystal_classes(classes, options.crystal_classes) if options.best else []
+    if options.best and options.append:
+        raise errors.InputError("--append needs the rows of all images, and --best leaves some out; give one of them")
+    with contextlib.ExitStack() as stack:
+        if output is None or output == STDOUT or store.is_stream(output):
+            if options.resume or options.append:
+                raise errors.InputError("--resume and --append continue a file; give --output FILE too")
+            to_stdout = output is None or output == STDOUT
+            stream = sys.stdout if to_stdout else stack.enter_context(store.whole_file(output or STDOUT))
+            show = output is None and options.format is None and stream.isatty()
+            names += [IMAGES] if options.best else []
+            format = format_of(output, options.format)
+            table: ScoreTable = StreamTable(names, format, stream, show=show, best=options.best)
+        else:
+            with errors.translated(
+                errors.InputError, f"{output} cannot be written ({{}}); give another --output", OSError
+            ):
+                table = FileTable(output, names, classes, model, options)
+        stack.callback(table.close)
+        try:
+            yield table
+            table.finish((lambda rows: best_rows(rows, classes, crystals, place_of)) if options.best else None)
+        except KeyboardInterrupt:
+            raise errors.Interrupted(f"stopped: {table.remains()}", signal.SIGINT) from None
+        except errors.Interrupted as stopped:
+            raise errors.Interrupted(f"{stopped}: {table.remains()}", stopped.signal) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            message = f"{output} cannot be written ({errors.one_line(error)}); {table.remains()}"
+            raise errors.InputError(message) from error
+        except BaseException:
+            if table.written:
+                print(table.remains(), file=sys.stderr)
+            raise
+
+
+def best_rows(
+    rows: Iterable[Row], classes: Sequence[str], crystals: Sequence[int], place_of: places.PlaceOf
+) -> Iterator[Row]:
+    """Yields one row per drop, in the order of their first images, with the number of the drop's images.
+
+    It is the row with the highest crystal score, the sum over the classes `crystals`, of all slices, lights and
+    inspections; of equal ones the later. An image that is flagged counts only if all of its drop are. An image without
+    a well is a drop of its own.
+    """
+    column = class_columns(classes)
+    crystal_columns = [column[classes[number]] for number in crystals]
+    drops: dict[Hashable, tuple[tuple[bool, float], Row, int]] = {}
+    for cells in rows:
+        rank = (not cells.get("flag"), sum(float(cells[name]) for name in crystal_columns))
+        drop = _drop(str(cells["path"]), place_of)
+        best, shown, count = drops.get(drop, (rank, cells, 0))
+        drops[drop] = (rank, cells, count + 1) if rank >= best else (best, shown, count + 1)
+    for _, cells, count in drops.values():
+        yield {**cells, IMAGES: count}
+
+
+def _drop(path: str, place_of: places.PlaceOf) -> Hashable:
+    place = place_of(path)
+    position = plates.position(place.well)
+    return (place.identity, position, place.drop) if position else path
