@@ -3,12 +3,12 @@
 import datetime
 import re
 import string
-from collections.abc import Collection, Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_data.places import Place
+from marco_data.places import Place, PlaceOf
 from marco_model.errors import InputError
 
 
@@ -173,3 +173,27 @@ def _label(starts: Sequence[str]) -> list[TimePoint]:
             label += f" {moment:%H:%M}"
         points.append(TimePoint(label, f"day {(moment.date() - days[0]).days}"))
     return points
+
+
+IMAGES = "images"
+"""The column with the number of a drop's images."""
+
+
+def best_rows(
+    rows: Iterable[dict[str, Any]], crystal_columns: Sequence[str], place_of: PlaceOf
+) -> Iterator[dict[str, Any]]:
+    """Yields one row of a table of scores per drop, in the order of their first images, with the number of its images.
+
+    It is the row with the highest sum over `crystal_columns`, of all slices, lights and inspections; of equal ones the
+    later. An image that is flagged counts only if all of its drop are. An image without a well is a drop of its own.
+    """
+    drops: dict[Hashable, tuple[tuple[bool, float], dict[str, Any], int]] = {}
+    for cells in rows:
+        rank = (not cells.get("flag"), sum(float(cells[name]) for name in crystal_columns))
+        place = place_of(str(cells["path"]))
+        well = position(place.well)
+        drop = (place.identity, well, place.drop) if well else cells["path"]
+        best, shown, count = drops.get(drop, (rank, cells, 0))
+        drops[drop] = (rank, cells, count + 1) if rank >= best else (best, shown, count + 1)
+    for _, cells, count in drops.values():
+        yield {**cells, IMAGES: count}

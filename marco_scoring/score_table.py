@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -32,7 +32,6 @@ STDOUT = Path("-")
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date")
 STAMP_COLUMNS = ("bytes", "modified")
-IMAGES = "images"
 _JSONL_ENDINGS = (".jsonl", ".ndjson")
 _BOM = "\ufeff"
 
@@ -49,7 +48,7 @@ def columns(classes: Sequence[str], *, calibrated: bool = False, stamped: bool =
 
 def class_columns(classes: Sequence[str]) -> dict[str, str]:
     """Returns the column of each class's score."""
-    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, *STAMP_COLUMNS, IMAGES}
+    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, *STAMP_COLUMNS, plates.IMAGES}
     return {name: f"{name.lower()}_score" if name.lower() in taken else name.lower() for name in classes}
 
 
@@ -77,7 +76,7 @@ class Options:
 
     format: `csv`; `excel` for CSV with a byte order mark; `jsonl` for one JSON object per line; None by the ending of
     the file. resume: begin with the rows of the partial file. append: begin with the rows of the table. best: one row
-    per drop, see `best_rows`. crystal_classes: those that decide which is best; empty for all named after crystals.
+    per drop, see `plates.best_rows`. crystal_classes: those that decide which is best; empty for all named after crystals.
     """
 
     format: Format | None = None
@@ -350,7 +349,7 @@ class FileTable(ScoreTable):
     def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
         """Makes the partial file the table, and writes or removes the list of failed files."""
         if drops or self._replaces:
-            names = [*self.names, IMAGES] if drops else self.names
+            names = [*self.names, plates.IMAGES] if drops else self.names
             # A row that was written later takes the place of the earlier one.
             rows: Iterable[Row] = {
                 _key(cells["path"]): cells for cells in read_rows(self._partial, self.format)[1]
@@ -455,6 +454,7 @@ def open_table(
     """
     names = columns(classes, calibrated=calibrated, stamped=True)
     crystals = plates.crystal_classes(classes, options.crystal_classes) if options.best else []
+    crystal_columns = [class_columns(classes)[classes[number]] for number in crystals]
     if options.best and options.append:
         raise errors.InputError("--append needs the rows of all images, and --best leaves some out; give one of them")
     with contextlib.ExitStack() as stack:
@@ -464,7 +464,7 @@ def open_table(
             to_stdout = output is None or output == STDOUT
             stream = sys.stdout if to_stdout else stack.enter_context(store.whole_file(output or STDOUT))
             show = output is None and options.format is None and stream.isatty()
-            names += [IMAGES] if options.best else []
+            names += [plates.IMAGES] if options.best else []
             format = format_of(output, options.format)
             table: ScoreTable = StreamTable(names, format, stream, show=show, best=options.best)
         else:
@@ -475,7 +475,7 @@ def open_table(
         stack.callback(table.close)
         try:
             yield table
-            table.finish((lambda rows: best_rows(rows, classes, crystals, place_of)) if options.best else None)
+            table.finish((lambda rows: plates.best_rows(rows, crystal_columns, place_of)) if options.best else None)
         except KeyboardInterrupt:
             raise errors.Interrupted(f"stopped: {table.remains()}", signal.SIGINT) from None
         except errors.Interrupted as stopped:
@@ -489,30 +489,3 @@ def open_table(
             if table.written:
                 print(table.remains(), file=sys.stderr)
             raise
-
-
-def best_rows(
-    rows: Iterable[Row], classes: Sequence[str], crystals: Sequence[int], place_of: places.PlaceOf
-) -> Iterator[Row]:
-    """Yields one row per drop, in the order of their first images, with the number of the drop's images.
-
-    It is the row with the highest crystal score, the sum over the classes `crystals`, of all slices, lights and
-    inspections; of equal ones the later. An image that is flagged counts only if all of its drop are. An image without
-    a well is a drop of its own.
-    """
-    column = class_columns(classes)
-    crystal_columns = [column[classes[number]] for number in crystals]
-    drops: dict[Hashable, tuple[tuple[bool, float], Row, int]] = {}
-    for cells in rows:
-        rank = (not cells.get("flag"), sum(float(cells[name]) for name in crystal_columns))
-        drop = _drop(str(cells["path"]), place_of)
-        best, shown, count = drops.get(drop, (rank, cells, 0))
-        drops[drop] = (rank, cells, count + 1) if rank >= best else (best, shown, count + 1)
-    for _, cells, count in drops.values():
-        yield {**cells, IMAGES: count}
-
-
-def _drop(path: str, place_of: places.PlaceOf) -> Hashable:
-    place = place_of(path)
-    position = plates.position(place.well)
-    return (place.identity, position, place.drop) if position else path
