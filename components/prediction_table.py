@@ -7,6 +7,7 @@ One row per example, sorted by (`shard`, `index`): `shard` str (base name of the
 """
 
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from marco_model import errors, store
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
 PREDICTIONS_FILE = "predictions.parquet"
 COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "imager", "scores", "plate")
@@ -29,12 +31,23 @@ def read(evaluation_uri: str) -> "pd.DataFrame":
     """
     path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
     missing = f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again"
-    content = io.BytesIO(store.read_bytes(path, missing))
-    import pandas as pd
-
-    table = pd.read_parquet(content, engine="pyarrow")
+    table = read_parquet(store.read_bytes(path, missing), path).to_pandas()
     # Tables of earlier versions have no plates.
     return table if "plate" in table else table.assign(plate="")
+
+
+def read_parquet(content: bytes, name: str) -> "pyarrow.Table":
+    """Returns the table of a Parquet file, which may come from anybody; raises `InputError` if it cannot be read.
+
+    `name`: of the file, for the message. pyarrow below 14.0.1, which TFX 1.16 requires, would execute a program that
+    the file's schema holds (CVE-2023-47248): a file with such a column is refused.
+    """
+    if sys.version_info < (3, 11):
+        import pyarrow_hotfix  # noqa: F401
+    import pyarrow.parquet
+
+    with errors.translated(errors.InputError, f"{name} is not a Parquet file that can be read: {{}}", Exception):
+        return pyarrow.parquet.read_table(pyarrow.BufferReader(content))
 
 
 def scores_of(frame: "pd.DataFrame") -> np.ndarray:

@@ -102,9 +102,9 @@ def read_reference(directory: str) -> Reference:
         raise errors.InputError(
             f"the reference in {directory} is of another version; make it again: marco monitor reference"
         )
-    with np.load(io.BytesIO(store.read_bytes(f"{folder}/{_PROJECTION}"))) as arrays:
+    with np.load(io.BytesIO(store.read_bytes(f"{folder}/{_PROJECTION}")), allow_pickle=False) as arrays:
         mean, components = arrays["mean"], arrays["components"]
-    return Reference(facts, mean, components, statistics.read_table(store.read_bytes(f"{folder}/{_IMAGES}")))
+    return Reference(facts, mean, components, statistics.read_table(f"{folder}/{_IMAGES}"))
 
 
 CLEAN, ALARM, NEW, UNREADABLE = "clean", "alarm", "new imager", "unreadable"

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple, cast
 import apache_beam as beam
 import cv2
 import numpy as np
-import pyarrow.parquet
 
 import marco_model
-from components import published_models, settings
+from components import prediction_table, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from marco_data import contract, image_files, name_tables, shards
@@ -383,7 +382,7 @@ def _collected(staging: str) -> Measured:
     for file in shards.list_files(staging):
         data = store.read_bytes(file.path)
         if file.name.startswith("rows"):
-            rows += pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+            rows += prediction_table.read_parquet(data, file.name).to_pylist()
         else:
             seen.update(json.loads(line) for line in data.splitlines())
     failed = sorted((row["imager"], row["name"], row["reason"]) for row in rows if row["reason"])

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 
+from components import prediction_table
+from marco_model import store
 from marco_model.errors import InputError
 
 NAMES = ("height", "width", "brightness", "contrast", "sharpness", "noise", "saturation", "warmth")
@@ -196,6 +198,6 @@ def write_table(table: Table, path: Path) -> None:
     pyarrow.parquet.write_table(content, path)
 
 
-def read_table(data: bytes) -> Table:
-    """Reads what `write_table` wrote."""
-    return from_rows(pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist())
+def read_table(path: str) -> Table:
+    """Reads what `write_table` wrote, from a path or a `gs://` URI."""
+    return from_rows(prediction_table.read_parquet(store.read_bytes(path), path).to_pylist())

@@ -1,9 +1,14 @@
+import contextlib
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
 
 from components import prediction_table
+from components.monitoring import statistics
 from marco_model.errors import InputError
 
 
@@ -76,4 +81,34 @@ def test_no_examples_give_an_empty_table(tmp_path):
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"predictions\.parquet is missing"):
+        prediction_table.read(str(tmp_path))
+
+
+class Program:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("read", [prediction_table.read, statistics.read_table])
+def test_a_program_in_a_file_is_not_executed(tmp_path, read):
+    """CVE-2023-47248: pyarrow below 14.0.1 unpickles what the schema of a Parquet file holds."""
+    executed = tmp_path / "executed"
+    metadata = {
+        "ARROW:extension:name": "arrow.py_extension_type",
+        "ARROW:extension:metadata": pickle.dumps(Program(executed)),
+    }
+    schema = pyarrow.schema([pyarrow.field("shard", pyarrow.string(), metadata=metadata)])
+    file = tmp_path / prediction_table.PREDICTIONS_FILE
+    pyarrow.parquet.write_table(pyarrow.Table.from_pydict({"shard": ["a"]}, schema), file)
+    with contextlib.suppress(InputError, KeyError):
+        read(str(tmp_path if read is prediction_table.read else file))
+    assert not executed.exists()
+
+
+def test_what_is_not_parquet_is_reported_with_its_name(tmp_path):
+    (tmp_path / prediction_table.PREDICTIONS_FILE).write_bytes(b"PAR1 cut")
+    with pytest.raises(InputError, match=rf"{tmp_path}/predictions.parquet is not a Parquet file that can be read: "):
         prediction_table.read(str(tmp_path))
