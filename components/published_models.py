@@ -67,7 +67,7 @@ def on_this_machine(model: str) -> Iterator[Path]:
 def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:
     """Copies the SavedModel in `model` to `destination`, a folder or `gs://BUCKET/PREFIX`, as the next version.
 
-    If the newest version is the same model, that version is returned and nothing is written. Several processes may
+    If the newest version is the same model, whole, that version is returned and nothing is written. Several processes may
     publish to one destination at the same time; each gets its own number. `note` is kept in the version's `push.json`.
 
     Raises:
@@ -128,7 +128,10 @@ def publish_in_folder(model: Path, destination: str, note: Mapping[str, Any]) ->
     folder = Path(destination)
     newest = (folder_versions(folder) or [0])[-1]
     if newest and read_note(folder / str(newest)).get("fingerprint") == note["fingerprint"]:
-        return newest, True
+        # The note says what was published. Files may have been lost or changed since.
+        if model_directory.model_fingerprint(folder / str(newest)) == note["fingerprint"]:
+            return newest, True
+        log.warning("version %s in %s is damaged: the model is published again as the next version", newest, folder)
     number = newest + 1
     while not _copy(model, folder / str(number), note):
         number += 1
@@ -171,16 +174,20 @@ def publish_in_bucket(model: Path, destination: str, note: Mapping[str, Any]) ->
     `note`, with the model's `fingerprint`, is kept with it. See `publish`.
     """
     root, fingerprint = destination.rstrip("/"), note["fingerprint"]
+    paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
+    paths.pop(model_directory.PUSH_RECORD, None)
+    checksums = {name: _crc32c(path.read_bytes()) for name, path in paths.items()}
     with store.reaching(root):
         for attempt in range(_ATTEMPTS):
             objects = by_folder(root)
             newest = max(versions(objects), default=0)
-            if newest and _note_at(f"{root}/{newest}/{model_directory.PUSH_RECORD}").get("fingerprint") == fingerprint:
+            stored = {name: item.crc32c for name, item in objects.get(str(newest), {}).items()}
+            if stored.pop(model_directory.PUSH_RECORD, None) and stored == checksums:
                 remove_abandoned(root, objects, fingerprint)
                 return newest, True
             remove_abandoned(root, objects, fingerprint if attempt == 0 else None)
             with contextlib.suppress(_Disturbed):
-                return _Push(root, model, note).run(), False
+                return _Push(root, paths, checksums, note).run(), False
     raise errors.ClusterError(f"{root}: {_ATTEMPTS} attempts to publish were all disturbed by other pushes; run again")
 
 
@@ -280,15 +287,15 @@ def _claims(folders: Folders) -> dict[int, store.Object]:
 class _Push:
     """One attempt to publish: the files that it uploads aside, and the number that it claims."""
 
-    def __init__(self, root: str, model: Path, note: Mapping[str, Any]) -> None:
-        paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
+    def __init__(
+        self, root: str, paths: Mapping[str, Path], checksums: Mapping[str, str], note: Mapping[str, Any]
+    ) -> None:
         self._root = root
-        self._paths = {name: path for name, path in paths.items() if name != model_directory.PUSH_RECORD}
+        self._paths = paths
         self._name = f".push-{note['fingerprint'][:16]}-{uuid.uuid4().hex[:8]}"
         self._aside = f"{root}/{self._name}"
         self._note = _as_json({**note, "push": self._name})
-        self._checksums = {model_directory.PUSH_RECORD: _crc32c(self._note)}
-        self._checksums |= {name: _crc32c(path.read_bytes()) for name, path in self._paths.items()}
+        self._checksums = {model_directory.PUSH_RECORD: _crc32c(self._note), **checksums}
         self._number: int | None = None
         self._is_visible = False
 

@@ -45,6 +45,17 @@ def test_the_same_model_twice_is_one_version_and_an_older_one_becomes_a_new_vers
     assert published_models.publish(model, destination, {}).number == 3
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"secone")])
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data"])
+def test_a_version_that_lost_or_changed_a_file_is_not_the_same_model(tmp_path, model, name, damage, caplog):
+    destination = tmp_path / "models"
+    published_models.publish(model, str(destination), {})
+    damage(destination / "1" / name)
+    assert published_models.publish(model, str(destination), {})[::2] == (2, False)
+    assert "version 1 in" in caplog.text
+    assert model_fingerprint(destination / "2") == model_fingerprint(model)
+
+
 def test_versions_are_numbers_not_names(tmp_path, model):
     for number in ("9", "10"):
         make_model(tmp_path / "models" / number, number.encode())

@@ -82,6 +82,19 @@ def test_versions_count_up_contain_the_model_and_nothing_else_is_left(models, mo
     assert {name.partition("/")[0] for name in models.objects(f"{DESTINATION}/")} == {"1", "2", "3"}
 
 
+@pytest.mark.parametrize("damage", ["lost", "changed"])
+def test_a_version_that_lost_or_changed_a_file_is_not_the_same_model(models, model, damage):
+    published_models.publish(model, DESTINATION, {})
+    damaged = f"{DESTINATION}/1/variables/variables.data"
+    if damage == "lost":
+        store.delete_objects([damaged])
+    else:
+        store.write_bytes(damaged, b"secone")
+    assert published_models.publish(model, DESTINATION, {})[::2] == (2, False)
+    assert version(models, 2) == content(model)
+    assert published_models.publish(model, DESTINATION, {})[::2] == (2, True)
+
+
 def test_versions_are_numbers_not_names(models, model):
     for number in (9, 10):
         models.client().bucket("models").blob(f"marco/{number}/saved_model.pb").upload_from_string(b"graph")

@@ -61,6 +61,20 @@ def test_records_name_their_imager_and_damaged_ones_are_skipped(shards, real_ima
     assert {candidate.imager for candidate in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
 
 
+@pytest.mark.parametrize("feature", [contract.SOURCE, contract.FILENAME, contract.ENCODED])
+def test_a_record_with_an_empty_feature_does_not_stop_the_others(tmp_path, real_images, feature):
+    data = real_images["clear_220.jpeg"].read_bytes()
+    empty = contract.parse_example(example(data, "empty.jpg", 1))
+    empty.features.feature[feature].ClearField(empty.features.feature[feature].WhichOneof("kind"))
+    records = [empty.SerializeToString(), example(data, "whole.jpg", 1)]
+    (tmp_path / "train-00001-of-00001").write_bytes(b"".join(map(frame, records)))
+    (tmp_path / "sources.csv").write_text("id,name\n1,CSIRO\n")
+    (shard,) = find_images([str(tmp_path)])
+    found = list(candidates(shard, Naming(), institutions([str(tmp_path)], [shard]), seed=0))
+    assert "whole.jpg" in [candidate.name for candidate in found]
+    assert dict(encoded_images(shard.path, found))[found[-1]] == data
+
+
 def test_the_draw_depends_on_names_and_seed_alone(shards):
     (shard,) = find_images([str(shards)])
     first, again, other = ([c.priority for c in candidates(shard, Naming(), None, seed)] for seed in (0, 0, 1))
