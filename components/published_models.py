@@ -67,8 +67,9 @@ def on_this_machine(model: str) -> Iterator[Path]:
 def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:
     """Copies the SavedModel in `model` to `destination`, a folder or `gs://BUCKET/PREFIX`, as the next version.
 
-    If the newest version is the same model, whole, that version is returned and nothing is written. Several processes may
-    publish to one destination at the same time; each gets its own number. `note` is kept in the version's `push.json`.
+    If the newest version is the same model, whole, that version is returned and nothing is written. Several processes
+    may publish to one destination at the same time; each gets its own number. `note` is kept in the version's
+    `push.json`.
 
     Raises:
         InputError: `model` is not a SavedModel, or `destination` is neither, does not exist or is refused.

@@ -28,7 +28,8 @@ class Limits:
     """Bounds on a request, on each image in it, and on all requests that are not answered yet.
 
     `max_pixels` is width × height by an image's header; an image with more is not decoded. `max_body_mb` is of a body
-    as it arrives. `max_inflight_mb` is at least `max_body_mb`.
+    as it arrives. `max_inflight_mb` is at least `max_body_mb`. Beyond `max_connections` a new connection takes the
+    place of one that is idle or whose request is not complete.
     """
 
     max_instances: int = option(128, 1, "Images in one request.")
@@ -36,6 +37,7 @@ class Limits:
     max_image_mb: int = option(20, 1, "MiB of an encoded image.")
     max_body_mb: int = option(64, 1, "MiB of a request's body.")
     max_inflight_mb: int = option(256, 1, "MiB of all bodies not yet answered; beyond that a request gets 503.")
+    max_connections: int = option(1000, 1, "Connections open at a time; idle and half-open ones give way to new ones.")
 
     @property
     def max_image_bytes(self) -> int:

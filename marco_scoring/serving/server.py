@@ -3,17 +3,15 @@
 Routes, statuses, documents and the names of metrics are those of KServe's own Python server (0.21), so that its clients
 and probes work unchanged, with these differences: binary images are read, `load` and `unload` of the model repository
 answer 501, since otherwise any sender could take the model away, and a malformed request is never a status 500.
-`BodyLimit` refuses bodies that are too long, alone or together, before they fill the memory.
+`connections` bounds what senders may take before the application sees their requests.
 """
 
 import asyncio
-import collections
 import copy
-import dataclasses
 import functools
 import signal
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -22,22 +20,15 @@ import prometheus_client
 import uvicorn
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import marco_model
-from marco_scoring.serving import batcher, classify, options, protocols
+from marco_scoring.serving import batcher, classify, connections, options, protocols
 
 BATCH_PIXELS = 50_000_000
 """A batch has no more pixels, unless it is one image: decoded, its images take 150 MB together."""
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than the 60 seconds after which proxies usually drop an idle connection."""
-
-_DISCARDED = 8
-"""Times the limit that is read and thrown away, because a sender that is cut off while sending misses the answer."""
-
-PATIENCE = 60
-"""Seconds to wait for the next byte of a body: a sender that vanished would otherwise keep others out."""
 
 MODEL = "/models/{model_name}"
 UNSUPPORTED = {
@@ -83,14 +74,21 @@ def serve(
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for formatter in log_config["formatters"].values():
         formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
+    log_config["filters"] = {"repetitions": {"()": connections.Repetitions}}
+    log_config["handlers"]["default"]["filters"] = ["repetitions"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
     with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
         app = application(classifier, name, batching, limits, vertex, pool)
         uvicorn.run(
-            BodyLimit(app, limits.max_body_mb * options.MEBIBYTE, limits.max_inflight_mb * options.MEBIBYTE),
+            connections.BodyLimit(
+                app, limits.max_body_mb * options.MEBIBYTE, limits.max_inflight_mb * options.MEBIBYTE
+            ),
             host=host,
             port=port,
+            http=connections.connection_type(connections.allow(limits.max_connections)),
+            ws="none",
+            backlog=connections.BACKLOG,
             log_config=log_config,
             access_log=access_log,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -236,89 +234,3 @@ class _Scorer:
         for outcome in outcomes:
             INSTANCES.labels(self._name, "refused" if isinstance(outcome, classify.Refused) else "scored").inc()
         return outcomes
-
-
-@dataclasses.dataclass
-class _Body:
-    """What was read of a body, `size` bytes; `left`: the sender has gone."""
-
-    messages: collections.deque[Message] = dataclasses.field(default_factory=collections.deque)
-    size: int = 0
-    left: bool = False
-
-    def replay(self, receive: Receive) -> Receive:
-        """Returns a function that returns the messages of the body, and then those of `receive`."""
-
-        async def messages() -> Message:
-            return self.messages.popleft() if self.messages else await receive()
-
-        return messages
-
-
-class BodyLimit:
-    """Answers 413, 503 or 408 instead of the application.
-
-    413: a body is longer than `limit` bytes, whether its length was announced or not. 503: the bodies of all requests
-    not answered yet would exceed `in_flight` bytes (at least `limit`); the text, JSON and images made of a body take a
-    few times as much memory. A request's bytes count as they arrive, so that a sender who announces much and sends
-    nothing keeps nobody out. 408: a body stalls.
-    """
-
-    def __init__(self, app: ASGIApp, limit: int, in_flight: int) -> None:
-        self._app = app
-        self._limit = limit
-        self._in_flight = in_flight
-        self._bytes = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request, as ASGI defines it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body = _Body()
-        try:
-            refusal = await self._read(body, dict(scope["headers"]), receive)
-            if refusal:
-                await refusal(scope, receive, send)
-            elif not body.left:
-                await self._app(scope, body.replay(receive), send)
-        finally:
-            self._bytes -= body.size
-
-    async def _read(self, body: _Body, headers: Mapping[bytes, bytes], receive: Receive) -> JSONResponse | None:
-        """Reads a body to its end unless it is refused; sets `body.left` if the sender is gone."""
-        announced = headers.get(b"content-length", b"0")
-        refusal = self._refusal(int(announced[:18]) if announced.isdigit() else 0, body)
-        read, more = 0, not (refusal and b"expect" in headers)
-        while more and read <= _DISCARDED * self._limit:
-            try:
-                message = await asyncio.wait_for(receive(), PATIENCE)
-            except asyncio.TimeoutError:
-                return refusal or _refusal(408, f"no more of the request's body arrived for {PATIENCE} s")
-            if message["type"] == "http.disconnect":
-                body.left = True
-                return None
-            read += len(message.get("body", b""))
-            more = message.get("more_body", False)
-            refusal = refusal or self._refusal(read, body)
-            self._bytes -= body.size
-            body.messages.append(message)
-            body.size = read
-            if refusal:
-                body.messages.clear()
-                body.size = 0
-            self._bytes += body.size
-        return refusal
-
-    def _refusal(self, size: int, body: _Body) -> JSONResponse | None:
-        if size > self._limit:
-            return _refusal(413, f"the request's body has more than {self._limit} bytes; send fewer images at once")
-        others = self._bytes - body.size
-        if others + size > self._in_flight:
-            return _refusal(503, f"requests of {others} bytes are being answered already; try again later")
-        return None
-
-
-def _refusal(status: int, reason: str) -> JSONResponse:
-    later = {"retry-after": "1"} if status == 503 else {}
-    return JSONResponse({"error": reason}, status, {"connection": "close", **later})

@@ -1,9 +1,19 @@
 import asyncio
+import contextlib
+import http.client
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import uvicorn
 
-from marco_scoring.serving import server
-from marco_scoring.serving.server import BodyLimit
+from marco_scoring.serving import connections
 
 
 def answer(chunks, headers=(), limit=10, disconnect=False):
@@ -27,7 +37,7 @@ def answer(chunks, headers=(), limit=10, disconnect=False):
         sent.append(message)
 
     scope = {"type": "http", "headers": list(headers)}
-    asyncio.run(BodyLimit(application, limit, limit)(scope, receive, send))
+    asyncio.run(connections.BodyLimit(application, limit, limit)(scope, receive, send))
     return (sent[0]["status"] if sent else None), b"".join(read), len(queue)
 
 
@@ -63,7 +73,7 @@ def test_other_protocols_pass():
     async def application(scope, receive, send):
         seen.append(scope["type"])
 
-    asyncio.run(BodyLimit(application, 10, 10)({"type": "lifespan"}, None, None))
+    asyncio.run(connections.BodyLimit(application, 10, 10)({"type": "lifespan"}, None, None))
     assert seen == ["lifespan"]
 
 
@@ -72,7 +82,7 @@ class Crowd:
 
     def __init__(self, limit, in_flight):
         self.go = asyncio.Event()
-        self.limited = BodyLimit(self._application, limit, in_flight)
+        self.limited = connections.BodyLimit(self._application, limit, in_flight)
 
     async def _application(self, scope, receive, send):
         while (await receive()).get("more_body", False):
@@ -166,7 +176,7 @@ def test_a_client_that_announces_a_body_and_sends_nothing_blocks_nobody():
 
 
 def test_a_stalled_sender_is_dropped(monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE", 0.01)
+    monkeypatch.setattr(connections, "PATIENCE", 0.01)
 
     async def main():
         crowd, sent, begun = Crowd(limit=10, in_flight=10), [], asyncio.Event()
@@ -186,3 +196,143 @@ def test_a_stalled_sender_is_dropped(monkeypatch):
         assert (await crowd.ask(b"0123456789"))[0] == 200
 
     asyncio.run(main())
+
+
+def test_a_sender_that_trickles_is_dropped(monkeypatch):
+    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+
+    async def main():
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        await Crowd(limit=10**6, in_flight=10**6).limited({"type": "http", "headers": []}, receive, send)
+        assert sent[0]["status"] == 408
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_what_is_refused_by_its_announced_length_is_answered_soon(monkeypatch):
+    monkeypatch.setattr(connections, "REFUSED_PATIENCE", 0.01)
+
+    async def main():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"content-length", b"11")]
+        await Crowd(limit=10, in_flight=10).limited({"type": "http", "headers": headers}, asyncio.Event().wait, send)
+        assert sent[0]["status"] == 413
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.fixture
+def server():
+    """A server that allows five connections; returns its port, and the event that lets it answer `/held`."""
+    release = threading.Event()
+
+    async def application(scope, receive, send):
+        while scope["path"] == "/held" and not release.is_set():
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(
+        application, port=0, http=connections.connection_type(5), ws="none", lifespan="off", log_level="critical"
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    yield running.servers[0].sockets[0].getsockname()[1], release
+    release.set()
+    running.should_exit = True
+    thread.join()
+
+
+def get(port, path="/"):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return answer.read()
+
+
+def half_open(port, sent):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(sent)
+    return connection
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"]
+)
+def test_connections_that_send_no_request_give_way_to_those_that_do(server, sent):
+    port, release = server
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(get, port, "/held")
+        time.sleep(0.2)
+        crowd = [half_open(port, sent) for _ in range(20)]
+        assert [get(port) for _ in range(5)] == [b"ok"] * 5
+        release.set()
+        assert held.result(20) == b"ok"
+    for connection in crowd:
+        connection.close()
+
+
+def test_headers_that_do_not_come_in_time_end_the_connection_and_others_last(server, monkeypatch):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    port, _ = server
+    slow = half_open(port, b"GET / HTTP/1.1\r\nHost: x\r\n")
+    lasting = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for _ in range(2):
+        lasting.request("GET", "/")
+        assert lasting.getresponse().read() == b"ok"
+        time.sleep(0.5)
+    slow.settimeout(20)
+    with contextlib.suppress(ConnectionResetError):
+        assert slow.recv(1) == b""
+    lasting.sock.sendall(b"GET / HTTP/1.1\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        assert lasting.sock.recv(1) == b""
+    lasting.close()
+
+
+def test_endless_headers_are_refused(server):
+    port, _ = server
+    connection = half_open(port, b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+    assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    connection.close()
+
+
+def test_as_many_connections_are_allowed_as_the_process_may_have_files():
+    code = (
+        "import resource\n"
+        "from marco_scoring.serving import connections\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 600))\n"
+        "print(connections.allow(10), connections.allow(300), connections.allow(1000))\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["10", "300", "336", "600"]
+
+
+def test_a_message_that_comes_again_and_again_is_logged_a_few_times():
+    repetitions = connections.Repetitions()
+
+    def logged(message, created):
+        record = logging.makeLogRecord({"msg": message, "created": created})
+        return repetitions.filter(record), record.msg
+
+    passed = [logged("bad", second / 10) for second in range(100)]
+    assert [passes for passes, _ in passed] == [True] * 10 + [False] * 90
+    assert passed[9][1] == "bad (if it comes again within 60 s, it is left out)"
+    assert logged("other", 20.0) == (True, "other")
+    assert logged("bad", 70.0) == (True, "bad")
+    assert not any(logged(f"text {number}", 71.0)[0] is None for number in range(3000))
+    assert len(repetitions._counts) <= 1001

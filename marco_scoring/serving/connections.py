@@ -1,0 +1,223 @@
+"""What senders may take of `marco serve` before the application sees their requests: connections, time and memory.
+
+uvicorn waits for headers without end and accepts connections without limit. `connection_type` adds both limits to its
+HTTP protocol; `BodyLimit` refuses bodies that are too long or too slow, alone or together.
+"""
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import h11
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http import h11_impl
+
+HEADER_SECONDS = 10
+"""Within which the headers of a request must arrive, from the connection or from their first byte on."""
+
+PATIENCE = 60
+"""Seconds to wait for the next byte of a body: a sender that vanished would otherwise keep others out."""
+
+SLOWEST_RATE = 16_384
+"""Bytes per second that a body must arrive with, after the first `PATIENCE` seconds."""
+
+REFUSED_PATIENCE = 2
+"""Seconds to wait for the next byte of a body that is refused already."""
+
+_DISCARDED = 8
+"""Times the limit that is read and thrown away, because a sender that is cut off while sending misses the answer."""
+
+BACKLOG = 100
+"""Connections that the system keeps until they are accepted. asyncio accepts as many before it looks at any."""
+
+_OTHER_FILES = 64 + 2 * BACKLOG
+"""Files that are open beside the connections: libraries, the log, and connections just accepted or about to close."""
+
+
+def allow(connections: int) -> int:
+    """Returns how many connections may be open at a time: `connections`, or fewer where the system allows fewer files.
+
+    Raises the process's own limit of open files as far as that is needed and allowed.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    most = connections + _OTHER_FILES
+    if soft not in (unlimited, -1) and soft < most:
+        soft = most if hard in (unlimited, -1) else min(most, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return max(1, min(connections, soft - _OTHER_FILES))
+    return connections
+
+
+def connection_type(most: int) -> type[asyncio.Protocol]:
+    """Returns uvicorn's protocol of a connection, of which at most `most` are open at a time.
+
+    A new connection beyond that takes the place of the one that has been waiting longest for its sender: for a request
+    or for the rest of it. A connection is closed if the headers of a request take more than `HEADER_SECONDS`.
+    """
+    return type("Connection", (_Connection,), {"most": most})
+
+
+class _Connection(h11_impl.H11Protocol):
+    most: int
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waiting_since = time.monotonic()
+        if len(self.connections) > self.most:
+            others = [other for other in self.connections if isinstance(other, _Connection) and other is not self]
+            waiting = [other for other in others if other.waits()]
+            oldest = min(waiting, key=lambda other: other._waiting_since, default=self)
+            oldest.transport.abort()
+            self.connections.discard(oldest)
+        self._await_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting_for_headers()
+        elif self._deadline is None:
+            self._await_headers()
+
+    def on_response_complete(self) -> None:
+        self._waiting_since = time.monotonic()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting_for_headers()
+        super().connection_lost(exc)
+
+    def waits(self) -> bool:
+        """Whether the server waits for this connection's sender, and not the sender for the server."""
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
+    def _await_headers(self) -> None:
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop_waiting_for_headers(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Repetitions(logging.Filter):
+    """Lets a message of the log pass at most `MOST` times in `SECONDS`, so that senders cannot fill a disk with it."""
+
+    MOST, SECONDS = 10, 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = float("-inf")
+        self._counts: collections.Counter[Any] = collections.Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether a message may pass: the text without its arguments decides whether two are the same."""
+        if record.created - self._since > self.SECONDS:
+            self._since = record.created
+            self._counts.clear()
+        key = (record.name, record.levelno, str(record.msg))
+        # Texts with values of their own may not fill the memory either.
+        self._counts[key if len(self._counts) < 1000 else ""] += 1
+        if self._counts[key] == self.MOST:
+            record.msg = f"{record.msg} (if it comes again within {self.SECONDS:.0f} s, it is left out)"
+        return self._counts[key] <= self.MOST
+
+
+@dataclasses.dataclass
+class _Body:
+    """What was read of a body, `size` bytes; `left`: the sender has gone."""
+
+    messages: collections.deque[Message] = dataclasses.field(default_factory=collections.deque)
+    size: int = 0
+    left: bool = False
+
+    def replay(self, receive: Receive) -> Receive:
+        """Returns a function that returns the messages of the body, and then those of `receive`."""
+
+        async def messages() -> Message:
+            return self.messages.popleft() if self.messages else await receive()
+
+        return messages
+
+
+class BodyLimit:
+    """Answers 413, 503 or 408 instead of the application.
+
+    413: a body is longer than `limit` bytes, whether its length was announced or not. 503: the bodies of all requests
+    not answered yet would exceed `in_flight` bytes (at least `limit`); the text, JSON and images made of a body take a
+    few times as much memory. A request's bytes count as they arrive, so that a sender who announces much and sends
+    nothing keeps nobody out. 408: a body stalls or trickles.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, in_flight: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._in_flight = in_flight
+        self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request, as ASGI defines it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body()
+        try:
+            refusal = await self._read(body, dict(scope["headers"]), receive)
+            if refusal:
+                await refusal(scope, receive, send)
+            elif not body.left:
+                await self._app(scope, body.replay(receive), send)
+        finally:
+            self._bytes -= body.size
+
+    async def _read(self, body: _Body, headers: Mapping[bytes, bytes], receive: Receive) -> JSONResponse | None:
+        """Reads a body to its end unless it is refused; sets `body.left` if the sender is gone."""
+        announced = headers.get(b"content-length", b"0")
+        refusal = self._refusal(int(announced[:18]) if announced.isdigit() else 0, body)
+        read, more, started = 0, not (refusal and b"expect" in headers), time.monotonic()
+        while more and read <= _DISCARDED * self._limit:
+            seconds = min(PATIENCE, started + PATIENCE + read / SLOWEST_RATE - time.monotonic())
+            try:
+                message = await asyncio.wait_for(receive(), REFUSED_PATIENCE if refusal else max(0, seconds))
+            except asyncio.TimeoutError:
+                return refusal or _refusal(408, f"the request's body did not arrive within {PATIENCE} s")
+            if message["type"] == "http.disconnect":
+                body.left = True
+                return None
+            read += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            refusal = refusal or self._refusal(read, body)
+            self._bytes -= body.size
+            body.messages.append(message)
+            body.size = read
+            if refusal:
+                body.messages.clear()
+                body.size = 0
+            self._bytes += body.size
+        return refusal
+
+    def _refusal(self, size: int, body: _Body) -> JSONResponse | None:
+        if size > self._limit:
+            return _refusal(413, f"the request's body has more than {self._limit} bytes; send fewer images at once")
+        others = self._bytes - body.size
+        if others + size > self._in_flight:
+            return _refusal(503, f"requests of {others} bytes are being answered already; try again later")
+        return None
+
+
+def _refusal(status: int, reason: str) -> JSONResponse:
+    later = {"retry-after": "1"} if status == 503 else {}
+    return JSONResponse({"error": reason}, status, {"connection": "close", **later})
