@@ -142,7 +142,7 @@ def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, s
         name = _text(features, contract.FILENAME)
         institution = _text(features, contract.INSTITUTION)
         if not institution and sources and contract.SOURCE in features:
-            institution = sources.get(next(iter(features[contract.SOURCE].int64_list.value), None), "")
+            institution = next((sources.get(number, "") for number in features[contract.SOURCE].int64_list.value), "")
         imager = naming.of_record(name, institution, _text(features, contract.IMAGER))
         yield Candidate(_priority(seed, file.name, index), file.path, index, imager, name or f"{file.name}#{index}")
 

@@ -235,11 +235,11 @@ def test_what_is_refused_by_its_announced_length_is_answered_soon(monkeypatch):
 
 @pytest.fixture
 def server():
-    """A server that allows five connections; returns its port, and the event that lets it answer `/held`."""
+    """A server that allows five connections; returns its port, and the event that lets it answer `/pending`."""
     release = threading.Event()
 
     async def application(scope, receive, send):
-        while scope["path"] == "/held" and not release.is_set():
+        while scope["path"] == "/pending" and not release.is_set():
             await asyncio.sleep(0.01)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
@@ -275,12 +275,12 @@ def half_open(port, sent):
 def test_connections_that_send_no_request_give_way_to_those_that_do(server, sent):
     port, release = server
     with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(get, port, "/held")
+        pending = pool.submit(get, port, "/pending")
         time.sleep(0.2)
         crowd = [half_open(port, sent) for _ in range(20)]
         assert [get(port) for _ in range(5)] == [b"ok"] * 5
         release.set()
-        assert held.result(20) == b"ok"
+        assert pending.result(20) == b"ok"
     for connection in crowd:
         connection.close()
 
