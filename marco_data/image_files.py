@@ -1,23 +1,27 @@
 """Image files of drops: files, encoded bytes and headers.
 
-`find_images` lists the images of folders.
-`encoded_image` returns a file as JPEG or PNG, the formats that TensorFlow decodes. `image_header` reads format and size
-without decoding.
+`find_images` lists the images of folders. `encoded_image` returns a file as the classifier takes it: an upright JPEG or
+PNG. `flag` names a picture that shows no drop. `image_header` reads format and size without decoding.
 """
 
 import io
+import os
+import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from marco_data import folder_walk
+from marco_model import pixels
 from marco_model.errors import InputError, translated
 
 JPEG, PNG = "JPEG", "PNG"
 
-ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp")
 """Endings of image files, matched without regard to case."""
 
 MAX_PIXELS = 50_000_000
@@ -26,6 +30,11 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20
 """Largest file accepted."""
 
+_ORIENTATION, _BITS, _PHOTOMETRIC, _PAGE_KIND, _FURTHER_IMAGES = 274, 258, 262, 254, 330
+"""Tags of TIFF 6.0 and EXIF."""
+_REDUCED, _MASK = 1, 4
+_CAMERA_BITS = (10, 12, 14)
+_HIGHEST = 2**14 - 1
 _FORMATS = (JPEG, PNG, "TIFF", "BMP")
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _JPEG_START = b"\xff\xd8\xff"
@@ -39,52 +48,89 @@ def as_text(path: object) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the files among `paths`, and the images in folders and their subfolders, without repeats.
+def find_images(paths: Iterable[str | Path]) -> folder_walk.Walk:
+    """Returns the files among `paths`, and the images in folders and their subfolders: see `folder_walk.walk`.
 
-    The images of a folder come in name order. A file named explicitly is kept whatever its ending. Hidden files are
-    skipped. Raises `InputError` for a path that does not exist.
+    Folders and links that cannot be read are among the files: `encoded_image` says why. Raises `InputError` for a path
+    that does not exist.
     """
-    images: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            children = (child for child in path.rglob("*") if child.suffix.lower() in ENDINGS)
-            images.update(dict.fromkeys(sorted(c for c in children if not c.name.startswith(".") and c.is_file())))
-        elif path.exists():
-            images[path] = None
-        else:
-            raise InputError(f"no such file or folder: {path}")
-    return list(images)
+    return folder_walk.walk(paths, has_image_ending)
+
+
+def has_image_ending(name: str) -> bool:
+    """Returns whether a file's name ends as an image's."""
+    return name.lower().endswith(ENDINGS)
+
+
+def is_image_below(name: str) -> bool:
+    """Returns whether a path or URI, relative to its folder, is an image's that `find_images` would return."""
+    return has_image_ending(name) and not folder_walk.is_left_out_below(name)
 
 
 def encoded_image(path: str | Path) -> bytes:
-    """Returns an image file as JPEG or PNG bytes.
+    """Returns an image file as JPEG or PNG bytes that hold its one picture, upright, with 8 bits per sample.
 
-    JPEG and PNG are returned as they are after a check of their header. TIFF (first page) and BMP are re-encoded as PNG
-    without loss, except that of 16-bit samples only the upper byte is kept, as TensorFlow does with PNG. Grey, palette,
-    CMYK and transparent images become RGB; transparency is dropped. Orientation tags are not applied, as in the
-    published classifier.
+    JPEG and PNG are returned unchanged unless they are turned or deep, see `upright`. TIFF and BMP are re-encoded as
+    PNG without loss. A TIFF's picture is its largest page. Grey, palette, CMYK and transparent images become RGB;
+    transparency is dropped.
 
-    Raises `InputError`, without the path in its message, for any other file and one too large to decode.
+    Raises `InputError`, without the path in its message, for any other file, one too large to decode, and one whose
+    pixels are not certain: several pages of one size, and what `upright` refuses.
     """
-    encoded = _read(Path(path))
-    image = _open(encoded)
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        raise InputError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} accepted")
-    if encoded.startswith((_JPEG_START, _PNG_START[:3])):
+    return upright(_read(Path(path)))
+
+
+def upright(encoded: bytes) -> bytes:
+    """Returns an encoded image as `encoded_image` does.
+
+    Orientation tags are applied. Samples of 16 bits keep their upper byte if one is above 16,383; else they are taken
+    for those of a camera with 14, 12 or 10 bits, the smallest range that holds them, and keep the upper 8 of these.
+    Raises `InputError` for deep samples that none of these ranges fits, and for deep colour without its upper bits.
+    """
+    is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START[:3])
+    image = _open(pixels.plain_png(encoded) if is_png else encoded)
+    if not (is_jpeg or is_png):
+        return _png_of(_rgb(image))
+    _check_size(image)
+    orientation, is_deep = _orientation(image), is_png and encoded[24] == 16
+    if is_deep:
+        rgb = _rgb(image)
+        changed = not np.array_equal(rgb, pixels.decode(encoded))
+    else:
+        rgb, changed = None, False
+    if orientation == 1 and not changed:
         return encoded
-    return _as_png(image)
+    return _png_of(pixels.turned(pixels.decode(encoded) if rgb is None else rgb, orientation))
+
+
+def _check_size(image: Image.Image) -> None:
+    count = image.width * image.height
+    if count > MAX_PIXELS:
+        raise InputError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} accepted")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the orientation that EXIF states, 1 to 8; 1, upright, for none and for any other number."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Damaged EXIF. Viewers and TensorFlow show such an image as it lies.
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            os.scandir(path).close()
+        size = status.st_size
         if size > MAX_BYTES:
             raise InputError(f"{size:,} bytes are more than the {MAX_BYTES:,} accepted")
         encoded = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from None
+        raise InputError(folder_walk.reason(path, error)) from None
     if not encoded:
         raise InputError("the file is empty")
     return encoded
@@ -102,17 +148,70 @@ def _open(encoded: bytes) -> Image.Image:
         raise InputError(f"the image header is damaged: {error}") from None
 
 
-def _as_png(image: Image.Image) -> bytes:
-    import numpy as np
-
-    if image.mode in ("I", "F"):
-        raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Returns the picture of an opened image, uint8 [height, width, 3]; Pillow turns that of a TIFF upright."""
     with translated(InputError, "does not decode: {}", Exception):
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        rgb = image.convert("RGB")
+        depth, is_inverted = 16, False
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _go_to_picture(image)
+            depth, is_inverted = max(image.tag_v2.get(_BITS, (1,))), image.tag_v2.get(_PHOTOMETRIC) == 0
+        elif image.format != PNG:
+            depth = 8
+        _check_size(image)
+        if image.mode == "F" or (image.mode == "I" and image.format != PNG):
+            raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
+        if image.mode.startswith("I"):
+            grey = _eight_bits(np.asarray(image), depth, is_inverted)
+            return np.repeat(grey[..., None], 3, axis=-1)
+        rgb = np.asarray(image.convert("RGB"))
+    # Pillow keeps the upper byte of deep colour.
+    if depth > 8 and rgb.max(initial=0) <= _HIGHEST >> 8:
+        raise InputError(
+            "16-bit colour without a sample above a quarter of the range, probably of a camera with 10 to 14 bits: "
+            "save it with 8 bits per colour"
+        )
+    return rgb
+
+
+def _go_to_picture(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Goes to the page of a TIFF that is not a thumbnail or mask; raises `InputError` unless it is one alone."""
+    sizes: dict[int, int] = {}
+    for page in range(image.n_frames):
+        image.seek(page)
+        kind = image.tag_v2.get(_PAGE_KIND, 0)
+        if not kind & (_REDUCED | _MASK):
+            sizes[page] = image.width * image.height
+    if not sizes and image.n_frames == 1 and _FURTHER_IMAGES not in image.tag_v2:
+        return
+    largest = max(sizes.values(), default=0)
+    pictures = [page for page, size in sizes.items() if size > largest / 2]
+    if len(pictures) != 1:
+        content = f"{len(pictures)} pages of about one size, such as a focus stack" if pictures else "thumbnails alone"
+        raise InputError(f"a TIFF with {content}: save the image to score as a file of its own")
+    image.seek(pictures[0])
+
+
+def _eight_bits(samples: np.ndarray, depth: int, is_inverted: bool) -> np.ndarray:
+    """Returns the upper 8 of the bits in use: uint8 [height, width] of integers [height, width] below 2 ** `depth`.
+
+    `is_inverted`: 0 is white.
+    """
+    highest = int(samples.max(initial=0))
+    used = depth
+    if depth == 16 and 0 < highest <= _HIGHEST:
+        if highest < 256 or is_inverted:
+            raise InputError(
+                f"16-bit {'inverted ' if is_inverted else ''}samples, none above {highest:,} of 65,535, so that their "
+                "range is not certain: save it with 8 bits"
+            )
+        used = next(bits for bits in _CAMERA_BITS if highest < 2**bits)
+    grey = (samples >> (used - 8)).astype(np.uint8)
+    return 255 - grey if is_inverted else grey
+
+
+def _png_of(rgb: np.ndarray) -> bytes:
     png = io.BytesIO()
-    rgb.save(png, "PNG", compress_level=1)
+    Image.fromarray(rgb).save(png, "PNG", compress_level=1)
     return png.getvalue()
 
 

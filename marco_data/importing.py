@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from marco_data import contract, image_files, name_tables, place_reader, places, progress, shards
+from marco_data import contract, folder_walk, image_files, name_tables, place_reader, places, progress, shards
 from marco_model import errors, labels, pixels, store
 
 ERRORS_FILE = "import.errors.csv"
@@ -49,7 +49,8 @@ class LabelledImage:
 class LabelTable:
     """The images of a set, and the names of their classes, raw labels and sources by number.
 
-    `left_out`: how many files are thumbnails or focus slices of an image (`marco_data.places.main_images`).
+    `left_out`: how many files are thumbnails or focus slices of an image (`marco_data.places.main_images`). `notes`:
+    which files were passed over.
     """
 
     images: tuple[LabelledImage, ...]
@@ -57,6 +58,7 @@ class LabelTable:
     raw_labels: Mapping[int, str]
     sources: Mapping[int, str]
     left_out: int = 0
+    notes: Sequence[str] = ()
 
 
 def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, names: str = "") -> LabelTable:
@@ -68,12 +70,19 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
     if not folder.is_dir():
         raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
     sources, source = _with_institution(institution)
-    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not folder_walk.is_left_out(path.name))
     classes, number_of = _label_numbers((child.name for child in children), raw_labels)
     images: list[LabelledImage] = []
     left_out = 0
+    notes = []
+    beside = sum(image_files.has_image_ending(path.name) and not path.is_dir() for path in folder.iterdir())
+    if beside:
+        notes.append(f"passed over, beside the class folders and so without a label: {beside} images")
     for child in children:
-        files = image_files.find_images([child])
+        listing = image_files.find_images([child])
+        files = listing.files
+        if summary := listing.summary():
+            notes.append(f"{child.name}: {summary}")
         main = places.main_images(files)
         left_out += len(files) - len(main)
         label = number_of(child.name, f"folder {str(child)!r}")
@@ -91,7 +100,7 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
     if not images:
         named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
         raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
-    return LabelTable(_with_plates(images, names), classes, classes, sources, left_out)
+    return LabelTable(_with_plates(images, names), classes, classes, sources, left_out, notes)
 
 
 def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledImage, ...]:
@@ -281,6 +290,7 @@ def import_images(
     splits, warnings = _draw_splits(table.images, shares)
     if table.left_out:
         warnings.append(f"left out, thumbnails and focus slices of drops with a better image: {table.left_out}")
+    warnings += table.notes
     reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:

@@ -4,7 +4,6 @@ import collections
 import csv
 import dataclasses
 import heapq
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from marco_data import contract, name_tables, progress, shards
-from marco_model import labels, store
+from marco_model import labels, pixels, store
 
 QUARANTINE_FILE = "quarantine.csv"
 CELL = 240
@@ -165,11 +164,9 @@ def write_contact_sheet(path: Path, samples: Mapping[str, Sequence[Sample]]) -> 
 def _draw_cell(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
-    try:
-        image = Image.open(io.BytesIO(sample.encoded), formats=("JPEG", "PNG")).convert("RGB")
-        image.thumbnail((CELL, CELL))
+    if image := pixels.picture(sample.encoded, CELL):
         sheet.paste(image, (left + (CELL - image.width) // 2, top + CELL - image.height))
-    except Exception:  # Pillow's decoders raise whatever they meet.
+    else:
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=_GREY)
         draw.text((left + 8, top + CELL // 2), "does not decode", _INK, font)
     for line, text in enumerate((f"{sample.class_name} · {sample.institution}", sample.filename)):

@@ -6,11 +6,12 @@ import dataclasses
 import glob
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data import contract, name_tables, overlay, places, tfrecord
+from marco_data import contract, folder_walk, name_tables, overlay, places, tfrecord
 from marco_model import errors, store
 
 TRAIN, VALIDATION, EVAL = SPLITS = ("train", "validation", "eval")
@@ -27,36 +28,55 @@ _SPLITS = (
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file: path or URI, name below the folder given, bytes, and time of the last change (seconds since 1970)."""
+    """A file: path or URI, name below the folder given, bytes, and time of the last change (seconds since 1970).
+
+    `unreadable`: why this folder or link cannot be read; size and time are 0 then.
+    """
 
     path: str
     name: str
     size: int
     modified: float
+    unreadable: str = ""
 
 
 def find_shards(paths: Iterable[str]) -> list[File]:
     """Returns the shards among files, folders (with subfolders) and globs, local or `gs://`, sorted by name.
 
-    A name is relative to the folder given, or the whole path if two would be equal. Raises `InputError` if a path does
-    not exist or has no shard.
+    A name is relative to the folder given, or the whole path if two would be equal. A shard with several paths is
+    listed once. Raises `InputError` if a path does not exist, has no shard, or has a folder or link that cannot be
+    read.
     """
     by_path: dict[str, File] = {}
     for path in paths:
-        files = [file for file in list_files(path) if _SHARD.fullmatch(PurePosixPath(file.name).name)]
+        files = [file for file in _readable(path) if _SHARD.fullmatch(PurePosixPath(file.name).name)]
         if not files:
             raise errors.InputError(
                 f"no TFRecord shards at {path!r}; expected files named like train-00001-of-00010, in it or below it: "
                 "make them from images with marco data import"
             )
-        by_path.update((file.path, file) for file in files)
+        for file in files:
+            by_path.setdefault(file.path if store.is_remote(file.path) else os.path.realpath(file.path), file)
     times = collections.Counter(file.name for file in by_path.values())
     shards = [dataclasses.replace(file, name=file.path) if times[file.name] > 1 else file for file in by_path.values()]
     return sorted(shards, key=lambda file: (file.name, file.path))
 
 
+def _readable(path: str) -> list[File]:
+    files = list_files(path)
+    if unreadable := [file for file in files if file.unreadable]:
+        raise errors.InputError(
+            f"{path!r} has {len(unreadable)} folders or links that cannot be read; the first, {unreadable[0].path!r}, "
+            f"{unreadable[0].unreadable}; make them readable or remove them"
+        )
+    return files
+
+
 def list_files(path: str) -> list[File]:
-    """Returns every file that a file, folder or glob stands for; raises `InputError` if there is no such file."""
+    """Returns every file that a file, folder or glob stands for: see `folder_walk`.
+
+    Raises `InputError` if there is no such file.
+    """
     files = _remote_files(path) if store.is_remote(path) else _local_files(path)
     if not files:
         raise errors.InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
@@ -133,7 +153,7 @@ def fingerprint(paths: Sequence[str], overlay_path: str = "") -> str:
     `overlay_path`, if one is given. Raises `InputError` if a path does not exist.
     """
     digest = hashlib.blake2b(digest_size=16)
-    files = sorted((file for path in paths for file in list_files(path)), key=lambda file: (file.name, file.path))
+    files = sorted((file for path in paths for file in _readable(path)), key=lambda file: (file.name, file.path))
     for name in (name_tables.SOURCES_FILE, name_tables.RAW_LABELS_FILE):
         path = name_tables.table_path(name, paths, [file.path for file in files])
         content = b"" if path is None else store.read_bytes(path)
@@ -147,20 +167,24 @@ def fingerprint(paths: Sequence[str], overlay_path: str = "") -> str:
 
 def _local_files(path: str) -> list[File]:
     root = Path(path)
+    unreadable: dict[Path, str] = {}
     if root.is_dir():
-        paths = [file for file in root.rglob("*") if file.is_file()]
+        listing = folder_walk.walk([root])
+        paths, unreadable = listing.files, listing.unreadable
     elif root.is_file():
         root, paths = root.parent, [root]
+    elif glob.has_magic(path):
+        root, paths = folder_walk.expand(path)
     else:
-        # The folders of the pattern before its first wildcard.
-        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), root.parts))
-        pattern = str(Path(path).relative_to(root))
-        paths = [file for file in root.glob(pattern) if file.is_file()] if glob.has_magic(path) else []
+        return []
     files = []
     for file in paths:
-        status = file.stat()
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        files.append(File(str(file), name, status.st_size, status.st_mtime))
+        if file in unreadable:
+            files.append(File(str(file), name, 0, 0, unreadable[file]))
+        else:
+            status = file.stat()
+            files.append(File(str(file), name, status.st_size, status.st_mtime))
     return files
 
 
@@ -170,11 +194,12 @@ def _remote_files(path: str) -> list[File]:
     folder = beginning.rsplit("/", 1)[0] if rest else root
     match = _object_matcher(beginning) if store.is_object(path) else _match_with_beam
     entries = match(root) or ([] if rest else match(f"{root}/**"))
-    return [
+    files = [
         File(uri, uri.removeprefix(folder).lstrip("/") or PurePosixPath(uri).name, size, modified)
         for uri, size, modified in entries
         if not uri.endswith("/")
     ]
+    return [file for file in files if not folder_walk.is_left_out_below(file.name)]
 
 
 Matches = list[tuple[str, int, float]]

@@ -9,14 +9,23 @@ import functools
 import io
 import os
 import re
+import struct
 import sys
+import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from marco_model import errors
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_DIRECTIONS = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))
+"""Steps through rows and columns for each orientation, after rows and columns of 5 to 8 are exchanged."""
 _ADOBE = re.compile(rb"\xff\xee..Adobe", re.DOTALL)
 _HARMLESS = ("extraneous bytes", "jfif", "adobe")
 """In what libjpeg says of files whose image is whole: some cameras write stray bytes."""
@@ -86,10 +95,67 @@ def _from_cmyk(image: np.ndarray, inverted: bool) -> np.ndarray:
 def _decode_png(encoded: bytes) -> np.ndarray:
     from PIL import Image
 
-    image: Image.Image = Image.open(io.BytesIO(encoded), formats=("PNG",))
+    image: Image.Image = Image.open(io.BytesIO(plain_png(encoded)), formats=("PNG",))
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))
+
+
+def plain_png(encoded: bytes) -> bytes:
+    """Returns a PNG with only the chunks that its pixels need, after its EXIF data if these are sound.
+
+    Pillow refuses images for damage or size of the others, which TensorFlow ignores.
+    """
+    pixel_chunks, exif = [], b""
+    position = len(_PNG_SIGNATURE)
+    while position + 8 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        chunk = encoded[position : position + length + 12]
+        position += len(chunk)
+        if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            pixel_chunks.append(chunk)
+        elif kind == b"eXIf" and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+            exif = chunk
+    return b"".join([_PNG_SIGNATURE, *pixel_chunks[:1], exif, *pixel_chunks[1:]])
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns [height, width, 3] as EXIF's orientation, 1 to 8, says that it is shown."""
+    if orientation > 4:
+        image = image.transpose(1, 0, 2)
+    rows, columns = _DIRECTIONS[orientation - 1]
+    return image[::rows, ::columns]
+
+
+def picture(encoded: bytes, side: int) -> "Image.Image | None":
+    """Returns what people are shown of a JPEG or PNG: the pixels of `decode`, at most `side` on the longer side; RGB.
+
+    None if it does not decode. A JPEG is decoded at the smallest scale that is still larger, in a fraction of the time.
+    """
+    from PIL import Image
+
+    shown = _reduced_jpeg(encoded, side) if encoded.startswith(_JPEG_START) else None
+    if shown is None:
+        try:
+            shown = Image.fromarray(decode(encoded))
+        except errors.InputError:
+            return None
+    shown.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return shown
+
+
+def _reduced_jpeg(encoded: bytes, side: int) -> "Image.Image | None":
+    """Returns a JPEG, reduced but no smaller than `side`; None for colours that Pillow and `decode` convert unlike."""
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=("JPEG",))
+        if image.mode not in ("RGB", "L"):
+            return None
+        image.draft("RGB", (side, side))
+        return image.convert("RGB")
+    except Exception:  # Pillow's decoders raise whatever they meet.
+        return None
 
 
 def centre_square(image: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from PIL import Image
 
 import marco_model
 from marco_data import image_files, place_reader, places, progress
-from marco_model import calibration, store
+from marco_model import calibration, pixels, store
 from marco_scoring import plates, prediction, score_table
 
 QUALITY = 72
@@ -191,21 +191,12 @@ def usual_size(images: int) -> int:
 
 
 def thumbnail(encoded: bytes, size: int) -> Thumbnail | None:
-    """Returns a JPEG whose longer side has at most `size` pixels; None if Pillow cannot decode the image.
+    """Returns a JPEG whose longer side has at most `size` pixels; None if the image does not decode.
 
-    encoded: JPEG or PNG, as `marco_data.image_files.encoded_image` returns it. A JPEG is decoded at the smallest scale
-    that is still larger, which takes a fraction of the time. Orientation tags are not applied, as in scoring.
+    encoded: JPEG or PNG, as `marco_data.image_files.encoded_image` returns it.
     """
-    try:
-        image = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
-        image.draft("RGB", (size, size))
-        if image.mode.startswith("I"):  # TensorFlow reads 16 bits by their upper byte; Pillow would clip them at 255.
-            picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        else:
-            picture = image.convert("RGB")
-    except Exception:  # Pillow's decoders raise many kinds of errors; the image was scored and is listed anyway.
-        return None
-    return _shrink(picture, size)
+    picture = pixels.picture(encoded, size)
+    return None if picture is None else _shrink(picture, size)
 
 
 def _shrink(picture: Image.Image, size: int) -> Thumbnail:

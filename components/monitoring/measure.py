@@ -96,19 +96,20 @@ class Candidate(NamedTuple):
 def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
     """Returns the shards and images of files, folders and globs, local or `gs://`.
 
-    A folder that holds images is taken for one of images. `days`: only files that changed so many days ago at most.
-    Raises InputError where a path has neither.
+    A folder that holds images is taken for one of images; its folders and links that cannot be read are listed too.
+    `days`: only files that changed so many days ago at most. Raises InputError where a path has neither.
     """
     files_by_path: dict[str, Found] = {}
     since = time.time() - days * 86400 if days is not None else float("-inf")
     for path in paths:
-        listed = [file for file in shards.list_files(path) if _is_image(file.name)]
-        is_shard = not listed
-        listed = listed or _shards(path)
+        files = shards.list_files(path)
+        is_shard = not any(image_files.has_image_ending(file.name) for file in files)
+        listed = [file for file in files if image_files.has_image_ending(file.name) or file.unreadable]
+        listed = _shards(path) if is_shard else listed
         files_by_path.update(
             (file.path, Found(os.fsencode(file.path), image_files.as_text(file.name), is_shard))
             for file in listed
-            if file.modified >= since
+            if file.modified >= since or file.unreadable
         )
     return sorted(files_by_path.values(), key=lambda file: (file.name, file.path))
 
@@ -119,10 +120,6 @@ def _shards(path: str) -> list[shards.File]:
     except errors.InputError as error:
         none = "no images and " if str(error).startswith("no TFRecord") else ""
         raise errors.InputError(f"{none}{error}") from None
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in image_files.ENDINGS and not PurePosixPath(name).name.startswith(".")
 
 
 def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:

@@ -84,7 +84,8 @@ def _pictures(
     wrong = [(image["row"], kind["predicted"]) for kind in report["errors"] for image in kind["images"]]
     rows = sorted({row for row, _ in wrong} | {image["row"] for image in report["disagreements"]})
     encoded = dict(zip(rows, prediction_table.encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
-    pictures = {f"image/{row}": plots.thumbnail(image) for row, image in encoded.items()}
+    thumbnails = {f"image/{row}": plots.thumbnail(image) for row, image in encoded.items()}
+    pictures = {name: picture for name, picture in thumbnails.items() if picture is not None}
     if options.overlays and wrong and saved_model:
         begun = time.monotonic()
         classes = [report["classes"].index(predicted) for _, predicted in wrong]

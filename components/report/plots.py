@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 import marco_model
+from marco_model import pixels
 
 SIDE = 320
 """Pixels of a thumbnail's longer side: sharp on a phone, about 15 kB."""
@@ -159,12 +160,10 @@ def _training(figure: Any, training: Mapping[str, Any]) -> None:
     _percent(upper.yaxis)
 
 
-def thumbnail(encoded: bytes, side: int = SIDE) -> bytes:
-    """Returns an encoded image as a JPEG of at most `side` pixels on the longer side."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return _jpeg(small)
+def thumbnail(encoded: bytes, side: int = SIDE) -> bytes | None:
+    """Returns an image as a JPEG of at most `side` pixels on the longer side; None if it does not decode."""
+    picture = pixels.picture(encoded, side)
+    return None if picture is None else _jpeg(picture)
 
 
 def overlays(

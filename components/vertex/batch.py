@@ -37,11 +37,8 @@ def images(place: str) -> list[store.Object]:
         raise errors.InputError(
             f"--input is {place}; give gs://BUCKET/FOLDER, or score a folder here with marco predict"
         )
-    objects = [
-        entry
-        for entry in store.list_objects(f"{place.rstrip('/')}/")
-        if entry.uri.lower().endswith(image_files.ENDINGS)
-    ]
+    root = f"{place.rstrip('/')}/"
+    objects = [entry for entry in store.list_objects(root) if image_files.is_image_below(entry.uri.removeprefix(root))]
     if not objects:
         raise errors.InputError(f"no images below {place}; endings looked for: {' '.join(image_files.ENDINGS)}")
     return objects

@@ -144,15 +144,18 @@ def in_place(place: str) -> list[Image]:
     root = f"{place.rstrip('/')}/"
     with tempfile.TemporaryDirectory() as folder:
         for uri in store.objects_below(root):
-            if uri.lower().endswith(image_files.ENDINGS):
+            if image_files.is_image_below(uri.removeprefix(root)):
                 store.download(uri, Path(folder) / uri.removeprefix(root))
         return _below(Path(folder), place)
 
 
 def _below(folder: Path, place: str) -> list[Image]:
     images = []
-    for path in image_files.find_images([folder]):
-        content = image_files.encoded_image(path)
+    for path in image_files.find_images([folder]).files:
+        try:
+            content = image_files.encoded_image(path)
+        except errors.InputError as error:
+            raise errors.InputError(f"golden image {path.name} of {place} {error}") from None
         if len(content) > MAX_BYTES:
             raise errors.InputError(
                 f"golden image {path.name} of {place} has {len(content):,} bytes; shrink it to {MAX_BYTES:,}, what an "

@@ -21,16 +21,21 @@ DEFAULT_PORT = 8080
 def images(paths: Sequence[Path]) -> list[Path]:
     """Returns the image files among and below `paths`; raises `InputError` where there are none.
 
-    Thumbnails and focus slices of RockMaker's storage are left out, unless they are among `paths`, and counted.
+    Thumbnails and focus slices of RockMaker's storage are left out, unless they are among `paths`. They are counted on
+    stderr, and so are files with other endings.
     """
-    files = image_files.find_images(paths)
+    listing = image_files.find_images(paths)
+    files = listing.files
     main = {*places.main_images(files), *paths}
     if left_out := len(files) - sum(file in main for file in files):
         typer.echo(f"left out, thumbnails and focus slices of drops with a better image: {left_out}", err=True)
     files = [file for file in files if file in main]
     if not files:
         endings = " ".join(image_files.ENDINGS)
-        raise InputError(f"no images in {', '.join(map(str, paths))}; endings looked for: {endings}")
+        passed_over = "; ".join(filter(None, (f"endings looked for: {endings}", listing.summary())))
+        raise InputError(f"no images in {', '.join(map(str, paths))}; {passed_over}")
+    if summary := listing.summary():
+        typer.echo(summary, err=True)
     return files
 
 

@@ -35,9 +35,9 @@ def test_folders_are_searched_in_order_and_each_file_is_listed_once(tmp_path):
     for name in [*names, "notes.txt", ".hidden.jpg", "image.gif"]:
         (tmp_path / name).touch()
     expected = [tmp_path / name for name in names]
-    assert find_images([tmp_path]) == expected
-    assert find_images([tmp_path / "f.bmp", tmp_path]) == [expected[4], *expected[:4], expected[5]]
-    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+    assert find_images([tmp_path]).files == expected
+    assert find_images([tmp_path / "f.bmp", tmp_path]).files == [expected[4], *expected[:4], expected[5]]
+    assert find_images([tmp_path / "notes.txt"]).files == [tmp_path / "notes.txt"]
     with pytest.raises(InputError, match="nowhere"):
         find_images([tmp_path / "nowhere"])
 
