@@ -26,6 +26,10 @@ _WORDS = {
 }
 
 
+class RunFailedError(ClusterError):
+    """A step of the run failed; the message names it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Package:
     """A compiled pipeline: its file, name, version (a hash of the content), parameters, steps and content."""
@@ -213,7 +217,8 @@ def follow(backend: Backend, run: str, steps: tuple[str, ...] = ()) -> None:
     `steps`: the package's; where empty, all steps that the service names.
 
     Raises:
-        ClusterError: the run failed or was cancelled, with the failed steps' messages, or the service fails.
+        RunFailedError: the run failed, with the failed steps' messages.
+        ClusterError: the run was cancelled, or the service fails.
         InputError: the service refuses, as it does once a token has expired, or has no such run.
     """
     shown: dict[str, str] = {}
@@ -239,7 +244,8 @@ def follow(backend: Backend, run: str, steps: tuple[str, ...] = ()) -> None:
         return
     failed = [f"{step.name}{in_brackets(step.message)}" for step in status.steps if step.state == "FAILED"]
     outcome = f"failed at {', '.join(failed)}" if failed else f"ended as {status.state}"
-    raise ClusterError(
+    kind = RunFailedError if status.state == "FAILED" else ClusterError
+    raise kind(
         f"run {run} {outcome}{in_brackets(status.message)}; its log is at {backend.log_link(run)}; fix it and submit "
         "again: finished steps are reused"
     )

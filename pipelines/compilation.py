@@ -1,9 +1,8 @@
 """Compiles the graph into a package of Kubeflow Pipelines or Vertex AI, with the step `Data` in front.
 
 Both packages are one pipeline specification (schema 2.1), which TFX writes; steps run by the same entrypoint. For
-Kubeflow it is YAML, with a second document of what only Kubernetes knows. For Vertex AI it is JSON without that
-document. Vertex AI mounts buckets at `/gcs/`, where `components.steps.entrypoint` looks for artifacts on `gs://`;
-checkpoints, models and data are read and written on `gs://` itself.
+Kubeflow it is YAML, with a second document of what only Kubernetes knows; `components.steps.attempts` repeats a step
+that fails. For Vertex AI it is JSON without that document; the service repeats steps, and all of a run is on `gs://`.
 """
 
 import json
@@ -15,26 +14,32 @@ from tfx.orchestration import data_types
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from components import champion, machines
-from components.steps import cluster_data
+from components.steps import attempts, cluster_data
 from components.trainer import job
 from marco_model import InputError, labels, store
 from pipelines import configuration as configurations, pipeline, places
 
-ENTRYPOINT = ("python", "-m", "components.steps.entrypoint")
-DATA_COMMAND = ("python", "-m", "components.steps.cluster_data")
+_MODULE = ("python", "-m")
+ENTRYPOINT = (*_MODULE, "components.steps.entrypoint")
+DATA_COMMAND = (*_MODULE, "components.steps.cluster_data")
+ATTEMPTS = (*_MODULE, "components.steps.attempts")
 # The package's parameters, which a schedule changes; all are strings. Empty: the preset's value.
 PARAMETERS = {
     "data": "Shards of scored images: a folder or glob, local to the steps or gs://. Empty: the preset's.",
     "steps": "Steps of training. Empty: the preset's.",
     "run_label": "A label of the run, kept as the tag run_label in MLflow.",
 }
-_RETRY = {"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "600s"}
+_RETRY = {"backoffDuration": "30s", "backoffFactor": 2.0}
+# Argo takes it as the time that all attempts may take together, from the start of the first; without it, as none.
+_KUBEFLOW_RETRY_SECONDS = 30 * 24 * 3600
+_VERTEX_RETRY_SECONDS = 3600  # The most that Vertex AI takes.
 # The variables by which a step finds the names of its pod, and the fields in which Kubernetes keeps these.
 _POD = {
     "MARCO_POD_NAME": "metadata.name",
     "MARCO_POD_UID": "metadata.uid",
     "MARCO_NAMESPACE": "metadata.namespace",
     "MARCO_RUN": "metadata.labels['pipeline/runid']",
+    attempts.NODE: "metadata.annotations['workflows.argoproj.io/node-name']",
 }
 _KUBERNETES_GPU = machines.Resources().accelerator
 DEFAULT_ACCELERATOR = "NVIDIA_TESLA_T4"
@@ -57,7 +62,8 @@ def compile_for_kubeflow(configuration: configurations.Configuration, root: str,
     if output.suffix != ".yaml":
         raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
     package = _package(configuration, root)
-    add_resources(package, configuration.cluster)
+    add_resources(package, configuration.cluster, _KUBEFLOW_RETRY_SECONDS)
+    _repeat_in_pods(package, configuration.cluster)
     platform = platform_document(package, configuration.cluster)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
@@ -80,7 +86,10 @@ def compile_for_vertex(configuration: configurations.Configuration, root: str, o
             raise InputError(f"cluster.{field} is set, which Vertex AI does not have; {instead}")
     package = _package(configuration, root, _custom_job(configuration))
     accelerator = configuration.vertex.accelerator if configuration.vertex else DEFAULT_ACCELERATOR
-    add_resources(package, _rename_gpus(configuration.cluster, accelerator))
+    add_resources(package, _rename_gpus(configuration.cluster, accelerator), _VERTEX_RETRY_SECONDS)
+    for container in _containers(package):
+        if container["command"] == list(ENTRYPOINT):
+            container["command"].append("--keep_uris")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
     return len(package["root"]["dag"]["tasks"])
@@ -217,8 +226,23 @@ def _take_from_data_step(parameters: dict[str, Any]) -> bool:
     return bool(taken)
 
 
-def add_resources(package: dict[str, Any], cluster: machines.Cluster) -> None:
-    """Gives every container its resources and environment, and every task its retries."""
+def _containers(package: dict[str, Any]) -> list[dict[str, Any]]:
+    return [executor["container"] for executor in package["deploymentSpec"]["executors"].values()]
+
+
+def _repeat_in_pods(package: dict[str, Any], cluster: machines.Cluster) -> None:
+    """Has every container run its step by `components.steps.attempts`."""
+    for container in _containers(package):
+        container["command"] = [*ATTEMPTS, *container["command"][len(_MODULE) :]]
+        if cluster.retries:
+            container.setdefault("env", []).append({"name": attempts.RETRIES, "value": str(cluster.retries)})
+
+
+def add_resources(package: dict[str, Any], cluster: machines.Cluster, retry_seconds: int) -> None:
+    """Gives every container its resources and environment, and every task its retries.
+
+    `retry_seconds`: for which the service repeats a task.
+    """
     executors = package["deploymentSpec"]["executors"]
     for step, task in package["root"]["dag"]["tasks"].items():
         container = executors[f"{step}_executor"]["container"]
@@ -226,7 +250,8 @@ def add_resources(package: dict[str, Any], cluster: machines.Cluster) -> None:
         if cluster.environment:
             container["env"] = [{"name": name, "value": value} for name, value in cluster.environment.items()]
         if cluster.retries:
-            task["retryPolicy"] = {"maxRetryCount": cluster.retries, **_RETRY}
+            limits = {"maxRetryCount": cluster.retries, "backoffMaxDuration": f"{retry_seconds}s"}
+            task["retryPolicy"] = {**_RETRY, **limits}
 
 
 def _resources(resources: machines.Resources) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """What a container of a compiled TFX step runs on Kubeflow Pipelines and Vertex AI, around TFX's own entrypoint.
 
-The launcher of Kubeflow Pipelines 2 differs from that of Vertex AI, for which TFX compiles, in three ways (facts:
-docs/kubeflow.md). It hands over input artifacts without their types, which stand in the specification that TFX passes
-beside them. It names artifacts on `gs://`, `s3://` and `minio://`, but has fetched inputs, and fetches outputs, below
-`/gcs`, `/s3` and `/minio`. And it waits for processes that TFX's libraries may crash while they end.
+The launcher of Kubeflow Pipelines 2 differs from that of Vertex AI, for which TFX compiles, in four ways. It hands over
+input artifacts without their types, which stand in the specification that TFX passes beside them. It names artifacts on
+`gs://`, `s3://` and `minio://`, but has fetched inputs, and fetches outputs, below `/gcs`, `/s3` and `/minio`. It adds
+an output of its own, `executor-logs`, a file that it writes while the step runs. And it waits for processes that TFX's
+libraries may crash while they end.
 
-Vertex AI types its artifacts, and mounts buckets at `/gcs` (Cloud Storage FUSE), so the same paths lead to them there.
+On Vertex AI (`--keep_uris`) artifacts are read and written on `gs://` itself. Its mount of buckets at `/gcs` cannot be
+relied on: Cloud Storage FUSE refuses to rename folders by default, which TFX does.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import shutil
 import sys
 from typing import Any
 
@@ -36,24 +39,35 @@ def unstaged(path: str) -> str:
     return path
 
 
-def localize(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dict[str, str]:
+def localize(executor_input: dict[str, Any], inputs_spec: dict[str, Any], keep_uris: bool = False) -> dict[str, str]:
     """Fills in types and local paths of all artifacts, in place; returns the URI of each output by its local path.
 
-    `executor_input`, `inputs_spec`: the messages ExecutorInput and ComponentInputsSpec of KFP's pipeline_spec, as JSON.
+    Outputs that are not the component's own are taken out. `executor_input`, `inputs_spec`: the messages ExecutorInput
+    and ComponentInputsSpec of KFP's pipeline_spec, as JSON. `keep_uris`: artifacts are used where they lie.
     """
     specs = inputs_spec.get("artifacts", {})
+    local = str if keep_uris else staged
     for name, artifact in _artifacts(executor_input.get("inputs", {})):
-        known = artifact.get("type") or {}
-        # "system.Artifact" is what KFP calls any artifact that it has no class for.
-        if name in specs and (not known or known.get("schemaTitle", "").startswith("system.")):
+        if name in specs and not _is_own(artifact):
             artifact["type"] = specs[name]["artifactType"]
-        artifact["uri"] = staged(artifact["uri"])
+        artifact["uri"] = local(artifact["uri"])
+    outputs = executor_input.get("outputs", {})
+    named = outputs.get("artifacts", {})
+    outputs["artifacts"] = {
+        name: group for name, group in named.items() if all(map(_is_own, group.get("artifacts", [])))
+    }
     remote = {}
-    for _, artifact in _artifacts(executor_input.get("outputs", {})):
+    for _, artifact in _artifacts(outputs):
         uri = artifact["uri"]
-        artifact["uri"] = staged(uri)
+        artifact["uri"] = local(uri)
         remote[artifact["uri"]] = uri
     return remote
+
+
+def _is_own(artifact: dict[str, Any]) -> bool:
+    """Returns whether an artifact has a type of TFX or of this project, not one of KFP (such as `system.Artifact`)."""
+    kind = artifact.get("type") or {}
+    return bool(kind) and not kind.get("schemaTitle", "").startswith("system.")
 
 
 def restore(executor_output: dict[str, Any], remote: dict[str, str]) -> None:
@@ -75,15 +89,24 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
+    parser.add_argument("--keep_uris", action="store_true")
     options, beam_arguments = parser.parse_known_args(arguments)
     executor_input = json.loads(options.json_serialized_invocation_args)
-    remote = localize(executor_input, json.loads(options.json_serialized_inputs_spec_args))
-    executor_input["outputs"]["outputFile"] = staged(executor_input["outputs"]["outputFile"])
+    specification = json.loads(options.json_serialized_inputs_spec_args)
+    remote = localize(executor_input, specification, options.keep_uris)
+    if options.keep_uris:
+        options.json_serialized_invocation_args = json.dumps(executor_input)
+        kubeflow_v2_run_executor.main((options, beam_arguments))
+        return
+    output_file = pathlib.Path(staged(executor_input["outputs"]["outputFile"]))
+    executor_input["outputs"]["outputFile"] = str(output_file)
     for path in remote:
-        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+        # An attempt that failed in this container may have left a part.
+        shutil.rmtree(path, ignore_errors=True)
+        pathlib.Path(path).mkdir(parents=True)
+    output_file.unlink(missing_ok=True)
     options.json_serialized_invocation_args = json.dumps(executor_input)
     kubeflow_v2_run_executor.main((options, beam_arguments))
-    output_file = pathlib.Path(executor_input["outputs"]["outputFile"])
     executor_output = json.loads(output_file.read_text())
     restore(executor_output, remote)
     output_file.write_text(json.dumps(executor_output))

@@ -242,14 +242,25 @@ def submit(
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     follow: Annotated[str | None, typer.Option(help="Start nothing; follow the run of this id.")] = None,
+    resubmit: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=20,
+            help="How often to start another run after one that failed, such as one whose pod was preempted.",
+        ),
+    ] = 0,
 ) -> None:
     """Run a compiled package on Kubeflow Pipelines or Vertex AI, and follow it until it ends, one line per step.
 
     The package is uploaded as a version of its pipeline unless it is there already. The exit status is 1 if the run
-    fails. Ctrl-C stops following; the run continues.
+    fails. Ctrl-C stops following; the run continues. With --resubmit, a run that fails is followed by another one,
+    which reuses finished steps and trains from the last checkpoint.
 
     Example: marco submit marco.yaml --host http://localhost:8080 --steps 1000 --run-label first
     """
+    if resubmit and (follow or not wait):
+        raise InputError(f"--resubmit {resubmit} needs a run to follow; leave --no-wait and --follow out")
     runner = service.connect()
     if follow:
         _follow(runner, follow)
@@ -259,10 +270,18 @@ def submit(
     content.check_parameters(submission.parameters)
     if sentence := runner.upload(content):
         typer.echo(sentence)
-    identity = runner.start(content, name, submission)
-    typer.echo(f"Run {identity} started.")
-    if wait:
-        _follow(runner, identity, content.steps)
+    for left in range(resubmit, -1, -1):
+        identity = runner.start(content, name, submission)
+        typer.echo(f"Run {identity} started.")
+        if not wait:
+            return
+        try:
+            _follow(runner, identity, content.steps)
+            return
+        except backend.RunFailedError as error:
+            if not left:
+                raise
+            typer.echo(f"note: {error}; another run is started, {left} of {resubmit} left", err=True)
 
 
 @options.grouped

@@ -2,6 +2,7 @@
 
 - `gcs_emulator`: Google Cloud Storage, which is a real server behind a proxy that injects faults.
 - `kubeflow_api`: Kubeflow Pipelines.
+- `step_services`: what surrounds the container of a step on Kubeflow Pipelines and Vertex AI.
 - `kubernetes_api`: Kubernetes with JobSet.
 - `vertex_api`: Vertex AI.
 - `vizier_service`: Vertex AI Vizier.

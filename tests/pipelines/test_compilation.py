@@ -252,7 +252,7 @@ def test_every_step_runs_our_image_by_our_entrypoint_and_none_is_a_resolver(pack
     for name, container in containers(package).items():
         assert container["image"] == packages.IMAGE
         module = "cluster_data" if name == "Data" else "entrypoint"
-        assert container["command"] == ["python", "-m", f"components.steps.{module}"]
+        assert container["command"][-1] == f"components.steps.{module}"
 
 
 def test_every_input_has_its_producer(package, preset):
@@ -315,7 +315,12 @@ def test_parameters_of_a_schedule_default_to_the_presets_values(package):
 
 def test_every_step_is_retried_and_all_but_the_look_at_the_data_are_cached(package):
     for name, task in tasks(package).items():
-        assert task["retryPolicy"]["maxRetryCount"] == 2
+        policy = {"maxRetryCount": 2, "backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "2592000s"}
+        assert task["retryPolicy"] == policy
+        container = containers(package)[name]
+        module = "cluster_data" if name == "Data" else "entrypoint"
+        assert container["command"] == ["python", "-m", "components.steps.attempts", f"components.steps.{module}"]
+        assert {"name": "MARCO_RETRIES", "value": "2"} in container["env"]
         assert task["cachingOptions"]["enableCache"] is (name != "Data")
 
 

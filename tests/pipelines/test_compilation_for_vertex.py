@@ -63,10 +63,11 @@ def test_googles_own_messages_hold_the_package(package):
 def test_steps_run_the_projects_image_and_have_no_settings_of_kubernetes(package):
     for name, container in containers(package).items():
         assert container["image"] == packages.IMAGE
-        module = "cluster_data" if name == "Data" else "entrypoint"
-        assert container["command"] == ["python", "-m", f"components.steps.{module}"]
+        command = ["cluster_data"] if name == "Data" else ["entrypoint", "--keep_uris"]
+        assert container["command"] == ["python", "-m", f"components.steps.{command[0]}", *command[1:]]
         assert container["resources"]["cpuLimit"] > 0
-        assert tasks(package)[name]["retryPolicy"]["maxRetryCount"] == 2
+        policy = {"maxRetryCount": 2, "backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "3600s"}
+        assert tasks(package)[name]["retryPolicy"] == policy
         assert tasks(package)[name]["cachingOptions"]["enableCache"] is (name != "Data")
     assert "kubernetes" not in json.dumps(package).lower().replace("on kubernetes", "")
     assert "nvidia.com" not in json.dumps(containers(package))

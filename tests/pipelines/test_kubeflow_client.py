@@ -135,6 +135,33 @@ def test_a_failed_run_names_step_and_message(kubeflow, package):
         marco(kubeflow, "submit", package)
 
 
+def test_a_failed_run_is_followed_by_others_as_often_as_wanted(kubeflow, package):
+    failed = ("FAILED", {"Data": "SUCCEEDED", "Trainer": "FAILED: preempted"}, None)
+    kubeflow.states = [failed, failed, ("SUCCEEDED", {"Data": "SUCCEEDED", "Trainer": "SUCCEEDED"}, None)]
+    status, output = marco(kubeflow, "submit", package, "--resubmit", 3)
+    assert status == 0
+    assert len(kubeflow.runs) == 3
+    assert "failed at Trainer (preempted)" in output
+    assert "another run is started, 2 of 3 left" in output
+    kubeflow.states = [failed]
+    with pytest.raises(ClusterError, match="failed at Trainer"):
+        marco(kubeflow, "submit", package, "--resubmit", 1)
+    assert len(kubeflow.runs) == 5
+
+
+def test_a_cancelled_run_is_not_submitted_again(kubeflow, package):
+    kubeflow.states = [("CANCELED", {}, "by hand")]
+    with pytest.raises(ClusterError, match="ended as CANCELED"):
+        marco(kubeflow, "submit", package, "--resubmit", 3)
+    assert len(kubeflow.runs) == 1
+
+
+@pytest.mark.parametrize("option", [["--no-wait"], ["--follow", "0c7e"]])
+def test_submitting_again_needs_a_run_to_follow(kubeflow, package, option):
+    with pytest.raises(InputError, match="--resubmit 2 needs a run to follow"):
+        marco(kubeflow, "submit", package, "--resubmit", 2, *option)
+
+
 def test_following_survives_temporary_failures_and_gives_up_in_the_end(kubeflow, package):
     marco(kubeflow, "submit", package, "--no-wait")
     (run,) = kubeflow.runs

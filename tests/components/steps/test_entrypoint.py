@@ -7,6 +7,7 @@ import pytest
 from components.published_models import RECORD_FILE
 from components.steps import entrypoint
 from tests import packages, processes
+from tests.fakes import step_services
 
 RUN = "v2/artifacts/marco-local/0c7e"
 SCHEMA_SPEC = {"artifacts": {"schema": {"artifactType": {"instanceSchema": "title: tfx.Schema\ntype: object\n"}}}}
@@ -136,6 +137,58 @@ def test_an_expected_error_is_one_line_and_an_exit_status(tmp_path):
     assert done.returncode != 0
     assert "error: the note is 'refuse'; give another" in done.stderr.splitlines()
     assert not (tmp_path / "kfp_outputs/output_metadata.json").exists()
+
+
+def run_step(package, step, folder, version):
+    service = step_services.Kubeflow(package, folder, version)
+    entrypoint._STAGED = service.staging()
+    message = service.run(step)
+    kept = {name for _, name in service.artifacts}
+    assert kept == {"schema", step_services.LOGS}
+    (logs,) = message["outputs"]["artifacts"][step_services.LOGS]["artifacts"]
+    assert service.stored(logs["uri"]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["2.5.0", "2.15.0", "2.17.0"])
+def test_the_launchers_own_output_is_passed_over(compiled, tmp_path, version):
+    package = compiled.pipeline("local.yaml")
+    arguments = (package, "CuratedSchema", tmp_path, version)
+    with processes.start(run_step, *arguments, modules=processes.PIPELINE) as done:
+        done.wait(180)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["2.5.0", "2.15.0", "2.17.0"])
+def test_every_step_is_left_its_own_outputs_alone(compiled, tmp_path, version):
+    package = compiled.pipeline("local.yaml")
+    for step, component in package["components"].items():
+        service = step_services.Kubeflow(package, tmp_path, version)
+        artifacts = service.output_artifacts(
+            component.get("outputDefinitions", {}).get("artifacts", {}), f"{service.root}/{step}"
+        )
+        message = {"outputs": {"artifacts": artifacts}}
+        assert step_services.LOGS in artifacts
+        remote = entrypoint.localize(message, {})
+        assert set(message["outputs"]["artifacts"]) == set(artifacts) - {step_services.LOGS}
+        assert len(remote) == len(artifacts) - 1
+
+
+def test_an_output_without_a_type_is_passed_over():
+    message = executor_input("minio://")
+    message["outputs"]["artifacts"]["new"] = {"artifacts": [{"uri": f"minio://mlpipeline/{RUN}/new"}]}
+    entrypoint.localize(message, SCHEMA_SPEC)
+    assert set(message["outputs"]["artifacts"]) == {"anomalies"}
+
+
+def test_uris_are_kept_on_vertex_ai():
+    message = executor_input("gs://")
+    remote = entrypoint.localize(message, SCHEMA_SPEC, keep_uris=True)
+    uri = f"gs://mlpipeline/{RUN}/Probe/anomalies"
+    assert message["outputs"]["artifacts"]["anomalies"]["artifacts"][0]["uri"] == uri
+    assert message["inputs"]["artifacts"]["schema"]["artifacts"][0]["uri"].startswith("gs://")
+    assert remote == {uri: uri}
 
 
 @pytest.mark.slow
