@@ -33,6 +33,7 @@ LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date")
 STAMP_COLUMNS = ("bytes", "modified")
 _JSONL_ENDINGS = (".jsonl", ".ndjson")
+_NOT_SHOWN = (*STAMP_COLUMNS, "model")
 _BOM = "\ufeff"
 
 
@@ -76,7 +77,7 @@ class Options:
 
     format: `csv`; `excel` for CSV with a byte order mark; `jsonl` for one JSON object per line; None by the ending of
     the file. resume: begin with the rows of the partial file. append: begin with the rows of the table. best: one row
-    per drop, see `plates.best_rows`. crystal_classes: those that decide which is best; empty for all named after crystals.
+    per drop, see `plates.best_rows`. crystal_classes: those that decide which is best.
     """
 
     format: Format | None = None
@@ -263,18 +264,15 @@ def _show(rows: Sequence[Row], names: Sequence[str], stream: IO[str]) -> None:
     """Draws a table for people: the columns that say something, scores in per cent."""
     from rich import console, table, text
 
-    scores = [name for name in names if any(isinstance(cells.get(name), float) for cells in rows)]
-    scores = [name for name in scores if not name.startswith("probability_")]
-    filled = [
-        name for name in names if name not in (*STAMP_COLUMNS, "model") and any(cells.get(name) for cells in rows)
-    ]
     drawn = table.Table(box=None, pad_edge=False)
-    for name in filled:
-        if not name.startswith("probability_"):
-            drawn.add_column(name, justify="right" if name in scores else "left", overflow="fold")
-    for cells in rows:
-        shown = (cells.get(name, "") for name in filled if not name.startswith("probability_"))
-        drawn.add_row(*(text.Text(f"{100 * cell:.1f} %" if isinstance(cell, float) else str(cell)) for cell in shown))
+    shown = []
+    for name in names:
+        values = [cells.get(name, "") for cells in rows]
+        if any(value != "" for value in values) and name not in _NOT_SHOWN and not name.startswith("probability_"):
+            shown.append([f"{100 * cell:.1f} %" if isinstance(cell, float) else str(cell) for cell in values])
+            drawn.add_column(name, justify="right" if isinstance(values[0], float) else "left", overflow="fold")
+    for cells in zip(*shown, strict=True):
+        drawn.add_row(*map(text.Text, cells))
     if rows:
         console.Console(file=stream, highlight=False).print(drawn)
 

@@ -1,0 +1,283 @@
+"""What is left of a prediction that is stopped, how it is continued, and where and in what form tables are written."""
+
+import csv
+import errno
+import io
+import json
+import os
+import re
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marco_data import place_reader
+from marco_model import errors
+from marco_scoring import prediction, score_table
+
+
+class Brightness:
+    """A classifier whose crystal score is an image's brightness; `stop` is called before the batch of that number."""
+
+    classes = ("Clear", "Crystals")
+    temperature = 1.0
+
+    def __init__(self, stop=None, at=0, name="brightness", scale=1.0):
+        self.name, self.images, self._stop, self._at, self._scale = name, 0, stop, at, scale
+
+    def score(self, encoded):
+        if self._stop and self.images >= self._at:
+            self._stop()
+        self.images += len(encoded)
+        means = [np.asarray(Image.open(io.BytesIO(image)).convert("L")).mean() / 255 * self._scale for image in encoded]
+        return np.array([(1 - mean, mean) for mean in means], np.float32).reshape(-1, 2)
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def draw(path, brightness):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), brightness).save(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [draw(tmp_path / "plates" / f"drop {number}.png", 20 * number) for number in range(9)]
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def predict(classifier, files, output, *, batch_size=2, **options):
+    return prediction.predict(classifier, files, output, batch_size, options=score_table.Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("stop", "kind", "message"),
+    [
+        (interrupted, errors.Interrupted, "stopped: 4 rows are in "),
+        (full, errors.InputError, "No space left on device"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), errors.Interrupted, "stopped: 4 rows are in "),
+    ],
+)
+@pytest.mark.parametrize("name", ["scores.csv", "scores.jsonl"])
+def test_what_was_scored_stays_and_resume_scores_only_the_rest(files, tmp_path, stop, kind, message, name):
+    from pipelines.commands import options
+
+    output, partial = tmp_path / name, tmp_path / name.replace(".", ".partial.")
+    with pytest.raises(kind, match=message) as stopped, options.stopped_by_signals():
+        predict(Brightness(stop, at=4), files, output)
+    assert f"4 rows are in {partial}; the same command with --resume" in str(stopped.value)
+    assert not output.exists() and partial.exists()
+    with pytest.raises(errors.InputError, match="continue it with --resume, or delete"):
+        predict(Brightness(), files, output)
+    again = Brightness()
+    outcome = predict(again, files, output, resume=True)
+    assert again.images == 1 + 5  # One image of the earlier run is scored again.
+    assert outcome.earlier == 4 and sum(outcome.by_class.values()) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plates", name]
+    whole = tmp_path / f"whole-{name}"
+    predict(Brightness(), files, whole)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_line_that_was_cut_is_scored_again(files, tmp_path):
+    output, partial = tmp_path / "scores.csv", tmp_path / "scores.partial.csv"
+    with pytest.raises(errors.Interrupted):
+        predict(Brightness(interrupted, at=4), files, output)
+    partial.write_bytes(partial.read_bytes()[:-5])
+    assert predict(Brightness(), files, output, resume=True).earlier == 3
+    assert [row["path"] for row in rows(output)] == [str(path) for path in files]
+
+
+def test_a_run_that_scored_nothing_leaves_nothing(files, tmp_path):
+    with pytest.raises(errors.Interrupted):
+        predict(Brightness(interrupted), files, tmp_path / "scores.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["plates"]
+
+
+@pytest.mark.parametrize("option", ["resume", "append"])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Brightness(name="other"), "scores of the model brightness, and this one is other"),
+        (Brightness(scale=0.5), "another model of that name"),
+    ],
+)
+def test_rows_of_another_model_are_never_mixed(files, tmp_path, option, other, message):
+    output = tmp_path / "scores.csv"
+    if option == "resume":
+        with pytest.raises(errors.Interrupted):
+            predict(Brightness(interrupted, at=6), files[1:], output)
+    else:
+        predict(Brightness(), files[1:5], output)
+    with pytest.raises(errors.InputError, match=message):
+        predict(other, files[1:], output, **{option: True})
+
+
+def test_a_growing_folder_gets_only_its_new_and_changed_images_scored(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    predict(Brightness(), files[:6], output, append=True)
+    before = rows(output)
+    draw(files[2], 255)
+    os.utime(files[2], (1_700_000_000, 1_700_000_000))
+    classifier = Brightness()
+    outcome = predict(classifier, files[1:], output, append=True)
+    assert classifier.images == 1 + 4 and outcome.earlier == 4
+    after = rows(output)
+    assert [row["path"] for row in after] == [str(path) for path in files]
+    assert after[:2] == before[:2] and after[3:6] == before[3:6]
+    assert after[2]["crystals"] == "1.0000000" and after[2]["modified"] == "2023-11-14T22:13:20.000000Z"
+
+
+def test_columns_and_rows_that_people_added_to_a_table_stay_when_it_is_appended_to(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    predict(Brightness(), files[:2], output)
+    lines = output.read_text().splitlines()
+    noted = [f"{lines[0]},note", f"{lines[1]},look", f"{lines[2]},"]
+    output.write_text("\ufeffsep=;\n" + "\n".join(line.replace(",", ";") for line in noted) + "\n")
+    predict(Brightness(), files[:3], output, append=True)
+    assert [row["note"] for row in rows(output)] == ["look", "", ""]
+
+
+def test_a_table_of_another_kind_is_not_appended_to(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    output.write_text("filename,label\na.jpg,Clear\n")
+    with pytest.raises(errors.InputError, match="has no column path, plate"):
+        predict(Brightness(), files, output, append=True)
+    assert output.read_text().startswith("filename")
+
+
+def test_a_second_process_that_writes_the_same_table_is_refused(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    with (
+        score_table.open_table(output, Brightness.classes, "brightness", calibrated=False),
+        pytest.raises(errors.InputError, match="another process writes"),
+    ):
+        predict(Brightness(), files, output)
+    predict(Brightness(), files, output)
+    assert len(rows(output)) == 9
+
+
+def test_a_link_is_written_through_to_its_target(files, tmp_path):
+    target = tmp_path / "store" / "real.csv"
+    target.parent.mkdir()
+    target.write_text("old")
+    link = tmp_path / "scores.csv"
+    link.symlink_to(target)
+    predict(Brightness(), files, link)
+    assert link.is_symlink() and len(rows(target)) == 9
+    assert [path.name for path in target.parent.iterdir()] == ["real.csv"]
+
+
+def test_a_pipe_gets_the_rows_and_is_not_replaced(files, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    predict(Brightness(), files, pipe)
+    reader.join()
+    assert pipe.is_fifo() and len(received[0].splitlines()) == 10
+
+
+@pytest.mark.parametrize("output", [score_table.STDOUT, None])
+def test_standard_output_gets_the_table_and_standard_error_the_rest(files, output, capsys):
+    text = files[0].with_name("text.jpg")
+    text.write_text("hello")
+    outcome = predict(Brightness(), [*files, text], output)
+    captured = capsys.readouterr()
+    assert [row["path"] for row in csv.DictReader(io.StringIO(captured.out))] == [str(path) for path in files]
+    assert outcome.failed == 1 and f"not scored: {text}: not a JPEG" in captured.err
+    with pytest.raises(errors.InputError, match="--resume and --append continue a file"):
+        predict(Brightness(), files, output, resume=True)
+
+
+def test_a_terminal_gets_a_table_to_read(files, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    predict(Brightness(), files[:2], None)
+    header, first, _ = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert header.split() == ["path", "class", "clear", "crystals"]
+    assert first.split()[-5:] == ["Clear", "100.0", "%", "0.0", "%"]
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "jsonl"}])
+def test_json_lines_hold_numbers_as_numbers_and_nothing_for_what_is_not_known(files, tmp_path, options):
+    output = tmp_path / ("scores.csv" if options else "scores.jsonl")
+    predict(Brightness(), files[:1], output, **options)
+    (entry,) = map(json.loads, output.read_text().splitlines())
+    assert entry["path"] == str(files[0]) and entry["plate"] is None
+    assert entry["clear"] == 1.0 and entry["bytes"] == files[0].stat().st_size
+
+
+def test_excel_opens_the_letters_of_a_table_rightly(tmp_path):
+    file = draw(tmp_path / "Kühn" / "A01.png", 10)
+    predict(Brightness(), [file], tmp_path / "excel.csv", format="excel")
+    assert (tmp_path / "excel.csv").read_bytes().startswith(b"\xef\xbb\xbfpath,")
+    assert rows(tmp_path / "excel.csv")[0]["plate"] == "Kühn"
+    predict(Brightness(), [file], tmp_path / "plain.csv")
+    assert (tmp_path / "plain.csv").read_bytes().startswith(b"path,")
+
+
+def test_calibrated_probabilities_are_columns_where_the_model_has_a_temperature(files, tmp_path):
+    classifier = Brightness()
+    classifier.temperature = 2.0
+    predict(classifier, files[3:4], tmp_path / "scores.csv")
+    (row,) = rows(tmp_path / "scores.csv")
+    scores = np.array([float(row["clear"]), float(row["crystals"])])
+    expected = scores**0.5 / (scores**0.5).sum()
+    assert [float(row[f"probability_{name}"]) for name in Brightness.classes] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_best_of_a_drop_is_taken_over_slices_lights_and_inspections(tmp_path):
+    files = [
+        draw(tmp_path / "03c3" / "scan 1" / "A01_1.png", 10),
+        draw(tmp_path / "03c3" / "scan 1" / "A01_2.png", 90),
+        draw(tmp_path / "03c3" / "scan 2" / "A01_1.png", 200),
+        draw(tmp_path / "03c3" / "UV" / "A01_1.png", 50),
+        draw(tmp_path / "again" / "03c3" / "A01_1.png", 30),
+        draw(tmp_path / "picture.png", 5),
+        draw(tmp_path / "another.png", 6),
+    ]
+    # Two slices of one drop of RockMaker's storage.
+    storage = tmp_path / "plateID_7" / "batchID_1" / "wellNum_2" / "profileID_1"
+    files += [draw(storage / "d1_r5_00.png", 40), draw(storage / "d1_r5_01.png", 80)]
+    expected = [(files[2], 3), (files[1], 1), (files[4], 1), (files[5], 1), (files[6], 1), (files[8], 2)]
+    for name in ("scores.csv", "scores.jsonl"):
+        predict(Brightness(), files, tmp_path / name, best=True)
+    best = rows(tmp_path / "scores.csv")
+    assert [(row["path"], row["images"]) for row in best] == [(str(path), str(count)) for path, count in expected]
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [(row["path"], row["images"]) for row in lines] == [(str(path), count) for path, count in expected]
+    assert best[0]["inspection"] == "2"
+    with pytest.raises(errors.InputError, match="--append needs the rows of all images"):
+        predict(Brightness(), files, tmp_path / "scores.csv", best=True, append=True)
+
+
+def test_a_report_of_a_continued_run_has_all_images(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    predict(Brightness(), files[:5], output)
+    seen = []
+    prediction.predict(
+        Brightness(),
+        files,
+        output,
+        2,
+        lambda path, image, result: seen.append((path, image[:4], len(result))),
+        place_reader.reader(files),
+        score_table.Options(append=True),
+    )
+    assert seen == [(path, b"\x89PNG", 2) for path in files]
