@@ -1,6 +1,7 @@
 """The errors that a command ends with in one line instead of a traceback, and how other errors become one of them."""
 
 import contextlib
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -90,12 +91,15 @@ def naming_extra() -> Iterator[None]:
         ) from error
 
 
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.ENOTDIR, errno.EISDIR)
+
+
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
     """Ends the process on an expected error, with one line on stderr.
 
-    Exit status: 2 for an `InputError`, 1 for a `ClusterError`, and 128 + the signal's number, as in shells, for
-    `Interrupted`.
+    Exit status: 2 for an `InputError`, 1 for a `ClusterError` and for a full disk or a refused file, and 128 + the
+    signal's number, as in shells, for `Interrupted`.
     """
     try:
         with naming_extra():
@@ -106,6 +110,12 @@ def exit_status() -> Iterator[None]:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}; make room, or give another place", file=sys.stderr)
+        sys.exit(1)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ app = typer.Typer()
 
 @app.command("import")
 def import_(
-    output: Annotated[Path, typer.Option(help="New folder for the shards.")],
+    output: Annotated[Path, typer.Option(callback=options.new_folder, help="New folder for the shards.")],
     folder: Annotated[
         Path | None, typer.Argument(help="A folder a class below it; with --csv, the folder of the files listed.")
     ] = None,
@@ -96,7 +96,9 @@ def ingest(
     paths: Annotated[
         list[str], typer.Argument(help="Shards: files, folders or globs, local or gs://.", metavar="PATH")
     ],
-    output: Annotated[Path, typer.Option(help="New folder for examples, quarantine and summary.json.")],
+    output: Annotated[
+        Path, typer.Option(callback=options.output_folder, help="New folder for examples, quarantine and summary.json.")
+    ],
     labels: Annotated[
         str, typer.Option(help="Classes to write: four, hwmri10, raw, or a .yaml file with a section `labels`.")
     ] = "four",
@@ -155,7 +157,9 @@ def inspect(
     paths: Annotated[
         list[str], typer.Argument(help="Shards, folders of them, or what `marco data ingest` wrote.", metavar="PATH")
     ],
-    contact_sheet: Annotated[Path | None, typer.Option(help="Write examples of each class to this PNG.")] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(callback=options.output_file, help="Write examples of each class to this PNG.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Images of each class on the sheet.")] = 6,
     raw_labels: Annotated[
         bool, typer.Option("--raw-labels", help="List the raw labels too, with the classes that they are in.")
@@ -230,7 +234,7 @@ def _table(title: str, *columns: str) -> table.Table:
 
 @app.command()
 def synthesize(
-    output: Annotated[Path, typer.Option(help="New folder for the set.")],
+    output: Annotated[Path, typer.Option(callback=options.output_folder, help="New folder for the set.")],
     images: Annotated[int, typer.Option(min=1, help="How many images to draw.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     eval_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the images in the test shards.")] = 0.2,

@@ -191,7 +191,9 @@ def score_batch(
     *,
     source: Annotated[str, typer.Option("--input", help="gs:// URI of a folder of images.")],
     output: Annotated[str, typer.Option(help="gs:// URI below which Vertex AI reads and writes.")],
-    scores: Annotated[Path, typer.Option(help="CSV to write here, as marco predict does.")] = Path("scores.csv"),
+    scores: Annotated[
+        Path, typer.Option(callback=options.output_file, help="CSV to write here, as marco predict does.")
+    ] = Path("scores.csv"),
     version: Annotated[
         str | None,
         typer.Option(help="The model's version; by default the one that was promoted last."),

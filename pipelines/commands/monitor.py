@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from marco_model import InputError
 from pipelines.commands import options
 
 app = typer.Typer()
@@ -43,7 +42,10 @@ def reference(
     paths: Annotated[
         list[str], typer.Argument(metavar="DATA…", help="Shards or images: files, folders, globs, local or gs://.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the reference; an older one there is replaced.")],
+    output: Annotated[
+        Path,
+        typer.Option(callback=options.output_folder, help="Folder for the reference; an older one there is replaced."),
+    ],
     model: options.Model = None,
     sample: Annotated[int, typer.Option(min=50, help="Most images of each imager.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = 0,
@@ -59,8 +61,6 @@ def reference(
     folder = options.model_directory(model, "measuring with")
     from components.monitoring import measure, two_sample, watch
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file; give a folder")
     measure.find_images(paths)
     made = watch.make_reference(
         paths,
@@ -88,7 +88,7 @@ def check(
         list[str], typer.Argument(metavar="PATH…", help="Images or shards: files, folders, globs, local or gs://.")
     ],
     reference: Annotated[str, typer.Option(help="What marco monitor reference wrote: a folder or gs:// URI.")],
-    output: Annotated[Path, typer.Option(help="Folder for drift.json and drift.html.")],
+    output: Annotated[Path, typer.Option(callback=options.output_folder, help="Folder for drift.json and drift.html.")],
     model: options.Model = None,
     days: Annotated[
         float | None,

@@ -43,6 +43,7 @@ Change = Annotated[
 Tracking = Annotated[str, typer.Option(help="A run's folder, or MLflow's URI.")]
 ModelName = Annotated[str, typer.Option(help="The registered model.")]
 
+STDOUT = "-"
 Target = Literal["kubeflow", "vertex"]
 """Where a package runs."""
 
@@ -89,29 +90,44 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def check_file(path: Path, option: str = "--output", kind: str = "a file") -> None:
-    """Raises `InputError` if no file can be written at `path`, before the work for it begins.
+def output_file(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Raises `InputError`, before any work begins, if no file can be written where an option says; its callback.
 
-    A link is followed; a device or a pipe needs only to be writable. `kind`: what the option takes, for the message.
+    A link is followed; a device or a pipe needs only to be writable.
     """
+    if value is not None and str(value) != STDOUT:
+        _check_file(value, parameter.opts[0])
+    return value
+
+
+def output_folder(parameter: typer.CallbackParam, value: Path) -> Path:
+    """As `output_file`, for a folder that may exist."""
+    return _check_folder(value, parameter.opts[0])
+
+
+def new_folder(parameter: typer.CallbackParam, value: Path) -> Path:
+    """As `output_file`, for a folder that must not exist, or be empty."""
+    store.require_new_or_empty(value)
+    # It is made beside its place and renamed.
+    _check_writable(Path(os.path.realpath(value)).parent, f"{parameter.opts[0]} {value}")
+    return value
+
+
+def _check_file(path: Path, option: str) -> None:
     if store.is_stream(path):
         if not os.access(path, os.W_OK):
             raise InputError(f"{option} {path} cannot be written: Permission denied")
     elif path.is_dir():
-        raise InputError(f"{option} {path} is a folder; give the name of {kind}")
+        raise InputError(f"{option} {path} is a folder; give the name of a file")
     else:
         _check_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
 
 
-def check_folder(path: Path, option: str = "--output", *, new: bool = False) -> None:
-    """Raises `InputError` if no folder can be written at `path`; if `new`, also for one that is not empty."""
+def _check_folder(path: Path, option: str) -> Path:
     if path.exists() and not path.is_dir():
         raise InputError(f"{option} {path} is a file; give a folder")
-    if new:
-        store.require_new_or_empty(path)
-    # A new folder is made beside its place and renamed.
-    resolved = Path(os.path.realpath(path))
-    _check_writable(resolved.parent if new else resolved, f"{option} {path}")
+    _check_writable(Path(os.path.realpath(path)), f"{option} {path}")
+    return path
 
 
 def _check_writable(folder: Path, option: str) -> None:

@@ -9,7 +9,6 @@ import typer
 import marco_model
 from marco_data import progress, shards
 from marco_data.relabelling import export as exporting, merging, scoring
-from marco_model import store
 from pipelines.commands import options
 
 app = typer.Typer()
@@ -21,7 +20,10 @@ def export(
     data: Annotated[
         list[str], typer.Option(help="Shards, or what `marco data ingest` wrote; local or gs://. May be repeated.")
     ],
-    output: Annotated[Path, typer.Option(help="New folder: raters/ for the experts, key.csv not for them.")],
+    output: Annotated[
+        Path,
+        typer.Option(callback=options.new_folder, help="New folder: raters/ for the experts, key.csv not for them."),
+    ],
     model: options.Model = None,
     share: Annotated[float, typer.Option(help="Share of each split's images to export.")] = 0.05,
     folds: Annotated[
@@ -44,7 +46,6 @@ def export(
 
     Example: marco relabel export --model runs/mine/models --data shards --output look --folds 5 --raters anna,ben
     """
-    store.require_new_or_empty(output)
     exporting.check_share(share)
     if folds:
         scoring.check_folds(folds)
@@ -104,7 +105,12 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
 @app.command()
 def merge(
     sheets: Annotated[list[str], typer.Argument(help="Filled-in sheets, one or more per rater.", metavar="SHEET…")],
-    output: Annotated[Path, typer.Option(help="CSV to write; the report and the lists of what is left go beside it.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            callback=options.output_file, help="CSV to write; the report and the lists of what is left go beside it."
+        ),
+    ],
     key: Annotated[str, typer.Option(help="The key.csv of the export.")] = "",
     data: Annotated[
         list[str] | None,

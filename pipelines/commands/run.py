@@ -16,9 +16,12 @@ from pipelines.commands import options
 
 def run(
     preset: options.Preset = "local",
-    output: Annotated[Path, typer.Option(help="Folder of the run: data, steps, models, MLflow, summary.json.")] = Path(
-        "runs/local"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            callback=options.output_folder, help="Folder of the run: data, steps, models, MLflow, summary.json."
+        ),
+    ] = Path("runs/local"),
     data: Annotated[str | None, typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,
     overlay: Annotated[
         str | None,
@@ -93,8 +96,10 @@ def compare(
         typer.Option(help="The class whose recall is compared beside accuracy; Crystals where there is such a class."),
     ] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
-    csv: Annotated[Path | None, typer.Option(help="A CSV to write, one line per slice and run.")] = None,
-    json: Annotated[Path | None, typer.Option(help="The same as JSON.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(callback=options.output_file, help="A CSV to write, one line per slice and run.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(callback=options.output_file, help="The same as JSON.")] = None,
 ) -> None:
     """Compare runs slice by slice: accuracy, recall, and the differences to the first with intervals.
 
@@ -119,7 +124,12 @@ def compare(
 
 
 def compile_(
-    output: Annotated[Path, typer.Option(help="The package to write: a .yaml file, for Vertex AI a .json file.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            callback=options.output_file, help="The package to write: a .yaml file, for Vertex AI a .json file."
+        ),
+    ],
     preset: options.Preset = "paper",
     target: Annotated[options.Target, typer.Option(help="Where the package runs.")] = "kubeflow",
     root: Annotated[

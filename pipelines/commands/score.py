@@ -47,6 +47,7 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
+            callback=options.output_file,
             help="Table to write; files that cannot be scored go beside it, into *.errors.csv. `-` writes to standard "
             "output. Without it: a table on a terminal, otherwise CSV to standard output.",
             rich_help_panel=_RESULTS,
@@ -88,6 +89,7 @@ def predict(
     report: Annotated[
         Path | None,
         typer.Option(
+            callback=options.output_file,
             help="HTML file to write too: plate maps, scores over time, ranked images (docs/plates.md).",
             rich_help_panel=_REPORT,
         ),
@@ -162,20 +164,19 @@ def predict(
 
 def _check_report(report: Path | None, output: Path | None, about_report: bool) -> None:
     """Raises `InputError`, before anything is scored, for tables and reports that could not be written."""
-    if output is not None and str(output) != "-":
-        options.check_file(output, "--output")
     if report is None:
         if about_report:
             raise InputError("--explain, --thumbnail-size and --crystal-class are of a report; give --report FILE too")
         return
-    options.check_file(report, "--report", "an HTML file")
     if output is not None and report.resolve() == output.resolve():
         raise InputError(f"--report and --output are both {report}; give two names")
 
 
 def explain(
     paths: options.ImagePaths,
-    output: Annotated[Path, typer.Option(help="Folder for one overlay per image, and explained.csv.")],
+    output: Annotated[
+        Path, typer.Option(callback=options.output_folder, help="Folder for one overlay per image, and explained.csv.")
+    ],
     model: options.Model = None,
     class_name: Annotated[
         str | None,
@@ -198,7 +199,6 @@ def explain(
     """
     from marco_scoring import prediction, score_table
 
-    options.check_folder(output)
     files = images(paths)
     directory = options.model_directory(model, "explaining")
     classifier = marco_model.open_classifier(directory)
@@ -222,13 +222,12 @@ def explain(
 
 
 def released(
-    output: Annotated[Path, typer.Option(help="New folder for the SavedModel.")],
+    output: Annotated[Path, typer.Option(callback=options.new_folder, help="New folder for the SavedModel.")],
 ) -> None:
     """Write the published classifier (Bruno et al. 2018) as a model with named scores in a fixed order.
 
     Example: marco released --output models/released
     """
-    options.check_folder(output, new=True)
     from marco_model import weights
 
     weights.export_published(output)
@@ -239,7 +238,7 @@ def tflite(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH…", help="Images on which both models must name the same class.")
     ],
-    output: Annotated[Path, typer.Option(help="File to write, such as model.tflite.")],
+    output: Annotated[Path, typer.Option(callback=options.output_file, help="File to write, such as model.tflite.")],
     model: options.Model = None,
 ) -> None:
     """Convert a classifier to TensorFlow Lite, and check it on images of yours: each must get the same class.
@@ -248,7 +247,6 @@ def tflite(
 
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
-    options.check_file(output)
     files = images(paths)
     directory = options.model_directory(model, "converting")
     from marco_model.tflite import convert_and_check
