@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from marco_data import contract, folder_walk, image_files, name_tables, place_reader, places, progress, shards
+from marco_data import (
+    contract,
+    folder_walk,
+    image_files,
+    name_tables,
+    place_reader,
+    places,
+    progress,
+    shards,
+    tfrecord,
+)
 from marco_model import errors, labels, pixels, store
 
 ERRORS_FILE = "import.errors.csv"
@@ -20,6 +30,7 @@ TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", 
 SIMPLE_HEADER = ("filename", "label")
 _SHARD_STEMS = {shards.TRAIN: "train", shards.VALIDATION: "validation", shards.EVAL: "test"}
 _BATCH = 32
+_MAX_IMAGE_BYTES = tfrecord.MAX_RECORD_BYTES - (1 << 20)
 SCARCE = {
     shards.TRAIN: ("learn a class from", 20),
     shards.VALIDATION: ("choose the weights by", 5),
@@ -407,6 +418,8 @@ def _record(image: LabelledImage, class_name: str) -> bytes | str:
     """Returns the serialized example of an image, or the reason why it has none."""
     try:
         encoded = image_files.encoded_image(image.path)
+        if len(encoded) > _MAX_IMAGE_BYTES:
+            return f"{len(encoded):,} bytes are more than the {_MAX_IMAGE_BYTES:,} that fit into a record"
         height, width, _ = pixels.decode(encoded).shape
     except errors.InputError as error:
         return str(error)

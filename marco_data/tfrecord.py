@@ -15,8 +15,10 @@ import google_crc32c
 
 LENGTH_BYTES = 12
 FRAME_BYTES = 16
-MAX_RECORD_BYTES = 1 << 28
+MAX_RECORD_BYTES = 1 << 27
 CHUNK_BYTES = 1 << 20
+MAX_RATIO = 100
+"""Times its size to which a compressed shard may inflate, beyond one record. Images hardly compress a second time."""
 GZIP_WBITS = 31
 ZLIB_WBITS = 15
 
@@ -71,7 +73,8 @@ def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
     """Yields every record of a shard in order and, if the framing breaks, one `Rest` last.
 
     `shard` is a seekable binary file: uncompressed, zlib or gzip. Damage never raises. Memory is bounded by the longest
-    record; a record over 256 MiB counts as a bad length.
+    record; a record over 128 MiB counts as a bad length. A compressed shard that inflates to more than `MAX_RATIO`
+    times its size counts as damaged from there on, so that a small file cannot fill the memory or a disk.
     """
     stream = open_stream(shard)
     offset = index = 0
@@ -128,6 +131,7 @@ class Inflated:
         self._inflater = zlib.decompressobj(wbits)
         self._input = b""
         self._ready = bytearray()
+        self._bytes_in = self._bytes_out = 0
         self._done = False
         self.problem = ""
 
@@ -140,7 +144,9 @@ class Inflated:
         return data
 
     def _inflate(self, size: int) -> bytes:
-        self._input = self._input or self._shard.read(CHUNK_BYTES)
+        if not self._input:
+            self._input = self._shard.read(CHUNK_BYTES)
+            self._bytes_in += len(self._input)
         if not self._input:
             self._done = True
             self.problem = "" if self._inflater.eof else "the compressed stream ends early"
@@ -154,6 +160,10 @@ class Inflated:
             self.problem = f"the compressed stream is damaged: {error}"
             return b""
         self._input = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
+        self._bytes_out += len(data)
+        if self._bytes_out > MAX_RECORD_BYTES + MAX_RATIO * self._bytes_in:
+            self._done = True
+            self.problem = f"the compressed stream inflates to more than {MAX_RATIO} times its size"
         return data
 
     def _next_member(self) -> bool:

@@ -17,8 +17,10 @@ from components.settings import BY_SHARD, THREE, IngestOptions
 from marco_data import contract, shards, tfrecord
 from marco_model import store
 
-# Records read ahead of the checks, per thread: enough to keep the threads busy, few enough for the memory of a worker.
+# Records read ahead of the checks, per thread and in bytes: enough to keep the threads busy, few enough for the memory
+# of a worker.
 _AHEAD = 4
+_AHEAD_BYTES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,14 +232,21 @@ def _check_all(
         return checks.check_record(record.data, tables, options)
 
     waiting: collections.deque[tuple[tfrecord.Record | tfrecord.Rest, Future[checks.Verdict]]] = collections.deque()
+    waiting_bytes = 0
     for record in records:
         # A rest is always the last; its bytes come from the stream, so they must be read before anything else.
         waiting.append((record, pool.submit(check, record)))
-        if len(waiting) > _AHEAD * options.threads:
+        waiting_bytes += _size(record)
+        while waiting and (len(waiting) > _AHEAD * options.threads or waiting_bytes > _AHEAD_BYTES):
             first, verdict = waiting.popleft()
+            waiting_bytes -= _size(first)
             yield first, verdict.result()
     for record, verdict in waiting:
         yield record, verdict.result()
+
+
+def _size(record: tfrecord.Record | tfrecord.Rest) -> int:
+    return len(record.data) if isinstance(record, tfrecord.Record) else 0
 
 
 def _write_rest(path: str, rest: tfrecord.Rest) -> None:

@@ -9,6 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from marco_data import tfrecord
 from marco_data.tfrecord import Record, Rest, frame, read_records
@@ -168,3 +169,25 @@ def test_a_compression_bomb_is_read_in_bounded_memory():
     (rest,) = read_records(io.BytesIO(content))
     assert rest.reason == tfrecord.BAD_LENGTH
     assert max(map(len, rest.chunks)) <= 1 << 20
+
+
+@pytest.mark.parametrize("wbits", [tfrecord.ZLIB_WBITS, tfrecord.GZIP_WBITS])
+@pytest.mark.parametrize("sound", [True, False], ids=["of sound records", "of one broken record"])
+def test_a_compressed_shard_inflates_to_a_bounded_size(monkeypatch, wbits, sound):
+    monkeypatch.setattr(tfrecord, "MAX_RECORD_BYTES", 1 << 22)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    zeros = tfrecord.frame(bytes(1 << 20)) if sound else bytes(1 << 20)
+    content = b"".join(compressor.compress(zeros) for _ in range(256)) + compressor.flush()
+    *records, rest = read_records(io.BytesIO(content))
+    assert rest.reason == (tfrecord.BAD_COMPRESSION if sound else tfrecord.BAD_LENGTH)
+    size = sum(len(record.data) for record in records) + sum(map(len, rest.chunks))
+    assert size <= (1 << 22) + tfrecord.MAX_RATIO * len(content) + (2 << 20)
+    assert "inflates to more than 100 times its size" in rest.detail or not sound
+
+
+def test_images_compress_far_less_than_a_bomb(real_images):
+    """What a shard of images may inflate to: blank PNGs compress best."""
+    blank = io.BytesIO()
+    Image.new("RGB", (2560, 1920), "white").save(blank, "PNG")
+    for encoded in (blank.getvalue(), *(path.read_bytes() for path in real_images.values())):
+        assert len(encoded) < tfrecord.MAX_RATIO * len(zlib.compress(encoded, 9))
