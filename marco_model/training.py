@@ -171,6 +171,7 @@ class _Run:
                 self.evaluate()
             if self.step % recipe.checkpoint_every == 0 or ended or self._out_of_patience():
                 self._save()
+        _wait_for_everyone(self._running)
 
     def _advance(self, until: int, notice: Notice) -> None:
         results = self._running.steps(self.step, until)
@@ -183,10 +184,7 @@ class _Run:
             if any(self._running.of_everyone(notice.signal)):
                 results.close()
                 self._save()
-                # The others wait for the process that saves, which a cluster may end as soon as one of them has ended.
-                # Whoever is first out of this may break it for the rest; by then the step is saved.
-                with contextlib.suppress(tf.errors.OpError):
-                    self._running.of_everyone(1)
+                _wait_for_everyone(self._running)
                 raise errors.Interrupted(
                     f"training stopped at step {self.step} of {self._work.recipe.steps}, which is saved; the same "
                     "command continues from there",
@@ -256,6 +254,16 @@ def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
+def _wait_for_everyone(running: engines.Running) -> None:
+    """Waits until every process of the training has come here: one that ends takes its connections away.
+
+    Without it the last exchange may fail for the others, and a cluster may end all as soon as one of them has ended.
+    Whoever is first out of this may break it for the rest, which is harmless.
+    """
+    with contextlib.suppress(tf.errors.OpError):
+        running.of_everyone(1)
+
+
 def _agreed_checkpoint(directory: str, running: engines.Running) -> checkpoints.Checkpoint:
     """Returns the newest checkpoint that all processes of the training can read; step 0 without one.
 
@@ -267,6 +275,7 @@ def _agreed_checkpoint(directory: str, running: engines.Running) -> checkpoints.
     if saved.step > agreed > 0:
         saved = checkpoints.newest(directory, agreed) or saved
     if len(set(running.of_everyone(saved.step))) > 1:
+        _wait_for_everyone(running)
         raise errors.ClusterError(
             f"the workers see checkpoints of different steps in {directory} ({', '.join(map(str, steps))}; 0 for "
             "none); give all of them the same folder, or start all again once its storage shows the same everywhere"

@@ -24,6 +24,7 @@ def run_rmsprop(kind, result):
     """Writes the weights after a thousand steps under the engine to the file `result`."""
     if running := _start(kind):
         np.savez(result, weights=rmsprop_steps.by_ours(running.strategy))
+        _wait_for_workers(result)
 
 
 def run_compiled_steps(kind, result):
@@ -42,6 +43,7 @@ def run_compiled_steps(kind, result):
             running.step(tf.constant(images), tf.constant(np.arange(recipe.batch_size) % 2), step)
         values |= {f"{xla} {name}": value for name, value in state.values().items()}
     np.savez(result, **values)
+    _wait_for_workers(result)
 
 
 def run_training(kind, result, folder, recipe, pause=0.0, xla=False, own_checkpoints=False):
@@ -113,6 +115,17 @@ def _start(kind):
         engines.serve(serving)
         return None
     return engines.start(engine)
+
+
+def _wait_for_workers(result):
+    """Waits for the results of all workers: the first that ends takes its connections away from the others."""
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    workers = config["cluster"]["worker"] if config and config["task"]["type"] == "worker" else []
+    deadline = time.monotonic() + 60
+    while not all(result.with_name(f"worker{index}.npz").exists() for index in range(len(workers))):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 def _train(model, recipe, folder, **options):
