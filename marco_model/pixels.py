@@ -144,6 +144,48 @@ def picture(encoded: bytes, side: int) -> "Image.Image | None":
     return shown
 
 
+TOO_SMALL, BLACK, BLANK = "too small", "black", "blank"
+_SMALLEST_SIDE = 200
+"""Pixels of the shorter side; below, the published classifier's answers are no longer those for the larger image."""
+_BLACK, _CONTRAST = 16, 10
+"""Of 255: what 99 % of a black picture stay below, and what 98 % of a blank one lie within (real drops: 52 or more)."""
+_REDUCED_SIDE = 64
+
+
+def flag(encoded: bytes) -> str:
+    """Returns why a JPEG or PNG shows no drop that can be judged: `too small`, `black` or `blank`; else an empty text.
+
+    The square that the network sees is judged, reduced so that a camera's noise does not count as contrast.
+    """
+    try:
+        brightness, shorter_side = _reduced_brightness(encoded)
+    except Exception:  # Scoring says why it does not decode.
+        return ""
+    if shorter_side < _SMALLEST_SIDE:
+        return TOO_SMALL
+    shares = np.bincount(centre_square(brightness).ravel(), minlength=256).cumsum() / centre_square(brightness).size
+    darkest, brightest = np.searchsorted(shares, (0.01, 0.99))
+    if brightest < _BLACK:
+        return BLACK
+    return BLANK if brightest - darkest < _CONTRAST else ""
+
+
+def _reduced_brightness(encoded: bytes) -> tuple[np.ndarray, int]:
+    """Returns the brightness, uint8, of an image reduced by up to 8, and its shorter side in pixels."""
+    import simplejpeg
+    from PIL import Image
+
+    if encoded.startswith(_JPEG_START):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+        if colours not in ("CMYK", "YCCK"):
+            least = {"min_height": _REDUCED_SIDE, "min_width": _REDUCED_SIDE}
+            reduced = simplejpeg.decode_jpeg(encoded, "GRAY", fastdct=True, strict=False, **least)
+            return np.asarray(reduced)[..., 0], min(height, width)
+    image = Image.fromarray(decode(encoded)).convert("L")
+    shorter = min(image.size)
+    return np.asarray(image.reduce(max(1, min(8, shorter // _REDUCED_SIDE)))), shorter
+
+
 def _reduced_jpeg(encoded: bytes, side: int) -> "Image.Image | None":
     """Returns a JPEG, reduced but no smaller than `side`; None for colours that Pillow and `decode` convert unlike."""
     from PIL import Image

@@ -88,12 +88,13 @@ def predict_with_report(
     # Thumbnails are made on a separate thread, while the next batch is scored.
     with ThreadPoolExecutor(1) as maker:
 
-        def observe(path: Path, image: bytes | None, result: np.ndarray | str) -> None:
+        def observe(path: Path, image: prediction.Image | None, result: np.ndarray | str) -> None:
             if isinstance(result, str) or image is None:
                 failures.append((image_files.as_text(path), str(result)))
                 return
-            hit = int(result.argmax()) in crystals
-            images.append(DropImage(path, result, maker.submit(thumbnail, image, size), hit, place_of(path)))
+            hit = int(result.argmax()) in crystals and not image.flag
+            small = maker.submit(thumbnail, image.encoded, size)
+            images.append(DropImage(path, result, small, hit, place_of(path), image.flag))
             if len(images) > MOST_WAITING:
                 images[-MOST_WAITING - 1].thumbnail.result()
 
@@ -109,7 +110,8 @@ def predict_with_report(
 class DropImage:
     """A scored file: its scores, float32 [classes], a thumbnail if one could be made, and its place.
 
-    `hit`: the class with the highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
+    `flag`: see `pixels.flag`; an image with one is neither a hit nor ranked before others. `hit`: the class with the
+    highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
     plates; None if its path has no well of a plate. `time`: index into the plate's time points. `new`: it is the first
     hit of its drop, at the plate's last time point.
     """
@@ -119,6 +121,7 @@ class DropImage:
     thumbnail: Future[Thumbnail | None]
     hit: bool
     place: places.Place
+    flag: str = ""
     plate: int | None = None
     time: int = 0
     new: bool = False
@@ -221,7 +224,8 @@ def draw_overlays(
     from marco_model import attribution
 
     gradient = attribution.class_gradient(classifier.logits)
-    ranked = sorted(images, key=lambda image: -float(plates.crystal_score(image.scores, crystals)))[: options.explain]
+    by_rank = sorted(images, key=lambda image: (image.flag, -float(plates.crystal_score(image.scores, crystals))))
+    ranked = by_rank[: options.explain]
     overlays: dict[Path, Thumbnail] = {}
     with progress.progress("explaining", len(ranked)) as advance:
         for image in ranked:
@@ -328,6 +332,7 @@ class Page:
             "scores": _digits(image.scores),
             "score": round(float(plates.crystal_score(image.scores, self.crystals)), 7),
             "hit": image.hit,
+            "flag": image.flag,
             "new": image.new,
             "thumbnail": _picture(image.thumbnail.result()),
             "overlay": _picture(self.overlays.get(image.path)),

@@ -16,7 +16,7 @@ import numpy as np
 
 import marco_model
 from marco_data import image_files, place_reader, places, progress
-from marco_model import calibration, errors, store
+from marco_model import calibration, errors, pixels, store
 from marco_scoring import plates, score_table
 
 Write = Callable[[Sequence[Any]], Any]
@@ -46,8 +46,15 @@ def _as_text(row: Sequence[Any]) -> list[str]:
     return [image_files.as_text(cell) for cell in row]
 
 
-Observe = Callable[[Path, bytes | None, np.ndarray | str], None]
-"""Called with each file's path, its encoded image if it could be read, and its scores or the reason for none."""
+class Image(NamedTuple):
+    """An image that was read: JPEG or PNG bytes, and its flag; see `pixels.flag`."""
+
+    encoded: bytes
+    flag: str
+
+
+Observe = Callable[[Path, Image | None, np.ndarray | str], None]
+"""Called with each file's path, its image if it could be read, and its scores or the reason for none."""
 
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
@@ -56,11 +63,15 @@ _SAME_SCORES = 1e-4
 
 
 class Outcome(NamedTuple):
-    """Images by predicted class, the number of files that could not be scored, and of those an earlier run scored."""
+    """Images by predicted class, the number of files that could not be scored, and of those an earlier run scored.
+
+    `by_flag`: images that this run scored and that have a flag.
+    """
 
     by_class: dict[str, int]
     failed: int
     earlier: int = 0
+    by_flag: Mapping[str, int] = {}
 
 
 def predict(
@@ -85,6 +96,7 @@ def predict(
     place_of = place_of or place_reader.reader(files)
     classes, temperature = classifier.classes, classifier.temperature
     by_class = collections.Counter(dict.fromkeys(classes, 0))
+    by_flag: collections.Counter[str] = collections.Counter()
     calibrated = temperature != 1
     with (
         score_table.open_table(
@@ -101,28 +113,31 @@ def predict(
         if observe:
             for path, scores in earlier.items():
                 known = _read([path])[0]
-                observe(path, known if isinstance(known, bytes) else None, scores)
+                observe(path, known if isinstance(known, Image) else None, scores)
         advance(len(earlier), earlier=True)
         for path, image, result in _results(classifier, [path for path in files if path not in earlier], batch_size):
             if observe:
                 observe(path, image, result)
-            if isinstance(result, str):
-                table.write_failure(path, result)
+            if isinstance(result, str) or image is None:
+                table.write_failure(path, str(result))
             else:
                 probabilities = calibration.calibrate(result[None], temperature)[0] if calibrated else ()
-                cells = score_table.row(path, classes, result, classifier.name, place_of(path), probabilities)
+                cells = score_table.row(
+                    path, classes, result, classifier.name, place_of(path), probabilities, image.flag
+                )
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 by_class[cells["class"]] += 1
+                by_flag.update([image.flag] if image.flag else [])
             advance(1)
-    return Outcome(dict(by_class), len(table.failures), len(earlier))
+    return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag)
 
 
 def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray]) -> None:
     """Scores one image again: models of one name may differ."""
     for path, scores in earlier.items():
-        encoded = _read([path])[0]
-        if isinstance(encoded, bytes):
-            again = classifier.score([encoded])[0]
+        image = _read([path])[0]
+        if isinstance(image, Image):
+            again = classifier.score([image.encoded])[0]
             if not np.allclose(again, scores, atol=_SAME_SCORES):
                 raise errors.InputError(
                     f"{path} has the scores {np.round(scores, 3).tolist()} in the table, and "
@@ -159,8 +174,8 @@ def write_scores(
 
 def _results(
     classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int
-) -> Iterator[tuple[Path, bytes | None, np.ndarray | str]]:
-    """Yields each file, its encoded image if there is one, and its scores, float32 [classes], or the reason for none.
+) -> Iterator[tuple[Path, Image | None, np.ndarray | str]]:
+    """Yields each file, its image if there is one, and its scores, float32 [classes], or the reason for none.
 
     The next batch is read while one is scored.
     """
@@ -169,17 +184,22 @@ def _results(
         for start in range(0, len(files), batch_size):
             images, following = upcoming.result(), start + batch_size
             upcoming = reader.submit(_read, files[following : following + batch_size])
-            encoded = [image for image in images if isinstance(image, bytes)]
+            encoded = [image.encoded for image in images if isinstance(image, Image)]
             scores = iter(errors.result_or_reason(classifier.score, encoded))
             for path, image in zip(files[start:following], images, strict=True):
-                if isinstance(image, bytes):
+                if isinstance(image, Image):
                     yield path, image, next(scores)
                 else:
                     yield path, None, image
 
 
-def _read(files: Sequence[Path]) -> list[bytes | str]:
-    return errors.result_or_reason(lambda paths: [image_files.encoded_image(path) for path in paths], list(files))
+def _read(files: Sequence[Path]) -> list[Image | str]:
+    return errors.result_or_reason(lambda paths: [_read_image(path) for path in paths], list(files))
+
+
+def _read_image(path: Path) -> Image:
+    encoded = image_files.encoded_image(path)
+    return Image(encoded, pixels.flag(encoded))
 
 
 EXPLAINED, EXPLAINED_COLUMNS = "explained.csv", ("path", "class", "score", "output")
@@ -205,8 +225,8 @@ def explain(
 
     Raises InputError for an unknown class, or for files in `directory`, where an overlay might replace one.
     """
+    import PIL.Image
     import tensorflow as tf
-    from PIL import Image
 
     from marco_model import attribution
 
@@ -232,7 +252,7 @@ def explain(
                     gradient, image, explained, samples=samples, noise=noise, batch_size=batch_size, seed=seed
                 )
                 with store.whole_file(directory / f"{name}.png", "wb") as file:
-                    Image.fromarray(attribution.overlay(image, importance)).save(file, "PNG")
+                    PIL.Image.fromarray(attribution.overlay(image, importance)).save(file, "PNG")
                 if raw:
                     with store.whole_file(directory / f"{name}.npy", "wb") as file:
                         np.save(file, importance)

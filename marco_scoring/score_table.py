@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 STDOUT = Path("-")
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
-LAST_COLUMNS = ("model", "inspection", "date")
+LAST_COLUMNS = ("model", "inspection", "date", "flag")
 STAMP_COLUMNS = ("bytes", "modified")
 _JSONL_ENDINGS = (".jsonl", ".ndjson")
 _NOT_SHOWN = (*STAMP_COLUMNS, "model")
@@ -60,12 +60,13 @@ def row(
     model: str,
     place: places.Place,
     probabilities: Sequence[float] | np.ndarray = (),
+    flag: str = "",
 ) -> Row:
-    """Returns the row of an image; `scores` and `probabilities` are in the order of `classes`."""
+    """Returns the row of an image; `scores` and `probabilities` are in the order of `classes`; see `pixels.flag`."""
     cells: Row = dict(zip(LEADING_COLUMNS, (path, place.plate, place.well, place.drop), strict=False))
     cells["class"] = classes[int(np.argmax(scores))]
     cells |= zip(class_columns(classes).values(), map(float, scores), strict=True)
-    cells |= zip(LAST_COLUMNS, (model, place.inspection, place.date), strict=True)
+    cells |= zip(LAST_COLUMNS, (model, place.inspection, place.date, flag), strict=True)
     if len(probabilities):
         cells |= zip((f"probability_{name}" for name in classes), map(float, probabilities), strict=True)
     return {name: cell if isinstance(cell, float) else image_files.as_text(cell) for name, cell in cells.items()}

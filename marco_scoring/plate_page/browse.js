@@ -14,7 +14,7 @@ const browse = (() => {
     { key: "well", name: "Well", value: (image) => image, compare: compareWells },
     hasTimes && { key: "time", name: "Time", value: (image) => image.date || image.time, show: timeText, extra: true },
     { key: "class", name: "Class", value: (image) => report.classes[image.class] },
-    { key: "score", name: "Crystals", value: crystals, number: true },
+    { key: "score", name: "Crystals", value: rankOf, number: true },
     ...report.classes.map((name, index) =>
       !(report.crystals.length === 1 && report.crystals[0] === index) &&
       { key: `score-${index}`, name, value: (image) => scoresOf(image)[index], number: true, extra: true }),
@@ -57,6 +57,7 @@ const browse = (() => {
       picture: () => make("button", { type: "button", class: "thumb", "aria-label": label, onclick: open }, pictureOf(image)),
       well: () => make("span", {}, make("b", {}, image.plate === null ? "–" : placeText(image)),
         image.new ? make("em", { class: "badge" }, "new") : null,
+        image.flag ? make("em", { class: "badge" }, image.flag) : null,
         make("small", { class: "narrow" }, image.plate === null ? placeText(image) : timeText(image))),
       class: () => classChip(image.class),
       score: () => make("span", { class: "score", "--colour": scaleColour(crystals(image)), "--share": `${100 * crystals(image)}%` }, digits(crystals(image))),

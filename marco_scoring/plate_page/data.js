@@ -12,7 +12,9 @@ const crystals = (image) => (shown.probabilities ? image.probability : image.sco
 const scoresOf = (image) => (shown.probabilities ? image.probabilities : image.scores);
 
 const dropKey = (image) => [image.plate, ...image.at, image.drop].join("/");
-const byScore = (one, other) => crystals(other) - crystals(one);
+// An image that is black, blank or too small comes after all others.
+const rankOf = (image) => (image.flag ? -1 : crystals(image));
+const byScore = (one, other) => rankOf(other) - rankOf(one);
 const byPlace = (one, other) =>
   one.plate - other.plate || one.at[0] - other.at[0] || one.at[1] - other.at[1] || one.drop.localeCompare(other.drop);
 

@@ -150,6 +150,9 @@ def predict(
     typer.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
     if outcome.earlier:
         typer.echo(f"{outcome.earlier} of them by an earlier run", err=True)
+    if outcome.by_flag:
+        flags = ", ".join(f"{count} {name}" for name, count in sorted(outcome.by_flag.items()))
+        typer.echo(f"flagged, since they show no drop that can be judged (docs/model.md): {flags}", err=True)
     if nowhere := sum(not place_of(file).well for file in files):
         typer.echo(
             f"{nowhere} of {len(files)} paths state no well; --names reads names of your own (docs/data.md)", err=True

@@ -125,3 +125,31 @@ def test_a_container_uses_its_share_of_the_processors(tmp_path, files, cores):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert pixels.container_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_flags(kind, mode):
+    if (kind, mode) == ("PNG", "CMYK"):
+        return
+    noise = np.random.default_rng(0).normal(0, 4, (240, 320))
+    drop = np.hypot(*np.meshgrid(np.linspace(-1, 1, 320), np.linspace(-1, 1, 240))) < 0.5
+
+    def flag(light, contrast, height=240, width=320):
+        values = np.clip(light + contrast * drop + noise, 0, 255).astype(np.uint8)
+        image = Image.fromarray(values).resize((width, height))
+        return pixels.flag(encode(image.convert(mode), kind))
+
+    assert [flag(130, contrast) for contrast in (60, -20, 20)] == [""] * 3
+    assert [flag(light, 0) for light in (30, 130, 255)] == ["blank"] * 3
+    assert flag(3, 0) == "black"
+    assert [flag(130, 60, 199), flag(130, 60, 240, 12), flag(130, 60, 1, 1)] == ["too small"] * 3
+    assert flag(130, 60, 200, 200) == ""
+
+
+def test_the_real_drops_have_no_flag(real_images):
+    assert {pixels.flag(path.read_bytes()) for path in real_images.values()} == {""}
+
+
+def test_what_does_not_decode_has_no_flag():
+    assert pixels.flag(b"\xff\xd8\xff") == pixels.flag(b"\x89PNG") == pixels.flag(b"") == ""

@@ -210,8 +210,8 @@ def test_a_terminal_gets_a_table_to_read(files, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     predict(Brightness(), files[:2], None)
     header, first, _ = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
-    assert header.split() == ["path", "class", "clear", "crystals"]
-    assert first.split()[-5:] == ["Clear", "100.0", "%", "0.0", "%"]
+    assert header.split() == ["path", "class", "clear", "crystals", "flag"]
+    assert first.split()[-7:] == ["Clear", "100.0", "%", "0.0", "%", "too", "small"]
 
 
 @pytest.mark.parametrize("options", [{}, {"format": "jsonl"}])
@@ -276,7 +276,7 @@ def test_a_report_of_a_continued_run_has_all_images(files, tmp_path):
         files,
         output,
         2,
-        lambda path, image, result: seen.append((path, image[:4], len(result))),
+        lambda path, image, result: seen.append((path, image.encoded[:4], len(result))),
         place_reader.reader(files),
         score_table.Options(append=True),
     )

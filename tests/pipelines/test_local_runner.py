@@ -123,7 +123,7 @@ def test_the_published_model_scores_an_image_through_marco_predict(runs, real_im
     scored = processes.run_marco(*arguments)
     assert scored.returncode == 0, scored.stderr
     header, *rows = scores.read_text().splitlines()
-    assert header.startswith("path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,")
+    assert header.startswith("path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,flag,")
     assert header.endswith(
         ",probability_Clear,probability_Crystals,probability_Other,probability_Precipitate,bytes,modified"
     )

@@ -72,7 +72,10 @@ def made(tmp_path_factory):
     ]
     colours = [(0, 0, 250), (250, 0, 0), (250, 9, 9), (240, 9, 9), (9, 250, 9), (1, 2, 3), (200, 10, 90), (90, 90, 90)]
     for name, colour in zip(names, colours, strict=True):
-        Image.new("RGB", (64, 48), colour).save(folder / name)
+        picture = Image.new("RGB", (256, 208), colour)
+        # So that it is neither black nor blank nor too small.
+        picture.paste((255, 255, 255), (0, 104, 256, 208))
+        picture.save(folder / name)
     broken = folder / f"broken {ODD}"
     broken.write_text("no image")
     files = [folder / name for name in names] + [broken]
@@ -121,6 +124,20 @@ def test_plates_wells_and_time_points(made):
     # Two drops of 03c3 at its last time point and the red image without a well.
     assert re.search(r'data-count="hits">(\d+)', made[2]).group(1) == "3"
     assert re.search(r'data-count="new">(\d+)', made[2]).group(1) == "1"
+
+
+def test_a_flagged_image_is_no_hit_and_comes_last(tmp_path):
+    files = []
+    for name, side, colour in (("small", 100, (250, 0, 0)), ("black", 256, (14, 0, 0)), ("blank", 256, (250, 0, 0))):
+        files.append(tmp_path / f"{name}.png")
+        Image.new("RGB", (side, side), colour).save(files[-1])
+    predict_with_report(Scripted(), files, tmp_path / "s.csv", tmp_path / "plate.html", Options(["marco"]))
+    text = (tmp_path / "plate.html").read_text(encoding="utf-8")
+    images = json.loads(Page(text).data)["images"]
+    assert [(image["flag"], image["hit"]) for image in images] == [
+        ("too small", False), ("black", False), ("blank", False)
+    ]  # fmt: skip
+    assert re.search(r'data-count="hits">(\d+)', text).group(1) == "0"
 
 
 def test_plates_of_one_name_in_two_folders_stay_two(tmp_path):

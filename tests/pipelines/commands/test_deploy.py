@@ -243,7 +243,9 @@ def test_without_a_readable_image_no_batch_prediction_is_started(vertex, gcs, tm
     result = typer.testing.CliRunner().invoke(cli.app, command)
     assert result.exit_code == 1, (result.output, result.exception)
     assert vertex.jobs["batchPredictionJobs"] == {}
-    assert (tmp_path / "scores.csv").read_text().splitlines() == ["path,plate,well,drop,class,model,inspection,date"]
+    assert (tmp_path / "scores.csv").read_text().splitlines() == [
+        "path,plate,well,drop,class,model,inspection,date,flag"
+    ]
     assert (tmp_path / "scores.errors.csv").read_text().splitlines()[1:] == [
         'gs://plates/first/broken.jpg,"not a JPEG, PNG, TIFF or BMP image"'
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from tests import processes
 
-HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,bytes,modified"
+HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,flag,bytes,modified"
 
 
 def marco(*arguments, cwd=None):
