@@ -4,8 +4,10 @@
 No feature of a record names the imager; it follows from the institution and the file name (`imager_of`).
 """
 
+import codecs
 import csv
 import dataclasses
+import decimal
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,6 +106,32 @@ def open_csv(text: str) -> Any:
     return reader
 
 
+_EXCEL_DIGITS = 15
+
+
+def is_as_excel_leaves(text: str, number: int) -> bool:
+    """Returns whether a cell may be what a spreadsheet makes of a whole number, such as `1.07695E+15`.
+
+    Excel keeps 15 digits and shows fewer; Calc shows as many as fit.
+    """
+    try:
+        shown = decimal.Decimal(text.replace(",", "."))
+    except decimal.InvalidOperation:
+        return False
+    digits = min(len(shown.as_tuple().digits), _EXCEL_DIGITS)
+    return shown.is_finite() and abs(shown - number) < decimal.Decimal(10) ** (shown.adjusted() - digits + 1)
+
+
+def refuse_rounded_ids(ids: Iterable[int], origin: str) -> None:
+    """Raises `InputError` for ids that a spreadsheet has rounded: all of more than 15 digits end in 0."""
+    long = [number for number in ids if abs(number) >= 10**_EXCEL_DIGITS]
+    if len(long) > 5 and not any(number % 10 for number in long):
+        raise errors.InputError(
+            f"{origin}: all {len(long)} ids of more than {_EXCEL_DIGITS} digits end in 0: a spreadsheet rounded them; "
+            "give the file that was not saved by one"
+        )
+
+
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
     """Returns the nearest table of that name, such as `SOURCES_FILE`, or None; see `table_path`."""
     path = table_path(file_name, paths, shards)
@@ -139,9 +167,21 @@ def write_tables(
             write_csv(folder / name, HEADER, sorted(names.items()))
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file in UTF-8 with `\\n` at the ends of lines, whole or not at all."""
+def decode_csv(content: bytes) -> str:
+    """Returns the text of a CSV file in UTF-8, or in UTF-16 with a byte order mark, which Excel calls Unicode text.
+
+    Raises `UnicodeDecodeError` for other bytes.
+    """
+    return content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, for_excel: bool = False) -> None:
+    """Writes a CSV file in UTF-8 with `\\n` at the ends of lines, whole or not at all.
+
+    `for_excel`: with a byte order mark, without which Excel takes the bytes for another encoding.
+    """
     with store.whole_file(path) as file:
+        file.write("\ufeff" if for_excel else "")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -4,8 +4,10 @@ It is a CSV file with the header `image_id,label,rater,date` (docs/relabelling.m
 another look: the newest date counts. `read_lines` reads the sheets of raters too.
 """
 
+import contextlib
 import datetime
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +29,12 @@ class Line(NamedTuple):
 def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
     """Returns the rows of a CSV file, local or `gs://`; columns beyond `columns` are kept, empty rows are skipped.
 
-    The file is UTF-8, with or without a byte order mark, separated as `name_tables.read_cells` says. Raises
-    `InputError`, which ends in `fix`, if the file does not exist or lacks a column.
+    The file is as `name_tables.decode_csv` and `read_cells` say. Raises `InputError`, which ends in `fix`, if the file
+    does not exist or lacks a column.
     """
-    message = f"{path} cannot be read as text in UTF-8 ({{}}); {fix}"
+    message = f"{path} cannot be read as text in UTF-8 ({{}}); {fix}, saved in Excel as CSV UTF-8"
     with errors.translated(errors.InputError, message, UnicodeDecodeError, OSError):
-        text = store.read_bytes(path, missing=f"there is no file {path!r}; {fix}").decode("utf-8-sig")
+        text = name_tables.decode_csv(store.read_bytes(path, missing=f"there is no file {path!r}; {fix}"))
     header, rows = name_tables.read_cells(text)
     missing = [name for name in columns if name not in header]
     if missing:
@@ -48,17 +50,48 @@ def read_lines(path: str, columns: Sequence[str], fix: str) -> list[Line]:
 def image_id(line: Line) -> int:
     """Returns the row's image id; raises `InputError` if it is not a whole number."""
     text = line.cells["image_id"]
-    message = f"{line.where}: image_id is {text!r}; give the whole number of the record's image/id"
+    message = (
+        f"{line.where}: image_id is {text!r}; give the whole number of the record's image/id, or the file that was not "
+        "saved by a spreadsheet"
+    )
     with errors.translated(errors.InputError, message, ValueError):
         return int(text)
 
 
-def date(line: Line) -> str:
-    """Returns the row's date, YYYY-MM-DD; raises `InputError` if it is not a date."""
+_DATE_FORMS = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y")
+_TIME_OF_DAY = re.compile(r"[ T]+[0-9]{1,2}:[0-9]{2}(:[0-9.]+)?( ?[AP]M)?Z?$", re.IGNORECASE)
+_SLASHED = re.compile(r"([0-9]{1,2})[/-]([0-9]{1,2})[/-]([0-9]{4})")
+
+
+def day_first(lines: Iterable[Line]) -> bool | None:
+    """Returns whether dates such as 03/04/2026 begin with the day in a file; None if none of its dates shows it."""
+    matches = (_SLASHED.match(line.cells.get("date", "")) for line in lines)
+    orders = {int(match[1]) > 12 for match in matches if match and (int(match[1]) > 12) != (int(match[2]) > 12)}
+    return orders.pop() if len(orders) == 1 else None
+
+
+def date(line: Line, day_first: bool | None = None) -> str:
+    """Returns the row's date, YYYY-MM-DD; raises `InputError` if it is not a date, or could be two.
+
+    Spreadsheets write dates as their country does: 11/27/2026, 27/11/2026 and 27.11.2026 are read, a time of day is
+    dropped. `day_first`: see the function `day_first`.
+    """
     text = line.cells["date"]
-    message = f"{line.where}: date is {text!r}; write it as 2026-11-26"
-    with errors.translated(errors.InputError, message, ValueError):
-        return datetime.datetime.strptime(text, "%Y-%m-%d").date().isoformat()
+    plain = _TIME_OF_DAY.sub("", text.strip()).replace(",", "")
+    if match := _SLASHED.fullmatch(plain):
+        first, second, year = map(int, match.groups())
+        if first > 12 or second > 12 or first == second:
+            day_first = first > 12
+        if day_first is None:
+            raise errors.InputError(
+                f"{line.where}: date is {text!r}, which may be {year}-{first:02}-{second:02} or "
+                f"{year}-{second:02}-{first:02}; write it as 2026-11-26"
+            )
+        plain = f"{year}-{second:02}-{first:02}" if day_first else f"{year}-{first:02}-{second:02}"
+    for form in _DATE_FORMS:
+        with contextlib.suppress(ValueError):
+            return datetime.datetime.strptime(plain, form).date().isoformat()
+    raise errors.InputError(f"{line.where}: date is {text!r}; write it as 2026-11-26")
 
 
 class Answer(NamedTuple):
@@ -90,14 +123,17 @@ def read_answers(path: str) -> list[tuple[int, Answer]]:
     Raises `InputError`, which names the line, for an invalid id or date and for an empty label or rater.
     """
     answers = []
-    for line in read_lines(path, HEADER, _FIX):
+    lines = read_lines(path, HEADER, _FIX)
+    order = day_first(lines)
+    for line in lines:
         number = image_id(line)
         for name in ("label", "rater"):
             if not line.cells[name]:
                 raise errors.InputError(
                     f"{line.where}: {name} is empty for image {number}; fill it in or remove the line"
                 )
-        answers.append((number, Answer(line.cells["label"], line.cells["rater"], date(line), line.where)))
+        answers.append((number, Answer(line.cells["label"], line.cells["rater"], date(line, order), line.where)))
+    name_tables.refuse_rounded_ids(dict(answers), path)
     return answers
 
 

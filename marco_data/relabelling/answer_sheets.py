@@ -5,24 +5,28 @@
 """
 
 import dataclasses
+import datetime
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from marco_data import overlay, shards
+from marco_data import name_tables, overlay, shards
 from marco_data.relabelling import scoring
 from marco_model import errors, labels, store
 
 EXPORT_FILE = "export.json"
+_KEY_COLUMNS = ("image_id", "split", "old_label", "predicted")
 _SHOWN_PROBLEMS = 5
 
 
 class ExportedImage(NamedTuple):
-    """An exported image as listed in `key.csv`: its split, its label and the classifier's prediction."""
+    """An exported image as in `key.csv`: its split, its label, the classifier's prediction, its file in the sheets."""
 
     split: str
     old_label: str
     predicted: str
+    file: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +50,16 @@ class Answers:
 
 
 def read_key(path: str) -> tuple[dict[int, ExportedImage], tuple[str, ...]]:
-    """Returns the exported images by id, and the classes: those of the `export.json` beside it, or MARCO's four."""
+    """Returns the exported images by id, and the classes: those of the `export.json` beside it, or MARCO's four.
+
+    Raises `InputError` if a spreadsheet has rounded its ids.
+    """
     fix = "give the key.csv that `marco relabel export` wrote"
     images = {
-        overlay.image_id(line): ExportedImage(*(line.cells[name] for name in ExportedImage._fields))
-        for line in overlay.read_lines(path, ("image_id", *ExportedImage._fields), fix)
+        overlay.image_id(line): ExportedImage(**{name: line.cells.get(name, "") for name in ExportedImage._fields})
+        for line in overlay.read_lines(path, _KEY_COLUMNS, fix)
     }
+    name_tables.refuse_rounded_ids(images, path)
     folder, slash, _ = path.rpartition("/")
     export = store.read_json(f"{folder}{slash}{EXPORT_FILE}")
     return images, tuple(export.get("classes", labels.CLASSES))
@@ -91,25 +99,31 @@ def read_sheets(
     date: str = "",
     ids: Mapping[str, Sequence[int]] | None = None,
 ) -> Answers:
-    """Reads all sheets; `date` is that of lines with a label and no date. `ids`: for sheets of pages, by digest.
+    """Reads all sheets; `ids`: for sheets of pages, by digest.
 
-    The rater of a line without one is taken from the sheet's name. Raises `InputError` that names the first faulty
+    `date` is that of lines with a label and no date; by default the day of the sheet's last change. The rater of a line
+    without one is taken from the sheet's name. Raises `InputError` that names the first faulty
     lines with their files: an unknown class or image, an invalid date, or two labels of one rater for one image.
     """
     answers, problems = Answers(), []
     by_key = {labels.key(name): name for name in classes}
     column = "image_id" if ids is None else "image"
+    files = {image.file: number for number, image in images.items() if image.file}
     for path in paths:
-        for line in overlay.read_lines(path, (column, "label"), "give a sheet that `marco relabel export` wrote"):
+        lines = overlay.read_lines(path, (column, "label"), "give a sheet that `marco relabel export` wrote")
+        order, day = overlay.day_first(lines), date or _changed(path)
+        for line in lines:
             cells = {"rater": "", "date": "", **line.cells}
             cells["rater"] = cells["rater"] or Path(path).stem.removeprefix("sheet-")
-            cells["date"] = cells["date"] or date
-            numbers = [cells["image_id"]] if ids is None else map(str, dict.fromkeys(ids.get(cells["image"], ())))
+            cells["date"] = cells["date"] or day
+            numbers = (
+                [_as_exported(cells, files)] if ids is None else map(str, dict.fromkeys(ids.get(cells["image"], ())))
+            )
             if ids is not None and cells["image"] not in ids:
                 answers.unmatched.append((cells["filename"], cells["label"], cells["rater"], line.where))
             for number in numbers:
                 try:
-                    _add_line(answers, line._replace(cells={**cells, "image_id": number}), images, by_key)
+                    _add_line(answers, line._replace(cells={**cells, "image_id": number}), images, by_key, order)
                 except errors.InputError as error:
                     problems.append(str(error))
     if problems:
@@ -119,8 +133,26 @@ def read_sheets(
     return answers
 
 
+def _changed(path: str) -> str:
+    """Returns the day on which a sheet was last changed; for one in a bucket today's."""
+    seconds = time.time() if store.is_remote(path) else Path(path).stat().st_mtime
+    return datetime.date.fromtimestamp(seconds).isoformat()
+
+
+def _as_exported(cells: Mapping[str, str], files: Mapping[str, int]) -> str:
+    """Returns the id of a line; that of its file where the cell is what a spreadsheet makes of it."""
+    number = files.get(cells.get("file", ""))
+    if number is not None and name_tables.is_as_excel_leaves(cells["image_id"], number):
+        return str(number)
+    return cells["image_id"]
+
+
 def _add_line(
-    answers: Answers, line: overlay.Line, images: Mapping[int, ExportedImage], classes: Mapping[str, str]
+    answers: Answers,
+    line: overlay.Line,
+    images: Mapping[int, ExportedImage],
+    classes: Mapping[str, str],
+    day_first: bool | None,
 ) -> None:
     """Adds a line of a sheet, with its rater; `classes` are by `labels.key`. Raises `InputError` for a faulty line."""
     image, text = overlay.image_id(line), line.cells["label"]
@@ -133,11 +165,7 @@ def _add_line(
     label = classes.get(labels.key(text))
     if label is None:
         raise errors.InputError(f"{line.where}: class {text!r} is not one of {', '.join(classes.values())}")
-    if not line.cells["date"]:
-        raise errors.InputError(
-            f"{line.where}: date is empty; fill it in, or give --date YYYY-MM-DD for all such lines"
-        )
-    answer = overlay.Answer(label, rater, overlay.date(line), line.where)
+    answer = overlay.Answer(label, rater, overlay.date(line, day_first), line.where)
     first = by_image.setdefault(image, answer)
     if first.label != label:
         raise errors.InputError(

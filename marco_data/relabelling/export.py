@@ -108,7 +108,7 @@ def write_export(
         write_page(folder / RATERS / "index.html", items, scored.classes, raters)
         for name in raters:
             rows = ((item.image_id, item.file, "", name, "", "") for item in items)
-            name_tables.write_csv(folder / RATERS / f"sheet-{name}.csv", SHEET_HEADER, rows)
+            name_tables.write_csv(folder / RATERS / f"sheet-{name}.csv", SHEET_HEADER, rows, for_excel=True)
         name_tables.write_csv(folder / KEY, KEY_HEADER, (_key_row(item, files, scored) for item in items))
         if skipped:
             name_tables.write_csv(folder / SKIPPED, SKIPPED_HEADER, skipped)

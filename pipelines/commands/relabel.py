@@ -119,7 +119,9 @@ def merge(
     rule: Annotated[
         str, typer.Option(help="`majority`, `unanimous`, or `first`: of the first sheet that has an answer.")
     ] = "majority",
-    date: Annotated[str, typer.Option(help="Date of answers without one, YYYY-MM-DD.")] = "",
+    date: Annotated[
+        str, typer.Option(help="Date of answers without one; else the day of their sheet's last change.")
+    ] = "",
     earlier: Annotated[
         str | None,
         typer.Option(help="An overlay of an earlier round, whose answers stay where this one has none."),

@@ -39,7 +39,8 @@ def test_the_same_label_twice_on_a_date_is_not_a_conflict(overlay):
     [
         ("1,Clear,a,2026-02-01\n1,Other,b,2026-02-01\n", "line 3: image 1 is Other, and Clear on the same date in overlay.csv, line 2"),  # noqa: E501
         ("x,Clear,a,2026-02-01\n", "line 2: image_id is 'x'"),
-        ("1,Clear,a,01.02.2026\n", "line 2: date is '01.02.2026'; write it as 2026-11-26"),
+        ("1,Clear,a,1/2/26\n", "line 2: date is '1/2/26'; write it as 2026-11-26"),
+        ("1,Clear,a,01/02/2026\n", "line 2: date is '01/02/2026', which may be 2026-01-02 or 2026-02-01; write it as"),
         ("1,Clear,a,\n", "line 2: date is ''"),
         ("\n1,,a,2026-02-01\n", "line 3: label is empty for image 1"),
         ("1,Clear,,2026-02-01\n", "line 2: rater is empty"),

@@ -94,7 +94,7 @@ def embed(classifier, records):
 
 def answer(sheet, truth, skipped=()):
     """Fills in a sheet as an expert who is always right would, except for the images `skipped`."""
-    with sheet.open(newline="") as file:
+    with sheet.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     with sheet.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

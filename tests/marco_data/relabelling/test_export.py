@@ -138,7 +138,7 @@ def export(folder, output="look", seed=0, raters=("anna", "ben"), place=None, in
 
 
 def rows(path):
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

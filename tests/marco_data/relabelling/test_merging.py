@@ -1,9 +1,11 @@
 """The rules that decide, the agreement of raters, and sheets that become an overlay with a report."""
 
 import csv
+import io
 import itertools
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -213,7 +215,6 @@ def test_the_page_has_the_numbers_of_the_report_and_escapes_names(files, tmp_pat
     [
         ("11,,Crystal,anna,2026-01-02,", "sheet-anna.csv, line 2: class 'Crystal' is not one of Clear, Crystals, Other, Precipitate"),  # noqa: E501
         ("99,,Clear,anna,2026-01-02,", "sheet-anna.csv, line 2: image 99 was not exported"),
-        ("11,,Clear,anna,,", "sheet-anna.csv, line 2: date is empty"),
         ("11,,Clear,anna,1/2/26,", "sheet-anna.csv, line 2: date is '1/2/26'"),
         ("11,,Clear,anna,2026-01-02,\n11,,Other,anna,2026-01-02,", "sheet-anna.csv, line 3: anna says Other of image 11, and Clear in sheet-anna.csv, line 2"),  # noqa: E501
     ],
@@ -342,6 +343,105 @@ def test_sheets_of_which_no_record_has_an_image_are_refused(pictures, tmp_path):
     for key, data in (("", ()), ("key.csv", [str(tmp_path)])):
         with pytest.raises(InputError, match=r"give --key .*, or --data"):
             merge_sheets(sheets, key, tmp_path / "overlay.csv", data=data)
+
+
+IDS = [1076954365840981 + 137_000_000_001 * number for number in range(8)]
+"""Of 16 digits, one more than Excel keeps."""
+
+
+def excel_default(number):
+    return f"{number:.5E}"
+
+
+def excel_german(number):
+    return f"{number:.5E}".replace(".", ",")
+
+
+def excel_typed(number):
+    return f"{number // 10 * 10}"
+
+
+def calc(number):
+    return f"{float(f'{number:.14e}'):.14E}"
+
+
+def as_it_was(number):
+    return str(number)
+
+
+@pytest.mark.parametrize("shown", [excel_default, excel_german, excel_typed, calc, as_it_was])
+@pytest.mark.parametrize(
+    "date", ["2026-11-27", "11/27/2026", "27/11/2026", "27.11.2026", "11/27/2026 0:00", "27 Nov 2026"]
+)
+@pytest.mark.parametrize(("comma", "encoding"), [(",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16")])
+def test_a_sheet_that_a_spreadsheet_saved_merges_as_the_one_that_was_sent(tmp_path, shown, date, comma, encoding):
+    files = [f"images/{number:04d}.jpg" for number in range(8)]
+    key = [f"{image},{file},train,train-1,0,Clear,Other,0.01,0.99" for image, file in zip(IDS, files, strict=True)]
+    (tmp_path / "key.csv").write_text("\n".join([KEY.splitlines()[0], *key]))
+    lines = [["image_id", "file", "label", "rater", "date", "note"]]
+    lines += [[shown(image), file, "Crystals", "Jürgen", date, ""] for image, file in zip(IDS, files, strict=True)]
+    text = io.StringIO()
+    csv.writer(text, delimiter=comma).writerows(lines)
+    (tmp_path / "sheet.csv").write_bytes(text.getvalue().encode(encoding))
+    merge_sheets([str(tmp_path / "sheet.csv")], str(tmp_path / "key.csv"), tmp_path / "overlay.csv")
+    answers = read_overlay(str(tmp_path / "overlay.csv"))
+    assert {number: answer[:3] for number, answer in answers.items()} == dict.fromkeys(
+        IDS, ("Crystals", "Jürgen", "2026-11-27")
+    )
+
+
+def test_an_id_of_another_export_is_not_found_by_its_file(tmp_path, files):
+    (sheet,) = files(anna="99,images/0001.jpg,Clear,anna,2026-01-02,\n9.9E+01,images/0002.jpg,Clear,anna,2026-01-02,\n")
+    with pytest.raises(InputError, match=r"image 99 was not exported.*image_id is '9.9E\+01'"):
+        merge_files(tmp_path, [sheet])
+
+
+def test_ids_that_a_spreadsheet_rounded_without_a_file_to_go_by_are_refused(tmp_path):
+    rounded = [excel_typed(image) for image in IDS]
+    (tmp_path / "key.csv").write_text(
+        "\n".join([KEY.splitlines()[0], *(f"{image},a.jpg,train,train-1,0,Clear,Other,0.01,0.99" for image in rounded)])
+    )
+    (tmp_path / "overlay.csv").write_text(
+        "\n".join(["image_id,label,rater,date", *(f"{image},Clear,anna,2026-01-02" for image in rounded)])
+    )
+    with pytest.raises(InputError, match=r"overlay.csv: all 8 ids of more than 15 digits end in 0"):
+        read_overlay(str(tmp_path / "overlay.csv"))
+    with pytest.raises(InputError, match=r"key.csv: all 8 ids"):
+        merge_sheets([], str(tmp_path / "key.csv"), tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        (["03/04/2026", "27/04/2026"], "2026-04-03"),
+        (["03/04/2026", "04/27/2026"], "2026-03-04"),
+        (["05-05-2026", "01.02.2026"], "2026-05-05"),
+    ],
+)
+def test_a_date_that_could_be_two_is_read_as_others_of_its_sheet(files, tmp_path, dates, expected):
+    lines = [f"{11 + number},,Clear,anna,{date}," for number, date in enumerate(dates)]
+    merge_files(tmp_path, files(anna="\n".join(lines) + "\n"))
+    assert read_overlay(str(tmp_path / "out" / "overlay.csv"))[11].date == expected
+
+
+def test_a_date_that_could_be_two_is_refused_with_both(files, tmp_path):
+    message = r"date is .03/04/2026., which may be 2026-03-04 or 2026-04-03; write it as"
+    with pytest.raises(InputError, match=message):
+        merge_files(tmp_path, files(anna="11,,Clear,anna,03/04/2026,\n"))
+    with pytest.raises(InputError, match=message):
+        merge_files(
+            tmp_path, files(anna="11,,Clear,anna,03/04/2026,\n12,,Clear,anna,27/04/2026,\n13,,Clear,,04/27/2026,\n")
+        )
+
+
+def test_answers_without_a_date_get_that_of_their_sheet(files, tmp_path):
+    (sheet,) = files(anna="11,,Clear,anna,,\n12,,Crystal,anna,,\n")
+    with pytest.raises(InputError, match=r"^1 answers cannot be used.*class 'Crystal'"):
+        merge_files(tmp_path, [sheet])
+    (sheet,) = files(anna="11,,Clear,anna,,\n")
+    os.utime(sheet, (1_700_000_000, 1_700_000_000))
+    merge_files(tmp_path, [sheet])
+    assert read_overlay(str(tmp_path / "out" / "overlay.csv"))[11].date.startswith("2023-11-1")
 
 
 @pytest.mark.slow

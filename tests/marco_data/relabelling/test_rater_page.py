@@ -240,6 +240,16 @@ def test_a_sheet_that_a_spreadsheet_saved_is_loaded(page, comma):
     assert opened.input_value("#rater") == "anna"
 
 
+def test_a_sheet_with_ids_as_excel_shows_them_is_loaded_by_its_files(page):
+    opened, folder, items = page
+    lines = ["sep=;", "image_id;file;label"]
+    lines += [f"{float(item.image_id):.5E};{item.file};Crystals".replace(".", ",", 1) for item in items[:2]]
+    lines += [f"1,5E+03;{items[2].file};Crystals"]  # The id of another image.
+    (folder / "sheet.csv").write_text("\r\n".join(lines))
+    assert load(opened, folder / "sheet.csv") == []
+    assert labels(opened) == ["Crystals", "Crystals", ""]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
