@@ -12,12 +12,12 @@ FAILED = {"error": "does not decode"}
     [
         (
             [FAILED, SCORED],
-            ["gs://b/1.png,,,,Crystals,0.2500000,0.7500000,marco-3,,"],
+            ["gs://b/1.png,,,,Crystals,0.2500000,0.7500000,marco-3,,,"],
             ["gs://b/0.png,does not decode"],
         ),
         (
             [SCORED | {"version": "v"}, FAILED],
-            ["gs://b/0.png,,,,Crystals,0.2500000,0.7500000,v,,"],
+            ["gs://b/0.png,,,,Crystals,0.2500000,0.7500000,v,,,"],
             ["gs://b/1.png,does not decode"],
         ),
         ([FAILED, {}], [], ["gs://b/0.png,does not decode", "gs://b/1.png,Vertex AI gave no prediction"]),
