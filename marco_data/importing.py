@@ -28,6 +28,8 @@ from marco_model import errors, labels, pixels, store
 ERRORS_FILE = "import.errors.csv"
 TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
 SIMPLE_HEADER = ("filename", "label")
+PLATE, SPLIT = "plate", "split"
+"""Columns that either may have too."""
 _SHARD_STEMS = {shards.TRAIN: "train", shards.VALIDATION: "validation", shards.EVAL: "test"}
 _BATCH = 32
 _MAX_IMAGE_BYTES = tfrecord.MAX_RECORD_BYTES - (1 << 20)
@@ -61,7 +63,7 @@ class LabelTable:
     """The images of a set, and the names of their classes, raw labels and sources by number.
 
     `left_out`: how many files are thumbnails or focus slices of an image (`marco_data.places.main_images`). `notes`:
-    which files were passed over.
+    which files were passed over. `splits`: the split by image id, if splits are kept.
     """
 
     images: tuple[LabelledImage, ...]
@@ -70,6 +72,7 @@ class LabelTable:
     sources: Mapping[int, str]
     left_out: int = 0
     notes: Sequence[str] = ()
+    splits: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, names: str = "") -> LabelTable:
@@ -123,13 +126,20 @@ def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledI
 
 
 def from_csv(
-    path: Path, root: Path | None = None, institution: str = "", raw_labels: bool = False, names: str = ""
+    path: Path,
+    root: Path | None = None,
+    institution: str = "",
+    raw_labels: bool = False,
+    names: str = "",
+    keep_splits: bool = False,
 ) -> LabelTable:
     """Reads a CSV file with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
 
     Paths are relative to `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
     `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. `names`: see
-    `marco_data.place_reader`. Raises `InputError` with the number of a line that cannot be used.
+    `marco_data.place_reader`. A column `plate` states the plates, unless `names` does; where it is empty, the name of
+    the file may state it. `keep_splits`: the column `split` says what each image is for. Raises `InputError` with the
+    number of a line that cannot be used.
     """
     root = root or path.parent
     rows = _rows(path)
@@ -146,7 +156,23 @@ def from_csv(
             images.append(LabelledImage(root / name, image_id, label, label, source, str(name)))
         table = LabelTable(tuple(images), classes, classes, sources)
     _refuse_repeats(path, [line for line, _ in rows], table)
-    return dataclasses.replace(table, images=_with_plates(table.images, names))
+    plated = _with_plates(table.images, names)
+    if PLATE in rows[0][1] and not names:
+        plated = tuple(
+            dataclasses.replace(image, plate=row[PLATE] or places.plate_group(image.path.name))
+            for image, (_, row) in zip(plated, rows, strict=True)
+        )
+    splits = dict(zip((image.image_id for image in plated), _splits(path, rows), strict=True)) if keep_splits else {}
+    return dataclasses.replace(table, images=plated, splits=splits)
+
+
+def _splits(path: Path, rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
+    for line, row in rows:
+        if row.get(SPLIT) not in shards.SPLITS:
+            raise errors.InputError(
+                f"{path.name}, line {line}: split is {row.get(SPLIT, '')!r}; expected one of {', '.join(shards.SPLITS)}"
+            )
+        yield row[SPLIT]
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -173,15 +199,16 @@ def _from_terf(
     if not only_raw:
         rows = [(line, {**row, "label_raw": row["label_raw"] or name_tables.UNKNOWN}) for line, row in rows]
     raw_labels, raw_number_of = _label_numbers((row["label_raw"] for _, row in rows), True)
+    if all(row["label_raw"].isdigit() for _, row in rows):
+        raw_labels = {**raw_labels, **_table_beside(path, name_tables.RAW_LABELS_FILE)}
     sources, source = _with_institution(institution)
     by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
     if not institution:
-        beside = path.parent / name_tables.SOURCES_FILE
-        known = name_tables.parse_table(beside.read_text(encoding="utf-8"), str(beside)) if beside.exists() else {}
+        known = _table_beside(path, name_tables.SOURCES_FILE)
         numbers = {name: number for number, name in (known or name_tables.TABLE_I).items()}
         by_text = _numbered(set(by_text), numbers)
         names = {text: f"source {text}" if text.isdigit() else text for text in by_text}
-        sources = {number: known.get(number, names[text]) for text, number in by_text.items()}
+        sources = known | {number: known.get(number, names[text]) for text, number in by_text.items()}
     images = []
     for line, row in rows:
         where = f"{path.name}, line {line}"
@@ -193,6 +220,11 @@ def _from_terf(
         image_id = int(row["image_id"])
         images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], str(name)))
     return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
+
+
+def _table_beside(path: Path, name: str) -> dict[int, str]:
+    table = path.parent / name
+    return name_tables.parse_table(table.read_text(encoding="utf-8"), str(table)) if table.exists() else {}
 
 
 def _terf_class(row: Mapping[str, str], where: str) -> int:
@@ -285,7 +317,8 @@ def import_images(
     About `eval_share` of each class is held out for evaluation and `validation_share` for validation: whole plates
     where they are known, single images if there are too few plates. Files that cannot be read are listed in
     `import.errors.csv`. The tables are `sources.csv` and `labels-*.csv`. `output` must be new or empty; it appears when
-    everything is written. A shard has at most `shard_images` images.
+    everything is written. A shard has at most `shard_images` images. A table's own splits are kept, also if some have
+    no image.
 
     Raises `InputError` if a split would have no image, `output` is not empty or a share does not fit.
     """
@@ -295,10 +328,10 @@ def import_images(
             f"eval_share is {eval_share} and validation_share {validation_share}; give two shares above 0 that leave "
             "some images to train on"
         )
-    if len(table.images) <= len(shares):
+    if len(table.images) <= len(shares) and not table.splits:
         raise errors.InputError(f"there are only {len(table.images)} images for three splits; add images")
     store.require_new_or_empty(output)
-    splits, warnings = _draw_splits(table.images, shares)
+    splits, warnings = (table.splits, []) if table.splits else _draw_splits(table.images, shares)
     if table.left_out:
         warnings.append(f"left out, thumbnails and focus slices of drops with a better image: {table.left_out}")
     warnings += table.notes
@@ -317,7 +350,7 @@ def import_images(
             path, reason = skipped[0]
             raise errors.InputError(f"none of {len(skipped)} images could be read; the first, {path!r}: {reason}")
         for split, count in written.items():
-            if not count:
+            if not count and not table.splits:
                 raise errors.InputError(
                     f"the {split} split has none of {sum(written.values())} readable images; add images"
                 )

@@ -9,7 +9,7 @@ import typer
 from rich import console, table
 
 from components import settings
-from marco_data import contract, importing, inspection, shards
+from marco_data import contract, exporting, importing, inspection, shards
 from marco_model import InputError
 from pipelines import configuration
 from pipelines.commands import options
@@ -37,6 +37,9 @@ def import_(
         typer.Option("--raw-labels", help="The labels are your own names; a label scheme maps them to classes."),
     ] = False,
     names: options.Names = "",
+    keep_splits: Annotated[
+        bool, typer.Option("--keep-splits", help="Take the splits from the column `split`, which an export writes.")
+    ] = False,
 ) -> None:
     """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from one folder per class.
 
@@ -47,8 +50,10 @@ def import_(
     """
     if csv is None and folder is not None and folder.suffix.lower() == ".csv":
         csv, folder = folder, None
+    if keep_splits and csv is None:
+        raise InputError("--keep-splits takes the splits from a CSV; give --csv labels.csv too")
     if csv is not None:
-        labels = importing.from_csv(csv, folder, institution, raw_labels, names)
+        labels = importing.from_csv(csv, folder, institution, raw_labels, names, keep_splits)
     elif folder is not None:
         labels = importing.from_folder(folder, institution, raw_labels, names)
     else:
@@ -63,6 +68,39 @@ def import_(
         for path, reason in done.errors[:5]:
             typer.echo(f"left out: {path}: {reason}", err=True)
         typer.echo(f"{len(done.errors)} left out in all, listed in {output / importing.ERRORS_FILE}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    paths: Annotated[
+        list[str], typer.Argument(help="Shards, folders of them, or what `marco data ingest` wrote.", metavar="PATH")
+    ],
+    output: Annotated[
+        Path, typer.Option(callback=options.new_folder, help="New folder for the images and labels.csv.")
+    ],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only this split: train, validation or eval; may be repeated.")
+    ] = None,
+    class_name: Annotated[list[str] | None, typer.Option("--class", help="Only this class; may be repeated.")] = None,
+    institution: Annotated[list[str] | None, typer.Option(help="Only this institution; may be repeated.")] = None,
+) -> None:
+    """Write the images of shards as files, in one folder per class, with a labels.csv that `marco data import` takes.
+
+    The bytes are those of the shards. Import with --keep-splits makes the same set again. Records that cannot be used
+    are listed in export.errors.csv, and the exit status is 1.
+
+    Example: marco data export --output crystals --class Crystals --split eval runs/drops
+    """
+    choice = exporting.Choice(split or (), class_name or (), institution or ())
+    done = exporting.export_images(paths, output, choice)
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(done.by_class.items()))
+    typer.echo(f"{options.counted(sum(done.by_class.values()), 'image')} in {output} ({counts})")
+    if done.repeated:
+        typer.echo(f"left out, with the id of another image: {done.repeated}", err=True)
+    if done.failed:
+        listed = output / exporting.ERRORS_FILE
+        typer.echo(f"{options.counted(done.failed, 'record')} cannot be used, listed in {listed}", err=True)
         raise typer.Exit(1)
 
 
