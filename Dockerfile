@@ -83,7 +83,11 @@ RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
 COPY --from=dependencies /opt/marco /opt/marco
 COPY --from=project /project /opt/marco
 # Only /tmp is written to. LOGNAME is for a user who is not in /etc/passwd, as OpenShift has them. Modules are looked for
-# where they are installed, not in the working directory.
+# where they are installed, not in the working directory. The node's driver: NVIDIA's own runtime (EKS, the GPU Operator)
+# puts it where Debian's loader looks and gives what the second line asks for; Google's device plugin (GKE, Vertex AI)
+# only mounts it below /usr/local/nvidia (docs.cloud.google.com/kubernetes-engine/docs/how-to/gpus#cuda).
+ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENV PATH=/opt/marco/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp LOGNAME=marco \
     PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

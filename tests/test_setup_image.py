@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,45 @@ def test_every_copied_file_is_let_through_and_every_package_is_copied() -> None:
     assert copied == let_through
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
     assert packages <= copied
+
+
+def image_environment() -> dict[str, str]:
+    """Returns the variables of the image's last stage."""
+    last = DOCKERFILE.split("\nFROM ")[-1].replace("\\\n", " ")
+    settings = " ".join(re.findall(r"^ENV (.+)$", last, flags=re.MULTILINE))
+    return dict(setting.split("=", 1) for setting in settings.split())
+
+
+# Where a driver is mounted: by Google's device plugin (GoogleCloudPlatform/container-engine-accelerators 992db812,
+# cmd/nvidia_gpu/nvidia_gpu.go), which tells the loader nothing.
+GOOGLES = "/usr/local/nvidia"
+# By NVIDIA's container toolkit in an image of Debian (EKS, GPU Operator), beside the system's own libraries.
+TOOLKITS = "/usr/lib/x86_64-linux-gnu"
+
+
+def test_the_loader_looks_where_nvidias_runtime_mounts_the_driver() -> None:
+    loader = subprocess.run(["/lib64/ld-linux-x86-64.so.2", "--help"], capture_output=True, text=True, check=True)
+    assert f"{TOOLKITS} (system search path)" in loader.stdout
+    assert {"compute", "utility"} <= set(image_environment()["NVIDIA_DRIVER_CAPABILITIES"].split(","))
+
+
+@pytest.mark.slow
+def test_tensorflow_loads_the_driver_that_googles_device_plugin_mounts(tmp_path: Path) -> None:
+    """Any library stands for the driver, and for the image's CUDA runtime, without which TensorFlow does not look."""
+    some_library = Path(TOOLKITS) / "libm.so.6"
+    driver, runtime = tmp_path / "nvidia" / "lib64" / "libcuda.so.1", tmp_path / "image"
+    for folder in (driver.parent, runtime):
+        folder.mkdir(parents=True)
+    shutil.copy(some_library, driver)
+    shutil.copy(some_library, runtime / "libcudart.so.12")
+    mounted = image_environment()["LD_LIBRARY_PATH"].replace(GOOGLES, str(tmp_path / "nvidia"))
+    script = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
+    for path, loaded in ((f"{mounted}:{runtime}", True), (str(runtime), False)):
+        environment = os.environ | {"LD_LIBRARY_PATH": path, "LD_DEBUG": "libs"}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, timeout=300, check=True
+        )
+        assert (f"calling init: {driver}".encode() in done.stderr) == loaded
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@ import pathlib
 
 import pytest
 
+from components.machines import Machines
+from components.trainer.job import CustomJob
+from components.vertex.options import Vertex
 from marco_model.errors import InputError
-from pipelines import configuration, places
+from pipelines import configuration, pipeline, places
 
 
 def test_everything_of_a_local_run_lies_below_its_output(tmp_path):
@@ -53,3 +56,26 @@ def test_only_a_training_on_several_nodes_gets_the_cluster():
     assert places.remote(configuration.load("paper", VOLUME), "minio://runs").placement is None
     several_nodes = configuration.load("paper", [*VOLUME, "cluster.replicas={workers: 2}", "engine.kind=multi_worker"])
     assert places.remote(several_nodes, "minio://runs").placement.shared == "/shared/marco"
+
+
+TRACKED = ["tracking.uri=http://mlflow", "destination=gs://models"]
+NODES = ["cluster.replicas={workers: 2, worker: {accelerators: 4}}", "engine.kind=multi_worker"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "machines", "gpus"),
+    [
+        (["cluster.steps.Trainer.accelerators=4"], None, 4),
+        (["cluster.steps.Trainer.accelerators=0"], None, 0),
+        ([*VOLUME, *NODES], None, 4),
+        ([], {"accelerator": "NVIDIA_TESLA_A100", "accelerators": 8}, 8),
+    ],
+    ids=["one pod, and a step on Vertex AI", "no GPUs", "JobSet", "CustomJob"],
+)
+def test_every_process_that_trains_learns_how_many_gpus_were_asked_for(changes, machines, gpus):
+    loaded = configuration.load("paper", [*TRACKED, *changes])
+    place = Vertex(project="crystals-123", location="europe-west4")
+    custom_job = CustomJob(place=place, image="i", machines=Machines(**machines)) if machines else None
+    where = places.remote(loaded, "gs://bucket", custom_job)
+    assert where.gpus == gpus
+    assert pipeline.training_job(loaded, ["Clear", "Crystals"], where).gpus == gpus

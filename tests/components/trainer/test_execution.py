@@ -107,6 +107,18 @@ def test_a_training_on_fewer_gpus_than_were_asked_for_is_refused(monkeypatch, co
         execution.check_gpus(count + 1)
 
 
+@pytest.mark.parametrize("engine", ["one_device", "mirrored", "multi_worker"])
+def test_missing_gpus_end_a_training_before_an_image_is_read_or_a_peer_is_called(small_job, monkeypatch, engine):
+    def fail(*_):
+        raise AssertionError("the training went on")
+
+    for module, name in ((execution, "read_records"), (execution.engines, "start"), (execution, "record_run")):
+        monkeypatch.setattr(module, name, fail)
+    job = small_job.model_copy(update={"engine": Engine(kind=engine), "gpus": 1})
+    with pytest.raises(InputError, match=r"sees 0 of the 1 GPUs that were asked for .*make image ACCELERATOR=gpu"):
+        execution.run(job)
+
+
 @pytest.mark.parametrize(
     ("wide", "window_share", "warns"), [(1.0, None, True), (2.1, None, False), (1.0, (0.7, 1.0), False)]
 )
