@@ -24,8 +24,7 @@ JPEG, PNG = "JPEG", "PNG"
 ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp")
 """Endings of image files, matched without regard to case."""
 
-MAX_PIXELS = 50_000_000
-"""Largest image accepted, height times width: ten times the largest imagers', and 150 MB once decoded."""
+MAX_PIXELS = pixels.MAX_PIXELS
 
 MAX_BYTES = 256 * 2**20
 """Largest file accepted."""
@@ -38,9 +37,6 @@ _HIGHEST = 2**14 - 1
 _FORMATS = (JPEG, PNG, "TIFF", "BMP")
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _JPEG_START = b"\xff\xd8\xff"
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
-_JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = 0xDA, 0xD9
 
 
 def as_text(path: object) -> str:
@@ -224,34 +220,17 @@ class ImageHeader(NamedTuple):
 
 
 def image_header(encoded: bytes) -> ImageHeader:
-    """Reads a JPEG's frame header (ITU T.81, B.2.2) or a PNG's IHDR; raises `ValueError` if it has neither."""
+    """Returns what the decoder will find in a JPEG's or PNG's header; raises `ValueError` if it finds neither.
+
+    Also raises `ValueError` for a JPEG with more scans than `pixels.MAX_SCANS`.
+    """
     if encoded.startswith(_PNG_START) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
         header = ImageHeader(PNG, height, width)
     elif encoded.startswith(_JPEG_START):
-        header = ImageHeader(JPEG, *_jpeg_size(encoded))
+        header = ImageHeader(JPEG, *pixels.jpeg_size(encoded))
     else:
         raise ValueError(f"starts with {encoded[:8].hex(' ') or 'nothing'}")
     if not header.height or not header.width:
         raise ValueError(f"a {header.format} of {header.width}x{header.height} pixels")
     return header
-
-
-def _jpeg_size(encoded: bytes) -> tuple[int, int]:
-    position = 2
-    while position + 9 <= len(encoded):
-        if encoded[position] != 0xFF:
-            break
-        marker = encoded[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker in _JPEG_WITHOUT_LENGTH:
-            position += 2
-        elif marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", encoded, position + 5)
-            return height, width
-        elif marker in (_JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE):
-            break
-        else:
-            position += 2 + struct.unpack_from(">H", encoded, position + 2)[0]
-    raise ValueError("a JPEG without a frame header")

@@ -22,10 +22,18 @@ from marco_model import errors
 if TYPE_CHECKING:
     from PIL import Image
 
+MAX_PIXELS = 50_000_000
+"""Largest image accepted, height times width: ten times the largest imagers', and 150 MB once decoded."""
+
+MAX_SCANS = 100
+"""Most scans of a JPEG: ordinary progressive ones have about ten. Each costs a pass over all of the image, however few
+bytes it has: 250 kB with 2,000 scans take 11 s (LJT-01-005, bugzilla.redhat.com/show_bug.cgi?id=1344214)."""
+
 _JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DIRECTIONS = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))
 """Steps through rows and columns for each orientation, after rows and columns of 5 to 8 are exchanged."""
+_START_OF_SCAN = b"\xff\xda"
 _ADOBE = re.compile(rb"\xff\xee..Adobe", re.DOTALL)
 _HARMLESS = ("extraneous bytes", "jfif", "adobe")
 """In what libjpeg says of files whose image is whole: some cameras write stray bytes."""
@@ -56,10 +64,27 @@ def container_cores(folder: Path = Path("/sys/fs/cgroup")) -> int:
     return sys.maxsize
 
 
+def jpeg_size(encoded: bytes) -> tuple[int, int]:
+    """Returns height and width of a JPEG as libjpeg, which decodes it, reads them.
+
+    A reader of our own would have to agree with libjpeg on every file: one that holds a second frame header in a
+    comment may otherwise pass for a small image. Raises `ValueError` if there is no header, or if there are more than
+    `MAX_SCANS` scans.
+    """
+    import simplejpeg
+
+    # The marker cannot occur in the data of a scan, where a zero follows each 0xff.
+    if (scans := encoded.count(_START_OF_SCAN)) > MAX_SCANS:
+        raise ValueError(f"a JPEG of {scans} scans; at most {MAX_SCANS} are decoded")
+    with errors.translated(ValueError, "a JPEG without a frame header", Exception):
+        height, width, *_ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+    return height, width
+
+
 def decode(encoded: bytes) -> np.ndarray:
     """Decodes a JPEG or PNG to uint8 [height, width, 3]; 16-bit samples keep their upper byte, transparency is dropped.
 
-    Raises `InputError` for anything else, and for a file that is cut short.
+    Raises `InputError` for anything else, for a file that is cut short or damaged, and for more than `MAX_PIXELS`.
     """
     with errors.translated(errors.InputError, "does not decode: {}", Exception):
         if encoded.startswith(_JPEG_START):
@@ -71,6 +96,8 @@ def decode(encoded: bytes) -> np.ndarray:
 
 def _decode_jpeg(encoded: bytes) -> np.ndarray:
     import simplejpeg
+
+    _check_size(*jpeg_size(encoded))
 
     def decoded(strict: bool) -> np.ndarray:
         colours = simplejpeg.decode_jpeg_header(encoded, strict=False)[2]
@@ -86,6 +113,11 @@ def _decode_jpeg(encoded: bytes) -> np.ndarray:
     return image if image.shape[2] == 3 else _from_cmyk(image, inverted=bool(_ADOBE.search(encoded)))
 
 
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise errors.InputError(f"{width}x{height} pixels are more than the {MAX_PIXELS:,} accepted")
+
+
 def _from_cmyk(image: np.ndarray, inverted: bool) -> np.ndarray:
     """Returns RGB as TensorFlow computes it; Adobe's files hold inverted inks."""
     inks = (image if inverted else 255 - image).astype(np.uint16)
@@ -96,6 +128,7 @@ def _decode_png(encoded: bytes) -> np.ndarray:
     from PIL import Image
 
     image: Image.Image = Image.open(io.BytesIO(plain_png(encoded)), formats=("PNG",))
+    _check_size(image.height, image.width)
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))

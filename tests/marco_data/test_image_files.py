@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from marco_data.image_files import encoded_image, find_images, image_header
+from marco_model import pixels
 from marco_model.errors import InputError
 
 
@@ -19,8 +20,8 @@ def drop(height=24, width=32):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def save(path, pixels, mode=None, **options):
-    image = Image.fromarray(pixels)
+def save(path, content, mode=None, **options):
+    image = Image.fromarray(content)
     (image.convert(mode) if mode else image).save(path, **options)
     return path
 
@@ -155,3 +156,72 @@ def test_an_image_without_pixels_is_refused():
     start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
     with pytest.raises(ValueError, match="0x5"):
         image_header(start + struct.pack(">II", 0, 5) + bytes(9))
+
+
+def jpeg(height, width, *, scans=0, start=b""):
+    """A progressive JPEG of one grey; `scans` more empty scans; `start` comes before its first segment."""
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 90).save(buffer, "JPEG", progressive=True)
+    encoded = buffer.getvalue()
+    empty = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"
+    return encoded[:2] + start + encoded[2:-2] + empty * scans + encoded[-2:]
+
+
+def start_of_frame(height, width):
+    return b"\xff\xc0" + struct.pack(">HBHHB3B", 11, 8, height, width, 1, 1, 0x11, 0)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\xff\xfe" + struct.pack(">H", 15) + start_of_frame(8, 8),
+        # libjpeg skips what is no marker; a reader that takes it for a segment jumps over the true frame.
+        b"\xff\x00\x02\x00",
+        b"\xff\xff\xff\xfe\x00\x02",
+        b"\x12\x34",
+    ],
+    ids=["frame in a comment", "no marker", "filling", "stray bytes"],
+)
+def test_the_size_is_that_which_the_decoder_finds(start):
+    encoded = jpeg(40, 56, start=start)
+    try:
+        size = image_header(encoded)[1:]
+    except ValueError:
+        return
+    assert size == tuple(tf.io.extract_jpeg_shape(encoded).numpy()[:2]) == (40, 56)
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_mutated_headers_are_read_as_the_decoder_reads_them_or_refused(data):
+    encoded = bytearray(jpeg(40, 56, start=b"\xff\xfe" + struct.pack(">H", 15) + start_of_frame(8, 8)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(2, 200))
+        encoded[position : position + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    try:
+        size = image_header(bytes(encoded))[1:]
+        decoded = pixels.decode(bytes(encoded)).shape[:2]
+    except (ValueError, InputError):
+        return
+    assert size == decoded
+
+
+@pytest.mark.parametrize("judge", [image_header, pixels.decode])
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(judge):
+    assert image_header(jpeg(40, 56, scans=20)) == ("JPEG", 40, 56)
+    with pytest.raises(ValueError, match="scans; at most 100 are decoded"):
+        judge(jpeg(40, 56, scans=2000))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_an_image_beyond_the_limit_is_refused_by_the_decoder_itself(image_format):
+    if image_format == "JPEG":
+        encoded = bytearray(jpeg(40, 56))
+        place = encoded.index(b"\xff\xc2") + 5
+        encoded[place : place + 4] = struct.pack(">HH", 13370, 13370)
+    else:
+        buffer = io.BytesIO()
+        Image.new("1", (8000, 8000)).save(buffer, "PNG")
+        encoded = buffer.getvalue()
+    with pytest.raises(InputError, match="pixels are more than the 50,000,000 accepted"):
+        pixels.decode(bytes(encoded))
