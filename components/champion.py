@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import mlflow_runs, published_models, settings
+from components import mlflow_registry, mlflow_runs, mlflow_store, published_models, settings
 from components.example_gen import files
 from marco_model import errors, labels, model_directory, network, store
 
@@ -67,9 +67,31 @@ def starting_champion(initial: str, classes: Sequence[str]) -> dict[str, str] | 
     return {"model": initial, "version": START} if set(names) == set(classes) else None
 
 
+def check_classes(champion: str, classes: Sequence[str]) -> None:
+    """Raises `InputError` if the champion (`write_champion`) lies on this machine and has other classes.
+
+    The gate would refuse every model for that, but only after the training.
+    """
+    to_beat = parse_champion(champion)
+    if to_beat and (Path(to_beat["model"]) / model_directory.MODEL_FILE).is_file():
+        names = model_directory.class_names(Path(to_beat["model"]))
+        if set(names) != set(classes):
+            raise errors.InputError(
+                f"the champion, {describe_champion(to_beat)}, has the classes {', '.join(names)}, and this run trains "
+                f"{', '.join(classes)}; {REMEDY}"
+            )
+
+
 @contextlib.contextmanager
-def saved_model(champion: dict[str, str], scratch: str) -> Iterator[str]:
-    """Yields the folder or URI of the champion; the published classifier is written to the folder `scratch` first."""
+def saved_model(champion: dict[str, str], scratch: str, tracking: str = "") -> Iterator[str]:
+    """Yields the folder or URI of the champion; the published classifier is written to the folder `scratch` first.
+
+    A champion `models:/NAME/VERSION` is read from the MLflow store at `tracking`.
+    """
+    if champion["model"].startswith(mlflow_registry.REGISTERED):
+        with mlflow_registry.on_this_machine(tracking, champion["model"]) as folder:
+            yield str(folder)
+        return
     if champion["model"] != network.RELEASED:
         yield champion["model"]
         return
@@ -165,13 +187,11 @@ def current_champion(tracking: str, model_name: str, fingerprint: str) -> str:
 
 
 def _champion(tracking: str, model_name: str) -> Any:
-    if tracking.startswith("sqlite:///") and not Path(tracking.removeprefix("sqlite:///")).exists():
+    file = mlflow_store.sqlite_file(tracking)
+    if file and not file.exists():
         return None
-    client = mlflow_runs.connect(tracking)
-    with mlflow_runs.reaching(tracking):
-        models = client.search_registered_models(f"name = '{model_name}'")
-        number = dict(models[0].aliases).get(mlflow_runs.CHAMPION) if models else None
-        return client.get_model_version(model_name, number) if number else None
+    with mlflow_store.session(tracking) as client:
+        return mlflow_registry.find_champion(client, model_name)
 
 
 def _written(version: Any) -> str:
@@ -181,21 +201,23 @@ def _written(version: Any) -> str:
             f"version {number} of {version.name} is champion in MLflow but was never published, so there is nothing to "
             f"compare with; publish it (marco models promote {number}), or take the alias away from it"
         )
-    return write_champion(_place(version.tags), number)
+    return write_champion(_place(version), number)
 
 
-def _place(tags: dict[str, str]) -> str:
+def _place(version: Any) -> str:
     """Returns where the champion was first published, which stays the same when it is published again.
 
-    If that version was removed since, it is where the champion was published last.
+    If that was removed since, it is where the champion was published last, or else MLflow's own copy.
     """
-    first = str(tags[mlflow_runs.PUBLISHED_AT])
-    try:
-        exists = store.exists(f"{first}/{model_directory.MODEL_FILE}")
-    except (errors.InputError, errors.ClusterError) as error:  # The gate says so, where it matters.
-        log.warning("Cannot look at the champion, %s: %s", first, error)
-        exists = True
-    return first if exists else str(tags.get(mlflow_runs.SERVED_AT, first))
+    for tag in (mlflow_runs.PUBLISHED_AT, mlflow_runs.SERVED_AT):
+        place = str(version.tags.get(tag, ""))
+        try:
+            if place and store.exists(f"{place}/{model_directory.MODEL_FILE}"):
+                return place
+        except (errors.InputError, errors.ClusterError) as error:  # The gate says so, where it matters.
+            log.warning("Cannot look at the champion, %s: %s", place, error)
+            return place
+    return f"{mlflow_registry.REGISTERED}{version.name}/{version.version}"
 
 
 def signature(settings_digest: str, fingerprint: str, initial: str, steps: str) -> str:

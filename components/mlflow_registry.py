@@ -10,7 +10,9 @@ import contextlib
 import datetime
 import importlib.metadata
 import io
+import itertools
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components import mlflow_runs, published_models
+from components import mlflow_runs, mlflow_store, published_models
 from marco_model import errors, model_directory, store
+
+log = logging.getLogger(__name__)
+
+REGISTERED = "models:/"
+"""How MLflow's URI of a registered version begins, `models:/NAME/VERSION`."""
 
 _MOST_CHAMPIONS = 100  # MLflow's tags hold 5,000 characters.
 _LINEAGE = (mlflow_runs.DATA, mlflow_runs.COMMIT, mlflow_runs.EVALUATION)
@@ -29,15 +36,53 @@ _LINEAGE = (mlflow_runs.DATA, mlflow_runs.COMMIT, mlflow_runs.EVALUATION)
 def succession(client: Any, name: str) -> list[str]:
     """Returns the numbers of the versions that were champion and not rolled back, the current one last.
 
-    An alias that was moved in MLflow itself counts as a rollback if it moved to the champion before, else as a
-    promotion.
+    Versions that were deleted in MLflow are left out. An alias that was moved in MLflow itself counts as a rollback if
+    it moved to the champion before, else as a promotion.
     """
+    existing = _versions(client, name)
     current = _holders(client, name).get(mlflow_runs.CHAMPION, "")
-    tags = client.get_registered_model(name).tags
-    versions = [str(version) for version in json.loads(tags.get(mlflow_runs.CHAMPIONS, "[]"))]
-    if not current or versions[-1:] == [current]:
+    recorded = (version for version in _recorded_champions(client, name) if version in existing)
+    versions = [version for version, _ in itertools.groupby(recorded)]
+    if current not in existing or versions[-1:] == [current]:
         return versions
     return versions[:-1] if versions[-2:-1] == [current] else [*versions, current]
+
+
+def find_champion(client: Any, name: str) -> Any:
+    """Returns the version that is champion; None if there is no model of this name, or none of it was ever champion.
+
+    Without the alias, which MLflow takes away from a version that is deleted, the last that was champion and still
+    exists counts. Raises `InputError` if all that were champion are deleted.
+    """
+    if not client.search_registered_models(f"name = '{name}'"):
+        return None
+    existing, recorded = _versions(client, name), _recorded_champions(client, name)
+    current = _holders(client, name).get(mlflow_runs.CHAMPION, "")
+    if current in existing:
+        return existing[current]
+    if not current and not recorded:
+        return None
+    before = succession(client, name)
+    if not before:
+        lost = ", ".join(recorded or [current])
+        raise errors.InputError(
+            f"version {lost} of {name} was champion and is deleted in MLflow; marco models promote VERSION makes "
+            "another one champion, or with --set gate.champion=none the thresholds alone decide"
+        )
+    log.warning(
+        "No version of %s has the alias champion in MLflow: version %s was it last and counts.", name, before[-1]
+    )
+    return existing[before[-1]]
+
+
+def _versions(client: Any, name: str) -> dict[str, Any]:
+    """Returns the versions of a registered model by number."""
+    return {str(item.version): item for item in client.search_model_versions(f"name = '{name}'")}
+
+
+def _recorded_champions(client: Any, name: str) -> list[str]:
+    tags = client.get_registered_model(name).tags
+    return [str(version) for version in json.loads(tags.get(mlflow_runs.CHAMPIONS, "[]"))]
 
 
 def set_champion(client: Any, name: str, version: str, *, back: bool) -> list[str]:
@@ -73,11 +118,11 @@ def register(
     not blessed, which makes it challenger. `tags`: its provenance, kept in addition to the run's tags about it. Raises
     `InputError` if MLflow cannot be reached.
     """
-    with mlflow_runs.session(run.tracking_uri) as client:
+    with mlflow_store.session(run.tracking_uri) as client:
         same = client.search_model_versions(f"name = '{name}' and tags.`{mlflow_runs.FINGERPRINT}` = '{fingerprint}'")
         version = str(max((int(known.version) for known in same), default=""))
         if not version:
-            if not client.search_registered_models(f"name = '{name}'"):
+            with mlflow_store.already_existing():
                 client.create_registered_model(name)
             with _make_active(run):
                 logged = _log_model(saved_model, classes)
@@ -118,7 +163,7 @@ def _holders(client: Any, name: str) -> dict[str, str]:
 def _log_model(saved_model: Path, classes: Sequence[str]) -> Any:
     import pandas as pd
 
-    mlflow = mlflow_runs.library()
+    mlflow = mlflow_store.library()
     images = pd.DataFrame({"image_bytes": [example_image()]})
     columns = [*classes, *(f"probability_{name}" for name in classes)]
     outputs = pd.DataFrame({"class": [""], **dict.fromkeys(columns, np.zeros(1, np.float32)), "version": [""]})
@@ -151,7 +196,7 @@ def example_image() -> bytes:
 @contextlib.contextmanager
 def _make_active(run: mlflow_runs.Run) -> Iterator[None]:
     """Makes `run` MLflow's active run, which its model logging needs, and restores the state afterwards."""
-    mlflow = mlflow_runs.library()
+    mlflow = mlflow_store.library()
     tracking_uri = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(run.tracking_uri)
     try:
@@ -183,20 +228,12 @@ class Promotion(NamedTuple):
     unchanged: bool
 
 
-def tracking_uri(tracking: str) -> str:
-    """Returns MLflow's URI for a URI or a run's folder; raises `InputError` if its SQLite file does not exist."""
-    uri = f"sqlite:///{Path(tracking).resolve() / 'mlflow.db'}" if not store.is_remote(tracking) else tracking
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise errors.InputError(f"there is no MLflow store at {uri}; give --tracking a run's folder or MLflow's URI")
-    return uri
-
-
 def list_versions(tracking: str, name: str, recall_class: str = "Crystals") -> list[VersionSummary]:
     """Returns the versions of a registered model, newest first; raises `InputError` if it does not exist."""
-    with mlflow_runs.session(tracking) as client:
+    with mlflow_store.session(tracking) as client:
         aliases = _aliases(client, tracking, name)
         summaries = []
-        for version in client.search_model_versions(f"name = '{name}'"):
+        for version in _versions(client, name).values():
             metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
             number = str(version.version)
             summary = VersionSummary(
@@ -223,7 +260,7 @@ def promote(tracking: str, name: str, version: str, destination: str | None = No
         InputError: the version does not exist, its files are not the registered ones, or no place is known.
         ClusterError: the service of a bucket fails; nothing was published.
     """
-    with mlflow_runs.session(tracking) as client:
+    with mlflow_store.session(tracking) as client:
         champion = _aliases(client, tracking, name).get(mlflow_runs.CHAMPION, "")
         return _serve(client, name, version, champion, destination, back=False)
 
@@ -232,18 +269,44 @@ def rollback(tracking: str, name: str, destination: str | None = None) -> Promot
     """Makes the version champion again that was champion before the current one was promoted.
 
     Each repetition goes back one further, down to the first. A version that was champion twice is returned to twice.
-    Raises what `promote` does, and `InputError` if there is no champion or none before it.
+    Versions that were deleted in MLflow are passed over; if the champion is one of them, the last before it is
+    restored. Raises what `promote` does, and `InputError` if there is no champion or none before it.
     """
-    with mlflow_runs.session(tracking) as client:
-        champion = _aliases(client, tracking, name).get(mlflow_runs.CHAMPION, "")
-        if not champion:
+    with mlflow_store.session(tracking) as client:
+        current = _aliases(client, tracking, name).get(mlflow_runs.CHAMPION, "")
+        recorded, existing = _recorded_champions(client, name), _versions(client, name)
+        champion = current or "".join(recorded[-1:])
+        if not champion or (not current and champion in existing):
             raise errors.InputError(f"{name} has no champion to go back from; marco models promote VERSION makes one")
-        before = succession(client, name)[-2:-1]
+        before = succession(client, name)
+        before = before[-2:-1] if champion in existing else before[-1:]
         if not before:
             raise errors.InputError(
                 f"version {champion} of {name} has no champion before it; marco models promote VERSION takes any other"
             )
         return _serve(client, name, before[0], champion, destination, back=True)
+
+
+@contextlib.contextmanager
+def on_this_machine(tracking: str, uri: str) -> Iterator[Path]:
+    """Yields a folder with MLflow's own copy of the SavedModel `models:/NAME/VERSION`, which is deleted afterwards.
+
+    Raises `InputError` if the version does not exist or its files are not the registered ones.
+    """
+    name, _, number = uri.removeprefix(REGISTERED).rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="marco-version-") as folder:
+        with mlflow_store.session(tracking) as client:
+            saved_model = _download(client, client.get_model_version(name, number), Path(folder))
+        yield saved_model
+
+
+def choose_model(tracking: str, name: str | None) -> str:
+    """Returns `name`, by default that of the only registered model in the store, or `marco` if there are several."""
+    if name:
+        return name
+    with mlflow_store.session(tracking) as client:
+        names = [model.name for model in client.search_registered_models()]
+    return names[0] if len(names) == 1 else "marco"
 
 
 def _aliases(client: Any, tracking: str, name: str) -> dict[str, str]:
@@ -255,7 +318,7 @@ def _aliases(client: Any, tracking: str, name: str) -> dict[str, str]:
 
 
 def _serve(client: Any, name: str, version: str, champion: str, destination: str | None, *, back: bool) -> Promotion:
-    versions = {str(item.version): item for item in client.search_model_versions(f"name = '{name}'")}
+    versions = _versions(client, name)
     if version not in versions:
         numbers = ", ".join(sorted(versions, key=int))
         raise errors.InputError(f"{name} has no version {version}; it has {numbers}")
@@ -282,7 +345,7 @@ def _place(tags: Mapping[str, str]) -> str:
 def _download(client: Any, version: Any, folder: Path) -> Path:
     """Downloads a version's SavedModel, returns its folder; raises `InputError` if it is not the registered model."""
     place = client.get_model_version_download_uri(version.name, version.version)
-    download = mlflow_runs.library().artifacts.download_artifacts
+    download = mlflow_store.library().artifacts.download_artifacts
     download(artifact_uri=place, dst_path=str(folder), tracking_uri=client.tracking_uri)
     graphs = sorted(folder.rglob(model_directory.MODEL_FILE))
     if not graphs:

@@ -1,28 +1,24 @@
-"""Runs in MLflow: its client and errors, where a run comes from, what is logged to it, and the confusion matrix.
-
-Only `library` imports MLflow. Everything that reaches a store goes through `session`, whose errors are one line.
-"""
+"""Runs in MLflow: where a run comes from, what is logged to it, and the confusion matrix."""
 
 import contextlib
+import contextvars
 import dataclasses
-import functools
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import re
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from components import mlflow_store
 from marco_data.overlay import overlay_fingerprint
-from marco_model import errors, labels, store
+from marco_model import labels, store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FINGERPRINT = "model.fingerprint"
@@ -39,136 +35,14 @@ DATA, COMMIT, EVALUATION = "data.fingerprint", "mlflow.source.git.commit", "eval
 """Tags of the training's run: its data, the code's commit, and the evaluation of its model."""
 PIPELINE, PIPELINE_RUN = "pipeline", "pipeline.run"
 RUN_KEY = "marco.run_key"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
+DESCRIPTION = contextvars.ContextVar("DESCRIPTION", default=("", ""))
+"""Name and note of the training that runs in this process. With another one it would be the same training."""
 TRAINING_FILE = "training.json"
 PACKAGES = ("tensorflow", "keras", "tfx", "tensorflow-model-analysis", "apache-beam", "numpy", "mlflow")
 _NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
 _PARAMETERS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000  # MLflow's limits.
-_PROBE_SECONDS = 5.0
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
-
-
-def local_store(directory: str | Path) -> str:
-    """Returns the tracking URI of a SQLite store in `directory` (made if missing); artifacts lie beside it."""
-    folder = Path(directory).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}"
-
-
-def artifact_location(tracking_uri: str) -> str | None:
-    """Returns where a new experiment keeps its artifacts: `mlartifacts` beside a SQLite file; a server decides."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    return (Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-
-
-@functools.cache
-def library() -> Any:
-    """Returns the module `mlflow`, imported once, with its own output turned down and with our access to buckets."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Read when MLflow is imported.
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    _register_bucket_artifacts()
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return mlflow
-
-
-def _register_bucket_artifacts() -> None:
-    """Makes MLflow reach artifacts on `gs://` with the retries, checks and errors of `marco_model.store`.
-
-    MLflow's own class uploads without a retry under google-cloud-storage 2, and does not check the length of what it
-    reads.
-    """
-    from mlflow.store.artifact import artifact_repository_registry, gcs_artifact_repo
-
-    class BucketArtifacts(gcs_artifact_repo.GCSArtifactRepository):  # type: ignore[misc]
-        def __init__(self, artifact_uri: str, client: Any = None, **options: Any) -> None:
-            super().__init__(artifact_uri, client or store.client(), **options)
-
-        def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-            store.upload(Path(local_file), self._uri(artifact_path, Path(local_file).name))
-
-        def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-            folder = Path(local_dir)
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                store.upload(path, self._uri(artifact_path, path.relative_to(folder).as_posix()))
-
-        def list_artifacts(self, path: str | None = None) -> list[Any]:
-            with store.reaching(self._uri(path)):
-                return list(super().list_artifacts(path))
-
-        def _download_file(self, remote_file_path: str, local_path: str) -> None:
-            store.download(self._uri(remote_file_path), Path(local_path))
-
-        def _uri(self, *parts: str | None) -> str:
-            return "/".join([self.artifact_uri.rstrip("/"), *(part for part in parts if part)])
-
-    artifact_repository_registry._artifact_repository_registry.register("gs", BucketArtifacts)
-
-
-@functools.lru_cache(maxsize=8)
-def connect(tracking_uri: str) -> Any:
-    """Returns an `MlflowClient` of the store at `tracking_uri`; raises `InputError` if the server does not answer."""
-    _probe(tracking_uri)
-    with reaching(tracking_uri):
-        return library().MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-@contextlib.contextmanager
-def session(tracking_uri: str) -> Iterator[Any]:
-    """Yields the client of `connect`; what fails in the block is raised as `reaching` does."""
-    client = connect(tracking_uri)
-    with reaching(tracking_uri):
-        yield client
-
-
-def _probe(tracking_uri: str) -> None:
-    """Asks a server once, with a short timeout: MLflow's own client retries for minutes before it gives up."""
-    if not tracking_uri.startswith(("http://", "https://")):
-        return
-    try:
-        # An error's status is an answer, too: a proxy in front may not pass /health on.
-        with contextlib.suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(tracking_uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS).close()
-    except OSError as error:
-        raise _unreachable(tracking_uri, error) from error
-
-
-def _unreachable(tracking_uri: str, error: Exception) -> errors.InputError:
-    return errors.InputError(
-        f"MLflow at {tracking_uri} failed: {_first_line(error)}; start it or set another tracking URI"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
-
-
-@contextlib.contextmanager
-def reaching(tracking_uri: str) -> Iterator[None]:
-    """Translates the errors of MLflow, its database and the network into one `InputError` that names the store.
-
-    The errors of a bucket with artifacts (`marco_model.store.reaching`) are one line already and pass.
-    """
-    try:
-        yield
-    except (errors.InputError, errors.ClusterError):
-        raise
-    except ImportError as error:
-        raise errors.InputError(
-            f"MLflow at {tracking_uri} needs the package {error.name} for its artifacts; install it (for s3://: boto3)"
-        ) from error
-    except Exception as error:
-        if getattr(error, "error_code", None) in _REFUSALS:
-            raise errors.InputError(
-                f"MLflow at {tracking_uri} refuses: {_first_line(error)}; fix what it names"
-            ) from error
-        root = type(error).__module__.partition(".")[0]
-        if isinstance(error, OSError) or root in {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}:
-            raise _unreachable(tracking_uri, error) from error
-        raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,18 +54,18 @@ class Run:
 
     def log_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Logs a nested mapping as parameters `a.b.c`. A resumed training may repeat values, not change them."""
-        param = library().entities.Param
+        param = mlflow_store.library().entities.Param
         parameters = [param(allowed_name(name), str(value)) for name, value in flatten(recipe)]
         self._log("params", parameters, _PARAMETERS_PER_BATCH)
 
     def log_curves(self, step: int, values: Mapping[str, float]) -> None:
         """Logs one point of each curve at a training step."""
-        metric, now = library().entities.Metric, int(time.time() * 1000)
+        metric, now = mlflow_store.library().entities.Metric, int(time.time() * 1000)
         metrics = [metric(allowed_name(name), float(value), now, step) for name, value in values.items()]
         self._log("metrics", metrics, _METRICS_PER_BATCH)
 
     def _log(self, kind: str, entries: list[Any], most: int) -> None:
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             for start in range(0, len(entries), most):
                 client.log_batch(self.run_id, **{kind: entries[start : start + most]})
 
@@ -207,7 +81,7 @@ class Run:
         `fingerprint` is a hash of the content, `source` the URI it came from, `counts` the number of images per split.
         `overlay`, if labels came from one, becomes the tags `data.overlay` and `data.overlay_fingerprint`.
         """
-        entities = library().entities
+        entities = mlflow_store.library().entities
         data = entities.Dataset(
             name=name,
             digest=fingerprint[:36],  # MLflow's column is that wide; the tag holds all of it.
@@ -216,7 +90,7 @@ class Run:
             profile=json.dumps(dict(counts)),
         )
         context = entities.InputTag("mlflow.data.context", "training")
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             client.log_inputs(self.run_id, [entities.DatasetInput(data, [context])])
             client.set_tag(self.run_id, DATA, fingerprint)
         if overlay:
@@ -224,28 +98,36 @@ class Run:
 
     def log_figure(self, figure: Any, artifact_file: str) -> None:
         """Stores a matplotlib figure, such as `confusion_matrix.png`, as an artifact."""
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             client.log_figure(self.run_id, figure, artifact_file)
 
     def log_folder(self, folder: str, artifact_path: str) -> None:
         """Stores the files of a folder of this machine, such as a report, as artifacts below `artifact_path`."""
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             client.log_artifacts(self.run_id, folder, artifact_path)
+
+    def describe(self, name: str = "", note: str = "") -> None:
+        """Gives the run a name and a note (Markdown) for people; empty ones change nothing."""
+        with mlflow_store.session(self.tracking_uri) as client:
+            if name:
+                client.update_run(self.run_id, name=name)
+            if note:
+                client.set_tag(self.run_id, NOTE, note)
 
     def tags(self) -> dict[str, str]:
         """Returns the run's tags."""
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             return dict(client.get_run(self.run_id).data.tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags."""
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             for name, value in tags.items():
                 client.set_tag(self.run_id, allowed_name(name), value)
 
     def close(self, status: str = "FINISHED") -> None:
         """Sets the status: `FINISHED`, `FAILED` or `KILLED`. Metrics can still be added afterwards."""
-        with session(self.tracking_uri) as client:
+        with mlflow_store.session(self.tracking_uri) as client:
             client.set_terminated(self.run_id, status=status)
 
 
@@ -261,11 +143,11 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
         ClusterError: the service of a bucket with artifacts fails.
     """
     kubeflow_run = os.environ.get("MLFLOW_RUN_ID")
-    with session(tracking_uri) as client:
+    with mlflow_store.session(tracking_uri) as client:
         if kubeflow_run:
             client.set_tag(kubeflow_run, RUN_KEY, run_key)
             return Run(tracking_uri, kubeflow_run)
-        experiment_id = find_experiment(client, tracking_uri, experiment, artifacts)
+        experiment_id = mlflow_store.find_experiment(client, tracking_uri, experiment, artifacts)
         runs = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{run_key}'", max_results=1)
         if runs:
             run_id = str(runs[0].info.run_id)
@@ -304,22 +186,6 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def allowed_name(name: str) -> str:
     """Returns `name` with the characters that MLflow refuses replaced by `_`."""
     return _NOT_ALLOWED.sub("_", name)
-
-
-def find_experiment(client: Any, tracking_uri: str, name: str, artifacts: str | None = None) -> str:
-    """Returns the id of the experiment, which is created if it does not exist; `artifacts`: as for `open_run`."""
-    existing = client.get_experiment_by_name(name)
-    if existing is None:
-        location = artifacts or artifact_location(tracking_uri)
-        return str(client.create_experiment(name, artifact_location=location))
-    if existing.lifecycle_stage != "active":
-        raise errors.InputError(f"MLflow experiment {name!r} was deleted; restore it or name another experiment")
-    if artifacts and existing.artifact_location.rstrip("/") != artifacts.rstrip("/"):
-        raise errors.InputError(
-            f"MLflow experiment {name!r} keeps its artifacts at {existing.artifact_location}, and tracking.artifacts "
-            f"is {artifacts}; leave that out, or name another experiment"
-        )
-    return str(existing.experiment_id)
 
 
 def runtime_versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -194,7 +195,7 @@ def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
     # Locked before it gets its name, so that no other process takes it for a leftover.
     unlocked = aside.with_suffix(".new")
     unlocked.mkdir()
-    lock = _lock(unlocked)
+    lock = lock_folder(unlocked)
     unlocked.rename(aside)
     try:
         yield aside
@@ -211,13 +212,16 @@ def _delete_leftovers(path: Path) -> None:
     """Deletes the folders of earlier `whole_directory(path)` blocks whose processes are gone."""
     leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{12}\.partial")
     for folder in path.parent.iterdir():
-        if leftover.fullmatch(folder.name) and folder.is_dir() and (lock := _lock(folder)) is not None:
+        if leftover.fullmatch(folder.name) and folder.is_dir() and (lock := lock_folder(folder)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
 
 
-def _lock(folder: Path) -> int | None:
-    """Locks a folder while the process lives; returns the descriptor, or None if it is locked or cannot be locked."""
+def lock_folder(folder: Path, seconds: float = 0.0) -> int | None:
+    """Locks a folder until the descriptor that it returns is closed or the process ends.
+
+    Returns None if the folder cannot be locked, or is locked by another process for so many `seconds`.
+    """
     if sys.platform == "win32":  # No folder can be opened there.
         return None
     try:
@@ -226,12 +230,16 @@ def _lock(folder: Path) -> int | None:
         return None
     import fcntl
 
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            if not isinstance(error, BlockingIOError) or time.monotonic() >= until:
+                os.close(descriptor)
+                return None
+        time.sleep(0.05)
 
 
 def require_new_or_empty(folder: Path) -> None:

@@ -46,6 +46,7 @@ app.command("schedule")(run.schedule)
 app.command("serve")(score.serve)
 app.command("tflite")(score.tflite)
 app.command("train")(run.train)
+app.command("ui")(run.ui)
 for _name, _help in _GROUPS.items():
     app.add_typer(typer.Typer(cls=_Group, help=_help, no_args_is_help=True), name=_name)
 

@@ -28,6 +28,8 @@ PARAMETERS = {
     "data": "Shards of scored images: a folder or glob, local to the steps or gs://. Empty: the preset's.",
     "steps": "Steps of training. Empty: the preset's.",
     "run_label": "A label of the run, kept as the tag run_label in MLflow.",
+    "run_name": "The run's name in MLflow. Empty: the model's, with a key of the training.",
+    "note": "The run's description in MLflow, in Markdown.",
 }
 _RETRY = {"backoffDuration": "30s", "backoffFactor": 2.0}
 # Argo takes it as the time that all attempts may take together, from the start of the first; without it, as none.
@@ -156,6 +158,8 @@ def _compile(
         ),
         judging=champion.Judging(parameter("champion"), parameter("signature")),
         run_label=parameter("run_label"),
+        run_name=parameter("run_name"),
+        note=parameter("note"),
     )
     config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
         default_image=configuration.cluster.image,

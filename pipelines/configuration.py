@@ -97,7 +97,7 @@ class Data(settings.Section):
 
 
 class Tracking(settings.Section):
-    """Where runs are compared: an MLflow tracking server, by default a SQLite store in the output folder."""
+    """Where runs are compared: MLflow's URI; by default MLFLOW_TRACKING_URI, or `mlflow.db` where a run is started."""
 
     uri: str | None = None
     experiment: str = "marco"

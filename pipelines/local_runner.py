@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from absl import logging as absl_logging
 from rich import table, text
 
-from components import champion, evaluations, gate, published_models
+from components import champion, evaluations, gate, mlflow_runs, mlflow_store, published_models
 from components.report import page
 from marco_model import store
 
@@ -24,14 +24,21 @@ _OURS = ("marco_model", "marco_data", "components", "pipelines")
 _WITH_HANDLERS = ("absl", "tensorflow", "mlflow")
 
 
-def run(graph: Any, output: Path) -> dict[str, Any]:
+def run(graph: Any, output: Path, name: str = "", note: str = "") -> dict[str, Any]:
     """Runs a pipeline that keeps its files below `output`; returns the summary, also written to `output/summary.json`.
 
-    Steps whose inputs and settings have not changed are not run again. Raises `InputError` if a step refuses its data.
+    Steps whose inputs and settings have not changed are not run again. `name` and `note` are those of its run in
+    MLflow. Raises `InputError` if a step refuses its data.
     """
-    with run_log(len(graph.components), output / "run.log") as step_lines:
-        steps = run_steps(graph, step_lines)
+    before = mlflow_runs.DESCRIPTION.set((name, note))
+    try:
+        with run_log(len(graph.components), output / "run.log") as step_lines:
+            steps = run_steps(graph, step_lines)
+    finally:
+        mlflow_runs.DESCRIPTION.reset(before)
     results = summarize(steps, output)
+    if results["mlflow_run_id"]:  # Also of a training that was reused.
+        mlflow_runs.Run(results["tracking_uri"], results["mlflow_run_id"]).describe(name, note)
     results["report_path"] = str(shutil.copyfile(results["report_path"], output.resolve() / page.HTML_FILE))
     with store.whole_file(output / "summary.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")
@@ -239,9 +246,10 @@ def closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
         ]
     else:
         lines.append(f"not blessed, nothing published: {'; '.join(summary['failures'])}")
+    shared = summary["tracking_uri"] == mlflow_store.default_store()
     return [
         *lines,
         f"the report:    {summary['report_path']}",
-        f"compare runs:  mlflow ui --backend-store-uri {summary['tracking_uri']}",
+        f"compare runs:  marco ui{'' if shared else f' --tracking {output}'}",
         f"everything:    {output / 'summary.json'}",
     ]

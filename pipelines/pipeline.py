@@ -25,13 +25,15 @@ def create_pipeline(
     parameters: job.TrainingParameters,
     judging: champion.Judging | None = None,
     run_label: str | data_types.RuntimeParameter = "",
+    run_name: str | data_types.RuntimeParameter = "",
+    note: str | data_types.RuntimeParameter = "",
     metadata_file: Path | None = None,
 ) -> pipeline.Pipeline:
     """Returns the whole pipeline over the shards at `parameters.source`, labelled by `scheme`.
 
-    `parameters`, `judging` and `run_label`, a tag of the run in MLflow, are what changes from run to run: values, or
-    parameters of a compiled package. `metadata_file`: the SQLite store of ML Metadata of a local run; a cluster has its
-    own.
+    `parameters`, `judging` and a tag, the name and the description of the run in MLflow (`run_label`, `run_name` and
+    `note`) are what changes from run to run: values, or parameters of a compiled package. `metadata_file`: the SQLite
+    store of ML Metadata of a local run; a cluster has its own.
 
     Raises `InputError` if thresholds, gate or report name a class that is not one of the scheme's.
     """
@@ -99,6 +101,8 @@ def create_pipeline(
         destination=where.destination,
         registered_model=configuration.model_name,
         run_label=run_label,
+        run_name=run_name,
+        note=note,
         judged_against=judging.champion,
         signature=judging.signature,
     )
@@ -137,7 +141,7 @@ def create_pipeline(
 def create_local_pipeline(configuration: configurations.Configuration, source: str, output: Path) -> pipeline.Pipeline:
     """Returns the pipeline of a run on this machine over the shards at `source`, with all files below `output`.
 
-    Raises `InputError` if the shards cannot be read or do not fit the configuration.
+    Raises `InputError` if the shards cannot be read or do not fit the configuration, or the champion has other classes.
     """
     where = places.local(configuration, output)
     scheme = configurations.label_scheme(configuration.labels, source)
@@ -146,6 +150,7 @@ def create_local_pipeline(configuration: configurations.Configuration, source: s
     champions = lookup(configuration, scheme.classes, where)
     own = champion.signature(champions.settings, parameters.fingerprint, parameters.initial, parameters.steps)
     judging = champion.Judging(champions.to_beat(own), own)
+    champion.check_classes(str(judging.champion), scheme.classes)
     metadata_file = output.resolve() / "metadata.db"
     return create_pipeline(configuration, where, scheme, parameters, judging, metadata_file=metadata_file)
 

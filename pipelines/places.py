@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from components import machines, mlflow_runs, settings
+from components import machines, mlflow_store, settings
 from components.trainer import job
 from marco_data import overlay, synthetic
 from marco_model import InputError, store
@@ -36,7 +36,7 @@ def local(configuration: Configuration, output: Path) -> Places:
         root=str(folder / "pipeline"),
         checkpoints=str(folder / "checkpoints"),
         destination=store.absolute(configuration.destination or str(folder / "models")),
-        tracking=configuration.tracking.uri or mlflow_runs.local_store(folder),
+        tracking=mlflow_store.default_store(configuration.tracking.uri),
     )
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 import pandas as pd
 from rich import table as tables, text as texts
 
-from components import evaluations, gate, mlflow_registry, mlflow_runs, prediction_table, settings, significance
+from components import (
+    evaluations,
+    gate,
+    mlflow_registry,
+    mlflow_runs,
+    mlflow_store,
+    prediction_table,
+    settings,
+    significance,
+)
 from marco_model import InputError, store
 
 ACCURACY = "accuracy"
@@ -38,20 +47,22 @@ class Judged:
     predictions: pd.DataFrame | None
 
 
-def find_judged(run: str, tracking: str, name: str) -> Judged:
-    """Returns what `run` names: a run's folder, an MLflow run id, or a version or alias of the registered model `name`.
+def find_judged(run: str, tracking: str, name: str | None) -> Judged:
+    """Returns what `run` names: a run's folder, an MLflow run id, or a version or alias of a registered model.
 
-    `tracking`: MLflow's URI or a run's folder, for ids and versions. Raises `InputError` if there is no such run, or
+    `tracking` and `name`, for ids and versions: as `mlflow_store.find_store` and `mlflow_registry.choose_model` take
+    them. Raises `InputError` if there is no such run, or
     it was not evaluated.
     """
     if (Path(run) / "summary.json").is_file():
         return _of_folder(run)
     if _RUN_ID.fullmatch(run):
-        return _of_mlflow(run[:8], mlflow_registry.tracking_uri(tracking), run)
+        return _of_mlflow(run[:8], mlflow_store.find_store(tracking), run)
     if Path(run).is_dir():
         raise InputError(f"{run} holds no summary.json; give the --output of a marco run that has ended")
-    uri = mlflow_registry.tracking_uri(tracking)
-    with mlflow_runs.session(uri) as client:
+    uri = mlflow_store.find_store(tracking)
+    name = mlflow_registry.choose_model(uri, name)
+    with mlflow_store.session(uri) as client:
         find = client.get_model_version if run.isdecimal() else client.get_model_version_by_alias
         version = find(name, run)
     return _of_mlflow(f"version {version.version}", uri, version.run_id, version.tags)
@@ -74,7 +85,7 @@ def _of_folder(run: str) -> Judged:
 
 def _of_mlflow(label: str, uri: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:
     """`own`: tags of the model in question, since a retrained run has those of its last model."""
-    with mlflow_runs.session(uri) as client:
+    with mlflow_store.session(uri) as client:
         data = client.get_run(run_id).data
     tags = {**data.tags, **(own or {})}
     evaluation, model = tags.get(mlflow_runs.EVALUATION, ""), tags.get(mlflow_runs.FINGERPRINT, "")

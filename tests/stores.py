@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def local_store(folder):
-    """Returns the tracking URI of a new, empty store, as `components.mlflow_runs.local_store` does."""
-    from components import mlflow_runs
+    """Returns the tracking URI of a new, empty store, as `components.mlflow_store.local_store` does."""
+    from components import mlflow_store
 
-    uri = mlflow_runs.local_store(folder)
+    uri = mlflow_store.local_store(folder)
     shutil.copy(_empty_database(), uri.removeprefix("sqlite:///"))
     return uri
 

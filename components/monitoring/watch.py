@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from components import mlflow_runs
+from components import mlflow_runs, mlflow_store
 from components.monitoring import drift, measure, statistics, two_sample
 from marco_model import model_directory, store
 
@@ -269,14 +269,26 @@ def model_facts(directory: Path) -> dict[str, Any]:
 EXPERIMENT = "marco-monitoring"
 
 
+def store_of_checks(tracking: str) -> str:
+    """Returns the tracking URI for a check: `tracking`, a URI or a run's folder, else the default store.
+
+    Empty if the default store is a SQLite file that does not exist: a check alone makes none.
+    """
+    if tracking:
+        return mlflow_store.default_store(tracking) if store.is_remote(tracking) else mlflow_store.find_store(tracking)
+    uri = mlflow_store.default_store()
+    file = mlflow_store.sqlite_file(uri)
+    return uri if file is None or file.is_file() else ""
+
+
 def log_to_mlflow(tracking_uri: str, outcome: dict[str, Any], files: list[Path]) -> str:
     """Logs a check as one run of the experiment `marco-monitoring`; returns the run's id.
 
     Metrics: `alarms`, and for each imager `IMAGER/images` and `IMAGER/TEST`, the effects. Raises InputError where
     MLflow does not answer.
     """
-    with mlflow_runs.session(tracking_uri) as client:
-        experiment = mlflow_runs.find_experiment(client, tracking_uri, EXPERIMENT)
+    with mlflow_store.session(tracking_uri) as client:
+        experiment = mlflow_store.find_experiment(client, tracking_uri, EXPERIMENT)
         created = client.create_run(experiment, run_name=f"drift {outcome['checked']}")
         run = mlflow_runs.Run(tracking_uri, created.info.run_id)
         run.log_curves(0, metrics(outcome))

@@ -151,7 +151,8 @@ def ChampionGate(
     else:
         files = artifacts.split_files(examples, split)
         try:
-            with champions.saved_model(to_beat, f"{decision.uri}/champion") as place:
+            tracking = run.tracking_uri if run else ""
+            with champions.saved_model(to_beat, f"{decision.uri}/champion", tracking) as place:
                 columns = predict_champion(place, candidate, names, files, decision.uri, batch_size, beam_pipeline)
         except errors.InputError as error:
             name = champions.describe_champion(to_beat)

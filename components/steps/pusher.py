@@ -46,6 +46,8 @@ class Executor(base_executor.BaseExecutor):
         run = mlflow_runs.run_of_model(model.uri)
         if run and exec_properties["run_label"]:
             run.set_tags({"run_label": exec_properties["run_label"]})
+        if run:
+            run.describe(exec_properties["run_name"], exec_properties["note"])
         version = registered = None
         name = exec_properties["registered_model"]
         with published_models.on_this_machine(path_utils.serving_model_dir(model.uri)) as saved_model:
@@ -97,14 +99,17 @@ def Pusher(
     destination: annotations.Parameter[str],
     registered_model: annotations.Parameter[str],
     run_label: annotations.Parameter[str],
+    run_name: annotations.Parameter[str],
+    note: annotations.Parameter[str],
     judged_against: annotations.Parameter[str],
     signature: annotations.Parameter[str],
 ) -> None:
     """Publishes `model` if `model_blessing` is positive; outputs `pushed_model` (`components.published_models`).
 
-    `destination`: a folder for versions. `registered_model`: a name in MLflow's registry, and `run_label` a label of
-    the run; empty for none. `judged_against` and `signature`: the gate's parameters (`components.champion.Judging`),
-    which are kept with the registered version. The work is `Executor`'s, which knows its pipeline and run.
+    `destination`: a folder for versions. `registered_model`: a name in MLflow's registry. `run_label`, `run_name` and
+    `note`: a tag, the name and the description of the run in MLflow. Each may be empty. `judged_against` and
+    `signature`: the gate's parameters (`components.champion.Judging`), kept with the registered version. The work
+    is `Executor`'s, which knows its pipeline and run.
     """
 
 

@@ -57,6 +57,7 @@ def run(job: TrainingJob) -> None:
         return
     check_windows(job, records.train)
     with record_run(job, records) as record:
+        record.describe(*mlflow_runs.DESCRIPTION.get())
         model, trained = train(job, running, records, record)
         fitted = calibrate(model, job, records.validation)
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})

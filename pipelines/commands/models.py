@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich import box, console, table, text
 
-from components import mlflow_registry
+from components import mlflow_registry, mlflow_store
 from pipelines.commands.options import ModelName, Tracking
 
 app = typer.Typer()
@@ -16,16 +16,18 @@ Destination = Annotated[
 
 
 @app.command("list")
-def list_(tracking: Tracking = "runs/local", name: ModelName = "marco") -> None:
+def list_(tracking: Tracking = "", name: ModelName = None) -> None:
     """List the versions of a model, newest first: accuracy, recall of Crystals, what they come from, where they serve.
 
-    Example: marco models list --tracking runs/local
+    Example: marco models list
     """
+    store = mlflow_store.find_store(tracking)
+    name = mlflow_registry.choose_model(store, name)
     title = text.Text(f"Versions of {name}", style="table.title")
     shown = table.Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("version", "alias", "accuracy", "Crystals", "created", "data", "commit"):
         shown.add_column(column, no_wrap=True)
-    versions = mlflow_registry.list_versions(mlflow_registry.tracking_uri(tracking), name)
+    versions = mlflow_registry.list_versions(store, name)
     for version in versions:
         shares = ("" if share is None else f"{share:.2%}" for share in (version.accuracy, version.recall))
         created = version.created.astimezone().strftime("%Y-%m-%d")
@@ -41,28 +43,32 @@ def list_(tracking: Tracking = "runs/local", name: ModelName = "marco") -> None:
 @app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="Number of the version.")],
-    tracking: Tracking = "runs/local",
-    name: ModelName = "marco",
+    tracking: Tracking = "",
+    name: ModelName = None,
     destination: Destination = None,
 ) -> None:
     """Make a version the champion: publish it, unless it is the newest there already, and move the alias.
 
-    Example: marco models promote 3 --tracking runs/local
+    Example: marco models promote 3
     """
-    done = mlflow_registry.promote(mlflow_registry.tracking_uri(tracking), name, version, destination)
+    store = mlflow_store.find_store(tracking)
+    name = mlflow_registry.choose_model(store, name)
+    done = mlflow_registry.promote(store, name, version, destination)
     before = f", before it version {done.before}" if done.before not in ("", done.version) else ""
     typer.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.unchanged)}.")
 
 
 @app.command()
-def rollback(tracking: Tracking = "runs/local", name: ModelName = "marco", destination: Destination = None) -> None:
+def rollback(tracking: Tracking = "", name: ModelName = None, destination: Destination = None) -> None:
     """Restore the previous champion: it is published under a new number, which servers pick up.
 
     Each repetition goes back one champion further.
 
-    Example: marco models rollback --tracking runs/local
+    Example: marco models rollback
     """
-    done = mlflow_registry.rollback(mlflow_registry.tracking_uri(tracking), name, destination)
+    store = mlflow_store.find_store(tracking)
+    name = mlflow_registry.choose_model(store, name)
+    done = mlflow_registry.rollback(store, name, destination)
     typer.echo(
         f"Back from version {done.before} to version {done.version} of {name}; {_place(done.place, done.unchanged)}."
     )

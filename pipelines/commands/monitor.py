@@ -98,7 +98,13 @@ def check(
         Path | None,
         typer.Option(help="JSON file with limits other than the default ones (docs/monitoring.md)."),
     ] = None,
-    tracking: Annotated[str, typer.Option(help="MLflow's URI; the check becomes a run of marco-monitoring.")] = "",
+    tracking: Annotated[
+        str,
+        typer.Option(
+            help="MLflow's URI, or a run's folder: the check becomes a run of marco-monitoring. By default "
+            "MLFLOW_TRACKING_URI, or mlflow.db in this directory if it exists."
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the draw of the sample and of the permutations.")] = 0,
     measuring: MeasureOptions,
 ) -> None:
@@ -123,7 +129,7 @@ def check(
     if outcome["unreadable"]:
         typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / watch.JSON}", err=True)
     typer.echo(f"{output / watch.HTML}: {watch.summary(outcome)}")
-    if tracking:
-        watch.log_to_mlflow(tracking, outcome, [output / watch.JSON, output / watch.HTML])
+    if store := watch.store_of_checks(tracking):
+        watch.log_to_mlflow(store, outcome, [output / watch.JSON, output / watch.HTML])
     if outcome["alarm"]:
         raise typer.Exit(ALARM_STATUS)

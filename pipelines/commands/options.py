@@ -40,8 +40,16 @@ Change = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
 ]
-Tracking = Annotated[str, typer.Option(help="A run's folder, or MLflow's URI.")]
-ModelName = Annotated[str, typer.Option(help="The registered model.")]
+Tracking = Annotated[
+    str,
+    typer.Option(
+        help="MLflow's URI, or a run's folder; by default MLFLOW_TRACKING_URI, or mlflow.db in this directory.",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None, typer.Option(help="The registered model; by default the only one there is, or marco.")
+]
 
 STDOUT = "-"
 Target = Literal["kubeflow", "vertex"]

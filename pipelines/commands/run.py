@@ -1,8 +1,10 @@
 """The pipeline: run here, compiled, submitted and scheduled as a package; its training alone; and runs compared."""
 
+import contextlib
 import dataclasses
 import logging
 import os
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +20,15 @@ def run(
     preset: options.Preset = "local",
     output: Annotated[
         Path,
-        typer.Option(
-            callback=options.output_folder, help="Folder of the run: data, steps, models, MLflow, summary.json."
-        ),
+        typer.Option(callback=options.output_folder, help="Folder of the run: data, steps, models, summary.json."),
     ] = Path("runs/local"),
     data: Annotated[str | None, typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,
     overlay: Annotated[
         str | None,
         typer.Option(help="Labels that experts gave, which `marco relabel merge` wrote; local or gs://."),
     ] = None,
+    name: Annotated[str, typer.Option(help="The run's name in MLflow; by default the model's, with a key.")] = "",
+    note: Annotated[str, typer.Option(help="The run's description in MLflow, in Markdown.")] = "",
     change: options.Change = None,
 ) -> None:
     """Read, check, train, judge and publish: the whole pipeline on this machine.
@@ -44,13 +46,33 @@ def run(
     from pipelines import pipeline
 
     output.mkdir(parents=True, exist_ok=True)
-    results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output)
+    results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
     terminal = console.Console()
     terminal.print(local_runner.summary_table(results))
     closing = "\n".join(local_runner.closing_lines(results, output))
     terminal.print(closing, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not results["blessed"]:
         raise typer.Exit(3)
+
+
+def ui(
+    tracking: options.Tracking = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of this machine.")] = 5000,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+) -> None:
+    """Show runs and models in MLflow, to this machine alone, until Ctrl-C.
+
+    Example: marco ui
+    """
+    from components import mlflow_store
+
+    uri = mlflow_store.find_store(tracking)
+    page = mlflow_store.runs_page(uri)
+    with contextlib.suppress(KeyboardInterrupt), mlflow_store.ui_server(uri, port) as (address, wait):
+        typer.echo(f"MLflow shows {uri} at {address}/{page}")
+        if browser:
+            webbrowser.open(f"{address}/{page}")
+        wait()
 
 
 def train(
@@ -89,8 +111,8 @@ def compare(
         list[str],
         typer.Argument(help="Two or more of: a run's folder, an MLflow run id, a version, champion, challenger."),
     ],
-    tracking: options.Tracking = "runs/local",
-    name: options.ModelName = "marco",
+    tracking: options.Tracking = "",
+    name: options.ModelName = None,
     recall_class: Annotated[
         str | None,
         typer.Option(help="The class whose recall is compared beside accuracy; Crystals where there is such a class."),
@@ -221,6 +243,7 @@ class RunOptions:
     run_label: Annotated[str | None, typer.Option(help="A label, kept as the tag run_label of the run in MLflow.")] = (
         None
     )
+    note: Annotated[str | None, typer.Option(help="A description of the run in MLflow, in Markdown.")] = None
     parameter: Annotated[
         list[str] | None, typer.Option(help="Any parameter of the package, as name=value. May be repeated.")
     ] = None
@@ -232,7 +255,8 @@ class RunOptions:
 
     def submission(self, cache: bool = True) -> backend.Submission:
         """Returns them as a backend takes them; raises `InputError` for a parameter without a `=`."""
-        values = {"data": self.data, "steps": str(self.steps) if self.steps else None, "run_label": self.run_label}
+        steps = str(self.steps) if self.steps else None
+        values = {"data": self.data, "steps": steps, "run_label": self.run_label, "note": self.note}
         parameters = {name: value for name, value in values.items() if value is not None}
         for text in self.parameter or []:
             name, equals, value = text.partition("=")
@@ -247,7 +271,9 @@ def submit(
     *,
     package: Package = None,
     service: ServiceOptions,
-    name: Annotated[str | None, typer.Option(help="Name of the run; by default the pipeline's and the time.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run, also in MLflow; by default the pipeline's and the time.")
+    ] = None,
     run: RunOptions,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse steps that have not changed.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
@@ -277,6 +303,8 @@ def submit(
         return
     content = runner.read_package(_required(package))
     submission = run.submission(cache)
+    if name and "run_name" in content.parameters:
+        submission.parameters.setdefault("run_name", name)
     content.check_parameters(submission.parameters)
     if sentence := runner.upload(content):
         typer.echo(sentence)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from components import mlflow_runs
+from components import mlflow_runs, mlflow_store
 from marco_model.errors import InputError
 from tests import processes, stores
 
@@ -23,7 +23,7 @@ def _no_run_given(monkeypatch):
 
 
 def read(run):
-    return mlflow_runs.connect(run.tracking_uri).get_run(run.run_id)
+    return mlflow_store.connect(run.tracking_uri).get_run(run.run_id)
 
 
 def _resume(store):
@@ -68,7 +68,7 @@ def test_what_is_logged_can_be_read(store):
     assert found.data.metrics["eval/institution/Bristol-Myers Squibb/accuracy"] == 0.5
     assert found.data.metrics["eval/imager/a_b_/x"] == 1.0
     assert "none" not in found.data.metrics
-    history = mlflow_runs.connect(store).get_metric_history(run.run_id, "train/loss")
+    history = mlflow_store.connect(store).get_metric_history(run.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     assert found.data.tags["data.fingerprint"] == "0f" * 32
     assert json.loads(found.inputs.dataset_inputs[0].dataset.profile) == {"train": 8, "eval": 2}

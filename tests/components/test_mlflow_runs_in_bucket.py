@@ -2,7 +2,7 @@
 
 import pytest
 
-from components import mlflow_runs
+from components import mlflow_runs, mlflow_store
 from components.mlflow_runs import confusion_matrix_figure
 from marco_model import store as object_store
 from marco_model.errors import ClusterError, InputError
@@ -40,7 +40,7 @@ def test_a_figure_is_stored_in_the_bucket_and_read_back(bucket, store, tmp_path,
     (written,) = [content for name, content in bucket.objects(f"{ARTIFACTS}/").items() if run.run_id in name]
     assert written.startswith(b"\x89PNG")
     faults.append(bucket.inject("cut", r"GET .*matrix\.png.*alt=media"))
-    path = mlflow_runs.connect(store).download_artifacts(run.run_id, "figures", str(tmp_path))
+    path = mlflow_store.connect(store).download_artifacts(run.run_id, "figures", str(tmp_path))
     assert (tmp_path / "figures/matrix.png").read_bytes() == written
     assert path.endswith("figures")
     assert [fault.hits for fault in faults] == [1, 1]

@@ -59,11 +59,11 @@ def test_training_gets_the_overlay_with_the_data(tmp_path):
 
 @pytest.mark.slow
 def test_mlflow_records_which_overlay_a_run_was_trained_with(overlay, tmp_path, monkeypatch):
-    from components import mlflow_runs
+    from components import mlflow_runs, mlflow_store
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     run = mlflow_runs.open_run(stores.local_store(tmp_path), "marco", "key", "run")
     run.log_data(name="marco", fingerprint="0a", source="/data", counts={"train": 1}, overlay=str(overlay))
-    tags = mlflow_runs.connect(run.tracking_uri).get_run(run.run_id).data.tags
+    tags = mlflow_store.connect(run.tracking_uri).get_run(run.run_id).data.tags
     assert tags["data.overlay"] == str(overlay)
     assert tags["data.overlay_fingerprint"] == overlay_fingerprint(str(overlay))

@@ -9,10 +9,17 @@ from marco_model.errors import InputError
 from pipelines import configuration, pipeline, places
 
 
-def test_everything_of_a_local_run_lies_below_its_output(tmp_path):
-    layout = places.local(configuration.load("local"), tmp_path)
-    for path in (layout.root, layout.checkpoints, layout.destination, layout.tracking.removeprefix("sqlite:///")):
-        assert pathlib.Path(path).parent == tmp_path
+def test_everything_of_a_local_run_but_mlflows_store_lies_below_its_output(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    layout = places.local(configuration.load("local"), tmp_path / "run")
+    for path in (layout.root, layout.checkpoints, layout.destination):
+        assert pathlib.Path(path).parent == tmp_path / "run"
+    assert layout.tracking == f"sqlite:///{tmp_path}/mlflow.db"
+    given = configuration.load("local", ["tracking.uri=sqlite:///one.db"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert places.local(given, tmp_path / "run").tracking == f"sqlite:///{tmp_path}/one.db"
+    assert places.local(configuration.load("local"), tmp_path / "run").tracking == "http://mlflow:5000"
 
 
 def test_a_destination_is_the_same_from_every_working_directory(tmp_path, monkeypatch):

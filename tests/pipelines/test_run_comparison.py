@@ -181,11 +181,11 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_version_is_judged_by_the_evaluation_of_its_own_model_alone(tmp_path, monkeypatch):
-    from components import mlflow_runs
+    from components import mlflow_runs, mlflow_store
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     store = stores.local_store(tmp_path)
-    client = mlflow_runs.connect(store)
+    client = mlflow_store.connect(store)
     folder, _ = evaluation(tmp_path / "kept", 0, model="new")
     run = mlflow_runs.open_run(store, "marco", "key", "trained twice")
     run.log_slices({"eval/accuracy": 0.75, "eval/count": 40.0})
@@ -201,18 +201,18 @@ def test_a_version_is_judged_by_the_evaluation_of_its_own_model_alone(tmp_path, 
     run.set_tags({"model.fingerprint": "old"})
     judged = run_comparison.find_judged("1", str(tmp_path), "drops")
     assert [share.share for share in judged.shares.values()] == [0.75]
-    mlflow_runs.connect.cache_clear()
+    mlflow_store.connect.cache_clear()
 
 
 @pytest.mark.slow
 def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch):
-    from components import mlflow_runs
+    from components import mlflow_runs, mlflow_store
     from components.mlflow_registry import crown
     from pipelines.cli import app
 
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     store = stores.local_store(tmp_path / "store")
-    client = mlflow_runs.connect(store)
+    client = mlflow_store.connect(store)
     folder, right = run_folder(tmp_path / "one", 0)
     evaluated, better = evaluation(tmp_path / "kept", 1)
     kept = mlflow_runs.open_run(store, "marco", "kept", "kept")
@@ -239,4 +239,4 @@ def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch
     assert (crystals[2]["share"], crystals[2]["low"], crystals[2]["how"]) == ("0.5", "", "")
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["rows"][0]["cells"][1]["p"] == pytest.approx(float(overall[1]["p"]))
-    mlflow_runs.connect.cache_clear()
+    mlflow_store.connect.cache_clear()

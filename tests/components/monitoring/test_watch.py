@@ -140,7 +140,7 @@ def test_a_check_without_new_images_raises_no_alarm(made, files, small_model, tm
 
 
 def test_a_check_is_logged_as_an_mlflow_run(made, files, tmp_path):
-    from components import mlflow_runs
+    from components import mlflow_store
     from components.monitoring import watch
 
     outcome = {
@@ -156,8 +156,8 @@ def test_a_check_is_logged_as_an_mlflow_run(made, files, tmp_path):
     uri = stores.local_store(tmp_path / "mlflow")
     report = tmp_path / "drift.html"
     report.write_text("<html></html>")
-    run = mlflow_runs.connect(uri).get_run(watch.log_to_mlflow(uri, outcome, [report]))
+    run = mlflow_store.connect(uri).get_run(watch.log_to_mlflow(uri, outcome, [report]))
     assert run.data.metrics["HWMRI - HWMRI home system/brightness"] == 0.4
     assert run.data.metrics["alarms"] == 1
     assert (run.data.tags["marco.alarm"], run.info.status) == ("true", "FINISHED")
-    assert [file.path for file in mlflow_runs.connect(uri).list_artifacts(run.info.run_id)] == ["drift.html"]
+    assert [file.path for file in mlflow_store.connect(uri).list_artifacts(run.info.run_id)] == ["drift.html"]

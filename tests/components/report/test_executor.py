@@ -94,7 +94,7 @@ def report(folder, examples, model, evaluation, decision=None, **changes):
 
 
 def test_the_report_shows_the_evaluation_the_decision_and_the_run(tmp_path, examples, trained):
-    from components import evaluations, mlflow_runs
+    from components import evaluations, mlflow_runs, mlflow_store
     from components.artifacts import Decision
 
     store = stores.local_store(tmp_path / "mlflow")
@@ -131,7 +131,7 @@ def test_the_report_shows_the_evaluation_the_decision_and_the_run(tmp_path, exam
     assert len(different) == shown
     assert "marco-test" in html
     assert {path.name for path in (folder / "figures").iterdir()} == {"roc.svg", "calibration.svg", "thresholds.svg"}
-    kept = {file.path for file in mlflow_runs.connect(store).list_artifacts(run.run_id, "report")}
+    kept = {file.path for file in mlflow_store.connect(store).list_artifacts(run.run_id, "report")}
     assert kept == {"report/report.html", "report/report.json", "report/figures"}
 
 

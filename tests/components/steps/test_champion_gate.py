@@ -307,10 +307,10 @@ def test_the_decision_is_logged_to_the_mlflow_run(tmp_path, examples, models, tr
 
 def crown_at(store, place, fingerprint):
     """Registers a champion of `marco` that is published at `place`."""
-    from components import mlflow_runs
+    from components import mlflow_store
     from components.mlflow_registry import crown
 
-    client = mlflow_runs.connect(store)
+    client = mlflow_store.connect(store)
     client.create_registered_model("marco")
     version = client.create_model_version("marco", str(place), tags={"model.fingerprint": fingerprint})
     crown(client, "marco", str(version.version), str(place))

@@ -194,7 +194,7 @@ def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, co
 
 
 def test_the_training_run_gets_every_slice_the_verdict_and_the_figure(tmp_path, write_examples, record, colour_model):
-    from components import mlflow_runs
+    from components import mlflow_runs, mlflow_store
 
     store = stores.local_store(tmp_path / "mlflow")
     run = mlflow_runs.open_run(store, "marco", "judged", "judged")
@@ -203,11 +203,11 @@ def test_the_training_run_gets_every_slice_the_verdict_and_the_figure(tmp_path, 
     (tmp_path / "model" / mlflow_runs.TRAINING_FILE).write_text(json.dumps(content))
     artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 30)})
     evaluation, _ = judge(tmp_path, artifact, tmp_path / "model", {"accuracy": 0.99})
-    found = mlflow_runs.connect(store).get_run(run.run_id)
+    found = mlflow_store.connect(store).get_run(run.run_id)
     slices = evaluations.slice_metrics(evaluation.uri)["slices"]
     assert found.data.metrics["eval/accuracy"] == slices["overall"]["all"]["accuracy"]
     assert found.data.metrics["eval/imager/Rock/accuracy"] == slices["imager"]["Rock"]["accuracy"]
     assert found.data.metrics["eval/institution/Merck/recall/Other"] == slices["institution"]["Merck"]["recall/Other"]
     assert found.data.tags["blessed"] == "false"
     assert "accuracy is" in found.data.tags["failures"]
-    assert [file.path for file in mlflow_runs.connect(store).list_artifacts(run.run_id)] == ["confusion_matrix.png"]
+    assert [file.path for file in mlflow_store.connect(store).list_artifacts(run.run_id)] == ["confusion_matrix.png"]

@@ -63,11 +63,11 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     import mlflow
     import pandas as pd
 
-    from components import mlflow_runs
+    from components import mlflow_store
     from marco_model.labels import CLASSES
     from marco_model.load import open_classifier
 
-    client = mlflow_runs.connect(store)
+    client = mlflow_store.connect(store)
     models = tmp_path / "models"
     first = train_model(tmp_path / "first", colour_model, store, "first")
     output = push(tmp_path / "pushed1", first, models, True, "drops")
