@@ -31,7 +31,7 @@ EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
 _SQLITE = "sqlite:///"
 _PROBE_SECONDS = 5.0
 _FIRST_CONTACT_SECONDS = 60.0
-_UI_SECONDS = 60.0
+_UI_SECONDS = 120.0
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
 
 
@@ -292,9 +292,11 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> 
             urllib.request.urlopen(f"{address}/health", timeout=1).close()
             return
         time.sleep(0.1)
+    if server.poll() is None:
+        raise errors.InputError(f"MLflow's server has not answered for {_UI_SECONDS:.0f} s; try again")
     log.seek(0)
-    lines = log.read().decode(errors="replace").strip().splitlines() or ["no answer"]
-    raise errors.InputError(f"MLflow's server did not start: {lines[-1]}; give another --port, or fix what it names")
+    lines = log.read().decode(errors="replace").strip().splitlines() or [f"exit status {server.returncode}"]
+    raise errors.InputError(f"MLflow's server did not start: {lines[-1]}; fix what it names")
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ READING, PUSHING, LOGGING = "GET .*/o/set/.*alt=media", "POST /upload/.*/b/model
 
 def run(output, **changes):
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
-    return processes.run_marco("run", "--output", output, *settings, modules=processes.PIPELINE)
+    return processes.run_marco("run", "--output", output, *settings, modules=processes.PIPELINE, cwd=output.parent)
 
 
 def test_a_run_on_buckets_survives_faults_on_the_way(gcs, tmp_path, real_images):

@@ -54,7 +54,7 @@ EXPECTED = {
         "recipe": (700, 32, 0.0003),
         "engine": "one_device",
         "thresholds": {"accuracy": 0.65, "recall/Crystals": 0.4},
-        "gate": ("marco", 0.95, 0.01),
+        "gate": ("marco-local", 0.95, 0.01),
         "trainer": (2.0, "0", "0"),
     },
     "paper": {
@@ -103,7 +103,7 @@ STEPS = {
         {"blessing": "tfx.ModelBlessing", "decision": "components.Decision"},
     ),
     "Pusher": (
-        {"destination", "registered_model", "run_label", "judged_against", "signature"},
+        {"destination", "registered_model", "run_label", "run_name", "note", "judged_against", "signature"},
         {"pushed_model": "tfx.PushedModel"},
     ),
     "Report": ({"options", "data_fingerprint", "synthetic"}, {"report": "components.Report"}),
@@ -298,6 +298,8 @@ def test_parameters_of_a_schedule_default_to_the_presets_values(package):
         "data": packages.DATA,
         "steps": "",
         "run_label": "",
+        "run_name": "",
+        "note": "",
     }
     taken = {
         (name, parameter): source["componentInputParameter"]
@@ -310,6 +312,8 @@ def test_parameters_of_a_schedule_default_to_the_presets_values(package):
         ("Data", "steps"): "steps",
         ("Trainer", "steps"): "steps",
         ("Pusher", "run_label"): "run_label",
+        ("Pusher", "run_name"): "run_name",
+        ("Pusher", "note"): "note",
     }
 
 
@@ -416,6 +420,7 @@ def test_unchanged_data_are_reused_from_the_first_step_on_and_changed_data_are_n
         return {name for name in keys if keys[name] != other[name]}
 
     assert differ(keys(run_label="tuesday"), first) == {"Pusher"}
+    assert differ(keys(run_label="monday", run_name="a", note="b"), first) == {"Pusher"}
     assert differ(keys(run_label="monday", champion="{}"), first) == {"ChampionGate", "Report", "Pusher"}
     trained = {"Trainer", "Evaluator", "ChampionGate", "Report", "Pusher"}
     assert differ(keys(run_label="monday", steps="20"), first) == trained

@@ -84,6 +84,15 @@ def test_a_run_gets_its_options(kubeflow, package):
 
 
 @pytest.mark.slow
+def test_a_runs_name_and_note_are_passed_to_mlflow(kubeflow, compiled):
+    package = compiled.path("local.yaml")
+    assert marco(kubeflow, "submit", package, "--name", "try 7", "--note", "colder", "--no-wait")[0] == 0
+    (run,) = kubeflow.runs.values()
+    assert run.runtime_config.parameters == {"run_name": "try 7", "note": "colder"}
+    assert run.display_name == "try 7"
+
+
+@pytest.mark.slow
 def test_without_cache_a_run_carries_the_package_with_every_step_uncached(kubeflow, compiled):
     assert marco(kubeflow, "submit", compiled.path("local.yaml"), "--no-cache", "--no-wait")[0] == 0
     (run,) = kubeflow.runs.values()
@@ -387,7 +396,7 @@ def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_i
 def test_a_compiled_package_is_read(compiled):
     package = kubeflow_backend.KubeflowBackend().read_package(compiled.path("local.yaml"))
     assert package.name == "marco-local"
-    assert package.parameters == {"data", "steps", "run_label"}
+    assert package.parameters == {"data", "steps", "run_label", "run_name", "note"}
     assert set(package.steps) >= {"Data", "MarcoExampleGen", "Trainer", "Pusher"}
 
 

@@ -54,8 +54,9 @@ def ran(request, drops, tmp_path_factory):
     metric = "recall/Crystals" if request.param == "ten" else "auc/Solid"
     values = {"name": "tried", "labels": labels, "thresholds": {"accuracy": 0.0, metric: 0.0}, **TINY}
     folder, kinds = drops
-    loaded = parse(configuration.Configuration, {**values, "data": {"source": str(folder)}}, "test")
     output = tmp_path_factory.mktemp(request.param)
+    values |= {"data": {"source": str(folder)}, "tracking": {"uri": f"sqlite:///{output}/mlflow.db"}}
+    loaded = parse(configuration.Configuration, values, "test")
     graph = pipeline.create_local_pipeline(loaded, places.local_data(loaded, output), output)
     return labels, local_runner.run(graph, output), output, kinds
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -29,11 +30,12 @@ TINY = {
 }
 
 
-def start(output, folder, **changes):
-    """Starts `marco run` in `folder`; it writes everything to stdout."""
+def start(output, folder, *arguments, **changes):
+    """Starts `marco run` in `folder`, without an option about MLflow; it writes everything to stdout."""
     settings = [f"--set={key}={value}" for key, value in {**TINY, **changes}.items()]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     options = {"modules": processes.PIPELINE, "cwd": folder, "merged": True, "before": short_network.use}
-    return processes.marco("run", "--output", output, *settings, **options)
+    return processes.marco("run", "--output", output, *arguments, *settings, environment=variables, **options)
 
 
 def wait_for(process):
@@ -47,17 +49,33 @@ def runs(tmp_path_factory):
     """Runs three times into one folder; the first is killed with SIGKILL once training has saved a checkpoint."""
     output = tmp_path_factory.mktemp("run")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    with start(output, elsewhere) as first:
+    with start(output, elsewhere, "--name", "first try") as first:
         deadline = time.monotonic() + 400
         while not list(output.glob("checkpoints/*/step-*.npz")) and first.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         os.killpg(first.pid, signal.SIGKILL)
         assert first.wait(60) == -signal.SIGKILL, first.stdout
+    (begun,) = runs_in(elsewhere)
     second = wait_for(start(output, elsewhere))
     summary = json.loads((output / "summary.json").read_text()) if second.returncode == 0 else None
-    third = wait_for(start(output, elsewhere))
-    return {"output": output, "elsewhere": elsewhere, "second": second, "summary": summary, "third": third}
+    third = wait_for(start(output, elsewhere, "--name", "at last", "--note", "reused"))
+    return {
+        "output": output,
+        "elsewhere": elsewhere,
+        "begun": begun,
+        "second": second,
+        "summary": summary,
+        "third": third,
+    }
+
+
+def runs_in(folder):
+    """Returns the runs of the experiment `marco` in the MLflow store of a working directory."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db", registry_uri=f"sqlite:///{folder}/mlflow.db")
+    return client.search_runs([client.get_experiment_by_name("marco").experiment_id])
 
 
 def test_a_killed_training_is_resumed_and_reports_from_which_step(runs):
@@ -100,9 +118,11 @@ def test_mlflow_has_one_run_with_recipe_curves_slices_data_and_versions(runs):
     from mlflow.tracking import MlflowClient
 
     store = runs["summary"]["tracking_uri"]
+    assert store == f"sqlite:///{runs['elsewhere']}/mlflow.db"
     client = MlflowClient(store, registry_uri=store)
-    (experiment,) = [found for found in client.search_experiments() if found.name == "marco"]
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = runs_in(runs["elsewhere"])
+    assert (runs["begun"].info.run_id, runs["begun"].info.run_name) == (run.info.run_id, "first try")
+    assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("at last", "reused")
     assert run.info.run_id == runs["summary"]["mlflow_run_id"]
     assert run.info.status == "FINISHED"
     assert run.data.params["recipe.steps"] == "40"
@@ -113,7 +133,7 @@ def test_mlflow_has_one_run_with_recipe_curves_slices_data_and_versions(runs):
     assert run.data.tags["data.fingerprint"]
     assert run.data.tags["runtime.tensorflow"]
     assert any(file.path == "confusion_matrix.png" for file in client.list_artifacts(run.info.run_id))
-    assert str(client.get_model_version_by_alias("marco", "champion").version) == "1"
+    assert str(client.get_model_version_by_alias("marco-local", "champion").version) == "1"
 
 
 def test_the_published_model_scores_an_image_through_marco_predict(runs, real_images):
@@ -132,12 +152,13 @@ def test_the_published_model_scores_an_image_through_marco_predict(runs, real_im
         assert sum(float(score) for score in row.split(",")[5:9]) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_run_writes_nothing_outside_its_output(runs):
-    assert {path.name for path in runs["elsewhere"].iterdir()} <= {"scores.csv"}
+def test_a_run_writes_nothing_but_mlflows_store_outside_its_output(runs):
+    assert {path.name for path in runs["elsewhere"].iterdir()} <= {"scores.csv", "mlflow.db", "mlartifacts"}
+    assert not (runs["output"] / "mlflow.db").exists()
 
 
 def test_changed_data_are_ingested_again_and_the_new_model_must_beat_the_champion(runs):
-    """Must be last: it changes the files that the other tests read."""
+    """It changes the files that the other tests read."""
     changed = {"data.synthetic.seed": 1, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}
 
     def again():
@@ -154,3 +175,16 @@ def test_changed_data_are_ingested_again_and_the_new_model_must_beat_the_champio
     assert (summary["blessed"], summary["model_path"]) == (False, None)
     _, summary = again()
     assert set(summary["reused"]) == set(summary["seconds"])
+
+
+def test_a_run_into_another_folder_must_beat_the_champion_even_if_its_folder_is_deleted(runs, tmp_path):
+    """Must be last: it deletes what was published."""
+    shutil.rmtree(runs["output"])
+    changed = {"data.synthetic.seed": 2, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}
+    done = wait_for(start(tmp_path / "other", runs["elsewhere"], **changed))
+    assert done.returncode == 3, done.stdout
+    decision = json.loads((tmp_path / "other/summary.json").read_text())["decision"]
+    assert decision["champion"] == {"model": "models:/marco-local/1", "version": "1"}
+    assert decision["reasons"][0].startswith("no evidence that it is better than the champion: accuracy")
+    assert len(runs_in(runs["elsewhere"])) == 3
+    assert "compare runs:  marco ui\n" in done.stdout

@@ -52,6 +52,8 @@ def push(folder, model, destination, blessed, name):
             "destination": str(destination),
             "registered_model": name,
             "run_label": "",
+            "run_name": f"pushed {folder.name}",
+            "note": "a *note*",
             "judged_against": '{"model": "/models/0", "version": "0"}',
             "signature": "f00d",
         },
@@ -88,6 +90,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     assert champion.tags["marco.signature"] == "f00d"
     assert champion.tags["judged_against"] == '{"model": "/models/0", "version": "0"}'
     trained_by = client.get_run(champion.run_id).data.tags
+    assert (trained_by["mlflow.runName"], trained_by["mlflow.note.content"]) == ("pushed pushed3", "a *note*")
     assert champion.tags["mlflow.source.git.commit"] == trained_by["mlflow.source.git.commit"]
 
     third = train_model(tmp_path / "third", colour_model, store, "third", extra=b"worse")
