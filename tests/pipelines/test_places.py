@@ -16,9 +16,9 @@ def test_everything_of_a_local_run_but_mlflows_store_lies_below_its_output(tmp_p
     for path in (layout.root, layout.checkpoints, layout.destination):
         assert pathlib.Path(path).parent == tmp_path / "run"
     assert layout.tracking == f"sqlite:///{tmp_path}/mlflow.db"
-    given = configuration.load("local", ["tracking.uri=sqlite:///one.db"])
+    named = configuration.load("local", ["tracking.uri=sqlite:///one.db"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert places.local(given, tmp_path / "run").tracking == f"sqlite:///{tmp_path}/one.db"
+    assert places.local(named, tmp_path / "run").tracking == f"sqlite:///{tmp_path}/one.db"
     assert places.local(configuration.load("local"), tmp_path / "run").tracking == "http://mlflow:5000"
 
 
