@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 import marco_model
-from marco_data import image_files, place_reader, places, progress
+from marco_data import image_files, overlay, place_reader, places, progress
 from marco_model import calibration, pixels, store
 from marco_scoring import plates, prediction, score_table
 
@@ -34,7 +34,7 @@ MOST_WAITING = 16
 """Full images that wait for their thumbnails, besides the batches being read and scored."""
 
 PAGE_FOLDER = Path(__file__).with_name("plate_page")
-SCRIPTS = ("data.js", "map.js", "browse.js", "lightbox.js", "main.js")
+SCRIPTS = ("data.js", "marks.js", "map.js", "browse.js", "lightbox.js", "main.js")
 """In the order in which the page runs them."""
 
 
@@ -92,9 +92,11 @@ def predict_with_report(
             if isinstance(result, str) or image is None:
                 failures.append((image_files.as_text(path), str(result)))
                 return
+            score = float(plates.crystal_score(result, crystals))
             hit = int(result.argmax()) in crystals and not image.flag
-            small = maker.submit(thumbnail, image.encoded, size)
-            images.append(DropImage(path, result, small, hit, place_of(path), image.flag))
+            digest = overlay.image_digest(image.encoded)
+            picture = maker.submit(thumbnail, image.encoded, size)
+            images.append(DropImage(path, digest, result, score, hit, picture, place_of(path), image.flag))
             if len(images) > MOST_WAITING:
                 images[-MOST_WAITING - 1].thumbnail.result()
 
@@ -108,22 +110,25 @@ def predict_with_report(
 
 @dataclasses.dataclass
 class DropImage:
-    """A scored file: its scores, float32 [classes], a thumbnail if one could be made, and its place.
+    """A scored file: its digest, scores, float32 [classes], place, and a thumbnail if one could be made.
 
-    `flag`: see `pixels.flag`; an image with one is neither a hit nor ranked before others. `hit`: the class with the
-    highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
-    plates; None if its path has no well of a plate. `time`: index into the plate's time points. `new`: it is the first
-    hit of its drop, at the plate's last time point.
+    `score`: that of crystals. `flag`: see `pixels.flag`; an image with one is neither a hit nor ranked before others.
+    `hit`: the class with the highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
+    plates; None if its path has no well of a plate. `time`: index into the plate's time points. `latest`: it shows its
+    drop as last seen. `new`: it is the first hit of its drop, at the plate's last time point.
     """
 
     path: Path
+    digest: str
     scores: np.ndarray
-    thumbnail: Future[Thumbnail | None]
+    score: float
     hit: bool
+    thumbnail: Future[Thumbnail | None]
     place: places.Place
     flag: str = ""
     plate: int | None = None
     time: int = 0
+    latest: bool = False
     new: bool = False
 
     @functools.cached_property
@@ -143,6 +148,20 @@ class DropImage:
         """Identifies the drop that the image shows; without a well, the image stands for a drop of its own."""
         return self.path if self.plate is None else (self.plate, self.position, self.place.drop)
 
+    @property
+    def mark_key(self) -> str:
+        """Identifies the drop among all pages that a browser keeps marks of; the image itself without a well."""
+        if self.plate is None:
+            return self.digest
+        return overlay.image_digest(
+            f"{self.place.identity}\0{self.well}\0{self.place.drop}".encode("utf-8", "surrogatepass")
+        )
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Sorts the best images first: by their crystal scores, those with a flag at the end."""
+        return bool(self.flag), -self.score
+
 
 @dataclasses.dataclass(frozen=True)
 class Plate:
@@ -155,7 +174,7 @@ class Plate:
 
 
 def place_images(images: Sequence[DropImage]) -> list[Plate]:
-    """Returns the plates, by name, and sets the plate, the time and the novelty of each image that has a well."""
+    """Returns the plates, by name, and sets the rest of each image; one without a well is the latest of its drop."""
     by_plate: dict[tuple[str, str], list[DropImage]] = {}
     for image in images:
         if image.position is not None:
@@ -172,7 +191,14 @@ def place_images(images: Sequence[DropImage]) -> list[Plate]:
             image.new = new
         shape = plates.plate_format({image.position for image in members if image.position is not None})
         drops = sorted({image.place.drop for image in members}, key=lambda drop: (len(drop), drop))
-        by_name.append(Plate(_title(name, folder, by_plate), shape, drops, times))
+        by_name.append(Plate(image_files.as_text(_title(name, folder, by_plate)), shape, drops, times))
+    latest: dict[Hashable, DropImage] = {}
+    for image in images:
+        other = latest.setdefault(image.drop, image)
+        if (-image.time, image.rank) < (-other.time, other.rank):
+            latest[image.drop] = image
+    for image in latest.values():
+        image.latest = True
     return by_name
 
 
@@ -224,16 +250,15 @@ def draw_overlays(
     from marco_model import attribution
 
     gradient = attribution.class_gradient(classifier.logits)
-    by_rank = sorted(images, key=lambda image: (image.flag, -float(plates.crystal_score(image.scores, crystals))))
-    ranked = by_rank[: options.explain]
+    ranked = sorted(images, key=lambda image: image.rank)[: options.explain]
     overlays: dict[Path, Thumbnail] = {}
     with progress.progress("explaining", len(ranked)) as advance:
         for image in ranked:
             inputs = classifier.images([image_files.encoded_image(image.path)])[0]
             samples = options.samples or attribution.SAMPLES
             importance = attribution.smoothgrad(gradient, inputs, _best(image, crystals), samples=samples)
-            overlay = np.ascontiguousarray(attribution.overlay(inputs, importance))
-            overlays[image.path] = _shrink(Image.fromarray(overlay), size)
+            picture = np.ascontiguousarray(attribution.overlay(inputs, importance))
+            overlays[image.path] = _shrink(Image.fromarray(picture), size)
             advance(1)
     return overlays
 
@@ -277,24 +302,26 @@ class Page:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Returns the counts at the head of the page.
+        """Returns the title and the counts at the head of the page.
 
-        `hits` are drops of each plate's last time point, and images without a well.
+        `hits` counts drops whose latest image shows crystals, `loose_hits` such images without a well.
         """
-        if len(self.plates) == 1:
+        placed = [image for image in self.images if image.plate is not None]
+        title = f"{len(self.plates)} plates" if self.plates else "Drop images"
+        if len(placed) < len(self.images):
+            title = "Drop images"
+        elif len(self.plates) == 1:
             title = f"Plate {self.plates[0].name}"
-        else:
-            title = f"{len(self.plates)} plates" if self.plates else "Drop images"
         predicted = [int(image.scores.argmax()) for image in self.images]
-        last = [len(plate.times) - 1 for plate in self.plates]
-        latest = [image for image in self.images if image.plate is None or image.time == last[image.plate]]
         return {
             "title": title,
             "by_class": [(name, predicted.count(index)) for index, name in enumerate(self.classifier.classes)],
-            "drops": len({image.drop for image in self.images if image.plate is not None}),
-            "times": max(last, default=0) + 1,
-            "hits": len({image.drop for image in latest if image.hit}),
-            "new": len({image.drop for image in self.images if image.new}),
+            "placed": len(placed),
+            "drops": len({image.drop for image in placed}),
+            "times": max((len(plate.times) for plate in self.plates), default=1),
+            "hits": sum(image.latest and image.hit for image in placed),
+            "loose_hits": sum(image.hit for image in self.images if image.plate is None),
+            "new": len({image.drop for image in placed if image.new}),
         }
 
     def data(self) -> dict[str, Any]:
@@ -306,7 +333,7 @@ class Page:
             "calibrated": self.classifier.temperature != 1,
             "plates": [
                 {
-                    "name": image_files.as_text(plate.name),
+                    "name": plate.name,
                     "rows": plates.row_names(plate.format),
                     "columns": plate.format.columns,
                     "drops": plate.drops,
@@ -322,17 +349,21 @@ class Page:
         explained = self.classifier.classes[_best(image, self.crystals)]
         data: dict[str, Any] = {
             "path": path,
+            "digest": image.digest,
+            "key": image.mark_key,
+            "flag": image.flag,
             "plate": image.plate,
             "well": image.well,
             "drop": image.place.drop,
             "at": list(image.position) if image.position else None,
             "time": image.time,
+            "inspection": image.place.inspection,
             "date": image.place.date.replace("T", " "),
             "class": int(image.scores.argmax()),
             "scores": _digits(image.scores),
-            "score": round(float(plates.crystal_score(image.scores, self.crystals)), 7),
+            "score": round(image.score, 7),
             "hit": image.hit,
-            "flag": image.flag,
+            "latest": image.latest,
             "new": image.new,
             "thumbnail": _picture(image.thumbnail.result()),
             "overlay": _picture(self.overlays.get(image.path)),

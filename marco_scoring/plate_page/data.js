@@ -2,9 +2,11 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const images = report.images;
+images.forEach((image, number) => { image.number = number; });
 const placed = images.filter((image) => image.plate !== null);
 const unplaced = images.filter((image) => image.plate === null);
 const hasTimes = report.plates.some((plate) => plate.times.length > 1);
+const element = (id) => document.getElementById(id);
 
 // Whether calibrated probabilities are shown instead of scores; only models with a temperature have them.
 const shown = { probabilities: false };
@@ -12,9 +14,8 @@ const crystals = (image) => (shown.probabilities ? image.probability : image.sco
 const scoresOf = (image) => (shown.probabilities ? image.probabilities : image.scores);
 
 const dropKey = (image) => [image.plate, ...image.at, image.drop].join("/");
-// An image that is black, blank or too small comes after all others.
-const rankOf = (image) => (image.flag ? -1 : crystals(image));
-const byScore = (one, other) => rankOf(other) - rankOf(one);
+// Images that cannot be judged, such as black ones, come last whatever their scores.
+const byScore = (one, other) => Boolean(one.flag) - Boolean(other.flag) || crystals(other) - crystals(one);
 const byPlace = (one, other) =>
   one.plate - other.plate || one.at[0] - other.at[0] || one.at[1] - other.at[1] || one.drop.localeCompare(other.drop);
 
@@ -31,7 +32,8 @@ for (const sequence of drops.values()) {
 
 const sequenceOf = (image) => (image.plate === null ? [image] : drops.get(dropKey(image)));
 const timeOf = (image) => (image.plate === null ? null : report.plates[image.plate].times[image.time]);
-const isLast = (image) => image.plate === null || image.time === report.plates[image.plate].times.length - 1;
+const latestOf = (image) => sequenceOf(image).find((one) => one.latest) || image;
+const plateName = (image) => (image.plate === null ? "" : report.plates[image.plate].name);
 
 function timeText(image) {
   const time = timeOf(image);
@@ -61,26 +63,49 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+// Replaces what an element holds, and leaves the focus where it was by the attribute data-focus.
+function refill(container, ...children) {
+  const name = container.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  container.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
+  if (name) container.querySelector(`[data-focus="${name}"]`)?.focus();
+}
+
 function pictureOf(image, attributes = {}) {
   if (!image.thumbnail) return make("span", { class: "no-picture" }, "no preview");
   const { width, height } = image.thumbnail;
   return make("img", { src: sourceOf(image.thumbnail), width, height, alt: "", decoding: "async", ...attributes });
 }
 
-const classChip = (index) =>
-  make("span", { class: "chip" }, make("i", { class: `swatch class-${index % 8}` }), report.classes[index]);
+// The class that an image counts as: the one that somebody chose, else the classifier's.
+const classOf = (image) => marks.chosenClass(image) ?? image.class;
 
-// The scale of scores: lightness falls steadily, so that it reads the same without colour.
-const SCALE = [[240, 238, 230], [203, 224, 211], [122, 194, 184], [45, 136, 162], [22, 52, 104]];
+function classChip(image) {
+  const chip = (index, tag) => make(tag, { class: report.classes[index].length > 16 ? "chip long" : "chip" }, make("i", { class: `swatch class-${index % 8}` }), report.classes[index]);
+  if (classOf(image) === image.class) return chip(image.class, "span");
+  return make("span", { class: "corrected" }, chip(image.class, "s"), " ", chip(classOf(image), "span"));
+}
+
+const badges = (image) => [
+  image.new ? make("em", { class: "badge" }, "new") : null,
+  image.flag ? make("em", { class: "badge badge-flag" }, image.flag) : null,
+];
+
+// The scale of scores: lightness changes steadily, so that it reads the same without colour.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const SCALES = {
+  light: [[240, 238, 230], [203, 224, 211], [122, 194, 184], [45, 136, 162], [22, 52, 104]],
+  dark: [[38, 47, 57], [30, 74, 92], [27, 118, 138], [74, 180, 182], [205, 243, 221]],
+};
 
 function scaleColour(score) {
-  const at = Math.min(Math.max(score, 0), 1) * (SCALE.length - 1);
-  const low = Math.min(Math.floor(at), SCALE.length - 2);
-  const mixed = SCALE[low].map((from, channel) => Math.round(from + (at - low) * (SCALE[low + 1][channel] - from)));
+  const scale = dark.matches ? SCALES.dark : SCALES.light;
+  const at = Math.min(Math.max(score, 0), 1) * (scale.length - 1);
+  const low = Math.min(Math.floor(at), scale.length - 2);
+  const mixed = scale[low].map((from, channel) => Math.round(from + (at - low) * (scale[low + 1][channel] - from)));
   return `rgb(${mixed.join(" ")})`;
 }
 
-const scaleInk = (score) => (score > 0.55 ? "#fff" : "#1c2733");
+const scaleInk = (score) => (score > 0.55 !== dark.matches ? "#fff" : "#10161c");
 
 function scoreBars(image) {
   const bars = make("dl", { class: "bars" });
@@ -122,5 +147,5 @@ function timeStrip(sequence, current, choose) {
     },
     pictureOf(image), make("b", {}, digits(crystals(image))), make("small", {}, timeOf(image) ? timeOf(image).label : "")));
   return make("div", { class: "strip", "--frames": sequence.length },
-    sequence.length > 1 ? sparkline(sequence, current) : null, make("div", { class: "frames" }, ...frames));
+    hasTimes ? sparkline(sequence, current) : null, make("div", { class: "frames" }, ...frames));
 }

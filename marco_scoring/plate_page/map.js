@@ -1,11 +1,12 @@
-// Plate maps: one a plate, coloured by crystal score, stepped or played through its time points.
+// Plate maps, coloured by crystal score: the latest image of each drop, or one time point, stepped or played.
 
 const STEP_MS = 1100;
+const LATEST = -1;
 
 function plateMap(plate, index) {
   const members = placed.filter((image) => image.plate === index);
   const wells = new Set(members.map((image) => image.at.join("/"))).size;
-  const state = { time: plate.times.length - 1, pictures: false, timer: null };
+  const state = { time: LATEST, pictures: false, timer: null };
   const cells = [];
   const grid = make("div", {
     class: "map", role: "group", "--columns": plate.columns, "data-columns": plate.columns,
@@ -15,7 +16,8 @@ function plateMap(plate, index) {
   const detail = make("aside", { class: "detail" });
 
   // Of several images of a drop at one time point the one with the highest score stands on the map.
-  const imageAt = (key, time) => (drops.get(key) || []).filter((image) => image.time === time).sort(byScore)[0];
+  const imageAt = (key, time) =>
+    drops.get(key).filter((image) => (time === LATEST ? image.latest : image.time === time)).sort(byScore)[0];
 
   function build() {
     grid.append(make("span"), ...Array.from({ length: plate.columns }, (_, column) =>
@@ -23,8 +25,7 @@ function plateMap(plate, index) {
     plate.rows.forEach((name, row) => {
       grid.append(make("span", { class: "row-name" }, name));
       for (let column = 0; column < plate.columns; column += 1) {
-        const side = Math.ceil(Math.sqrt(plate.drops.length));
-        const well = make("div", { class: "well", "--side": side });
+        const well = make("div", { class: plate.drops.length > 1 ? "well several" : "well", "--side": Math.ceil(Math.sqrt(plate.drops.length)) });
         plate.drops.forEach((drop, place) => {
           const key = [index, row, column, drop].join("/");
           if (!drops.has(key)) {
@@ -51,17 +52,20 @@ function plateMap(plate, index) {
       button.classList.toggle("absent", !image);
       button.classList.toggle("new", Boolean(image && image.new));
       const name = placeText(image || drops.get(cell.key)[0]);
+      button.classList.toggle("flagged", Boolean(image && image.flag));
       button.setAttribute("aria-label", image
-        ? `${name}: ${report.classes[image.class]}, crystals ${digits(crystals(image))}${image.new ? ", new" : ""}`
+        ? `${name}: ${report.classes[classOf(image)]}, crystals ${digits(crystals(image))}${image.new ? ", new" : ""}${image.flag ? `, ${image.flag}` : ""}${marks.isStarred(image) ? ", favourite" : ""}`
         : `${name}: no image at this time point`);
-      button.textContent = image && image.hit && !state.pictures ? digits(crystals(image)).replace(/^0/, "") : "";
+      button.replaceChildren(
+        image && (image.hit || state.pictures) ? make("span", { class: "value" }, digits(crystals(image)).replace(/^0/, "")) : "",
+        image && marks.isMarked(image) ? make("span", { class: "mark" }, marks.isStarred(image) ? "★" : "✎") : "");
       button.style.setProperty("--colour", image ? scaleColour(crystals(image)) : "transparent");
       button.style.setProperty("--on-colour", image ? scaleInk(crystals(image)) : "inherit");
       button.style.backgroundImage =
         image && state.pictures && image.thumbnail ? `url(${sourceOf(image.thumbnail)})` : "";
     }
-    grid.classList.toggle("pictures", state.pictures);
-    times.forEach((button, time) => button.setAttribute("aria-pressed", String(time === state.time)));
+    section.classList.toggle("pictures", state.pictures);
+    times.forEach((button, number) => button.setAttribute("aria-pressed", String(number + LATEST === state.time)));
     if (state.cell) point(state.cell);
   }
 
@@ -69,16 +73,17 @@ function plateMap(plate, index) {
   function point(cell) {
     state.cell = cell;
     const image = imageAt(cell.key, state.time);
-    const any = image || drops.get(cell.key)[0];
+    const any = image || latestOf(drops.get(cell.key)[0]);
     readout.replaceChildren(make("b", {}, placeText(any)), image
-      ? ` crystals ${digits(crystals(image))}${image.hit ? "" : ` · ${report.classes[image.class]}`}${image.new ? " · new" : ""}`
+      ? ` crystals ${digits(crystals(image))} · ${[report.classes[classOf(image)], image.flag, image.new ? "new" : "", marks.noteOf(image)].filter(Boolean).join(" · ")}`
       : " no image at this time point");
-    detail.replaceChildren(
-      make("h3", {}, placeText(any), image && image.new ? make("em", { class: "badge" }, "new") : null),
+    refill(detail,
+      make("h3", {}, placeText(any), ...(image ? badges(image) : []), starButton(any)),
       make("p", { class: "when" }, image ? timeText(image) : "no image at this time point"),
-      image ? make("button", { type: "button", class: "large", "aria-label": `Open ${placeText(any)}`, onclick: () => open(cell) },
+      image ? make("button", { type: "button", class: "large", "aria-label": `Open ${placeText(any)}`, "data-focus": "large", onclick: () => open(cell) },
         pictureOf(image)) : make("div", { class: "no-picture" }, "no image"),
       image ? scoreBars(image) : "",
+      marks.noteOf(any) ? make("p", { class: "note" }, marks.noteOf(any)) : null,
       sequenceOf(any).length > 1 ? timeStrip(sequenceOf(any), image, (one) => step(one.time)) : "");
   }
 
@@ -87,10 +92,14 @@ function plateMap(plate, index) {
     if (image) lightbox.open(image, cells.map((one) => imageAt(one.key, state.time)).filter(Boolean));
   }
 
-  // Arrow keys: sideways through drops and wells, up and down to the same drop of the next row that has one.
+  // The star key marks a drop. Arrow keys: sideways through drops and wells, up and down to the same drop of the next row that has one.
   function move(event) {
     const from = cells.findIndex((cell) => cell.button === document.activeElement);
     if (from < 0) return;
+    if (event.key === "s" && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      const image = drops.get(cells[from].key)[0];
+      marks.setStar(image, !marks.isStarred(image));
+    }
     const { column, place } = cells[from];
     const same = (cell) => cell.column === column && cell.place === place;
     const row = cells.filter((cell) => cell.row === cells[from].row);
@@ -123,7 +132,7 @@ function plateMap(plate, index) {
       clearInterval(state.timer);
       state.timer = null;
     } else {
-      step(state.time === last ? 0 : state.time + 1);
+      step(state.time === last ? 0 : state.time + 1);  // From the latest, -1, to the first.
       state.timer = setInterval(() => {
         if (state.time < last) step(state.time + 1);
         if (state.time === last) play();
@@ -133,8 +142,11 @@ function plateMap(plate, index) {
     playButton.textContent = state.timer ? "Pause" : "Play";
   }
 
-  const times = plate.times.map((time, number) =>
-    make("button", { type: "button", "aria-label": time.label, onclick: () => step(number) }, ...shortened(time.label), time.since ? make("small", {}, time.since) : null));
+  const times = [
+    make("button", { type: "button", onclick: () => step(LATEST) }, "Latest", make("small", {}, "of each drop")),
+    ...plate.times.map((time, number) =>
+      make("button", { type: "button", "aria-label": time.label, onclick: () => step(number) }, ...shortened(time.label), time.since ? make("small", {}, time.since) : null)),
+  ];
   const playButton = make("button", { type: "button", class: "play", "aria-pressed": "false", onclick: play }, "Play");
   const look = ["Scores", "Images"].map((name, number) =>
     make("button", {
@@ -146,16 +158,12 @@ function plateMap(plate, index) {
       },
     }, name));
 
-  build();
-  const best = [...members].filter((image) => image.time === state.time).sort(byScore)[0];
-  state.cell = cells.find((cell) => best && cell.key === dropKey(best));
-  draw();
   const section = make("section", { class: "plate" },
     make("div", { class: "plate-head" },
       make("div", {},
-        report.plates.length > 1 ? make("h2", {}, `Plate ${plate.name}`) : make("h2", { class: "quiet" }, "Plate map"),
+        make("h2", {}, report.plates.length > 1 || unplaced.length ? `Plate ${plate.name}` : "Plate map"),
         make("p", { class: "hint" }, `${wells} of ${plate.rows.length * plate.columns} wells`,
-          plate.drops.length > 1 ? `, ${plate.drops.length} drops a well (${plate.drops.join(", ")})` : "")),
+          plate.drops.length > 1 ? `, ${plate.drops.length} drops in a well (${plate.drops.join(", ")})` : "")),
       plate.times.length > 1
         ? make("div", { class: "times" }, make("div", { class: "segmented", role: "group", "aria-label": "Time point" }, ...times), playButton)
         : null,
@@ -163,6 +171,10 @@ function plateMap(plate, index) {
     make("div", { class: "plate-body" },
       make("div", { class: "map-side" }, readout, make("div", { class: "scroll" }, grid), legend()),
       detail));
+  build();
+  const best = members.filter((image) => image.latest).sort(byScore)[0];
+  state.cell = cells.find((cell) => best && cell.key === dropKey(best));
+  draw();
   return { section, draw };
 }
 
@@ -177,5 +189,5 @@ function legend() {
   return make("div", { class: "legend" },
     make("span", {}, shown.probabilities ? "crystal probability" : "crystal score"),
     make("span", { class: "scale" }, "0", make("i", { "--stops": `linear-gradient(90deg, ${stops})` }), "1"),
-    hasTimes ? make("span", { class: "legend-new" }, make("i", { class: "ring" }), "crystals, new since the time point before") : null);
+    hasTimes ? make("span", { class: "legend-new" }, make("i", { class: "ring" }), "crystals, first seen at the last time point") : null);
 }

@@ -49,7 +49,7 @@ def made(tmp_path_factory):
     from marco_scoring.plate_report import Options, predict_with_report
 
     folder = tmp_path_factory.mktemp("browser")
-    files = drawn_plate.write(folder / "plate", 96)
+    files = drawn_plate.write(folder / "plate", 200)
     (folder / "plate" / "empty.jpg").touch()
     network = tiny_network(files[::6])
     export(network, folder / "model", classes=CLASSES, input_size=151, temperature=0.5, metadata={"name": "tiny"})
@@ -107,7 +107,8 @@ def focused(page):
 def test_the_map_shows_scores_and_steps_through_time(made, page):
     rows = made[1]
     assert page.locator(".map .drop").count() == 96
-    for number, date in enumerate(drawn_plate.DATES):
+    # The latest images come first; here they are those of the last date.
+    for number, date in enumerate((drawn_plate.DATES[-1], *drawn_plate.DATES)):
         page.locator(".times .segmented button").nth(number).click()
         labels = [drop.get_attribute("aria-label") for drop in page.locator(".map .drop").all()]
         scores = {label.split(":")[0]: float(re.search(r"crystals ([\d.]+)", label)[1]) for label in labels}
@@ -151,7 +152,7 @@ def test_keyboard_and_click_open_an_image_and_step_through_it(made, page):
     page.keyboard.press("Enter")
     dialog = page.locator("dialog")
     assert dialog.locator("h2").inner_text().startswith("B2")
-    assert dialog.locator("img").first.evaluate("one => one.decode().then(() => one.naturalWidth)") > 90
+    assert dialog.locator("img").first.evaluate("one => one.decode().then(() => one.naturalWidth)") > 190
     row = at(made[1], "2026-03-12")["B2"]
     shown = [float(text) for text in dialog.locator(".bars b").all_inner_texts()]
     assert shown == pytest.approx(
@@ -195,7 +196,7 @@ def test_the_list_is_sorted_filtered_and_searched(made, page):
     page.locator("#search").fill("2026-03-05")
     assert page.locator("#found").inner_text() == "96 of 288 images"
     page.locator("#search").fill("")
-    page.locator("#time").select_option("last")
+    page.locator("#time").select_option("latest")
     name = max(
         {row["class"] for row in last.values()}, key=lambda name: sum(row["class"] == name for row in last.values())
     )

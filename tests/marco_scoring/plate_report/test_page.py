@@ -121,8 +121,13 @@ def test_plates_wells_and_time_points(made):
     assert [image["at"] for image in data["images"][3:6]] == [[0, 0], [3, 10], [31, 47]]
     # Drop 1 was clear first; drop 2 had its crystals before.
     assert [image["new"] for image in data["images"]] == [False, True] + [False] * 6
-    # Two drops of 03c3 at its last time point and the red image without a well.
-    assert re.search(r'data-count="hits">(\d+)', made[2]).group(1) == "3"
+    # The latest images of two drops of 03c3, and the red image without a well.
+    assert [image["latest"] for image in data["images"]] == [False, True] * 2 + [True] * 4
+    assert re.search(r'data-count="hits">(\d+)', made[2]).group(1) == "2"
+    assert re.search(r'data-count="loose-hits">(\d+)', made[2]).group(1) == "1"
+    assert "8 images: 6 show 4 drops on 2 plates at up to 2 time points, 2 have no well," in " ".join(
+        Page(made[2]).text.split()
+    )
     assert re.search(r'data-count="new">(\d+)', made[2]).group(1) == "1"
 
 
@@ -137,7 +142,7 @@ def test_a_flagged_image_is_no_hit_and_comes_last(tmp_path):
     assert [(image["flag"], image["hit"]) for image in images] == [
         ("too small", False), ("black", False), ("blank", False)
     ]  # fmt: skip
-    assert re.search(r'data-count="hits">(\d+)', text).group(1) == "0"
+    assert re.search(r'data-count="loose-hits">(\d+)', text).group(1) == "0"
 
 
 def test_plates_of_one_name_in_two_folders_stay_two(tmp_path):
