@@ -56,6 +56,7 @@ def imports(project: Path, module: str) -> bool:
     return subprocess.run([project / ".venv/bin/python", "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_environment_is_made_kept_updated_and_made_again(project: Path) -> None:
     assert "done" in make_env(project)

@@ -49,6 +49,7 @@ def test_alternatives_differ_in_the_rate_alone(epsilon, rates):
     assert list(batch_size.recipes(options())) == ["as stated", "by the rule"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_both_batch_sizes_train_and_every_seed_is_reported(capsys):
     sizes = ["--stated-for", "4", "--batch-size", "8", "--steps", "4", "--train", "16", "--eval", "8"]

@@ -27,6 +27,7 @@ def test_drops_are_shrunk_as_the_transform_step_does():
         assert min(image.size) == 60
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_head_is_fine_tuned_from_the_published_weights_and_judged():
     pytest.importorskip("dls_marco_score_ispyb")

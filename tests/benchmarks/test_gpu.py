@@ -12,6 +12,7 @@ from benchmarks import gpu, input, trace, train_step
 TINY = ["--batches", "2", "--steps", "1", "--size", "151", "--depth-multiplier", "0.1"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_network")
 def test_it_prints_a_table_what_the_fastest_row_consists_of_and_the_rate_of_the_whole_loop_last(tmp_path, capsys):

@@ -62,6 +62,7 @@ def test_trials_on_several_machines_are_refused(small_job):
         search.run_search(job)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_search_finds_the_better_rate_and_continues_after_an_interruption(small_job, monkeypatch):
     tuning = Tuning(

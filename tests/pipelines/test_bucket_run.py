@@ -35,6 +35,7 @@ def run(output, **changes):
     return processes.run_marco("run", "--output", output, *settings, modules=processes.PIPELINE, cwd=output.parent)
 
 
+@pytest.mark.long
 def test_a_run_on_buckets_survives_faults_on_the_way(gcs, tmp_path, real_images):
     drops = gcs.bucket("drops")
     for name in ("models", "artifacts"):

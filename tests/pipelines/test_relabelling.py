@@ -112,6 +112,7 @@ def accuracy(classifier, records, truth):
     return np.mean([CLASSES[index] == truth[record.image_id] for index, record in zip(predicted, records, strict=True)])
 
 
+@pytest.mark.long
 def test_wrong_labels_are_found_and_corrected_and_the_model_improves(body, tmp_path):
     manifest = synthesize(tmp_path / "drops", IMAGES, SETTINGS)
     filed = {record.image_id: record for record in records(find_shards([str(tmp_path / "drops")]))}

@@ -35,6 +35,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
     small_job.write()

@@ -256,6 +256,7 @@ def wait_for_another(process, checkpoints, ending):
         time.sleep(0.001)
 
 
+@pytest.mark.long
 def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
     """Kills a training at random moments, right after a checkpoint, and while one is written, in turn."""
     from marco_model import checkpoints

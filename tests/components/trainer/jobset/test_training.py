@@ -57,6 +57,7 @@ def read_training(job):
     return json.loads((pathlib.Path(job.model_directory).parent / TRAINING_FILE).read_text())
 
 
+@pytest.mark.long
 def test_a_killed_step_leaves_nothing_and_the_two_workers_of_its_retry_continue_and_write_the_model(
     start_cluster, start_step, job, placement, wait_until, tmp_path
 ):
