@@ -25,10 +25,10 @@ def secrets_to_make(text: str) -> dict[str, set[str]]:
     made: dict[str, set[str]] = {}
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            if "create secret generic" in line:
+            if kind := re.search(r"create secret (generic|docker-registry) ", line):
                 words = shlex.split(line, comments=True)
                 keys = {word.split("=")[1] for word in words if word.startswith("--from-literal=")}
-                made.setdefault(words[words.index("generic") + 1], set()).update(keys)
+                made.setdefault(words[words.index(kind[1]) + 1], set()).update(keys)
     return made
 
 
@@ -73,6 +73,8 @@ def _of_object(item: Item) -> Iterator[tuple[str, str, str]]:
         yield source, item["roleRef"]["kind"], item["roleRef"]["name"]
         for subject in item["subjects"]:
             yield source, subject["kind"], subject["name"]
+    if item["kind"] == "ServiceAccount":
+        yield from ((source, "Secret", secret["name"]) for secret in item.get("imagePullSecrets", []))
     if item["kind"] == "StatefulSet":
         yield source, "Service", spec["serviceName"]
     if item["kind"] == "InferenceService":

@@ -6,19 +6,22 @@ import pytest
 import yaml
 
 from components.machines import Replicas
-from tests.k8s import references, rendering
+from tests.k8s import network, references, rendering
 
 
 @pytest.fixture
 def secrets() -> dict[str, set[str]]:
     text = (rendering.K8S / "README.md").read_text()
-    return references.secrets_to_make(text)
+    made_by_kubeflow = {name: set(keys) for name, keys in network.kubeflow()["secrets"].items()}
+    return references.secrets_to_make(text) | made_by_kubeflow
 
 
 def test_the_secrets_to_make(secrets):
     assert secrets == {
         "marco-postgres": {"username", "password"},
         "marco-object-store": {"artifacts", "endpoint", "access-key", "secret-key"},
+        "marco-registry": set(),
+        "mlpipeline-minio-artifact": {"accesskey", "secretkey"},
     }
 
 
@@ -124,6 +127,31 @@ def test_the_model_server_watches_the_folder_to_which_the_pusher_publishes(objec
         assert model["storageUri"].startswith("pvc://")
     else:
         assert base_path.startswith("gs://") and "storageUri" not in model
+
+
+def test_the_small_overlays_artifacts_are_where_the_profiles_keys_reach():
+    pod = rendering.pick(rendering.render("overlays/small"), "Deployment", "mlflow")["spec"]["template"]["spec"]
+    variables = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
+    store, services = network.kubeflow()["object_store"], network.kubeflow()["services"]
+    bucket, _, path = variables["MLFLOW_ARTIFACTS_DESTINATION"].removeprefix("s3://").partition("/")
+    assert bucket == store["bucket"]
+    assert any(f"{path}/".startswith(prefix) for prefix in store["prefixes"])
+    service, port = variables["MLFLOW_S3_ENDPOINT_URL"].removeprefix("http://").split(":")
+    assert int(port) in services[service.removesuffix(".kubeflow")]["ports"]
+
+
+@pytest.mark.parametrize("account", ["marco-pipeline", "marco-training", "marco-serving", "marco-monitoring"])
+def test_pods_of_the_projects_image_can_log_in_to_its_registry(monitored, account):
+    assert rendering.pick(monitored, "ServiceAccount", account)["imagePullSecrets"] == [{"name": "marco-registry"}]
+
+
+def test_the_model_server_is_not_restarted_while_it_waits_for_a_first_model(base):
+    probe = rendering.pick(base, "InferenceService")["spec"]["predictor"]["model"]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 7 * 24 * 3600
+
+
+def test_only_one_mlflow_makes_the_tables(objects):
+    assert rendering.pick(objects, "Deployment", "mlflow")["spec"]["replicas"] == 1
 
 
 def test_the_account_of_the_replicas_exists(base):
