@@ -196,8 +196,8 @@ REASONS: dict[str, str] = {
     BAD_CHECKSUM: "the record's data does not match its checksum: it was damaged in storage or transfer",
     BAD_LENGTH: "a record's length does not match its checksum: the rest of the shard cannot be read",
     TRUNCATED_SHARD: "the shard ends inside a record: it was not copied or written completely",
-    BAD_COMPRESSION: "the shard's zlib or gzip stream is damaged, ends early or inflates to more than 100 times its size: "
-    "the rest cannot be read",
+    BAD_COMPRESSION: "the shard's zlib or gzip stream is damaged, ends early or inflates to more than 100 times its "
+    "size: the rest cannot be read",
     NOT_AN_EXAMPLE: "the record is not a tf.train.Example",
     MISSING_FEATURE: "a feature of the record contract is absent or empty",
     MALFORMED_FEATURE: "a feature has another type than the contract's, or more than one value",
