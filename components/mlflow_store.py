@@ -184,8 +184,9 @@ def _probe(tracking_uri: str) -> None:
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> errors.InputError:
+    fix = "see that its folder exists and can be written" if sqlite_file(tracking_uri) else "start it"
     return errors.InputError(
-        f"MLflow at {tracking_uri} failed: {_first_line(error)}; start it or set another tracking URI"
+        f"MLflow at {tracking_uri} failed: {_first_line(error)}; {fix}, or set another tracking URI"
     )
 
 

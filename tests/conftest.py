@@ -16,6 +16,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# It would be the store of the runs that tests start; without it that is in their working directory.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 IMAGES = Path(__file__).parent / "data" / "images"
 

@@ -38,11 +38,13 @@ def run(
 
     Example: marco run --preset finetune --data shards --output runs/mine --set recipe.steps=500
     """
+    from components import mlflow_store
     from pipelines import configuration, local_runner, places
 
     loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay))
+    mlflow_store.connect(places.local(loaded, output).tracking)
     source = places.local_data(loaded, output)
-    # TFX takes seconds to import; mistakes in the configuration are found before.
+    # TFX takes seconds to import; mistakes in the configuration and the store are found before.
     from pipelines import pipeline
 
     output.mkdir(parents=True, exist_ok=True)

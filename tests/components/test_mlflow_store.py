@@ -7,10 +7,12 @@ import time
 import urllib.request
 
 import pytest
+import typer.testing
 
 from components import mlflow_runs, mlflow_store
 from components.monitoring import watch
 from marco_model.errors import InputError
+from pipelines import cli
 from tests import processes, stores
 
 
@@ -91,6 +93,15 @@ def test_a_process_that_is_killed_or_stays_leaves_the_store_usable(folder, monke
         holder.kill()
     with mlflow_store._first_contact(folder / "mlflow.db"):
         pass
+
+
+@pytest.mark.slow
+def test_a_store_that_cannot_be_made_is_reported_before_a_run_draws_its_data(folder):
+    arguments = ["run", "--output", "out", "--set", "tracking.uri=sqlite:////proc/none/mlflow.db"]
+    result = typer.testing.CliRunner().invoke(cli.app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert "; see that its folder exists and can be written, or set another tracking URI" in str(result.exception)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.slow
