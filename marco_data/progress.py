@@ -16,7 +16,7 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
         import rich.progress
 
         columns = (
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TextColumn(unit),

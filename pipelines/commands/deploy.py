@@ -62,7 +62,8 @@ def show_endpoint(service: api.Api, state: endpoints.State) -> None:
         origin = (version.fingerprint[:12], version.uri, version.run) if version else ("", "", "")
         role = _role(state, model)
         shown.add_row(model.version, f"{model.share} %", role, model.created, *origin, str(model.machine))
-    console.Console(width=None if console.Console().is_terminal else 200).print(shown)
+    width = None if console.Console().is_terminal else 200
+    console.Console(width=width, markup=False, emoji=False).print(shown)
 
 
 def _role(state: endpoints.State, model: endpoints.Deployed) -> str:

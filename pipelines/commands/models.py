@@ -33,7 +33,7 @@ def list_(tracking: Tracking = "", name: ModelName = None) -> None:
         created = version.created.astimezone().strftime("%Y-%m-%d")
         aliases = text.Text(", ".join(version.aliases))
         shown.add_row(version.version, aliases, *shares, created, version.data[:8], version.commit[:8])
-    console.Console().print(shown)
+    console.Console(markup=False, emoji=False).print(shown)
     # Below the table, since no terminal is wide enough for places.
     for version in versions:
         if version.place:

@@ -49,10 +49,10 @@ def run(
 
     output.mkdir(parents=True, exist_ok=True)
     results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
-    terminal = console.Console()
+    terminal = console.Console(markup=False, emoji=False)
     terminal.print(local_runner.summary_table(results))
     closing = "\n".join(local_runner.closing_lines(results, output))
-    terminal.print(closing, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    terminal.print(closing, soft_wrap=True, highlight=False)
     if not results["blessed"]:
         raise typer.Exit(3)
 
