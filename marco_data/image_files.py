@@ -63,34 +63,35 @@ def is_image_below(name: str) -> bool:
     return has_image_ending(name) and not folder_walk.is_left_out_below(name)
 
 
-def encoded_image(path: str | Path) -> bytes:
+def encoded_image(path: str | Path, bits: int | None = None) -> bytes:
     """Returns an image file as JPEG or PNG bytes that hold its one picture, upright, with 8 bits per sample.
 
     JPEG and PNG are returned unchanged unless they are turned or deep, see `upright`. TIFF and BMP are re-encoded as
     PNG without loss. A TIFF's picture is its largest page. Grey, palette, CMYK and transparent images become RGB;
-    transparency is dropped.
+    transparency is dropped. `bits`: see `upright`.
 
     Raises `InputError`, without the path in its message, for any other file, one too large to decode, and one whose
     pixels are not certain: several pages of one size, and what `upright` refuses.
     """
-    return upright(_read(Path(path)))
+    return upright(read_file(Path(path)), bits)
 
 
-def upright(encoded: bytes) -> bytes:
+def upright(encoded: bytes, bits: int | None = None) -> bytes:
     """Returns an encoded image as `encoded_image` does.
 
-    Orientation tags are applied. Samples of 16 bits keep their upper byte if one is above 16,383; else they are taken
-    for those of a camera with 14, 12 or 10 bits, the smallest range that holds them, and keep the upper 8 of these.
-    Raises `InputError` for deep samples that none of these ranges fits, and for deep colour without its upper bits.
+    Orientation tags are applied. Grey samples of 16 bits keep the upper 8 of the camera's `bits`, 8 to 16. Without
+    `bits` these are 16 if a sample is above 16,383, and 14, 12 or 10 if the highest sample needs just so many; nothing
+    else is certain. Deep colour keeps its upper byte. Raises `InputError` for samples that are not certain or do not
+    fit.
     """
     is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START[:3])
     image = _open(pixels.plain_png(encoded) if is_png else encoded)
     if not (is_jpeg or is_png):
-        return _png_of(_rgb(image))
+        return _png_of(_rgb(image, bits))
     _check_size(image)
     orientation, is_deep = _orientation(image), is_png and encoded[24] == 16
     if is_deep:
-        rgb = _rgb(image)
+        rgb = _rgb(image, bits)
         changed = not np.array_equal(rgb, pixels.decode(encoded))
     else:
         rgb, changed = None, False
@@ -116,7 +117,8 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Returns the bytes of an image file; raises `InputError`, without the path, if they are none or too many."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -144,7 +146,7 @@ def _open(encoded: bytes) -> Image.Image:
         raise InputError(f"the image header is damaged: {error}") from None
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, bits: int | None) -> np.ndarray:
     """Returns the picture of an opened image, uint8 [height, width, 3]; Pillow turns that of a TIFF upright."""
     with translated(InputError, "does not decode: {}", Exception):
         depth, is_inverted = 16, False
@@ -157,11 +159,11 @@ def _rgb(image: Image.Image) -> np.ndarray:
         if image.mode == "F" or (image.mode == "I" and image.format != PNG):
             raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
         if image.mode.startswith("I"):
-            grey = _eight_bits(np.asarray(image), depth, is_inverted)
+            grey = _eight_bits(np.asarray(image), bits if depth == 16 else depth, is_inverted)
             return np.repeat(grey[..., None], 3, axis=-1)
         rgb = np.asarray(image.convert("RGB"))
     # Pillow keeps the upper byte of deep colour.
-    if depth > 8 and rgb.max(initial=0) <= _HIGHEST >> 8:
+    if depth > 8 and bits != 16 and rgb.max(initial=0) <= _HIGHEST >> 8:
         raise InputError(
             "16-bit colour without a sample above a quarter of the range, probably of a camera with 10 to 14 bits: "
             "save it with 8 bits per colour"
@@ -187,20 +189,23 @@ def _go_to_picture(image: TiffImagePlugin.TiffImageFile) -> None:
     image.seek(pictures[0])
 
 
-def _eight_bits(samples: np.ndarray, depth: int, is_inverted: bool) -> np.ndarray:
-    """Returns the upper 8 of the bits in use: uint8 [height, width] of integers [height, width] below 2 ** `depth`.
+def _eight_bits(samples: np.ndarray, bits: int | None, is_inverted: bool) -> np.ndarray:
+    """Returns the upper 8 of `bits`, see `upright`: uint8 [height, width] of integers [height, width] below 65,536.
 
     `is_inverted`: 0 is white.
     """
     highest = int(samples.max(initial=0))
-    used = depth
-    if depth == 16 and 0 < highest <= _HIGHEST:
-        if highest < 256 or is_inverted:
-            raise InputError(
-                f"16-bit {'inverted ' if is_inverted else ''}samples, none above {highest:,} of 65,535, so that their "
-                "range is not certain: save it with 8 bits"
-            )
-        used = next(bits for bits in _CAMERA_BITS if highest < 2**bits)
+    needed = highest.bit_length()
+    used = bits or (16 if needed in (0, 15) else needed)
+    if needed > used:
+        raise InputError(
+            f"a sample of {highest:,} does not fit into {used} bits; give --bits {max(needed, 10)} or more"
+        )
+    if not bits and used < 16 and (used not in _CAMERA_BITS or is_inverted):
+        raise InputError(
+            f"16-bit {'inverted ' if is_inverted else ''}samples, none above {highest:,}: give the camera's bits, such "
+            f"as --bits {next(camera for camera in _CAMERA_BITS if camera >= used)}, or save it with 8 bits"
+        )
     grey = (samples >> (used - 8)).astype(np.uint8)
     return 255 - grey if is_inverted else grey
 

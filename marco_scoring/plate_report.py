@@ -46,7 +46,7 @@ class Options:
     explain: how many of the best images get an overlay. samples: noisy copies for each, as in `smoothgrad`; None for
     its default. thumbnail_size: the longer side in pixels; None for a size that keeps the file small enough.
     crystal_classes: names of the classes to rank by; empty for all that are named after crystals. place_of: reads the
-    places of files; None for `marco_data.place_reader.reader` of them.
+    places of files; None for `marco_data.place_reader.reader` of them. read: reads a file.
     """
 
     explain_command: Sequence[str]
@@ -55,6 +55,7 @@ class Options:
     crystal_classes: Sequence[str] = ()
     samples: int | None = None
     place_of: places.PlaceOf | None = None
+    read: prediction.Read = image_files.encoded_image
 
 
 class Thumbnail(NamedTuple):
@@ -100,7 +101,7 @@ def predict_with_report(
             if len(images) > MOST_WAITING:
                 images[-MOST_WAITING - 1].thumbnail.result()
 
-        outcome = prediction.predict(classifier, files, output, batch_size, observe, place_of, table)
+        outcome = prediction.predict(classifier, files, output, batch_size, observe, place_of, table, options.read)
     overlays = draw_overlays(classifier, images, crystals, options, size) if options.explain else {}
     page = Page(classifier, crystals, options.explain_command, place_images(images), images, failures, overlays)
     with store.whole_file(report) as file:
@@ -254,7 +255,7 @@ def draw_overlays(
     overlays: dict[Path, Thumbnail] = {}
     with progress.progress("explaining", len(ranked)) as advance:
         for image in ranked:
-            inputs = classifier.images([image_files.encoded_image(image.path)])[0]
+            inputs = classifier.images([options.read(image.path)])[0]
             samples = options.samples or attribution.SAMPLES
             importance = attribution.smoothgrad(gradient, inputs, _best(image, crystals), samples=samples)
             picture = np.ascontiguousarray(attribution.overlay(inputs, importance))

@@ -53,6 +53,8 @@ class Image(NamedTuple):
     flag: str
 
 
+Read = Callable[[Path], bytes]
+"""As `image_files.encoded_image`; raises `InputError` for a file that cannot be scored."""
 Observe = Callable[[Path, Image | None, np.ndarray | str], None]
 """Called with each file's path, its image if it could be read, and its scores or the reason for none."""
 
@@ -82,6 +84,7 @@ def predict(
     observe: Observe | None = None,
     place_of: places.PlaceOf | None = None,
     options: score_table.Options = score_table.DEFAULTS,
+    read: Read = image_files.encoded_image,
 ) -> Outcome:
     """Scores `files` into the table `output`, in their order; see `score_table.open_table`.
 
@@ -109,13 +112,15 @@ def predict(
         earlier = {path: scores for path in files if (scores := table.earlier_scores(path)) is not None}
         for scores in earlier.values():
             by_class[classes[int(scores.argmax())]] += 1
-        _check_scores(classifier, earlier)
+        _check_scores(classifier, earlier, read)
         if observe:
             for path, scores in earlier.items():
-                known = _read([path])[0]
+                known = _read([path], read)[0]
                 observe(path, known if isinstance(known, Image) else None, scores)
         advance(len(earlier), earlier=True)
-        for path, image, result in _results(classifier, [path for path in files if path not in earlier], batch_size):
+        for path, image, result in _results(
+            classifier, [path for path in files if path not in earlier], batch_size, read
+        ):
             if observe:
                 observe(path, image, result)
             if isinstance(result, str) or image is None:
@@ -132,10 +137,10 @@ def predict(
     return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag)
 
 
-def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray]) -> None:
+def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray], read: Read) -> None:
     """Scores one image again: models of one name may differ."""
     for path, scores in earlier.items():
-        image = _read([path])[0]
+        image = _read([path], read)[0]
         if isinstance(image, Image):
             again = classifier.score([image.encoded])[0]
             if not np.allclose(again, scores, atol=_SAME_SCORES):
@@ -173,17 +178,17 @@ def write_scores(
 
 
 def _results(
-    classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int
+    classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int, read: Read
 ) -> Iterator[tuple[Path, Image | None, np.ndarray | str]]:
     """Yields each file, its image if there is one, and its scores, float32 [classes], or the reason for none.
 
     The next batch is read while one is scored.
     """
     with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(_read, files[:batch_size])
+        upcoming = reader.submit(_read, files[:batch_size], read)
         for start in range(0, len(files), batch_size):
             images, following = upcoming.result(), start + batch_size
-            upcoming = reader.submit(_read, files[following : following + batch_size])
+            upcoming = reader.submit(_read, files[following : following + batch_size], read)
             encoded = [image.encoded for image in images if isinstance(image, Image)]
             scores = iter(errors.result_or_reason(classifier.score, encoded))
             for path, image in zip(files[start:following], images, strict=True):
@@ -193,13 +198,11 @@ def _results(
                     yield path, None, image
 
 
-def _read(files: Sequence[Path]) -> list[Image | str]:
-    return errors.result_or_reason(lambda paths: [_read_image(path) for path in paths], list(files))
+def _read(files: Sequence[Path], read: Read) -> list[Image | str]:
+    def images(paths: list[Path]) -> list[Image]:
+        return [Image(encoded, pixels.flag(encoded)) for encoded in map(read, paths)]
 
-
-def _read_image(path: Path) -> Image:
-    encoded = image_files.encoded_image(path)
-    return Image(encoded, pixels.flag(encoded))
+    return errors.result_or_reason(images, list(files))
 
 
 EXPLAINED, EXPLAINED_COLUMNS = "explained.csv", ("path", "class", "score", "output")
@@ -216,6 +219,7 @@ def explain(
     seed: int = 0,
     class_name: str | None = None,
     raw: bool = False,
+    read: Read = image_files.encoded_image,
 ) -> int:
     """Writes `NAME.png` for each file into `directory`, and `explained.csv`; returns the number of failed files.
 
@@ -241,7 +245,7 @@ def explain(
     ):
         for path, name in zip(files, names, strict=True):
             try:
-                image = classifier.images([image_files.encoded_image(path)])[0]
+                image = classifier.images([read(path)])[0]
             except errors.InputError as error:
                 write_failure((path, error))
                 failed += 1

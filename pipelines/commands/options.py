@@ -35,6 +35,12 @@ Names = Annotated[
         "(?P<plate>…) and (?P<well>…), or a .csv file with path,plate,well,… (docs/data.md)."
     ),
 ]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        min=8, max=16, help="How many of 16 bits the camera uses, for grey TIFF and PNG. Without it: by each image."
+    ),
+]
 Preset = Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")]
 Change = Annotated[
     list[str] | None,

@@ -1,5 +1,6 @@
 """What one does with a classifier: score images, explain scores, convert it, serve it, get the published one."""
 
+import functools
 import os
 import re
 import socket
@@ -56,6 +57,7 @@ def predict(
     model: options.Model = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
     names: options.Names = "",
+    bits: options.Bits = None,
     format: Annotated[
         Literal["csv", "excel", "jsonl"] | None,
         typer.Option(
@@ -131,17 +133,23 @@ def predict(
     _check_report(report, output, bool(explain or thumbnail_size or (crystal_class and not best)))
     files = images(paths)
     place_of = place_reader.reader(files, names)
+    read = functools.partial(image_files.encoded_image, bits=bits)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory)
     written = score_table.Options(format, resume, append, best, crystal_class or ())
     with options.stopped_by_signals():
         if report is None:
-            outcome = prediction.predict(classifier, files, output, batch_size, place_of=place_of, options=written)
+            outcome = prediction.predict(
+                classifier, files, output, batch_size, place_of=place_of, options=written, read=read
+            )
         else:
             from marco_scoring import plate_report
 
-            command = ["marco", "explain", *(["--model", model] if model else []), "--output", "explained"]
-            page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [], place_of=place_of)
+            chosen = [*(["--model", model] if model else []), *(["--bits", str(bits)] if bits else [])]
+            command = ["marco", "explain", *chosen, "--output", "explained"]
+            page = plate_report.Options(
+                command, explain, thumbnail_size, crystal_class or [], place_of=place_of, read=read
+            )
             outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size, written)
     # Standard output may be the table.
     to_file = output is not None and output != score_table.STDOUT and not store.is_stream(output)
@@ -192,6 +200,7 @@ def explain(
     batch_size: Annotated[int, typer.Option(min=1, help="Noisy copies at once.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise; the same seed gives the same picture.")] = 0,
     raw: Annotated[bool, typer.Option("--raw", help="Write attributions too: .npy, float32 [size, size].")] = False,
+    bits: options.Bits = None,
 ) -> None:
     """Show which pixels a score depends on (SmoothGrad): a heat map over the grey image, one PNG per image.
 
@@ -215,6 +224,7 @@ def explain(
         seed=seed,
         class_name=class_name,
         raw=raw,
+        read=functools.partial(image_files.encoded_image, bits=bits),
     )
     table = output / prediction.EXPLAINED
     typer.echo(f"{output}: {options.counted(len(files) - failed, 'overlay')}, listed in {table}")

@@ -106,17 +106,39 @@ def test_a_cameras_bits_become_eight(bits, kind):
 
 @hypothesis.given(st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1))
 @hypothesis.settings(deadline=None)
-def test_deep_grey_is_bright_or_refused(highest, seed):
+def test_deep_grey_is_certain_or_refused(highest, seed):
     samples = np.random.default_rng(seed).integers(0, highest + 1, (6, 7)).astype(np.uint16)
     samples[2, 3] = highest
     encoded = saved(Image.fromarray(samples), "PNG")
-    if 0 < highest < 256:
-        with pytest.raises(errors.InputError, match=f"none above {highest} of 65,535.*save it with 8 bits"):
+    bits = {0: 16, 10: 10, 12: 12, 14: 14, 15: 16, 16: 16}.get(highest.bit_length())
+    if not bits:
+        with pytest.raises(
+            errors.InputError, match=f"none above {highest:,}: give the camera's bits, such as --bits 1"
+        ):
             image_files.upright(encoded)
-        return
-    shown = seen(encoded)[..., 0]
-    assert highest == 0 or shown.max() >= 63
-    assert (np.diff(shown.ravel()[np.argsort(samples, axis=None)].astype(int)) >= 0).all()
+        bits = 14
+    np.testing.assert_array_equal(pixels.decode(image_files.upright(encoded, bits))[..., 1], samples >> (bits - 8))
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_stated_bits_decide(bits):
+    dark = grey() // 5
+    samples = deep(dark, bits) if bits > 8 else dark.astype(np.uint16)
+    for encoded in (saved(Image.fromarray(samples), "TIFF"), tiff(2**bits - 1 - samples, photometric=0)):
+        np.testing.assert_array_equal(pixels.decode(image_files.upright(encoded, bits)), as_rgb(dark))
+    if bits > 11:
+        with pytest.raises(errors.InputError, match=r"does not fit into 8 bits; give --bits \d+ or more"):
+            image_files.upright(saved(Image.fromarray(samples), "TIFF"), 8)
+
+
+def test_stated_bits_change_nothing_else():
+    picture = grey()
+    for encoded in (saved(Image.fromarray(picture), kind) for kind in ("PNG", "TIFF", "BMP", "JPEG")):
+        assert image_files.upright(encoded, 12) == image_files.upright(encoded)
+    dark = deep_png(deep(colour() // 5, 16))
+    with pytest.raises(errors.InputError, match="save it with 8 bits per colour"):
+        image_files.upright(dark)
+    np.testing.assert_array_equal(pixels.decode(image_files.upright(dark, 16)), colour() // 5)
 
 
 @pytest.mark.parametrize("encode", [deep_png, lambda samples: tiff(samples, photometric=2)], ids=["png", "tiff"])
@@ -143,7 +165,9 @@ def test_where_zero_is_white_the_picture_is_no_negative(options):
         with Image.open(io.BytesIO(encoded)) as image:
             if image.tag_v2[262] == 0:
                 np.testing.assert_array_equal(seen(encoded), as_rgb(picture))
-    with pytest.raises(errors.InputError, match="inverted samples"):
+    with pytest.raises(
+        errors.InputError, match=r"inverted samples, none above 4,0\d\d: give the camera's bits, such as --bits 12"
+    ):
         image_files.upright(tiff(4095 - deep(picture, 12), photometric=0))
 
 
