@@ -190,6 +190,7 @@ SIZE_MISMATCH = "size_mismatch"
 UNDECODABLE_IMAGE = "undecodable_image"
 TRAIN_AND_EVAL = "train_and_eval"
 DUPLICATE_ID = "duplicate_id"
+ID_OF_OTHER_IMAGE = "id_of_other_image"
 DUPLICATE_CONTENT = "duplicate_content"
 
 REASONS: dict[str, str] = {
@@ -212,6 +213,7 @@ REASONS: dict[str, str] = {
     SIZE_MISMATCH: "image/height and image/width are not the size in the image's header",
     UNDECODABLE_IMAGE: "the image cannot be decoded, for instance because it is truncated",
     TRAIN_AND_EVAL: "the same image is in the evaluation split: the copy in the other split is removed",
-    DUPLICATE_ID: "another record has the same image/id: the first in shard order is kept",
+    DUPLICATE_ID: "another record has the same image/id and image: the first in shard order is kept",
+    ID_OF_OTHER_IMAGE: "another image has the same image/id, the first in shard order is kept: give each its own",
     DUPLICATE_CONTENT: "another record has the same encoded image: the first in shard order is kept",
 }

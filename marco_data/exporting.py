@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from marco_data import contract, image_files, importing, name_tables, progress, shards, tfrecord
+from marco_data import contract, image_files, label_tables, name_tables, progress, shards, tfrecord
 from marco_model import errors, store
 
 LABELS_FILE, ERRORS_FILE = "labels.csv", "export.errors.csv"
-HEADER = (*importing.TERF_HEADER, importing.PLATE, importing.SPLIT)
+HEADER = (*label_tables.TERF_HEADER, label_tables.PLATE, label_tables.SPLIT)
 ERRORS_HEADER = ("shard", "index", "reason")
 _LONGEST_NAME = 120
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')

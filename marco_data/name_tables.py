@@ -132,6 +132,18 @@ def refuse_rounded_ids(ids: Iterable[int], origin: str) -> None:
         )
 
 
+def read_csv_text(path: Path) -> str:
+    """Returns the text of a CSV file on disk, see `decode_csv`; raises `InputError` if it cannot be read."""
+    with errors.translated(errors.InputError, f"{str(path)!r} cannot be read: {{}}", OSError):
+        content = path.read_bytes()
+    try:
+        return decode_csv(content)
+    except UnicodeDecodeError:
+        raise errors.InputError(
+            f"{str(path)!r} is not UTF-8 text; save it again, in Excel as `CSV UTF-8 (Comma delimited)`"
+        ) from None
+
+
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
     """Returns the nearest table of that name, such as `SOURCES_FILE`, or None; see `table_path`."""
     path = table_path(file_name, paths, shards)

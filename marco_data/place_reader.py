@@ -68,10 +68,7 @@ def _check(names: Iterable[str], what: str, form: str) -> None:
 
 
 def _from_table(file: Path) -> places.PlaceOf:
-    message = f"--names {file} cannot be read as UTF-8 text: {{}}"
-    with errors.translated(errors.InputError, message, OSError, UnicodeDecodeError):
-        text = file.read_text(encoding="utf-8-sig")
-    header, rows = name_tables.read_cells(text)
+    header, rows = name_tables.read_cells(name_tables.read_csv_text(file))
     path_column = next((name for name in _PATHS if name in header), "")
     if not path_column:
         raise errors.InputError(f"--names {file} has no column path; give path,plate,well,…, of {', '.join(PARTS)}")

@@ -293,7 +293,12 @@ class Duplicate(NamedTuple):
 
 
 # Of two reasons for one record the first of these is reported.
-_RANK = (contract.TRAIN_AND_EVAL, contract.DUPLICATE_ID, contract.DUPLICATE_CONTENT)
+_RANK = (
+    contract.TRAIN_AND_EVAL,
+    contract.DUPLICATE_ID,
+    contract.ID_OF_OTHER_IMAGE,
+    contract.DUPLICATE_CONTENT,
+)
 
 
 def duplicate_keys(record: StagedRecord) -> Iterator[tuple[bytes, StagedRecord]]:
@@ -318,6 +323,8 @@ def find_duplicates(key: bytes, records: Iterable[StagedRecord], shard_names: Se
             continue
         if record.digest == kept.digest and record.place.split != kept.place.split == shards.EVAL:
             reason = contract.TRAIN_AND_EVAL
+        elif record.digest != kept.digest:
+            reason = contract.ID_OF_OTHER_IMAGE
         else:
             reason = contract.DUPLICATE_ID if key.startswith(b"id ") else contract.DUPLICATE_CONTENT
         place = kept.place

@@ -9,7 +9,7 @@ import typer
 from rich import console, table
 
 from components import settings
-from marco_data import contract, exporting, importing, inspection, shards
+from marco_data import contract, exporting, importing, inspection, label_tables, shards
 from marco_model import InputError
 from pipelines import configuration
 from pipelines.commands import options
@@ -40,6 +40,7 @@ def import_(
     keep_splits: Annotated[
         bool, typer.Option("--keep-splits", help="Take the splits from the column `split`, which an export writes.")
     ] = False,
+    bits: options.Bits = None,
 ) -> None:
     """Make MARCO shards of JPEG, PNG, TIFF and BMP images with labels from a CSV, or from one folder per class.
 
@@ -53,13 +54,13 @@ def import_(
     if keep_splits and csv is None:
         raise InputError("--keep-splits takes the splits from a CSV; give --csv labels.csv too")
     if csv is not None:
-        labels = importing.from_csv(csv, folder, institution, raw_labels, names, keep_splits)
+        labels = label_tables.from_csv(csv, folder, institution, raw_labels, names, keep_splits)
     elif folder is not None:
-        labels = importing.from_folder(folder, institution, raw_labels, names)
+        labels = label_tables.from_folder(folder, institution, raw_labels, names)
     else:
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
     shares = {"eval_share": eval_share, "validation_share": validation_share}
-    done = importing.import_images(labels, output, **shares, shard_images=shard_images)
+    done = importing.import_images(labels, output, **shares, shard_images=shard_images, bits=bits)
     counts = ", ".join(f"{split} {count}" for split, count in done.written.items())
     typer.echo(f"{sum(done.written.values())} images in {output} ({counts})")
     for warning in done.warnings:
@@ -207,7 +208,7 @@ def inspect(
 
     Example: marco data inspect --contact-sheet sheet.png runs/checked
     """
-    terminal = console.Console(highlight=False)
+    terminal = console.Console(highlight=False, markup=False, emoji=False)
     quarantines = {path: entries for path in paths if (entries := inspection.read_quarantine(path)) is not None}
     try:
         images = inspection.inspect_shards(paths, samples if contact_sheet else 0)

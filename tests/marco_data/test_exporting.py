@@ -9,7 +9,7 @@ from hypothesis import strategies
 from PIL import Image
 from typer.testing import CliRunner
 
-from marco_data import contract, exporting, importing, name_tables, shards, tfrecord
+from marco_data import contract, exporting, importing, label_tables, name_tables, shards, tfrecord
 from marco_model import errors
 from marco_model.labels import CLASSES
 from pipelines import cli
@@ -64,7 +64,7 @@ def rows(folder):
 
 
 def import_again(exported, output, **options):
-    return importing.import_images(importing.from_csv(exported / "labels.csv", **options), output)
+    return importing.import_images(label_tables.from_csv(exported / "labels.csv", **options), output)
 
 
 @pytest.mark.parametrize("raw_labels", [False, True])
@@ -78,11 +78,11 @@ def test_an_import_of_an_export_is_the_same_set(tmp_path, raw_labels):
         name = f"kind {number % 3}/{number % 2}" if raw_labels else CLASSES[number % 4]
         lines.append(f"{path.relative_to(tmp_path / 'drops')},{name}")
     (tmp_path / "drops" / "labels.csv").write_text("\n".join(lines))
-    table = importing.from_csv(tmp_path / "drops" / "labels.csv", institution="My lab", raw_labels=raw_labels)
+    table = label_tables.from_csv(tmp_path / "drops" / "labels.csv", institution="My lab", raw_labels=raw_labels)
     importing.import_images(table, tmp_path / "first", shard_images=8)
     done = exporting.export_images([str(tmp_path / "first")], tmp_path / "out")
     assert (sum(done.by_class.values()), done.repeated, done.failed) == (40, 0, 0)
-    table = importing.from_csv(tmp_path / "out" / "labels.csv", raw_labels=raw_labels, keep_splits=True)
+    table = label_tables.from_csv(tmp_path / "out" / "labels.csv", raw_labels=raw_labels, keep_splits=True)
     importing.import_images(table, tmp_path / "second", shard_images=8)
     first, second = tmp_path / "first", tmp_path / "second"
     assert {path.name: path.read_bytes() for path in first.iterdir()} == {
@@ -118,7 +118,7 @@ def test_without_keep_splits_an_import_draws_its_own(tmp_path):
     text = (tmp_path / "out" / "labels.csv").read_text().replace(",train\n", ",trian\n", 1)
     (tmp_path / "out" / "labels.csv").write_text(text)
     with pytest.raises(errors.InputError, match=r"labels\.csv, line 2: split is 'trian'"):
-        importing.from_csv(tmp_path / "out" / "labels.csv", keep_splits=True)
+        label_tables.from_csv(tmp_path / "out" / "labels.csv", keep_splits=True)
 
 
 def test_splits_classes_and_institutions_are_chosen(tmp_path):

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 from marco_data import contract
-from marco_data.importing import from_csv, from_folder, import_images
+from marco_data.importing import import_images
+from marco_data.label_tables import from_csv, from_folder
 from marco_data.name_tables import parse_table
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -317,6 +319,10 @@ def test_shares_that_leave_nothing_are_refused(tmp_path, plates, shares):
         ("filename,label\na.jpg,Clear\na.jpg,Other\n", "line 3: 'a.jpg' or its id is on line 2 already"),
         ("name,class\na.jpg,Clear\n", "header 'name,class'; expected filename,label or image_path"),
         ("filename,label\n", "lists no images"),
+        ("filename,label\na.jpg,Clear\n,Clear\n", "line 3: the file name is empty"),
+        ("filename,label\na.jpg,0\n", "line 2: label '0' is a number; give one of Clear, Crystals, Other, Precipitate"),
+        ("filename,label\na.jpg,4\n", "line 2: label '4' is a number"),
+        ("filename,label\na.jpg,Clear\n./a.jpg,Clear\n", "line 3: 'a.jpg' or its id is on line 2 already"),
         ("image_path,image_id,label_id,label_text,label_raw,source\na.jpg,1,0,Crystals,0,0\n", "line 2: label_id 0"),
         ("image_path,image_id,label_id,label_text,label_raw,source\na.jpg,x,0,Clear,0,0\n", "line 2: image_id is 'x'"),
     ],
@@ -357,3 +363,121 @@ def test_the_command_lists_unreadable_files_and_imports_the_rest(tmp_path, plate
     missing = subprocess.run([*command[:-3], str(tmp_path / "new")], capture_output=True, text=True)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
     assert missing.stderr.startswith("error: nothing to import")
+
+
+def ids(folder):
+    return {value(example, contract.IMAGE_ID) for each in read(folder).values() for example in each}
+
+
+def draw_plate(folder, seed):
+    for number in range(12):
+        draw(folder / CLASSES[number % 4] / f"A{number:02}.png", 100 * seed + number)
+    return folder
+
+
+@pytest.mark.parametrize("institution", ["", "My lab"])
+def test_sets_whose_file_names_repeat_have_ids_of_their_own(tmp_path, institution):
+    for seed in (1, 2):
+        folder = draw_plate(tmp_path / f"plate{seed}", seed)
+        import_images(from_folder(folder, institution), tmp_path / f"set{seed}")
+    first, second = ids(tmp_path / "set1"), ids(tmp_path / "set2")
+    assert len(first) == len(second) == 12 and not first & second
+    # Whole in a spreadsheet, which keeps 15 digits.
+    assert all(int(f"{number:.14e}".replace(".", "").partition("e")[0].ljust(15, "0")) for number in first)
+    assert all(0 <= number < 10**15 and int(float(f"{number:.14e}")) == number for number in first | second)
+
+
+def test_an_id_goes_by_institution_name_and_image_alone(tmp_path):
+    draw_plate(tmp_path / "drops", 1)
+    import_images(from_folder(tmp_path / "drops", "lab"), tmp_path / "set")
+    (tmp_path / "moved" / "deep").mkdir(parents=True)
+    lines = ["filename,label"]
+    for path in sorted((tmp_path / "drops").rglob("*.png")):
+        path.rename(tmp_path / "moved" / "deep" / path.name)
+        lines.append(f"deep/{path.name},{CLASSES[len(lines) % 4]}")
+    (tmp_path / "moved" / "labels.csv").write_text("\n".join(lines))
+    import_images(from_csv(tmp_path / "moved" / "labels.csv", institution="lab"), tmp_path / "again")
+    assert ids(tmp_path / "again") == ids(tmp_path / "set")
+    import_images(from_csv(tmp_path / "moved" / "labels.csv", institution="other"), tmp_path / "other")
+    assert not ids(tmp_path / "other") & ids(tmp_path / "set")
+
+
+def test_names_that_are_not_utf8_are_imported(tmp_path):
+    folder = draw_plate(tmp_path / "drops", 1)
+    try:
+        (folder / "Clear" / "A00.png").rename(folder / "Clear" / os.fsdecode(b"Prot\xefne.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    (folder / "Clear" / "A04.png").rename(folder / "Clear" / os.fsdecode(b"no\xefse.png"))
+    (folder / "Clear" / os.fsdecode(b"no\xefse.png")).write_bytes(b"no image")
+    (folder / "Clear" / "A08.png").rename(folder / "Clear" / os.fsdecode(b"plate\xef_A01.png"))
+    done = import_images(from_folder(folder), tmp_path / "set")
+    names = {value(example, contract.FILENAME).decode() for each in read(tmp_path / "set").values() for example in each}
+    assert {r"Prot\xefne.png", r"plate\xef_A01.png"} < names and len(names) == 11
+    assert [path for path, _ in done.errors] == [str(folder / "Clear" / r"no\xefse.png")]
+    assert (tmp_path / "set" / "import.errors.csv").read_text().count("xefse") == 1
+
+
+def test_class_folders_are_read_whole_and_what_is_passed_over_is_named(tmp_path):
+    folder = draw_plate(tmp_path / "drops", 1)
+    draw(folder / "top.jpg", 1)
+    draw(folder / "Clear" / ".snapshot" / "A00.png", 2)
+    draw(folder / "@eaDir" / "A00.png", 2)
+    (folder / "Clear" / "scan.jp2").touch()
+    draw(tmp_path / "store" / "linked.png", 3)
+    (folder / "Crystals" / "batch2").symlink_to(tmp_path / "store")
+    (folder / "Crystals" / "gone.png").symlink_to("nowhere.png")
+    done = import_images(from_folder(folder), tmp_path / "set")
+    names = {value(example, contract.FILENAME).decode() for each in read(tmp_path / "set").values() for example in each}
+    assert names == {f"A{number:02}.png" for number in range(12)} | {"linked.png"}
+    assert "passed over, beside the class folders and so without a label: 1 images" in done.warnings
+    assert "Clear: passed over: 1 .jp2; left out, hidden or copies: .snapshot" in done.warnings
+    assert done.errors == [
+        (str(folder / "Crystals" / "gone.png"), "cannot be read: No such file or directory; it links to nowhere.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "change"),
+    [
+        ("utf-8", lambda text: text),
+        ("utf-8-sig", lambda text: "sep=;\n" + text.replace(",", ";")),
+        ("utf-16", lambda text: text.replace(",", "\t")),
+        ("utf-8", lambda text: text.replace("/", "\\")),
+        ("utf-8", lambda text: text.replace("\n", ",,\n")),
+        ("utf-8", lambda text: text.replace("\n", ",,\n").replace("label,,", "label")),
+    ],
+    ids=["plain", "Excel's sep", "Excel's Unicode text", "Windows paths", "empty columns", "empty cells"],
+)
+def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path, encoding, change):
+    lines = ["filename,label"]
+    for number in range(4):
+        draw(tmp_path / "plate1" / f"Kühn {number}.png", number)
+        lines.append(f"plate1/Kühn {number}.png,{CLASSES[number]}")
+    (tmp_path / "labels.csv").write_bytes(change("\n".join(lines) + "\n").encode(encoding))
+    table = from_csv(tmp_path / "labels.csv")
+    assert [(image.path.name, image.label) for image in table.images] == [(f"Kühn {n}.png", n) for n in range(4)]
+    assert all(image.path.is_file() and image.plate == "plate1" for image in table.images)
+
+
+def test_a_csv_in_another_encoding_is_refused_with_the_fix(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("filename,label\nKühn.png,Clear\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"labels.csv' is not UTF-8 text; save it again, in Excel as `CSV UTF-8"):
+        from_csv(tmp_path / "labels.csv")
+
+
+def test_deep_images_are_imported_by_the_bits_of_their_camera(tmp_path):
+    folder = draw_plate(tmp_path / "drops", 1)
+    dark = np.arange(600, dtype=np.uint16).reshape(20, 30) * 3
+    Image.fromarray(dark).save(folder / "Clear" / "dark.png")
+    done = import_images(from_folder(folder), tmp_path / "set")
+    ((path, reason),) = done.errors
+    assert path.endswith("dark.png") and "--bits 12" in reason
+    assert not import_images(from_folder(folder), tmp_path / "again", bits=12).errors
+    (encoded,) = [
+        value(example, contract.ENCODED)
+        for each in read(tmp_path / "again").values()
+        for example in each
+        if value(example, contract.FILENAME) == b"dark.png"
+    ]
+    np.testing.assert_array_equal(tf.io.decode_png(encoded)[..., 0], dark >> 4)

@@ -62,7 +62,7 @@ def test_a_table_names_files_relative_to_its_folder(tmp_path):
         ("(?P<date>.*)", "has neither plate nor well"),
         ("(?P<plate>.)(?P<row>.)", "has an unknown part 'row'"),
         ("(?P<plate>zzz)", "names none of the images"),
-        ("none.csv", "none.csv cannot be read as UTF-8 text: .*No such file"),
+        ("none.csv", "none.csv. cannot be read: .*No such file"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused_in_one_line(names, problem):

@@ -137,7 +137,7 @@ def build_damaged_set(folder) -> DamagedSet:
 
     second = _ShardBuilder("train-00002-of-00005")
     second.good(20, 21, image_format="PNG")
-    second.bad(contract.DUPLICATE_ID, marco_example(3, encoded=encoded_image(120)))
+    second.bad(contract.ID_OF_OTHER_IMAGE, marco_example(3, encoded=encoded_image(120)))
     second.bad(contract.DUPLICATE_CONTENT, marco_example(121, encoded=encoded_image(4)))
     second.bad(contract.TRAIN_AND_EVAL, marco_example(122, encoded=encoded_image(50)))
     second.good(22)

@@ -24,19 +24,19 @@ def outcome(*records):
 
 
 CASES = [
-    ([stage(1, b"a", 0), stage(1, b"b", 1)], [(1, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 0), stage(1, b"b", 1)], [(1, 0, contract.ID_OF_OTHER_IMAGE)]),
     ([stage(1, b"a", 0), stage(2, b"a", 1)], [(1, 0, contract.DUPLICATE_CONTENT)]),
     ([stage(1, b"a", 0), stage(1, b"a", 1)], [(1, 0, contract.DUPLICATE_ID)]),
     ([stage(1, b"a", 0), stage(1, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
     ([stage(1, b"a", 0), stage(2, b"a", 2)], [(0, 0, contract.TRAIN_AND_EVAL)]),
-    ([stage(1, b"a", 0), stage(1, b"b", 2)], [(0, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 0), stage(1, b"b", 2)], [(0, 0, contract.ID_OF_OTHER_IMAGE)]),
     (
         [stage(1, b"a", 0, 0), stage(2, b"a", 0, 1), stage(3, b"a", 1), stage(4, b"a", 2)],
         [(0, 0, contract.TRAIN_AND_EVAL), (0, 1, contract.TRAIN_AND_EVAL), (1, 0, contract.TRAIN_AND_EVAL)],
     ),
     ([stage(1, b"a", 0), stage(2, b"b", 1), stage(3, b"c", 2)], []),
     ([stage(1, b"a", 0), stage(2, b"a", 3)], [(0, 0, contract.DUPLICATE_CONTENT)]),
-    ([stage(1, b"a", 0), stage(1, b"b", 3)], [(0, 0, contract.DUPLICATE_ID)]),
+    ([stage(1, b"a", 0), stage(1, b"b", 3)], [(0, 0, contract.ID_OF_OTHER_IMAGE)]),
     ([stage(1, b"a", 2), stage(2, b"a", 3)], [(3, 0, contract.TRAIN_AND_EVAL)]),
 ]
 

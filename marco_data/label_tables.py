@@ -1,0 +1,292 @@
+"""Tables of your own images and their labels, which `marco data import` reads.
+
+`from_folder` and `from_csv` return a table: MARCO's classes, or raw labels of any names, which a label scheme maps to
+classes later (docs/labels.md).
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from marco_data import folder_walk, image_files, name_tables, place_reader, places, shards
+from marco_model import errors, labels
+
+TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
+SIMPLE_HEADER = ("filename", "label")
+PLATE, SPLIT = "plate", "split"
+"""Columns that either may have too."""
+_CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.CLASSES)}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImage:
+    """An image to import: its file, and its class, raw label and institution as numbers of the table's names.
+
+    `key`: differs between the images of a table; splits and order are drawn by it. `image_id`: the table's; None for
+    that of `importing.stable_id`. With raw labels only, the class is the raw label. `plate`: see
+    `marco_data.places.plate_group`; its path begins below the folder of the set or of the class.
+    """
+
+    path: Path
+    key: int
+    label: int
+    label_raw: int
+    source: int
+    plate: str = ""
+    image_id: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """The images of a set, and the names of their classes, raw labels and sources by number.
+
+    `left_out`: how many files are thumbnails or focus slices of an image (`marco_data.places.main_images`). `notes`:
+    which files were passed over. `splits`: the split by key, if splits are kept.
+    """
+
+    images: tuple[LabelledImage, ...]
+    classes: Mapping[int, str]
+    raw_labels: Mapping[int, str]
+    sources: Mapping[int, str]
+    left_out: int = 0
+    notes: Sequence[str] = ()
+    splits: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+
+def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, names: str = "") -> LabelTable:
+    """Reads a folder that has one folder per class, or with `raw_labels` per raw label.
+
+    `institution` names the source of all images. `names`: see `marco_data.place_reader`. Raises `InputError` if a
+    folder's name is not a class, unless `raw_labels`, and if there are no images.
+    """
+    if not folder.is_dir():
+        raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
+    sources, source = _with_institution(institution)
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not folder_walk.is_left_out(path.name))
+    classes, number_of = _label_numbers((image_files.as_text(child.name) for child in children), raw_labels)
+    images: list[LabelledImage] = []
+    left_out = 0
+    notes = []
+    beside = sum(image_files.has_image_ending(path.name) and not path.is_dir() for path in folder.iterdir())
+    if beside:
+        notes.append(f"passed over, beside the class folders and so without a label: {beside} images")
+    for child in children:
+        listing = image_files.find_images([child])
+        files = listing.files
+        name = image_files.as_text(child.name)
+        if summary := listing.summary():
+            notes.append(f"{name}: {summary}")
+        main = places.main_images(files)
+        left_out += len(files) - len(main)
+        label = number_of(name, f"folder {str(child)!r}")
+        images += [
+            LabelledImage(
+                path,
+                _key(institution, path.relative_to(folder)),
+                label,
+                label,
+                source,
+                str(path.relative_to(child)),
+            )
+            for path in main
+        ]
+    if not images:
+        named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
+        raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
+    return LabelTable(_with_plates(images, names), classes, classes, sources, left_out, notes)
+
+
+def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledImage, ...]:
+    """Returns images with their plates, for images with their paths below the set or the class instead."""
+    if not names:
+        return tuple(dataclasses.replace(image, plate=places.plate_group(image.plate)) for image in images)
+    place_of = place_reader.reader([image.path for image in images], names)
+    return tuple(dataclasses.replace(image, plate=place_of(image.path).group) for image in images)
+
+
+def from_csv(
+    path: Path,
+    root: Path | None = None,
+    institution: str = "",
+    raw_labels: bool = False,
+    names: str = "",
+    keep_splits: bool = False,
+) -> LabelTable:
+    """Reads a CSV file with the header `filename,label` or terf's (ubccr/terf, `TERF_HEADER`).
+
+    Paths are relative to `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
+    `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. `names`: see
+    `marco_data.place_reader`. A column `plate` states the plates, unless `names` does; where it is empty, the name of
+    the file may state it. `keep_splits`: the column `split` says what each image is for. Raises `InputError` with the
+    number of a line that cannot be used.
+    """
+    root = root or path.parent
+    rows = _rows(path)
+    if TERF_HEADER[0] in rows[0][1]:
+        table = _from_terf(path, rows, root, institution, raw_labels)
+    else:
+        sources, source = _with_institution(institution)
+        classes, number_of = _label_numbers((row["label"] for _, row in rows), raw_labels)
+        images = []
+        for line, row in rows:
+            where = f"{path.name}, line {line}"
+            label = number_of(row["label"], where)
+            name = _file_name(row["filename"], root, where)
+            images.append(LabelledImage(root / name, _key(institution, name), label, label, source, str(name)))
+        table = LabelTable(tuple(images), classes, classes, sources)
+    _refuse_repeats(path, [line for line, _ in rows], table)
+    plated = _with_plates(table.images, names)
+    if PLATE in rows[0][1] and not names:
+        plated = tuple(
+            dataclasses.replace(image, plate=row[PLATE] or places.plate_group(image.path.name))
+            for image, (_, row) in zip(plated, rows, strict=True)
+        )
+    splits = dict(zip((image.key for image in plated), _splits(path, rows), strict=True)) if keep_splits else {}
+    return dataclasses.replace(table, images=plated, splits=splits)
+
+
+def _splits(path: Path, rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
+    for line, row in rows:
+        if row.get(SPLIT) not in shards.SPLITS:
+            raise errors.InputError(
+                f"{path.name}, line {line}: split is {row.get(SPLIT, '')!r}; expected one of {', '.join(shards.SPLITS)}"
+            )
+        yield row[SPLIT]
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Returns the line number and the cells by column of each row that is not empty; checks the header."""
+    text = name_tables.read_csv_text(path)
+    header, rows = name_tables.read_cells(text)
+    if not any(set(names) <= set(header) for names in (TERF_HEADER, SIMPLE_HEADER)):
+        expected = " or ".join(",".join(names) for names in (SIMPLE_HEADER, TERF_HEADER))
+        first = text.partition("\n")[0].strip()
+        raise errors.InputError(f"{path.name} has the header {first!r}; expected {expected}")
+    if not rows:
+        raise errors.InputError(f"{path.name} lists no images")
+    for line, cells in rows:
+        # Spreadsheets end rows with the separators of columns that are empty.
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()
+        if len(cells) != len(header):
+            raise errors.InputError(f"{path.name}, line {line}: {len(cells)} cells, the header has {len(header)}")
+    return [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]
+
+
+def _from_terf(
+    path: Path, rows: list[tuple[int, dict[str, str]]], root: Path, institution: str, only_raw: bool
+) -> LabelTable:
+    if not only_raw:
+        rows = [(line, {**row, "label_raw": row["label_raw"] or name_tables.UNKNOWN}) for line, row in rows]
+    raw_labels, raw_number_of = _label_numbers((row["label_raw"] for _, row in rows), True)
+    if all(row["label_raw"].isdigit() for _, row in rows):
+        raw_labels = {**raw_labels, **_table_beside(path, name_tables.RAW_LABELS_FILE)}
+    sources, source = _with_institution(institution)
+    by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
+    if not institution:
+        known = _table_beside(path, name_tables.SOURCES_FILE)
+        numbers = {name: number for number, name in (known or name_tables.TABLE_I).items()}
+        by_text = _numbered(set(by_text), numbers)
+        names = {text: f"source {text}" if text.isdigit() else text for text in by_text}
+        sources = known | {number: known.get(number, names[text]) for text, number in by_text.items()}
+    images = []
+    for line, row in rows:
+        where = f"{path.name}, line {line}"
+        raw = raw_number_of(row["label_raw"], where)
+        label = raw if only_raw else _terf_class(row, where)
+        if not row["image_id"].isdigit():
+            raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
+        name, image_id = _file_name(row["image_path"], root, where), int(row["image_id"])
+        images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], str(name), image_id))
+    return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
+
+
+def _table_beside(path: Path, name: str) -> dict[int, str]:
+    table = path.parent / name
+    return name_tables.parse_table(table.read_text(encoding="utf-8"), str(table)) if table.exists() else {}
+
+
+def _terf_class(row: Mapping[str, str], where: str) -> int:
+    label = _class_number(row["label_text"] or row["label_id"], where)
+    if row["label_id"] and _class_number(row["label_id"], where) != label:
+        raise errors.InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
+    return label
+
+
+def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, str], Callable[[str, str], int]]:
+    """Returns the names by number, and a function from a label and its place (for messages) to its number."""
+    if not raw_labels:
+        return dict(enumerate(labels.CLASSES)), _named_class
+    numbers = _numbered(set(texts), {})
+    # A name of digits only would be read as a number in labels-raw.csv.
+    names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
+
+    def number(text: str, where: str) -> int:
+        if not text:
+            raise errors.InputError(f"{where}: the label is empty; give each image one")
+        return numbers[text]
+
+    return dict(sorted(names.items())), number
+
+
+def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Returns numbers for texts: their values if all are whole numbers, else known ones and new ones after these."""
+    if all(text.isdigit() for text in texts):
+        return {text: int(text) for text in texts}
+    new = sorted(texts - set(known))
+    first = max(known.values(), default=-1) + 1
+    numbers = {**known, **{text: first + place for place, text in enumerate(new)}}
+    return {text: numbers[text] for text in texts}
+
+
+def _with_institution(institution: str) -> tuple[dict[int, str], int]:
+    """Returns Table I's sources with `institution` among them, and its number."""
+    names = list(dict.fromkeys([*name_tables.INSTITUTIONS, institution or name_tables.UNKNOWN]))
+    return dict(enumerate(names)), names.index(institution or name_tables.UNKNOWN)
+
+
+def _named_class(text: str, where: str) -> int:
+    """Returns a class by its name; the numbers of a laboratory's own scale are no classes."""
+    if text.isdigit():
+        raise errors.InputError(
+            f"{where}: label {text!r} is a number; give one of {', '.join(labels.CLASSES)}, or labels of your own with "
+            "--raw-labels"
+        )
+    return _class_number(text, where)
+
+
+def _class_number(text: str, where: str) -> int:
+    if text.isdigit() and int(text) < len(labels.CLASSES):
+        return int(text)
+    try:
+        return _CLASS_BY_NAME[text.casefold()]
+    except KeyError:
+        raise errors.InputError(
+            f"{where}: class {text!r} is unknown; expected one of {', '.join(labels.CLASSES)}, or labels of your own "
+            "with --raw-labels"
+        ) from None
+
+
+def _key(institution: str, name: Path) -> int:
+    text = f"{institution}\0{name.as_posix()}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 12
+
+
+def _file_name(text: str, root: Path, where: str) -> Path:
+    """Returns the path in a cell, which Windows may have written; raises `InputError` if it is empty."""
+    if not text:
+        raise errors.InputError(f"{where}: the file name is empty")
+    return Path(text if "\\" not in text or (root / text).exists() else text.replace("\\", "/"))
+
+
+def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
+    seen: dict[object, int] = {}
+    for line, image in zip(lines, table.images, strict=True):
+        for key in (os.path.realpath(image.path), image.key):
+            if key in seen:
+                raise errors.InputError(
+                    f"{path.name}, line {line}: {image.path.name!r} or its id is on line {seen[key]} already"
+                )
+            seen[key] = line
