@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 
 from tests.k8s import rendering, validation
 
@@ -58,6 +61,15 @@ def test_a_broken_predictor_is_refused(base, change):
     item = rendering.pick(base, "InferenceService")
     item["spec"]["predictor"].update(change)
     assert validation.problems(item, VERSIONS[0])
+
+
+def test_the_profile_of_the_readme_is_that_of_the_namespace(base):
+    text = (rendering.K8S / "README.md").read_text()
+    profile = yaml.safe_load(re.search(r"<<EOF\n(.*?)EOF", text, re.DOTALL)[1])
+    assert validation.problems(profile, VERSIONS[0]) == []
+    assert profile["metadata"]["name"] == rendering.pick(base, "Namespace")["metadata"]["name"]
+    profile["spec"]["owners"] = []
+    assert validation.problems(profile, VERSIONS[0])
 
 
 def test_the_reason_is_raised_for_a_folder_that_does_not_render(tmp_path):

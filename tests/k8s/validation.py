@@ -17,6 +17,8 @@ def problems(item: dict[str, Any], version: str) -> list[str]:
     """Returns what a Kubernetes of `version`, such as 1.32, finds wrong with an object, unknown fields included."""
     if item["kind"] == "JobSet":
         return _jobset(item, version)
+    if item["kind"] == "Profile":
+        return _against(yaml.safe_load((_SCHEMAS / "profile.yaml").read_text()), item)
     if item["kind"] == "InferenceService":
         return _inference_service(item, version)
     if item["kind"] == "ServingRuntime":
