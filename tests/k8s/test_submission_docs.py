@@ -25,14 +25,15 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-@pytest.fixture(params=["README.md", "docs/kubeflow.md"])
+@pytest.fixture(params=["README.md", "docs/kubeflow.md", "docs/cluster.md"])
 def documented(request) -> list[tuple[str, dict]]:
     """The commands of a document: name and options."""
     from pipelines.cli import app
 
     known = typer.main.get_command(app).commands
     words = commands((ROOT / request.param).read_text())
-    assert {"compile", "submit", "schedule"} <= {name for name, *_ in words}
+    expected = {"submit", "schedule"} | (set() if request.param == "docs/cluster.md" else {"compile"})
+    assert expected <= {name for name, *_ in words}
     return [(name, known[name].make_context(name, list(rest)).params) for name, *rest in words]
 
 
