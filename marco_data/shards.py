@@ -39,6 +39,11 @@ class File:
     modified: float
     unreadable: str = ""
 
+    @property
+    def real_path(self) -> str:
+        """The same for all paths of a file."""
+        return self.path if store.is_remote(self.path) else os.path.realpath(self.path)
+
 
 def find_shards(paths: Iterable[str]) -> list[File]:
     """Returns the shards among files, folders (with subfolders) and globs, local or `gs://`, sorted by name.
@@ -56,7 +61,7 @@ def find_shards(paths: Iterable[str]) -> list[File]:
                 "make them from images with marco data import"
             )
         for file in files:
-            by_path.setdefault(file.path if store.is_remote(file.path) else os.path.realpath(file.path), file)
+            by_path.setdefault(file.real_path, file)
     times = collections.Counter(file.name for file in by_path.values())
     shards = [dataclasses.replace(file, name=file.path) if times[file.name] > 1 else file for file in by_path.values()]
     return sorted(shards, key=lambda file: (file.name, file.path))

@@ -106,11 +106,10 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
         is_shard = not any(image_files.has_image_ending(file.name) for file in files)
         listed = [file for file in files if image_files.has_image_ending(file.name) or file.unreadable]
         listed = _shards(path) if is_shard else listed
-        files_by_path.update(
-            (file.path, Found(os.fsencode(file.path), image_files.as_text(file.name), is_shard))
-            for file in listed
-            if file.modified >= since or file.unreadable
-        )
+        for file in listed:
+            if file.modified >= since or file.unreadable:
+                found = Found(os.fsencode(file.path), image_files.as_text(file.name), is_shard)
+                files_by_path.setdefault(file.real_path, found)
     return sorted(files_by_path.values(), key=lambda file: (file.name, file.path))
 
 

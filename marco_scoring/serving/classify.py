@@ -105,7 +105,7 @@ Outcome = Scored | Refused
 
 
 def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Outcome]:
-    """Scores encoded images, together if all decode; returns one outcome per image, in their order.
+    """Scores encoded images, upright, together if all decode; returns one outcome per image, in their order.
 
     If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
     at fault; the others are then scored together.
@@ -125,12 +125,14 @@ def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]
 
 def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
     """Returns the reasons of the images that do not decode, by index."""
-    shapes = errors.result_or_reason(lambda encoded: [pixels.decode(image).shape for image in encoded], list(images))
+    shapes = errors.result_or_reason(
+        lambda encoded: [pixels.decode(image_files.upright(image)).shape for image in encoded], list(images)
+    )
     return {index: Refused(shape) for index, shape in enumerate(shapes) if isinstance(shape, str)}
 
 
 def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Scored]:
-    scores = classifier.score(images)
+    scores = classifier.score([image_files.upright(image) for image in images])
     return [Scored(*rows) for rows in zip(scores, calibration.calibrate(scores, classifier.temperature), strict=True)]
 
 

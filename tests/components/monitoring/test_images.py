@@ -90,6 +90,20 @@ def test_days_selects_files_that_changed_lately(tmp_path):
     assert [image.name for image in find_images([str(tmp_path)])] == ["new.jpg", "old.jpg"]
 
 
+def test_a_folder_is_read_as_a_prediction_reads_it(tmp_path):
+    folder = tmp_path / "incoming"
+    for name in ("incoming/p1/a.jpg", "incoming/.snapshot/p1/a.jpg", "incoming/@eaDir/a.jpg", "store/p2/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (folder / "p2").symlink_to("../store/p2")
+    (folder / "gone.jpg").symlink_to("../store/gone.jpg")
+    images = find_images([str(folder), os.path.relpath(folder), f"{folder}/p1/../p1", str(folder / "p1" / "a.jpg")])
+    assert [image.name for image in images] == ["gone.jpg", "p1/a.jpg", "p2/b.jpg"]
+    (candidate,) = candidates(images[0], Naming(), None, seed=0)
+    ((_, reason),) = encoded_images(images[0].path, [candidate])
+    assert reason == "cannot be read: No such file or directory; it links to ../store/gone.jpg"
+
+
 def test_a_folder_without_images_or_shards_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no images and no TFRecord shards"):

@@ -138,6 +138,19 @@ def test_images_too_large_for_a_request_are_refused(tmp_path):
         golden.in_place(str(tmp_path))
 
 
+def test_golden_images_are_read_as_a_prediction_reads_them(tmp_path, jpeg):
+    for name in ("set/.snapshot/red.jpg", "store/Crystals/red.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(jpeg((200, 30, 30)))
+    (tmp_path / "set" / "Crystals").symlink_to("../store/Crystals")
+    assert [(image.name, image.shows) for image in golden.in_place(str(tmp_path / "set"))] == [
+        ("Crystals/red.jpg", "Crystals")
+    ]
+    (tmp_path / "set" / "gone.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(InputError, match=r"golden image gone.jpg of .* cannot be read: .* it links to nowhere.jpg"):
+        golden.in_place(str(tmp_path / "set"))
+
+
 def test_drawn_images_have_all_classes_and_are_reproducible():
     first, second = golden.draw(4), golden.draw(4)
     assert first == second

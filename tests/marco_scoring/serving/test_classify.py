@@ -1,9 +1,12 @@
+import io
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import softmax
 
+from marco_model import pixels
 from marco_model.errors import InputError
 from marco_model.load import open_classifier
 from marco_scoring.serving.classify import Refused, Scored, classify, warm_up
@@ -79,3 +82,24 @@ def test_warming_up_scores_one_and_a_whole_batch():
     counting = Counting([])
     warm_up(counting, 8)
     assert counting.sizes == (1, 8)
+
+
+def test_turned_and_deep_images_are_scored_as_marco_predict_scores_them():
+    class Brightness:
+        classes = ("first",)
+        temperature = 1.0
+
+        def score(self, images):
+            return np.array([[1 + pixels.decode(image)[0, 0].mean()] for image in images], np.float32)
+
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30) * 6
+    exif = Image.Exif()
+    exif[274] = 3
+    deep, turned, uncertain = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    Image.fromarray(values).save(deep, "PNG")
+    Image.fromarray((values >> 4).astype(np.uint8)).save(turned, "PNG", exif=exif)
+    Image.fromarray(values // 3).save(uncertain, "PNG")
+    images = [image.getvalue() for image in (deep, turned, uncertain)]
+    outcomes = classify(Brightness(), images)
+    assert "give the camera's bits" in outcomes[2].reason
+    assert np.array_equal([outcome.scores[0] for outcome in outcomes[:2]], [1, 1 + (599 * 6 >> 4)])

@@ -6,7 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import typer
+from PIL import Image
 
+import marco_model
+from marco_model import InputError, pixels
+from pipelines.commands import options, score
 from tests import processes
 
 HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,flag,bytes,modified"
@@ -68,3 +73,65 @@ def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, ar
     assert done.stderr.startswith(f"error: {reason}")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "scores.csv").exists()
+
+
+class Brightness:
+    """A classifier whose second class is the brightness of an image's first pixel."""
+
+    classes, name, temperature = ("Clear", "Crystals"), "brightness", 1.0
+
+    def score(self, images):
+        shares = [pixels.decode(image)[0, 0].mean() / 255 for image in images]
+        return np.float32([[1 - share, share] for share in shares]).reshape(-1, 2)
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    monkeypatch.setattr(options, "model_directory", lambda model, doing: model)
+    monkeypatch.setattr(marco_model, "open_classifier", lambda directory: Brightness())
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_of_plates_is_scored_whole_or_named(tmp_path, brightness, capsys):
+    for name in ("plates/p1/a.jpg", "store/p2/b.png", "plates/.snapshot/p1/a.jpg", "plates/#recycle/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (300, 300), 200).save(tmp_path / name)
+    plates = tmp_path / "plates"
+    (plates / "p2").symlink_to("../store/p2")
+    (plates / "gone.jpg").symlink_to("../store/gone.jpg")
+    for name in ("a.jp2", "b.jp2", "picture"):
+        (plates / name).touch()
+    output = tmp_path / "scores.csv"
+    with pytest.raises(typer.Exit) as stop:
+        score.predict([plates, tmp_path / "plates" / ".." / "plates" / "p1", plates / "p1" / "a.jpg"], output, "model")
+    assert stop.value.exit_code == 1
+    assert [row["path"] for row in read(output)] == [str(plates / "p1" / "a.jpg"), str(plates / "p2" / "b.png")]
+    assert [row["flag"] for row in read(output)] == ["blank"] * 2
+    (failure,) = read(tmp_path / "scores.errors.csv")
+    assert failure["path"] == str(plates / "gone.jpg") and "it links to ../store/gone.jpg" in failure["reason"]
+    shown = capsys.readouterr()
+    assert "passed over: 2 .jp2, 1 without ending; left out, hidden or copies: #recycle, .snapshot\n" in shown.err
+    assert "1 of 3 files could not be scored" in shown.err
+    assert "flagged, since they show no drop that can be judged (docs/model.md): 2 blank\n" in shown.err
+
+
+def test_endings_that_are_passed_over_are_named_where_there_are_no_images(tmp_path, brightness):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(InputError, match=r"no images in .*; endings looked for: .jpg .*; passed over: 1 .heic"):
+        score.predict([tmp_path], tmp_path / "scores.csv", "model")
+
+
+@pytest.mark.parametrize("report", [False, True])
+def test_bits_of_the_camera_are_stated(tmp_path, brightness, report):
+    Image.fromarray(np.full((300, 300), 1020, np.uint16)).save(tmp_path / "a.tif")
+    for bits, share in ((None, 1020 >> 2), (12, 1020 >> 4), (16, 1020 >> 8)):
+        output = tmp_path / f"{bits}.csv"
+        page = tmp_path / f"{bits}.html" if report else None
+        score.predict([tmp_path / "a.tif"], output, "model", bits=bits, report=page)
+        assert float(read(output)[0]["crystals"]) == pytest.approx(share / 255, abs=1e-6)
+    if report:
+        assert "marco explain --model model --bits 12 --output explained" in page.with_name("12.html").read_text()
