@@ -1,6 +1,7 @@
 """Where MLflow's store is by default, and its first use by several processes."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -119,17 +120,20 @@ def test_an_experiment_of_an_earlier_version_moves_to_the_view_of_trainings(fold
 @pytest.mark.slow
 def test_marco_ui_shows_the_store_of_the_directory_to_this_machine_alone(folder):
     stores.local_store(folder)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     run = mlflow_runs.open_run(mlflow_store.default_store(), "marco", "key", "first of all")
-    with processes.marco("ui", "--port", "5917", "--no-browser", modules=["mlflow"]) as server:
+    with processes.marco("ui", "--port", port, "--no-browser", modules=["mlflow"]) as server:
         server.wait_for_output("/#/experiments/", 90)
         address = server.stdout.split()[-1]
-        assert address == "http://127.0.0.1:5917/#/experiments/1/runs?workflowType=machine_learning"
-        api = f"http://127.0.0.1:5917/ajax-api/2.0/mlflow/runs/get?run_id={run.run_id}"
+        assert address == f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+        api = f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/runs/get?run_id={run.run_id}"
         with urllib.request.urlopen(api, timeout=30) as answer:
             assert json.load(answer)["run"]["info"]["run_name"] == "first of all"
-        second = processes.run_marco("ui", "--port", "5917", "--no-browser", modules=["mlflow"])
-        assert (second.returncode, second.stderr.strip()) == (2, "error: port 5917 is taken; give another --port")
+        taken = mlflow_store.ui_server(run.tracking_uri, port)
+        with pytest.raises(InputError, match=f"port {port} is taken; give another --port"), taken:
+            pass
         server.send_signal(15)
         assert server.wait(60) == 143
     with pytest.raises(OSError):
-        urllib.request.urlopen("http://127.0.0.1:5917/health", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)

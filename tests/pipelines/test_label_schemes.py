@@ -130,7 +130,8 @@ def test_metrics_and_summary_are_of_the_trained_classes(ran):
 
 def test_the_published_model_and_its_scores_have_the_trained_classes(ran, real_images, tmp_path):
     from marco_model.load import open_classifier
-    from marco_scoring.prediction import columns, predict
+    from marco_scoring.prediction import predict
+    from marco_scoring.score_table import columns
 
     labels, summary, _, _ = ran
     assert summary["blessed"]
@@ -139,7 +140,7 @@ def test_the_published_model_and_its_scores_have_the_trained_classes(ran, real_i
     predict(classifier, list(real_images.values())[:2], tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == columns(classifier.classes)
+    assert list(rows[0]) == columns(classifier.classes, stamped=True)
     for row in rows:
         scores = {name: float(row[name.lower()]) for name in classifier.classes}
         assert sum(scores.values()) == pytest.approx(1, abs=1e-4)

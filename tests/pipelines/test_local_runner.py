@@ -143,10 +143,9 @@ def test_the_published_model_scores_an_image_through_marco_predict(runs, real_im
     scored = processes.run_marco(*arguments)
     assert scored.returncode == 0, scored.stderr
     header, *rows = scores.read_text().splitlines()
-    assert header.startswith("path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,flag,")
-    assert header.endswith(
-        ",probability_Clear,probability_Crystals,probability_Other,probability_Precipitate,bytes,modified"
-    )
+    # Calibrated probabilities would follow the flag, but so few images fit no temperature.
+    named = "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,flag,bytes,modified"
+    assert header == named
     assert len(rows) == 6
     for row in rows:
         assert sum(float(score) for score in row.split(",")[5:9]) == pytest.approx(1, abs=1e-4)
