@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: docs help env run test test-long test-fast coverage test-debian13 image test-kubeflow lint lock
+.PHONY: docs help env run test test-long test-fast coverage test-debian13 image test-kubeflow test-cluster lint lock
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -38,6 +38,9 @@ image: ## build the container image of every step, with podman; ACCELERATOR=gpu 
 
 test-kubeflow: env ## run the compiled package of the preset local, container by container (needs podman, or root on Debian)
 	@scripts/test_kubeflow.sh
+
+test-cluster: env ## run the end-to-end tests on the cluster that KUBECONFIG names; ONLY=api needs its API server alone
+	MARCO_TEST_CLUSTER=1 .venv/bin/python -m pytest -m "" -s tests/cluster $(if $(ONLY),-k $(ONLY))
 
 lint: env ## check style, imports between packages, types and prose
 	.venv/bin/ruff check .
