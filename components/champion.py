@@ -113,11 +113,11 @@ def champion_columns(folder: Path, classes: Sequence[str]) -> list[int]:
     names = model_directory.class_names(folder)
     if set(names) != set(classes):
         raise errors.InputError(f"its classes are {', '.join(names)}, and the candidate's are {', '.join(classes)}")
-    import tensorflow as tf
+    from marco_model import saved_model
 
     # TensorFlow has no kind of its own for a model that is damaged.
     with errors.translated(errors.InputError, "it cannot be loaded ({})", Exception):
-        signatures = tf.saved_model.load(str(folder)).signatures
+        signatures = saved_model.load(folder).signatures
     if SERVING_SIGNATURE not in signatures:
         raise errors.InputError(f"it has no signature {SERVING_SIGNATURE}")
     return [names.index(name) for name in classes]

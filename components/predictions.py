@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from components import evaluations, prediction_table
 from marco_data import contract
-from marco_model import errors, preprocessing
+from marco_model import errors, preprocessing, saved_model
 
 _TEXTS = (contract.FILENAME, *evaluations.SLICES)
 _NUMBERS = (contract.IMAGE_ID, contract.LABEL)
@@ -30,7 +30,7 @@ class Predict(beam.DoFn):
         spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
         spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
         spec[contract.PLATE] = tf.io.FixedLenFeature([], tf.string, default_value="")
-        self._model = tf.saved_model.load(self._model_path)
+        self._model = saved_model.load(self._model_path)
         self._score = self._model.signatures["serving_examples"]
         self._parse = tf.function(
             lambda serialized: tf.io.parse_example(serialized, spec), input_signature=[tf.TensorSpec([None], tf.string)]

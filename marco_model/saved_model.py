@@ -5,6 +5,7 @@ Scoring needs none of this (`marco_model.load`); gradients, TensorFlow Lite, and
 
 import contextlib
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,63 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 
-from marco_model import batch_norm, classifier, errors, model_directory, weights
+from marco_model import batch_norm, classifier, errors, model_directory, store, weights
+
+_ALLOWED = re.compile(
+    "StatefulPartitionedCall|While|If|Assert|.*Variable.*|VarHandleOp|VarIsInitializedOp|DisableCopyOnRead|Resource.*|"
+    "TensorArray.*|.*HashTable.*|LookupTable.*|InitializeTableV2|Random.*|TruncatedNormal|Multinomial|"
+    "RestoreV2|SaveV2|MergeV2Checkpoints"
+)
+"""Operations with effects, by TensorFlow's names, that a model may have: on its own variables and tables."""
+
+_READERS = re.compile(
+    r"ReadFile|MatchingFiles|ImmutableConst|PyFuncStateless|Debug.*|.*Dataset.*|.*TextFile.*|.*Vocab.*"
+)
+"""Operations that TensorFlow calls free of effects, though they read files, send data or run Python."""
+
+
+def load(folder: str | Path) -> Any:
+    """Returns the SavedModel in `folder`, local or gs://, as TensorFlow loads it.
+
+    A SavedModel is a program. Raises `InputError`, before it runs, if it has operations beyond those that a classifier
+    needs: such as read and write files, or run Python. The classifier of 2018 is known by its checksum.
+    """
+    path = f"{str(folder).rstrip('/')}/{model_directory.MODEL_FILE}"
+    content = store.read_bytes(path, missing=f"no model in {folder}: {model_directory.MODEL_FILE} is missing")
+    if hashlib.sha256(content).hexdigest() != model_directory.PUBLISHED_SHA256:
+        saved_model = saved_model_pb2.SavedModel()
+        with errors.translated(errors.InputError, f"{path} cannot be loaded: it is damaged", Exception):
+            saved_model.ParseFromString(content)
+        refused = sorted({name for graph in saved_model.meta_graphs for name in _effects(graph)})
+        if refused:
+            raise errors.InputError(
+                f"the model in {folder} is a program that does more than classify: it has the operations "
+                f"{', '.join(refused)[:200]}; use a model exported by marco"
+            )
+    return tf.saved_model.load(str(folder))
+
+
+def _effects(graph: Any) -> Iterator[str]:
+    """Yields the operations of a MetaGraphDef that are refused; writing weights is allowed to its saver alone."""
+    library = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    callers: dict[str, set[str]] = {}
+    for place, nodes in {"": graph.graph_def.node, **library}.items():
+        for node in nodes:
+            known = op_def_registry.get(node.op)
+            effects = node.op not in library and (known is None or known.is_stateful)
+            if _READERS.fullmatch(node.op) or (effects and not _ALLOWED.fullmatch(node.op)):
+                yield node.op
+            for value in node.attr.values():
+                for function in (value.func, *value.list.func):
+                    callers.setdefault(function.name, set()).add(place or f"node {node.name}")
+    saver = {f"node {graph.saver_def.save_tensor_name.split(':')[0]}"}
+    for name, nodes in {"": graph.graph_def.node, **library}.items():
+        writes = {node.op for node in nodes} & {"SaveV2", "MergeV2Checkpoints"}
+        if writes and (callers.get(name) != saver or name in graph.object_graph_def.concrete_functions):
+            yield from writes
 
 
 class SavedModel:
@@ -26,7 +82,7 @@ class SavedModel:
 
     def __init__(self, folder: str | Path, classes: Sequence[str], *, published: bool = False) -> None:
         with without_warnings():
-            self._saved = tf.saved_model.load(str(folder))
+            self._saved = load(folder)
         signature = self._saved.signatures.get("serving_default")
         if signature is None or "image_bytes" not in signature.structured_input_signature[1]:
             raise errors.InputError(f"the model in {folder} does not take image_bytes; use one exported by marco")

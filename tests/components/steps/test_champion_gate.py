@@ -251,7 +251,7 @@ def test_the_champion_itself_is_blessed_because_it_serves_already(tmp_path, exam
         ("others", "its classes are a, b, c, d, and the candidate's are Clear, Crystals, Other, Precipitate"),
         ("closed", "it has no signature serving_examples"),
         ("gone", "no model in "),
-        ("damaged", "it cannot be loaded ("),
+        ("damaged", "cannot be loaded: it is damaged"),
         ("diverged", "record 3 of data_tfrecord-00001-of-00002 scores that are not finite"),
     ],
 )
