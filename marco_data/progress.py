@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
+def progress(label: str, total: int, unit: str = "images", visible: bool = True) -> Iterator[Callable[..., None]]:
     """Yields `advance(n=1, earlier=False)`, which counts `n` of `total`; off a terminal it prints a line every 10 s.
 
     A bar shows the time left, a line the rate. `earlier` counts work of an earlier run, which does not enter the rate.
+    Without `visible` there is no output.
     """
+    if not visible:
+        yield lambda n=1, earlier=False: None
+        return
     if sys.stderr.isatty():
         import rich.progress
 

@@ -5,6 +5,8 @@ model.
 """
 
 import functools
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +124,10 @@ class LoadedClassifier:
     @functools.cached_property
     def saved_model(self) -> "saved_model.SavedModel":
         """The classifier in TensorFlow; raises `InputError` if TensorFlow is not installed."""
-        with errors.naming_extra():
+        # TensorFlow's lines about CUDA at its start, and Google's about versions of Python.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with errors.naming_extra(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             from marco_model import saved_model
         return saved_model.SavedModel(self._directory, self.classes, published=not self.metadata)
 

@@ -97,10 +97,9 @@ def predict(
     Raises `InputError` if the earlier run scored by another model, and as `open_table` does.
     """
     place_of = place_of or place_reader.reader(files)
-    classes, temperature = classifier.classes, classifier.temperature
+    classes, calibrated = classifier.classes, classifier.temperature != 1
     by_class = collections.Counter(dict.fromkeys(classes, 0))
     by_flag: collections.Counter[str] = collections.Counter()
-    calibrated = temperature != 1
     with (
         score_table.open_table(
             output, classes, classifier.name, calibrated=calibrated, options=options, place_of=place_of
@@ -118,7 +117,7 @@ def predict(
                 known = _read([path], read)[0]
                 observe(path, known if isinstance(known, Image) else None, scores)
         advance(len(earlier), earlier=True)
-        for path, image, result in _results(
+        for path, image, result in score_each(
             classifier, [path for path in files if path not in earlier], batch_size, read
         ):
             if observe:
@@ -126,15 +125,21 @@ def predict(
             if isinstance(result, str) or image is None:
                 table.write_failure(path, str(result))
             else:
-                probabilities = calibration.calibrate(result[None], temperature)[0] if calibrated else ()
-                cells = score_table.row(
-                    path, classes, result, classifier.name, place_of(path), probabilities, image.flag
-                )
+                cells = row_of(classifier, path, image, result, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
             advance(1)
     return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag)
+
+
+def row_of(
+    classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, scores: np.ndarray, place: places.Place
+) -> score_table.Row:
+    """Returns the row of an image, with probabilities if the classifier has a temperature."""
+    temperature = classifier.temperature
+    probabilities = calibration.calibrate(scores[None], temperature)[0] if temperature != 1 else ()
+    return score_table.row(path, classifier.classes, scores, classifier.name, place, probabilities, image.flag)
 
 
 def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray], read: Read) -> None:
@@ -177,7 +182,7 @@ def write_scores(
     return Outcome(dict(by_class), failed)
 
 
-def _results(
+def score_each(
     classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int, read: Read
 ) -> Iterator[tuple[Path, Image | None, np.ndarray | str]]:
     """Yields each file, its image if there is one, and its scores, float32 [classes], or the reason for none.

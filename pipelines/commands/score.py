@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 import marco_model
-from marco_data import image_files, place_reader, places, progress
+from marco_data import image_files, place_reader, progress
 from marco_model import InputError, store
 from marco_scoring.serving import options as serving_options
 from pipelines.commands import options
@@ -20,23 +20,19 @@ DEFAULT_PORT = 8080
 
 
 def images(paths: Sequence[Path]) -> list[Path]:
-    """Returns the image files among and below `paths`; raises `InputError` where there are none.
+    """Returns the image files among and below `paths`, see `scored_images.find_files`; what is left out is on stderr.
 
-    Thumbnails and focus slices of RockMaker's storage are left out, unless they are among `paths`. They are counted on
-    stderr, and so are files with other endings.
+    Raises `InputError` if there are none.
     """
-    listing = image_files.find_images(paths)
-    files = listing.files
-    main = {*places.main_images(files), *paths}
-    if left_out := len(files) - sum(file in main for file in files):
-        typer.echo(f"left out, thumbnails and focus slices of drops with a better image: {left_out}", err=True)
-    files = [file for file in files if file in main]
+    from marco_scoring import scored_images
+
+    files, left_out = scored_images.find_files(paths)
     if not files:
         endings = " ".join(image_files.ENDINGS)
-        passed_over = "; ".join(filter(None, (f"endings looked for: {endings}", listing.summary())))
+        passed_over = "; ".join(filter(None, (f"endings looked for: {endings}", left_out)))
         raise InputError(f"no images in {', '.join(map(str, paths))}; {passed_over}")
-    if summary := listing.summary():
-        typer.echo(summary, err=True)
+    if left_out:
+        typer.echo(left_out, err=True)
     return files
 
 
