@@ -80,7 +80,8 @@ class IngestOptions(Section):
     claims more is not decoded. `imager_rules`: which imager took an image, by institution and file name; the first that
     fits. `shard_bytes`: an output shard is closed once it is longer. `decode_workers`: threads that check and decode; 0
     takes one per core. `label_scheme`: the classes to write, and what of a record each is taken from. `overlay`: CSV of
-    labels that experts gave some images in place of their own, local or `gs://`; empty for none.
+    labels that experts gave some images in place of their own, local or `gs://`; empty for none. `names`: where images
+    lie whose records state no plate, see `marco_data.place_reader`; `names_content`: a digest of it if it is a file.
     """
 
     split_by: Literal["shard", "hash"] = "shard"
@@ -94,6 +95,8 @@ class IngestOptions(Section):
     decode_workers: int = 0
     label_scheme: labels.LabelScheme = labels.FOUR
     overlay: str = ""
+    names: str = ""
+    names_content: str = ""
 
     @property
     def threads(self) -> int:

@@ -156,6 +156,13 @@ def plate_of(features: Mapping[str, Any]) -> str:
     return values[0].decode("utf-8", "replace") if len(values) == 1 and isinstance(values[0], bytes) else ""
 
 
+def with_plate(data: bytes, plate: str) -> bytes:
+    """Returns a serialized record that states `plate`."""
+    example = parse_example(data)
+    example.features.feature[PLATE].bytes_list.value[:] = [plate.encode()]
+    return bytes(example.SerializeToString(deterministic=True))
+
+
 def decoded_shape(encoded: bytes) -> tuple[int, int, int]:
     """Decodes a JPEG or PNG with training's own decoder; returns height, width and 3.
 

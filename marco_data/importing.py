@@ -114,7 +114,7 @@ def _draw_splits(
     if unknown:
         warnings.append(
             f"{unknown} of {len(images)} images have no plate in their name or folder: drawn image by image, so that "
-            "pictures of one plate may be in both splits"
+            "pictures of one plate may be in both splits; --names reads your own names (docs/data.md)"
         )
     splits = dict.fromkeys((image.key for image in images), shards.TRAIN)
     remaining = list(images)

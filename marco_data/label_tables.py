@@ -119,8 +119,8 @@ def from_csv(
     Paths are relative to `root`, by default the CSV's own folder. `institution` replaces the CSV's sources.
     `raw_labels`: `label`, or terf's `label_raw`, are raw labels of any names, and classes are ignored. `names`: see
     `marco_data.place_reader`. A column `plate` states the plates, unless `names` does; where it is empty, the name of
-    the file may state it. `keep_splits`: the column `split` says what each image is for. Raises `InputError` with the
-    number of a line that cannot be used.
+    the file may state it. `keep_splits`: the column `split` says what each image is for. Thumbnails and focus slices of
+    a listed image are left out. Raises `InputError` with the number of a line that cannot be used.
     """
     root = root or path.parent
     rows = _rows(path)
@@ -144,7 +144,9 @@ def from_csv(
             for image, (_, row) in zip(plated, rows, strict=True)
         )
     splits = dict(zip((image.key for image in plated), _splits(path, rows), strict=True)) if keep_splits else {}
-    return dataclasses.replace(table, images=plated, splits=splits)
+    main = set(places.main_images([image.path for image in plated]))
+    kept = tuple(image for image in plated if image.path in main)
+    return dataclasses.replace(table, images=kept, left_out=len(plated) - len(kept), splits=splits)
 
 
 def _splits(path: Path, rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:

@@ -4,13 +4,14 @@ That is a regular expression with named groups, which is searched for in each fi
 `path` (or `filename`) and columns of the same names: plate, well, drop, inspection, date, light.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from marco_data import name_tables, places
-from marco_model import errors
+from marco_model import errors, store
 
 PARTS = ("plate", "well", "drop", "inspection", "date", "light")
 _PATHS = ("path", "filename")
@@ -25,10 +26,10 @@ def reader(paths: Iterable[str | Path], names: str = "") -> places.PlaceOf:
     `InputError` if it can be neither, and if it names none of `paths`.
     """
     if names:
-        by_names = _from_table(Path(names)) if names.lower().endswith(".csv") else _from_expression(names)
-        if not any(by_names(path).plate or by_names(path).well for path in paths):
+        named = NamedPlaces(names)
+        if not any(place.plate or place.well for place in map(named, paths)):
             raise errors.InputError(f"--names {names} names none of the images; compare it with their paths")
-        return by_names
+        return named
     wells: dict[str, int] = {}
     for path in paths:
         plate, number = places.storage_well(_absolute(path))
@@ -46,18 +47,58 @@ def _absolute(path: str | Path) -> str:
     return text if "://" in text else os.path.normpath(Path(path).absolute())
 
 
-def _from_expression(text: str) -> places.PlaceOf:
+class NamedPlaces:
+    """The places that a regular expression or a CSV file gives paths, see above; it can be sent to other processes.
+
+    Raises `InputError` if `names` can be neither. A CSV file may lie on `gs://`.
+    """
+
+    def __init__(self, names: str) -> None:
+        self._expression: re.Pattern[str] | None = None
+        self._rows: dict[str, dict[str, str]] = {}
+        if is_table(names):
+            self._rows = _read_table(names)
+        else:
+            self._expression = _expression(names)
+        by_name: dict[str, list[dict[str, str]]] = {}
+        for path, row in self._rows.items():
+            by_name.setdefault(path.rsplit("/", 1)[-1], []).append(row)
+        self._by_name = {name: rows[0] for name, rows in by_name.items() if all(row == rows[0] for row in rows)}
+
+    def __call__(self, path: str | Path) -> places.Place:
+        """Returns the place of a file; an empty one if it is not named."""
+        return self._place(path, self._rows.get(_absolute(path)))
+
+    def of_record(self, filename: str) -> places.Place:
+        """Returns the place of a record, of whose file only the name is known: rows of one name must agree."""
+        return self._place(filename, self._by_name.get(filename.replace("\\", "/").rsplit("/", 1)[-1]))
+
+    def _place(self, path: str | Path, row: Mapping[str, str | None] | None) -> places.Place:
+        if self._expression:
+            match = self._expression.search(str(path).replace("\\", "/"))
+            row = match.groupdict() if match else None
+        return places.from_parts(path, row) if row else places.Place()
+
+
+def is_table(names: str) -> bool:
+    """Returns whether `--names` gives a file."""
+    return names.lower().endswith(".csv")
+
+
+def content_digest(names: str) -> str:
+    """Returns a digest of the file that `--names` gives; empty for an expression, and for one that cannot be read."""
+    if not is_table(names) or not store.exists(names):
+        return ""
+    return hashlib.blake2b(store.read_bytes(names), digest_size=16).hexdigest()
+
+
+def _expression(text: str) -> re.Pattern[str]:
     try:
         expression = re.compile(text)
     except re.error as error:
         raise errors.InputError(f"--names {text} is not a regular expression: {error}") from None
     _check(expression.groupindex, f"--names {text} has", "named groups, such as (?P<plate>[^_]+)_(?P<well>[A-H][0-9]+)")
-
-    def read(path: str | Path) -> places.Place:
-        match = expression.search(str(path).replace("\\", "/"))
-        return places.from_parts(path, match.groupdict()) if match else places.Place()
-
-    return read
+    return expression
 
 
 def _check(names: Iterable[str], what: str, form: str) -> None:
@@ -67,24 +108,25 @@ def _check(names: Iterable[str], what: str, form: str) -> None:
         raise errors.InputError(f"{what} {problem}; give {form}, of {', '.join(PARTS)}")
 
 
-def _from_table(file: Path) -> places.PlaceOf:
-    header, rows = name_tables.read_cells(name_tables.read_csv_text(file))
+def _read_table(file: str) -> dict[str, dict[str, str]]:
+    """Returns the parts of each path of a CSV file, by absolute path."""
+    message = f"--names {file} cannot be read as UTF-8 text: {{}}"
+    with errors.translated(errors.InputError, message, OSError, UnicodeDecodeError):
+        text = name_tables.decode_csv(store.read_bytes(file))
+    header, rows = name_tables.read_cells(text)
     path_column = next((name for name in _PATHS if name in header), "")
     if not path_column:
         raise errors.InputError(f"--names {file} has no column path; give path,plate,well,…, of {', '.join(PARTS)}")
     _check([name for name in header if name in PARTS], f"--names {file} has", "columns")
-    by_path: dict[str, Mapping[str, str]] = {}
+    folder = file.rpartition("/")[0] if store.is_remote(file) else str(Path(file).parent)
+    by_path: dict[str, dict[str, str]] = {}
     for line, cells in rows:
         if len(cells) != len(header):
             raise errors.InputError(f"{file}, line {line}: {len(cells)} cells, the header has {len(header)}")
         row = dict(zip(header, cells, strict=True))
-        path = _absolute(file.parent / row[path_column].replace("\\", "/"))
+        name = row[path_column].replace("\\", "/")
+        path = _absolute(f"{folder}/{name}" if store.is_remote(file) else Path(folder) / name)
         if path in by_path:
             raise errors.InputError(f"{file}, line {line}: {row[path_column]!r} is listed twice; keep one of its lines")
         by_path[path] = {name: row[name] for name in PARTS if name in row}
-
-    def read(path: str | Path) -> places.Place:
-        row = by_path.get(_absolute(path))
-        return places.from_parts(path, row) if row else places.Place()
-
-    return read
+    return by_path

@@ -14,7 +14,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from marco_model import labels
 
@@ -51,6 +51,7 @@ class Place(NamedTuple):
 
 
 PlaceOf = Callable[[str | Path], Place]
+AnyPath = TypeVar("AnyPath", str, Path)
 
 ROWS = (*string.ascii_uppercase, *(f"A{letter}" for letter in "ABCDEF"))
 """The names of the rows of a plate of 1,536 wells."""
@@ -233,6 +234,11 @@ def _is_within_plate(folder: str) -> bool:
     return bool(_INSPECTION_FOLDER.fullmatch(folder) or _LIGHT.fullmatch(folder))
 
 
+def is_visible(light: str) -> bool:
+    """Returns whether the light of a place is the usual one, also if none is stated."""
+    return not light or bool(re.fullmatch("vis(?:ible)?|bright-?field", light, re.IGNORECASE))
+
+
 def plate_group(path: str | Path, place_of: PlaceOf = place_of) -> str:
     """Returns the plate by which an image of a set is kept together with others; empty if nothing names one.
 
@@ -269,7 +275,7 @@ def _numbered_well(number: int, wells: int) -> str:
     return _well_name(str((number - 1) // columns + 1), (number - 1) % columns + 1) if number and columns else ""
 
 
-def main_images(paths: Sequence[Path]) -> list[Path]:
+def main_images(paths: Sequence[AnyPath]) -> list[AnyPath]:
     """Returns `paths` without the further images of the same shot that RockMaker's storage and VMXi's keep.
 
     The extended focus (`ef`) is kept, else the slices, else the thumbnail (`th`).
@@ -286,7 +292,7 @@ def main_images(paths: Sequence[Path]) -> list[Path]:
     return [path for path, shot in zip(paths, shots, strict=True) if is_main(*shot)]
 
 
-def _shot(path: Path) -> tuple[str, str]:
+def _shot(path: str | Path) -> tuple[str, str]:
     """Returns what the images of a shot share, and the kind of this one; the path and no kind where none is named."""
     folders, stem = _parts(path)
     whole = "/".join([*folders, stem])

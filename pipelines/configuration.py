@@ -86,6 +86,9 @@ class Data(settings.Section):
     # Labels that experts gave some images in place of their own, local or gs:// (docs/relabelling.md); `--overlay`
     # of `marco run` sets it.
     overlay: str = ""
+    # Where the images of records without a plate lie: a regular expression or a .csv file, as --names of `marco data
+    # import` takes it (docs/data.md).
+    names: str = ""
     split_by: Literal["shard", "hash"] = "shard"
     eval_share: float = pydantic.Field(0.1, gt=0, lt=1)
     # as_published: no validation split is drawn, and training stops by the images that judge it.

@@ -13,7 +13,7 @@ from tfx.orchestration import data_types, metadata, pipeline
 from components import champion, settings
 from components.steps import evaluation, ingestion, pusher, trainer, transform
 from components.trainer import job
-from marco_data import shards
+from marco_data import place_reader, shards
 from marco_model import labels, weights
 from pipelines import configuration as configurations, places
 
@@ -42,7 +42,12 @@ def create_pipeline(
     classes = json.dumps(scheme.classes)
     data = configuration.data
     shared = data.model_dump(include=set(settings.IngestOptions.model_fields))
-    ingest = settings.IngestOptions(**shared, imager_rules=data.imagers, label_scheme=scheme)
+    ingest = settings.IngestOptions(
+        **shared,
+        imager_rules=data.imagers,
+        label_scheme=scheme,
+        names_content=place_reader.content_digest(data.names),
+    )
     ingested = ingestion.MarcoExampleGen(
         input_uri=parameters.source,
         fingerprint=parameters.fingerprint,

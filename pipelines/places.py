@@ -5,7 +5,7 @@ from pathlib import Path
 
 from components import machines, mlflow_store, settings
 from components.trainer import job
-from marco_data import overlay, synthetic
+from marco_data import overlay, place_reader, synthetic
 from marco_model import InputError, store
 from pipelines.configuration import Configuration
 
@@ -41,14 +41,18 @@ def local(configuration: Configuration, output: Path) -> Places:
 
 
 def absolute(configuration: Configuration) -> Configuration:
-    """Returns the configuration with absolute paths of its overlay and champion, which steps read elsewhere.
+    """Returns the configuration with absolute paths of its overlay, names and champion, which steps read elsewhere.
 
-    The overlay is read first, so that errors come early.
+    Overlay and names are read first, so that errors come early.
     """
     data, rules = configuration.data, configuration.gate
     if data.overlay:
         overlay.read_overlay(data.overlay)
         data = data.model_copy(update={"overlay": store.absolute(data.overlay)})
+    if data.names:
+        place_reader.NamedPlaces(data.names)
+        if place_reader.is_table(data.names):
+            data = data.model_copy(update={"names": store.absolute(data.names)})
     if rules.champion not in (settings.REGISTRY, settings.NONE):
         rules = rules.model_copy(update={"champion": store.absolute(rules.champion)})
     return configuration.model_copy(update={"data": data, "gate": rules})

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.settings import BY_HASH, THREE, IngestOptions
-from marco_data import contract, image_files, name_tables, overlay as overlays, shards
+from marco_data import contract, image_files, name_tables, overlay as overlays, place_reader, shards
 from marco_model import errors, labels
 
 
@@ -21,11 +21,13 @@ class Tables:
     """The tables beside the shards: institutions and raw labels by number, None if the set has none, and the overlay.
 
     Without `sources` every number is valid and the institution is called `source N`. `overlay`: answers by image id.
+    `names`: where the images of records without a plate lie, if not as their names say.
     """
 
     sources: Mapping[int, str] | None = None
     raw_labels: Mapping[int, str] | None = None
     overlay: Mapping[int, overlays.Answer] = dataclasses.field(default_factory=dict)
+    names: place_reader.NamedPlaces | None = None
 
 
 class OverlayEffect(NamedTuple):
@@ -134,17 +136,21 @@ def check_record(data: bytes, tables: Tables, options: IngestOptions) -> Verdict
         _check_image(features, options.max_pixels)
     except _Flaw as flaw:
         return Rejected(_image_id(data), *flaw.args)
+    plate = features[contract.PLATE]
+    if tables.names and not plate:
+        plate = tables.names.of_record(filename).plate
+        data = contract.with_plate(data, plate) if plate else data
     new_label = index, scheme.classes[index]
     changed = bool(answer) or new_label != (features[contract.LABEL], _text(features, contract.LABEL_TEXT))
     return Accepted(
         image_id=image_id,
         digest=hashlib.sha256(features[contract.ENCODED]).digest()[:16],
         split=shards.hashed_split(
-            filename,
+            "" if tables.names else filename,  # An image that `names` does not name has no plate.
             image_id,
             eval_share=options.eval_share if options.split_by == BY_HASH else 0.0,
             validation_share=options.validation_share if options.splits == THREE else 0.0,
-            plate=features[contract.PLATE],
+            plate=plate,
         ),
         data=relabel(data, *new_label, answer) if changed else data,
         relabelled=changed,

@@ -17,7 +17,7 @@ import apache_beam as beam
 
 from components.example_gen import checks, files, publishing, staging
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
-from marco_data import name_tables, overlay, progress, shards
+from marco_data import name_tables, overlay, place_reader, progress, shards
 from marco_model import errors, store
 
 EXAMPLES, QUARANTINE = "examples", "quarantine"
@@ -93,7 +93,9 @@ def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], optio
         )
     answers = overlay.read_overlay(options.overlay) if options.overlay else {}
     overlay.check_labels(answers, options.label_scheme)
-    return checks.Tables(name_tables.find_table(name_tables.SOURCES_FILE, paths, places), raw_labels, answers)
+    sources = name_tables.find_table(name_tables.SOURCES_FILE, paths, places)
+    names = place_reader.NamedPlaces(options.names) if options.names else None
+    return checks.Tables(sources, raw_labels, answers, names)
 
 
 class _Stage(beam.DoFn):

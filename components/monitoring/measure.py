@@ -7,6 +7,7 @@ that the expensive part, the classifier, sees only the sample.
 import atexit
 import contextlib
 import dataclasses
+import datetime
 import fnmatch
 import hashlib
 import json
@@ -26,7 +27,7 @@ import marco_model
 from components import prediction_table, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
-from marco_data import contract, image_files, name_tables, shards
+from marco_data import contract, image_files, name_tables, place_reader, places, shards
 from marco_model import errors, store
 
 ANY = "*"
@@ -39,21 +40,38 @@ class Naming:
     Attributes:
         rules: pairs of a pattern (`*`, `?`, `[…]`; matches the path below the folder given) and the imager's name.
         institution: whose file names show the imager (docs/data.md), for files; records name their own.
+        names: what says when and under which light images were taken; an imager's images under another light than the
+            visible one count as those of another imager, such as `Lab / Rock Imager, UV`.
     """
 
     rules: tuple[tuple[str, str], ...] = ()
     institution: str = ""
+    names: place_reader.NamedPlaces | None = None
 
-    def of_file(self, name: str) -> str:
-        """Returns the imager of the file `name`, a path below the folder given, or `unknown`."""
-        return self.of_record(name, self.institution, imager="")
+    def of_file(self, name: str, path: str = "") -> str:
+        """Returns the imager of the file `path`, whose path below the folder given is `name`, or `unknown`."""
+        light = self.names(path).light if self.names else ""
+        return _under(self._imager(name, self.institution, ""), light)
 
     def of_record(self, name: str, institution: str, imager: str) -> str:
         """Returns the imager of a record whose image was called `name`; `imager` may be empty."""
+        light = self.names.of_record(name).light if self.names else ""
+        return _under(self._imager(name, institution, imager), light)
+
+    def _imager(self, name: str, institution: str, imager: str) -> str:
         for pattern, named in self.rules:
             if fnmatch.fnmatchcase(name, pattern):
                 return named
         return imager_name(institution, imager or name_tables.imager_of(institution, name.rsplit("/", 1)[-1]))
+
+    def changed(self, file: shards.File) -> float:
+        """Returns when an image was taken if `names` says so, else when its file was changed; seconds since 1970."""
+        date = self.names(file.path).date if self.names else ""
+        return datetime.datetime.fromisoformat(date).timestamp() if date else file.modified
+
+
+def _under(imager: str, light: str) -> str:
+    return imager if places.is_visible(light) else f"{imager}, {light}"
 
 
 def imager_name(institution: str, imager: str) -> str:
@@ -93,11 +111,12 @@ class Candidate(NamedTuple):
     name: str
 
 
-def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
+def find_images(paths: Sequence[str], days: float | None = None, naming: Naming = Naming()) -> list[Found]:
     """Returns the shards and images of files, folders and globs, local or `gs://`.
 
     A folder that holds images is taken for one of images; its folders and links that cannot be read are listed too.
-    `days`: only files that changed so many days ago at most. Raises InputError where a path has neither.
+    Thumbnails and focus slices of an image are left out. `days`: only images that were taken, or whose files changed,
+    so many days ago at most. Raises InputError where a path has neither, and if `naming.names` names no image.
     """
     files_by_path: dict[str, Found] = {}
     since = time.time() - days * 86400 if days is not None else float("-inf")
@@ -105,12 +124,19 @@ def find_images(paths: Sequence[str], days: float | None = None) -> list[Found]:
         files = shards.list_files(path)
         is_shard = not any(image_files.has_image_ending(file.name) for file in files)
         listed = [file for file in files if image_files.has_image_ending(file.name) or file.unreadable]
-        listed = _shards(path) if is_shard else listed
+        listed = _shards(path) if is_shard else _main(listed, naming)
         for file in listed:
-            if file.modified >= since or file.unreadable:
+            if file.unreadable or (file.modified if is_shard else naming.changed(file)) >= since:
                 found = Found(os.fsencode(file.path), image_files.as_text(file.name), is_shard)
                 files_by_path.setdefault(file.real_path, found)
     return sorted(files_by_path.values(), key=lambda file: (file.name, file.path))
+
+
+def _main(files: Sequence[shards.File], naming: Naming) -> list[shards.File]:
+    main = set(places.main_images([file.path for file in files if not file.unreadable]))
+    if naming.names and not any(place.plate or place.well for place in map(naming.names, main)):
+        raise errors.InputError("--names names none of the images; compare it with their paths")
+    return [file for file in files if file.unreadable or file.path in main]
 
 
 def _shards(path: str) -> list[shards.File]:
@@ -130,7 +156,13 @@ def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, s
 def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
     """Yields the images of a file; damaged records are skipped, since ExampleGen's quarantine lists them."""
     if not file.is_shard:
-        yield Candidate(_priority(seed, file.name, _A_FILE), file.path, _A_FILE, naming.of_file(file.name), file.name)
+        yield Candidate(
+            _priority(seed, file.name, _A_FILE),
+            file.path,
+            _A_FILE,
+            naming.of_file(file.name, os.fsdecode(file.path)),
+            file.name,
+        )
         return
     for index, features in shards.read_examples(os.fsdecode(file.path)):
         if not features:
@@ -248,15 +280,17 @@ def make_setup(
     institution: str,
     beam: Sequence[str] | None,
     staging: str,
+    names: str = "",
 ) -> Setup:
     """Returns the setup of a command that has `model` in `folder`; keeps Beam's warnings off stderr.
 
     Beam's workers read a model on a URI from there. `imager`: see `parse_rules`. `staging`: by default beside `output`.
+    `names`: see `marco_data.place_reader`.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     return Setup(
         model if model and store.is_remote(model) else str(folder),
-        Naming(parse_rules(imager or ()), institution),
+        Naming(parse_rules(imager or ()), institution, place_reader.NamedPlaces(names) if names else None),
         staging or str(output.resolve().with_name(f".{output.name}.rows")),
         beam or (),
     )

@@ -227,7 +227,7 @@ def make_reference(
 
     `facts`: what `model_facts` returns for the model of `setup`.
     """
-    measured = measure.measure_images(paths, measure.find_images(paths), setup, sampling)
+    measured = measure.measure_images(paths, measure.find_images(paths, naming=setup.naming), setup, sampling)
     reference = drift.make_reference(measured, facts)
     drift.write_reference(reference, output)
     return reference
@@ -247,7 +247,7 @@ def check_images(
     `days`: only images of files that changed so many days ago at most; that there are none is no error.
     """
     sampling = measure.Sampling(images=limits.most, seed=seed)
-    measured = measure.measure_images(paths, measure.find_images(paths, days), setup, sampling)
+    measured = measure.measure_images(paths, measure.find_images(paths, days, setup.naming), setup, sampling)
     table = reference.project(measured.table)
     failed = collections.Counter(imager for imager, _, _ in measured.failed)
     verdicts = drift.check(reference, table, measured.seen, limits, seed, failed)

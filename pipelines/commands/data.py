@@ -126,6 +126,7 @@ class CheckOptions:
     overlay: Annotated[
         str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
     ] = ""
+    names: options.Names = ""
 
 
 @app.command()

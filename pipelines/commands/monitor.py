@@ -26,6 +26,7 @@ class MeasureOptions:
     institution: Annotated[
         str, typer.Option(help="Of image files: its file names contain the imager (docs/data.md). Shards name theirs.")
     ] = ""
+    names: options.Names = ""
     beam: Annotated[
         list[str] | None, typer.Option(help="An option of Beam, such as --beam=--runner=DataflowRunner; repeatable.")
     ] = None

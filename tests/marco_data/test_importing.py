@@ -481,3 +481,19 @@ def test_deep_images_are_imported_by_the_bits_of_their_camera(tmp_path):
         if value(example, contract.FILENAME) == b"dark.png"
     ]
     np.testing.assert_array_equal(tf.io.decode_png(encoded)[..., 0], dark >> 4)
+
+
+def test_thumbnails_and_slices_that_a_table_lists_are_left_out_with_a_count(tmp_path):
+    shot = tmp_path / "plateID_7" / "batchID_1" / "wellNum_2" / "profileID_1"
+    shot.mkdir(parents=True)
+    lines = ["filename,label"]
+    for drop in range(1, 5):
+        for kind in ("ef", "th", "00"):
+            file = shot / f"d{drop}_r5_{kind}.jpg"
+            draw(file, 10 * drop + ("ef", "th", "00").index(kind))
+            lines.append(f"{file.relative_to(tmp_path)},Clear")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    table = from_csv(tmp_path / "labels.csv")
+    assert [image.path.name[3:] for image in table.images] == ["r5_ef.jpg"] * 4 and table.left_out == 8
+    done = import_images(table, tmp_path / "out")
+    assert "left out, thumbnails and focus slices of drops with a better image: 8" in done.warnings

@@ -1,10 +1,11 @@
 """Places of a set's files: numbered wells by the size of their plate, and places by `--names`."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
-from marco_data.place_reader import reader
+from marco_data.place_reader import NamedPlaces, content_digest, reader
 from marco_data.places import Place
 from marco_model.errors import InputError
 
@@ -86,3 +87,21 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, prob
     with pytest.raises(InputError, match=problem) as error:
         reader([tmp_path / "a.jpg"], str(tmp_path / "places.csv"))
     assert "\n" not in str(error.value)
+
+
+def test_records_are_named_by_their_file_names_where_these_are_clear(tmp_path):
+    table = tmp_path / "places.csv"
+    table.write_text("path,plate,well\nx/1.jpg,p,A1\ny/1.jpg,q,A1\nx/2.jpg,p,A2\ny/3.jpg,q,\nz/3.jpg,q,\n")
+    named = pickle.loads(pickle.dumps(NamedPlaces(str(table))))
+    assert [named.of_record(f"{number}.jpg").plate for number in (1, 2, 3, 4)] == ["", "p", "q", ""]
+    expression = pickle.loads(pickle.dumps(NamedPlaces("(?P<plate>[a-z]+)-")))
+    assert [expression.of_record(name).plate for name in ("ab-1.jpg", "1.jpg")] == ["ab", ""]
+
+
+def test_a_table_that_changes_has_another_digest(tmp_path):
+    table = tmp_path / "places.csv"
+    table.write_text("path,plate\na.jpg,p\n")
+    before = content_digest(str(table))
+    table.write_text("path,plate\na.jpg,q\n")
+    assert before and content_digest(str(table)) not in ("", before)
+    assert content_digest("(?P<plate>.)") == content_digest(str(tmp_path / "none.csv")) == ""

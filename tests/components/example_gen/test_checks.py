@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from components.example_gen.checks import Accepted, LeftOut, Rejected, Tables, check_record
 from components.settings import BY_HASH, IngestOptions, parse
-from marco_data import contract
+from marco_data import contract, place_reader
 from marco_data.name_tables import IMAGER_RULES
 from marco_model.errors import InputError
 from marco_model.labels import LabelScheme
@@ -146,3 +146,23 @@ def test_a_plate_that_is_not_one_text_is_malformed(make_example):
     verdict = check_record(example.SerializeToString(), Tables(SOURCES), OPTIONS)
     assert isinstance(verdict, Rejected) and verdict.reason == contract.MALFORMED_FEATURE
     assert verdict.detail == "image/plate has 1 in int64_list, expected one in bytes_list"
+
+
+def test_names_give_records_their_plate_and_split(make_example):
+    options = IngestOptions(split_by=BY_HASH, eval_share=0.5)
+    names = place_reader.NamedPlaces("(?P<plate>b[0-9]+)-")
+    verdicts = {}
+    for number in range(40):
+        record = make_example(number, filename=f"b{number % 4}-{number}.jpg").SerializeToString()
+        verdicts[number] = check_record(record, Tables(SOURCES, names=names), options)
+        features = contract.parse_example(verdicts[number].data).features.feature
+        assert contract.plate_of(features) == f"b{number % 4}"
+    for plate in range(4):
+        assert len({verdict.split for number, verdict in verdicts.items() if number % 4 == plate}) == 1
+    # An image that is not named has no plate, whatever its name is.
+    other = make_example(1, filename="03c3_G6_ImagerDefaults_6.jpg").SerializeToString()
+    with_names, without = (check_record(other, Tables(SOURCES, names=n), options) for n in (names, None))
+    assert contract.plate_of(contract.parse_example(with_names.data).features.feature) == ""
+    assert with_names.data == without.data == other
+    stated = contract.with_plate(make_example(1, filename="b1-1.jpg").SerializeToString(), "own")
+    assert check_record(stated, Tables(SOURCES, names=names), options).data == stated

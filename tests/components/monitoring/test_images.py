@@ -6,6 +6,7 @@ import pytest
 
 from components.monitoring.measure import Naming, candidates, encoded_images, find_images, institutions
 from marco_data import contract
+from marco_data.place_reader import NamedPlaces
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError
 
@@ -127,3 +128,19 @@ def test_a_name_that_is_not_utf_8_is_read_and_shown_as_text(tmp_path, real_image
     (candidate,) = candidates(image, Naming(), None, seed=0)
     assert candidate.name == r"tr\xf6pfchen.jpg"
     assert [got for _, got in encoded_images(image.path, [candidate])] == [data]
+
+
+def test_names_date_images_and_slices_are_left_out(tmp_path):
+    today = time.strftime("%Y-%m-%d")
+    for name in (f"p_{today}.jpg", "p_2001-01-01.jpg", "x_2001-01-01.jpg"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / f"p_{today}.jpg", (0, 0))
+    storage = tmp_path / "plateID_7" / "batchID_1" / "wellNum_2" / "profileID_1"
+    storage.mkdir(parents=True)
+    for kind in ("ef", "th", "00"):
+        (storage / f"d1_r5_{kind}.jpg").touch()
+    naming = Naming(names=NamedPlaces("(?P<plate>p)_(?P<date>[0-9-]+)"))
+    names = [image.name.rsplit("/", 1)[-1] for image in find_images([str(tmp_path)], 7, naming)]
+    assert names == [f"p_{today}.jpg", "d1_r5_ef.jpg", "x_2001-01-01.jpg"]  # The last two by the time of the file.
+    with pytest.raises(InputError, match="--names names none of the images"):
+        find_images([str(tmp_path)], naming=Naming(names=NamedPlaces("(?P<plate>zzz)")))

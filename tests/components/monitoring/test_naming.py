@@ -1,6 +1,7 @@
 import pytest
 
 from components.monitoring.measure import Naming, imager_name, parse_rules
+from marco_data.place_reader import NamedPlaces
 
 
 def test_an_explicit_imager_comes_first():
@@ -27,3 +28,12 @@ def test_a_record_names_its_own_imager():
     assert Naming().of_record("1.jpg", "Merck", "Formulatrix Rock Imager") == "Merck / Formulatrix Rock Imager"
     assert Naming().of_record("03c3_G6_ImagerDefaults_6.jpg", "Merck", "") == "Merck / Formulatrix Rock Imager"
     assert imager_name("source 3", "unknown") == "unknown"
+
+
+def test_names_tell_the_light_of_images_apart():
+    naming = Naming(institution="Lab", names=NamedPlaces("(?P<plate>[^_]+)_(?P<light>[A-Za-z]+)"))
+    assert naming.of_file("p_UV.jpg", "/in/p_UV.jpg") == "Lab, UV"
+    assert [naming.of_record(f"p_{light}.jpg", "Lab", "") for light in ("VIS", "bright", "shg")] == [
+        "Lab", "Lab, bright", "Lab, shg",
+    ]  # fmt: skip
+    assert Naming(institution="Lab").of_file("p_UV.jpg", "/in/p_UV.jpg") == "Lab"
