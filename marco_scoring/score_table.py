@@ -33,7 +33,8 @@ LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date", "flag")
 STAMP_COLUMNS = ("bytes", "modified")
 _JSONL_ENDINGS = (".jsonl", ".ndjson")
-_NOT_SHOWN = (*STAMP_COLUMNS, "model")
+_NOT_SHOWN = ("plate", "well", "drop", "model", "inspection", "date", *STAMP_COLUMNS)
+"""A path states them."""
 _BOM = "\ufeff"
 
 
@@ -77,8 +78,8 @@ class Options:
     """How a table is written.
 
     format: `csv`; `excel` for CSV with a byte order mark; `jsonl` for one JSON object per line; None by the ending of
-    the file. resume: begin with the rows of the partial file. append: begin with the rows of the table. best: one row
-    per drop, see `plates.best_rows`. crystal_classes: those that decide which is best.
+    the file. resume: begin with the rows of the partial file, or of the table if there is none. append: begin with the
+    rows of the table. best: one row per drop, see `plates.best_rows`. crystal_classes: those that decide which is best.
     """
 
     format: Format | None = None
@@ -309,7 +310,8 @@ class FileTable(ScoreTable):
             )
         if not whole:
             earlier = self._output
-            if not (options.append and earlier.exists()):
+            # Only a table of all images tells which are missing.
+            if not ((options.append or (options.resume and not options.best)) and earlier.exists()):
                 self._put(_header(self.format, self.names))
                 return
         header, rows = read_rows(earlier, self.format)

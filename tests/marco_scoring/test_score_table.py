@@ -281,3 +281,21 @@ def test_a_report_of_a_continued_run_has_all_images(files, tmp_path):
         score_table.Options(append=True),
     )
     assert seen == [(path, b"\x89PNG", 2) for path in files]
+
+
+def test_resume_without_a_stopped_run_scores_what_the_table_lacks(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    predict(Brightness(), files[:6], output)
+    classifier = Brightness()
+    assert predict(classifier, files, output, resume=True).earlier == 6
+    assert classifier.images == 1 + 3 and len(rows(output)) == 9
+
+
+def test_damaged_images_do_not_keep_others_from_their_rows(files, tmp_path):
+    """One in each batch, as a folder that is copied badly has them."""
+    damaged = []
+    for number in range(4):
+        damaged.append(tmp_path / "plates" / f"cut {number}.png")
+        damaged[-1].write_bytes(files[3].read_bytes()[:40])
+    outcome = predict(Brightness(), sorted([*files, *damaged]), tmp_path / "scores.csv", batch_size=3)
+    assert outcome.failed == 4 and [row["path"] for row in rows(tmp_path / "scores.csv")] == [str(f) for f in files]
