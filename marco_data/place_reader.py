@@ -110,9 +110,9 @@ def _check(names: Iterable[str], what: str, form: str) -> None:
 
 def _read_table(file: str) -> dict[str, dict[str, str]]:
     """Returns the parts of each path of a CSV file, by absolute path."""
-    message = f"--names {file} cannot be read as UTF-8 text: {{}}"
-    with errors.translated(errors.InputError, message, OSError, UnicodeDecodeError):
-        text = name_tables.decode_csv(store.read_bytes(file))
+    with errors.translated(errors.InputError, f"--names {file} is not UTF-8 text: {{}}", UnicodeDecodeError):
+        remote = store.is_remote(file)
+        text = name_tables.decode_csv(store.read_bytes(file)) if remote else name_tables.read_csv_text(Path(file))
     header, rows = name_tables.read_cells(text)
     path_column = next((name for name in _PATHS if name in header), "")
     if not path_column:

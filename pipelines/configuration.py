@@ -301,7 +301,10 @@ def _override(values: dict[str, Any], change: str) -> None:
     if not equals:
         raise InputError(f"--set {change!r} has no '='; write it as section.key=value")
     *sections, last = key.strip().split(".")
-    _section(values, sections, f"--set {change!r}")[last] = yaml.safe_load(text)
+    with errors.translated(
+        InputError, f"--set {change!r}: the value is not YAML ({{}}); put it in quotes", yaml.YAMLError
+    ):
+        _section(values, sections, f"--set {change!r}")[last] = yaml.safe_load(text)
 
 
 def _section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:

@@ -90,11 +90,11 @@ def test_every_process_that_trains_learns_how_many_gpus_were_asked_for(changes, 
 
 def test_names_of_a_preset_are_read_early_and_part_of_what_ingest_depends_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = places.absolute(configuration.load("local", ["data.names=(?P<plate>[^-]+)-"]))
-    assert given.data.names == "(?P<plate>[^-]+)-"
+    named = places.absolute(configuration.load("local", ["data.names=(?P<plate>[^-]+)-"]))
+    assert named.data.names == "(?P<plate>[^-]+)-"
     with pytest.raises(InputError, match="has neither plate nor well"):
-        places.absolute(configuration.load("local", ["data.names=[a-z]+"]))
-    with pytest.raises(InputError, match=r"none.csv cannot be read"):
+        places.absolute(configuration.load("local", ["data.names='[a-z]+'"]))
+    with pytest.raises(InputError, match=r"none.csv. cannot be read"):
         places.absolute(configuration.load("local", ["data.names=none.csv"]))
     (tmp_path / "places.csv").write_text("path,plate\na.jpg,p\n")
     table = places.absolute(configuration.load("local", ["data.names=places.csv"]))
