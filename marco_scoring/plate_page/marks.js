@@ -98,9 +98,10 @@ const marks = (() => {
         pathCell(image), ...place(image), image.score, report.classes[image.class], report.classes[chosenClass(image)],
         image.latest && isStarred(image) ? "yes" : "", image.latest ? noteCell(image) : ""])),
     // `marco relabel merge --data` finds records by `image`; `marco data import --csv` reads filename and label.
+    // Of copies of a picture one is enough.
     sheet: () => table(
       ["filename", "label", "rater", "date", "note", "predicted", "image"],
-      classified().map((image) => [
+      [...new Map(classified().map((image) => [image.digest, image])).values()].map((image) => [
         pathCell(image), report.classes[classOf(image)], rater.get() || "expert", kept.get(imageName(image)).date, noteCell(image),
         report.classes[image.class], image.digest])),
   };
