@@ -134,7 +134,8 @@ class Run:
 def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, artifacts: str | None = None) -> Run:
     """Returns the run with the tag `marco.run_key` in `experiment`, created with its provenance if it does not exist.
 
-    `MLFLOW_RUN_ID`, if set (by Kubeflow Pipelines 2.17), names the run to use instead. Keys have no quotes.
+    `MLFLOW_RUN_ID` names the run to use instead, unless `MLFLOW_TRACKING_URI` names another server: the MLflow plugin
+    of Kubeflow Pipelines 2.17 sets both, to its own server and to a run of each step there. Keys have no quotes.
     `artifacts`: the URI below which `experiment` keeps its models and figures; MLflow never changes it afterwards.
 
     Raises:
@@ -142,7 +143,8 @@ def open_run(tracking_uri: str, experiment: str, run_key: str, run_name: str, ar
             artifacts elsewhere, or they cannot be reached.
         ClusterError: the service of a bucket with artifacts fails.
     """
-    kubeflow_run = os.environ.get("MLFLOW_RUN_ID")
+    same_server = os.environ.get("MLFLOW_TRACKING_URI", tracking_uri).rstrip("/") == tracking_uri.rstrip("/")
+    kubeflow_run = os.environ.get("MLFLOW_RUN_ID") if same_server else None
     with mlflow_store.session(tracking_uri) as client:
         if kubeflow_run:
             client.set_tag(kubeflow_run, RUN_KEY, run_key)

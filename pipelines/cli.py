@@ -15,6 +15,7 @@ _GROUPS = {
     "data": "Make, import, check and describe sets of scored images.",
     "relabel": "Have experts relabel the images that disagree most with a model.",
     "deploy": "Deploy published models to an endpoint of Vertex AI.",
+    "cluster": "Look at the cluster that packages run on.",
     "monitor": "Watch whether images still look as they did.",
     "models": "List, promote and take back versions of a registered model.",
 }

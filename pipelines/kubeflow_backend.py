@@ -242,15 +242,22 @@ def _step_status(task: Any, tasks: list[Any]) -> backend.StepStatus:
 def _is_reused(task: Any, tasks: list[Any]) -> bool:
     """Returns whether the step succeeded without its executor, which is how Kubeflow shows a cache hit.
 
+    From 2.17 on Argo puts a node for retries between the step and what it runs: `Trainer`, `Trainer(0)`, `executor`.
     A step names its children by the ids of Argo's nodes, and these name themselves by pods; both end in the same
     number. Source: `NodeStatuses` and `toModelTask` in the API server of Kubeflow Pipelines, and the `When` of its
     compiler's `addContainerExecutorTemplate`.
     """
-    children = {_number(child.pod_name) for child in task.child_tasks or [] if child.pod_name}
-    return task.state == "SUCCEEDED" and any(
-        other.display_name == "executor" and other.state == "SKIPPED" and _number(other.pod_name) in children
-        for other in tasks
-    )
+    if task.state != "SUCCEEDED":
+        return False
+    children = _children(task, tasks)
+    attempts = [child for child in children if re.fullmatch(r".+\(\d+\)", child.display_name)]
+    children += [child for attempt in attempts for child in _children(attempt, tasks)]
+    return any(child.display_name == "executor" and child.state == "SKIPPED" for child in children)
+
+
+def _children(task: Any, tasks: list[Any]) -> list[Any]:
+    numbers = {_number(child.pod_name) for child in task.child_tasks or [] if child.pod_name}
+    return [other for other in tasks if _number(other.pod_name) in numbers]
 
 
 def _number(name: str | None) -> str:

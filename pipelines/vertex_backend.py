@@ -98,7 +98,7 @@ class VertexBackend:
 
     def schedule_note(self, plan: backend.Plan) -> str:
         """As `Backend.schedule_note`: a hash, because labels are short."""
-        content = [plan.cron, plan.package.spec, vars(plan.submission), plan.max_concurrency]
+        content = [plan.cron, plan.package.spec, vars(plan.submission), plan.max_concurrency, "active"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def create_schedule(self, plan: backend.Plan, note: str) -> str:
@@ -108,7 +108,10 @@ class VertexBackend:
         schedule = {
             "display_name": plan.name,
             "cron": plan.cron,
+            # The first limits how many runs are started at a time, the second how many are going on.
             "max_concurrent_run_count": plan.max_concurrency,
+            "max_concurrent_active_run_count": plan.max_concurrency,
+            "allow_queueing": False,
             "create_pipeline_job_request": {"parent": parent, "pipeline_job": job},
         }
 

@@ -1,6 +1,6 @@
 """The Trainer step when training is on several machines of Vertex AI: makes the CustomJob, and follows it.
 
-All see the same files: artifacts below `/gcs/`, checkpoints on `gs://`. The chief writes the model where the step wants
+All see the same files, artifacts and checkpoints on `gs://`. The chief writes the model where the step wants
 it, so nothing is moved.
 """
 

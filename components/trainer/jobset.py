@@ -34,6 +34,15 @@ MANAGER = "marco-pipeline"
 WORKER_RETRIES = 3
 """How often an asynchronous worker that fails comes back, while the others continue without it."""
 
+_DISRUPTED = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+"""Matches a pod that Kubernetes ends for its own reasons: preemption, a drained or lost node, an eviction."""
+
+_RESTARTS_UNCOUNTED = {
+    "name": "disrupted",
+    "action": "RestartJobSetAndIgnoreMaxRestarts",
+    "onJobFailureReasons": ["PodFailurePolicy"],
+}
+
 GRACE = 60.0
 """Seconds to save in after the signal; a process that waits for a lost one would otherwise wait forever."""
 
@@ -152,6 +161,7 @@ def manifest(
             "parallelism": 1,
             "completions": 1,
             "backoffLimit": WORKER_RETRIES if returning else 0,
+            "podFailurePolicy": {"rules": [{"action": "Ignore" if returning else "FailJob", **_DISRUPTED}]},
             "template": {
                 "metadata": {"labels": labels | _NO_SIDECAR},
                 "spec": _pod(placement, resources, tf_config, command, pace.grace),
@@ -166,7 +176,7 @@ def manifest(
         "spec": {
             "network": {"enableDNSHostnames": True, "subdomain": name, "publishNotReadyAddresses": True},
             "successPolicy": {"operator": "All", "targetReplicatedJobs": ["chief"]},
-            "failurePolicy": {"maxRestarts": replicas.restarts},
+            "failurePolicy": {"maxRestarts": replicas.restarts, "rules": [_RESTARTS_UNCOUNTED]},
             "ttlSecondsAfterFinished": pace.kept,
             "replicatedJobs": replicated,
         },

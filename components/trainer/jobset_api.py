@@ -66,6 +66,29 @@ class Conflict(errors.ClusterError):
     """An object of that name exists already."""
 
 
+def connect(retries: int = RETRIES) -> client.ApiClient:
+    """Returns a client of the Kubernetes API, with the pod's own service account or kubectl's configuration.
+
+    Raises `ClusterError` if there is neither.
+    """
+    configuration = client.Configuration()
+    message = "there is no way to the Kubernetes API ({}); run on a cluster, or have kubectl configured"
+    with errors.translated(errors.ClusterError, message, config.ConfigException, OSError):
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
+    # All methods: the caller checks what may have been done when the connection was lost (409, 404).
+    configuration.retries = urllib3.Retry(
+        total=retries,
+        backoff_factor=0.5,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+    return client.ApiClient(configuration)
+
+
 class Api:
     """JobSets and pods of one namespace.
 
@@ -73,27 +96,9 @@ class Api:
     """
 
     def __init__(self, namespace: str, retries: int = RETRIES) -> None:
-        """Uses the pod's own service account or, outside a cluster, kubectl's configuration.
-
-        Raises `ClusterError` if there is neither.
-        """
+        """Connects as `connect` does."""
         self.namespace = namespace
-        configuration = client.Configuration()
-        message = "there is no way to the Kubernetes API ({}); run on a cluster, or have kubectl configured"
-        with errors.translated(errors.ClusterError, message, config.ConfigException, OSError):
-            try:
-                config.load_incluster_config(client_configuration=configuration)
-            except config.ConfigException:
-                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
-        # All methods: the caller checks what may have been done when the connection was lost (409, 404).
-        configuration.retries = urllib3.Retry(
-            total=retries,
-            backoff_factor=0.5,
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=None,
-            raise_on_status=False,
-        )
-        api = client.ApiClient(configuration)
+        api = connect(retries)
         self._core, self._custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
         self._jobsets = (*API_VERSION.split("/"), namespace, "jobsets")
 
@@ -176,7 +181,7 @@ class Follower:
         self._log: Log | None = None
         self._failures: dict[str, Failure] = {}
         self._waits: dict[str, tuple[str, float]] = {}
-        self._restarts = 0
+        self._restarts = self._counted = 0
 
     def until_done(self, notice: training.Notice) -> bool:
         """Returns True once the JobSet has completed, False as soon as there is a signal.
@@ -217,11 +222,13 @@ class Follower:
             )
         restarts = status.get("restarts", 0)
         if restarts > self._restarts:
-            self._restarts = restarts
+            counted = status.get("restartsCountTowardsMax", restarts)
+            number = f" {counted} of {self._replicas.restarts}" if counted > self._counted else ", not counted,"
+            self._restarts, self._counted = restarts, counted
             cause = self._cause()
             self._failures.clear()
             after = f" after {cause}" if cause else ""
-            self._show(f"Restart {restarts} of {self._replicas.restarts} from the last checkpoint{after}")
+            self._show(f"Restart{number} from the last checkpoint{after}")
         return False
 
     def _show_waiting(self, pods: list[client.V1Pod]) -> None:

@@ -19,7 +19,8 @@ def store(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_run_given(monkeypatch):
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def read(run):
@@ -51,6 +52,17 @@ def test_a_run_given_by_the_environment_is_used(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "no-such-run")
     with pytest.raises(InputError, match="no-such-run"):
         mlflow_runs.open_run(store, "marco", "inner", "inner")
+
+
+def test_a_run_of_another_server_in_the_environment_is_ignored(store, monkeypatch):
+    """As the MLflow plugin of Kubeflow Pipelines 2.17 sets it for each step."""
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.kubeflow:5000")
+    assert read(mlflow_runs.open_run(store, "marco", "own", "own")).data.tags["marco.run_key"] == "own"
+    outer = mlflow_runs.open_run(store, "marco", "outer", "outer")
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{store}/")
+    assert mlflow_runs.open_run(store, "marco", "inner", "inner") == outer
 
 
 def test_what_is_logged_can_be_read(store):

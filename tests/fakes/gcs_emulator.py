@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import email
 import http.client
 import importlib.util
 import os
@@ -136,7 +137,7 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-class _Proxy(http_server.Handler):
+class Proxy(http_server.Handler):
     """Passes requests to the emulator's server, and does to them what a fault says."""
 
     def answer_request(self):
@@ -167,9 +168,33 @@ class _Proxy(http_server.Handler):
         return None
 
     def _forward(self, port, body):
+        if self.path.startswith("/batch/"):
+            return self._forward_batch(port, body)
+        return self._request(port, self.command, self.path, body, self.headers)
+
+    def _forward_batch(self, port, body):
+        """Sends the requests of a batch, which Beam makes of renames, one by one: the server answers none of them."""
+        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        answers = []
+        for part in email.message_from_bytes(head + body).get_payload():
+            line, _, rest = part.get_payload().lstrip().partition("\n")
+            method, url, _ = line.split()
+            message = email.message_from_string(rest)
+            target = urllib.parse.urlsplit(url)
+            content = message.get_payload().strip().encode()
+            answer = self._request(port, method, f"{target.path}?{target.query}", content, message)
+            status = f"HTTP/1.1 {answer.status} {http.client.responses[answer.status]}"
+            text = f"Content-Type: application/http\r\n\r\n{status}\r\nContent-Type: application/json\r\n\r\n"
+            answers.append(text.encode() + answer.content)
+        content = b"".join(b"--batch\r\n" + answer + b"\r\n" for answer in answers) + b"--batch--\r\n"
+        return http_server.Answer(200, content, {"Content-Type": "multipart/mixed; boundary=batch"})
+
+    def _request(self, port, command, path, body, headers):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
-        connection.request(self.command, self.path, body, headers)
+        # TensorFlow says "Transfer-Encoding: identity", which the server does not know.
+        dropped = ("connection", "transfer-encoding")
+        headers = {name: value for name, value in headers.items() if name.lower() not in dropped}
+        connection.request(command, path, body, headers)
         response = connection.getresponse()
         content = response.read()
         connection.close()
@@ -191,7 +216,7 @@ def running(monkeypatch):
     from marco_model import store
 
     emulator = Emulator()
-    with http_server.serving(emulator, _Proxy) as emulator.url:
+    with http_server.serving(emulator, Proxy) as emulator.url:
         server, emulator.port = _start_server(emulator.url)
         try:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)

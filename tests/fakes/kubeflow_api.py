@@ -8,6 +8,7 @@ runs nothing: tests set the states of a run.
 import contextlib
 import datetime
 import email
+import itertools
 import json
 import re
 import uuid
@@ -27,13 +28,15 @@ class KubeflowApi:
     """`experiments`, `pipelines`, `versions`, `runs`, `recurring`: models by id. `uploads`: packages by version id.
 
     `states`: the answers about a run, one `(state, {task: state}, message)` per request; the last one is repeated.
-    `faults`: `[pattern of "METHOD path", status, times]`. `token`: the bearer token that is required, if set.
+    `retried`: whether Argo has nodes for retries. `faults`: `[pattern of "METHOD path", status, times]`. `token`: the
+    bearer token that is required, if set.
     """
 
     def __init__(self):
         self.experiments, self.pipelines, self.versions, self.runs, self.recurring = {}, {}, {}, {}, {}
         self.uploads, self.states, self.faults, self.requests = {}, [], [], []
         self.token, self.content_type = None, "application/json"
+        self.retried = False
         self._client = api.ApiClient(api.Configuration())
 
     def respond(self, request):
@@ -116,7 +119,7 @@ class KubeflowApi:
             run.state = state
             run.error = _STATUS(message=message) if message else None
             run.run_details = api.V2beta1RunDetails(
-                task_details=[node for task in tasks.items() for node in _nodes(*task)]
+                task_details=[node for task in tasks.items() for node in _nodes(*task, self.retried)]
             )
         return run
 
@@ -192,15 +195,23 @@ def _page(kind, field, models, query):
     return kind(**{field: models[begin : begin + size]}, next_page_token=token, total_size=len(models))
 
 
-def _nodes(name, state):
-    """Returns the nodes of a task as Argo reports them: where it is reused, only its executor is skipped."""
+def _nodes(name, state, retried):
+    """Returns the nodes of a task as Argo reports them: where it is reused, only its executor is skipped.
+
+    `retried`: with the node for retries that Argo puts around every template, the graph of a step included, under the
+    `templateDefaults` of Kubeflow Pipelines 2.17.0 (argo-workflows v4.0.5, `workflow/controller/operator.go`, "Inject a
+    retry node"). The node has the step's name, and its attempts are NAME(0), NAME(1), and so on.
+    """
     task = _task(name, "SUCCEEDED" if state == "REUSED" else state)
     if name == "root" or name.endswith("-driver"):
         return [task]
     executor = _task("executor", "SKIPPED" if state == "REUSED" else state)
-    executor.pod_name = f"marco-local-x7k2p-retry-system-container-impl-{zlib.crc32(name.encode())}"
-    task.child_tasks = [api.PipelineTaskDetailChildTask(pod_name=f"marco-local-x7k2p-{zlib.crc32(name.encode())}")]
-    return [_task(f"{name}-driver", "SUCCEEDED"), task, executor]
+    chain = [task, *([_task(f"{name}(0)", task.state)] if retried else []), executor]
+    for parent, child in itertools.pairwise(chain):
+        number = zlib.crc32(f"{name} {child.display_name}".encode())
+        child.pod_name = f"marco-local-x7k2p-retry-system-container-impl-{number}"
+        parent.child_tasks = [api.PipelineTaskDetailChildTask(pod_name=f"marco-local-x7k2p-{number}")]
+    return [_task(f"{name}-driver", "SUCCEEDED"), *chain]
 
 
 def _task(name, state):

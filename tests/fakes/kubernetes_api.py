@@ -22,7 +22,7 @@ import subprocess
 import threading
 import time
 
-from tests.fakes import http_server
+from tests.fakes import http_server, jobset_rules
 
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/marco/jobsets"
 PODS = "/api/v1/namespaces/marco/pods"
@@ -60,6 +60,7 @@ class Pod:
             f"{PREFIX}restart-attempt": str(attempt),
         }
         self.created, self.finished, self.oom, self.waiting = now(), None, False, None
+        self.disrupted = False
         self.lines = []
         self.process = None
         if start:
@@ -86,6 +87,11 @@ class Pod:
 
     def kill(self):
         self.process.kill()
+
+    def preempt(self):
+        """Ends the pod as Kubernetes does for a pod of higher priority: with the condition DisruptionTarget."""
+        self.disrupted = True
+        self.process.terminate()
 
     def end(self, grace):
         if not self.process:
@@ -178,7 +184,7 @@ class Cluster:
         with self.lock:
             if name in self.jobsets:
                 return 409, {"message": f'jobsets.jobset.x-k8s.io "{name}" already exists', "reason": "AlreadyExists"}
-            body["status"] = {"restarts": 0, "conditions": []}
+            body["status"] = {"restarts": 0, "restartsCountTowardsMax": 0, "conditions": []}
             self.jobsets[name] = body
             body["hosts"] = {}
             self._start(body)
@@ -275,7 +281,10 @@ class Cluster:
         codes = {pod: pod.status() for pod in pods}
         if any(codes.values()):
             self._end([pod for pod in pods if codes[pod] is None])
-            if status["restarts"] < spec["failurePolicy"]["maxRestarts"]:
+            reasons = {jobset_rules.failure_reason(spec, pod.job, pod.disrupted) for pod in pods if codes[pod]}
+            counted = jobset_rules.action(spec["failurePolicy"], reasons) == "RestartJobSet"
+            if not counted or status["restartsCountTowardsMax"] < spec["failurePolicy"]["maxRestarts"]:
+                status["restartsCountTowardsMax"] += counted
                 # A real controller takes about as long to notice.
                 threading.Timer(1.0, self._restart, [jobset]).start()
                 jobset["ended"] = time.monotonic()

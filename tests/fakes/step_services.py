@@ -189,3 +189,42 @@ class Kubeflow(Service):
                     shutil.copytree(source, target)
                 elif source.exists():
                     shutil.copy(source, target)
+
+
+class Vertex(Service):
+    """Vertex AI Pipelines with `root` on `gs://`; `folder` has the files of output parameters."""
+
+    def __init__(self, package, root, folder, **options):
+        super().__init__(package, f"{root}/123456789/marco-local", **options)
+        self.folder = folder
+
+    def input_artifact(self, component, name, reference):
+        uri, metadata = self.source(reference)
+        kind = component["inputDefinitions"]["artifacts"][name]["artifactType"]
+        place = (
+            f"projects/123456789/locations/europe-west4/metadataStores/default/artifacts/{'-'.join(reference.values())}"
+        )
+        return {"name": place, "uri": uri, "type": kind, "metadata": metadata}
+
+    def output_artifacts(self, definitions, place):
+        return {
+            name: {
+                "artifacts": [{"name": name, "uri": f"{place}/{name}", "type": kind["artifactType"], "metadata": {}}]
+            }
+            for name, kind in definitions.items()
+        }
+
+    def output_file(self, place):
+        return f"{place}/executor_output.json"
+
+    def parameter_file(self, place, name):
+        return str(self.folder / "parameters" / name)
+
+    def prepare(self, message):
+        (self.folder / "parameters").mkdir(exist_ok=True)
+
+    def finish(self, step, message):
+        from marco_model import store
+
+        file = message["outputs"]["outputFile"]
+        self.keep(step, message, json.loads(store.read_bytes(file)) if store.exists(file) else {})

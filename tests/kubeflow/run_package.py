@@ -4,8 +4,9 @@ Runs inside the project's image, which has the KFP that this needs:
 
     python run_package.py PACKAGE.yaml ROOT [PARAMETER=VALUE …]
 
-DOCKER_HOST names the socket of podman or Docker. ROOT is mounted into every container at the same path. The last line
-of stdout is JSON, the problem of each step that has one; the exit status is 1 if there is any.
+DOCKER_HOST names the socket of podman or Docker. ROOT is mounted into every container at the same path. The file
+`problems.json` in ROOT has the problem of each step that has one; the exit status is 1 if there is any. It is a file
+because lines of containers that end without a newline run into whatever is printed next.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main(file: str, root: str, *parameters: str) -> int:
     found = problems(package, Path(root))
     if stopped and not found:
         found["kfp.local"] = stopped
-    print(json.dumps(found))
+    Path(root, "problems.json").write_text(json.dumps(found))
     return 1 if found else 0
 
 

@@ -124,9 +124,9 @@ def run(package: Path, root: Path, **parameters: str) -> Ran:
                 say(step_of[executing[1]])
     log = root.parent / "run.log"
     log.write_text("\n".join(lines))
-    report = [line for line in lines if line.startswith("{")][-1:]
-    assert report, f"the runner itself failed, {log} ends with: " + "\n".join(lines[-40:])
-    found = json.loads(report[0])
+    report = root / "problems.json"
+    assert report.is_file(), f"the runner itself failed, {log} ends with: " + "\n".join(lines[-40:])
+    found = json.loads(report.read_text())
     if found:
         print("\n".join(lines[-200:]))
     return Ran(process.returncode, started, found)

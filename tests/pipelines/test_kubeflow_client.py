@@ -104,7 +104,9 @@ def test_without_cache_a_run_carries_the_package_with_every_step_uncached(kubefl
     assert executors == platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
-def test_a_run_is_followed_to_its_end_with_one_line_per_event_of_a_step(kubeflow, package):
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_run_is_followed_to_its_end_with_one_line_per_event_of_a_step(kubeflow, package, retried):
+    kubeflow.retried = retried
     kubeflow.states = [
         ("PENDING", {}, None),
         ("RUNNING", {"root": "RUNNING", "Data": "RUNNING"}, None),

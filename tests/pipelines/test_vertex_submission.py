@@ -151,7 +151,9 @@ def test_scheduling_twice_gives_one_schedule_and_a_change_replaces_it(vertex, pa
     assert "unchanged" in schedule_package(vertex, package)
     assert list(vertex.jobs["schedules"]) == [first]
     schedule = vertex.jobs["schedules"][first]
-    assert (schedule.cron, schedule.max_concurrent_run_count) == ("TZ=Europe/Berlin 0 3 * * 1", 1)
+    assert schedule.cron == "TZ=Europe/Berlin 0 3 * * 1"
+    assert (schedule.max_concurrent_run_count, schedule.max_concurrent_active_run_count) == (1, 1)
+    assert not schedule.allow_queueing
     for change in ((), ("--steps", 20), ("--max-concurrency", 2)):
         assert "replaced" in schedule_package(vertex, package, *change, cron="0 4 * * 1")
         assert len(vertex.jobs["schedules"]) == 1

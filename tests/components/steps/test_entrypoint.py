@@ -5,7 +5,7 @@ import json
 import pytest
 
 from components.published_models import RECORD_FILE
-from components.steps import entrypoint
+from components.steps import attempts, entrypoint
 from tests import packages, processes
 from tests.fakes import step_services
 
@@ -134,7 +134,7 @@ def test_tfx_runs_an_executor_on_staged_paths_and_the_process_ends_cleanly(tmp_p
 @pytest.mark.slow
 def test_an_expected_error_is_one_line_and_an_exit_status(tmp_path):
     done = run_probe(tmp_path, "refuse")
-    assert done.returncode != 0
+    assert done.returncode == attempts.INPUT_ERROR
     assert "error: the note is 'refuse'; give another" in done.stderr.splitlines()
     assert not (tmp_path / "kfp_outputs/output_metadata.json").exists()
 

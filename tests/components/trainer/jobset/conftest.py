@@ -15,12 +15,13 @@ from tests import processes, short_network
 @functools.cache
 def problems_of():
     """Returns a function that lists what the schemas and the restricted standard refuse in a JobSet."""
+    from tests.fakes import jobset_rules
     from tests.k8s import restricted, validation
 
     def problems(body):
         pods = [job["template"]["spec"]["template"]["spec"] for job in body["spec"]["replicatedJobs"]]
         broken = [what for pod in pods for rule in restricted.RESTRICTED.values() for what in rule(pod)]
-        return [*validation.problems(body, "1.32"), *broken]
+        return [*validation.problems(body, "1.32"), *jobset_rules.problems(body), *broken]
 
     return problems
 

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
@@ -187,6 +188,29 @@ if me == "chief-0": train()
     running, lines = cluster(script), []
     jobset.run(job, make_placement(tmp_path, restarts=1), pace=PACE, show=lines.append)
     assert any(line.startswith("Restart 1 of 1 from the last checkpoint after worker 0") for line in lines), lines
+    assert "step 2" in lines
+    assert is_gone(running)
+
+
+def test_a_preempted_replica_does_not_use_up_the_restarts(cluster, job, tmp_path):
+    script = """
+begun = pathlib.Path(job["checkpoints"]) / (me + "-begun")
+if not begun.exists():
+    mark(me + "-begun")
+    time.sleep(60)
+time.sleep(0.3)
+if me == "chief-0": train()
+"""
+    running, lines = cluster(script), []
+
+    def preempt():
+        while not (pod := running.replica("worker-0")) or not pathlib.Path(job.checkpoints, "worker-0-begun").exists():
+            time.sleep(0.05)
+        pod.preempt()
+
+    threading.Thread(target=preempt, daemon=True).start()
+    jobset.run(job, make_placement(tmp_path, restarts=0), pace=PACE, show=lines.append)
+    assert any(line.startswith("Restart, not counted, from the last checkpoint") for line in lines), lines
     assert "step 2" in lines
     assert is_gone(running)
 

@@ -7,6 +7,7 @@ from components.trainer import jobset
 from components.trainer.jobset_api import PACE
 from marco_model.errors import InputError
 from marco_model.recipe import Engine
+from tests.fakes import jobset_rules
 
 STEP = jobset.Step(namespace="marco", attempt="1f", run="weekly/3", pod="weekly-3-trainer", uid="0-1")
 WORKER = Resources(
@@ -125,3 +126,34 @@ def test_it_is_owned_by_the_pod_of_the_step_and_labelled_with_the_run():
 def test_an_engine_that_does_not_fit_the_replicas_is_refused(kind, counts, fix):
     with pytest.raises(InputError, match=f"engine.kind is {kind} and cluster.replicas has workers .*{fix}"):
         manifest(kind, **counts)
+
+
+@pytest.mark.parametrize(
+    ("disrupted", "action"), [(True, "RestartJobSetAndIgnoreMaxRestarts"), (False, "RestartJobSet")]
+)
+def test_only_failures_count_as_restarts(disrupted, action):
+    spec = manifest("parameter_server", workers=2, parameter_servers=1)["spec"]
+    for job in ("chief", "ps"):
+        reason = jobset_rules.failure_reason(spec, job, disrupted)
+        assert jobset_rules.action(spec["failurePolicy"], {reason}) == action
+    # An asynchronous worker comes back by itself; the others go on meanwhile.
+    assert jobset_rules.failure_reason(spec, "worker", True) == ""
+    # Others of the set fail with the one that is lost; the set still restarts uncounted.
+    mixed = {jobset_rules.failure_reason(spec, "chief", True), jobset_rules.failure_reason(spec, "ps", False)}
+    assert jobset_rules.action(spec["failurePolicy"], mixed) == "RestartJobSetAndIgnoreMaxRestarts"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"name": "1st"}, "is not a name of a rule"),
+        ({"action": "RestartJob"}, "is not an action"),
+        ({"onJobFailureReasons": ["DisruptionTarget"]}, "is not a reason"),
+        ({"targetReplicatedJobs": ["evaluator"]}, "there is no job evaluator"),
+    ],
+)
+def test_jobsets_webhook_would_refuse_other_rules(change, problem):
+    body = manifest()
+    assert jobset_rules.problems(body) == []
+    body["spec"]["failurePolicy"]["rules"] = [{**body["spec"]["failurePolicy"]["rules"][0], **change}]
+    assert any(problem in text for text in jobset_rules.problems(body))
