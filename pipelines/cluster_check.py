@@ -160,10 +160,13 @@ def _versions(api: Api, needs: Needs) -> Findings:
 
 
 def _apis(api: Api, needs: Needs) -> Findings:
-    wanted = {"argoproj.io/v1alpha1": "Kubeflow Pipelines", "serving.kserve.io/v1beta1": "KServe, for the model server"}
+    expected = {
+        "argoproj.io/v1alpha1": "Kubeflow Pipelines",
+        "serving.kserve.io/v1beta1": "KServe, for the model server",
+    }
     if needs.replicas:
-        wanted[jobset_api.API_VERSION] = "JobSet, for training on several nodes"
-    for name, what in wanted.items():
+        expected[jobset_api.API_VERSION] = "JobSet, for training on several nodes"
+    for name, what in expected.items():
         missing = f"{name} is not served; install {what} (k8s/README.md)"
         yield (FINE, f"{name} is served") if api.get(f"/apis/{name}") is not None else (WRONG, missing)
 

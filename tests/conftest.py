@@ -30,6 +30,7 @@ LONGEST = (
     "marco_model/engines/test_engines.py",
     "marco_model/test_network.py",
     "marco_model/test_weights.py",
+    "pipelines/test_cluster_graph.py",
     "pipelines/test_local_runner.py",
     "pipelines/test_bucket_run.py",
     "pipelines/test_label_schemes.py",

@@ -113,12 +113,19 @@ def main(arguments: list[str]) -> None:
 
 
 def run() -> None:
-    """Runs `main` and exits at once: some libraries of TFX crash in the destructors of an orderly exit."""
-    with exit_status():
-        main(sys.argv[1:])
+    """Runs `main` and exits at once: some libraries of TFX crash in the destructors of an orderly exit.
+
+    So the exit status of an expected error stays what `exit_status` says, by which `attempts` decides.
+    """
+    status: str | int | None = 0
+    try:
+        with exit_status():
+            main(sys.argv[1:])
+    except SystemExit as end:
+        status = end.code
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status if isinstance(status, int) else 1)
 
 
 if __name__ == "__main__":
