@@ -125,11 +125,11 @@ class _Walker:
                     self.add(files, path, (identity, entry.name))
 
     def wants(self, name: str) -> bool:
-        wanted = self.is_wanted(name)
-        if not wanted:
+        is_wanted = self.is_wanted(name)
+        if not is_wanted:
             ending = Path(name).suffix.lower()
             self.result.passed_over[ending if re.fullmatch(r"\.\w{1,10}", ending) else "without ending"] += 1
-        return wanted
+        return is_wanted
 
     def add(self, files: list[Path], path: Path, identity: object = None) -> None:
         if identity is None:

@@ -103,12 +103,12 @@ def test_any_spellings_in_any_order_list_a_picture_once(tmp_path, order, count):
         folder / "p1" / "b.jpg",
         f"{folder}//p1/./a.jpg",
     ]
-    given = [spellings[number] for number in order[:count]]
-    listing = image_files.find_images(given)
+    paths = [spellings[number] for number in order[:count]]
+    listing = image_files.find_images(paths)
     real = [os.path.realpath(path) for path in listing.files]
     assert len(set(real)) == len(real)
-    expected = {os.path.realpath(path) for path in given if Path(path).is_file()}
-    if any(Path(path).is_dir() for path in given):
+    expected = {os.path.realpath(path) for path in paths if Path(path).is_file()}
+    if any(Path(path).is_dir() for path in paths):
         expected = {str(folder / "p1" / name) for name in ("a.jpg", "b.jpg")}
     assert set(real) == expected
 
