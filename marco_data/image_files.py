@@ -4,6 +4,7 @@
 PNG. `flag` names a picture that shows no drop. `image_header` reads format and size without decoding.
 """
 
+import contextlib
 import io
 import os
 import stat
@@ -36,7 +37,9 @@ _CAMERA_BITS = (10, 12, 14)
 _HIGHEST = 2**14 - 1
 _FORMATS = (JPEG, PNG, "TIFF", "BMP")
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
-_JPEG_START = b"\xff\xd8\xff"
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_TRAILING = 4096
+"""Bytes that cameras may write after a JPEG's end."""
 
 
 def as_text(path: object) -> str:
@@ -79,16 +82,18 @@ def encoded_image(path: str | Path, bits: int | None = None) -> bytes:
 def upright(encoded: bytes, bits: int | None = None) -> bytes:
     """Returns an encoded image as `encoded_image` does.
 
-    Orientation tags are applied. Grey samples of 16 bits keep the upper 8 of the camera's `bits`, 8 to 16. Without
-    `bits` these are 16 if a sample is above 16,383, and 14, 12 or 10 if the highest sample needs just so many; nothing
-    else is certain. Deep colour keeps its upper byte. Raises `InputError` for samples that are not certain or do not
-    fit.
+    Orientation tags are applied. A JPEG that lacks only its last two bytes gets them. Grey samples of 16 bits keep the
+    upper 8 of the camera's `bits`, 8 to 16. Without `bits` these are 16 if a sample is above 16,383, and 14, 12 or 10
+    if the highest sample needs just so many; nothing else is certain. Deep colour keeps its upper byte. Raises
+    `InputError` for samples that are not certain or do not fit.
     """
     is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START[:3])
     image = _open(pixels.plain_png(encoded) if is_png else encoded)
     if not (is_jpeg or is_png):
         return _png_of(_rgb(image, bits))
     _check_size(image)
+    if is_jpeg:
+        encoded = _with_end(encoded, image)
     orientation, is_deep = _orientation(image), is_png and encoded[24] == 16
     if is_deep:
         rgb = _rgb(image, bits)
@@ -98,6 +103,19 @@ def upright(encoded: bytes, bits: int | None = None) -> bytes:
     if orientation == 1 and not changed:
         return encoded
     return _png_of(pixels.turned(pixels.decode(encoded) if rgb is None else rgb, orientation))
+
+
+def _with_end(encoded: bytes, image: Image.Image) -> bytes:
+    """Returns a JPEG that lacks nothing but its end-of-image marker with that marker; else the same bytes.
+
+    Viewers show such a file; TensorFlow and `pixels.decode` refuse it. Progressive files may lack whole scans unseen.
+    """
+    if _JPEG_END in encoded[-_TRAILING:] or "progressive" in image.info:
+        return encoded
+    with contextlib.suppress(InputError):
+        pixels.decode(encoded + _JPEG_END)
+        return encoded + _JPEG_END
+    return encoded
 
 
 def _check_size(image: Image.Image) -> None:

@@ -280,3 +280,19 @@ def test_a_picture_that_does_not_decode_is_none():
     assert pixels.picture(b"no picture", 20) is None
     assert pixels.picture(saved(PAGE, "JPEG")[:300], 20) is None
     assert pixels.picture(saved(PAGE.convert("CMYK"), "JPEG"), 20).size == (20, 15)
+
+
+@hypothesis.given(
+    cut=st.integers(1, 60), quality=st.integers(30, 95), progressive=st.booleans(), mode=st.sampled_from("LR")
+)
+@hypothesis.settings(deadline=None)
+def test_a_cut_jpeg_is_whole_or_refused(cut, quality, progressive, mode):
+    image = Image.fromarray(colour()).convert("RGB" if mode == "R" else "L")
+    whole = saved(image, "JPEG", quality=quality, progressive=progressive)
+    try:
+        shown = pixels.decode(image_files.upright(whole[:-cut]))
+    except errors.InputError:
+        assert cut > 2 or progressive
+        return
+    np.testing.assert_array_equal(shown, pixels.decode(whole))
+    assert image_files.upright(whole) == whole
