@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 from tests import short_network
 from tests.marco_scoring.plate_report import drawn_plate
@@ -43,7 +44,9 @@ def made(tmp_path_factory):
     from marco_scoring.plate_report import Options, predict_with_report
 
     folder = tmp_path_factory.mktemp("browser")
-    files = drawn_plate.write(folder / "plate", 200)
+    files = drawn_plate.write(folder / "plate", 96)
+    for file in files:  # Enlarged, which is faster than to draw more pixels, so that none is too small to judge.
+        ImageOps.scale(Image.open(file), 2.2).save(file)
     (folder / "plate" / "empty.jpg").touch()
     network = tiny_network(files[::6])
     export(network, folder / "model", classes=CLASSES, input_size=151, temperature=0.5, metadata={"name": "tiny"})
