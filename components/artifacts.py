@@ -25,7 +25,7 @@ class Quarantine(artifact.Artifact):
 
 
 class Report(artifact.Artifact):
-    """`report.html` by itself, `report.json` with every number of it, and `figures/*.svg`."""
+    """`report.html` by itself, `report.json` with every number of it, `MODEL_CARD.md`, and `figures/*.svg`."""
 
     TYPE_NAME = "components.Report"
 

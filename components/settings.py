@@ -271,6 +271,8 @@ class ReportOptions(Section):
     overlays: bool = True
     overlay_samples: int = pydantic.Field(16, ge=1)
     overlay_seconds: float = pydantic.Field(30.0, ge=0)
+    # The model's licence in its card, such as cc-by-4.0; empty: not stated.
+    license: str = pydantic.Field("", pattern=r"^[A-Za-z0-9.-]*$")
 
     def target_of(self, classes: Sequence[str]) -> str | None:
         """Returns the class that must not be missed, or None if `classes` has no such class.

@@ -39,6 +39,7 @@ def run(graph: Any, output: Path, name: str = "", note: str = "") -> dict[str, A
     results = summarize(steps, output)
     if results["mlflow_run_id"]:  # Also of a training that was reused.
         mlflow_runs.Run(results["tracking_uri"], results["mlflow_run_id"]).describe(name, note)
+    shutil.copyfile(Path(results["report_path"]).with_name(page.CARD_FILE), output.resolve() / page.CARD_FILE)
     results["report_path"] = str(shutil.copyfile(results["report_path"], output.resolve() / page.HTML_FILE))
     with store.whole_file(output / "summary.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")

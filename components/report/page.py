@@ -1,4 +1,4 @@
-"""The report's files: `report.json`, its figures, and one self-contained HTML page of both.
+"""The report's files: `report.json`, its figures, one self-contained HTML page of both, and the model card.
 
 The page has no script, makes no request and holds no number that is not in `report.json`.
 """
@@ -6,6 +6,7 @@ The page has no script, makes no request and holds no number that is not in `rep
 import base64
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from decimal import ROUND_FLOOR, Decimal
@@ -23,9 +24,11 @@ from marco_model import errors, model_directory
 
 log = logging.getLogger(__name__)
 
-HTML_FILE, JSON_FILE, FIGURES = "report.html", "report.json", "figures"
+HTML_FILE, JSON_FILE, CARD_FILE, FIGURES = "report.html", "report.json", "MODEL_CARD.md", "figures"
 TEMPLATES = Path(__file__).parent / "templates"
+_ABOUT = ("created", "synthetic", "data_fingerprint", "mlflow_run_id", "commit", "dirty")
 _SPACE, _MINUS, _NONE = "\u202f", "\u2212", "–"
+_NETWORK = ("architecture", "variant", "depth_multiplier", "input_size")
 _SCORE_STEP = Decimal("1e-7")
 
 
@@ -41,11 +44,11 @@ def write_report(
     about: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes `report.html`, `report.json` and `figures/*.svg` into `folder` and returns the content of the JSON.
+    """Writes `report.html`, `report.json`, `MODEL_CARD.md` and `figures/*.svg` into `folder`; returns the JSON.
 
     `evaluation_uri`: the Evaluator's; `examples_uri` and `split`: the images that were judged; `saved_model`: the model
     that judged them, on this machine; `decision`: the gate's. `about`: where the run comes from, to which the
-    model's name is added. `training`: how it was trained.
+    model's name and network are added. `training`: how it was trained.
 
     Raises `InputError` if the evaluation has no predictions, or the examples are not those that were judged.
     """
@@ -57,7 +60,12 @@ def write_report(
         options,
         temperature=metadata.get("temperature", 1.0),
         decision=decision,
-        about={"model": metadata.get("name", ""), **(about or {})},
+        about={
+            "model": metadata.get("name", ""),
+            "network": {name: metadata[name] for name in _NETWORK if metadata.get(name)},
+            "license": options.license,
+            **(about or {}),
+        },
         training=training,
     )
     pictures = _pictures(report, frame, examples_uri, split, saved_model if metadata else None, options)
@@ -69,6 +77,7 @@ def write_report(
         (folder / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
     (folder / JSON_FILE).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / HTML_FILE).write_text(page(report, figures, pictures), encoding="utf-8")
+    (folder / CARD_FILE).write_text(card(report), encoding="utf-8")
     return dict(report)
 
 
@@ -156,18 +165,54 @@ def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mappin
     def text(source: str) -> markupsafe.Markup:
         return markupsafe.Markup('<span data-source="{}">{}</span>').format(source, at(report, source))
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment(autoescape=True)
     environment.globals.update(
         number=number, text=text, figure_uri=lambda name: _uri(figures[name].encode(), "svg+xml")
     )
     uris = {name: _uri(encoded, "jpeg") for name, encoded in pictures.items()}
     return environment.get_template("report.html.jinja").render(report=report, figures=figures, pictures=uris)
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def card(report: Mapping[str, Any]) -> str:
+    """Returns the model card, Markdown with Hugging Face's YAML header, whose numbers are those of `report`.
+
+    The sections follow Mitchell et al. 2019 (arXiv:1810.03993).
+    """
+
+    def number(value: float | None, kind: str) -> str:
+        return _NONE if value is None else FORMATS[kind](value)
+
+    def interval(share: Mapping[str, Any]) -> str:
+        if share["share"] is None:
+            return _NONE
+        return (
+            f"{number(share['share'], 'percent')} ({number(share['low'], 'share')} to {number(share['high'], 'share')})"
+        )
+
+    def of_all(share: Mapping[str, Any]) -> str:
+        return f"{interval(share)}, {number(share['found'], 'count')} of {number(share['count'], 'count')}"
+
+    environment = _environment(autoescape=False)
+    environment.filters.update(number=number, interval=interval, cell=_cell, yaml=json.dumps)
+    about = {**dict.fromkeys(("license", "splits", "network", "split", *_ABOUT)), **report["about"]}
+    shown = {**report, "about": about}
+    text = environment.get_template("model_card.md.jinja").render(report=shown, name=about["model"] or "classifier")
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _cell(text: object) -> str:
+    """Returns a name as text of one line in a table's cell, with nothing that Markdown or HTML reads as markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
 
 def _uri(encoded: bytes, kind: str) -> str:

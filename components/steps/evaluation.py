@@ -9,11 +9,12 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 from absl import logging
 from tfx.dsl.component.experimental import annotations, decorators
-from tfx.types import standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components import (
@@ -29,7 +30,7 @@ from components import (
 )
 from components.report import page
 from components.steps.entrypoint import unstaged
-from marco_model import errors, model_directory, store
+from marco_model import errors, model_directory, record_index, store
 
 FIRST = "there is no champion to beat: the thresholds alone decide"
 NO_GAIN = (
@@ -232,7 +233,9 @@ def Report(
     """
     run = mlflow_runs.run_of_model(model.uri)
     trained = path_utils.serving_model_dir(model.uri)
-    about = {"data_fingerprint": data_fingerprint, "synthetic": bool(synthetic)}
+    about: dict[str, Any] = {"data_fingerprint": data_fingerprint, "synthetic": bool(synthetic), "split": split}
+    names = artifact_utils.decode_split_names(examples.split_names)
+    about["splits"] = {name: len(record_index.read_index(artifacts.split_files(examples, name))) for name in names}
     with tempfile.TemporaryDirectory() as scratch, published_models.on_this_machine(trained) as saved_model:
         folder = Path(scratch) / "report"
         page.write_report(

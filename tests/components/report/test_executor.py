@@ -132,7 +132,11 @@ def test_the_report_shows_the_evaluation_the_decision_and_the_run(tmp_path, exam
     assert "marco-test" in html
     assert {path.name for path in (folder / "figures").iterdir()} == {"roc.svg", "calibration.svg", "thresholds.svg"}
     kept = {file.path for file in mlflow_store.connect(store).list_artifacts(run.run_id, "report")}
-    assert kept == {"report/report.html", "report/report.json", "report/figures"}
+    assert kept == {"report/report.html", "report/report.json", "report/MODEL_CARD.md", "report/figures"}
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "| eval | 40 | the figures below |" in card
+    assert f"value: {overall['accuracy']}" in card
+    assert "input size 151" in card
 
 
 def test_a_report_needs_neither_mlflow_nor_the_gate_nor_gradients(tmp_path, examples, colour_model):
