@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from tests.k8s import rendering
+from tests.kubeflow import test_local_package
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +47,14 @@ def test_runs_use_the_namespace_and_the_account_of_the_manifests(documented, bas
         assert options["namespace"] == account["namespace"]
         if not (options.get("show") or options.get("remove")):
             assert options["service_account"] == account["name"]
+
+
+@pytest.mark.parametrize("heading", ["What you see", "What it costs"])
+def test_the_tables_of_steps_and_of_their_disk_name_every_step(heading):
+    text = (ROOT / "docs" / "kubeflow.md").read_text()
+    (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    first_cells = re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
+    assert set(re.findall(r"\b[A-Z]\w+", "\n".join(first_cells))) >= test_local_package.STEPS
 
 
 def test_models_are_published_where_the_gpu_overlay_serves_them(documented):
