@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import marco_model
 from marco_model.errors import InputError
 from marco_scoring import prediction
 
@@ -124,3 +125,24 @@ def test_batches_are_full(files, tmp_path):
     classifier = MeanColours()
     prediction.predict(classifier, files[0], tmp_path / "scores.csv", 3)
     assert classifier.batches == [3, 3, 1]
+
+
+@pytest.mark.slow
+def test_batches_with_a_damaged_image_take_no_memory_that_stays(real_images, tmp_path):
+    """The published classifier in TensorFlow kept 20 MB for each."""
+    resource = pytest.importorskip("resource")
+    sound, cut = real_images["clear_220.jpeg"], tmp_path / "cut.jpeg"
+    cut.write_bytes(sound.read_bytes()[:30_000])
+    peaks = []
+
+    def observe(path, image, result):
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    files = []
+    for number in range(12):
+        files += [tmp_path / f"{number}-{name}.jpeg" for name in ("a", "cut", "b")]
+        for path in files[-3:]:
+            path.symlink_to(cut if "cut" in path.name else sound)
+    outcome = prediction.predict(marco_model.open_published_classifier(), files, tmp_path / "scores.csv", 3, observe)
+    assert outcome.failed == 12 and sum(outcome.by_class.values()) == 24
+    assert peaks[-1] - peaks[len(peaks) // 3] < 60
