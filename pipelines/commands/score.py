@@ -195,7 +195,7 @@ def explain(
     ] = 0.1,
     batch_size: Annotated[int, typer.Option(min=1, help="Noisy copies at once.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise; the same seed gives the same picture.")] = 0,
-    raw: Annotated[bool, typer.Option("--raw", help="Write attributions too: .npy, float32 [size, size].")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Write attributions too: .npy, float32, size × size.")] = False,
     bits: options.Bits = None,
 ) -> None:
     """Show which pixels a score depends on (SmoothGrad): a heat map over the grey image, one PNG per image.
