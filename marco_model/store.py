@@ -218,10 +218,7 @@ def _delete_leftovers(path: Path) -> None:
 
 
 def lock_folder(folder: Path, seconds: float = 0.0) -> int | None:
-    """Locks a folder until the descriptor that it returns is closed or the process ends.
-
-    Returns None if the folder cannot be locked, or is locked by another process for so many `seconds`.
-    """
+    """Locks a folder until the returned descriptor is closed or the process ends; None if that fails for `seconds`."""
     if sys.platform == "win32":  # No folder can be opened there.
         return None
     try:
@@ -414,9 +411,6 @@ def _writer() -> Any:
     return Writer
 
 
-# Transfers
-
-
 def upload(path: Path, uri: str) -> None:
     """Writes a file as an object; the service compares the checksum."""
     with reaching(uri):
@@ -464,9 +458,6 @@ def in_parallel(work: Callable[[Item], object], items: Iterable[Item]) -> None:
     with ThreadPoolExecutor(_TRANSFERS) as pool:
         for _ in pool.map(work, items):
             pass
-
-
-# Errors
 
 
 @contextlib.contextmanager
