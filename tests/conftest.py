@@ -35,6 +35,7 @@ LONGEST = (
     "pipelines/test_bucket_run.py",
     "pipelines/test_label_schemes.py",
     "pipelines/test_relabelling.py",
+    "test_quickstart.py",
     "components/vertex/test_rollout.py",
     "components/trainer/jobset/test_training.py",
     "marco_model/test_attribution.py",
