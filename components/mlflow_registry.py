@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components import mlflow_runs, mlflow_store, published_models
+from components import mlflow_runs, mlflow_store
 from marco_model import errors, model_directory, store
 
 log = logging.getLogger(__name__)
@@ -332,6 +332,8 @@ def _serve(client: Any, name: str, version: str, champion: str, destination: str
         item = versions[version]
         saved_model = _download(client, item, Path(folder))
         note = {"model": item.source, "mlflow_run_id": item.run_id, "registered_version": version}
+        from components import published_models
+
         published = published_models.publish(saved_model, where, note)
     crown(client, name, version, published.path, back=back)
     return Promotion(version, champion, published.path, published.unchanged)

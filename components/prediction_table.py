@@ -8,6 +8,7 @@ One row per example, sorted by (`shard`, `index`): `shard` str (base name of the
 
 import io
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,15 @@ def read_parquet(content: bytes, name: str) -> "pyarrow.Table":
     """Returns the table of a Parquet file, which may come from anybody; raises `InputError` if it cannot be read.
 
     `name`: of the file, for the message. pyarrow below 14.0.1, which TFX 1.16 requires, would execute a program that
-    the file's schema holds (CVE-2023-47248): a file with such a column is refused.
+    the file's schema holds (CVE-2023-47248), and later ones warn of it: a file with such a column is refused.
     """
     if sys.version_info < (3, 11):
         import pyarrow_hotfix  # noqa: F401
     import pyarrow.parquet
 
-    with errors.translated(errors.InputError, f"{name} is not a Parquet file that can be read: {{}}", Exception):
+    message = f"{name} is not a Parquet file that can be read: {{}}"
+    with errors.translated(errors.InputError, message, Exception), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
         return pyarrow.parquet.read_table(pyarrow.BufferReader(content))
 
 

@@ -85,8 +85,9 @@ def import_images(
             raise errors.InputError(f"none of {len(skipped)} images could be read; the first, {path!r}: {reason}")
         for split, count in written.items():
             if not count and not table.splits:
+                first = "".join(f"; the first of {len(skipped)} left out: {path}: {why}" for path, why in skipped[:1])
                 raise errors.InputError(
-                    f"the {split} split has none of {sum(written.values())} readable images; add images"
+                    f"the {split} split has none of {sum(written.values())} readable images; add images{first}"
                 )
         name_tables.write_tables(folder, table.sources, table.classes, table.raw_labels)
         if skipped:

@@ -81,13 +81,14 @@ def naming_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
+        module = str(error.name)
+        package = module.partition(".")[0]
         if package.startswith(("marco_", "components", "pipelines")):
             raise
         extra = EXTRAS.get(package, "train")
         raise InputError(
-            f"this needs {package}, which is not installed; install the project with its extra `{extra}`: "
-            f"pip install '.[{extra}]'"
+            f"this needs {module}, which is not installed; install the project with its extra `{extra}` "
+            f"(docs/runtimes.md), in its folder: pip install '.[{extra}]'"
         ) from error
 
 

@@ -32,6 +32,7 @@ STDOUT = Path("-")
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date", "flag")
 STAMP_COLUMNS = ("bytes", "modified")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
 _JSONL_ENDINGS = (".jsonl", ".ndjson")
 _NOT_SHOWN = ("plate", "well", "drop", "model", "inspection", "date", *STAMP_COLUMNS)
 """A path states them."""
@@ -110,7 +111,12 @@ def partial_path(output: Path) -> Path:
 
 
 def format_of(output: Path | None, chosen: Format | None) -> Format:
-    """Returns the format of a table: the chosen one, or else that of the file's ending."""
+    """Returns the format of a table: the chosen one, or else that of the file's ending.
+
+    Raises `InputError` for the ending of a spreadsheet program's own format, which none of these is.
+    """
+    if output and output.suffix.lower() in _SPREADSHEETS:
+        raise errors.InputError(f"{output} would be no spreadsheet; give a name in .csv, with --format excel for Excel")
     by_ending: Format = "jsonl" if output and output.suffix.lower() in _JSONL_ENDINGS else "csv"
     return chosen or by_ending
 

@@ -18,7 +18,7 @@ const browse = (() => {
     ...report.classes.map((name, index) =>
       !(report.crystals.length === 1 && report.crystals[0] === index) &&
       { key: `score-${index}`, name, value: (image) => scoresOf(image)[index], number: true, extra: true }),
-    { key: "file", name: "File", value: (image) => image.path, show: (image) => image.path.split(/[/\\]/).pop(), extra: true },
+    { key: "file", name: "File", value: (image) => image.path, show: (image) => fileName(image.path), extra: true },
   ].filter(Boolean);
 
   const markFilters = {

@@ -41,8 +41,13 @@ function timeText(image) {
   return time.since ? `${time.label}, ${time.since}` : time.label;
 }
 
+/** The last part of a path, of Windows or of any other system. */
+function fileName(path) {
+  return path.split(path.includes("/") ? "/" : "\\").pop();
+}
+
 function placeText(image) {
-  if (image.plate === null) return image.path.split(/[/\\]/).pop();
+  if (image.plate === null) return fileName(image.path);
   return image.drop ? `${image.well} drop ${image.drop}` : image.well;
 }
 

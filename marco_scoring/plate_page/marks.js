@@ -169,7 +169,7 @@ const markPanel = (() => {
     buttons.forEach((button) => { button.disabled = !enabled[button.dataset.save]; });
     element("forget").hidden = !any;
     element("not-kept").hidden = marks.areKept();
-    panel.classList.toggle("empty", !any);
+    panel.classList.toggle("unmarked", !any);
   }
 
   function start() {

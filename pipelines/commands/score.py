@@ -153,11 +153,13 @@ def predict(
     scored = f"{options.counted(sum(outcome.by_class.values()), 'image')} scored: {counts}"
     typer.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
     if outcome.earlier:
-        typer.echo(f"{outcome.earlier} of them by an earlier run", err=True)
+        new = sum(outcome.by_class.values()) - outcome.earlier
+        typer.echo(f"{new} of them now, {outcome.earlier} by an earlier run", err=True)
     if outcome.by_flag:
         flags = ", ".join(f"{count} {name}" for name, count in sorted(outcome.by_flag.items()))
         typer.echo(f"flagged, since they show no drop that can be judged (docs/model.md): {flags}", err=True)
-    if nowhere := sum(not place_of(file).well for file in files):
+        typer.echo("flagged images are in the counts above; leave them out when you sort by a score", err=True)
+    if len(files) > 1 and (nowhere := sum(not place_of(file).well for file in files)):
         typer.echo(
             f"{nowhere} of {len(files)} paths state no well; --names reads names of your own (docs/data.md)", err=True
         )
@@ -173,7 +175,9 @@ def _check_report(report: Path | None, output: Path | None, about_report: bool) 
     """Raises `InputError`, before anything is scored, for tables and reports that could not be written."""
     if report is None:
         if about_report:
-            raise InputError("--explain, --thumbnail-size and --crystal-class are of a report; give --report FILE too")
+            raise InputError(
+                "--explain and --thumbnail-size need --report FILE; --crystal-class needs --report FILE or --best"
+            )
         return
     if output is not None and report.resolve() == output.resolve():
         raise InputError(f"--report and --output are both {report}; give two names")

@@ -1,4 +1,3 @@
-import contextlib
 import pickle
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def test_a_program_in_a_file_is_not_executed(tmp_path, read):
     schema = pyarrow.schema([pyarrow.field("shard", pyarrow.string(), metadata=metadata)])
     file = tmp_path / prediction_table.PREDICTIONS_FILE
     pyarrow.parquet.write_table(pyarrow.Table.from_pydict({"shard": ["a"]}, schema), file)
-    with contextlib.suppress(InputError, KeyError):
+    with pytest.raises(InputError, match="is not a Parquet file that can be read"):
         read(str(tmp_path if read is prediction_table.read else file))
     assert not executed.exists()
 

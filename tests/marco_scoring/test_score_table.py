@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -299,3 +300,9 @@ def test_damaged_images_do_not_keep_others_from_their_rows(files, tmp_path):
         damaged[-1].write_bytes(files[3].read_bytes()[:40])
     outcome = predict(Brightness(), sorted([*files, *damaged]), tmp_path / "scores.csv", batch_size=3)
     assert outcome.failed == 4 and [row["path"] for row in rows(tmp_path / "scores.csv")] == [str(f) for f in files]
+
+
+@pytest.mark.parametrize("name", ["scores.xlsx", "scores.XLS", "scores.ods"])
+def test_a_name_of_a_spreadsheet_is_refused(name):
+    with pytest.raises(errors.InputError, match=r"would be no spreadsheet; give a name in \.csv"):
+        score_table.format_of(Path(name), None)

@@ -67,6 +67,8 @@ def saved(page, kind, folder):
 def test_every_drop_is_shown_by_its_latest_image(made, visit, width):
     page = visit(made / "plate.html", width)
     assert page.locator("h1").inner_text() == "Drop images"
+    # Without marks it is a few lines.
+    assert page.locator("#marks").bounding_box()["height"] < 400
     head = page.locator(".page-head").inner_text()
     assert "16 images: 13 show 8 drops on 2 plates at up to 2 time points, 3 have no well" in head.replace("\n", " ")
     labels = [drop.get_attribute("aria-label") for drop in page.locator(".map .drop").all()]

@@ -60,7 +60,7 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
         (["nowhere"], "no such file or folder: nowhere"),
         (["."], "no images in ."),
         (["--model", "nowhere", "drop.png"], "no model in nowhere"),
-        (["--explain", "3", "drop.png"], "--explain, --thumbnail-size and --crystal-class are of a report"),
+        (["--explain", "3", "drop.png"], "--explain and --thumbnail-size need --report FILE"),
         (["--report", ".", "drop.png"], "--report . is a folder"),
         (["--report", "scores.csv", "drop.png"], "--report and --output are both scores.csv"),
     ],
