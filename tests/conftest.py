@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(items):
     """
     tests, slow = collections.Counter(), collections.Counter()
     for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
         tests[item.path] += 1
         slow[item.path] += item.get_closest_marker("slow") is not None
     longest = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}

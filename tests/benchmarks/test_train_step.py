@@ -24,6 +24,7 @@ def test_the_same_step_without_distortions_is_a_peer(step_options, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["unit"] == "seconds for a step of 2 images"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_network")
 def test_it_times_both_sides_and_reports_their_ratio(capsys):

@@ -144,6 +144,7 @@ def test_a_step_that_keeps_failing_ends_in_time_and_leaves_no_files(models, mode
     assert models.objects(f"{DESTINATION}/") == {}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_after_an_interrupted_push_a_server_finds_a_whole_version_and_the_next_push_completes_it(models, model):
     """Its first, second, … request is done and the answer to it lost; nothing that follows works.

@@ -179,6 +179,7 @@ def test_the_interval_of_a_share_is_wilsons_in_closed_form(confidence, counts):
     assert significance.share_interval(hits, count, confidence) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.long
 def test_the_unpaired_interval_contains_the_truth_as_often_as_it_claims():
     rng = np.random.default_rng(0)
     drawn = zip(rng.binomial(120, 0.9, 3000), rng.binomial(60, 0.8, 3000), strict=True)

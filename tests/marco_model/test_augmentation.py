@@ -124,6 +124,7 @@ CONTENT = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(
     content=CONTENT,

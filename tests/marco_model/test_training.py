@@ -36,6 +36,7 @@ def test_training_learns_and_leaves_the_best_averaged_weights_in_the_model(recor
     assert result.steps == 24
 
 
+@pytest.mark.long
 def test_a_recipe_stated_for_another_batch_trains_as_the_one_that_the_rule_makes_of_it(records, tmp_path):
     stated = dataclasses.replace(RECIPE, steps=48, stated_for_batch=4)
     carried, result = train(records, tmp_path / "stated", stated)
@@ -116,6 +117,7 @@ def test_a_checkpoint_of_another_network_is_refused(records, tmp_path):
         training.train(other, RECIPE, input_size=SIZE, checkpoint_directory=str(tmp_path), **records)
 
 
+@pytest.mark.long
 def test_bfloat16_and_xla_learn_as_well(records, tmp_path):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -147,6 +149,7 @@ def test_a_long_training_reports_some_thousand_times_at_most(steps, every):
     assert steps / every <= 5_000
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_bucket_that_is_away_while_training_resumes_costs_no_step(records, gcs, monkeypatch):
     """For a whole minute: MARCO_TEST_OUTAGE=60."""

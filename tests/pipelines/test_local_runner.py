@@ -156,6 +156,7 @@ def test_a_run_writes_nothing_but_mlflows_store_outside_its_output(runs):
     assert not (runs["output"] / "mlflow.db").exists()
 
 
+@pytest.mark.long
 def test_changed_data_are_ingested_again_and_the_new_model_must_beat_the_champion(runs):
     """It changes the files that the other tests read."""
     changed = {"data.synthetic.seed": 1, "data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4}

@@ -124,6 +124,7 @@ def test_a_folder_that_holds_something_is_left_alone(damaged_set, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path, monkeypatch):
     # Workers inherit the environment, so each reports its process id when Python starts.

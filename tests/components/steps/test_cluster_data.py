@@ -61,6 +61,7 @@ def test_a_wrong_number_of_steps_is_refused_before_anything_is_done(tmp_path, st
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.long
 def test_synthetic_data_in_a_bucket_are_drawn_once_and_again_if_they_are_incomplete(gcs, tmp_path):
     gcs.bucket("bucket")
     description = cluster_data.describe("", "random", SMALL, "gs://bucket/runs/synthetic")

@@ -182,6 +182,7 @@ def test_an_empty_split_is_refused(tmp_path, write_examples, colour_model):
         judge(tmp_path, artifact, colour_model, {"accuracy": 0.1})
 
 
+@pytest.mark.long
 def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, colour_model):
     """Serialized as a distributed runner would."""
     records = drops(record, 40)

@@ -64,6 +64,7 @@ def inputs(tmp_path, job):
     return {"examples": examples, "transform_graph": artifact("TransformGraph", tmp_path / "graph")}
 
 
+@pytest.mark.long
 def test_the_trainer_takes_what_the_tuner_found(tmp_path, job, inputs):
     job = job.model_copy(update={"tuning": TUNING})
     best = artifact("HyperParameters", tmp_path / "best")

@@ -88,6 +88,7 @@ def test_the_values_that_the_rule_for_batch_sizes_makes_are_recorded_and_the_net
     assert execution.effective_network(job) == dataclasses.replace(job.network, batch_norm_momentum=0.25)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_gpu_presets_engine_trains_what_the_rule_makes_of_a_recipe(small_job, tmp_path):
     carried = dataclasses.replace(small_job.recipe, stated_for_batch=2, steps=16)

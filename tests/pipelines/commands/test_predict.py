@@ -23,6 +23,7 @@ def marco(*arguments, cwd=None):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_released_then_predict_gives_the_published_scores(real_images, tmp_path):
     result = processes.run_marco("released", "--output", tmp_path / "released")
