@@ -7,7 +7,7 @@ import pathlib
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.usefixtures("short_network")]
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "labels.md"
 TINY = {
