@@ -50,15 +50,13 @@ def allow(connections: int) -> int:
     except ImportError:  # Windows has no such limit.
         return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
     most = connections + _OTHER_FILES
-    if soft not in (unlimited, -1) and soft < most:
-        soft = most if hard in (unlimited, -1) else min(most, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return max(1, min(connections, soft - _OTHER_FILES))
-    return connections
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return connections
+    with contextlib.suppress(ValueError, OSError):
+        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES))
 
 
 def connection_type(most: int) -> type[asyncio.Protocol]:
