@@ -170,10 +170,15 @@ def training_of_model(model_uri: str) -> dict[str, Any]:
 
 
 def run_of_model(model_uri: str) -> Run | None:
-    """Returns the run that trained the model artifact at `model_uri`, or None if it was trained without MLflow."""
+    """Returns the run that trained the model artifact at `model_uri`, or None if it was trained without MLflow.
+
+    Raises `InputError` as `mlflow_store.trust` does.
+    """
     content = training_of_model(model_uri)
     tracking_uri, run_id = content.get("tracking_uri"), content.get("mlflow_run_id")
-    return Run(tracking_uri, run_id) if tracking_uri and run_id else None
+    if not (tracking_uri and run_id):
+        return None
+    return Run(mlflow_store.trust(tracking_uri, f"{model_uri}/{TRAINING_FILE}"), run_id)
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -26,6 +26,8 @@ from marco_model import errors, store
 FILE, ARTIFACTS = "mlflow.db", "mlartifacts"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 """MLflow's own variable, which names a store for every command that is not given another one."""
+RUN_VARIABLE = "MARCO_TRACKING_URI"
+"""The store of the run that a step belongs to, which `marco run` and a compiled package set for their steps."""
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
 """Tag by which MLflow 3 shows an experiment as trainings; without it, it shows an empty page for traces of agents."""
 _SQLITE = "sqlite:///"
@@ -63,9 +65,8 @@ def find_store(tracking: str = "") -> str:
     else:
         summary = Path(tracking) / "summary.json"
         own = (Path(tracking) / FILE).is_file() or not summary.is_file()
-        uri = default_store(
-            f"{_SQLITE}{Path(tracking) / FILE}" if own else store.read_json(str(summary))["tracking_uri"]
-        )
+        named = f"{_SQLITE}{Path(tracking) / FILE}" if own else store.read_json(str(summary))["tracking_uri"]
+        uri = default_store(trust(named, str(summary)))
     file = sqlite_file(uri)
     if file and not file.is_file():
         raise errors.InputError(
@@ -73,6 +74,27 @@ def find_store(tracking: str = "") -> str:
             "--tracking a run's folder or MLflow's URI"
         )
     return uri
+
+
+def trust(uri: str, origin: str) -> str:
+    """Returns `uri`, the tracking URI that a file `origin` names, if using it gives no credentials away.
+
+    Whoever wrote the file chose the server. Raises `InputError` if MLflow would send it credentials of this
+    environment, unless it is the run's own server or that of `MLFLOW_TRACKING_URI`. Databases count as such servers.
+    """
+    chosen = {os.environ.get(name, "").rstrip("/") for name in (URI_VARIABLE, RUN_VARIABLE)}
+    if sqlite_file(uri) or uri.rstrip("/") in chosen:
+        return uri
+    if uri.startswith(("http://", "https://")):
+        from mlflow.utils import credentials
+
+        sent = vars(credentials.get_default_host_creds(uri))
+        if not any(sent[name] for name in ("username", "password", "token", "aws_sigv4", "auth", "client_cert_path")):
+            return uri
+    raise errors.InputError(
+        f"{origin} names MLflow at {uri}, which would get this environment's credentials for MLflow; if you trust that "
+        f"server, set {URI_VARIABLE}={uri}"
+    )
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:
@@ -135,10 +157,12 @@ def _register_bucket_artifacts() -> None:
 
 @functools.lru_cache(maxsize=8)
 def connect(tracking_uri: str) -> Any:
-    """Returns an `MlflowClient` of the store at `tracking_uri`; raises `InputError` if the server does not answer.
+    """Returns an `MlflowClient` of the store at `tracking_uri`.
 
-    A new SQLite store gets its tables here. Several processes may do this at the same time.
+    A new SQLite store gets its tables here. Several processes may do this at the same time. Raises `InputError` if the
+    server does not answer, or if the URI holds credentials: it is kept with every model and run.
     """
+    errors.refuse_credentials(tracking_uri, "the tracking URI")
     _probe(tracking_uri)
     with reaching(tracking_uri), _first_contact(sqlite_file(tracking_uri)):
         client = library().MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)

@@ -34,9 +34,37 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+# Before a host: a user and a password, which may hold slashes. In a query: what logs in, or signs as for a bucket.
+_USER = re.compile(r"""(://)(?:[^\s/?#"'<>\\]*|[^\s/?#:@]*:(?!\d+[/?#])[^\s"'<>\\@]*)@""")
+_QUERY = re.compile(
+    r"""([?&][\w.-]*(?:token|secret|passw(?:or)?d|signature|sig|credential|api_?key|access_?key(?:_?id)?)=)[^&\s"'<>\\]+""",
+    re.IGNORECASE,
+)
+HIDDEN = "***"
+
+
+def redacted(text: str) -> str:
+    """Returns `text` with credentials in its URIs replaced by `HIDDEN`: user and password, tokens, signatures."""
+    return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+
+
+def refuse_credentials(text: str, name: str) -> None:
+    """Raises `InputError` if a URI in `text` holds credentials; `name` says what the text is."""
+    if redacted(text) != text:
+        word = next(word for word in text.split() if redacted(word) != word)
+        raise InputError(
+            f"{name} holds credentials ({one_line(word)}), which would end in logs and artifacts; leave them out, "
+            "and give those for MLflow as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, on a cluster by "
+            "cluster.secrets"
+        )
+
+
 def one_line(error: BaseException | str, limit: int = 200) -> str:
-    """Returns the text of an error in one line of at most `limit` characters; the error's type where it has no text."""
-    text = " ".join(str(error).split())[:limit]
+    """Returns the text of an error in one line of at most `limit` characters; the error's type where it has no text.
+
+    Credentials in URIs are left out.
+    """
+    text = redacted(" ".join(str(error).split()))[:limit]
     return text or type(error).__name__
 
 
@@ -106,7 +134,7 @@ def exit_status() -> Iterator[None]:
         with naming_extra():
             yield
     except (InputError, ClusterError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from marco_model.errors import ClusterError, InputError, one_line, translated
+from marco_model.errors import ClusterError, InputError, one_line, refuse_credentials, translated
 
 _ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "CANCELLED", "SKIPPED", "PAUSED"}
 _WORDS = {
@@ -144,13 +144,14 @@ class Backend(Protocol):
 
 
 def read_package(path: Path, parse: Callable[[bytes], Any], kind: str, fix: str) -> Package:
-    """Reads a compiled package; raises `InputError` for another file.
+    """Reads a compiled package; raises `InputError` for another file, or for one that holds credentials.
 
     `parse` returns its specification or raises a `ValueError`. `kind` and `fix` complete the message.
     """
     if not path.is_file():
         raise InputError(f"there is no package {str(path)!r}; {fix}")
     content = path.read_bytes()
+    refuse_credentials(content.decode(errors="replace"), str(path))
     with translated(InputError, f"{path} is not a {kind}; {fix}", ValueError, KeyError, TypeError, AttributeError):
         spec = parse(content)
         return Package(

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import warnings
 from typing import Annotated, Any
 
@@ -73,6 +74,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
     with errors.exit_status():
+        for argument in sys.argv[1:]:
+            errors.refuse_credentials(argument, "an argument")
         app()
 
 

@@ -13,10 +13,10 @@ import yaml
 from tfx.orchestration import data_types
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
-from components import champion, machines
+from components import champion, machines, mlflow_runs, mlflow_store
 from components.steps import attempts, cluster_data
 from components.trainer import job
-from marco_model import InputError, labels, store
+from marco_model import InputError, errors, labels, store
 from pipelines import configuration as configurations, pipeline, places
 
 _MODULE = ("python", "-m")
@@ -130,6 +130,8 @@ def _package(
 
     `custom_job`: see `pipelines.places.Places`.
     """
+    for name, value in mlflow_runs.flatten({"root": root, **configuration.model_dump()}):
+        errors.refuse_credentials(str(value), name)
     where = places.remote(configuration, root, custom_job)
     data = configuration.data.source or places.data(configuration, root)
     scheme = configurations.label_scheme(configuration.labels, data)
@@ -138,6 +140,8 @@ def _package(
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
     lookup = pipeline.lookup(configuration, scheme.classes, where, image=configuration.cluster.image)
     add_data_step(package, configuration, places.data(configuration, root), lookup.written())
+    for container in _containers(package):
+        container["env"] = [{"name": mlflow_store.RUN_VARIABLE, "value": where.tracking}]
     return package
 
 
@@ -239,7 +243,7 @@ def _repeat_in_pods(package: dict[str, Any], cluster: machines.Cluster) -> None:
     for container in _containers(package):
         container["command"] = [*ATTEMPTS, *container["command"][len(_MODULE) :]]
         if cluster.retries:
-            container.setdefault("env", []).append({"name": attempts.RETRIES, "value": str(cluster.retries)})
+            container["env"].append({"name": attempts.RETRIES, "value": str(cluster.retries)})
 
 
 def add_resources(package: dict[str, Any], cluster: machines.Cluster, retry_seconds: int) -> None:
@@ -251,8 +255,8 @@ def add_resources(package: dict[str, Any], cluster: machines.Cluster, retry_seco
     for step, task in package["root"]["dag"]["tasks"].items():
         container = executors[f"{step}_executor"]["container"]
         container["resources"] = _resources(cluster.resources(step))
-        if cluster.environment:
-            container["env"] = [{"name": name, "value": value} for name, value in cluster.environment.items()]
+        environment = container.setdefault("env", [])
+        environment += [{"name": name, "value": value} for name, value in cluster.environment.items()]
         if cluster.retries:
             limits = {"maxRetryCount": cluster.retries, "backoffMaxDuration": f"{retry_seconds}s"}
             task["retryPolicy"] = {**_RETRY, **limits}

@@ -80,7 +80,8 @@ def _of_folder(run: str) -> Judged:
             "named beside it; run it again"
         )
     own = {mlflow_runs.FINGERPRINT: model} if model else {}
-    return _of_mlflow(run, summary["tracking_uri"], summary["mlflow_run_id"], own)
+    uri = mlflow_store.trust(summary["tracking_uri"], f"{run}/summary.json")
+    return _of_mlflow(run, uri, summary["mlflow_run_id"], own)
 
 
 def _of_mlflow(label: str, uri: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:

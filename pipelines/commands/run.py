@@ -42,7 +42,9 @@ def run(
     from pipelines import configuration, local_runner, places
 
     loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay))
-    mlflow_store.connect(places.local(loaded, output).tracking)
+    tracking = places.local(loaded, output).tracking
+    mlflow_store.connect(tracking)
+    os.environ[mlflow_store.RUN_VARIABLE] = tracking
     source = places.local_data(loaded, output)
     # TFX takes seconds to import; mistakes in the configuration and the store are found before.
     from pipelines import pipeline

@@ -363,7 +363,7 @@ def test_resources_and_environment_are_the_configurations(site):
     }
     assert (steps["Pusher"]["resources"]["cpuLimit"], steps["Pusher"]["resources"]["memoryLimit"]) == (1.5, 2.0)
     assert all(
-        step["env"] == [{"name": "MLFLOW_S3_ENDPOINT_URL", "value": "http://store:9000"}] for step in steps.values()
+        step["env"][1:] == [{"name": "MLFLOW_S3_ENDPOINT_URL", "value": "http://store:9000"}] for step in steps.values()
     )
     assert all("retryPolicy" not in task for task in tasks(site[0]).values())
 
@@ -387,7 +387,7 @@ def test_the_second_document_has_the_settings_of_kubernetes(site):
 def test_a_secret_is_named_and_its_value_is_nowhere(site):
     package, platform = site
     for name, container in containers(package).items():
-        assert {variable["name"] for variable in container["env"]} == {"MLFLOW_S3_ENDPOINT_URL"}
+        assert {variable["name"] for variable in container["env"]} == {"MARCO_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL"}
         (variables,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"{name}_executor"][
             "secretAsEnv"
         ]

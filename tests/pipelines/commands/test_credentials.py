@@ -1,0 +1,175 @@
+"""Secrets that a user gives by mistake, or keeps in the environment, never come out of a command again."""
+
+import http.server
+import json
+import sys
+import threading
+
+import pytest
+import typer.main
+import yaml
+
+from components import mlflow_runs, mlflow_store
+from marco_model import errors
+from pipelines import cli, configuration, run_comparison
+
+SECRET = "CANARY-4f1d"
+URIS = (
+    f"http://user:{SECRET}@127.0.0.1:9",
+    f"http://{SECRET}@127.0.0.1:9/path",
+    f"https://user:a@{SECRET}@host/x",
+    f"https://user:with/{SECRET}@host",
+    f"postgresql+psycopg2://user:{SECRET}@127.0.0.1:9/mlflow",
+    f"https://bucket.host/data?X-Goog-Algorithm=a&X-Goog-Signature={SECRET}&x=1",
+    f"https://host/x?sig={SECRET}",
+    f"https://host/x?page=1&X-Amz-Security-Token={SECRET}",
+)
+COMPILED = ("--root", "gs://bucket/runs", "--output", "package.yaml")
+PLAIN = (
+    "http://mlflow:5000/a@b",
+    "gs://bucket/folder@v1/*.tfrecord?",
+    "sqlite:////folder/user:name@host/mlflow.db",
+    "registry.example/marco@sha256:0123",
+    "https://host/x?design=a&page=2",
+    "http://mlflow:5000 is not for user@host",
+)
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_credentials_are_left_out_of_a_message(uri, capsys):
+    assert SECRET not in errors.redacted(f"MLflow at {uri} failed") and "***" in errors.redacted(uri)
+    assert SECRET not in errors.one_line(OSError(f"{uri!r}: refused"))
+    with pytest.raises(SystemExit), errors.exit_status():
+        raise errors.ClusterError(f"{uri} failed")
+    assert SECRET not in capsys.readouterr().err
+    with pytest.raises(errors.InputError, match="MLFLOW_TRACKING_PASSWORD, on a cluster by") as raised:
+        errors.refuse_credentials(f"key: {uri}", "a file")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_other_texts_stay_as_they_are(text):
+    assert errors.redacted(text) == text
+    errors.refuse_credentials(text, "a text")
+
+
+def commands():
+    """Yields the words of each command and its parameters."""
+
+    def walk(command, names):
+        context = command.context_class(command)
+        if not hasattr(command, "list_commands"):
+            yield names, command.params
+        for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+            yield from walk(command.get_command(context, name), [*names, name])
+
+    return list(walk(typer.main.get_command(cli.app), []))
+
+
+@pytest.mark.parametrize(("names", "parameters"), commands(), ids=["-".join(names) for names, _ in commands()])
+def test_every_command_refuses_them_in_every_option(names, parameters, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for parameter in parameters:
+        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        monkeypatch.setattr(sys, "argv", ["marco", *names, *option, URIS[0]])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = "".join(capsys.readouterr())
+        assert ended.value.code == 2 and "holds credentials (http://***@127.0.0.1:9), " in output
+        assert SECRET not in output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["run", "--preset", "own.yaml", "--output", "out"], marks=pytest.mark.slow),
+        pytest.param(["compile", "--preset", "own.yaml", *COMPILED], marks=pytest.mark.slow),
+        pytest.param(["compile", "--preset", "beam.yaml", *COMPILED], marks=pytest.mark.slow),
+        ["submit", "package.yaml", "--host", "http://127.0.0.1:9"],
+        ["schedule", "package.yaml", "--host", "http://127.0.0.1:9", "--cron", "0 0 3 * * 1"],
+        ["models", "list"],
+        ["ui", "--no-browser"],
+        ["compare", "1", "2"],
+    ],
+    ids=" ".join,
+)
+def test_files_and_the_environment_are_refused_too(arguments, monkeypatch, capsys, tmp_path):
+    from pipelines import kubeflow_backend
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kubeflow_backend, "connect", lambda *_: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", URIS[0])
+    preset = yaml.safe_load((configuration.PRESETS / "local.yaml").read_text())
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**preset, "tracking": {"uri": URIS[0]}}))
+    beam = {"tracking": {"uri": "http://mlflow:5000"}, "beam": [f"--proxy={URIS[0]}"]}
+    (tmp_path / "beam.yaml").write_text(yaml.safe_dump({**preset, **beam}))
+    spec = {"pipelineInfo": {"name": "marco"}, "root": {"dag": {"tasks": {}}}, "x": f'{{"uri": "{URIS[0]}"}}'}
+    (tmp_path / "package.yaml").write_text(yaml.safe_dump_all([spec, {}]))
+    before = {path.name for path in tmp_path.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["marco", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    output = "".join(capsys.readouterr())
+    assert ended.value.code == 2 and "holds credentials" in output and SECRET not in output
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.fixture
+def server():
+    """A server that a file of somebody else's names; it keeps the `Authorization` of every request."""
+    received = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            received.append(self.headers.get("Authorization"))
+            self.send_response(404)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}", received
+        listening.shutdown()
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"])
+def test_a_file_does_not_choose_the_server_that_gets_credentials(variable, server, monkeypatch, tmp_path):
+    uri, received = server
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
+    monkeypatch.setenv(variable, SECRET)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "evaluation").mkdir()
+    named = {"tracking_uri": uri, "mlflow_run_id": "0" * 32, "evaluation": "evaluation"}
+    for file in ("training.json", "summary.json"):
+        (tmp_path / file).write_text(json.dumps(named))
+    readers = {
+        "training.json": lambda: mlflow_runs.run_of_model(str(tmp_path)).tags(),
+        "summary.json": lambda: run_comparison.find_judged(str(tmp_path), "", None),
+        "summary.json names": lambda: mlflow_store.connect(mlflow_store.find_store(str(tmp_path))).get_run("1"),
+    }
+    for file, read in readers.items():
+        with pytest.raises(errors.InputError, match=f"{file}.*; if you trust that server, set MLFLOW_TRACKING_URI="):
+            read()
+    assert not received
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{uri}/")
+    with pytest.raises(errors.InputError, match=r"MLflow at .+ (failed|refuses)"):
+        readers["training.json"]()
+    assert any(received)
+
+
+def test_a_server_without_credentials_and_that_of_the_run_are_used(monkeypatch, tmp_path):
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert mlflow_store.trust("http://mlflow:5000", "a file") == "http://mlflow:5000"
+    with pytest.raises(errors.InputError, match="postgresql"):
+        mlflow_store.trust("postgresql://host/mlflow", "a file")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+    monkeypatch.setenv(mlflow_store.RUN_VARIABLE, "http://mlflow:5000")
+    assert mlflow_store.trust("http://mlflow:5000", "a file") == "http://mlflow:5000"
+    assert mlflow_store.trust("sqlite:///mlflow.db", "a file") == "sqlite:///mlflow.db"
