@@ -89,7 +89,7 @@ class IngestOptions(Section):
     splits: Literal["three", "as_published"] = "three"
     validation_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: Share = 1.0
-    max_pixels: int = pydantic.Field(50_000_000, ge=1)
+    max_pixels: int = pydantic.Field(pixels.MAX_PIXELS, ge=1, le=pixels.MAX_PIXELS)
     imager_rules: tuple[ImagerRule, ...] = IMAGER_RULES
     shard_bytes: int = pydantic.Field(100_000_000, ge=1)
     decode_workers: int = 0

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marco_data.tfrecord import BAD_COMPRESSION, BAD_LENGTH, TRUNCATED_SHARD
+from marco_model import pixels
 from marco_model.errors import InputError, one_line
 
 ENCODED = "image/encoded"
@@ -163,22 +164,18 @@ def with_plate(data: bytes, plate: str) -> bytes:
     return bytes(example.SerializeToString(deterministic=True))
 
 
-def decoded_shape(encoded: bytes) -> tuple[int, int, int]:
-    """Decodes a JPEG or PNG with training's own decoder; returns height, width and 3.
-
-    Raises `InputError`, in one line, if the decoder refuses the image, for instance because it is truncated.
-    """
+def check_decodes(encoded: bytes) -> None:
+    """Raises `InputError`, in one line, for a JPEG or PNG that training's decoder refuses or would fill with grey."""
     import tensorflow as tf
 
-    from marco_model.preprocessing import decode
-
+    pixels.check(encoded)
+    is_jpeg = encoded.startswith(b"\xff\xd8\xff")
     try:
-        height, width, channels = decode(encoded).shape
+        tf.io.decode_jpeg(encoded, channels=3, ratio=8 if is_jpeg else 1)
     except tf.errors.OpError as error:
         # Without the places in TensorFlow's graph that the message names.
         message = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", error.message)
         raise InputError(f"does not decode: {one_line(message)}") from None
-    return height, width, channels
 
 
 BAD_CHECKSUM = "bad_checksum"
@@ -193,6 +190,7 @@ UNSUPPORTED_FORMAT = "unsupported_format"
 BAD_IMAGE_HEADER = "bad_image_header"
 FORMAT_MISMATCH = "format_mismatch"
 TOO_MANY_PIXELS = "too_many_pixels"
+TOO_MANY_SCANS = "too_many_scans"
 SIZE_MISMATCH = "size_mismatch"
 UNDECODABLE_IMAGE = "undecodable_image"
 TRAIN_AND_EVAL = "train_and_eval"
@@ -217,8 +215,9 @@ REASONS: dict[str, str] = {
     BAD_IMAGE_HEADER: "the image's first bytes are not those of a JPEG or PNG",
     FORMAT_MISMATCH: "image/format does not name the format of the encoded image",
     TOO_MANY_PIXELS: "the image's header states more pixels than the limit: it was not decoded",
+    TOO_MANY_SCANS: "the JPEG has so many scans that it would take too long to decode: it was not decoded",
     SIZE_MISMATCH: "image/height and image/width are not the size in the image's header",
-    UNDECODABLE_IMAGE: "the image cannot be decoded, for instance because it is truncated",
+    UNDECODABLE_IMAGE: "the image cannot be decoded, because it is damaged or truncated",
     TRAIN_AND_EVAL: "the same image is in the evaluation split: the copy in the other split is removed",
     DUPLICATE_ID: "another record has the same image/id and image: the first in shard order is kept",
     ID_OF_OTHER_IMAGE: "another image has the same image/id, the first in shard order is kept: give each its own",

@@ -25,8 +25,6 @@ JPEG, PNG = "JPEG", "PNG"
 ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp")
 """Endings of image files, matched without regard to case."""
 
-MAX_PIXELS = pixels.MAX_PIXELS
-
 MAX_BYTES = 256 * 2**20
 """Largest file accepted."""
 
@@ -120,8 +118,8 @@ def _with_end(encoded: bytes, image: Image.Image) -> bytes:
 
 def _check_size(image: Image.Image) -> None:
     count = image.width * image.height
-    if count > MAX_PIXELS:
-        raise InputError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} accepted")
+    if count > pixels.MAX_PIXELS:
+        raise InputError(f"{image.width}x{image.height} pixels are more than the {pixels.MAX_PIXELS:,} accepted")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -157,7 +155,7 @@ def _open(encoded: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"the header states more than the {MAX_PIXELS:,} pixels accepted") from None
+        raise InputError(f"the header states more than the {pixels.MAX_PIXELS:,} pixels accepted") from None
     except UnidentifiedImageError:
         raise InputError("not a JPEG, PNG, TIFF or BMP image") from None
     except Exception as error:  # Pillow's parsers raise whatever they meet: struct.error, SyntaxError, KeyError …
@@ -235,23 +233,25 @@ def _png_of(rgb: np.ndarray) -> bytes:
 
 
 class ImageHeader(NamedTuple):
-    """Format (`JPEG` or `PNG`) and size in pixels."""
+    """Format (`JPEG` or `PNG`), size in pixels, and how many times the decoder passes over them."""
 
     format: str
     height: int
     width: int
+    scans: int = 1
 
 
 def image_header(encoded: bytes) -> ImageHeader:
     """Returns what the decoder will find in a JPEG's or PNG's header; raises `ValueError` if it finds neither.
 
-    Also raises `ValueError` for a JPEG with more scans than `pixels.MAX_SCANS`.
+    Raises `pixels.TooManyScans` for a JPEG that would take too long to decode.
     """
     if encoded.startswith(_PNG_START) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
         header = ImageHeader(PNG, height, width)
     elif encoded.startswith(_JPEG_START):
-        header = ImageHeader(JPEG, *pixels.jpeg_size(encoded))
+        jpeg = pixels.jpeg_header(encoded)
+        header = ImageHeader(JPEG, jpeg.height, jpeg.width, jpeg.scans)
     else:
         raise ValueError(f"starts with {encoded[:8].hex(' ') or 'nothing'}")
     if not header.height or not header.width:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from marco_model import batch_norm, classifier, errors, model_directory, store, weights
+from marco_model import batch_norm, classifier, errors, model_directory, pixels, store, weights
 
 _ALLOWED = re.compile(
     "StatefulPartitionedCall|While|If|Assert|.*Variable.*|VarHandleOp|VarIsInitializedOp|DisableCopyOnRead|Resource.*|"
@@ -98,14 +98,14 @@ class SavedModel:
 
     def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns float32 [images, classes] as `LoadedClassifier.score` does, for at least one image."""
-        with _decoding():
+        with _decoding(image_bytes):
             outputs = self._signature(image_bytes=tf.constant(list(image_bytes)))
         scores = outputs["scores"].numpy()
         return _reordered(scores, outputs["classes"].numpy(), self._classes) if self._published else scores
 
     def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns float32 [images, size, size, 3] in [-1, 1], as `LoadedClassifier.images` does."""
-        with _decoding():
+        with _decoding(image_bytes):
             return self._network.images(tf.constant(list(image_bytes), tf.string)).numpy()
 
     def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
@@ -159,8 +159,13 @@ def without_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _decoding() -> Iterator[None]:
-    """Raises `InputError` for an image that does not decode, in one line and without details of the graph."""
+def _decoding(image_bytes: Sequence[bytes]) -> Iterator[None]:
+    """Raises `InputError` for an image that does not decode, in one line and without details of the graph.
+
+    The graph itself fills with grey what is damaged, and a graph of someone else's may have no limits.
+    """
+    for encoded in image_bytes:
+        pixels.check(encoded)
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

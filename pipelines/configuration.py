@@ -14,7 +14,7 @@ import yaml
 from components import evaluations, machines as hardware, settings
 from components.vertex import options as vertex_options
 from marco_data import name_tables, shards
-from marco_model import InputError, errors, labels as label_schemes, network as networks, recipe as recipes
+from marco_model import InputError, errors, labels as label_schemes, network as networks, pixels, recipe as recipes
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
@@ -95,7 +95,7 @@ class Data(settings.Section):
     splits: Literal["three", "as_published"] = "three"
     validation_share: float = pydantic.Field(0.1, gt=0, lt=1)
     max_quarantined: float = pydantic.Field(0.01, ge=0, le=1)
-    max_pixels: int = pydantic.Field(50_000_000, ge=1)
+    max_pixels: int = pydantic.Field(pixels.MAX_PIXELS, ge=1, le=pixels.MAX_PIXELS)
     imagers: tuple[name_tables.ImagerRule, ...] = name_tables.IMAGER_RULES
 
 

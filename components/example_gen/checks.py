@@ -1,8 +1,8 @@
 """Checks of one record of the MARCO contract: is it complete, consistent and decodable? And its class.
 
-The checks run from cheap to expensive, and an image is decoded only if its header is plausible. The decoder is
-training's own, so every image that training could not read is found here. `check_record` also assigns the class of the
-label scheme or of the overlay.
+The checks run from cheap to expensive, and an image is decoded only if its header is plausible, by training's own
+decoder too, so that every image that training could not read is found here. `check_record` also assigns the class of
+the label scheme or of the overlay.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from components.settings import BY_HASH, THREE, IngestOptions
 from marco_data import contract, image_files, name_tables, overlay as overlays, place_reader, shards
-from marco_model import errors, labels
+from marco_model import errors, labels, pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +249,8 @@ def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
     encoded = features[contract.ENCODED]
     try:
         header = image_files.image_header(encoded)
+    except pixels.TooManyScans as error:
+        raise _Flaw(contract.TOO_MANY_SCANS, str(error)) from error
     except ValueError as error:
         raise _Flaw(contract.BAD_IMAGE_HEADER, str(error)) from error
     if header.format != stated:
@@ -260,11 +262,9 @@ def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:
         stated_size = f"{features[contract.WIDTH]}x{features[contract.HEIGHT]}"
         raise _Flaw(contract.SIZE_MISMATCH, f"stated {stated_size}, found {size}")
     try:
-        shape = contract.decoded_shape(encoded)
+        contract.check_decodes(encoded)
     except errors.InputError as error:
         raise _Flaw(contract.UNDECODABLE_IMAGE, str(error)) from error
-    if shape != (header.height, header.width, 3):
-        raise _Flaw(contract.SIZE_MISMATCH, f"stated {size}, decodes to {shape}")
 
 
 def _institution(source: int, sources: Mapping[int, str] | None) -> str:

@@ -28,7 +28,7 @@ from components import prediction_table, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from marco_data import contract, image_files, name_tables, place_reader, places, shards
-from marco_model import errors, store
+from marco_model import errors, pixels, store
 
 ANY = "*"
 
@@ -184,7 +184,7 @@ def encoded_images(path: bytes, candidates: Iterable[Candidate]) -> Iterator[tup
     for index, features in shards.read_examples(os.fsdecode(path)):
         if index in by_index:
             data = features[contract.ENCODED].bytes_list.value
-            yield by_index[index], _within_limits(data[0]) if data else "has no image"
+            yield by_index[index], data[0] if data else "has no image"
 
 
 def _text(features: Mapping, name: str) -> str:
@@ -201,17 +201,6 @@ def _file(path: str) -> bytes | str:
             return image_files.encoded_image(copy.name)
     except errors.InputError as error:
         return str(error)
-
-
-def _within_limits(data: bytes) -> bytes | str:
-    """Refuses what would take all memory once decoded."""
-    try:
-        header = image_files.image_header(data)
-    except ValueError as error:
-        return f"is not a JPEG or PNG: {error}"
-    if header.height * header.width > image_files.MAX_PIXELS:
-        return f"{header.width}x{header.height} pixels are more than the {image_files.MAX_PIXELS:,} accepted"
-    return data
 
 
 def _priority(seed: int, name: str, index: int) -> int:
@@ -387,6 +376,7 @@ def _row(candidate: Candidate, place: int, data: bytes | str, thumbnails: int) -
     if isinstance(data, str):
         return _failed(candidate, data)
     try:
+        pixels.check(data)
         measured = image_statistics(data)
         thumbnail = _thumbnail(data) if place < thumbnails else b""
     except errors.InputError as error:
@@ -400,9 +390,9 @@ def _failed(candidate: Candidate, reason: str) -> dict[str, Any]:
 
 
 def _thumbnail(data: bytes) -> bytes:
-    pixels = middle(decoded(data))
-    scale = _THUMBNAIL_SIDE / min(pixels.shape[:2])
-    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    shown = middle(decoded(data))
+    scale = _THUMBNAIL_SIDE / min(shown.shape[:2])
+    small = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 

@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Any
 
+from marco_model import pixels
+
 MEBIBYTE = 1 << 20
 
 
-def option(default: float, least: int, text: str) -> Any:
-    """Returns a field of which an option is made; its metadata are the smallest value and the help text."""
-    return dataclasses.field(default=default, metadata={"min": least, "help": text})
+def option(default: float, least: int, text: str, most: int | None = None) -> Any:
+    """Returns a field of which an option is made; its metadata are the smallest and largest value and the help text."""
+    return dataclasses.field(default=default, metadata={"min": least, "max": most, "help": text})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Limits:
     """
 
     max_instances: int = option(128, 1, "Images in one request.")
-    max_pixels: int = option(50_000_000, 1, "Pixels of an image.")
+    max_pixels: int = option(pixels.MAX_PIXELS, 1, "Pixels of an image.", pixels.MAX_PIXELS)
     max_image_mb: int = option(20, 1, "MiB of an encoded image.")
     max_body_mb: int = option(64, 1, "MiB of a request's body.")
     max_inflight_mb: int = option(256, 1, "MiB of all bodies not yet answered; beyond that a request gets 503.")

@@ -22,10 +22,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import marco_model
+from marco_model import pixels
 from marco_scoring.serving import batcher, classify, connections, options, protocols
-
-BATCH_PIXELS = 50_000_000
-"""A batch has no more pixels, unless it is one image: decoded, its images take 150 MB together."""
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than the 60 seconds after which proxies usually drop an idle connection."""
@@ -213,7 +211,7 @@ class _Scorer:
         self._batcher: batcher.Batcher[bytes, classify.Outcome] = batcher.Batcher(
             work,
             max_items=batching.max_batch,
-            max_weight=BATCH_PIXELS,
+            max_weight=pixels.MAX_PIXELS,
             wait_seconds=batching.batch_wait_ms / 1000,
             max_waiting=batching.max_waiting,
         )

@@ -10,7 +10,7 @@ from rich import console, table
 
 from components import settings
 from marco_data import contract, exporting, importing, inspection, label_tables, shards
-from marco_model import InputError
+from marco_model import InputError, pixels
 from pipelines import configuration
 from pipelines.commands import options
 
@@ -122,7 +122,9 @@ class CheckOptions:
     validation_share: Annotated[
         float, typer.Option(help="Share of the training split that becomes the validation split.")
     ] = 0.1
-    max_pixels: Annotated[int, typer.Option(min=1, help="Do not decode images of more pixels.")] = 50_000_000
+    max_pixels: Annotated[
+        int, typer.Option(min=1, max=pixels.MAX_PIXELS, help="Do not decode images of more pixels.")
+    ] = pixels.MAX_PIXELS
     overlay: Annotated[
         str, typer.Option(help="Labels that experts gave some images, which `marco relabel merge` wrote.")
     ] = ""

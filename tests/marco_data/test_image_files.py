@@ -126,7 +126,7 @@ def test_jpeg_headers(height, width, mode, progressive, comment, exif):
     if comment:
         options["comment"] = comment
     Image.new(mode, (width, height)).save(buffer, "JPEG", progressive=progressive, **options)
-    assert image_header(buffer.getvalue()) == ("JPEG", *Image.open(buffer).size[::-1])
+    assert image_header(buffer.getvalue())[:3] == ("JPEG", *Image.open(buffer).size[::-1])
 
 
 @hypothesis.given(height=SIDES, width=SIDES, mode=st.sampled_from(["RGB", "RGBA", "L", "P", "I;16"]))
@@ -134,7 +134,7 @@ def test_jpeg_headers(height, width, mode, progressive, comment, exif):
 def test_png_headers(height, width, mode):
     buffer = io.BytesIO()
     Image.new(mode, (width, height)).save(buffer, "PNG")
-    assert image_header(buffer.getvalue()) == ("PNG", height, width)
+    assert image_header(buffer.getvalue())[:3] == ("PNG", height, width)
 
 
 @hypothesis.given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
@@ -185,7 +185,7 @@ def start_of_frame(height, width):
 def test_the_size_is_that_which_the_decoder_finds(start):
     encoded = jpeg(40, 56, start=start)
     try:
-        size = image_header(encoded)[1:]
+        size = image_header(encoded)[1:3]
     except ValueError:
         return
     assert size == tuple(tf.io.extract_jpeg_shape(encoded).numpy()[:2]) == (40, 56)
@@ -199,7 +199,7 @@ def test_mutated_headers_are_read_as_the_decoder_reads_them_or_refused(data):
         position = data.draw(st.integers(2, 200))
         encoded[position : position + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
     try:
-        size = image_header(bytes(encoded))[1:]
+        size = image_header(bytes(encoded))[1:3]
         decoded = pixels.decode(bytes(encoded)).shape[:2]
     except (ValueError, InputError):
         return
@@ -208,7 +208,7 @@ def test_mutated_headers_are_read_as_the_decoder_reads_them_or_refused(data):
 
 @pytest.mark.parametrize("judge", [image_header, pixels.decode])
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(judge):
-    assert image_header(jpeg(40, 56, scans=20)) == ("JPEG", 40, 56)
+    assert image_header(jpeg(40, 56, scans=20))[:3] == ("JPEG", 40, 56)
     with pytest.raises(ValueError, match="scans; at most 100 are decoded"):
         judge(jpeg(40, 56, scans=2000))
 

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 import sys
 
 import joblib
@@ -95,6 +96,48 @@ def test_stray_bytes_in_a_jpeg_are_no_damage():
     encoded = ENCODED["subsampling 0"]
     stray = encoded[:-2] + b"\x00\x00" + encoded[-2:]
     np.testing.assert_array_equal(pixels.decode(stray), preprocessing.decode(tf.constant(stray)).numpy())
+
+
+WHOLE = ENCODED["subsampling 0"]
+_LOST = WHOLE[: len(WHOLE) // 2] + WHOLE[-2:]
+DAMAGED = {
+    "lost data": _LOST,
+    "a header for a larger image": WHOLE.replace(struct.pack(">HH", 300, 411), struct.pack(">HH", 3000, 4110), 1),
+    "lost data behind an unknown version of JFIF": _LOST.replace(b"JFIF\0\x01", b"JFIF\0\x09", 1),
+    "lost data behind an unknown colour transform": _LOST[:2]
+    + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x09"
+    + _LOST[2:],
+    "lost scans": ENCODED["progressive"][: ENCODED["progressive"].rindex(b"\xff\xda") + 40] + b"\xff\xd9",
+    "lost ink": ENCODED["CMYK"][: len(ENCODED["CMYK"]) // 2] + b"\xff\xd9",
+}
+"""JPEGs with an end that libjpeg decodes with a warning, which it gives only for the first flaw."""
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_the_decoder_would_fill_with_grey_is_damaged(name):
+    encoded = DAMAGED[name]
+    assert preprocessing.decode(tf.constant(encoded)).shape[2] == 3
+    for judge in (pixels.decode, pixels.check, lambda image: pixels.reduced(image, 20)):
+        with pytest.raises(InputError, match="does not decode"):
+            judge(encoded)
+    assert pixels.picture(encoded, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"JFIF\0\x01", b"JFIF\0\x09"), (b"\xff\xd9", b"\x55\x66\xff\xd9"), (b"\xff\xd9", b"\xff\xd9\xff\xd8\xff")],
+    ids=["version of JFIF", "stray bytes", "bytes behind the end"],
+)
+def test_an_oddity_of_a_whole_jpeg_is_no_damage(old, new):
+    odd = WHOLE.replace(old, new)
+    pixels.check(odd)
+    np.testing.assert_array_equal(pixels.decode(odd), preprocessing.decode(tf.constant(odd)).numpy())
+
+
+def test_every_photograph_is_whole(real_images):
+    for path in real_images.values():
+        pixels.check(path.read_bytes())
+        assert pixels.reduced(path.read_bytes(), 100).shape == (120, 160, 3)
 
 
 def test_cores_are_those_this_process_may_use():

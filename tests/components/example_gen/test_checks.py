@@ -1,10 +1,13 @@
 """The check gives a verdict on any record, and TensorFlow reads every accepted record as training does."""
 
+import time
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 import tensorflow as tf
 
+from benchmarks import serve_hostile
 from components.example_gen.checks import Accepted, LeftOut, Rejected, Tables, check_record
 from components.settings import BY_HASH, IngestOptions, parse
 from marco_data import contract, place_reader
@@ -97,6 +100,24 @@ def test_an_image_cut_anywhere_inside_is_rejected(make_example, image_format):
         cut = make_example(3, image_format=image_format, encoded=encoded[: int(len(encoded) * share)])
         verdict = verdict_holds(cut.SerializeToString())
         assert isinstance(verdict, Rejected), share
+
+
+def test_a_jpeg_that_the_decoder_fills_with_grey_is_rejected(make_example):
+    encoded = make_example(3).features.feature[contract.ENCODED].bytes_list.value[0]
+    grey = encoded[: len(encoded) // 2] + encoded[-2:]
+    assert tf.io.decode_jpeg(grey).shape == (40, 48, 3)
+    verdict = verdict_holds(make_example(3, encoded=grey).SerializeToString())
+    assert verdict.reason == contract.UNDECODABLE_IMAGE
+    assert "premature end" in verdict.detail
+
+
+def test_a_jpeg_that_takes_too_long_to_decode_is_rejected(make_example):
+    slow = serve_hostile.slow_jpeg(7000, 7000, 15)
+    longer = slow[:-2] + slow[slow.rindex(b"\xff\xda") : -2] * 6 + slow[-2:]
+    begun = time.monotonic()
+    record = make_example(3, encoded=longer, height=7000, width=7000)
+    assert verdict_holds(record.SerializeToString()).reason == contract.TOO_MANY_SCANS
+    assert time.monotonic() - begun < 2
 
 
 def test_a_record_ingested_before_takes_the_new_institution(make_example):

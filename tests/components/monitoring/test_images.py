@@ -1,9 +1,11 @@
 import os
 import struct
 import time
+import zlib
 
 import pytest
 
+from components.monitoring import measure
 from components.monitoring.measure import Naming, candidates, encoded_images, find_images, institutions
 from marco_data import contract
 from marco_data.place_reader import NamedPlaces
@@ -33,7 +35,10 @@ def example(data, name, source, **texts):
 @pytest.fixture
 def shards(tmp_path, real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
-    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 60000, 60000) + bytes(9)
+    header = b"IHDR" + struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\r" + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT" + bytes(4)
+    )
     records = [
         example(data, "03c3_G6_ImagerDefaults_6.jpg", 1),
         b"no example",
@@ -58,8 +63,15 @@ def test_records_name_their_imager_and_damaged_ones_are_skipped(shards, real_ima
     ]
     got = {candidate.index: data for candidate, data in encoded_images(shard.path, [found[0], found[1]])}
     assert got[1] == real_images["clear_220.jpeg"].read_bytes()
-    assert "60000x60000 pixels are more" in got[3]
+    assert "9000x9000 pixels are more" in measure._row(found[1], 0, got[3], 1)["reason"]
     assert {candidate.imager for candidate in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
+
+
+def test_a_damaged_image_is_not_measured(real_images):
+    data = real_images["clear_220.jpeg"].read_bytes()
+    row = measure._row(measure.Candidate(0, b"a.jpg", -1, "Own", "a.jpg"), 0, data[: len(data) // 2] + data[-2:], 1)
+    assert "premature end" in row["reason"]
+    assert (row["statistics"], row["thumbnail"]) == ([], b"")
 
 
 @pytest.mark.parametrize("feature", [contract.SOURCE, contract.FILENAME, contract.ENCODED])
