@@ -179,7 +179,9 @@ def _first_contact(file: Path | None) -> Iterator[None]:
     `file`: the store's, whose folder is locked. The system takes the lock from a process that ends, however it ends.
     Where folders cannot be locked, or one stays locked for a minute, nothing is waited for.
     """
-    lock = store.lock_folder(file.parent, _FIRST_CONTACT_SECONDS) if file else None
+    lock = None
+    with contextlib.suppress(BlockingIOError):
+        lock = store.lock_path(file.parent, _FIRST_CONTACT_SECONDS) if file else None
     try:
         yield
     finally:
@@ -293,7 +295,6 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, Callable[[], 
     with tempfile.TemporaryFile() as log, socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise errors.InputError(f"port {port} is taken; give another --port")
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         # A session of its own, so that its workers end with it.
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -307,7 +308,6 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, Callable[[], 
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(server.pid, signal.SIGKILL)
-                signal.signal(signal.SIGTERM, before)
 
 
 def _wait_for(server: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:

@@ -136,7 +136,6 @@ def publish_in_folder(model: Path, destination: str, note: Mapping[str, Any]) ->
     number = newest + 1
     while not _copy(model, folder / str(number), note):
         number += 1
-    store.sync(folder)
     return number, False
 
 
@@ -148,8 +147,6 @@ def _copy(model: Path, version: Path, note: Mapping[str, Any]) -> bool:
             record = aside / model_directory.PUSH_RECORD
             record.parent.mkdir(exist_ok=True)
             record.write_bytes(_as_json(note))
-            for path in [*aside.rglob("*"), aside]:
-                store.sync(path)
     except OSError:
         if version.exists():
             return False

@@ -138,7 +138,7 @@ def _write(path: str, content: io.BytesIO) -> None:
     if store.is_remote(path):
         store.write_bytes(path, content.getvalue())
         return
-    with store.whole_file(path, "wb", synced=True) as file:
+    with store.whole_file(path, "wb") as file:
         file.write(content.getbuffer())
 
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,6 +19,8 @@ class InputError(ValueError):
     The message names the problem, the value received and the fix, in one line.
     """
 
+    exit_status = 2
+
 
 class DivergedError(InputError):
     """The training loss is no longer finite."""
@@ -25,9 +29,14 @@ class DivergedError(InputError):
 class ClusterError(RuntimeError):
     """A service failed, or another process of a distributed training is gone; the message says how to continue."""
 
+    exit_status = 69
 
-class Interrupted(Exception):
-    """Training was stopped by the signal number `signal`, has saved its state and can be resumed."""
+
+class Interrupted(BaseException):
+    """Work was stopped by the signal number `signal`; the message says what is kept and how to continue.
+
+    It is no `Exception`, so that code that survives any damaged file does not take a signal for one.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -120,36 +129,100 @@ def naming_extra() -> Iterator[None]:
         ) from error
 
 
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.ENOTDIR, errno.EISDIR)
+STORAGE_STATUS, BUG_STATUS = 74, 70
+"""Exit statuses for a full disk or another failure of the storage (`EX_IOERR`), and for a bug (`EX_SOFTWARE`)."""
+_PIPE_STATUS = 128 + 13
+"""As SIGPIPE would end the process, which Python ignores."""
+_ROOM = "make room, or give another place"
+_ACCESS = "give this account access, or give another place"
+_OPEN_FILES = "raise the limit of open files (ulimit -n)"
+_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _OPEN_FILES),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk or its server is well, and run again"),
+}
+# How TensorFlow, SQLite and Arrow name them, whose errors have no number.
+_WORDS = {
+    **{os.strerror(number): number for number in _FIXES if number not in (errno.EACCES, errno.EPERM)},
+    f"; {os.strerror(errno.EACCES)}": errno.EACCES,
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "attempt to write a readonly database": errno.EROFS,
+}
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def storage_fix(error: BaseException | None) -> str:
+    """Returns how to fix the failure of the storage that `error` or its cause is; empty if it is another error.
+
+    An `InputError` about input that may not be read is not a failure of the storage.
+    """
+    refused = isinstance(error, InputError)
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and not isinstance(error, InputError):
+            number = next((number for words, number in _WORDS.items() if words in str(error)), None)
+        if number in _FIXES and not (refused and number in _REFUSED):
+            return _FIXES[number]
+        error = error.__cause__
+    return ""
 
 
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
-    """Ends the process on an expected error, with one line on stderr.
+    """Ends the process on an error, with one line on stderr for each that is expected, a traceback for others.
 
-    Exit status: 2 for an `InputError`, 1 for a `ClusterError` and for a full disk or a refused file, and 128 + the
-    signal's number, as in shells, for `Interrupted`.
+    The exit statuses are those of docs/exit_statuses.md. Ends quietly if whoever read the output is gone.
     """
     try:
-        with naming_extra():
-            yield
+        try:
+            with naming_extra():
+                yield
+        finally:
+            sys.stdout.flush()  # Its failure would otherwise appear when the interpreter ends, as a traceback.
     except (InputError, ClusterError) as error:
-        print(f"error: {redacted(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        _end(f"error: {error}", STORAGE_STATUS if storage_fix(error) else error.exit_status)
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(128 + stopped.signal)
-    except OSError as error:
-        if error.errno not in _REFUSED:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; make room, or give another place", file=sys.stderr)
-        sys.exit(1)
+        _end(str(stopped), 128 + stopped.signal)
+    except BrokenPipeError:
+        _end("", _PIPE_STATUS)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer ends it with 1.
+            _end("", _PIPE_STATUS)
+        raise
+    except Exception as error:
+        if fix := storage_fix(error):
+            _end(f"error: {_failure(error)}; {fix}", STORAGE_STATUS)
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            _end(f"error: {_failure(error)}; run again when the service is well", ClusterError.exit_status)
+        if isinstance(error, OSError):
+            _end(f"error: {_failure(error)}; see that it is there and was not changed meanwhile", STORAGE_STATUS)
+        _end(traceback.format_exc(), BUG_STATUS)
+
+
+def _failure(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return one_line(error)
+
+
+def _end(text: str, status: int) -> NoReturn:
+    with contextlib.suppress(OSError):
+        if text:
+            print(redacted(text).rstrip(), file=sys.stderr, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # What can't be written would be tried again, and reported, when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 @contextlib.contextmanager
 def expected_errors() -> Iterator[None]:
-    """Raises an `InputError` or `ClusterError` of a Beam worker again under its own type.
+    """Raises an `InputError`, `ClusterError` or `OSError` of a Beam worker again under its own type.
 
     A runner returns only the error's text, perhaps with the name of the step.
     """
@@ -160,4 +233,6 @@ def expected_errors() -> Iterator[None]:
         for kind in (InputError, ClusterError):
             if match := re.search(rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
                 raise kind(match[1]) from error
+        if match := re.search(r"Error: \[Errno (\d+)\] ([^:\n]+)(?:: '([^'\n]+)')?", text):
+            raise OSError(int(match[1]), match[2].strip(), match[3]) from error
         raise

@@ -1,27 +1,39 @@
-"""Files and folders of this machine that appear only when they are complete, and locks on folders."""
+"""Files and folders of this machine that appear only when they are complete, and locks.
+
+What is not complete lies aside under a hidden unique name, locked by the process that writes it. The system takes the
+lock from a process that ends, however it ends, so that a later one knows what to delete.
+"""
 
 import contextlib
+import ctypes
+import errno
+import functools
 import os
 import re
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 from marco_model.errors import InputError
 
+LOCK_FILE = ".marco.lock"
+"""In a folder that one process at a time writes into; see `sole_writer`."""
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{12}\.partial")
+
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, mode: str = "w", *, synced: bool = False) -> Iterator[IO[Any]]:
-    """Opens a new file of this machine that appears at `path` only when the block ends without an error.
+def whole_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a new file of this machine that appears at `path`, on the disk, when the block ends without an error.
 
     It is written beside `path`, or the target of a link there, under a unique name, so that two processes never write
-    into one file, and then renamed. Missing folders are made. An error in the block leaves nothing; a killed process
-    leaves a hidden `.partial` file. Devices and pipes are written directly. `mode`: `w` for UTF-8 text whose line ends
-    are written as given, or `wb`. `synced`: content and name are on the disk when the block is left.
+    into one file, and then renamed. Missing folders are made. An error in the block leaves nothing; what a killed
+    process leaves is deleted by the first file that another one writes into the folder. Devices and pipes are written
+    directly. `mode`: `w` for UTF-8 text whose line ends are written as given, or `wb`.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     if is_stream(path):
@@ -30,18 +42,14 @@ def whole_file(path: str | Path, mode: str = "w", *, synced: bool = False) -> It
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
-    try:
-        with aside.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
+    _delete_leftovers_once(path.parent)
+    with _aside(path, functools.partial(Path.touch, exist_ok=False)) as aside:
+        with aside.open(mode, **text) as file:  # type: ignore[call-overload]
             yield file
-            if synced:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    if synced:
-        sync(path.parent)
+    sync(path.parent)
 
 
 def is_stream(path: str | Path) -> bool:
@@ -54,47 +62,110 @@ def is_stream(path: str | Path) -> bool:
 def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yields an empty folder that is renamed to `path` when the block ends without an error, and is deleted otherwise.
 
-    What killed processes left of earlier attempts at `path` is deleted first. A folder at `path` that is not empty at
-    the end is deleted if `replace`; otherwise `OSError` is raised.
+    Its content is then on the disk. A folder at `path` that is not empty at the end is replaced if `replace`; otherwise
+    `OSError` is raised. What killed processes left beside it is deleted first. A mount point and the working directory
+    keep their place: the content is renamed into them.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _delete_leftovers(path)
-    aside = _aside(path)
-    # Locked before it gets its name, so that no other process takes it for a leftover.
-    unlocked = aside.with_suffix(".new")
-    unlocked.mkdir()
-    lock = lock_folder(unlocked)
-    unlocked.rename(aside)
-    try:
+    path = Path(os.path.realpath(path))
+    parent = folder_of_aside(path)
+    parent.mkdir(parents=True, exist_ok=True)
+    _delete_leftovers(parent)
+    with _aside(parent / path.name, Path.mkdir) as aside:
         yield aside
-        if replace and path.exists():
-            shutil.rmtree(path)
-        aside.replace(path)
+        _sync_tree(aside)
+        if parent == path:
+            _fill(path, aside, replace)
+        elif replace and path.is_dir():
+            _exchange(aside, path)
+        else:
+            aside.replace(path)
+    sync(parent)
+
+
+def folder_of_aside(path: Path) -> Path:
+    """Returns the folder in which `whole_directory(path)` writes until its content is complete."""
+    path = Path(os.path.realpath(path))
+    fixed = path.is_dir() and (path.is_mount() or path.samefile(os.curdir))
+    return path if fixed else path.parent
+
+
+def _fill(folder: Path, aside: Path, replace: bool) -> None:
+    children = [child for child in folder.iterdir() if not _is_ours(child.name)]
+    if children and not replace:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+    for child in sorted(aside.iterdir()):
+        target = folder / child.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        child.replace(target)
+
+
+def _exchange(aside: Path, path: Path) -> None:
+    """Puts `aside` in the place of `path` at once where the system can; elsewhere `path` is missing for a moment."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        names = os.fsencode(aside), os.fsencode(path)
+        if ctypes.CDLL(None).renameat2(-100, names[0], -100, names[1], 2) == 0:  # AT_FDCWD, RENAME_EXCHANGE
+            return
+    old = aside.with_suffix(".replaced")
+    path.rename(old)
+    aside.rename(path)
+    shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def _aside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Makes a file or folder beside `path`, keeps it locked in the block and deletes what is left of it then."""
+    lock = None
+    try:
+        while True:
+            aside = path.with_name(f".{path.name or 'root'}.{uuid.uuid4().hex[:12]}.partial")
+            make(aside)
+            lock = lock_path(aside, seconds=5.0)
+            if aside.exists():
+                break
+            # Another process took it for a leftover before it was locked.
+            if lock is not None:
+                os.close(lock)
+        yield aside
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _delete(aside)
         if lock is not None:
             os.close(lock)
 
 
-def _delete_leftovers(path: Path) -> None:
-    """Deletes the folders of earlier `whole_directory(path)` blocks whose processes are gone."""
-    leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{12}\.partial")
-    for folder in path.parent.iterdir():
-        if leftover.fullmatch(folder.name) and folder.is_dir() and (lock := lock_folder(folder)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def lock_folder(folder: Path, seconds: float = 0.0) -> int | None:
-    """Locks a folder until the descriptor that it returns is closed or the process ends.
+def _delete_leftovers(folder: Path) -> None:
+    """Deletes what processes that are gone left aside in `folder`."""
+    for path in folder.iterdir():
+        if _ASIDE.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                if (lock := lock_path(path)) is not None:
+                    _delete(path)
+                    os.close(lock)
 
-    Returns None if the folder cannot be locked, or is locked by another process for so many `seconds`.
+
+_delete_leftovers_once = functools.cache(_delete_leftovers)
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_ASIDE.fullmatch(name)) or name == LOCK_FILE
+
+
+def lock_path(path: Path, seconds: float = 0.0) -> int | None:
+    """Locks a file or folder until the descriptor that it returns is closed or the process ends.
+
+    Returns None where that cannot be locked. Raises `BlockingIOError` if it is locked already, for so many `seconds`.
     """
     if sys.platform == "win32":  # No folder can be opened there.
         return None
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return None
     import fcntl
@@ -105,16 +176,54 @@ def lock_folder(folder: Path, seconds: float = 0.0) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except OSError as error:
-            if not isinstance(error, BlockingIOError) or time.monotonic() >= until:
+            if not isinstance(error, BlockingIOError):
                 os.close(descriptor)
                 return None
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                raise
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path, seconds: float = 0.0) -> Iterator[None]:
+    """Makes a folder, if missing, that other processes leave alone during the block.
+
+    Raises `InputError` if one still writes into it after so many `seconds`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, lock = folder / LOCK_FILE, None
+    while True:
+        path.touch()
+        try:
+            lock = lock_path(path, seconds)
+        except BlockingIOError:
+            raise InputError(
+                f"another process writes into {folder}; wait until it ends, or give another place"
+            ) from None
+        if path.exists() and (lock is None or os.path.samestat(os.fstat(lock), path.stat())):
+            break
+        # The process that had it deleted it meanwhile.
+        if lock is not None:
+            os.close(lock)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def require_new_or_empty(folder: Path) -> None:
     """Raises `InputError` for a folder that is not empty, and for a file."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not _is_ours(child.name) for child in folder.iterdir())):
         raise InputError(f"{str(folder)!r} is not empty; give a new folder")
+
+
+def _sync_tree(folder: Path) -> None:
+    # Several at a time: the file system then writes its journal for all of them together.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(sync, [*folder.rglob("*"), folder]))
 
 
 def sync(path: Path) -> None:
@@ -126,7 +235,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")

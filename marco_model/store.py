@@ -20,9 +20,12 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from marco_model.errors import ClusterError, InputError, one_line, translated
 from marco_model.local_files import (
+    LOCK_FILE as LOCK_FILE,
+    folder_of_aside as folder_of_aside,
     is_stream as is_stream,
-    lock_folder as lock_folder,
+    lock_path as lock_path,
     require_new_or_empty as require_new_or_empty,
+    sole_writer as sole_writer,
     sync as sync,
     whole_directory as whole_directory,
     whole_file as whole_file,

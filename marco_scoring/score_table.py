@@ -457,7 +457,8 @@ def open_table(
 
     Raises:
         Interrupted: the block was stopped by a signal; the message says where the rows are.
-        InputError: the table cannot be continued or written; the message says so too.
+        InputError: the table cannot be continued.
+        OSError: the table cannot be written; the message says so too.
     """
     names = columns(classes, calibrated=calibrated, stamped=True)
     crystals = plates.crystal_classes(classes, options.crystal_classes) if options.best else []
@@ -475,23 +476,19 @@ def open_table(
             format = format_of(output, options.format)
             table: ScoreTable = StreamTable(names, format, stream, show=show, best=options.best)
         else:
-            with errors.translated(
-                errors.InputError, f"{output} cannot be written ({{}}); give another --output", OSError
-            ):
-                table = FileTable(output, names, classes, model, options)
+            table = FileTable(output, names, classes, model, options)
         stack.callback(table.close)
         try:
             yield table
             table.finish((lambda rows: plates.best_rows(rows, crystal_columns, place_of)) if options.best else None)
         except KeyboardInterrupt:
-            raise errors.Interrupted(f"stopped: {table.remains()}", signal.SIGINT) from None
+            raise errors.Interrupted(f"stopped by SIGINT: {table.remains()}", signal.SIGINT) from None
         except errors.Interrupted as stopped:
             raise errors.Interrupted(f"{stopped}: {table.remains()}", stopped.signal) from None
         except BrokenPipeError:
             raise
         except OSError as error:
-            message = f"{output} cannot be written ({errors.one_line(error)}); {table.remains()}"
-            raise errors.InputError(message) from error
+            raise OSError(error.errno, f"{error.strerror or error}; {table.remains()}", str(output)) from error
         except BaseException:
             if table.written:
                 print(table.remains(), file=sys.stderr)

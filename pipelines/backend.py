@@ -29,6 +29,8 @@ _WORDS = {
 class RunFailedError(ClusterError):
     """A step of the run failed; the message names it."""
 
+    exit_status = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Package:

@@ -10,7 +10,7 @@ import typer.core
 
 import marco_model
 from marco_model import errors
-from pipelines.commands import run, score
+from pipelines.commands import options, run, score
 
 _GROUPS = {
     "data": "Make, import, check and describe sets of scored images.",
@@ -20,6 +20,14 @@ _GROUPS = {
     "monitor": "Watch whether images still look as they did.",
     "models": "List, promote and take back versions of a registered model.",
 }
+
+
+_STATUSES = (
+    "Exit status: 0 done. 1 done, but for files that are listed; or the run that was followed failed. 2 wrong input, "
+    "with its fix. 3 trained, but not blessed. 4 an alarm. 69 a service failed. 70 a bug. 74 a full disk, or files "
+    "that cannot be read or written. 130, 143 stopped by Ctrl-C or SIGTERM. 141 whoever read the output is gone. "
+    "docs/exit_statuses.md says what is written then."
+)
 
 
 class _Group(typer.core.TyperGroup):
@@ -36,7 +44,7 @@ class _Group(typer.core.TyperGroup):
         return super().get_command(context, name)
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=_STATUSES)
 app.command("run")(run.run)
 app.command("predict")(score.predict)
 app.command("explain")(score.explain)
@@ -69,11 +77,11 @@ def marco(
 
 
 def main() -> None:
-    """Runs `marco`; an expected error becomes one line on stderr and an exit status."""
+    """Runs `marco`; an expected error or a signal becomes one line on stderr and an exit status."""
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
-    with errors.exit_status():
+    with errors.exit_status(), options.stopped_by_signals():
         for argument in sys.argv[1:]:
             errors.refuse_credentials(argument, "an argument")
         app()

@@ -33,6 +33,8 @@ _SEED = 20180620
 class GoldenFailed(errors.ClusterError):
     """A deployed model does not answer as the same model run locally."""
 
+    exit_status = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Image:

@@ -4,15 +4,12 @@
 sheets and a page to label them in, and beside them the key, which experts do not get.
 """
 
-import contextlib
 import hashlib
 import importlib.resources
 import json
 import math
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +99,7 @@ def write_export(
     """
     store.require_new_or_empty(output)
     export = {**about, "classes": list(scored.classes), "skipped": len(skipped), "splits": _counts(scored, chosen)}
-    with _filled(output.resolve()) as folder:  # "." has no name, and so no place beside it.
+    with store.whole_directory(output) as folder:
         (folder / RATERS / IMAGES).mkdir(parents=True)
         items = _write_images(folder / RATERS, files, scored, np.concatenate(list(chosen.values())), seed)
         write_page(folder / RATERS / "index.html", items, scored.classes, raters)
@@ -114,20 +111,6 @@ def write_export(
             name_tables.write_csv(folder / SKIPPED, SKIPPED_HEADER, skipped)
         (folder / ABOUT).write_text(json.dumps(export, indent=2) + "\n")
     return export
-
-
-@contextlib.contextmanager
-def _filled(output: Path) -> Iterator[Path]:
-    """Yields a folder whose content appears in `output`, new or empty, when the block ends without an error."""
-    if not output.exists():
-        with store.whole_directory(output) as folder:
-            yield folder
-        return
-    # An empty folder is filled, not replaced: it may be a process's working directory or the mount point of a volume.
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as aside:
-        yield Path(aside)
-        for path in sorted(Path(aside).iterdir()):
-            shutil.move(path, output)
 
 
 def write_page(path: Path, items: Sequence[Item], classes: Sequence[str], raters: Sequence[str]) -> None:

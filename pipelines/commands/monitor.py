@@ -112,7 +112,7 @@ def check(
     """Compare images with a reference, imager by imager: light, sharpness, colour, what the network sees and predicts.
 
     A change raises an alarm if it is significant over all tests and larger than its limit. drift.html shows the
-    changes, drift.json holds every test. Exit status 4: an alarm; 0: none; 1 or 2: the check itself failed.
+    changes, drift.json holds every test. Exit status 4: an alarm; 0: none; any other: the check itself failed.
 
     Example: marco monitor check --reference monitoring/reference --model models/3 --output monitoring/today
     --imager "Lab / Rock Imager" --days 7 incoming

@@ -122,8 +122,7 @@ def output_folder(parameter: typer.CallbackParam, value: Path) -> Path:
 def new_folder(parameter: typer.CallbackParam, value: Path) -> Path:
     """As `output_file`, for a folder that must not exist, or be empty."""
     store.require_new_or_empty(value)
-    # It is made beside its place and renamed.
-    _check_writable(Path(os.path.realpath(value)).parent, f"{parameter.opts[0]} {value}")
+    _check_writable(store.folder_of_aside(value), f"{parameter.opts[0]} {value}")
     return value
 
 
@@ -158,10 +157,11 @@ def _check_writable(folder: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raises `Interrupted` in the block at SIGTERM, and at SIGHUP, which a closed terminal sends."""
+    """Raises `Interrupted` in the block at SIGTERM, and at SIGHUP, which a closed terminal sends; the second kills."""
 
     def stop(number: int, frame: object) -> None:
-        raise errors.Interrupted("stopped", number)
+        signal.signal(number, signal.SIG_DFL)
+        raise errors.Interrupted(f"stopped by {signal.Signals(number).name}", number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     # Ignored, as under nohup, stays ignored.

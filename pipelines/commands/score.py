@@ -133,20 +133,17 @@ def predict(
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory)
     written = score_table.Options(format, resume, append, best, crystal_class or ())
-    with options.stopped_by_signals():
-        if report is None:
-            outcome = prediction.predict(
-                classifier, files, output, batch_size, place_of=place_of, options=written, read=read
-            )
-        else:
-            from marco_scoring import plate_report
+    if report is None:
+        outcome = prediction.predict(
+            classifier, files, output, batch_size, place_of=place_of, options=written, read=read
+        )
+    else:
+        from marco_scoring import plate_report
 
-            chosen = [*(["--model", model] if model else []), *(["--bits", str(bits)] if bits else [])]
-            command = ["marco", "explain", *chosen, "--output", "explained"]
-            page = plate_report.Options(
-                command, explain, thumbnail_size, crystal_class or [], place_of=place_of, read=read
-            )
-            outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size, written)
+        chosen = [*(["--model", model] if model else []), *(["--bits", str(bits)] if bits else [])]
+        command = ["marco", "explain", *chosen, "--output", "explained"]
+        page = plate_report.Options(command, explain, thumbnail_size, crystal_class or [], place_of=place_of, read=read)
+        outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size, written)
     # Standard output may be the table.
     to_file = output is not None and output != score_table.STDOUT and not store.is_stream(output)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())

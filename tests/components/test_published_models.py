@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from components import published_models
-from marco_model import store
 from marco_model.errors import InputError
 from marco_model.model_directory import PUSH_RECORD, model_fingerprint
 from tests import processes
@@ -72,7 +72,7 @@ def test_concurrent_pushes_get_a_version_each(tmp_path):
 
 
 def _copy_and_wait(model, destination):
-    store.sync = lambda path: (print("copied", flush=True), time.sleep(600))
+    os.fsync = lambda descriptor: (print("copied", flush=True), time.sleep(600))
     published_models.publish(model, str(destination), {})
 
 
@@ -89,10 +89,10 @@ def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_work
 
 
 def test_a_failed_copy_cleans_up(tmp_path, model, monkeypatch):
-    def full(path):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "sync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         published_models.publish(model, str(tmp_path / "models"), {})
     assert list((tmp_path / "models").iterdir()) == []

@@ -1,8 +1,12 @@
 """Whole files and folders on this machine; objects on fake-gcs-server, with faults on the way."""
 
+import ctypes
 import gc
+import os
+import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +23,10 @@ CONTENT = random.Random(7).randbytes(700_000)
 SHARD = "gs://drops/set/train-00001-of-00002"
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_an_absolute_path_starts_at_the_root_and_a_uri_stays_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert store.absolute("models") == f"{tmp_path}/models"
@@ -29,7 +37,7 @@ def test_an_absolute_path_starts_at_the_root_and_a_uri_stays_as_it_is(tmp_path, 
 def test_a_whole_file_replaces_the_old_one_only_at_the_end(tmp_path):
     path = tmp_path / "deep" / "table.csv"
     for content in ("a,b\r\nä,1\n", "c\n"):
-        with store.whole_file(path, synced=True) as file:
+        with store.whole_file(path) as file:
             file.write(content)
             assert path.exists() is (content == "c\n")
         assert path.read_bytes() == content.encode()
@@ -86,6 +94,47 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
         process.send_signal(signal.SIGKILL)
     assert path.read_text() == "old"
     assert [other.suffix for other in tmp_path.iterdir() if other != path] == [".partial"]
+    with store.whole_file(tmp_path / "other"):
+        pass
+    assert sorted(other.name for other in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_the_file_that_another_process_writes_is_no_leftover(tmp_path):
+    code = f"""if True:
+        from marco_model import store
+        with store.whole_file({str(tmp_path / "slow")!r}) as file:
+            print("begun", flush=True)
+            file.write(input())
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        with store.whole_file(tmp_path / "quick"):
+            pass
+        process.communicate("whole\n")
+    assert (tmp_path / "slow").read_text() == "whole"
+
+
+def test_content_and_name_are_on_the_disk_before_a_file_or_folder_appears(tmp_path, monkeypatch):
+    synced, rename = [], pathlib.Path.replace
+
+    def replace(path, target):
+        synced.append("renamed")
+        return rename(path, target)
+
+    def fsync(descriptor):
+        synced.append(pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(pathlib.Path, "replace", replace)
+    with store.whole_file(tmp_path / "file") as file:
+        file.write("text")
+    assert re.fullmatch(rf"\.file\.\w+\.partial renamed {tmp_path.name}", " ".join(synced))
+    del synced[:]
+    with store.whole_directory(tmp_path / "1") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").touch()
+    assert sorted(synced[:2]) == ["file", "inner"] and synced[3:] == ["renamed", tmp_path.name]
 
 
 def test_a_whole_folder_appears_at_the_end_and_replaces_none_that_holds_something(tmp_path):
@@ -125,6 +174,66 @@ def test_folders_of_killed_processes_are_deleted_and_those_of_running_ones_are_n
         assert len(list(tmp_path.iterdir())) == 2
     process.kill()
     process.communicate()
+
+
+def test_a_folder_is_replaced_at_once(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "old").touch()
+    for exchanging in (True, False):
+        if not exchanging:  # As on a system without renameat2.
+            monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+        with store.whole_directory(tmp_path / "set", replace=True) as folder:
+            (folder / f"new {exchanging}").touch()
+            assert len(list((tmp_path / "set").iterdir())) == 1
+        assert [path.name for path in (tmp_path / "set").iterdir()] == [f"new {exchanging}"]
+        assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_no_moment_is_without_a_folder_that_is_replaced(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "old").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: os._exit(9))  # Killed as soon as anything is deleted.
+    child = os.fork()
+    if not child:
+        with store.whole_directory(tmp_path / "set", replace=True) as folder:
+            (folder / "new").touch()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["new"]
+
+
+def test_the_working_directory_is_filled_and_keeps_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rest = tmp_path / f".{tmp_path.name}.0123456789ab.partial"
+    rest.mkdir()
+    store.require_new_or_empty(tmp_path)  # But for what a killed process left.
+    for name in (".", tmp_path):
+        with store.whole_directory(name, replace=True) as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "file").touch()
+    assert names(tmp_path) == ["inner"] and names(tmp_path / "inner") == ["file"]
+    with pytest.raises(OSError, match="not empty"), store.whole_directory(".") as folder:
+        (folder / "other").touch()
+    assert names(tmp_path) == ["inner"]
+
+
+def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
+    code = f"""if True:
+        import pathlib
+        from marco_model import store
+        with store.sole_writer(pathlib.Path({str(tmp_path / "out")!r})):
+            print("in", flush=True)
+            input()
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == "in\n"
+        with pytest.raises(InputError, match=r"another process writes into .*/out; wait"):
+            store.sole_writer(tmp_path / "out").__enter__()
+        threading.Timer(0.2, process.communicate, ["\n"]).start()
+        with store.sole_writer(tmp_path / "out", seconds=30):
+            assert names(tmp_path / "out") == [store.LOCK_FILE]
+    assert names(tmp_path / "out") == []
 
 
 def test_the_first_error_of_several_at_once_is_raised():

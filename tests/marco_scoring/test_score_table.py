@@ -68,9 +68,9 @@ def predict(classifier, files, output, *, batch_size=2, **options):
 @pytest.mark.parametrize(
     ("stop", "kind", "message"),
     [
-        (interrupted, errors.Interrupted, "stopped: 4 rows are in "),
-        (full, errors.InputError, "No space left on device"),
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), errors.Interrupted, "stopped: 4 rows are in "),
+        (interrupted, errors.Interrupted, "stopped by SIGINT: 4 rows are in "),
+        (full, OSError, "No space left on device"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), errors.Interrupted, "stopped by SIGTERM: 4 rows are in "),
     ],
 )
 @pytest.mark.parametrize("name", ["scores.csv", "scores.jsonl"])

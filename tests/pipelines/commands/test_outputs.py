@@ -2,6 +2,10 @@
 
 import errno
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import types
 from pathlib import Path
@@ -11,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from marco_model import errors, store
+from pipelines import backend
 from pipelines.cli import app
 from pipelines.commands import options
 
@@ -94,14 +99,88 @@ def test_a_device_is_written_and_a_link_keeps_its_place(tmp_path):
     assert link.is_symlink() and target.read_text() == "new"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_disk_that_is_full_later_is_one_line(number, capsys):
+def ending(error, cause=None):
+    """Returns the exit status that an error ends a command with."""
     with pytest.raises(SystemExit) as ended, errors.exit_status():
-        raise OSError(number, os.strerror(number), "table.csv")
-    assert ended.value.code == 1
-    assert capsys.readouterr().err == f"error: table.csv: {os.strerror(number)}; make room, or give another place\n"
+        raise error from cause
+    return ended.value.code
 
 
-def test_other_errors_of_the_system_keep_their_traceback():
-    with pytest.raises(OSError, match="odd"), errors.exit_status():
-        raise OSError("odd")
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "make room, or give another place"),
+        (errno.EACCES, "give this account access, or give another place"),
+        (errno.EROFS, "give this account access, or give another place"),
+        (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+        (errno.EIO, "see that the disk or its server is well, and run again"),
+        (errno.ENOENT, "see that it is there and was not changed meanwhile"),
+    ],
+)
+def test_a_failure_of_the_system_is_one_line_with_its_own_exit_status(number, fix, capsys):
+    assert ending(OSError(number, os.strerror(number), "table.csv")) == 74
+    assert capsys.readouterr().err == f"error: table.csv: {os.strerror(number)}; {fix}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "status", "line"),
+    [
+        (OSError("odd"), None, 74, "error: odd; see that it is there"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), None, 74, "make room"),
+        (RuntimeError("ckpt/variables; No space left on device"), None, 74, "make room"),  # TensorFlow's
+        (RuntimeError("(sqlite3.OperationalError) database or disk is full"), None, 74, "make room"),
+        (RuntimeError("ckpt/variables; Permission denied"), None, 74, "give this account access"),
+        (errors.InputError("m cannot be read; fix"), OSError(errno.EIO, "Input/output error"), 74, "error: m cannot"),
+        (errors.InputError("m cannot be read; fix"), PermissionError(errno.EACCES, "no"), 2, "error: m cannot"),
+        (errors.InputError("the note says: No space left on device"), None, 2, "error: the note"),
+        (errors.ClusterError("it fails"), None, 69, "error: it fails"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), None, 69, "error: Connection reset"),
+        (backend.RunFailedError("the run failed"), None, 1, "error: the run failed"),
+        (errors.Interrupted("stopped by SIGTERM", 15), None, 143, "stopped by SIGTERM"),
+        (KeyError("a bug"), None, 70, "Traceback"),
+    ],
+)
+def test_each_kind_of_end_has_its_own_exit_status(error, cause, status, line, capsys):
+    assert ending(error, cause) == status
+    text = capsys.readouterr().err
+    assert line in text and (status == 70 or len(text.splitlines()) == 1)
+
+
+def test_a_full_disk_of_a_beam_worker_is_known():
+    with pytest.raises(OSError, match="No space left") as full, errors.expected_errors():
+        raise RuntimeError("OSError: [Errno 28] No space left on device: '/x/a' [while running 'Stage']\n\nTraceback …")
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "/x/a")
+
+
+def marco(*arguments, stdout):
+    """Runs `marco` in a process whose standard output is `stdout`; returns its exit status and stderr."""
+    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_a_closed_pipe_ends_quietly_and_a_full_one_in_one_line():
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert marco("--help", stdout=writer) == (141, "")
+    os.close(writer)
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            assert marco("--version", stdout=full) == (
+                74,
+                "error: No space left on device; make room, or give another place\n",
+            )
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_any_command_in_one_line(name, capsys):
+    whole = store.whole_file("never.csv")
+    with pytest.raises(SystemExit) as ended, errors.exit_status(), options.stopped_by_signals(), whole:
+        os.kill(os.getpid(), getattr(signal, name))
+    assert ended.value.code == 128 + getattr(signal, name)
+    assert capsys.readouterr().err == f"stopped by {name}\n"
+    assert not list(Path().glob("*never.csv*"))
+
+
+def test_a_signal_is_no_error_that_damaged_files_raise():
+    assert not issubclass(errors.Interrupted, Exception)
