@@ -37,11 +37,14 @@ class Choice:
 
 
 class Exported(NamedTuple):
-    """How many images of each class were written, repeats of an id left out, and records that could not be used."""
+    """How many images of each class were written, repeats of an id left out, and records that could not be used.
+
+    Each of these with its shard, its index there and the reason.
+    """
 
     by_class: dict[str, int]
     repeated: int
-    failed: int
+    failures: Sequence[tuple[str, int, str]]
 
 
 class _Image(NamedTuple):
@@ -88,7 +91,7 @@ def export_images(paths: Sequence[str], output: Path, choice: Choice | None = No
                     rows.writerows(writer.write_shard(shard))
                     advance(1)
         writer.close(raw_labels)
-    return Exported(dict(writer.by_class), writer.repeated, len(writer.failures))
+    return Exported(dict(writer.by_class), writer.repeated, writer.failures)
 
 
 def _split(shard: shards.File) -> str:

@@ -7,7 +7,7 @@ classes later (docs/labels.md).
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from marco_data import folder_walk, image_files, name_tables, place_reader, places, shards
@@ -17,6 +17,8 @@ TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", 
 SIMPLE_HEADER = ("filename", "label")
 PLATE, SPLIT = "plate", "split"
 """Columns that either may have too."""
+_REASONS = 10
+"""Most unknown labels that a message names."""
 _CLASS_BY_NAME = {name.casefold(): number for number, name in enumerate(labels.CLASSES)}
 
 
@@ -65,22 +67,21 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
         raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
     sources, source = _with_institution(institution)
     children = sorted(path for path in folder.iterdir() if path.is_dir() and not folder_walk.is_left_out(path.name))
-    classes, number_of = _label_numbers((image_files.as_text(child.name) for child in children), raw_labels)
+    named = [(f"folder {str(child)!r}", image_files.as_text(child.name)) for child in children]
+    classes, numbers = _label_numbers(named, raw_labels)
     images: list[LabelledImage] = []
     left_out = 0
     notes = []
     beside = sum(image_files.has_image_ending(path.name) and not path.is_dir() for path in folder.iterdir())
     if beside:
         notes.append(f"passed over, beside the class folders and so without a label: {beside} images")
-    for child in children:
+    for child, (_, name), label in zip(children, named, numbers, strict=True):
         listing = image_files.find_images([child])
         files = listing.files
-        name = image_files.as_text(child.name)
         if summary := listing.summary():
             notes.append(f"{name}: {summary}")
         main = places.main_images(files)
         left_out += len(files) - len(main)
-        label = number_of(name, f"folder {str(child)!r}")
         images += [
             LabelledImage(
                 path,
@@ -93,8 +94,8 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
             for path in main
         ]
     if not images:
-        named = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
-        raise errors.InputError(f"{str(folder)!r} holds no folder{named} with images in it")
+        expected = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
+        raise errors.InputError(f"{str(folder)!r} holds no folder{expected} with images in it")
     return LabelTable(_with_plates(images, names), classes, classes, sources, left_out, notes)
 
 
@@ -128,11 +129,10 @@ def from_csv(
         table = _from_terf(path, rows, root, institution, raw_labels)
     else:
         sources, source = _with_institution(institution)
-        classes, number_of = _label_numbers((row["label"] for _, row in rows), raw_labels)
+        classes, numbers = _label_numbers(_labelled(path, rows, "label"), raw_labels)
         images = []
-        for line, row in rows:
+        for (line, row), label in zip(rows, numbers, strict=True):
             where = f"{path.name}, line {line}"
-            label = number_of(row["label"], where)
             name = _file_name(row["filename"], root, where)
             images.append(LabelledImage(root / name, _key(institution, name), label, label, source, str(name)))
         table = LabelTable(tuple(images), classes, classes, sources)
@@ -182,22 +182,20 @@ def _from_terf(
 ) -> LabelTable:
     if not only_raw:
         rows = [(line, {**row, "label_raw": row["label_raw"] or name_tables.UNKNOWN}) for line, row in rows]
-    raw_labels, raw_number_of = _label_numbers((row["label_raw"] for _, row in rows), True)
+    raw_labels, raw_numbers = _label_numbers(_labelled(path, rows, "label_raw"), True)
+    numbers = raw_numbers if only_raw else _terf_classes(path, rows)
     if all(row["label_raw"].isdigit() for _, row in rows):
         raw_labels = {**raw_labels, **_table_beside(path, name_tables.RAW_LABELS_FILE)}
     sources, source = _with_institution(institution)
     by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
     if not institution:
         known = _table_beside(path, name_tables.SOURCES_FILE)
-        numbers = {name: number for number, name in (known or name_tables.TABLE_I).items()}
-        by_text = _numbered(set(by_text), numbers)
+        by_text = _numbered(set(by_text), {name: number for number, name in (known or name_tables.TABLE_I).items()})
         names = {text: f"source {text}" if text.isdigit() else text for text in by_text}
         sources = known | {number: known.get(number, names[text]) for text, number in by_text.items()}
     images = []
-    for line, row in rows:
+    for (line, row), label, raw in zip(rows, numbers, raw_numbers, strict=True):
         where = f"{path.name}, line {line}"
-        raw = raw_number_of(row["label_raw"], where)
-        label = raw if only_raw else _terf_class(row, where)
         if not row["image_id"].isdigit():
             raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
         name, image_id = _file_name(row["image_path"], root, where), int(row["image_id"])
@@ -210,27 +208,62 @@ def _table_beside(path: Path, name: str) -> dict[int, str]:
     return name_tables.parse_table(table.read_text(encoding="utf-8"), str(table)) if table.exists() else {}
 
 
-def _terf_class(row: Mapping[str, str], where: str) -> int:
-    label = _class_number(row["label_text"] or row["label_id"], where)
-    if row["label_id"] and _class_number(row["label_id"], where) != label:
-        raise errors.InputError(f"{where}: label_id {row['label_id']} is not the class {row['label_text']!r}")
-    return label
+def _labelled(path: Path, rows: list[tuple[int, dict[str, str]]], *columns: str) -> list[tuple[str, str]]:
+    """Returns the place of each row, for messages, and its label: in the first of `columns` that is not empty."""
+    return [
+        (f"{path.name}, line {line}", next(filter(None, (row[column] for column in columns)), "")) for line, row in rows
+    ]
 
 
-def _label_numbers(texts: Iterable[str], raw_labels: bool) -> tuple[dict[int, str], Callable[[str, str], int]]:
-    """Returns the names by number, and a function from a label and its place (for messages) to its number."""
+def _terf_classes(path: Path, rows: list[tuple[int, dict[str, str]]]) -> list[int]:
+    numbers = _class_numbers(_labelled(path, rows, "label_text", "label_id"), by_number=True)
+    by_id = _class_numbers(_labelled(path, rows, "label_id", "label_text"), by_number=True)
+    for (line, row), number, other in zip(rows, numbers, by_id, strict=True):
+        if number != other:
+            raise errors.InputError(
+                f"{path.name}, line {line}: label_id {row['label_id']} is not the class {row['label_text']!r}"
+            )
+    return numbers
+
+
+def _label_numbers(labelled: Sequence[tuple[str, str]], raw_labels: bool) -> tuple[dict[int, str], list[int]]:
+    """Returns the names of labels by number, and the number of each of `labelled`: its place, for messages, and text.
+
+    Raises `InputError` for all that are not classes or, with `raw_labels`, for the first that is empty.
+    """
     if not raw_labels:
-        return dict(enumerate(labels.CLASSES)), _named_class
-    numbers = _numbered(set(texts), {})
+        return dict(enumerate(labels.CLASSES)), _class_numbers(labelled)
+    if empty := next((where for where, text in labelled if not text), None):
+        raise errors.InputError(f"{empty}: the label is empty; give each image one")
+    numbers = _numbered({text for _, text in labelled}, {})
     # A name of digits only would be read as a number in labels-raw.csv.
     names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
+    return dict(sorted(names.items())), [numbers[text] for _, text in labelled]
 
-    def number(text: str, where: str) -> int:
-        if not text:
-            raise errors.InputError(f"{where}: the label is empty; give each image one")
-        return numbers[text]
 
-    return dict(sorted(names.items())), number
+def _class_numbers(labelled: Iterable[tuple[str, str]], by_number: bool = False) -> list[int]:
+    """Returns the class of each label by its name; the numbers of a laboratory's own scale are no classes.
+
+    `by_number`: MARCO's own numbers are. Raises `InputError` that names each unknown label, its first place and how
+    many more there are.
+    """
+    known = _CLASS_BY_NAME | ({str(number): number for number in range(len(labels.CLASSES))} if by_number else {})
+    unknown: dict[str, list[str]] = {}
+    numbers = []
+    for where, text in labelled:
+        numbers.append(known.get(text.casefold(), -1))
+        if numbers[-1] < 0:
+            unknown.setdefault(text, []).append(where)
+    if unknown:
+        reasons = []
+        for text, (first, *more) in list(unknown.items())[:_REASONS]:
+            reason = f"label {text!r} is a number" if text.isdigit() else f"class {text!r} is unknown"
+            reasons.append(f"{first}{f' and {len(more)} more' if more else ''}: {reason}")
+        if len(unknown) > _REASONS:
+            reasons.append(f"{len(unknown) - _REASONS} more labels like these")
+        expected = f"expected one of {', '.join(labels.CLASSES)}, or labels of your own with --raw-labels"
+        raise errors.InputError("; ".join([*reasons, expected]))
+    return numbers
 
 
 def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
@@ -247,28 +280,6 @@ def _with_institution(institution: str) -> tuple[dict[int, str], int]:
     """Returns Table I's sources with `institution` among them, and its number."""
     names = list(dict.fromkeys([*name_tables.INSTITUTIONS, institution or name_tables.UNKNOWN]))
     return dict(enumerate(names)), names.index(institution or name_tables.UNKNOWN)
-
-
-def _named_class(text: str, where: str) -> int:
-    """Returns a class by its name; the numbers of a laboratory's own scale are no classes."""
-    if text.isdigit():
-        raise errors.InputError(
-            f"{where}: label {text!r} is a number; give one of {', '.join(labels.CLASSES)}, or labels of your own with "
-            "--raw-labels"
-        )
-    return _class_number(text, where)
-
-
-def _class_number(text: str, where: str) -> int:
-    if text.isdigit() and int(text) < len(labels.CLASSES):
-        return int(text)
-    try:
-        return _CLASS_BY_NAME[text.casefold()]
-    except KeyError:
-        raise errors.InputError(
-            f"{where}: class {text!r} is unknown; expected one of {', '.join(labels.CLASSES)}, or labels of your own "
-            "with --raw-labels"
-        ) from None
 
 
 def _key(institution: str, name: Path) -> int:

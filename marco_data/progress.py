@@ -41,6 +41,7 @@ def progress(label: str, total: int, unit: str = "images", visible: bool = True)
         if now - shown >= 10 or done == total:
             shown = now
             rate = (done - before) / max(now - start, 1e-9)
-            print(f"{label}: {done}/{total} {unit}, {rate:.1f}/s", file=sys.stderr, flush=True)
+            speed = f"{rate:.1f}/s" if rate >= 0.1 or not rate else f"{1 / rate:.0f} s each"
+            print(f"{label}: {done}/{total} {unit}, {speed}", file=sys.stderr, flush=True)
 
     yield advance

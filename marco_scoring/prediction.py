@@ -7,6 +7,7 @@ In this order: the two tables, `predict`, and `explain`, which draws an overlay 
 import collections
 import contextlib
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,13 +68,17 @@ _SAME_SCORES = 1e-4
 class Outcome(NamedTuple):
     """Images by predicted class, the number of files that could not be scored, and of those an earlier run scored.
 
-    `by_flag`: images that this run scored and that have a flag.
+    `by_flag`: images that this run scored and that have a flag. `without_well`: scored images whose place has none.
+    `gone`: rows of an earlier run whose files are no longer there. `strange`: all its rows, if all are of other images.
     """
 
     by_class: dict[str, int]
     failed: int
     earlier: int = 0
     by_flag: Mapping[str, int] = {}
+    without_well: int = 0
+    gone: int = 0
+    strange: int = 0
 
 
 def predict(
@@ -109,6 +114,10 @@ def predict(
         # A file that changes after this is scored again by the next run.
         stamps = {path: score_table.stamp(path) for path in files}
         earlier = {path: scores for path in files if (scores := table.earlier_scores(path)) is not None}
+        others = table.earlier_others(files)
+        gone = sum(not os.path.lexists(path) for path in others)
+        strange = len(others) if len(others) == len(table.earlier) else 0
+        without_well = sum(not place_of(path).well for path in earlier)
         for scores in earlier.values():
             by_class[classes[int(scores.argmax())]] += 1
         _check_scores(classifier, earlier, read)
@@ -129,8 +138,9 @@ def predict(
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
+                without_well += not cells["well"]
             advance(1)
-    return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag)
+    return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange)
 
 
 def row_of(

@@ -205,6 +205,11 @@ class ScoreTable:
         known = self.earlier.get(_key(path))
         return known.scores if known and known.stamp == stamp(path) else None
 
+    def earlier_others(self, files: Iterable[Path]) -> list[str]:
+        """Returns the absolute paths of the earlier rows that are of none of `files`."""
+        own = set(map(_key, files))
+        return [path for path in self.earlier if path not in own]
+
     def write(self, cells: Row) -> None:
         """Writes the row of an image."""
         self.write_line(cells)

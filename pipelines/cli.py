@@ -44,6 +44,12 @@ class _Group(typer.core.TyperGroup):
         return super().get_command(context, name)
 
 
+_display_type: Any = getattr(typer.core.TyperOption, "display_type_rich", None)
+if _display_type:  # Typer 0.29 and later write `<bool>` behind an option that takes no value.
+    typer.core.TyperOption.display_type_rich = (  # type: ignore[method-assign, assignment]
+        lambda option, ctx: None if option.is_flag else _display_type(option, ctx)
+    )
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=_STATUSES)
 app.command("run")(run.run)
 app.command("predict")(score.predict)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,14 +62,25 @@ def import_(
         raise InputError("nothing to import; give a folder that has a folder for each class, or --csv labels.csv")
     shares = {"eval_share": eval_share, "validation_share": validation_share}
     done = importing.import_images(labels, output, **shares, shard_images=shard_images, bits=bits)
-    counts = ", ".join(f"{split} {count}" for split, count in done.written.items())
-    typer.echo(f"{sum(done.written.values())} images in {output} ({counts})")
-    for warning in done.warnings:
+    _end(output, done.written, done.warnings, done.errors, importing.ERRORS_FILE)
+
+
+def _end(
+    output: Path,
+    counts: Mapping[str, int],
+    warnings: Sequence[str],
+    failures: Sequence[tuple[str, str]],
+    listed: str,
+) -> None:
+    """Prints how many images are in `output`, and which are not and why; ends with status 1 if there are such."""
+    parts = ", ".join(f"{name} {count}" for name, count in counts.items())
+    typer.echo(f"{options.counted(sum(counts.values()), 'image')} in {output} ({parts})")
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if done.errors:
-        for path, reason in done.errors[:5]:
-            typer.echo(f"left out: {path}: {reason}", err=True)
-        typer.echo(f"{len(done.errors)} left out in all, listed in {output / importing.ERRORS_FILE}", err=True)
+    if failures:
+        for place, reason in failures[:5]:
+            typer.echo(f"left out: {place}: {reason}", err=True)
+        typer.echo(f"{len(failures)} left out in all, listed in {output / listed}", err=True)
         raise typer.Exit(1)
 
 
@@ -95,14 +107,9 @@ def export(
     """
     choice = exporting.Choice(split or (), class_name or (), institution or ())
     done = exporting.export_images(paths, output, choice)
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(done.by_class.items()))
-    typer.echo(f"{options.counted(sum(done.by_class.values()), 'image')} in {output} ({counts})")
-    if done.repeated:
-        typer.echo(f"left out, with the id of another image: {done.repeated}", err=True)
-    if done.failed:
-        listed = output / exporting.ERRORS_FILE
-        typer.echo(f"{options.counted(done.failed, 'record')} cannot be used, listed in {listed}", err=True)
-        raise typer.Exit(1)
+    warnings = [f"left out, with the id of another image: {done.repeated}"] if done.repeated else []
+    failures = [(f"{shard}, record {index}", reason) for shard, index, reason in done.failures]
+    _end(output, dict(sorted(done.by_class.items())), warnings, failures, exporting.ERRORS_FILE)
 
 
 @dataclasses.dataclass(frozen=True)

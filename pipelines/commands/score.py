@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from marco_data import image_files, place_reader, progress
 from marco_model import InputError, store
 from marco_scoring.serving import options as serving_options
 from pipelines.commands import options
+
+if TYPE_CHECKING:
+    from marco_scoring import prediction
 
 DEFAULT_PORT = 8080
 
@@ -146,26 +149,40 @@ def predict(
         outcome = plate_report.predict_with_report(classifier, files, output, report, page, batch_size, written)
     # Standard output may be the table.
     to_file = output is not None and output != score_table.STDOUT and not store.is_stream(output)
-    counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
-    scored = f"{options.counted(sum(outcome.by_class.values()), 'image')} scored: {counts}"
-    typer.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
-    if outcome.earlier:
-        new = sum(outcome.by_class.values()) - outcome.earlier
-        typer.echo(f"{new} of them now, {outcome.earlier} by an earlier run", err=True)
-    if outcome.by_flag:
-        flags = ", ".join(f"{count} {name}" for name, count in sorted(outcome.by_flag.items()))
-        typer.echo(f"flagged, since they show no drop that can be judged (docs/model.md): {flags}", err=True)
-        typer.echo("flagged images are in the counts above; leave them out when you sort by a score", err=True)
-    if len(files) > 1 and (nowhere := sum(not place_of(file).well for file in files)):
-        typer.echo(
-            f"{nowhere} of {len(files)} paths state no well; --names reads names of your own (docs/data.md)", err=True
-        )
+    _print_outcome(outcome, output, to_file)
     if report is not None:
         typer.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser", err=not to_file)
     if outcome.failed:
         where = f", see {score_table.errors_path(output)}" if to_file and output else ""
         typer.echo(f"{outcome.failed} of {len(files)} files could not be scored{where}", err=True)
         raise typer.Exit(1)
+
+
+def _print_outcome(outcome: "prediction.Outcome", output: Path | None, to_file: bool) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
+    total = sum(outcome.by_class.values())
+    scored = f"{options.counted(total, 'image')} scored: {counts}"
+    typer.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
+    if outcome.earlier:
+        typer.echo(f"{total - outcome.earlier} of them now, {outcome.earlier} by an earlier run", err=True)
+    if outcome.gone:
+        typer.echo(f"kept, of images that are gone: {options.counted(outcome.gone, 'row')}", err=True)
+    if outcome.strange:
+        typer.echo(
+            f"none of these images is in the {options.counted(outcome.strange, 'row')} that {output} had; paths are "
+            "compared from the working folder, so give them from the same one (docs/scores.md)",
+            err=True,
+        )
+    if outcome.by_flag:
+        flags = ", ".join(f"{count} {name}" for name, count in sorted(outcome.by_flag.items()))
+        typer.echo(f"flagged, since they show no drop that can be judged (docs/model.md): {flags}", err=True)
+        typer.echo("flagged images are in the counts above; leave them out when you sort by a score", err=True)
+    if outcome.without_well and total > 1:
+        typer.echo(
+            f"{outcome.without_well} of {total} scored images have no well; --names reads names of your own "
+            "(docs/data.md)",
+            err=True,
+        )
 
 
 def _check_report(report: Path | None, output: Path | None, about_report: bool) -> None:

@@ -3,7 +3,7 @@ import json
 from PIL import Image
 
 import benchmarks
-from benchmarks.predict import write_variants
+from benchmarks.predict import write_distinct, write_variants
 
 
 def test_the_sides_take_turns_and_the_first_rounds_do_not_count(capsys):
@@ -41,3 +41,10 @@ def test_variants_are_different_files_of_full_size_and_the_same_each_time(real_i
     assert len(set(made[0])) == 5
     with Image.open(tmp_path / "first" / "drop_0004.jpg") as image:
         assert image.size == (1280, 960)
+
+
+def test_memory_is_measured_on_pictures_that_differ(real_images, tmp_path):
+    files = write_distinct(list(real_images.values())[:2], tmp_path, 7)
+    assert len({path.read_bytes() for path in files}) == 7
+    with Image.open(files[6]) as image:
+        assert image.size == (320, 240)

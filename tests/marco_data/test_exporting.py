@@ -81,7 +81,7 @@ def test_an_import_of_an_export_is_the_same_set(tmp_path, raw_labels):
     table = label_tables.from_csv(tmp_path / "drops" / "labels.csv", institution="My lab", raw_labels=raw_labels)
     importing.import_images(table, tmp_path / "first", shard_images=8)
     done = exporting.export_images([str(tmp_path / "first")], tmp_path / "out")
-    assert (sum(done.by_class.values()), done.repeated, done.failed) == (40, 0, 0)
+    assert (sum(done.by_class.values()), done.repeated, done.failures) == (40, 0, [])
     table = label_tables.from_csv(tmp_path / "out" / "labels.csv", raw_labels=raw_labels, keep_splits=True)
     importing.import_images(table, tmp_path / "second", shard_images=8)
     first, second = tmp_path / "first", tmp_path / "second"
@@ -165,7 +165,7 @@ def test_damaged_records_are_listed_and_the_rest_is_exported(tmp_path):
     done = exporting.export_images([source], tmp_path / "out")
     assert sorted(int(row["image_id"]) for row in rows(tmp_path / "out")) == [1, 2, 3]
     listed = (tmp_path / "out" / exporting.ERRORS_FILE).read_text().splitlines()
-    assert done.failed == 5
+    assert len(done.failures) == 5
     assert [line.split(",")[1] for line in listed] == ["index", "0", "1", "2", "3", "5"]
     assert "not a JPEG or PNG: starts with 72 61 77" in listed[4]
 
@@ -226,6 +226,6 @@ def test_the_command_counts_and_says_what_is_left_out(tmp_path):
     (tmp_path / "set" / "train-00002-of-00002").write_bytes(tfrecord.frame(b"\xff no example"))
     result = RUN.invoke(cli.app, ["data", "export", "--output", str(tmp_path / "more"), source])
     assert result.exit_code == 1
-    assert "1 record cannot be used, listed in" in result.output
+    assert "1 left out in all, listed in" in result.output
     result = RUN.invoke(cli.app, ["data", "import", "--output", "x", "--keep-splits", str(tmp_path / "out")])
     assert "give --csv labels.csv too" in str(result.exception)

@@ -320,7 +320,7 @@ def test_shares_that_leave_nothing_are_refused(tmp_path, plates, shares):
         ("name,class\na.jpg,Clear\n", "header 'name,class'; expected filename,label or image_path"),
         ("filename,label\n", "lists no images"),
         ("filename,label\na.jpg,Clear\n,Clear\n", "line 3: the file name is empty"),
-        ("filename,label\na.jpg,0\n", "line 2: label '0' is a number; give one of Clear, Crystals, Other, Precipitate"),
+        ("filename,label\na.jpg,0\n", "line 2: label '0' is a number; expected one of Clear, Crystals, Other, "),
         ("filename,label\na.jpg,4\n", "line 2: label '4' is a number"),
         ("filename,label\na.jpg,Clear\n./a.jpg,Clear\n", "line 3: 'a.jpg' or its id is on line 2 already"),
         ("image_path,image_id,label_id,label_text,label_raw,source\na.jpg,1,0,Crystals,0,0\n", "line 2: label_id 0"),
@@ -332,6 +332,22 @@ def test_a_table_that_cannot_be_understood_is_one_clear_line(tmp_path, text, pro
     with pytest.raises(InputError) as error:
         from_csv(tmp_path / "labels.csv")
     assert problem in str(error.value) and "\n" not in str(error.value)
+
+
+def test_all_unknown_labels_are_named_at_once(tmp_path):
+    labels = ["Clear", "drp", "2", "", "drp", *(f"label {number}" for number in range(20))]
+    (tmp_path / "labels.csv").write_text("filename,label\n" + "".join(f"{i}.jpg,{x}\n" for i, x in enumerate(labels)))
+    with pytest.raises(InputError) as error:
+        from_csv(tmp_path / "labels.csv")
+    assert str(error.value).startswith(
+        "labels.csv, line 3 and 1 more: class 'drp' is unknown; labels.csv, line 4: label '2' is a number; labels.csv, "
+        "line 5: class '' is unknown; labels.csv, line 7: class 'label 0' is unknown; "
+    )
+    assert "'label 7'" not in str(error.value)
+    assert str(error.value).endswith(
+        "; 13 more labels like these; expected one of Clear, Crystals, Other, Precipitate, or labels of your own with "
+        "--raw-labels"
+    )
 
 
 def test_an_unknown_class_folder_is_named(tmp_path):

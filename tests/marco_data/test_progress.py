@@ -28,3 +28,11 @@ def test_the_rate_is_that_of_this_run(clock, capsys):
         advance()
         advance()
     assert lines(capsys)[-1] == f"training: 102/102 steps, {2 / 12:.1f}/s"
+
+
+def test_slow_work_has_seconds_instead_of_a_rate_of_zero(monkeypatch, capsys):
+    times = iter(range(0, 1000, 25))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    with progress.progress("training", 1, "steps") as advance:
+        advance()
+    assert lines(capsys) == ["training: 1/1 steps, 25 s each"]

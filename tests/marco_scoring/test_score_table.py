@@ -143,6 +143,15 @@ def test_a_growing_folder_gets_only_its_new_and_changed_images_scored(files, tmp
     assert after[2]["crystals"] == "1.0000000" and after[2]["modified"] == "2023-11-14T22:13:20.000000Z"
 
 
+def test_rows_of_images_that_are_gone_or_others_are_counted(files, tmp_path):
+    output = tmp_path / "scores.csv"
+    assert predict(Brightness(), files[:6], output, append=True)[4:] == (6, 0, 0)
+    files[0].unlink()
+    assert predict(Brightness(), files[2:8], output, append=True)[4:] == (6, 1, 0)
+    assert predict(Brightness(), files[8:], output, append=True)[4:] == (1, 1, 8)
+    assert len(rows(output)) == 9
+
+
 def test_columns_and_rows_that_people_added_to_a_table_stay_when_it_is_appended_to(files, tmp_path):
     output = tmp_path / "scores.csv"
     predict(Brightness(), files[:2], output)

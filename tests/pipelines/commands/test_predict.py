@@ -126,6 +126,23 @@ def test_endings_that_are_passed_over_are_named_where_there_are_no_images(tmp_pa
         score.predict([tmp_path], tmp_path / "scores.csv", "model")
 
 
+def test_appending_says_which_rows_are_of_no_image_here(tmp_path, brightness, capsys):
+    for name in ("old/a.png", "old/b.png", "new/plate_A1_c.png", "new/d.png", "new/e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (300, 300), 200).save(tmp_path / name)
+    output = tmp_path / "scores.csv"
+    score.predict([tmp_path / "old"], output, "model")
+    (tmp_path / "old" / "a.png").unlink()
+    (tmp_path / "new" / "d.png").write_bytes(b"")
+    capsys.readouterr()
+    with pytest.raises(typer.Exit):
+        score.predict([tmp_path / "new"], output, "model", append=True, names=r"(?P<plate>\w+)_(?P<well>A\d)_")
+    shown = capsys.readouterr().err
+    assert "kept, of images that are gone: 1 row\n" in shown
+    assert f"none of these images is in the 2 rows that {output} had; paths are compared" in shown
+    assert "1 of 2 scored images have no well" in shown
+
+
 @pytest.mark.parametrize("report", [False, True])
 def test_bits_of_the_camera_are_stated(tmp_path, brightness, report):
     Image.fromarray(np.full((300, 300), 1020, np.uint16)).save(tmp_path / "a.tif")
