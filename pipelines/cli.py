@@ -45,10 +45,15 @@ class _Group(typer.core.TyperGroup):
 
 
 _display_type: Any = getattr(typer.core.TyperOption, "display_type_rich", None)
-if _display_type:  # Typer 0.29 and later write `<bool>` behind an option that takes no value.
-    typer.core.TyperOption.display_type_rich = (  # type: ignore[method-assign, assignment]
-        lambda option, ctx: None if option.is_flag else _display_type(option, ctx)
-    )
+
+
+def _type_of_value(option: typer.core.TyperOption, ctx: Any) -> Any:
+    """Returns the type that help shows; Typer 0.29 and later write `<bool>` behind an option that takes no value."""
+    return None if option.is_flag else _display_type(option, ctx)
+
+
+if _display_type:
+    typer.core.TyperOption.display_type_rich = _type_of_value  # type: ignore[method-assign, assignment]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=_STATUSES)
 app.command("run")(run.run)
