@@ -146,10 +146,15 @@ class VertexBackend:
 
 def connect(project: str | None, location: str | None, address: str | None) -> VertexBackend:
     """Returns Vertex AI Pipelines at an `address`, None for its own; raises `InputError` without project and region."""
+    return VertexBackend(place(project, location, address))
+
+
+def place(project: str | None, location: str | None, address: str | None) -> vertex_options.Vertex:
+    """Returns a project and region; raises `InputError` without either."""
     if not (project and location):
         raise InputError(f"--project is {project} and --location {location}; Vertex AI needs both")
     values = {"project": project, "location": location, "api": address or ""}
-    return VertexBackend(settings.parse(vertex_options.Vertex, values, "the options of Vertex AI", "vertex"))
+    return settings.parse(vertex_options.Vertex, values, "the options of Vertex AI", "vertex")
 
 
 def pipeline_job(

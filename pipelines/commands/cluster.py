@@ -1,9 +1,15 @@
 """Looking at the cluster that packages run on."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from marco_model.errors import InputError
+from pipelines.commands import options
+
+if TYPE_CHECKING:
+    from pipelines.cluster_check import findings, needs as package_needs
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -14,25 +20,61 @@ def cluster() -> None:
 
 
 @app.command()
+@options.grouped
 def check(
-    package: Annotated[Path, typer.Argument(help="The .yaml file that marco compile wrote.")],
+    vertex: options.VertexOptions,
+    package: Annotated[Path, typer.Argument(help="The file that marco compile wrote.")],
+    target: Annotated[options.Target, typer.Option(help="Where the package runs.")] = "kubeflow",
     namespace: Annotated[str, typer.Option(help="Namespace of the runs.")] = "marco",
+    inside: Annotated[bool, typer.Option("--inside", help="Try everything from here, a pod like a step's.")] = False,
+    pod: Annotated[bool, typer.Option("--pod", help="Print the pod that runs this with --inside.")] = False,
+    service_account: Annotated[
+        str | None, typer.Option(help="Account of the steps on Vertex AI; by default Compute Engine's.")
+    ] = None,
 ) -> None:
     """Say whether a cluster has what a package needs, before it is submitted; changes nothing.
 
-    It asks the Kubernetes API that kubectl is configured for, as you. One line for each thing: fine, wrong with the
-    fix, or not visible to you. The exit status is 1 if something is wrong. Who runs the cluster sees most.
+    It asks the Kubernetes API that kubectl is configured for, as you; with --target vertex Google Cloud. One line for
+    each thing: fine, wrong with the fix, or not visible to you. The exit status is 1 if something is wrong. With
+    --inside, in the pod that --pod prints, names, servers and stores are tried; an object below the run's root and a
+    file on each volume are written and removed again.
 
     Example: marco cluster check marco.yaml --namespace marco
     """
-    from pipelines import cluster_check
+    from pipelines.cluster_check import findings, needs as package_needs
 
-    findings = cluster_check.check(cluster_check.Api(namespace), cluster_check.read_needs(package))
-    width = max(len(finding.subject) for finding in findings)
-    for finding in findings:
+    needs = package_needs.read(package)
+    if (target == "kubeflow") != bool(needs.settings):
+        raise InputError(f"{package} is not compiled for {target}; give another file, or --target")
+    if pod:
+        from pipelines.cluster_check import inside as trials
+
+        typer.echo(trials.pod_manifest(needs, namespace), nl=False)
+        return
+    lines = _look(needs, vertex, namespace, inside, service_account)
+    width = max(len(finding.subject) for finding in lines)
+    for finding in lines:
         typer.echo(f"{finding.subject:{width}}  {finding.state:11}  {finding.text}")
-    wrong = sum(finding.state == cluster_check.WRONG for finding in findings)
-    unseen = sum(finding.state == cluster_check.UNSEEN for finding in findings)
-    typer.echo(f"{len(findings)} looked at, {wrong} wrong, {unseen} not visible.")
+    wrong = sum(finding.state == findings.WRONG for finding in lines)
+    unseen = sum(finding.state == findings.UNSEEN for finding in lines)
+    typer.echo(f"{len(lines)} looked at, {wrong} wrong, {unseen} not visible.")
     if wrong:
         raise typer.Exit(1)
+
+
+def _look(
+    needs: "package_needs.Needs",
+    vertex: options.VertexOptions,
+    namespace: str,
+    inside: bool,
+    service_account: str | None,
+) -> "list[findings.Finding]":
+    if needs.settings:
+        from pipelines.cluster_check import cluster as shown, inside as trials, kubernetes_api
+
+        return (trials.check if inside else shown.check)(kubernetes_api.Api(namespace), needs)
+    from pipelines import vertex_backend
+    from pipelines.cluster_check import vertex as google
+
+    place = vertex_backend.place(vertex.project, vertex.location, vertex.api)
+    return google.check(google.Cloud(place, service_account or ""), needs)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from tests.k8s.network import matches
+from pipelines.cluster_check.network import matches
 from tests.k8s.rendering import pods
 
 Item = dict[str, Any]

@@ -70,8 +70,8 @@ def test_everything_it_names_exists(jobset, base):
 
 
 def test_replicas_reach_each_other_and_mlflow(jobset, base):
-    mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
-    replicas = [network.Peer(tuple(pod["metadata"]["labels"].items())) for _, pod in rendering.pods([jobset])]
+    mlflow = network.Peer({"app.kubernetes.io/name": "mlflow"})
+    replicas = [network.Peer(pod["metadata"]["labels"]) for _, pod in rendering.pods([jobset])]
     for replica in replicas:
         assert network.allowed(base, replica, mlflow, 5000)
         for other in replicas:

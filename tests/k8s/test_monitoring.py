@@ -47,9 +47,9 @@ def test_an_alarm_is_not_retried(job):
 
 
 def test_the_check_reaches_mlflow_and_buckets_and_nothing_else(monitored, base):
-    check = network.Peer((("app.kubernetes.io/name", "marco-monitoring"),))
-    mlflow = network.Peer((("app.kubernetes.io/name", "mlflow"),))
-    postgres = network.Peer((("app.kubernetes.io/name", "postgres"),))
+    check = network.Peer({"app.kubernetes.io/name": "marco-monitoring"})
+    mlflow = network.Peer({"app.kubernetes.io/name": "mlflow"})
+    postgres = network.Peer({"app.kubernetes.io/name": "postgres"})
     internet, dns = network.Peer(address="203.0.113.7"), network.Peer(namespace="kube-system")
     assert network.allowed(monitored, check, mlflow, 5000) and not network.allowed(base, check, mlflow, 5000)
     assert network.allowed(monitored, check, internet, 443) and not network.allowed(monitored, check, internet, 22)

@@ -6,9 +6,8 @@ import itertools
 
 import pytest
 
+from pipelines.cluster_check.network import Peer
 from tests.k8s import conftest, network, rendering
-
-Peer = network.Peer
 
 # The pods of `marco`, by the label that policies select. A step's pods hold driver, launcher and Argo's wait container.
 OURS = {
@@ -23,15 +22,12 @@ OURS = {
     "stranger": ("app", "notebook"),
 }
 PEERS = {
-    **{name: Peer((label,)) for name, label in OURS.items()},
-    **{
-        name: Peer(tuple(service["labels"].items()), "kubeflow")
-        for name, service in network.kubeflow()["services"].items()
-    },
+    **{name: Peer(dict([label])) for name, label in OURS.items()},
+    **{name: Peer(service["labels"], "kubeflow") for name, service in network.kubeflow()["services"].items()},
     "neighbour": Peer(namespace="elsewhere"),
-    "client": Peer(namespace="lab", namespace_labels=(("marco-predictions", "allowed"),)),
+    "client": Peer(namespace="lab"),
     "gateway": Peer(namespace="istio-system"),
-    "kube-dns": Peer((("k8s-app", "kube-dns"),), "kube-system"),
+    "kube-dns": Peer({"k8s-app": "kube-dns"}, "kube-system"),
     "node-local DNS cache": Peer(address="169.254.20.10"),
     # Cloud DNS and, on port 80, the metadata server of Dataplane V2.
     "Cloud DNS": Peer(address="169.254.169.254"),

@@ -1,26 +1,25 @@
-"""Whether a cluster has what a compiled package needs, before anything is submitted: `marco cluster check`.
+"""What the Kubernetes API shows of a cluster, against what a package needs.
 
-It reads the Kubernetes API and changes nothing; of Secrets it reads which keys they have. What the user may not read is
-reported as not visible. Requests go by path, so that the versions of the API are those that the cluster serves.
+It is read and nothing is changed. Of Secrets it reads which keys they have, and of logins for which registries. What
+the user may not read is reported as not visible.
 """
 
+import base64
+import fnmatch
+import functools
 import json
 import urllib.parse
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import urllib3
 import yaml
-from kubernetes import client
 
 from components import machines
 from components.trainer import jobset_api
-from marco_model import errors
+from pipelines.cluster_check import findings, needs as package_needs, network
+from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
+from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, REPLICAS_ACCOUNT, Api
+from pipelines.cluster_check.needs import Needs
 
-FINE, WRONG, UNSEEN = "fine", "wrong", "not visible"
 OLDEST = (1, 32)
-KUBEFLOW, ACCOUNT, REPLICAS_ACCOUNT = "kubeflow", "marco-pipeline", "marco-training"
 RIGHTS = (
     ("get", "", "pods", ""),
     ("get", "", "pods/log", ""),
@@ -29,129 +28,16 @@ RIGHTS = (
     ("patch", "argoproj.io", "workflowtaskresults", ""),
 )
 REPLICAS_RIGHTS = tuple((verb, "jobset.x-k8s.io", "jobsets", "") for verb in ("create", "get", "delete"))
-Object = dict[str, Any]
+# Of disks that one node mounts at a time: kubernetes.io/docs/concepts/storage/persistent-volumes, access modes.
+ONE_NODE = {"pd.csi.storage.gke.io", "ebs.csi.aws.com", "disk.csi.azure.com", "rancher.io/local-path"}
 
 
-class Finding(NamedTuple):
-    """A line of the report: `state` is `FINE`, `WRONG` or `UNSEEN`; `text` has what is there and, if wrong, the fix."""
-
-    subject: str
-    state: str
-    text: str
-
-
-class HiddenError(Exception):
-    """The user may not read this."""
-
-
-class Needs(NamedTuple):
-    """What a package asks for: containers and Kubernetes' settings by step, and its training on several nodes."""
-
-    containers: dict[str, Object]
-    settings: dict[str, Object]
-    training: Object
-
-    @property
-    def replicas(self) -> Object:
-        """Returns `cluster.replicas` of the package, empty where the Trainer trains by itself."""
-        return dict((self.training.get("placement") or {}).get("replicas") or {})
-
-    def all_settings(self, field: str) -> list[Object]:
-        """Returns the entries of a list that the settings of any step have, each once."""
-        entries = (entry for settings in self.settings.values() for entry in settings.get(field, []))
-        return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
-
-
-def read_needs(package: Path) -> Needs:
-    """Reads a package that `marco compile` wrote for Kubeflow; raises `InputError` for another file."""
-    advice = f"{package} is not a compiled pipeline; give the .yaml file that marco compile wrote ({{}})"
-    kinds = (OSError, ValueError, KeyError, TypeError, yaml.YAMLError)
-    with errors.translated(errors.InputError, advice, *kinds):
-        spec, platform = yaml.safe_load_all(package.read_text())
-        executors = spec["deploymentSpec"]["executors"]
-        settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-        tasks = spec["root"]["dag"]["tasks"]
-        value = tasks["Trainer"]["inputs"]["parameters"]["training"]["runtimeValue"]["constant"]
-        return Needs(
-            {step: executors[f"{step}_executor"]["container"] for step in tasks},
-            {step: settings[f"{step}_executor"] for step in tasks},
-            json.loads(value),
-        )
-
-
-class Api:
-    """The Kubernetes API, of the pod or of kubectl's configuration."""
-
-    def __init__(self, namespace: str) -> None:
-        """Connects as `components.trainer.jobset_api.connect` does."""
-        self.namespace, self._client = namespace, jobset_api.connect(retries=2)
-
-    def get(self, path: str) -> Object | None:
-        """Returns what is at `path`, None if nothing is there; raises `HiddenError` where that may not be read."""
-        return self._request("GET", path)
-
-    def own(self, path: str) -> Object | None:
-        """As `get`, of the namespace: `path` such as `secrets/NAME` is of the API's core."""
-        return self.get(f"/api/v1/namespaces/{self.namespace}/{path}")
-
-    def may(self, account: str, verb: str, group: str, resource: str, name: str) -> bool:
-        """Returns whether a service account of the namespace has a right; asking leaves no object behind."""
-        resource, _, subresource = resource.partition("/")
-        attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {
-                "user": f"system:serviceaccount:{self.namespace}:{account}",
-                "groups": [
-                    "system:serviceaccounts",
-                    f"system:serviceaccounts:{self.namespace}",
-                    "system:authenticated",
-                ],
-                "resourceAttributes": {"namespace": self.namespace, **attributes},
-            },
-        }
-        answer = self._request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-        return bool(answer and answer["status"].get("allowed"))
-
-    def _request(self, method: str, path: str, body: Object | None = None) -> Object | None:
-        try:
-            answer = self._client.call_api(
-                path,
-                method,
-                header_params={"Accept": "application/json"},
-                body=body,
-                response_type="object",
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
-                _request_timeout=jobset_api.TIMEOUT,
-            )
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            if error.status in (401, 403):
-                raise HiddenError(errors.one_line(error.reason or "")) from error
-            raise errors.ClusterError(f"the Kubernetes API answers {error.status} to {method} {path}") from error
-        except urllib3.exceptions.HTTPError as error:
-            raise errors.ClusterError(f"the Kubernetes API cannot be reached ({errors.one_line(error)})") from error
-        return dict(answer)
-
-
-def check(api: Api, needs: Needs) -> list[Finding]:
+def check(api: Api, needs: Needs) -> list[findings.Finding]:
     """Returns the findings of all checks, in order; raises `ClusterError` if the API fails."""
-    findings = []
-    for subject, work in CHECKS.items():
-        try:
-            findings += [Finding(subject, state, text) for state, text in work(api, needs)]
-        except HiddenError:
-            findings.append(Finding(subject, UNSEEN, "you may not read this; ask who runs the cluster"))
-    return findings
+    return findings.collect({subject: functools.partial(work, api, needs) for subject, work in CHECKS.items()})
 
 
-Findings = Iterator[tuple[str, str]]
-
-
-def _versions(api: Api, needs: Needs) -> Findings:
+def _versions(api: Api, needs: Needs) -> Lines:
     version = api.get("/version") or {}
     number = tuple(int("".join(filter(str.isdigit, version.get(field, "0"))) or 0) for field in ("major", "minor"))
     text = f"Kubernetes {number[0]}.{number[1]}"
@@ -159,7 +45,7 @@ def _versions(api: Api, needs: Needs) -> Findings:
     yield (FINE, text) if number >= OLDEST else (WRONG, old)
 
 
-def _apis(api: Api, needs: Needs) -> Findings:
+def _apis(api: Api, needs: Needs) -> Lines:
     expected = {
         "argoproj.io/v1alpha1": "Kubeflow Pipelines",
         "serving.kserve.io/v1beta1": "KServe, for the model server",
@@ -171,7 +57,7 @@ def _apis(api: Api, needs: Needs) -> Findings:
         yield (FINE, f"{name} is served") if api.get(f"/apis/{name}") is not None else (WRONG, missing)
 
 
-def _namespace(api: Api, needs: Needs) -> Findings:
+def _namespace(api: Api, needs: Needs) -> Lines:
     namespace = api.get(f"/api/v1/namespaces/{api.namespace}")
     if namespace is None:
         yield WRONG, f"there is no namespace {api.namespace}; make the profile of that name (k8s/README.md)"
@@ -186,20 +72,25 @@ def _namespace(api: Api, needs: Needs) -> Findings:
     yield (FINE, "Pod Security level restricted") if level == "restricted" else (WRONG, loose)
 
 
-def _accounts(api: Api, needs: Needs) -> Findings:
-    for name in (ACCOUNT, *([needs.replicas.get("service_account", REPLICAS_ACCOUNT)] if needs.replicas else [])):
+def _account_names(needs: Needs) -> list[str]:
+    return [ACCOUNT, *([needs.replicas.get("service_account", REPLICAS_ACCOUNT)] if needs.replicas else [])]
+
+
+def _accounts(api: Api, needs: Needs) -> Lines:
+    for name in _account_names(needs):
         missing = f"there is no service account {name}; kubectl apply -k k8s/overlays/…"
         yield (FINE, name) if api.own(f"serviceaccounts/{name}") is not None else (WRONG, missing)
 
 
-def _rights(api: Api, needs: Needs) -> Findings:
-    rights = RIGHTS + (REPLICAS_RIGHTS if needs.replicas else ())
-    denied = [f"{right[0]} {right[2]}" for right in rights if not api.may(ACCOUNT, *right)]
+def rights(api: Api, needs: Needs, account: str = ACCOUNT) -> Lines:
+    """Says whether the pipeline's account has its rights; with `account` "", those of the user who asks."""
+    expected = RIGHTS + (REPLICAS_RIGHTS if needs.replicas else ())
+    denied = [f"{right[0]} {right[2]}" for right in expected if not api.may(*right, account=account)]
     refused = f"{ACCOUNT} may not {', '.join(denied)}; apply k8s/base/access.yaml"
-    yield (WRONG, refused) if denied else (FINE, f"{ACCOUNT} has its {len(rights)} rights")
+    yield (WRONG, refused) if denied else (FINE, f"{ACCOUNT} has its {len(expected)} rights")
 
 
-def _secrets(api: Api, needs: Needs) -> Findings:
+def _secrets(api: Api, needs: Needs) -> Lines:
     keys: dict[str, set[str]] = {"mlpipeline-minio-artifact": {"accesskey", "secretkey"}}
     for entry in needs.all_settings("secretAsVolume"):
         keys.setdefault(entry["secretName"], set())
@@ -215,19 +106,52 @@ def _secrets(api: Api, needs: Needs) -> Findings:
             yield (WRONG, lacking) if missing else (FINE, f"Secret {name}")
 
 
-def _volumes(api: Api, needs: Needs) -> Findings:
+def _volumes(api: Api, needs: Needs) -> Lines:
+    shared = (needs.training.get("placement") or {}).get("shared", "")
     for entry in needs.all_settings("pvcMount"):
         name = entry["constant"]
         claim = api.own(f"persistentvolumeclaims/{name}")
         if claim is None:
             yield WRONG, f"there is no claim {name}; kubectl apply -k k8s/overlays/…, or fix cluster.volumes"
-        elif needs.replicas and not {"ReadWriteMany", "ReadOnlyMany"} & set(claim["spec"]["accessModes"]):
+            continue
+        modes, phase = set(claim["spec"]["accessModes"]), claim["status"].get("phase")
+        written = f"{shared}/".startswith(f"{entry['mountPath'].rstrip('/')}/")
+        if needs.replicas and not modes & {"ReadWriteMany", *([] if written else ["ReadOnlyMany"])}:
             yield WRONG, f"claim {name} is for one node, and training is on several; give it ReadWriteMany"
-        elif (phase := claim["status"].get("phase")) == "Lost":
+        elif phase == "Lost":
             yield WRONG, f"claim {name} has lost its volume; make it again"
+        elif phase == "Bound":
+            yield FINE, f"claim {name} is Bound"
         else:
-            waiting = "" if phase == "Bound" else ", which waits for its first pod or for a storage class"
-            yield FINE, f"claim {name} is {phase}{waiting}"
+            yield _unbound(api, name, claim["spec"])
+
+
+def _unbound(api: Api, name: str, spec: Object) -> tuple[str, str]:
+    """Says whether a storage class will make the volume of a claim that has none yet."""
+    classes = {item["metadata"]["name"]: item for item in api.items("/apis/storage.k8s.io/v1/storageclasses")}
+    default = "storageclass.kubernetes.io/is-default-class"
+    chosen = spec.get("storageClassName") or next(
+        (
+            title
+            for title, item in classes.items()
+            if (item["metadata"].get("annotations") or {}).get(default) == "true"
+        ),
+        "",
+    )
+    if chosen not in classes:
+        what = f"storage class {chosen}" if chosen else "default storage class"
+        return (
+            WRONG,
+            f"claim {name} waits, there is no {what}; name one of {', '.join(classes) or 'none'} in an overlay",
+        )
+    provisioner = classes[chosen]["provisioner"]
+    if "ReadWriteMany" in spec["accessModes"] and provisioner in ONE_NODE:
+        several = "name a class that several nodes mount, such as NFS, Filestore or CephFS"
+        return (
+            WRONG,
+            f"claim {name} wants ReadWriteMany, and {chosen} ({provisioner}) makes disks for one node; {several}",
+        )
+    return FINE, f"claim {name} waits for its first pod; {chosen} makes the volume"
 
 
 def _requests(needs: Needs) -> dict[str, dict[str, float]]:
@@ -248,7 +172,7 @@ def amount(quantity: str) -> float:
     return float(machines.quantity_bytes(quantity))
 
 
-def _quota(api: Api, needs: Needs) -> Findings:
+def _quota(api: Api, needs: Needs) -> Lines:
     quotas = (api.own("resourcequotas") or {}).get("items", [])
     refused = []
     for quota in quotas:
@@ -266,7 +190,7 @@ def _quota(api: Api, needs: Needs) -> Findings:
     )
 
 
-def _nodes(api: Api, needs: Needs) -> Findings:
+def _nodes(api: Api, needs: Needs) -> Lines:
     nodes = (api.get("/api/v1/nodes") or {}).get("items", [])
     unplaced = []
     for step, request in _requests(needs).items():
@@ -301,7 +225,7 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
     return same_key and same_value and toleration.get("effect", "") in ("", taint["effect"])
 
 
-def _kubeflow(api: Api, needs: Needs) -> Findings:
+def _kubeflow(api: Api, needs: Needs) -> Lines:
     place = f"/apis/apps/v1/namespaces/{KUBEFLOW}/deployments/ml-pipeline"
     deployment = api.get(place)
     if deployment is None:
@@ -326,38 +250,78 @@ def _kubeflow(api: Api, needs: Needs) -> Findings:
     yield (WRONG, always) if policy in ("Always", "OnFailure") else (FINE, once)
 
 
-def _image(api: Api, needs: Needs) -> Findings:
-    for image in sorted({container["image"] for container in needs.containers.values()}):
-        tagged = (
-            f"{image} has no digest: behind a tag it can change, and finished steps would be reused; compile with it"
-        )
-        local = f"{image} is of this machine alone; push it, and compile with --image REGISTRY/…@sha256:…"
-        wrong = local if image.startswith("localhost/") else "" if "@sha256:" in image else tagged
-        yield (WRONG, wrong) if wrong else (FINE, image)
+def _image(api: Api, needs: Needs) -> Lines:
+    yield from package_needs.image_digests(needs)
+    for image in needs.images():
+        yield from _pull_rights(api, needs, image)
 
 
-def _mlflow(api: Api, needs: Needs) -> Findings:
-    uri = needs.training["tracking"]["uri"]
-    host = urllib.parse.urlsplit(uri).hostname or ""
-    name, _, rest = host.partition(".")
-    if not uri.startswith("http") or (rest and rest.split(".")[0] != api.namespace):
+def _pull_rights(api: Api, needs: Needs, image: str) -> Lines:
+    """Says by which login each account pulls an image; whether a registry wants one cannot be seen from here."""
+    registry = image.partition("/")[0]
+    nodes = api.items("/api/v1/nodes", hidden_as_empty=True)
+    if any(image in (cached.get("names") or []) for node in nodes for cached in node["status"].get("images") or []):
+        yield FINE, f"a node has pulled {image.rpartition('/')[2][:40]}"
+        return
+    for account in _account_names(needs):
+        named = [item["name"] for item in (api.own(f"serviceaccounts/{account}") or {}).get("imagePullSecrets") or []]
+        logins = {name: _registries(api, name) for name in named}
+        known = sorted({host for hosts in logins.values() for host in hosts or ()})
+        if registry in known:
+            yield FINE, f"{account} has a login for {registry}"
+        elif known:
+            fix = f"make {' or '.join(name for name in named if logins[name])} with --docker-server={registry}"
+            yield WRONG, f"the logins of {account} are for {', '.join(known)}, and the image is at {registry}; {fix}"
+        elif broken := [name for name, hosts in logins.items() if hosts is not None]:
+            yield WRONG, f"Secret {broken[0]} holds no login; make it with kubectl create secret docker-registry"
+        else:
+            absent = f"Secret {', '.join(named)} is missing" if named else f"{account} names no imagePullSecrets"
+            yield UNSEEN, f"{absent}: {registry} must give the image without a login or to the nodes (k8s/README.md)"
+
+
+def _registries(api: Api, secret: str) -> list[str] | None:
+    """Returns the registries that a Secret has logins for, None if it does not exist."""
+    content = api.own(f"secrets/{secret}")
+    if content is None:
+        return None
+    data = (content.get("data") or {}).get(".dockerconfigjson", "")
+    try:
+        hosts = json.loads(base64.b64decode(data) or "{}").get("auths", {})
+    except ValueError:
+        return []
+    return [urllib.parse.urlsplit(host if "//" in host else f"//{host}").netloc for host in hosts]
+
+
+def _mlflow(api: Api, needs: Needs) -> Lines:
+    uri = needs.tracking
+    name = network.own_service(uri, api.namespace)
+    if not name:
         yield UNSEEN, f"{uri} is not a Service of {api.namespace}"
         return
     endpoints = api.own(f"endpoints/{name}")
     ready = any(subset.get("addresses") for subset in (endpoints or {}).get("subsets") or [])
     if endpoints is None:
         yield WRONG, f"there is no Service {name}; kubectl apply -k k8s/overlays/…, or fix tracking.uri"
-    else:
-        down = f"Service {name} has no ready pod; see kubectl --namespace {api.namespace} describe deployment {name}"
-        yield (FINE, f"Service {name}") if ready else (WRONG, down)
+        return
+    down = f"Service {name} has no ready pod; see kubectl --namespace {api.namespace} describe deployment {name}"
+    yield (FINE, f"Service {name}") if ready else (WRONG, down)
+    deployment = api.get(f"/apis/apps/v1/namespaces/{api.namespace}/deployments/{name}") or {}
+    containers = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])
+    option = "--allowed-hosts="
+    lists = [text.removeprefix(option) for item in containers for text in item.get("args", []) if option in text]
+    host = urllib.parse.urlsplit(uri).netloc
+    if lists:
+        refused = f"MLflow refuses requests to {host}; add it to --allowed-hosts of Deployment {name}"
+        allowed = any(fnmatch.fnmatchcase(host, pattern) for pattern in lists[0].split(","))
+        yield (FINE, f"MLflow takes requests to {host}") if allowed else (WRONG, refused)
 
 
-CHECKS: dict[str, Callable[[Api, Needs], Findings]] = {
+CHECKS = {
     "Kubernetes": _versions,
     "APIs": _apis,
     "namespace": _namespace,
     "accounts": _accounts,
-    "rights": _rights,
+    "rights": rights,
     "secrets": _secrets,
     "volumes": _volumes,
     "quota": _quota,
@@ -365,4 +329,6 @@ CHECKS: dict[str, Callable[[Api, Needs], Findings]] = {
     "Kubeflow Pipelines": _kubeflow,
     "image": _image,
     "MLflow": _mlflow,
+    "DNS": network.dns,
+    "network policies": network.policies,
 }

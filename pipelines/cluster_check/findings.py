@@ -1,0 +1,32 @@
+"""What a check says, one line each, and how the checks of a place are run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+FINE, WRONG, UNSEEN = "fine", "wrong", "not visible"
+Object = dict[str, Any]
+Lines = Iterator[tuple[str, str]]
+"""A state and a text each."""
+
+
+class Finding(NamedTuple):
+    """A line of the report: `state` is `FINE`, `WRONG` or `UNSEEN`; `text` has what is there and, if wrong, the fix."""
+
+    subject: str
+    state: str
+    text: str
+
+
+class HiddenError(Exception):
+    """The user may not read this."""
+
+
+def collect(checks: Mapping[str, Callable[[], Lines]]) -> list[Finding]:
+    """Returns the findings of all checks, by subject and in order; raises `ClusterError` if the service fails."""
+    findings = []
+    for subject, check in checks.items():
+        try:
+            findings += [Finding(subject, state, text) for state, text in check()]
+        except HiddenError as error:
+            findings.append(Finding(subject, UNSEEN, f"you may not read this ({error}); ask who runs it"))
+    return findings

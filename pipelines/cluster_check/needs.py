@@ -1,0 +1,87 @@
+"""What a compiled package asks for."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from marco_model import errors
+from pipelines.cluster_check.findings import FINE, WRONG, Lines, Object
+
+
+class Needs(NamedTuple):
+    """Containers and Kubernetes' settings by step, the settings of the Trainer and the EndpointPusher, and places.
+
+    `settings` is empty for Vertex AI, `endpoint` where nothing is deployed. `root`: the URI of the artifacts, "" where
+    Kubeflow chooses. `buckets`: the names of all buckets on `gs://` that the package names. `content`: the file's.
+    """
+
+    containers: dict[str, Object]
+    settings: dict[str, Object]
+    training: Object
+    endpoint: Object
+    root: str
+    buckets: tuple[str, ...]
+    content: str
+
+    @property
+    def replicas(self) -> Object:
+        """Returns `cluster.replicas` of the package, empty where the Trainer trains by itself."""
+        return dict((self.training.get("placement") or {}).get("replicas") or {})
+
+    @property
+    def tracking(self) -> str:
+        """Returns MLflow's URI."""
+        return str(self.training["tracking"]["uri"])
+
+    def all_settings(self, field: str) -> list[Object]:
+        """Returns the entries of a list that the settings of any step have, each once."""
+        entries = (entry for settings in self.settings.values() for entry in settings.get(field, []))
+        return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
+
+    def images(self) -> list[str]:
+        """Returns the images of the steps."""
+        return sorted({container["image"] for container in self.containers.values()})
+
+
+def read(package: Path) -> Needs:
+    """Reads a package that `marco compile` wrote; raises `InputError` for another file."""
+    advice = f"{package} is not a compiled pipeline; give the file that marco compile wrote ({{}})"
+    kinds = (OSError, ValueError, KeyError, TypeError, yaml.YAMLError)
+    with errors.translated(errors.InputError, advice, *kinds):
+        content = package.read_text()
+        spec, *platform = [json.loads(content)] if package.suffix == ".json" else yaml.safe_load_all(content)
+        tasks, executors = spec["root"]["dag"]["tasks"], spec["deploymentSpec"]["executors"]
+        settings = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
+        return Needs(
+            containers={step: executors[f"{step}_executor"]["container"] for step in tasks},
+            settings={step: settings[f"{step}_executor"] for step in tasks} if platform else {},
+            training=_constant(tasks["Trainer"], "training"),
+            endpoint=_constant(tasks["EndpointPusher"], "endpoint") if "EndpointPusher" in tasks else {},
+            root=spec.get("defaultPipelineRoot", ""),
+            buckets=tuple(sorted(set(re.findall(r"gs://([a-z0-9][\w.-]+)", content)))),
+            content=content,
+        )
+
+
+def _constant(task: Object, parameter: str) -> Object:
+    return dict(json.loads(task["inputs"]["parameters"][parameter]["runtimeValue"]["constant"]))
+
+
+def image_digests(needs: Needs) -> Lines:
+    """Says of each image whether it stays the same and can be pulled from elsewhere, by its name."""
+    for image in needs.images():
+        tagged = (
+            f"{image} has no digest: behind a tag it can change, and finished steps would be reused; compile with it"
+        )
+        local = f"{image} is of this machine alone; push it, and compile with --image REGISTRY/…@sha256:…"
+        wrong = local if image.startswith("localhost/") else "" if "@sha256:" in image else tagged
+        yield (WRONG, wrong) if wrong else (FINE, image)
+
+
+def accelerators(needs: Needs) -> dict[str, tuple[str, int]]:
+    """Returns type and number of the accelerators that each step asks for, of those that do."""
+    resources = {step: container["resources"].get("accelerator") for step, container in needs.containers.items()}
+    return {step: (item["type"], int(item["count"])) for step, item in resources.items() if item}
