@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: docs help env run test test-long test-fast coverage test-debian13 image test-kubeflow test-cluster lint lock
+.PHONY: docs help env run test test-long test-fast fuzz coverage test-debian13 image test-kubeflow test-cluster lint lock
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -22,6 +22,9 @@ test-long: env ## run the long tests: kills, whole runs on buckets, several proc
 
 test-fast: env ## run the tests that take seconds
 	.venv/bin/python -m pytest
+
+fuzz: env ## give the parsers hostile inputs, guided by coverage, for MINUTES (60) on all cores; TARGETS chooses some
+	.venv/bin/python -W ignore -m tests.fuzz --minutes $(or $(MINUTES),60) $(if $(TARGETS),--targets $(TARGETS))
 
 coverage: env ## run the fast tests and list what they do not cover; fails below the floor in pyproject.toml
 	rm -f .coverage .coverage.*

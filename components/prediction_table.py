@@ -26,15 +26,20 @@ COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "im
 
 
 def read(evaluation_uri: str) -> "pd.DataFrame":
-    """Returns the table (see above) of an evaluation artifact; raises `InputError` if there is none.
+    """Returns the table (see above) of an evaluation artifact; raises `InputError` if there is none, or another one.
 
     `scores` holds one array per row; `scores_of` returns them together.
     """
     path = f"{evaluation_uri.rstrip('/')}/{PREDICTIONS_FILE}"
     missing = f"no predictions at {evaluation_uri}: {PREDICTIONS_FILE} is missing; run the Evaluator again"
-    table = read_parquet(store.read_bytes(path, missing), path).to_pandas()
-    # Tables of earlier versions have no plates.
-    return table if "plate" in table else table.assign(plate="")
+    table = read_parquet(store.read_bytes(path, missing), path)
+    message = f"{path} is not a table of predictions ({{}}); run the Evaluator again"
+    with errors.translated(errors.InputError, message, Exception):
+        frame = table.to_pandas()
+        # Tables of earlier versions have no plates.
+        frame = frame if "plate" in frame else frame.assign(plate="")
+        scores_of(frame[list(COLUMNS)])
+    return frame
 
 
 def read_parquet(content: bytes, name: str) -> "pyarrow.Table":

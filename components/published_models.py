@@ -111,12 +111,12 @@ def folder_versions(destination: Path) -> list[int]:
     """Returns the numbers of the versions in `destination`, ascending."""
     if not destination.is_dir():
         return []
-    return sorted(int(child.name) for child in destination.iterdir() if child.name.isdigit() and child.is_dir())
+    return sorted(int(child.name) for child in destination.iterdir() if child.name.isdecimal() and child.is_dir())
 
 
 def read_note(version: Path) -> dict[str, Any]:
     """Returns the note that `publish` kept with a version in a folder of this machine; empty if there is no note."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         return dict(json.loads((version / model_directory.PUSH_RECORD).read_text()))
     return {}
 
@@ -219,12 +219,14 @@ def by_folder(root: str) -> dict[str, dict[str, store.Object]]:
 
 def versions(folders: Folders) -> list[int]:
     """Returns the numbers that are versions: those with a model's file, which is copied last."""
-    return [int(name) for name, objects in folders.items() if name.isdigit() and model_directory.MODEL_FILE in objects]
+    return [
+        int(name) for name, objects in folders.items() if name.isdecimal() and model_directory.MODEL_FILE in objects
+    ]
 
 
 def next_number(folders: Folders) -> int:
     """Returns the number after all that exist or are claimed."""
-    return max([*(int(name) for name in folders if name.isdigit()), *_claims(folders)], default=0) + 1
+    return max([*(int(name) for name in folders if name.isdecimal()), *_claims(folders)], default=0) + 1
 
 
 def claim_at(root: str, number: int) -> str:
@@ -256,7 +258,7 @@ def remove_abandoned(root: str, folders: Folders, fingerprint: str | None) -> No
     noted = {
         int(folder)
         for folder, objects in folders.items()
-        if folder.isdigit() and model_directory.PUSH_RECORD in objects
+        if folder.isdecimal() and model_directory.PUSH_RECORD in objects
     }
     for number in claims.keys() | noted.difference(versions(folders)):
         visible, claim = folders.get(str(number), {}), claims.get(number)

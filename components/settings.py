@@ -7,6 +7,7 @@
 import dataclasses
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -47,6 +48,11 @@ def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str
         raise errors.InputError(f"{origin}: {problems}") from error
 
 
+# A few lines of YAML may stand for a list that would fill the memory once it is written out.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
+
+
 def _describe(problem: Any, section: str) -> str:
     key = ".".join(str(part) for part in (section, *problem["loc"]) if part != "") or "the content"
     message = str(problem["msg"])
@@ -56,7 +62,7 @@ def _describe(problem: Any, section: str) -> str:
         return f"{key} is not set; give a value"
     if problem["type"] == "value_error":
         return message.removeprefix("Value error, ")
-    return f"{key} is {problem['input']!r}; {message.replace('Input should be', 'it must be', 1)}"
+    return f"{key} is {_SHORT.repr(problem['input'])}; {message.replace('Input should be', 'it must be', 1)}"
 
 
 def digest(settings: Mapping[str, Any]) -> str:

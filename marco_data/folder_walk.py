@@ -5,6 +5,7 @@ the copies that storage keeps (snapshots, recycle bins, thumbnails) are left out
 """
 
 import collections
+import contextlib
 import dataclasses
 import fnmatch
 import glob
@@ -160,7 +161,9 @@ class _Walker:
 
 def reason(path: Path, error: OSError) -> str:
     """Returns why a path cannot be read, such as `cannot be read: Permission denied`, with the target of a link."""
-    target = f"; it links to {path.readlink()}" if path.is_symlink() else ""
+    target = ""
+    with contextlib.suppress(OSError):  # The name itself may be too long.
+        target = f"; it links to {path.readlink()}" if path.is_symlink() else ""
     return f"cannot be read: {error.strerror}{target}"
 
 

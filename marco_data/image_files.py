@@ -85,7 +85,7 @@ def upright(encoded: bytes, bits: int | None = None) -> bytes:
     if the highest sample needs just so many; nothing else is certain. Deep colour keeps its upper byte. Raises
     `InputError` for samples that are not certain or do not fit.
     """
-    is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START[:3])
+    is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START[:8])
     image = _open(pixels.plain_png(encoded) if is_png else encoded)
     if not (is_jpeg or is_png):
         return _png_of(_rgb(image, bits))
@@ -139,10 +139,13 @@ def read_file(path: Path) -> bytes:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             os.scandir(path).close()
-        size = status.st_size
-        if size > MAX_BYTES:
+        elif not stat.S_ISREG(status.st_mode):
+            raise InputError("not a regular file; a pipe or a device may have no end")
+        with path.open("rb") as file:
+            encoded = file.read(MAX_BYTES + 1)
+        if len(encoded) > MAX_BYTES:
+            size = max(status.st_size, len(encoded))
             raise InputError(f"{size:,} bytes are more than the {MAX_BYTES:,} accepted")
-        encoded = path.read_bytes()
     except OSError as error:
         raise InputError(folder_walk.reason(path, error)) from None
     if not encoded:

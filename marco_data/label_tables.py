@@ -184,19 +184,19 @@ def _from_terf(
         rows = [(line, {**row, "label_raw": row["label_raw"] or name_tables.UNKNOWN}) for line, row in rows]
     raw_labels, raw_numbers = _label_numbers(_labelled(path, rows, "label_raw"), True)
     numbers = raw_numbers if only_raw else _terf_classes(path, rows)
-    if all(row["label_raw"].isdigit() for _, row in rows):
+    if all(name_tables.is_number(row["label_raw"]) for _, row in rows):
         raw_labels = {**raw_labels, **_table_beside(path, name_tables.RAW_LABELS_FILE)}
     sources, source = _with_institution(institution)
     by_text = dict.fromkeys({row["source"] for _, row in rows}, source)
     if not institution:
         known = _table_beside(path, name_tables.SOURCES_FILE)
         by_text = _numbered(set(by_text), {name: number for number, name in (known or name_tables.TABLE_I).items()})
-        names = {text: f"source {text}" if text.isdigit() else text for text in by_text}
+        names = {text: f"source {text}" if name_tables.is_number(text) else text for text in by_text}
         sources = known | {number: known.get(number, names[text]) for text, number in by_text.items()}
     images = []
     for (line, row), label, raw in zip(rows, numbers, raw_numbers, strict=True):
         where = f"{path.name}, line {line}"
-        if not row["image_id"].isdigit():
+        if not name_tables.is_number(row["image_id"]):
             raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
         name, image_id = _file_name(row["image_path"], root, where), int(row["image_id"])
         images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], str(name), image_id))
@@ -237,7 +237,7 @@ def _label_numbers(labelled: Sequence[tuple[str, str]], raw_labels: bool) -> tup
         raise errors.InputError(f"{empty}: the label is empty; give each image one")
     numbers = _numbered({text for _, text in labelled}, {})
     # A name of digits only would be read as a number in labels-raw.csv.
-    names = {number: f"label {text}" if text.isdigit() else text for text, number in numbers.items()}
+    names = {number: f"label {text}" if name_tables.is_number(text) else text for text, number in numbers.items()}
     return dict(sorted(names.items())), [numbers[text] for _, text in labelled]
 
 
@@ -257,7 +257,7 @@ def _class_numbers(labelled: Iterable[tuple[str, str]], by_number: bool = False)
     if unknown:
         reasons = []
         for text, (first, *more) in list(unknown.items())[:_REASONS]:
-            reason = f"label {text!r} is a number" if text.isdigit() else f"class {text!r} is unknown"
+            reason = f"label {text!r} is a number" if name_tables.is_number(text) else f"class {text!r} is unknown"
             reasons.append(f"{first}{f' and {len(more)} more' if more else ''}: {reason}")
         if len(unknown) > _REASONS:
             reasons.append(f"{len(unknown) - _REASONS} more labels like these")
@@ -268,7 +268,7 @@ def _class_numbers(labelled: Iterable[tuple[str, str]], by_number: bool = False)
 
 def _numbered(texts: set[str], known: Mapping[str, int]) -> dict[str, int]:
     """Returns numbers for texts: their values if all are whole numbers, else known ones and new ones after these."""
-    if all(text.isdigit() for text in texts):
+    if all(name_tables.is_number(text) for text in texts):
         return {text: int(text) for text in texts}
     new = sorted(texts - set(known))
     first = max(known.values(), default=-1) + 1
@@ -288,9 +288,9 @@ def _key(institution: str, name: Path) -> int:
 
 
 def _file_name(text: str, root: Path, where: str) -> Path:
-    """Returns the path in a cell, which Windows may have written; raises `InputError` if it is empty."""
-    if not text:
-        raise errors.InputError(f"{where}: the file name is empty")
+    """Returns the path in a cell, which Windows may have written; raises `InputError` if it cannot be one."""
+    if not text or "\0" in text:
+        raise errors.InputError(f"{where}: the file name {'has a zero byte' if text else 'is empty'}")
     return Path(text if "\\" not in text or (root / text).exists() else text.replace("\\", "/"))
 
 

@@ -5,6 +5,7 @@ No feature of a record names the imager; it follows from the institution and the
 """
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import decimal
@@ -57,23 +58,29 @@ def imager_of(institution: str, filename: str, rules: Sequence[ImagerRule] = IMA
     return UNKNOWN
 
 
+def is_number(text: str) -> bool:
+    """Returns whether a cell is a whole number from 0 on that a record can hold, an int64."""
+    return text.isdecimal() and len(text) <= 19 and int(text) < 1 << 63
+
+
 def parse_table(text: str, origin: str) -> dict[int, str]:
     """Returns name by number, from lines of a number and a name in either order; a header is optional.
 
     Lines with only a name are numbered from 0. Raises `InputError`, which begins with `origin`, for a line that has
     neither form and for a number that occurs twice.
     """
-    rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(io.StringIO(text.lstrip("\ufeff")))]
-    rows = [row for row in rows if row]
-    numbered = any(cell.isdigit() for row in rows for cell in row)
-    if rows and not any(cell.isdigit() for cell in rows[0]) and (numbered or rows[0][0].lower() in _HEADS):
+    with _csv_errors(origin):
+        lines = list(csv.reader(io.StringIO(text.lstrip("\ufeff"))))
+    rows = [row for line in lines if (row := [cell.strip() for cell in line if cell.strip()])]
+    numbered = any(is_number(cell) for row in rows for cell in row)
+    if rows and not any(is_number(cell) for cell in rows[0]) and (numbered or rows[0][0].lower() in _HEADS):
         rows = rows[1:]
     if not numbered:
         return {number: row[0] for number, row in enumerate(rows)}
     table: dict[int, str] = {}
     for row in rows:
-        numbers = [cell for cell in row if cell.isdigit()]
-        names = [cell for cell in row if not cell.isdigit()]
+        numbers = [cell for cell in row if is_number(cell)]
+        names = [cell for cell in row if not is_number(cell)]
         if len(numbers) != 1 or not names:
             raise errors.InputError(f"{origin}: expected a number and a name in each line, found {','.join(row)!r}")
         if int(numbers[0]) in table:
@@ -85,11 +92,12 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
 def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a CSV file, in lower case, and line number and cells, stripped, of its rows but empty ones.
 
-    See `open_csv` for the separators.
+    See `open_csv` for the separators. Raises `InputError` for a cell of more than 131,072 characters.
     """
-    reader = open_csv(text)
-    header = [name.strip().casefold() for name in next(reader, [])]
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    with _csv_errors("the table"):
+        reader = open_csv(text)
+        header = [name.strip().casefold() for name in next(reader, [])]
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     return header, [(line, cells) for line, cells in rows if any(cells)]
 
 
@@ -104,6 +112,10 @@ def open_csv(text: str) -> Any:
     if named:
         next(reader)
     return reader
+
+
+def _csv_errors(origin: str) -> contextlib.AbstractContextManager[None]:
+    return errors.translated(errors.InputError, f"{origin} is not a CSV file: {{}}", csv.Error)
 
 
 _EXCEL_DIGITS = 15
@@ -134,7 +146,7 @@ def refuse_rounded_ids(ids: Iterable[int], origin: str) -> None:
 
 def read_csv_text(path: Path) -> str:
     """Returns the text of a CSV file on disk, see `decode_csv`; raises `InputError` if it cannot be read."""
-    with errors.translated(errors.InputError, f"{str(path)!r} cannot be read: {{}}", OSError):
+    with errors.translated(errors.InputError, f"{str(path)!r} cannot be read: {{}}", OSError, ValueError):
         content = path.read_bytes()
     try:
         return decode_csv(content)

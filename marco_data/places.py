@@ -156,7 +156,7 @@ def _is_plate(match: re.Match[str], folders: Sequence[str]) -> bool:
         return False
     if match.re not in (_XCHEM, _PLATE_AND_WELL):
         return True
-    has_digit = any(character.isdigit() for character in plate)
+    has_digit = any(character.isdecimal() for character in plate)
     return not re.fullmatch(_DAY, plate) and (has_digit or any(_names(plate, folder) for folder in folders))
 
 
@@ -176,7 +176,7 @@ def _place(parts: Mapping[str, str | None], folders: list[str], wells: int = 96)
     day = part.get("day", "") or (f"20{part['short_day']}" if "short_day" in part else "")
     date = iso_date(day, part.get("time", ""))
     # HWMRI's digits mean nothing else, whatever their date.
-    if (day and not date and not well.isdigit()) or (not well and {"well", "row", "number"} & part.keys()):
+    if (day and not date and not well.isdecimal()) or (not well and {"well", "row", "number"} & part.keys()):
         return Place()
     drop, inspection = part.get("drop", ""), part.get("inspection", "")
     if "row" in part or "number" in part:
@@ -265,7 +265,7 @@ def iso_date(day: str, time: str = "") -> str:
 
 def _well_name(row: str, column: int) -> str:
     """Returns `G6` for the row `G` or `07` and the column 6; empty for one beyond a plate of 1,536 wells."""
-    if row.isdigit():
+    if row.isdecimal():
         row = ROWS[int(row) - 1] if 1 <= int(row) <= len(ROWS) else ""
     return f"{row}{column}" if row and 1 <= column <= 48 else ""
 

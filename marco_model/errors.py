@@ -13,13 +13,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+MAX_CHARACTERS = 1000
+"""Of the message of an `InputError`."""
+
+
 class InputError(ValueError):
     """Input, configuration or environment is not as expected.
 
-    The message names the problem, the value received and the fix, in one line.
+    The message names the problem, the value received and the fix, in one line. It may quote what anybody wrote: breaks
+    of lines become spaces, and a message of more than `MAX_CHARACTERS` loses its middle.
     """
 
     exit_status = 2
+
+    def __init__(self, message: object = "") -> None:
+        text = " ".join(str(message).splitlines())
+        half = MAX_CHARACTERS // 2 - 3
+        super().__init__(text if len(text) <= MAX_CHARACTERS else f"{text[:half]} [..] {text[-half:]}")
 
 
 class DivergedError(InputError):

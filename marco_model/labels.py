@@ -116,7 +116,7 @@ class LabelScheme:
         return LabelScheme(**{**fields, "classes": tuple(fields["classes"])})
 
 
-_NUMBER = re.compile(r"-?\d+")
+_NUMBER = re.compile(r"-?\d{1,19}")
 
 
 def key(label: str) -> str:

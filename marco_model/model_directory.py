@@ -38,7 +38,7 @@ def saved_model_directory(directory: str | Path) -> Path:
     if (directory / MODEL_FILE).is_file():
         return directory
     children = directory.iterdir() if directory.is_dir() else ()
-    versions = [child for child in children if child.name.isdigit() and (child / MODEL_FILE).is_file()]
+    versions = [child for child in children if child.name.isdecimal() and (child / MODEL_FILE).is_file()]
     if not versions:
         raise errors.InputError(
             f"no model in {directory}: a folder with {MODEL_FILE}, or of numbered versions, is expected"
@@ -78,7 +78,7 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
     try:
         metadata = dict(json.loads(path.read_text()))
         return metadata | {"classes": list(metadata["classes"])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
 
 

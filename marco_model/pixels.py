@@ -195,14 +195,19 @@ def _decode_png(encoded: bytes) -> np.ndarray:
 def plain_png(encoded: bytes) -> bytes:
     """Returns a PNG with only the chunks that its pixels need, after its EXIF data if these are sound.
 
-    Pillow refuses images for damage or size of the others, which TensorFlow ignores.
+    Pillow refuses images for damage or size of the others, which TensorFlow ignores. It also takes the size from a
+    header in another place than the first: `InputError` is raised for such a file.
     """
-    pixel_chunks, exif = [], b""
+    if not encoded.startswith(b"\0\0\0\x0dIHDR", len(_PNG_SIGNATURE)):
+        raise errors.InputError("does not decode: a PNG that does not begin with its header")
+    pixel_chunks, exif = list[bytes](), b""
     position = len(_PNG_SIGNATURE)
     while position + 8 <= len(encoded):
         length, kind = struct.unpack_from(">I4s", encoded, position)
         chunk = encoded[position : position + length + 12]
         position += len(chunk)
+        if kind == b"IHDR" and pixel_chunks:
+            raise errors.InputError("does not decode: a PNG with two headers")
         if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
             pixel_chunks.append(chunk)
         elif kind == b"eXIf" and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):

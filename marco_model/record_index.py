@@ -61,8 +61,12 @@ def read_index(files: Sequence[str]) -> RecordIndex:
     known: dict[str, np.ndarray] = {}
     for folder in sorted({file.rpartition("/")[0] for file in files}):
         if store.exists(index_path(folder)):
-            with np.load(io.BytesIO(store.read_bytes(index_path(folder))), allow_pickle=False) as arrays:
-                known |= {f"{folder}/{name}": arrays[name] for name in arrays.files}
+            damaged = f"{index_path(folder)} is damaged ({{}}); remove it, and the files are read through"
+            # zipfile and NumPy raise many kinds for a damaged file.
+            with errors.translated(errors.InputError, damaged, Exception):
+                content = io.BytesIO(store.read_bytes(index_path(folder)))
+                with np.load(content, allow_pickle=False) as arrays:
+                    known |= {f"{folder}/{name}": arrays[name] for name in arrays.files}
     lengths = [known[file] if file in known else _walk(file) for file in files]
     ends = [np.cumsum(values + FRAME_BYTES) for values in lengths]
     return RecordIndex(

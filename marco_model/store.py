@@ -101,7 +101,7 @@ def read_json(path: str, missing: str = "") -> dict[str, Any]:
     """
     if not missing and not exists(path):
         return {}
-    with translated(InputError, f"{path} is damaged ({{}}); write it again", ValueError):
+    with translated(InputError, f"{path} is damaged ({{}}); write it again", ValueError, TypeError, RecursionError):
         return dict(json.loads(read_bytes(path, missing)))
 
 

@@ -24,7 +24,7 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     They are mapped into memory and read when they are used. Raises `InputError` if the files are missing or damaged.
     """
     message = f"the checkpoint {prefix} cannot be read ({{}}); install its package again"
-    with errors.translated(errors.InputError, message, OSError, ValueError, IndexError, KeyError, struct.error):
+    with errors.translated(errors.InputError, message, OSError, LookupError, TypeError, ValueError, struct.error):
         index = prefix.with_name(f"{prefix.name}.index").read_bytes()
         data = np.memmap(prefix.with_name(f"{prefix.name}.data-00000-of-00001"), mode="r")
         footer = index[-_FOOTER:]

@@ -159,7 +159,7 @@ def _folder(path: str) -> str:
         if holds_model(path):
             return path
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)] if tf.io.gfile.isdir(path) else []
-        versions = [name for name in names if name.isdigit() and holds_model(f"{path}/{name}")]
+        versions = [name for name in names if name.isdecimal() and holds_model(f"{path}/{name}")]
     if not versions:
         raise errors.InputError(
             f"network.initial is {path!r}, which holds no model; give random, released, or a folder with "

@@ -170,10 +170,12 @@ def read_rows(path: Path, format: Format) -> tuple[list[str], Iterator[Row]]:
     A JSON Lines table has the columns of its first row. Raises `InputError` if it is not a table.
     """
     message = f"{path} cannot be read as a table of scores: {{}}; give another file"
-    with errors.translated(errors.InputError, message, OSError, ValueError):
+    with errors.translated(errors.InputError, message, OSError, ValueError, RecursionError, csv.Error):
         text = path.read_bytes().decode("utf-8-sig")
         if format == "jsonl":
             rows = [json.loads(entry, object_hook=_known_cells) for entry in text.split("\n") if entry]
+            if any(not isinstance(cells, dict) or cells.keys() != rows[0].keys() for cells in rows):
+                raise errors.InputError(f"{path} has a row without the columns of its first; give another file")
             return list(rows[0]) if rows else [], iter(rows)
         reader = name_tables.open_csv(text)
         header: list[str] = next(reader, [])

@@ -270,13 +270,17 @@ def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
     return scheme
 
 
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: also for other bytes than UTF-8, for a date that does not exist and for nesting without end."""
+
+
 def _read(path: pathlib.Path) -> dict[str, Any]:
     """Returns the content of a YAML file; raises `InputError` if there is no such file, or it is not a mapping."""
     if not path.is_file() and path.parent != PRESETS:
         raise InputError(f"there is no file {str(path)!r}; copy one of {PRESETS.name}/*.yaml to begin with")
     if not path.is_file():
         raise InputError(f"there is no preset {path.stem!r}; take one of {', '.join(preset_names())}, or a .yaml file")
-    with errors.translated(InputError, f"{path} is not YAML: {{}}", yaml.YAMLError):
+    with errors.translated(InputError, f"{path} is not YAML: {{}}", *_NOT_YAML):
         values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):
         raise InputError(f"{path} holds {type(values).__name__}; it must map keys to values, as the presets do")
@@ -301,9 +305,7 @@ def _override(values: dict[str, Any], change: str) -> None:
     if not equals:
         raise InputError(f"--set {change!r} has no '='; write it as section.key=value")
     *sections, last = key.strip().split(".")
-    with errors.translated(
-        InputError, f"--set {change!r}: the value is not YAML ({{}}); put it in quotes", yaml.YAMLError
-    ):
+    with errors.translated(InputError, f"--set {change!r}: the value is not YAML ({{}}); put it in quotes", *_NOT_YAML):
         _section(values, sections, f"--set {change!r}")[last] = yaml.safe_load(text)
 
 

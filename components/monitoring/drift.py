@@ -98,12 +98,16 @@ def read_reference(directory: str) -> Reference:
     folder = directory.rstrip("/")
     missing = f"no reference in {directory}: make one with marco monitor reference"
     facts = store.read_json(f"{folder}/{FILE}", missing)
-    if facts.get("format") != _FORMAT or facts["statistics"] != list(statistics.NAMES):
+    if facts.get("format") != _FORMAT or facts.get("statistics") != list(statistics.NAMES):
         raise errors.InputError(
             f"the reference in {directory} is of another version; make it again: marco monitor reference"
         )
-    with np.load(io.BytesIO(store.read_bytes(f"{folder}/{_PROJECTION}")), allow_pickle=False) as arrays:
-        mean, components = arrays["mean"], arrays["components"]
+    damaged = f"the reference in {directory} is damaged ({{}}); make it again: marco monitor reference"
+    # zipfile and NumPy raise many kinds for a damaged file.
+    with errors.translated(errors.InputError, damaged, Exception):
+        content = io.BytesIO(store.read_bytes(f"{folder}/{_PROJECTION}"))
+        with np.load(content, allow_pickle=False) as arrays:
+            mean, components = arrays["mean"], arrays["components"]
     return Reference(facts, mean, components, statistics.read_table(f"{folder}/{_IMAGES}"))
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow.parquet
 
 from components import prediction_table
-from marco_model import store
-from marco_model.errors import InputError
+from marco_model import errors, store
 
 NAMES = ("height", "width", "brightness", "contrast", "sharpness", "noise", "saturation", "warmth")
 SIDE = 480
@@ -53,9 +52,9 @@ def decoded(encoded: bytes) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), way) if encoded else None
     except cv2.error as error:  # Such as for a side of more than a million pixels.
-        raise InputError(f"does not decode: {error.err}") from None
+        raise errors.InputError(f"does not decode: {error.err}") from None
     if pixels is None:
-        raise InputError("does not decode")
+        raise errors.InputError("does not decode")
     return np.asarray(pixels)
 
 
@@ -199,5 +198,8 @@ def write_table(table: Table, path: Path) -> None:
 
 
 def read_table(path: str) -> Table:
-    """Reads what `write_table` wrote, from a path or a `gs://` URI."""
-    return from_rows(prediction_table.read_parquet(store.read_bytes(path), path).to_pylist())
+    """Reads what `write_table` wrote, from a path or a `gs://` URI; raises `InputError` for another table."""
+    table = prediction_table.read_parquet(store.read_bytes(path), path)
+    message = f"{path} is not a table of measured images ({{}}); make the reference again"
+    with errors.translated(errors.InputError, message, KeyError, TypeError, ValueError):
+        return from_rows(table.to_pylist())

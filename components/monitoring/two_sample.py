@@ -60,7 +60,9 @@ def read_limits(path: Path | None) -> Limits:
     """Reads limits from a JSON file with some of the fields; the defaults without one. Raises InputError."""
     if path is None:
         return Limits()
-    with errors.translated(errors.InputError, f"{path} is not a JSON object of limits: {{}}", OSError, ValueError):
+    with errors.translated(
+        errors.InputError, f"{path} is not a JSON object of limits: {{}}", OSError, ValueError, RecursionError
+    ):
         values = json.loads(path.read_text())
     return settings.parse(Limits, values, str(path))
 

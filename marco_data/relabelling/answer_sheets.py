@@ -120,7 +120,7 @@ def read_sheets(
                 [_as_exported(cells, files)] if ids is None else map(str, dict.fromkeys(ids.get(cells["image"], ())))
             )
             if ids is not None and cells["image"] not in ids:
-                answers.unmatched.append((cells["filename"], cells["label"], cells["rater"], line.where))
+                answers.unmatched.append((cells.get("filename", ""), cells["label"], cells["rater"], line.where))
             for number in numbers:
                 try:
                     _add_line(answers, line._replace(cells={**cells, "image_id": number}), images, by_key, order)

@@ -126,6 +126,8 @@ def read_v2(body: Any, limits: options.Limits, tail: bytes = b"") -> Request:
     request_id = body.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise classify.RequestError(f"id is {str(request_id)[:100]}; expected a string")
+    if request_id and not request_id.isascii() and any("\ud800" <= character <= "\udfff" for character in request_id):
+        raise classify.RequestError(f"id is {request_id[:100]!r}, which is not text: half of a surrogate pair")
     return Request([_image(element, limits) for element in elements], request_id, _requested_outputs(body))
 
 

@@ -148,7 +148,11 @@ def application(
 
     @app.get("/metrics")
     async def metrics(request: fastapi.Request) -> fastapi.Response:
-        encode, content_type = prometheus_client.exposition.choose_encoder(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        try:
+            encode, content_type = prometheus_client.exposition.choose_encoder(accept)
+        except (TypeError, ValueError):  # A version that is not a number.
+            encode, content_type = prometheus_client.exposition.choose_encoder("")
         return fastapi.Response(encode(prometheus_client.REGISTRY), headers={"content-type": content_type})
 
     ready = {"name": name, "ready": True}
