@@ -7,11 +7,13 @@ runs are compared and the gate finds the champion.
 """
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
 _SQLITE = "sqlite:///"
 _PROBE_SECONDS = 5.0
 _FIRST_CONTACT_SECONDS = 60.0
+_LOCK_SECONDS = 20.0
 _UI_SECONDS = 120.0
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
 
@@ -164,12 +167,33 @@ def connect(tracking_uri: str) -> Any:
     """
     errors.refuse_credentials(tracking_uri, "the tracking URI")
     _probe(tracking_uri)
+    if (file := sqlite_file(tracking_uri)) and file.is_file():
+        check_database(file, "restore it from a copy, or move it away and begin with an empty store")
     with reaching(tracking_uri), _first_contact(sqlite_file(tracking_uri)):
         client = library().MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         if sqlite_file(tracking_uri):
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
         return client
+
+
+def check_database(file: Path, fix: str) -> None:
+    """Raises `InputError`, with `fix`, for a SQLite file that is damaged, and for one that stays locked."""
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=_LOCK_SECONDS)) as database:
+            (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != "ok":
+                raise sqlite3.DatabaseError(answer)
+            database.execute("BEGIN IMMEDIATE")
+            database.rollback()
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise errors.InputError(
+                f"another process has locked {file} for {_LOCK_SECONDS:.0f} s; end it, or wait until it ends"
+            ) from error
+        if errors.storage_fix(error) or "unable to open" in str(error):
+            raise OSError(errno.EACCES, errors.one_line(error), str(file)) from error
+        raise errors.InputError(f"{file} is damaged ({errors.one_line(error)}); {fix}") from error
 
 
 @contextlib.contextmanager
@@ -211,6 +235,8 @@ def _probe(tracking_uri: str) -> None:
 
 def _unreachable(tracking_uri: str, error: Exception) -> errors.InputError:
     fix = "see that its folder exists and can be written" if sqlite_file(tracking_uri) else "start it"
+    if "mlflow db upgrade" in str(error):
+        fix = f"make a copy of it, then run: mlflow db upgrade {tracking_uri}"
     return errors.InputError(
         f"MLflow at {tracking_uri} failed: {_first_line(error)}; {fix}, or set another tracking URI"
     )

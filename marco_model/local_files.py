@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -46,8 +46,7 @@ def whole_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     with _aside(path, functools.partial(Path.touch, exist_ok=False)) as aside:
         with aside.open(mode, **text) as file:  # type: ignore[call-overload]
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+        sync(aside)
         aside.replace(path)
     sync(path.parent)
 
@@ -90,8 +89,7 @@ def folder_of_aside(path: Path) -> Path:
 
 
 def _fill(folder: Path, aside: Path, replace: bool) -> None:
-    children = [child for child in folder.iterdir() if not _is_ours(child.name)]
-    if children and not replace:
+    if _names(folder) and not replace:
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
     for child in sorted(aside.iterdir()):
         target = folder / child.name
@@ -153,8 +151,9 @@ def _delete_leftovers(folder: Path) -> None:
 _delete_leftovers_once = functools.cache(_delete_leftovers)
 
 
-def _is_ours(name: str) -> bool:
-    return bool(_ASIDE.fullmatch(name)) or name == LOCK_FILE
+def _names(folder: Path) -> set[str]:
+    """Returns the names in a folder, without what belongs to a process that writes there."""
+    return {path.name for path in folder.iterdir() if path.name != LOCK_FILE and not _ASIDE.fullmatch(path.name)}
 
 
 def lock_path(path: Path, seconds: float = 0.0) -> int | None:
@@ -214,9 +213,9 @@ def sole_writer(folder: Path, seconds: float = 0.0) -> Iterator[None]:
             os.close(lock)
 
 
-def require_new_or_empty(folder: Path) -> None:
-    """Raises `InputError` for a folder that is not empty, and for a file."""
-    if folder.exists() and (not folder.is_dir() or any(not _is_ours(child.name) for child in folder.iterdir())):
+def require_new_or_empty(folder: Path, but: Sequence[str] = ()) -> None:
+    """Raises `InputError` for a folder with other files than those named in `but`, and for a file."""
+    if folder.exists() and (not folder.is_dir() or _names(folder) - {*but}):
         raise InputError(f"{str(folder)!r} is not empty; give a new folder")
 
 

@@ -242,7 +242,8 @@ def explain(
     predicted one, by `marco_model.attribution.smoothgrad` with `samples`, `noise`, `batch_size` and `seed`. With `raw`,
     `NAME.npy` holds the attribution, float32 [size, size]. Failed files are in `explained.errors.csv` (`path,reason`).
 
-    Raises InputError for an unknown class, or for files in `directory`, where an overlay might replace one.
+    Raises InputError for an unknown class, for files in `directory`, where an overlay might replace one, and if another
+    process writes into it.
     """
     import PIL.Image
     import tensorflow as tf
@@ -252,9 +253,9 @@ def explain(
     names = output_names(files, directory)
     chosen = None if class_name is None else plates.class_index(classifier.classes, class_name)
     gradient = attribution.class_gradient(classifier.logits)
-    directory.mkdir(parents=True, exist_ok=True)
     failed = 0
     with (
+        store.sole_writer(directory),
         result_tables(directory / EXPLAINED, EXPLAINED_COLUMNS) as (write, write_failure),
         progress.progress("explaining", len(files)) as advance,
     ):

@@ -67,8 +67,8 @@ def compile_for_kubeflow(configuration: configurations.Configuration, root: str,
     add_resources(package, configuration.cluster, _KUBEFLOW_RETRY_SECONDS)
     _repeat_in_pods(package, configuration.cluster)
     platform = platform_document(package, configuration.cluster)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
+    with store.whole_file(output) as file:
+        file.write(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
     return len(package["root"]["dag"]["tasks"])
 
 
@@ -92,8 +92,8 @@ def compile_for_vertex(configuration: configurations.Configuration, root: str, o
     for container in _containers(package):
         if container["command"] == list(ENTRYPOINT):
             container["command"].append("--keep_uris")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(package, indent=1, sort_keys=True) + "\n")
+    with store.whole_file(output) as file:
+        file.write(json.dumps(package, indent=1, sort_keys=True) + "\n")
     return len(package["root"]["dag"]["tasks"])
 
 

@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from rich import table, text
 from components import champion, evaluations, gate, mlflow_runs, mlflow_store, published_models
 from components.report import page
 from marco_model import store
+from pipelines import earlier_steps
 
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
@@ -39,8 +39,10 @@ def run(graph: Any, output: Path, name: str = "", note: str = "") -> dict[str, A
     results = summarize(steps, output)
     if results["mlflow_run_id"]:  # Also of a training that was reused.
         mlflow_runs.Run(results["tracking_uri"], results["mlflow_run_id"]).describe(name, note)
-    shutil.copyfile(Path(results["report_path"]).with_name(page.CARD_FILE), output.resolve() / page.CARD_FILE)
-    results["report_path"] = str(shutil.copyfile(results["report_path"], output.resolve() / page.HTML_FILE))
+    report = Path(results["report_path"])
+    results["report_path"] = str(output.resolve() / page.HTML_FILE)
+    for name in (page.CARD_FILE, page.HTML_FILE):
+        store.write_bytes(str(output / name), report.with_name(name).read_bytes())
     with store.whole_file(output / "summary.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")
     return results
@@ -121,6 +123,8 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     deployment = runner_utils.extract_local_deployment_config(compiled)
     steps = {}
+    folder = Path(graph.pipeline_info.pipeline_root)
+    earlier_steps.forget_incomplete(folder, graph.metadata_connection_config)
     for node in compiled.nodes:
         name = node.pipeline_node.node_info.id
         step_lines.begin(name)
@@ -137,6 +141,8 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
             artifacts = execution_lib.get_output_artifacts(handle, execution.execution_id)
         reused = bool(state.last_known_state == type(state).CACHED)
         outputs = {channel: values[0].uri for channel, values in artifacts.items()}
+        if not reused:
+            earlier_steps.record(folder, outputs.values())
         steps[name] = StepRecord(reused, step_lines.end(reused), outputs)
     return steps
 

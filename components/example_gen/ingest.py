@@ -131,19 +131,21 @@ def ingest_to_folder(
 ) -> dict[str, Any]:
     """Writes `examples/`, `quarantine/` and `summary.json` below `output`; returns the summary.
 
-    `output` must be new, empty, or the rest of a killed ingest. Raises `InputError` as `ingest` does.
+    `output` must be new, empty, or the rest of a killed ingest. Raises `InputError` as `ingest` does, and if another
+    process writes into `output`.
     """
     shard_files = shards.find_shards(paths)
-    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    if output.exists() and (not output.is_dir() or names - {EXAMPLES, QUARANTINE}):
-        raise errors.InputError(f"{str(output)!r} is not empty; give a new folder, or remove what it holds")
-    for name in names:
-        shutil.rmtree(output / name)
+    if output.exists() and not output.is_dir():
+        raise errors.InputError(f"{str(output)!r} is a file; give a new folder")
     examples, quarantine = output / EXAMPLES, output / QUARANTINE
-    with _staging_progress(examples / _STAGING, sum(file.size for file in shard_files)):
+    with store.sole_writer(output), _staging_progress(examples / _STAGING, sum(file.size for file in shard_files)):
+        store.require_new_or_empty(output, but=(EXAMPLES, QUARANTINE))
+        for folder in (examples, quarantine):
+            if folder.exists():
+                shutil.rmtree(folder)
         summary = ingest(paths, str(examples), str(quarantine), options, lambda: beam.Pipeline(argv=list(beam_args)))
-    with store.whole_file(output / publishing.SUMMARY_FILE) as file:
-        file.write(json.dumps(summary, indent=2) + "\n")
+        with store.whole_file(output / publishing.SUMMARY_FILE) as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -141,10 +141,12 @@ def write(
     reference: drift.Reference,
 ) -> None:
     """Writes both files into `directory`, made if missing; those of an earlier check are replaced."""
-    with store.whole_file(directory / HTML) as file:
-        file.write(as_html(report, verdicts, table, reference))
-    with store.whole_file(directory / JSON) as file:
-        file.write(json.dumps(report, indent=2) + "\n")
+    page = as_html(report, verdicts, table, reference)
+    with store.sole_writer(directory, seconds=60):  # Both are of one check.
+        with store.whole_file(directory / HTML) as file:
+            file.write(page)
+        with store.whole_file(directory / JSON) as file:
+            file.write(json.dumps(report, indent=2) + "\n")
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -61,25 +61,28 @@ def merge_sheets(
     _refuse_outdated_answers(overlay.newest_answers(before), merged.decided)
     report = build_report(images, answers, merged, classes, rule)
     lines = ((image, answer._replace(where="")) for image, answer in (*before, *merged.decided.items()))
-    overlay.write_overlay(output, dict.fromkeys(lines))  # Without repeats, if the same sheets are merged again.
-    for ending, text in ((".report.json", json.dumps(report, indent=2) + "\n"), (".report.html", report_page(report))):
-        with store.whole_file(output.with_suffix(ending)) as file:
-            file.write(text)
     undecided = [
         (image, answer.rater, answer.label, answer.date, answer.where)
         for image, of_image in merged.undecided.items()
         for answer in of_image
     ]
     unanswered = [(image, rater, where) for where, image, rater in answers.unanswered]
-    for ending, header, rows in (
-        (".undecided.csv", ("image_id", "rater", "label", "date", "where"), undecided),
-        (".unanswered.csv", ("image_id", "rater", "where"), unanswered),
-        (".unmatched.csv", ("filename", "label", "rater", "where"), answers.unmatched),
-    ):
-        path = output.with_suffix(ending)
-        path.unlink(missing_ok=True)
-        if rows:
-            name_tables.write_csv(path, header, rows)
+    texts = ((".report.json", json.dumps(report, indent=2) + "\n"), (".report.html", report_page(report)))
+    with store.sole_writer(output.parent, seconds=60):  # All files are of one merge.
+        overlay.write_overlay(output, dict.fromkeys(lines))  # Without repeats, if the same sheets are merged again.
+        for ending, text in texts:
+            with store.whole_file(output.with_suffix(ending)) as file:
+                file.write(text)
+        for ending, header, rows in (
+            (".undecided.csv", ("image_id", "rater", "label", "date", "where"), undecided),
+            (".unanswered.csv", ("image_id", "rater", "where"), unanswered),
+            (".unmatched.csv", ("filename", "label", "rater", "where"), answers.unmatched),
+        ):
+            path = output.with_suffix(ending)
+            if rows:
+                name_tables.write_csv(path, header, rows)
+            else:
+                path.unlink(missing_ok=True)
     return report, answers
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich import console
 
+from marco_model import store
 from marco_model.errors import InputError
 from pipelines import backend
 from pipelines.commands import options
@@ -39,18 +40,19 @@ def run(
     Example: marco run --preset finetune --data shards --output runs/mine --set recipe.steps=500
     """
     from components import mlflow_store
-    from pipelines import configuration, local_runner, places
+    from pipelines import configuration, earlier_steps, local_runner, places
 
     loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay))
     tracking = places.local(loaded, output).tracking
     mlflow_store.connect(tracking)
     os.environ[mlflow_store.RUN_VARIABLE] = tracking
-    source = places.local_data(loaded, output)
-    # TFX takes seconds to import; mistakes in the configuration and the store are found before.
-    from pipelines import pipeline
+    with store.sole_writer(output):
+        source = places.local_data(loaded, output)
+        # TFX takes seconds to import; mistakes in the configuration and the stores are found before.
+        earlier_steps.check_store(output)
+        from pipelines import pipeline
 
-    output.mkdir(parents=True, exist_ok=True)
-    results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
+        results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
     terminal = console.Console(markup=False, emoji=False)
     terminal.print(local_runner.summary_table(results))
     closing = "\n".join(local_runner.closing_lines(results, output))

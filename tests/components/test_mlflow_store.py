@@ -1,7 +1,10 @@
 """Where MLflow's store is by default, and its first use by several processes."""
 
+import contextlib
 import json
+import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -53,6 +56,31 @@ def test_a_store_is_found_by_directory_by_run_and_by_uri(folder, monkeypatch):
     assert mlflow_store.find_store("../new") == f"sqlite:///{shared}"
     assert mlflow_store.find_store("sqlite:///../mlflow.db") == f"sqlite:///{shared}"
     assert mlflow_store.find_store("http://mlflow:5000") == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        (
+            "UPDATE alembic_version SET version_num = '97727af70f4d'",
+            "make a copy of it, then run: mlflow db upgrade sqlite:",
+        ),
+        ("BEGIN EXCLUSIVE", "another process has locked"),
+        (None, r"mlflow.db is damaged \(.*\); restore it from a copy, or move it away"),
+    ],
+    ids=["older", "locked", "cut"],
+)
+def test_what_is_wrong_with_a_store_is_said_at_its_first_use(folder, monkeypatch, statement, line):
+    uri = stores.local_store(folder)
+    monkeypatch.setattr(mlflow_store, "_LOCK_SECONDS", 0.2)
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db", isolation_level=None)) as other:
+        if statement:
+            other.execute(statement)
+        else:
+            os.truncate(folder / "mlflow.db", 200_000)
+        with pytest.raises(InputError, match=line) as refused:
+            mlflow_store.connect(uri)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def begin(uri, start, number):

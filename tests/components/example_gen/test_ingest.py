@@ -15,6 +15,7 @@ import tensorflow as tf
 from components.example_gen.ingest import ingest, ingest_to_folder
 from components.settings import BY_HASH, LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import contract, tfrecord
+from marco_model import store
 from marco_model.errors import InputError
 from tests import processes
 
@@ -122,6 +123,14 @@ def test_a_folder_that_holds_something_is_left_alone(damaged_set, tmp_path):
     with pytest.raises(InputError, match="not empty"):
         ingest_to_folder([damaged_set.folder], tmp_path, IngestOptions())
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_two_ingests_into_one_folder_do_not_mix(damaged_set, tmp_path):
+    with store.sole_writer(tmp_path), pytest.raises(InputError, match="another process writes into"):
+        ingest_to_folder([damaged_set.folder], tmp_path, IngestOptions())
+    (tmp_path / "quarantine").mkdir()  # Of a killed one.
+    ingest_to_folder([damaged_set.folder], tmp_path, IngestOptions())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "quarantine", "summary.json"]
 
 
 @pytest.mark.long
