@@ -147,10 +147,8 @@ def _copy(model: Path, version: Path, note: Mapping[str, Any]) -> bool:
             record = aside / model_directory.PUSH_RECORD
             record.parent.mkdir(exist_ok=True)
             record.write_bytes(_as_json(note))
-    except OSError:
-        if version.exists():
-            return False
-        raise
+    except errors.InputError:
+        return False
     return True
 
 

@@ -62,8 +62,8 @@ def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
     """Yields an empty folder that is renamed to `path` when the block ends without an error, and is deleted otherwise.
 
     Its content is then on the disk. A folder at `path` that is not empty at the end is replaced if `replace`; otherwise
-    `OSError` is raised. What killed processes left beside it is deleted first. A mount point and the working directory
-    keep their place: the content is renamed into them.
+    `InputError` is raised. What killed processes left beside it is deleted first. A mount point and the working
+    directory keep their place: the content is renamed into them.
     """
     path = Path(os.path.realpath(path))
     parent = folder_of_aside(path)
@@ -72,12 +72,18 @@ def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
     with _aside(parent / path.name, Path.mkdir) as aside:
         yield aside
         _sync_tree(aside)
-        if parent == path:
-            _fill(path, aside, replace)
-        elif replace and path.is_dir():
-            _exchange(aside, path)
-        else:
-            aside.replace(path)
+        try:
+            if parent == path:
+                _fill(path, aside, replace)
+            elif replace and path.is_dir():
+                _exchange(aside, path)
+            else:
+                aside.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            message = f"{str(path)!r} is not empty: another process has filled it meanwhile; give a new folder"
+            raise InputError(message) from error
     sync(parent)
 
 

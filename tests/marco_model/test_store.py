@@ -145,14 +145,14 @@ def test_a_whole_folder_appears_at_the_end_and_replaces_none_that_holds_somethin
     assert (path / "saved_model.pb").read_bytes() == b"graph"
     with pytest.raises(RuntimeError), store.whole_directory(tmp_path / "models" / "2"):
         raise RuntimeError
-    with pytest.raises(OSError, match="not empty"), store.whole_directory(path) as aside:
+    with pytest.raises(InputError, match="not empty"), store.whole_directory(path) as aside:
         (aside / "saved_model.pb").write_bytes(b"another")
     assert (path / "saved_model.pb").read_bytes() == b"graph"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_if_two_folders_compete_for_a_place_one_appears_whole(tmp_path):
-    with pytest.raises(OSError, match="not empty"), store.whole_directory(tmp_path / "1") as late:
+    with pytest.raises(InputError, match="not empty"), store.whole_directory(tmp_path / "1") as late:
         (late / "file").write_text("late")
         with store.whole_directory(tmp_path / "1") as early:
             (early / "file").write_text("early")
@@ -212,7 +212,7 @@ def test_the_working_directory_is_filled_and_keeps_its_place(tmp_path, monkeypat
             (folder / "inner").mkdir()
             (folder / "inner" / "file").touch()
     assert names(tmp_path) == ["inner"] and names(tmp_path / "inner") == ["file"]
-    with pytest.raises(OSError, match="not empty"), store.whole_directory(".") as folder:
+    with pytest.raises(InputError, match="not empty"), store.whole_directory(".") as folder:
         (folder / "other").touch()
     assert names(tmp_path) == ["inner"]
 

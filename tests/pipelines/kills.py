@@ -8,7 +8,6 @@ a table of what happened. Disks are tmpfs mounts of a random size, which need ro
 
 import argparse
 import collections
-import contextlib
 import csv
 import dataclasses
 import json
@@ -330,13 +329,14 @@ class Campaign:
         out.mkdir(exist_ok=True)
         needed = sum(path.stat().st_size for path in (self.base / f"out {case.name}").rglob("*") if path.is_file())
         for _ in range(count):
-            size = 16384 + int(self.random.uniform(0, 1.3) * max(needed, 65536))
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", out]
+            mount = ["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", out]
             subprocess.run(mount, check=True)
             try:
-                with contextlib.suppress(OSError):
-                    fresh(case, out, self.base)
-                before = case.check(out) if not case.old or any(out.iterdir()) else "none"
+                fresh(case, out, self.base)
+                before = case.check(out)
+                disk = os.statvfs(out)
+                size = (disk.f_blocks - disk.f_bfree) * disk.f_frsize + int(self.random.uniform(0, 1.1) * needed)
+                subprocess.run([*mount[:4], f"remount,size={size + 4096}", *mount[5:]], check=True)
                 process = begin(case, out)
                 status = process.wait(900)
                 lines = process.stderr.strip().splitlines()
@@ -348,6 +348,8 @@ class Campaign:
                     assert state == before or state.startswith("new"), (before, state)
                 self.counts[case.name].update(["full" if status == STORAGE else "roomy", "disks"])
                 subprocess.run([*mount[:4], "remount,size=2g", *mount[5:]], check=True)
+                if state.startswith("new") and case.name not in ("push", "run"):
+                    fresh(case, out, self.base)
                 self.whole(case, out)
             finally:
                 subprocess.run(["umount", out], check=True)
