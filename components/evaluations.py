@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from components import significance
 from components.prediction_table import scores_of
 from marco_data import contract, places
 from marco_model import errors, labels, store
@@ -135,6 +136,30 @@ def metrics_of(confusion: np.ndarray, true: np.ndarray, scores: np.ndarray, clas
         **{f"recall/{name}": share(hits[i], actual[i]) for name, i in index.items()},
         **{f"auc/{name}": area_under_roc(true == index[name], scores[:, index[name]]) for name in auc_classes(classes)},
     }
+
+
+def compare_averaged(
+    single: "pd.DataFrame", averaged: "pd.DataFrame", classes: Sequence[str], views: int
+) -> dict[str, Any]:
+    """Returns what averaging over views changes, as `averaged` of `metrics.json`.
+
+    `single`, `averaged`: tables of the same images. The content: `views`, and in `metrics` for each metric that is a
+    share of images right (`accuracy`, `recall/NAME`) `single`, `averaged`, `difference`, and the limits `low` and
+    `high` of the difference, paired by image and plate, at 95 %.
+    """
+    true, plate = single["label"].to_numpy(), plates(single)
+    right = [scores_of(table).argmax(axis=1) == true for table in (averaged, single)]
+    masks = {"accuracy": np.ones(len(true), bool)}
+    masks |= {f"recall/{name}": true == number for number, name in enumerate(classes)}
+    rows = []
+    for name, mask in masks.items():
+        if mask.any():
+            shares = [float(part[mask].mean()) for part in right]
+            counts = significance.pairs(right[0][mask], right[1][mask], plate[mask])
+            low, high, _ = significance.paired_interval(counts, 0.95)
+            limits = {"difference": counts.difference, "low": low, "high": high}
+            rows.append({"metric": name, "averaged": shares[0], "single": shares[1], **limits})
+    return {"views": views, "metrics": rows}
 
 
 def metric_names(classes: Sequence[str]) -> list[str]:

@@ -21,9 +21,10 @@ class Predict(beam.DoFn):
     TensorFlow reads and unpacks ahead while the model works; at most three batches of images are in memory.
     """
 
-    def __init__(self, model_path: str, batch_size: int):
+    def __init__(self, model_path: str, batch_size: int, average: int = 1):
         self._model_path = model_path
         self._batch_size = batch_size
+        self._average = average
 
     def setup(self) -> None:
         """Loads the model once per worker."""
@@ -31,10 +32,17 @@ class Predict(beam.DoFn):
         spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
         spec[contract.PLATE] = tf.io.FixedLenFeature([], tf.string, default_value="")
         self._model = saved_model.load(self._model_path)
-        self._score = self._model.signatures["serving_examples"]
+        self._score = self._mean_scores if self._average > 1 else self._model.signatures["serving_examples"]
         self._parse = tf.function(
             lambda serialized: tf.io.parse_example(serialized, spec), input_signature=[tf.TensorSpec([None], tf.string)]
         )
+
+    def _mean_scores(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the signature does for the mean over the views of each image."""
+        encoded = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+        images = self._model.images(tf.io.parse_example(examples, encoded)[contract.ENCODED])
+        views = preprocessing.views(images, self._average)
+        return {"scores": tf.add_n([tf.nn.softmax(self._model.logits(view)) for view in views]) / self._average}
 
     def process(self, file: str) -> Iterator[pd.DataFrame]:
         """Yields the rows of the records of `file`, if it has any.
@@ -61,19 +69,23 @@ class Predict(beam.DoFn):
             yield _rows(shard, joined, np.concatenate(scores))
 
 
-def write_table(pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str) -> None:
+def write_table(
+    pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str, average: int = 1
+) -> None:
     """Adds to `pipeline` the scoring of every record of `files` by the SavedModel at `model_path`, as one table.
 
     Workers share the files among them; the one that writes holds the whole table once. `output`: a folder or a URI.
+    `average`: scores are the mean over so many views of an image (`marco_model.preprocessing.views`).
     """
     path = f"{output}/{prediction_table.PREDICTIONS_FILE}"
+    label = f" over {average} views" if average > 1 else ""
     _ = (
         pipeline
-        | "Files" >> beam.Create(list(files))
-        | "Spread" >> beam.Reshuffle()
-        | "Predict" >> beam.ParDo(Predict(model_path, batch_size))
-        | "Gather" >> beam.combiners.ToList()
-        | "Write" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
+        | f"Files{label}" >> beam.Create(list(files))
+        | f"Spread{label}" >> beam.Reshuffle()
+        | f"Predict{label}" >> beam.ParDo(Predict(model_path, batch_size, average))
+        | f"Gather{label}" >> beam.combiners.ToList()
+        | f"Write{label}" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
     )
 
 

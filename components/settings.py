@@ -277,6 +277,8 @@ class ReportOptions(Section):
     overlays: bool = True
     overlay_samples: int = pydantic.Field(16, ge=1)
     overlay_seconds: float = pydantic.Field(30.0, ge=0)
+    # Views of an image whose mean score is compared with the score of the image: 2, 4 or 8; 1 compares nothing.
+    average: Literal[1, 2, 4, 8] = 1
     # The model's licence in its card, such as cc-by-4.0; empty: not stated.
     license: str = pydantic.Field("", pattern=r"^[A-Za-z0-9.-]*$")
 

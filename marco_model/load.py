@@ -132,37 +132,52 @@ class LoadedClassifier:
         return saved_model.SavedModel(self._directory, self.classes, published=not self.metadata)
 
 
-def open_classifier(directory: str | Path, threads: int = 0) -> LoadedClassifier:
+def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -> LoadedClassifier:
     """Opens the model in `directory`, or the newest version in a folder of numbered versions.
 
-    threads: that score; 0 for one per core. Raises `InputError` if there is no model, or if it takes something other
-    than encoded images.
+    threads: that score; 0 for one per core. average: scores and features are the mean over so many symmetric views of
+    an image, 1, 2, 4 or 8 (`onnx_network.views`), which takes as many times as long. Raises `InputError` if there is no
+    model, if it takes something other than encoded images, or if it is too old to average.
     """
+    if average not in onnx_network.VIEWS:
+        raise errors.InputError(f"scores are to be the mean over {average} views; give 1, 2, 4 or 8")
     folder = model_directory.saved_model_directory(directory)
     metadata = model_directory.read_metadata(folder)
     if not metadata:
-        return _published(folder, threads)
+        return _published(folder, threads, average)
     name = metadata.get("name", folder.name)
     file = folder / onnx_network.MODEL
     if not file.is_file():
-        # Exported before there were ONNX models.
-        opened = LoadedClassifier(folder, name, metadata["classes"], metadata, None)
-        _ = opened.saved_model
-        return opened
+        return _in_tensorflow(folder, name, metadata["classes"], metadata, average)
     shrink = metadata.get("shrink")
     network = onnx_network.OnnxNetwork(
-        file, metadata["input_size"], functools.partial(pixels.shrink, **shrink) if shrink else None, threads
+        file, metadata["input_size"], functools.partial(pixels.shrink, **shrink) if shrink else None, threads, average
     )
-    return LoadedClassifier(folder, name, metadata["classes"], metadata, network)
+    return LoadedClassifier(folder, _averaged(name, average), metadata["classes"], metadata, network)
 
 
-def _published(folder: Path, threads: int) -> LoadedClassifier:
+def _published(folder: Path, threads: int, average: int) -> LoadedClassifier:
     name = model_directory.PUBLISHED_NAME
     if model_directory.is_published(folder):
-        network = onnx_network.OnnxNetwork(published.onnx_model(folder), published.INPUT_SIZE, None, threads)
-        return LoadedClassifier(folder, name, labels.CLASSES, {}, network)
+        model = published.onnx_model(folder)
+        network = onnx_network.OnnxNetwork(model, published.INPUT_SIZE, None, threads, average)
+        return LoadedClassifier(folder, _averaged(name, average), labels.CLASSES, {}, network)
     # Another graph with the published one's signature.
-    opened = LoadedClassifier(folder, name, labels.CLASSES, {}, None)
+    return _in_tensorflow(folder, name, labels.CLASSES, {}, average)
+
+
+def _averaged(name: str, average: int) -> str:
+    """Returns the name of a model in results, which says so if its scores are means."""
+    return f"{name}, mean of {average} views" if average > 1 else name
+
+
+def _in_tensorflow(
+    folder: Path, name: str, classes: Sequence[str], metadata: dict[str, Any], average: int
+) -> LoadedClassifier:
+    """Opens a model without an ONNX model, such as one exported before there were any."""
+    if average > 1:
+        raise errors.InputError(f"the model in {folder} has no {onnx_network.MODEL}, which averages; export it again")
+    opened = LoadedClassifier(folder, name, classes, metadata, None)
     _ = opened.saved_model
     return opened
 

@@ -65,6 +65,12 @@ def evaluation_batch(
     return tf.map_fn(prepare, encoded, fn_output_signature=spec, parallel_iterations=16)
 
 
+def views(images: tf.Tensor, count: int) -> list[tf.Tensor]:
+    """Returns the first `count` symmetries of float32 [batch, size, size, channels], as `onnx_network.views` does."""
+    mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+    return [*mirrored, *(tf.transpose(view, [0, 2, 1, 3]) for view in mirrored)][:count]
+
+
 def shrink(encoded: tf.Tensor, shorter_side: int, quality: int = 95) -> tf.Tensor:
     """Re-encodes a scalar string as a JPEG whose shorter side is `shorter_side`; smaller images are returned unchanged.
 

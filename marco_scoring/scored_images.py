@@ -11,7 +11,7 @@ import numpy as np
 
 import marco_model
 from marco_data import image_files, place_reader, places, progress
-from marco_model import errors
+from marco_model import errors, model_directory
 from marco_scoring import prediction, score_table
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def score_images(
     *,
     names: str = "",
     batch_size: int = prediction.BATCH_SIZE,
+    average: int = 1,
     show_progress: bool = False,
 ) -> ScoredImages:
     """Scores image files, folders of them with their subfolders, or encoded images.
@@ -88,19 +89,21 @@ def score_images(
         classifier: one that is open, or a model's folder; by default the classifier published in 2018.
         names: how to read plate, well and time from paths that are named otherwise, as `marco predict --names`.
         batch_size: images scored at once.
+        average: scores are the mean over so many symmetric views of an image, 1, 2, 4 or 8, as `marco predict
+            --average`. An open classifier brings its own.
         show_progress: on stderr.
 
-    Raises `InputError` for a path
-    that does not exist, for paths and bytes together, and if there is no such model.
+    Raises `InputError` for a path that does not exist, for paths and bytes together, for another `average`, and if
+    there is no such model.
     """
     sources = [images] if isinstance(images, str | Path | bytes) else list(images)
     encoded = [source for source in sources if isinstance(source, bytes)]
     if encoded and len(encoded) < len(sources):
         raise errors.InputError(f"{len(encoded)} of {len(sources)} images are bytes, the others paths; give one kind")
     if classifier is None:
-        classifier = marco_model.open_published_classifier()
-    elif not isinstance(classifier, marco_model.LoadedClassifier):
-        classifier = marco_model.open_classifier(classifier)
+        classifier = model_directory.published_directory()
+    if not isinstance(classifier, marco_model.LoadedClassifier):
+        classifier = marco_model.open_classifier(classifier, average=average)
     left_out = ""
     place_of: places.PlaceOf
     read: prediction.Read

@@ -88,6 +88,7 @@ def create_pipeline(
         model=model,
         thresholds=json.dumps(configuration.thresholds, sort_keys=True),
         classes=classes,
+        average=configuration.report.average,
     )
     decided = evaluation.ChampionGate(
         examples=examples,

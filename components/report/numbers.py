@@ -50,6 +50,7 @@ def numbers(
         "calibration": curves.reliability(scores, labels, temperature),
         "training": learning_curve(training or {}),
         "thresholds": None,
+        "averaged": evaluation.get("averaged"),
         "disagreements": disagreements(frame, scores, classes, options.disagreements),
         "errors": errors(frame, scores, classes, target, options.error_kinds, options.errors),
         "pictures": {"overlays": 0, "samples": options.overlay_samples, "seconds": 0.0},

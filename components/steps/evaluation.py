@@ -53,20 +53,25 @@ def Evaluator(
     classes: annotations.Parameter[str],
     split: annotations.Parameter[str] = "eval",
     batch_size: annotations.Parameter[int] = 64,
+    average: annotations.Parameter[int] = 1,
     beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Writes `metrics.json` and `predictions.parquet` into `evaluation`, the blessing, and the MLflow run.
 
     What is judged is what is served: the SavedModel of `model`, by its signature `serving_examples`. `thresholds`: JSON
     of metric (`components.evaluations.metric_names`) → smallest good value over all examples; without any, nothing is
-    blessed. `classes`: JSON of names in index order. `batch_size`: images in one call.
+    blessed. `classes`: JSON of names in index order. `batch_size`: images in one call. `average`: above 1 the model
+    judges once more, by the mean over so many views of each image; what that changes is `averaged` of `metrics.json`.
 
     Raises:
         InputError: the split has no examples, a score is not finite, or MLflow cannot be reached.
     """
     files, saved_model = artifacts.split_files(examples, split), path_utils.serving_model_path(model.uri)
+    averaged = f"{evaluation.uri}/averaged"
     with errors.expected_errors(), beam_pipeline as pipeline:
         predictions.write_table(pipeline, files, saved_model, batch_size, evaluation.uri)
+        if average > 1:
+            predictions.write_table(pipeline, files, saved_model, batch_size, averaged, average)
     table = prediction_table.read(evaluation.uri)
     if table.empty:
         raise errors.InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
@@ -84,6 +89,9 @@ def Evaluator(
         "failures": missed,
         "slices": evaluations.slices_json(slices),
     }
+    if average > 1:
+        other = prediction_table.read(averaged)
+        content["averaged"] = evaluations.compare_averaged(table, other, content["classes"], average)
     text = json.dumps(content, indent=1) + "\n"
     io_utils.write_string_file(f"{evaluation.uri}/{evaluations.METRICS_FILE}", text)
     artifacts.bless(blessing, model, not missed)

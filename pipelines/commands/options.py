@@ -41,6 +41,13 @@ Bits = Annotated[
         min=8, max=16, help="How many of 16 bits the camera uses, for grey TIFF and PNG. Without it: by each image."
     ),
 ]
+Average = Annotated[
+    int,
+    typer.Option(
+        help="Score 2, 4 or 8 mirrored and turned views of each image and take their mean, for as many times the work. "
+        "What that brings: docs/beyond-the-paper.md."
+    ),
+]
 Preset = Annotated[str, typer.Option(help="A preset's name, or a .yaml file of your own.")]
 Change = Annotated[
     list[str] | None,

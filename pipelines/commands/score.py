@@ -55,6 +55,7 @@ def predict(
     ] = None,
     model: options.Model = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
+    average: options.Average = 1,
     names: options.Names = "",
     bits: options.Bits = None,
     format: Annotated[
@@ -134,7 +135,7 @@ def predict(
     place_of = place_reader.reader(files, names)
     read = functools.partial(image_files.encoded_image, bits=bits)
     directory = options.model_directory(model, "scoring with")
-    classifier = marco_model.open_classifier(directory)
+    classifier = marco_model.open_classifier(directory, average=average)
     written = score_table.Options(format, resume, append, best, crystal_class or ())
     if report is None:
         outcome = prediction.predict(
@@ -314,6 +315,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help=f"[default: AIP_HTTP_PORT, or else {DEFAULT_PORT}]")
     ] = None,
+    average: options.Average = 1,
     batching: serving_options.Batching,
     limits: serving_options.Limits,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
@@ -340,7 +342,7 @@ def serve(
         )
     directory = options.model_directory(model or vertex.storage_uri, "serving")
 
-    classifier = marco_model.open_classifier(directory, threads=batching.threads)
+    classifier = marco_model.open_classifier(directory, threads=batching.threads, average=average)
     classify.warm_up(classifier, batching.max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
     server.serve(

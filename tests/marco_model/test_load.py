@@ -55,6 +55,29 @@ def test_an_export_from_before_temperature_and_features_still_scores(tmp_path):
     np.testing.assert_allclose(classifier.probabilities([b"", b""]), [[0.9, 0.1]] * 2, rtol=1e-6)
     with pytest.raises(InputError, match="exported without embeddings; export it again"):
         classifier.embed([b""])
+    with pytest.raises(InputError, match=r"has no assets\.extra/model\.onnx, which averages; export it again"):
+        open_classifier(tmp_path, average=2)
+
+
+def test_averaged_scores_are_the_mean_over_tensorflows_flips_and_turns(
+    released_directory, released_classifier, encoded
+):
+    images = tf.constant(released_classifier.images(encoded[:2]))
+    turned = [tf.image.rot90(each, turns) for each in (images, tf.image.flip_left_right(images)) for turns in range(4)]
+    expected = np.mean([tf.nn.softmax(released_classifier.logits(view)) for view in turned], axis=0)
+    averaging = open_classifier(released_directory, average=8)
+    assert averaging.name == "released, mean of 8 views"
+    np.testing.assert_allclose(averaging.score(encoded[:2]), expected, atol=1e-5)
+    half = open_classifier(released_directory, average=2)
+    expected = np.mean([tf.nn.softmax(released_classifier.logits(turned[number])) for number in (0, 4)], axis=0)
+    np.testing.assert_allclose(half.score(encoded[:1]), expected[:1], atol=1e-5)
+    np.testing.assert_allclose(
+        half.embed(encoded[:1]),
+        np.mean([released_classifier.embeddings(turned[number][:1]) for number in (0, 4)], axis=0),
+        atol=1e-4,
+    )
+    with pytest.raises(InputError, match="mean over 3 views; give 1, 2, 4 or 8"):
+        open_classifier(released_directory, average=3)
 
 
 def test_a_folder_of_versions_gives_the_newest(released_directory, tmp_path):

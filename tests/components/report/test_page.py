@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from components import evaluations
 from components.report.numbers import numbers
 from components.report.page import page
 from components.report.plots import figures
@@ -70,6 +71,7 @@ def build(table, evaluation, **options):
         "paper's classes",
         "gate",
         "start",
+        "averaged",
         "no gain",
         "other classes",
         "ten classes",
@@ -85,6 +87,9 @@ def written(request, predictions, evaluation):
     if request.param == "start":
         start = {**DECISION, "champion": {"model": "released", "version": "start"}}
         return build(predictions(300), evaluation(), decision=start, training=TRAINING)
+    if request.param == "averaged":
+        content = evaluations.compare_averaged(predictions(300), predictions(300, seed=0, ties=True), CLASSES, 8)
+        return build(predictions(300), evaluation(averaged=content))
     if request.param == "no gain":
         return build(predictions(300), evaluation(), training={**TRAINING, "best_step": 0})
     if request.param == "other classes":

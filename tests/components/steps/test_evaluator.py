@@ -32,7 +32,7 @@ def drops(record, count=90):
     return records
 
 
-def judge(folder, examples, model, thresholds, beam_args=()):
+def judge(folder, examples, model, thresholds, beam_args=(), average=1):
     from tfx.types import standard_artifacts
 
     from components.steps.evaluation import Evaluator
@@ -56,6 +56,7 @@ def judge(folder, examples, model, thresholds, beam_args=()):
             "classes": json.dumps(CLASSES),
             "split": "eval",
             "batch_size": 16,
+            "average": average,
         },
     )
     return evaluation, blessing
@@ -113,6 +114,40 @@ def test_every_slice_agrees_with_sklearn_and_the_model_is_blessed(tmp_path, writ
     assert found["model"] == model_fingerprint(colour_model / "Format-Serving")
     assert blessing.get_int_custom_property("blessed") == 1
     assert (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_averaging_over_views_is_compared_with_single_scores(tmp_path, write_examples, record):
+    import keras
+    import tensorflow as tf
+
+    from marco_model import classifier
+
+    keras.utils.set_random_seed(1)
+    images = keras.Input((16, 16, 3))
+    features = keras.layers.Conv2D(8, 5, activation="relu")(images)
+    pooled = keras.layers.Flatten()(keras.layers.GlobalAveragePooling2D(keepdims=True)(features))
+    network = keras.Model(images, keras.layers.Dense(4)(pooled), name="small")
+    folder = tmp_path / "model/Format-Serving"
+    classifier.export(network, folder, classes=CLASSES, input_size=16, metadata={"name": "small"})
+    noise = np.random.default_rng(3).integers(0, 256, [12, 16, 16, 3]).astype(np.uint8)
+    encoded = [tf.io.encode_png(image).numpy() for image in noise]
+    records = [record(number, number % 4, **{contract.ENCODED: image}) for number, image in enumerate(encoded)]
+    artifact = write_examples(tmp_path / "examples", {"eval": records})
+    judge(tmp_path, artifact, tmp_path / "model", {"accuracy": 0.0}, average=4)
+    found = evaluations.slice_metrics(str(tmp_path / "evaluation"))
+    model = tf.saved_model.load(str(folder))
+    images = model.images(tf.constant(encoded))
+    turned = [images, images[:, ::-1], images[:, :, ::-1], tf.image.rot90(images, 2)]
+    expected = np.mean([tf.nn.softmax(model.logits(view)) for view in turned], axis=0)
+    averaged = prediction_table.scores_of(prediction_table.read(str(tmp_path / "evaluation/averaged")))
+    np.testing.assert_allclose(averaged, expected, atol=1e-5)
+    labels = np.arange(12) % 4
+    accuracy = found["averaged"]["metrics"][0]
+    assert (found["averaged"]["views"], accuracy["metric"]) == (4, "accuracy")
+    assert accuracy["averaged"] == pytest.approx((expected.argmax(axis=1) == labels).mean())
+    assert accuracy["single"] == found["slices"]["overall"]["all"]["accuracy"]
+    assert accuracy["difference"] == pytest.approx(accuracy["averaged"] - accuracy["single"])
+    assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
 
 
 def test_scores_that_are_not_finite_are_an_error_that_names_the_record(tmp_path, write_examples, record, colour_model):
