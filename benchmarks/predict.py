@@ -55,7 +55,7 @@ def write_distinct(sources: list[Path], directory: Path, count: int) -> list[Pat
 
 def measure_memory(sources: list[Path], count: int) -> None:
     """Scores `count` pictures and reports the process's resident memory after a tenth of them and after all."""
-    held: dict[int, float] = {}
+    resident: dict[int, float] = {}
     with benchmarks.scratch() as folder:
         classifier = load.open_published_classifier()
         files = write_distinct(sources, folder, count)
@@ -64,11 +64,11 @@ def measure_memory(sources: list[Path], count: int) -> None:
         def observe(*result: object) -> None:
             if (number := next(done)) % max(1, count // 10) == 0:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
-                held[number] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-                benchmarks.note(f"{number} images: {held[number]:.1f} MB")
+                resident[number] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+                benchmarks.note(f"{number} images: {resident[number]:.1f} MB")
 
         prediction.predict(classifier, files, folder / "scores.csv", observe=observe)
-    first, *_, last = held.values()
+    first, *_, last = resident.values()
     benchmarks.report(last, first, f"MB after {count} images, and after a tenth of them")
 
 

@@ -61,7 +61,7 @@ def Evaluator(
     What is judged is what is served: the SavedModel of `model`, by its signature `serving_examples`. `thresholds`: JSON
     of metric (`components.evaluations.metric_names`) → smallest good value over all examples; without any, nothing is
     blessed. `classes`: JSON of names in index order. `batch_size`: images in one call. `average`: above 1 the model
-    judges once more, by the mean over so many views of each image; what that changes is `averaged` of `metrics.json`.
+    judges again, by the mean over so many views of each image; what that changes is `averaged` of `metrics.json`.
 
     Raises:
         InputError: the split has no examples, a score is not finite, or MLflow cannot be reached.
