@@ -243,6 +243,6 @@ def expected_errors() -> Iterator[None]:
         for kind in (InputError, ClusterError):
             if match := re.search(rf"^(?:\w+\.)*{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
                 raise kind(match[1]) from error
-        if match := re.search(r"Error: \[Errno (\d+)\] ([^:\n]+)(?:: '([^'\n]+)')?", text):
+        if match := re.search(r"Error: \[Errno (\d+)\] ([^:\n[]+)(?:: '([^'\n]+)')?", text):
             raise OSError(int(match[1]), match[2].strip(), match[3]) from error
         raise

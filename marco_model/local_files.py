@@ -87,6 +87,16 @@ def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
     sync(parent)
 
 
+@contextlib.contextmanager
+def folder_aside(path: str | Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`, deleted afterwards, or by the next command if this one is killed."""
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_leftovers(path.parent)
+    with _aside(path, Path.mkdir) as aside:
+        yield aside
+
+
 def folder_of_aside(path: Path) -> Path:
     """Returns the folder in which `whole_directory(path)` writes until its content is complete."""
     path = Path(os.path.realpath(path))

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from marco_model.errors import ClusterError, InputError, one_line, translated
 from marco_model.local_files import (
     LOCK_FILE as LOCK_FILE,
+    folder_aside as folder_aside,
     folder_of_aside as folder_of_aside,
     is_stream as is_stream,
     lock_path as lock_path,

@@ -6,6 +6,7 @@ Beam pipeline (`ingest`).
 
 import contextlib
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -134,6 +135,7 @@ def ingest_to_folder(
     `output` must be new, empty, or the rest of a killed ingest. Raises `InputError` as `ingest` does, and if another
     process writes into `output`.
     """
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # Its errors are raised too.
     shard_files = shards.find_shards(paths)
     if output.exists() and not output.is_dir():
         raise errors.InputError(f"{str(output)!r} is a file; give a new folder")

@@ -250,8 +250,8 @@ class Sampling(NamedTuple):
 class Setup(NamedTuple):
     """How images are measured: by which model, under which names of imagers, and where.
 
-    `model`: folder or `gs://` URI of a classifier. `staging`: folder or URI that the workers reach; it is removed.
-    `beam_options`: empty for this project's own.
+    `model`: folder or `gs://` URI of a classifier. `staging`: a URI that the workers reach, which is removed,
+    or a path, beside which a folder is made for a while. `beam_options`: empty for this project's own.
     """
 
     model: str
@@ -273,14 +273,14 @@ def make_setup(
 ) -> Setup:
     """Returns the setup of a command that has `model` in `folder`; keeps Beam's warnings off stderr.
 
-    Beam's workers read a model on a URI from there. `imager`: see `parse_rules`. `staging`: by default beside `output`.
-    `names`: see `marco_data.place_reader`.
+    Beam's workers read a model on a URI from there. `imager`: see `parse_rules`. `staging`: by default
+    `output`. `names`: see `marco_data.place_reader`.
     """
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # Its errors are raised too.
     return Setup(
         model if model and store.is_remote(model) else str(folder),
         Naming(parse_rules(imager or ()), institution, place_reader.NamedPlaces(names) if names else None),
-        staging or str(output.resolve().with_name(f".{output.name}.rows")),
+        staging or str(output),
         beam or (),
     )
 
@@ -300,11 +300,10 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
     """
     if not found:
         return Measured(from_rows([]), {}, [])
-    sources, staging = institutions(paths, found), setup.staging
+    sources = institutions(paths, found)
     pipeline = beam.Pipeline(argv=list(setup.beam_options or settings.LOCAL_BEAM_ARGS))
-    files.delete_tree(staging)
-    try:
-        with pipeline:
+    with _staging(setup.staging) as staging:
+        with errors.expected_errors(), pipeline:
             all_images = (
                 pipeline
                 | "Found" >> beam.Create(list(found))
@@ -329,8 +328,20 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
                 | "WriteRows" >> beam.io.WriteToParquet(files.join(staging, "rows"), SCHEMA, num_shards=1)
             )
         return _collected(staging)
+
+
+@contextlib.contextmanager
+def _staging(place: str) -> Iterator[str]:
+    """Yields a folder, empty and deleted afterwards: the URI `place`, or a new one beside the path `place`."""
+    if not store.is_remote(place):
+        with store.folder_aside(place) as folder:
+            yield str(folder)
+        return
+    files.delete_tree(place)
+    try:
+        yield place
     finally:
-        files.delete_tree(staging)
+        files.delete_tree(place)
 
 
 def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[bytes, tuple[int, Candidate]]]:

@@ -6,7 +6,7 @@ import ctypes
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,13 @@ def synthesize(
     manifest = manifest_of(images, settings, shard_images)
     if directory.exists() and any(directory.iterdir()):
         existing = _read_manifest(directory)
-        if existing == manifest:
+        if existing == manifest and _is_complete(directory, manifest):
             return manifest
         if existing is None:
             raise errors.InputError(
                 f"{directory} holds something else than a synthetic set; give an empty or new folder"
             )
-        if not overwrite:
+        if not overwrite and existing != manifest:
             raise errors.InputError(f"{directory} holds another synthetic set; give a new folder, or remove it first")
     with store.whole_directory(directory, replace=True) as folder:
         with progress.progress("synthesizing", images) as advance:
@@ -89,6 +89,16 @@ def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGE
             str(drop.index): [labels.CLASSES[drop.shown], labels.CLASSES[drop.label]] for drop in plans if drop.noisy
         },
     }
+
+
+def _is_complete(directory: Path, manifest: Mapping[str, Any]) -> bool:
+    """Returns whether a set still has all its shards."""
+    totals = {name: -(-count // manifest["shard_images"]) for name, count in manifest["counts"]["split"].items()}
+    return all(
+        (directory / f"{split}-{number:05d}-of-{total:05d}").is_file()
+        for split, total in totals.items()
+        for number in range(1, total + 1)
+    )
 
 
 def _counts(names: Iterator[str]) -> dict[str, int]:

@@ -403,4 +403,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tests.pipelines import kills  # As a module, whose functions a forked process finds.
+
+    kills.main()

@@ -109,6 +109,16 @@ def test_another_synthetic_set_is_replaced_only_on_request(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["drops"]
 
 
+@pytest.mark.parametrize("lost", ["train-00001-of-00003", "test-00001-of-00001"])
+def test_a_set_that_lost_a_shard_is_drawn_again(tmp_path, lost):
+    target = tmp_path / "drops"
+    synthesize(target, 10, SETTINGS, processes=1, shard_images=3)
+    shards = {path.name: path.read_bytes() for path in target.iterdir()}
+    (target / lost).unlink()
+    synthesize(target, 10, SETTINGS, processes=1, shard_images=3)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == shards
+
+
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     rest = tmp_path / ".drops.0123456789ab.partial"
     rest.mkdir()
