@@ -28,6 +28,7 @@ from marco_model import (
     network as networks,
     preprocessing,
     record_index,
+    store,
     tflite,
     training,
     training_input,
@@ -72,8 +73,7 @@ def run(job: TrainingJob) -> None:
             "calibration": dataclasses.asdict(fitted),
         }
         artifact = directory.rstrip("/").rpartition("/")[0]
-        with tf.io.gfile.GFile(f"{artifact}/{mlflow_runs.TRAINING_FILE}", "w") as file:
-            json.dump(content, file, indent=2)
+        store.write_bytes(f"{artifact}/{mlflow_runs.TRAINING_FILE}", json.dumps(content, indent=2).encode())
 
 
 def check_gpus(expected: int) -> None:

@@ -287,7 +287,7 @@ class Campaign:
         assert status in case.done, (case.name, status, process.stderr[-3000:])
         state = case.check(out)
         assert state.startswith("new"), (case.name, state)
-        self.seconds.setdefault(case.name, time.monotonic() - begun)
+        self.seconds[case.name] = min(time.monotonic() - begun, self.seconds.get(case.name, 1e9))
         left = [path for path in out.rglob("*") if path.name.endswith(".partial") or path.name == store.LOCK_FILE]
         assert not left, (case.name, left)
         self.counts[case.name]["next went on"] += 1
@@ -384,6 +384,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[case.name for case in CASES])
     options = parser.parse_args()
     prepare(options.folder)
+    marco(options.folder, "--help").wait(600)  # The server imports what all commands need.
     campaign = Campaign(options.folder.resolve(), options.seed)
     weights = sum(case.weight for case in CASES)
     for case in CASES:
