@@ -1,6 +1,7 @@
 """Scores images from Python: `score_images` takes files and folders, or encoded images, and returns a table."""
 
 import dataclasses
+import functools
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,7 @@ def score_images(
     classifier: "marco_model.LoadedClassifier | str | Path | None" = None,
     *,
     names: str = "",
+    bits: int | None = None,
     batch_size: int = prediction.BATCH_SIZE,
     average: int = 1,
     show_progress: bool = False,
@@ -88,18 +90,21 @@ def score_images(
             PNG, TIFF or BMP, whose paths are then `images[0]`, `images[1]` and so on.
         classifier: one that is open, or a model's folder; by default the classifier published in 2018.
         names: how to read plate, well and time from paths that are named otherwise, as `marco predict --names`.
+        bits: how many of 16 bits the camera uses, 8 to 16, for grey TIFF and PNG; by default by each image.
         batch_size: images scored at once.
         average: scores are the mean over so many symmetric views of an image, 1, 2, 4 or 8, as `marco predict
             --average`. An open classifier brings its own.
         show_progress: on stderr.
 
-    Raises `InputError` for a path that does not exist, for paths and bytes together, for another `average`, and if
-    there is no such model.
+    Raises `InputError` for a path that does not exist, for paths and bytes together, for another `bits` or `average`,
+    and if there is no such model.
     """
     sources = [images] if isinstance(images, str | Path | bytes) else list(images)
     encoded = [source for source in sources if isinstance(source, bytes)]
     if encoded and len(encoded) < len(sources):
         raise errors.InputError(f"{len(encoded)} of {len(sources)} images are bytes, the others paths; give one kind")
+    if bits is not None and bits not in range(8, 17):
+        raise errors.InputError(f"bits is {bits}; give a number from 8 to 16")
     if classifier is None:
         classifier = model_directory.published_directory()
     if not isinstance(classifier, marco_model.LoadedClassifier):
@@ -109,10 +114,10 @@ def score_images(
     read: prediction.Read
     if encoded:
         by_path = {Path(f"images[{number}]"): image for number, image in enumerate(encoded)}
-        files, place_of, read = list(by_path), _nowhere, lambda path: image_files.upright(by_path[path])
+        files, place_of, read = list(by_path), _nowhere, lambda path: image_files.upright(by_path[path], bits)
     else:
         files, left_out = find_files([source for source in sources if not isinstance(source, bytes)])
-        place_of, read = place_reader.reader(files, names), image_files.encoded_image
+        place_of, read = place_reader.reader(files, names), functools.partial(image_files.encoded_image, bits=bits)
     rows: list[score_table.Row] = []
     failures: list[tuple[str, str]] = []
     with progress.progress("scoring", len(files), visible=show_progress) as advance:

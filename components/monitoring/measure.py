@@ -175,11 +175,16 @@ def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, s
         yield Candidate(_priority(seed, file.name, index), file.path, index, imager, name or f"{file.name}#{index}")
 
 
-def encoded_images(path: bytes, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, bytes | str]]:
-    """Yields the requested images of the file `path` as JPEG or PNG bytes, or the reason why one is missing."""
+def encoded_images(
+    path: bytes, candidates: Iterable[Candidate], bits: int | None = None
+) -> Iterator[tuple[Candidate, bytes | str]]:
+    """Yields the requested images of the file `path` as JPEG or PNG bytes, or the reason why one is missing.
+
+    `bits`: of image files, see `image_files.upright`.
+    """
     by_index = {candidate.index: candidate for candidate in candidates}
     if _A_FILE in by_index:
-        yield by_index[_A_FILE], _file(os.fsdecode(path))
+        yield by_index[_A_FILE], _file(os.fsdecode(path), bits)
         return
     for index, features in shards.read_examples(os.fsdecode(path)):
         if index in by_index:
@@ -192,13 +197,13 @@ def _text(features: Mapping, name: str) -> str:
     return values[0].decode("utf-8", "replace") if values else ""
 
 
-def _file(path: str) -> bytes | str:
+def _file(path: str, bits: int | None) -> bytes | str:
     try:
         if not store.is_remote(path):
-            return image_files.encoded_image(path)
+            return image_files.encoded_image(path, bits)
         with tempfile.NamedTemporaryFile(suffix=PurePosixPath(path).suffix) as copy:
             Path(copy.name).write_bytes(store.read_bytes(path))
-            return image_files.encoded_image(copy.name)
+            return image_files.encoded_image(copy.name, bits)
     except errors.InputError as error:
         return str(error)
 
@@ -252,12 +257,14 @@ class Setup(NamedTuple):
 
     `model`: folder or `gs://` URI of a classifier. `staging`: a URI that the workers reach, which is removed,
     or a path, beside which a folder is made for a while. `beam_options`: empty for this project's own.
+    `bits`: of image files, see `image_files.upright`.
     """
 
     model: str
     naming: Naming
     staging: str
     beam_options: Sequence[str] = ()
+    bits: int | None = None
 
 
 def make_setup(
@@ -270,6 +277,7 @@ def make_setup(
     beam: Sequence[str] | None,
     staging: str,
     names: str = "",
+    bits: int | None = None,
 ) -> Setup:
     """Returns the setup of a command that has `model` in `folder`; keeps Beam's warnings off stderr.
 
@@ -282,6 +290,7 @@ def make_setup(
         Naming(parse_rules(imager or ()), institution, place_reader.NamedPlaces(names) if names else None),
         staging or str(output),
         beam or (),
+        bits,
     )
 
 
@@ -322,7 +331,7 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
                 | "Sample" >> beam.combiners.Top.SmallestPerKey(sampling.images)
                 | "Number" >> beam.FlatMap(_numbered)
                 | "ByFile" >> beam.GroupByKey()
-                | "Read" >> beam.FlatMap(_read)
+                | "Read" >> beam.FlatMap(_read, setup.bits)
                 | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
                 | "Measure" >> beam.ParDo(_Measure(setup.model, sampling.thumbnails))
                 | "WriteRows" >> beam.io.WriteToParquet(files.join(staging, "rows"), SCHEMA, num_shards=1)
@@ -350,11 +359,13 @@ def _numbered(group: tuple[str, list[Candidate]]) -> Iterator[tuple[bytes, tuple
         yield candidate.path, (place, candidate)
 
 
-def _read(group: tuple[bytes, Iterable[tuple[int, Candidate]]]) -> Iterator[tuple[int, Candidate, bytes | str]]:
+def _read(
+    group: tuple[bytes, Iterable[tuple[int, Candidate]]], bits: int | None
+) -> Iterator[tuple[int, Candidate, bytes | str]]:
     path, group_candidates = group
     # Beam may hand a candidate over as a plain tuple.
     places = {Candidate(*candidate): place for place, candidate in group_candidates}
-    for candidate, data in encoded_images(path, list(places)):
+    for candidate, data in encoded_images(path, list(places), bits):
         yield places[candidate], candidate, data
 
 

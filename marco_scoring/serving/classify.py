@@ -104,35 +104,37 @@ class Scored:
 Outcome = Scored | Refused
 
 
-def classify(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Outcome]:
+def classify(
+    classifier: "marco_model.LoadedClassifier", images: Sequence[bytes], bits: int | None = None
+) -> list[Outcome]:
     """Scores encoded images, upright, together if all decode; returns one outcome per image, in their order.
 
     If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
-    at fault; the others are then scored together.
+    at fault; the others are then scored together. `bits`: see `image_files.upright`.
     """
     try:
-        return list(_score(classifier, images))
+        return list(_score(classifier, images, bits))
     except errors.InputError as error:
         if len(images) == 1:
             return [Refused(str(error))]
-    faults = _undecodable(images)
+    faults = _undecodable(images, bits)
     if not faults:
-        return [outcome for image in images for outcome in classify(classifier, [image])]
+        return [outcome for image in images for outcome in classify(classifier, [image], bits)]
     sound = [image for index, image in enumerate(images) if index not in faults]
-    outcomes = iter(classify(classifier, sound) if sound else ())
+    outcomes = iter(classify(classifier, sound, bits) if sound else ())
     return [faults[index] if index in faults else next(outcomes) for index in range(len(images))]
 
 
-def _undecodable(images: Sequence[bytes]) -> dict[int, Refused]:
+def _undecodable(images: Sequence[bytes], bits: int | None) -> dict[int, Refused]:
     """Returns the reasons of the images that do not decode, by index."""
     shapes = errors.result_or_reason(
-        lambda encoded: [pixels.decode(image_files.upright(image)).shape for image in encoded], list(images)
+        lambda encoded: [pixels.decode(image_files.upright(image, bits)).shape for image in encoded], list(images)
     )
     return {index: Refused(shape) for index, shape in enumerate(shapes) if isinstance(shape, str)}
 
 
-def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes]) -> list[Scored]:
-    scores = classifier.score([image_files.upright(image) for image in images])
+def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes], bits: int | None) -> list[Scored]:
+    scores = classifier.score([image_files.upright(image, bits) for image in images])
     return [Scored(*rows) for rows in zip(scores, calibration.calibrate(scores, classifier.temperature), strict=True)]
 
 

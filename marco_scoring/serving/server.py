@@ -64,10 +64,12 @@ def serve(
     *,
     grace_seconds: int,
     access_log: bool,
+    bits: int | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then answers the requests under way, for `grace_seconds` at most.
 
-    `name`: the model's in the routes. `vertex`: its routes answer too, as V1's `:predict` and readiness.
+    `name`: the model's in the routes. `vertex`: its routes answer too, as V1's `:predict` and readiness. `bits`: of the
+    images, see `image_files.upright`.
     """
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for formatter in log_config["formatters"].values():
@@ -77,7 +79,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
     with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
-        app = application(classifier, name, batching, limits, vertex, pool)
+        app = application(classifier, name, batching, limits, vertex, pool, bits)
         uvicorn.run(
             connections.BodyLimit(
                 app, limits.max_body_mb * options.MEBIBYTE, limits.max_inflight_mb * options.MEBIBYTE
@@ -101,10 +103,11 @@ def application(
     limits: options.Limits,
     vertex: protocols.VertexContainer,
     pool: Executor,
+    bits: int | None = None,
 ) -> fastapi.FastAPI:
     """Returns the application with all routes; `pool` has one thread, in which the model scores."""
     classes, version = classifier.classes, classifier.name
-    scorer = _Scorer(classifier, name, batching, pool)
+    scorer = _Scorer(classifier, name, batching, pool, bits)
 
     async def check_name(request: fastapi.Request) -> None:
         if (requested := request.path_params.get("model_name", name)) != name:
@@ -203,14 +206,19 @@ class _Scorer:
     """Scores the images of requests in batches and counts what it does for Prometheus."""
 
     def __init__(
-        self, classifier: "marco_model.LoadedClassifier", name: str, batching: options.Batching, pool: Executor
+        self,
+        classifier: "marco_model.LoadedClassifier",
+        name: str,
+        batching: options.Batching,
+        pool: Executor,
+        bits: int | None,
     ) -> None:
         self._name = name
         batch_images = BATCH_IMAGES.labels(name)
 
         async def work(images: list[bytes]) -> list[classify.Outcome]:
             batch_images.observe(len(images))
-            return await asyncio.get_running_loop().run_in_executor(pool, classify.classify, classifier, images)
+            return await asyncio.get_running_loop().run_in_executor(pool, classify.classify, classifier, images, bits)
 
         self._batcher: batcher.Batcher[bytes, classify.Outcome] = batcher.Batcher(
             work,

@@ -27,6 +27,7 @@ class MeasureOptions:
         str, typer.Option(help="Of image files: its file names contain the imager (docs/data.md). Shards name theirs.")
     ] = ""
     names: options.Names = ""
+    bits: options.Bits = None
     beam: Annotated[
         list[str] | None, typer.Option(help="An option of Beam, such as --beam=--runner=DataflowRunner; repeatable.")
     ] = None

@@ -268,6 +268,7 @@ def tflite(
     ],
     output: Annotated[Path, typer.Option(callback=options.output_file, help="File to write, such as model.tflite.")],
     model: options.Model = None,
+    bits: options.Bits = None,
 ) -> None:
     """Convert a classifier to TensorFlow Lite, and check it on images of yours: each must get the same class.
 
@@ -285,7 +286,7 @@ def tflite(
         with progress.progress("checking", len(files)) as advance:
             for path in files:
                 try:
-                    yield image_files.encoded_image(path)
+                    yield image_files.encoded_image(path, bits)
                 except InputError as error:
                     raise InputError(f"{path} {error}; leave it out") from None
                 advance(1)
@@ -320,6 +321,7 @@ def serve(
     limits: serving_options.Limits,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = False,
+    bits: options.Bits = None,
 ) -> None:
     """Serve a classifier over HTTP, by KServe's V1 and V2 protocols and Vertex AI's routes.
 
@@ -346,7 +348,16 @@ def serve(
     classify.warm_up(classifier, batching.max_batch)
     typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
     server.serve(
-        classifier, name, host, port, batching, limits, vertex, grace_seconds=grace_seconds, access_log=access_log
+        classifier,
+        name,
+        host,
+        port,
+        batching,
+        limits,
+        vertex,
+        grace_seconds=grace_seconds,
+        access_log=access_log,
+        bits=bits,
     )
 
 

@@ -118,6 +118,17 @@ def test_names_state_the_place(tmp_path):
     assert (table.rows[0]["plate"], table.rows[0]["well"]) == ("x", "C7")
 
 
+def test_bits_of_the_camera_are_stated(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((300, 300), 1020, np.uint16)).save(path)
+    for source in (path, path.read_bytes()):
+        for bits, light in ((None, 1020 >> 2), (12, 1020 >> 4), (16, 1020 >> 8)):
+            table = marco_scoring.score_images(source, Brightness(), bits=bits)
+            assert table.scores[0, 1] == pytest.approx(0.9 * light / 255, abs=1e-6)
+    with pytest.raises(marco_model.InputError, match="bits is 7; give a number from 8 to 16"):
+        marco_scoring.score_images(path, Brightness(), bits=7)
+
+
 def test_the_light_install_is_told_how_to_get_pandas(plate, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     table = marco_scoring.score_images(next(plate.glob("*A1*")), Brightness())

@@ -3,13 +3,16 @@ import struct
 import time
 import zlib
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from components.monitoring import measure
 from components.monitoring.measure import Naming, candidates, encoded_images, find_images, institutions
 from marco_data import contract
 from marco_data.place_reader import NamedPlaces
 from marco_data.tfrecord import frame
+from marco_model import pixels
 from marco_model.errors import InputError
 
 
@@ -140,6 +143,15 @@ def test_a_name_that_is_not_utf_8_is_read_and_shown_as_text(tmp_path, real_image
     (candidate,) = candidates(image, Naming(), None, seed=0)
     assert candidate.name == r"tr\xf6pfchen.jpg"
     assert [got for _, got in encoded_images(image.path, [candidate])] == [data]
+
+
+def test_the_cameras_bits_are_those_of_a_prediction(tmp_path):
+    Image.fromarray(np.full((30, 40), 1020, np.uint16)).save(tmp_path / "a.tif")
+    (image,) = find_images([str(tmp_path)])
+    (candidate,) = candidates(image, Naming(), None, seed=0)
+    for bits, value in ((None, 1020 >> 2), (12, 1020 >> 4)):
+        ((_, data),) = encoded_images(image.path, [candidate], bits)
+        assert pixels.decode(data).max() == value
 
 
 def test_names_date_images_and_slices_are_left_out(tmp_path):

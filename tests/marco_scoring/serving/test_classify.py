@@ -103,3 +103,4 @@ def test_turned_and_deep_images_are_scored_as_marco_predict_scores_them():
     outcomes = classify(Brightness(), images)
     assert "give the camera's bits" in outcomes[2].reason
     assert np.array_equal([outcome.scores[0] for outcome in outcomes[:2]], [1, 1 + (599 * 6 >> 4)])
+    assert classify(Brightness(), [images[2], b""], bits=12)[0].scores[0] == 1
