@@ -78,6 +78,8 @@ def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
             elif replace and path.is_dir():
                 _exchange(aside, path)
             else:
+                if sys.platform == "win32" and path.is_dir():  # Nothing takes an empty folder's place there.
+                    path.rmdir()
                 aside.replace(path)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):

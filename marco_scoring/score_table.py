@@ -479,6 +479,8 @@ def open_table(
             to_stdout = output is None or output == STDOUT
             stream = sys.stdout if to_stdout else stack.enter_context(store.whole_file(output or STDOUT))
             show = output is None and options.format is None and stream.isatty()
+            if to_stdout and not show and isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", newline="")  # As files are, also on Windows.
             names += [plates.IMAGES] if options.best else []
             format = format_of(output, options.format)
             table: ScoreTable = StreamTable(names, format, stream, show=show, best=options.best)

@@ -1,6 +1,7 @@
 """The `marco` command. Its subcommands are in `pipelines/commands/`, and import what they need when they run."""
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -92,6 +93,8 @@ def main() -> None:
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Pipes on Windows take few letters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with errors.exit_status(), options.stopped_by_signals():
         for argument in sys.argv[1:]:
             errors.refuse_credentials(argument, "an argument")

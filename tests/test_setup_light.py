@@ -22,19 +22,32 @@ def run(*command: str | Path, **options) -> subprocess.CompletedProcess:
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, **options)
 
 
+def uv_pip(*arguments: str | Path) -> str:
+    """Returns what `uv pip` prints; skips the test where no package index is reachable."""
+    result = run(UV, "pip", *arguments)
+    if result.returncode:
+        reason = result.stderr.strip().splitlines()[-1]
+        if any(words in result.stderr for words in ("error sending request", "Connection", "dns error", "timed out")):
+            pytest.skip(f"no package index is reachable: {reason}")
+        pytest.fail(result.stderr)
+    return result.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("python", ["3.10", "3.13"])
+@pytest.mark.parametrize("platform", ["windows", "aarch64-apple-darwin", "aarch64-manylinux_2_28"])
+def test_every_system_has_wheels_of_all_packages(platform, python):
+    wheels = ("--only-binary", ":all:", "--python-platform", platform, "--python-version", python)
+    packages = uv_pip("compile", "--no-annotate", "--no-header", *wheels, ROOT / "pyproject.toml")
+    assert {"onnxruntime", "simplejpeg"} <= {line.partition("==")[0] for line in packages.splitlines()}
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Path:
-    """The folder of the new environment's programs; skips the tests where no package index is reachable."""
+    """The folder of the new environment's programs."""
     folder = tmp_path_factory.mktemp("light") / "venv"
     assert run(UV, "venv", "--python", sys.executable, folder).returncode == 0
-    installed = run(UV, "pip", "install", "--python", folder / "bin" / "python", ROOT)
-    if installed.returncode:
-        reason = installed.stderr.strip().splitlines()[-1]
-        if any(
-            words in installed.stderr for words in ("error sending request", "Connection", "dns error", "timed out")
-        ):
-            pytest.skip(f"no package index is reachable: {reason}")
-        pytest.fail(installed.stderr)
+    uv_pip("install", "--python", folder / "bin" / "python", ROOT)
     return folder / "bin"
 
 

@@ -1,6 +1,7 @@
 """Whole files and folders on this machine; objects on fake-gcs-server, with faults on the way."""
 
 import ctypes
+import errno
 import gc
 import os
 import pathlib
@@ -149,6 +150,26 @@ def test_a_whole_folder_appears_at_the_end_and_replaces_none_that_holds_somethin
         (aside / "saved_model.pb").write_bytes(b"another")
     assert (path / "saved_model.pb").read_bytes() == b"graph"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_empty_folder_is_replaced_on_windows_where_nothing_is_renamed_over_one(tmp_path, monkeypatch):
+    rename = pathlib.Path.replace
+
+    def replace(path, target):
+        if target.is_dir():
+            raise PermissionError(errno.EACCES, "Access is denied", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", replace)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    path = tmp_path / "shards"
+    path.mkdir()
+    with store.whole_directory(path) as aside:
+        (aside / "file").write_text("content")
+    with pytest.raises(InputError, match="not empty"), store.whole_directory(path):
+        pass
+    assert names(path) == ["file"] and names(tmp_path) == ["shards"]
 
 
 def test_if_two_folders_compete_for_a_place_one_appears_whole(tmp_path):

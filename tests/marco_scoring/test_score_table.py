@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,44 @@ def test_a_pipe_gets_the_rows_and_is_not_replaced(files, tmp_path):
     predict(Brightness(), files, pipe)
     reader.join()
     assert pipe.is_fifo() and len(received[0].splitlines()) == 10
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """What Windows lacks is missing, and where it differs the code believes to be there."""
+    for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+        monkeypatch.setitem(sys.modules, name, None)
+    locks = types.SimpleNamespace(LK_NBLCK=2, locking=lambda number, mode, count: None)
+    monkeypatch.setitem(sys.modules, "msvcrt", locks)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    return locks
+
+
+def test_tables_are_written_on_windows(files, tmp_path, windows):
+    output = tmp_path / "scores.csv"
+    predict(Brightness(), files[:4], output)
+    with pytest.raises(errors.Interrupted):
+        predict(Brightness(interrupted, at=6), files, output.with_name("more.csv"))
+    assert predict(Brightness(), files, output.with_name("more.csv"), resume=True).earlier == 6
+    assert predict(Brightness(), files, output, append=True).earlier == 4
+    assert len(rows(output)) == len(rows(output.with_name("more.csv"))) == 9
+
+    def refuse(*_):
+        raise OSError(errno.EACCES, "locked")
+
+    windows.locking = refuse
+    with pytest.raises(errors.InputError, match="another process writes"):
+        predict(Brightness(), files, output)
+
+
+def test_standard_output_of_windows_gets_the_bytes_of_a_file(files, tmp_path, monkeypatch):
+    path = files[0].rename(files[0].with_name("drop→1.png"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", newline="\r\n"))
+    predict(Brightness(), [path], score_table.STDOUT)
+    predict(Brightness(), [path], tmp_path / "scores.csv")
+    assert written.getvalue() == (tmp_path / "scores.csv").read_bytes()
 
 
 @pytest.mark.parametrize("output", [score_table.STDOUT, None])
