@@ -84,7 +84,7 @@ class Replicas(Section):
 
     `workers` counts all that train, the chief among them, each with the resources `worker`; `parameter_servers` are
     those of `engine.kind` `parameter_server`. `restarts`: how often the whole set starts again from its last checkpoint
-    before the step fails, not counted after a pod that is preempted, drained or evicted. `priority_class`: theirs, a
+    before the step fails, not counted after a pod that is preempted or drained. `priority_class`: theirs, a
     PriorityClass of the cluster; k8s/ sets up `marco-training`.
     """
 

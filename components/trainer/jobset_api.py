@@ -17,6 +17,9 @@ from components.machines import Replicas
 from marco_model import errors, training
 
 API_VERSION = "jobset.x-k8s.io/v1alpha2"
+EVICTED = "Evicted"
+"""The reason of a pod that the kubelet evicts (Kubernetes, eviction_manager.go), and of no other."""
+
 LOST_ANOTHER = "another worker is gone"
 """In the last lines of a synchronous worker that ended because another one had ended before."""
 
@@ -182,6 +185,7 @@ class Follower:
         self._failures: dict[str, Failure] = {}
         self._waits: dict[str, tuple[str, float]] = {}
         self._restarts = self._counted = 0
+        self._evicted: set[str] = set()
 
     def until_done(self, notice: training.Notice) -> bool:
         """Returns True once the JobSet has completed, False as soon as there is a signal.
@@ -215,6 +219,9 @@ class Follower:
         met = {entry["type"]: entry for entry in status.get("conditions", []) if entry["status"] == "True"}
         if "Completed" in met:
             return True
+        # JobSet does not count a restart after an eviction, and a disk that is full will be full again.
+        if len(self._evicted) > self._replicas.restarts:
+            raise errors.ClusterError(f"training failed: {self._cause()}")
         if "Failed" in met:
             reason = " ".join(str(met["Failed"].get(field, "")) for field in ("reason", "message"))
             raise errors.ClusterError(
@@ -248,6 +255,8 @@ class Follower:
             stamped = self._api.log(name, tail_lines=TAIL_LINES).splitlines()
             lines = tuple(line.partition(" ")[2] for line in stamped)
             self._failures[name] = Failure(replica_name(pod), *ending, lines)
+            if ending[1].startswith(EVICTED):
+                self._evicted.add(name)
             self._show(f"{replica_name(pod)} ended: {ending[1]}")
 
     def _show_log(self, pods: list[client.V1Pod]) -> None:
@@ -284,6 +293,8 @@ class Failure:
             field = "parameter_server" if self.replica.startswith("ps ") else "worker"
             memory = getattr(replicas, field).memory
             text += f"; raise cluster.replicas.{field}.memory, {memory} now, or lower recipe.batch_size"
+        if self.reason.startswith(EVICTED):
+            text += "; give its node more of that, see disk in docs/kubeflow.md"
         return text + "".join(f"\n  {line}" for line in self.lines)
 
 
@@ -321,13 +332,17 @@ def waiting_reason(pod: client.V1Pod) -> str:
 
 
 def failed_ending(pod: client.V1Pod) -> tuple[int | None, str, str] | None:
-    """Returns exit status, reason and time of a pod that failed, None of one that did not."""
+    """Returns exit status, reason and time of a pod that failed, None of one that did not.
+
+    The reason of a pod that the kubelet evicts, for want of disk or memory, begins with `EVICTED`.
+    """
+    evicted = f"{EVICTED}: {errors.one_line(pod.status.message or '')}" if pod.status.reason == EVICTED else ""
     for container in pod.status.container_statuses or []:
         state = container.state and container.state.terminated
         if state and state.exit_code:
-            return state.exit_code, state.reason or "Error", str(state.finished_at or "")
+            return state.exit_code, evicted or state.reason or "Error", str(state.finished_at or "")
     if pod.status.phase == "Failed":
-        return None, pod.status.reason or "Failed", ""
+        return None, evicted or pod.status.reason or "Failed", ""
     return None
 
 

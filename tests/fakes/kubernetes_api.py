@@ -60,7 +60,7 @@ class Pod:
             f"{PREFIX}restart-attempt": str(attempt),
         }
         self.created, self.finished, self.oom, self.waiting = now(), None, False, None
-        self.disrupted = False
+        self.disrupted, self.evicted = False, ""
         self.lines = []
         self.process = None
         if start:
@@ -93,6 +93,11 @@ class Pod:
         self.disrupted = True
         self.process.terminate()
 
+    def evict(self, message):
+        """Ends the pod as the kubelet does when its node runs out of disk or memory, which is a disruption too."""
+        self.evicted = message
+        self.preempt()
+
     def end(self, grace):
         if not self.process:
             return
@@ -115,6 +120,8 @@ class Pod:
             "metadata": {"name": self.name, "creationTimestamp": rfc3339(self.created), "labels": self.labels},
             "status": {"phase": phase, "containerStatuses": [CONTAINER | {"state": state}]},
         }
+        if self.evicted and status is not None:
+            body["status"] |= {"reason": "Evicted", "message": self.evicted}
         if self.waiting == "Unschedulable":
             message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}

@@ -4,6 +4,9 @@ Runs inside the project's image, which has the KFP that this needs:
 
     python run_package.py PACKAGE.yaml ROOT [PARAMETER=VALUE …]
 
+Messages and files are as Kubeflow's launcher makes them where `kfp.local` differs (`as_launcher`), and the containers
+get the package's number of retries.
+
 DOCKER_HOST names the socket of podman or Docker. ROOT is mounted into every container at the same path. The file
 `problems.json` in ROOT has the problem of each step that has one; the exit status is 1 if there is any. It is a file
 because lines of containers that end without a newline run into whatever is printed next.
@@ -11,16 +14,18 @@ because lines of containers that end without a newline run into whatever is prin
 
 from __future__ import annotations
 
+import functools
 import graphlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import docker
 import yaml
 from google.protobuf import json_format
 from kfp import local
-from kfp.local import pipeline_orchestrator
+from kfp.local import executor_input_utils, pipeline_orchestrator
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 # What a pod of the restricted Pod Security Standard gets, with a root that can't be written to.
@@ -76,10 +81,43 @@ def _problem(outputs: dict[str, Any], folders: list[Path]) -> str:
     return ""
 
 
+LOGS = "executor-logs"
+construct = executor_input_utils.construct_executor_input
+
+
+def as_launcher(*arguments: Any, **options: Any) -> pipeline_spec_pb2.ExecutorInput:
+    """Returns the message of a step as driver and launcher of Kubeflow Pipelines write it, and makes their file.
+
+    kubeflow/pipelines 2.17.0: inputs have no type, and every step has one output more, `executor-logs`, a file that is
+    open before the step starts (backend/src/v2/driver/driver.go, provisionOutputs; component/launcher_v2.go,
+    getLogWriter; with PUBLISH_LOGS, which the default manifests set).
+    """
+    message = construct(*arguments, **options)
+    for group in message.inputs.artifacts.values():
+        for artifact in group.artifacts:
+            artifact.ClearField("type")
+    logs = Path(message.outputs.output_file).parent / f"{LOGS}-0"
+    logs.parent.mkdir(parents=True, exist_ok=True)
+    logs.touch()
+    artifact = message.outputs.artifacts[LOGS].artifacts.add(name=LOGS, uri=str(logs))
+    artifact.type.schema_title = "system.Artifact"
+    return message
+
+
+def retries(package: dict[str, Any]) -> dict[str, str]:
+    """Returns the variables of the containers, which `kfp.local` does not hand on."""
+    containers = [executor["container"] for executor in package["deploymentSpec"]["executors"].values()]
+    return {item["name"]: item["value"] for container in containers for item in container.get("env", [])}
+
+
 def main(file: str, root: str, *parameters: str) -> int:
     package = next(iter(yaml.safe_load_all(Path(file).read_text())))
     spec = json_format.ParseDict(package, pipeline_spec_pb2.PipelineSpec())
-    local.init(local.DockerRunner(**RESTRICTED, labels={"marco-test": root}), pipeline_root=root, raise_on_error=False)
+    runner = local.DockerRunner(**RESTRICTED, environment=retries(package), labels={"marco-test": root})
+    local.init(runner, pipeline_root=root, raise_on_error=False)
+    executor_input_utils.construct_executor_input = as_launcher
+    # A busy machine may take more than the minute that docker-py allows podman for an answer.
+    docker.from_env = functools.partial(docker.from_env, timeout=600)
     stopped = ""
     try:
         pipeline_orchestrator.run_local_pipeline(spec, dict(parameter.split("=", 1) for parameter in parameters))

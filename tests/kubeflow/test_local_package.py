@@ -6,10 +6,14 @@ import csv
 import json
 import os
 import re
+import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +56,16 @@ SMALL = [
 
 
 class Ran(NamedTuple):
-    """A run of the package: the exit status of `run_package.py`, the steps it started, and the problem of each step."""
+    """A run of the package: the exit status of `run_package.py`, the steps it started, problems by step, and lines."""
 
     status: int
     started: set[str]
     problems: dict[str, str]
+    lines: list[str]
+
+    def attempts(self) -> list[str]:
+        """Returns what `components.steps.attempts` printed, which may follow a line that lacks its end."""
+        return [match[0] for line in self.lines if (match := re.search("attempt [0-9]+ of .*", line))]
 
 
 def podman(*arguments: str) -> list[str]:
@@ -97,6 +106,19 @@ def compiled(root: Path) -> Path:
     return package
 
 
+def kill_in_training(root: Path) -> None:
+    """Kills the process that trains with SIGKILL, as the kernel does for lack of memory, after its first checkpoint."""
+    deadline = time.monotonic() + 600
+    while not list(root.glob("checkpoints/*/step-*.npz")):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    for pid, _, command in (line.strip().partition(" ") for line in listed.splitlines()):
+        if "-m components.steps.entrypoint" in command and str(root) in command:
+            os.kill(int(pid), signal.SIGKILL)
+
+
 def run(package: Path, root: Path, **parameters: str) -> Ran:
     """Runs the package, prints which step begins, and returns the outcome."""
     # kfp.local removes five characters from a component's name, which are "comp-" in KFP's own packages.
@@ -129,13 +151,19 @@ def run(package: Path, root: Path, **parameters: str) -> Ran:
     found = json.loads(report.read_text())
     if found:
         print("\n".join(lines[-200:]))
-    return Ran(process.returncode, started, found)
+    return Ran(process.returncode, started, found, lines)
 
 
 def test_every_step_runs_and_the_pushed_model_scores_pictures(root: Path, real_images: dict[str, Path]) -> None:
     package = compiled(root)
+    killer = threading.Thread(target=kill_in_training, args=[root], daemon=True)
+    killer.start()
     ran = run(package, root, steps=str(TRAINED), run_label="by hand")
     assert (ran.problems, ran.status) == ({}, 0)
+    # The step was repeated in its own container, from its checkpoint.
+    assert ran.attempts() == ["attempt 1 of 3 ended with exit status 137; again in 30 s"]
+    assert any(f"Resuming training from step {TRAINED // 2} of {TRAINED}" in line for line in ran.lines)
+    assert len(list(root.glob("*-*/*/executor-logs-0"))) == len(STEPS)
     assert ran.started == steps(package)
     assert steps(package) == STEPS
     assert blessings(root) == ["BLESSED", "BLESSED"]  # The Evaluator's, and the gate's without a champion.
@@ -158,8 +186,25 @@ def test_failing_step_is_reported(root: Path, damaged: bool, step: str) -> None:
         (shards / "train-00000-of-00001").write_bytes(struct.pack("<QI4sI", 4, 1, b"junk", 2))
     ran = run(compiled(root), root, data=str(shards))
     assert ran.status == 1
+    # Wrong input would be wrong again: the step is not repeated.
+    assert ran.attempts() == ["attempt 1 of 3 ended with exit status 2; the step fails"]
     assert ran.started & set(ran.problems) == {step}
     assert set(ran.problems) - ran.started >= {"StatisticsGen", "Transform", "Trainer", "Evaluator", "Pusher"}
+
+
+# Google's device plugin mounts the driver at the first place, NVIDIA's toolkit (EKS, GPU Operator) at the second.
+@pytest.mark.parametrize("place", ["/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu"])
+def test_the_images_tensorflow_loads_the_driver_where_runtimes_mount_it(place: str, tmp_path: Path) -> None:
+    """Another library stands for the driver and, in the image without CUDA, for its runtime."""
+    volumes = []
+    for name in ("libcuda.so.1", "libcudart.so.12"):
+        # Copies, since the loader takes one file under two names for one library.
+        shutil.copy("/usr/lib/x86_64-linux-gnu/libm.so.6", tmp_path / name)
+        volumes += ["--volume", f"{tmp_path / name}:{place}/{name}:ro"]
+    listing = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
+    command = [*podman("--env", "LD_DEBUG=libs", *volumes), IMAGE, "python", "-c", listing]
+    done = subprocess.run(command, capture_output=True, timeout=600, check=True)
+    assert f"calling init: {place}/libcuda.so.1".encode() in done.stderr
 
 
 def steps(package: Path) -> set[str]:

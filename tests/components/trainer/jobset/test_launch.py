@@ -215,6 +215,29 @@ if me == "chief-0": train()
     assert is_gone(running)
 
 
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_evictions_for_a_full_disk_use_up_the_restarts(cluster, job, tmp_path, restarts):
+    running = cluster("mark(me + '-begun-')\ntime.sleep(60)")
+    message = "The node was low on resource: ephemeral-storage."
+    evicted, stop = [], threading.Event()
+
+    def evict():
+        while not stop.wait(0.05):
+            pod = running.replica("worker-0")
+            if pod and pod.name not in evicted and pathlib.Path(job.checkpoints, "worker-0-begun-").exists():
+                evicted.append(pod.name)
+                pod.evict(message)
+
+    threading.Thread(target=evict, daemon=True).start()
+    try:
+        with pytest.raises(ClusterError, match=rf"worker 0 ended .*Evicted: {message}.*; give its node more of that"):
+            jobset.run(job, make_placement(tmp_path, restarts=restarts), pace=PACE, show=[].append)
+    finally:
+        stop.set()
+    assert len(evicted) == restarts + 1
+    assert is_gone(running)
+
+
 @pytest.mark.parametrize(
     "faults",
     [
