@@ -8,6 +8,9 @@ set, read every second. It counts as flat if its mean over the last quarter is a
 quarter; the first quarter is for warming up. The last line compares images per second with those of the same server
 with `--max-batch 1`. The exit status is 1 if an answer was wrong, the server ended, or memory was not flat.
 
+With `--swaps`, the clients send good requests alone, while so many versions of `--model` are published in a folder that
+the server follows; nothing is compared, and the exit status is 1 if a request failed.
+
     python -m benchmarks.serve_load --model models/released --seconds 300
 """
 
@@ -18,9 +21,11 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +35,13 @@ import numpy as np
 import requests
 
 import benchmarks
+from marco_model import model_directory, store
 
 V1, V2 = "/v1/models/marco:predict", "/v2/models/marco/infer"
 FLAT = 0.05
 TOLERANCE = 1e-3
 """Of scores: the size of a batch changes the order of additions, which the network amplifies."""
-_BILLION_PIXELS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + (40_000 << 32 | 25_000).to_bytes(8, "big") + bytes(100)
+BILLION_PIXELS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + (40_000 << 32 | 25_000).to_bytes(8, "big") + bytes(100)
 
 
 class ServerProcess:
@@ -124,7 +130,8 @@ def _base64(image: bytes) -> str:
     return base64.b64encode(image).decode()
 
 
-def _v1(*images: bytes) -> dict[str, Any]:
+def v1(*images: bytes) -> dict[str, Any]:
+    """Returns the document of a V1 request for encoded images."""
     return {"instances": [{"image_bytes": {"b64": _base64(image)}} for image in images]}
 
 
@@ -133,7 +140,7 @@ def good_requests(images: list[bytes], scores: list[np.ndarray]) -> list[Request
     good = []
     for image, row in zip(images, scores, strict=True):
         tensor = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
-        good.append(_json_request(V1, _v1(image), [row]))
+        good.append(_json_request(V1, v1(image), [row]))
         good.append(_json_request(V2, {"inputs": [{**tensor, "data": [_base64(image)]}]}, [row]))
         tail = len(image).to_bytes(4, "little") + image
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(tail)}}]}).encode()
@@ -145,16 +152,16 @@ def good_requests(images: list[bytes], scores: list[np.ndarray]) -> list[Request
 def bad_requests(image: bytes, scores: np.ndarray) -> list[Request]:
     """Returns requests that must be refused, as a whole or in part."""
     cut = image[: len(image) // 3]
-    contents = [_v1(cut), _v1(b""), _v1(_BILLION_PIXELS), {"instances": [{"b64": "no base64!"}]}, {"instances": [7]}]
+    contents = [v1(cut), v1(b""), v1(BILLION_PIXELS), {"instances": [{"b64": "no base64!"}]}, {"instances": [7]}]
     bad = [_json_request(V1, content, [None]) for content in contents]
-    bad.append(_json_request(V1, _v1(image, cut), [scores, None]))
+    bad.append(_json_request(V1, v1(image, cut), [scores, None]))
     not_json = bad[0]._replace(body=b'{"instances": [', status=400, expected=[])
     return [*bad, not_json, not_json._replace(route=V2)]
 
 
 def predict(url: str, *images: bytes) -> list[dict[str, Any]]:
     """Returns the V1 predictions of encoded images."""
-    answer = requests.post(url + V1, json=_v1(*images), timeout=600)
+    answer = requests.post(url + V1, json=v1(*images), timeout=600)
     answer.raise_for_status()
     predictions: list[dict[str, Any]] = answer.json()["predictions"]
     return predictions
@@ -195,6 +202,34 @@ def _rows(tensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {"scores": scores, "error": str(error)}
         for scores, error in zip(by_name["scores"], by_name["error"], strict=True)
     ]
+
+
+def publish(model: Path, folder: Path, number: int) -> None:
+    """Puts a copy of `model` into `folder`, as the version `number` with the name `version-NUMBER`, in one step."""
+    with store.whole_directory(folder / str(number)) as aside:
+        shutil.copytree(model, aside, dirs_exist_ok=True)
+        record = aside / model_directory.METADATA
+        record.write_text(json.dumps({**json.loads(record.read_text()), "name": f"version-{number}"}))
+
+
+@contextlib.contextmanager
+def publishing(model: Path, folder: Path, count: int, seconds: float) -> Iterator[None]:
+    """Publishes `count` further versions of `model` in `folder`, spread over so many seconds, within the context."""
+    ended = threading.Event()
+
+    def run() -> None:
+        for number in range(2, count + 2):
+            if ended.wait(seconds / (count + 1)):
+                return
+            publish(model, folder, number)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            yield
+        finally:
+            ended.set()
+            running.result()
 
 
 @dataclasses.dataclass
@@ -289,6 +324,21 @@ def measure(name: str, options: list[str], images: list[bytes], clients: int, ba
     return outcome
 
 
+def measure_swaps(model: Path, images: list[bytes], clients: int, swaps: int, seconds: float) -> Load:
+    """Returns the outcome of a load during which `swaps` versions are published, and prints its figures to stderr."""
+    with benchmarks.scratch() as folder:
+        publish(model, folder, 1)
+        with serving("--model", str(folder), "--reload-seconds", "1") as server:
+            scores = [np.asarray(predict(server.url, image)[0]["scores"]) for image in images]
+            with publishing(model, folder, swaps, seconds):
+                outcome = load(server, good_requests(images, scores), [], clients, 0, seconds)
+            served = server.output().count(" from now on.")
+            benchmarks.note(f"{clients} clients, {served} of {swaps} swaps: {outcome.summary()}")
+            if not served:
+                outcome.wrong.append("no newer version was served")
+    return outcome
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports, in images a second."""
     parser = benchmarks.parser(__doc__, images="folder of JPEGs to send")
@@ -297,7 +347,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--bad", type=float, default=0.05, help="share of bad requests")
     parser.add_argument("--seconds", type=float, default=60, help="length of the load")
     parser.add_argument("--peer-seconds", type=float, default=30, help="length of the load without batching")
+    parser.add_argument("--swaps", type=int, default=0, help="publish so many versions of --model instead; see above")
     options = parser.parse_args(arguments)
+    if options.swaps:
+        images = [path.read_bytes() for path in options.images]
+        swapped = measure_swaps(Path(options.model), images, options.clients, options.swaps, options.seconds)
+        benchmarks.report(swapped.images_a_second, 1, "images/s", requests=len(swapped.latencies))
+        sys.exit(1 if swapped.wrong else 0)
     model = ["--model", options.model] if options.model else []
     clients = [path.read_bytes() for path in options.images], options.clients, options.bad
     ours = measure("batching", model, *clients, options.seconds)

@@ -25,9 +25,6 @@ JPEG, PNG = "JPEG", "PNG"
 ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp")
 """Endings of image files, matched without regard to case."""
 
-MAX_BYTES = 256 * 2**20
-"""Largest file accepted."""
-
 _ORIENTATION, _BITS, _PHOTOMETRIC, _PAGE_KIND, _FURTHER_IMAGES = 274, 258, 262, 254, 330
 """Tags of TIFF 6.0 and EXIF."""
 _REDUCED, _MASK = 1, 4
@@ -142,10 +139,10 @@ def read_file(path: Path) -> bytes:
         elif not stat.S_ISREG(status.st_mode):
             raise InputError("not a regular file; a pipe or a device may have no end")
         with path.open("rb") as file:
-            encoded = file.read(MAX_BYTES + 1)
-        if len(encoded) > MAX_BYTES:
+            encoded = file.read(pixels.MAX_BYTES + 1)
+        if len(encoded) > pixels.MAX_BYTES:
             size = max(status.st_size, len(encoded))
-            raise InputError(f"{size:,} bytes are more than the {MAX_BYTES:,} accepted")
+            raise InputError(f"{size:,} bytes are more than the {pixels.MAX_BYTES:,} accepted")
     except OSError as error:
         raise InputError(folder_walk.reason(path, error)) from None
     if not encoded:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 """Largest image accepted, height times width: ten times the largest imagers', and 150 MB once decoded."""
 
+MAX_BYTES = 256 * 2**20
+"""Largest encoded image accepted."""
+
 MAX_SCANS = 100
 """Most scans of a JPEG: ordinary progressive ones have about ten. Each costs a pass over all of the image, however few
 bytes it has: 250 kB with 2,000 scans take 11 s (LJT-01-005, bugzilla.redhat.com/show_bug.cgi?id=1344214)."""

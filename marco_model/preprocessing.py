@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from marco_model import pixels as limits
+
 JPEG_REDUCTIONS = (2, 4, 8)
 """Factors by which the JPEG decoder reduces an image while it decodes it."""
 
@@ -18,6 +20,45 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     The kernel of `decode_jpeg` recognizes PNG by its first bytes.
     """
     return tf.io.decode_jpeg(encoded, channels=3)
+
+
+def within_limits(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns a scalar string unchanged; fails with InvalidArgument for what would cost too much to decode.
+
+    The limits are those of `pixels`, which a served graph otherwise lacks. Also fails for anything but a JPEG or PNG:
+    the kernel of `decode_jpeg` reads GIF and BMP too.
+    """
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
+    is_png = tf.equal(tf.strings.substr(encoded, 0, 16), b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR")
+    formats = tf.debugging.Assert(
+        (is_jpeg | is_png) & (tf.strings.length(encoded) <= limits.MAX_BYTES),
+        [
+            f"an image is neither a JPEG nor a PNG, or has more than {limits.MAX_BYTES} bytes:",
+            tf.strings.length(encoded),
+        ],
+    )
+
+    def jpeg_work() -> tf.Tensor:
+        sides = tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
+        content = tf.io.decode_raw(encoded, tf.uint8)
+        scans = tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA))
+        return tf.stack([sides[0] * sides[1], scans])
+
+    def png_work() -> tf.Tensor:
+        sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+        return tf.stack([tf.reduce_prod(tf.cast(sides, tf.int64)), 1])
+
+    with tf.control_dependencies([formats]):
+        work = tf.cond(is_jpeg, jpeg_work, png_work)
+    few_pixels = tf.debugging.Assert(
+        work[0] <= limits.MAX_PIXELS, [f"an image has more than {limits.MAX_PIXELS} pixels:", work[0]]
+    )
+    few_scans = tf.debugging.Assert(
+        (work[1] <= limits.MAX_SCANS) & (work[0] * work[1] <= limits.MAX_SCANNED),
+        ["a JPEG has too many scans for its size:", work[1]],
+    )
+    with tf.control_dependencies([few_pixels, few_scans]):
+        return tf.identity(encoded)
 
 
 def centre_square(image: tf.Tensor) -> tf.Tensor:
@@ -55,10 +96,11 @@ def evaluation_batch(
 ) -> tf.Tensor:
     """`evaluation_image` of a string [batch]: float32 [batch, size, size, 3], images decoded in parallel.
 
-    `preprocess`, if any, is applied to each encoded image before.
+    `preprocess`, if any, is applied to each encoded image before. Fails for an image beyond the limits of `pixels`.
     """
 
     def prepare(image: tf.Tensor) -> tf.Tensor:
+        image = within_limits(image)
         return evaluation_image(preprocess(image) if preprocess else image, size)
 
     spec = tf.TensorSpec([size, size, 3], tf.float32)

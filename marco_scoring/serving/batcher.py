@@ -6,7 +6,8 @@ KServe's own batching is a sidecar that holds back every request, even a lone on
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -31,7 +32,7 @@ class Batcher(Generic[Item, Result]):
     A request that finds no batch running starts at once. While a batch runs, items gather. The next batch starts as
     soon as it is full. Until then it waits for more, but only if several requests were running or waiting when the last
     batch ended, and at most until `wait_seconds` after that end. So a single client that sends one request after the
-    other never waits.
+    other never waits. Senders take turns, item by item, so that one that sends many does not hold up the others.
 
     Use it within one event loop.
     """
@@ -52,28 +53,32 @@ class Batcher(Generic[Item, Result]):
             max_items: items in a batch.
             max_weight: sum of a batch's weights, unless it is a single item.
             wait_seconds: how long a batch waits to become full.
-            max_waiting: a request that would make more items wait is refused, unless nothing waits.
+            max_waiting: a request that would make more items wait is refused, unless nothing waits, or unless its
+                sender has less than an equal share of them.
         """
         self._work = work
         self._max_items, self._max_weight = max_items, max_weight
         self._wait_seconds, self._max_waiting = wait_seconds, max_waiting
-        self._waiting: collections.deque[_Waiting[Item]] = collections.deque()
+        self._waiting: collections.OrderedDict[str, collections.deque[_Waiting[Item]]] = collections.OrderedDict()
         self._arrived = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._wait_until = 0.0
 
-    async def submit(self, items: Sequence[Item], weights: Sequence[int]) -> list[Result]:
+    async def submit(self, items: Sequence[Item], weights: Sequence[int], sender: str = "") -> list[Result]:
         """Returns the results of one request's items, in order, once all are ready.
 
         Raises `Busy` if too many items wait already, and what `work` raised.
         """
-        if self._waiting and len(self._waiting) + len(items) > self._max_waiting:
-            raise Busy(f"{len(self._waiting)} images are waiting already; try again later")
+        waiting, own = sum(1 for _ in self._entries()), len(self._waiting.get(sender, ()))
+        share = self._max_waiting // len({*self._waiting, sender})
+        if waiting and waiting + len(items) > self._max_waiting and own + len(items) > share:
+            raise Busy(f"{waiting} images are waiting already; try again later")
         loop, request = asyncio.get_running_loop(), object()
         entered = [
             _Waiting(item, weight, request, loop.create_future()) for item, weight in zip(items, weights, strict=True)
         ]
-        self._waiting.extend(entered)
+        if entered:
+            self._waiting.setdefault(sender, collections.deque()).extend(entered)
         self._arrived.set()
         if self._runner is None or self._runner.done():
             self._runner = loop.create_task(self._run())
@@ -96,15 +101,18 @@ class Batcher(Generic[Item, Result]):
                 for entry, result in answers:
                     if not entry.answer.done():
                         entry.answer.set_result(result)
-            concurrent = len({id(entry.request) for entry in (*batch, *self._waiting)}) > 1
+            concurrent = len({id(entry.request) for entry in (*batch, *self._entries())}) > 1
             self._wait_until = asyncio.get_running_loop().time() + self._wait_seconds if concurrent else 0.0
+
+    def _entries(self) -> Iterator[_Waiting[Item]]:
+        return itertools.chain.from_iterable(self._waiting.values())
 
     async def _fill(self) -> None:
         """Waits until a batch is full or the time is over."""
         loop = asyncio.get_running_loop()
         while (
-            len(self._waiting) < self._max_items
-            and sum(entry.weight for entry in self._waiting) < self._max_weight
+            sum(1 for _ in self._entries()) < self._max_items
+            and sum(entry.weight for entry in self._entries()) < self._max_weight
             and (left := self._wait_until - loop.time()) > 0
         ):
             self._arrived.clear()
@@ -114,16 +122,19 @@ class Batcher(Generic[Item, Result]):
                 return
 
     def _take(self) -> list[_Waiting[Item]]:
-        """Takes the next batch out of the queue and drops the items whose requests have gone."""
+        """Takes the next batch, an item of each sender in turn, and drops the items whose requests have gone."""
         batch: list[_Waiting[Item]] = []
         weight = 0
         while self._waiting and len(batch) < self._max_items:
-            weight += self._waiting[0].weight
-            if batch and weight > self._max_weight:
-                break
-            entry = self._waiting.popleft()
-            if entry.answer.done():
-                weight -= entry.weight
-            else:
+            sender, queue = next(iter(self._waiting.items()))
+            entry = queue[0]
+            if not entry.answer.done():
+                if batch and weight + entry.weight > self._max_weight:
+                    break
+                weight += entry.weight
                 batch.append(entry)
+            queue.popleft()
+            del self._waiting[sender]
+            if queue:
+                self._waiting[sender] = queue  # Behind the others.
         return batch

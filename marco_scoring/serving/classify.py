@@ -3,13 +3,14 @@
 import base64
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import marco_model
 from marco_data import image_files
-from marco_model import calibration, errors, pixels
+from marco_model import calibration, errors, model_directory, pixels
 from marco_scoring.serving import options
 
 
@@ -21,16 +22,19 @@ class RequestError(Exception):
         self.status = status
 
 
+_PIECE = 1 << 20
+"""Characters of base64 that are decoded at a time, since no other thread runs meanwhile; a multiple of four."""
+
 INPUT = "image_bytes"
 """The model's input, as in the SavedModel's signature `serving_default`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """An encoded image, JPEG or PNG by its header, and its number of pixels by that header."""
+    """An encoded image, JPEG or PNG by its header, and how many pixels its decoder passes over."""
 
     encoded: bytes
-    pixels: int
+    work: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +63,12 @@ def from_base64(text: str, limits: options.Limits) -> Instance:
     if len(text) > 2 * limits.max_image_bytes:
         return _too_long(len(text) * 3 // 4, limits)
     packed = "".join(text.split())
+    packed += "=" * (-len(packed) % 4)
+    pieces = [packed[start : start + _PIECE] for start in range(0, len(packed), _PIECE)]
     try:
-        encoded = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+        if any("=" in piece for piece in pieces[:-1]):
+            raise ValueError("padding within the text")
+        encoded = b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
     except ValueError as error:
         return Refused(f"not base64: {error}")
     return from_bytes(encoded, limits)
@@ -76,10 +84,10 @@ def from_bytes(encoded: bytes, limits: options.Limits) -> Instance:
         header = image_files.image_header(encoded)
     except ValueError as error:
         return Refused(f"neither a JPEG nor a PNG: {error}")
-    pixels = header.width * header.height
-    if pixels > limits.max_pixels:
+    size = header.width * header.height
+    if size > limits.max_pixels:
         return Refused(f"{header.width}x{header.height} pixels, at most {limits.max_pixels} allowed")
-    return Image(encoded, pixels)
+    return Image(encoded, size * header.scans)
 
 
 def _too_long(size: int, limits: options.Limits) -> Refused:
@@ -95,10 +103,14 @@ def _describe(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Scores and calibrated probabilities of one image, float32 [classes] each, in the order of the model's classes."""
+    """Scores and calibrated probabilities of one image, float32 [classes] each, in the order of the model's classes.
+
+    `version`: the name of the model that gave them.
+    """
 
     scores: np.ndarray
     probabilities: np.ndarray
+    version: str
 
 
 Outcome = Scored | Refused
@@ -135,7 +147,35 @@ def _undecodable(images: Sequence[bytes], bits: int | None) -> dict[int, Refused
 
 def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes], bits: int | None) -> list[Scored]:
     scores = classifier.score([image_files.upright(image, bits) for image in images])
-    return [Scored(*rows) for rows in zip(scores, calibration.calibrate(scores, classifier.temperature), strict=True)]
+    probabilities = calibration.calibrate(scores, classifier.temperature)
+    return [Scored(*rows, classifier.name) for rows in zip(scores, probabilities, strict=True)]
+
+
+class Versions:
+    """The model in `directory`, or the newest of the numbered versions there: each opened for `batching`, and warm.
+
+    `average`: as `marco_model.open_classifier` takes it.
+    """
+
+    def __init__(self, directory: Path, batching: options.Batching, average: int = 1) -> None:
+        self._directory, self._batching, self._average = directory, batching, average
+        self._opened: Path | None = None
+        self._classes: tuple[str, ...] = ()
+
+    def newest(self) -> "marco_model.LoadedClassifier | None":
+        """Returns the newest version, or None if it was returned the last time.
+
+        Raises `InputError` if there is none, if it cannot be opened, or if its classes are not those of the first.
+        """
+        folder = model_directory.saved_model_directory(self._directory)
+        if folder == self._opened:
+            return None
+        classifier = marco_model.open_classifier(folder, threads=self._batching.threads, average=self._average)
+        if self._opened and classifier.classes != self._classes:
+            raise errors.InputError(f"{folder} has other classes, {classifier.classes}; start the server again")
+        warm_up(classifier, self._batching.max_batch)
+        self._opened, self._classes = folder, classifier.classes
+        return classifier
 
 
 def warm_up(classifier: "marco_model.LoadedClassifier", max_batch: int) -> None:

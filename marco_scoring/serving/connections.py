@@ -30,8 +30,11 @@ SLOWEST_RATE = 16_384
 REFUSED_PATIENCE = 2
 """Seconds to wait for the next byte of a body that is refused already."""
 
+_SHARE = 0.75
+"""Of the bytes in flight, which one sender may take at most, so that another still finds room."""
+
 _DISCARDED = 8
-"""Times the limit that is read and thrown away, because a sender that is cut off while sending misses the answer."""
+"""Times the limit of a body that is read and thrown away once it is refused."""
 
 BACKLOG = 100
 """Connections that the system keeps until they are accepted. asyncio accepts as many before it looks at any."""
@@ -136,8 +139,9 @@ class Repetitions(logging.Filter):
 
 @dataclasses.dataclass
 class _Body:
-    """What was read of a body, `size` bytes; `left`: the sender has gone."""
+    """What was read of a body of `sender`, `size` bytes; `left`: the sender has gone."""
 
+    sender: str
     messages: collections.deque[Message] = dataclasses.field(default_factory=collections.deque)
     size: int = 0
     left: bool = False
@@ -156,62 +160,83 @@ class BodyLimit:
 
     413: a body is longer than `limit` bytes, whether its length was announced or not. 503: the bodies of all requests
     not answered yet would exceed `in_flight` bytes (at least `limit`); the text, JSON and images made of a body take a
-    few times as much memory. A request's bytes count as they arrive, so that a sender who announces much and sends
-    nothing keeps nobody out. 408: a body stalls or trickles.
+    few times as much memory; those of one sender may take `_SHARE` of that. A request's bytes count as they
+    arrive, so that a sender who announces much and sends nothing keeps nobody out. 408: a body stalls or trickles.
     """
 
     def __init__(self, app: ASGIApp, limit: int, in_flight: int) -> None:
         self._app = app
         self._limit = limit
         self._in_flight = in_flight
-        self._bytes = 0
+        self._share = max(limit, int(_SHARE * in_flight))
+        self._bytes: collections.Counter[str] = collections.Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, as ASGI defines it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body()
+        body = _Body(client[0] if (client := scope.get("client")) else "")
         try:
             refusal = await self._read(body, dict(scope["headers"]), receive)
             if refusal:
-                await refusal(scope, receive, send)
+                self._count(body, 0)
+                reads_on = refusal.status_code != 408 and b"expect" not in dict(scope["headers"])
+                await self._refuse(refusal, reads_on, receive, send)
             elif not body.left:
                 await self._app(scope, body.replay(receive), send)
         finally:
-            self._bytes -= body.size
+            self._count(body, 0)
+
+    def _count(self, body: _Body, size: int) -> None:
+        self._bytes[body.sender] += size - body.size
+        if not self._bytes[body.sender]:
+            del self._bytes[body.sender]
+        body.size = size
 
     async def _read(self, body: _Body, headers: Mapping[bytes, bytes], receive: Receive) -> JSONResponse | None:
-        """Reads a body to its end unless it is refused; sets `body.left` if the sender is gone."""
+        """Reads a body to its end, or returns why it is refused; sets `body.left` if the sender is gone."""
         announced = headers.get(b"content-length", b"0")
-        refusal = self._refusal(int(announced[:18]) if announced.isdigit() else 0, body)
-        read, more, started = 0, not (refusal and b"expect" in headers), time.monotonic()
-        while more and read <= _DISCARDED * self._limit:
-            seconds = min(PATIENCE, started + PATIENCE + read / SLOWEST_RATE - time.monotonic())
+        if refusal := self._refusal(int(announced[:18]) if announced.isdigit() else 0, body):
+            return refusal
+        more, started = True, time.monotonic()
+        while more:
+            seconds = min(PATIENCE, started + PATIENCE + body.size / SLOWEST_RATE - time.monotonic())
             try:
-                message = await asyncio.wait_for(receive(), REFUSED_PATIENCE if refusal else max(0, seconds))
+                message = await asyncio.wait_for(receive(), max(0, seconds))
             except asyncio.TimeoutError:
-                return refusal or _refusal(408, f"the request's body did not arrive within {PATIENCE} s")
+                return _refusal(408, f"the request's body did not arrive within {PATIENCE} s")
             if message["type"] == "http.disconnect":
                 body.left = True
                 return None
+            more = message.get("more_body", False)
+            size = body.size + len(message.get("body", b""))
+            if refusal := self._refusal(size, body):
+                body.messages = collections.deque([message])
+                return refusal
+            body.messages.append(message)
+            self._count(body, size)
+        return None
+
+    async def _refuse(self, refusal: JSONResponse, reads_on: bool, receive: Receive, send: Send) -> None:
+        """Answers at once and, if it `reads_on`, ends later: a sender cut off while it sends misses the answer."""
+        await send({"type": "http.response.start", "status": refusal.status_code, "headers": refusal.raw_headers})
+        await send({"type": "http.response.body", "body": refusal.body, "more_body": True})
+        read, more, deadline = 0, reads_on, time.monotonic() + PATIENCE
+        while more and read <= _DISCARDED * self._limit and time.monotonic() < deadline:
+            try:
+                message = await asyncio.wait_for(receive(), REFUSED_PATIENCE)
+            except asyncio.TimeoutError:
+                break
             read += len(message.get("body", b""))
             more = message.get("more_body", False)
-            refusal = refusal or self._refusal(read, body)
-            self._bytes -= body.size
-            body.messages.append(message)
-            body.size = read
-            if refusal:
-                body.messages.clear()
-                body.size = 0
-            self._bytes += body.size
-        return refusal
+        await send({"type": "http.response.body", "body": b""})
 
     def _refusal(self, size: int, body: _Body) -> JSONResponse | None:
         if size > self._limit:
             return _refusal(413, f"the request's body has more than {self._limit} bytes; send fewer images at once")
-        others = self._bytes - body.size
-        if others + size > self._in_flight:
+        others, own = self._bytes.total() - body.size, self._bytes[body.sender] - body.size
+        if others + size > self._in_flight or own + size > self._share:
             return _refusal(503, f"requests of {others} bytes are being answered already; try again later")
         return None
 

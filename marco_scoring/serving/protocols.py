@@ -50,7 +50,7 @@ def v1_images(body: Any, limits: options.Limits) -> list[classify.Instance]:
     return [classify.from_json(instance, limits) for instance in instances]
 
 
-def v1_response(outcomes: Sequence[classify.Outcome], classes: Sequence[str], version: str) -> dict[str, Any]:
+def v1_response(outcomes: Sequence[classify.Outcome], classes: Sequence[str]) -> dict[str, Any]:
     """Returns `{"predictions": […]}` with one object per instance.
 
     The object has what the SavedModel returns for a row, `scores`, `classes`, `class`, `probabilities` and `version`,
@@ -58,19 +58,19 @@ def v1_response(outcomes: Sequence[classify.Outcome], classes: Sequence[str], ve
     """
     return {
         "predictions": [
-            {"error": outcome.reason} if isinstance(outcome, classify.Refused) else _row(outcome, classes, version)
+            {"error": outcome.reason} if isinstance(outcome, classify.Refused) else _row(outcome, classes)
             for outcome in outcomes
         ]
     }
 
 
-def _row(outcome: classify.Scored, classes: Sequence[str], version: str) -> dict[str, Any]:
+def _row(outcome: classify.Scored, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "scores": outcome.scores.tolist(),
         "classes": list(classes),
         "class": classes[int(outcome.scores.argmax())],
         "probabilities": outcome.probabilities.tolist(),
-        "version": version,
+        "version": outcome.version,
     }
 
 
@@ -145,9 +145,7 @@ def read_v2_binary(body: bytes, json_length: str | None, limits: options.Limits)
     return read_v2(parse_json(body[:length]), limits, body[length:])
 
 
-def v2_response(
-    request: Request, outcomes: Sequence[classify.Outcome], classes: Sequence[str], version: str
-) -> list[dict[str, Any]]:
+def v2_response(request: Request, outcomes: Sequence[classify.Outcome], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the output tensors, `data` in row-major order.
 
     A refused image has its reason in `error`, 0 for scores and probabilities, and empty strings for class and version;
@@ -158,7 +156,7 @@ def v2_response(
     rows: list[dict[str, Any]] = [
         {**blank, ERROR: outcome.reason}
         if isinstance(outcome, classify.Refused)
-        else {**_row(outcome, classes, version), ERROR: ""}
+        else {**_row(outcome, classes), ERROR: ""}
         for outcome in outcomes
     ]
     return [

@@ -7,13 +7,16 @@ answer 501, since otherwise any sender could take the model away, and a malforme
 """
 
 import asyncio
+import contextlib
 import copy
 import functools
+import logging
 import signal
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import fastapi
 import prometheus_client
@@ -22,8 +25,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import marco_model
-from marco_model import pixels
+from marco_model import errors, pixels
 from marco_scoring.serving import batcher, classify, connections, options, protocols
+
+log = logging.getLogger("uvicorn.error")
+
+Parsed = TypeVar("Parsed")
+
+BATCH_SECONDS = 60
+"""After which the requests of a batch are answered with an error. Its work goes on, since nothing can interrupt a
+decoder, but the limits of an image keep it short."""
+
+LARGE_WORK = 20_000_000
+"""Pixels times scans of an image beyond which it is scored beside the others, so that these need not wait for it: four
+times the pixels of the largest imagers."""
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than the 60 seconds after which proxies usually drop an idle connection."""
@@ -54,7 +69,7 @@ STAGES = {
 
 
 def serve(
-    classifier: "marco_model.LoadedClassifier",
+    versions: classify.Versions,
     name: str,
     host: str,
     port: int,
@@ -63,14 +78,19 @@ def serve(
     vertex: protocols.VertexContainer,
     *,
     grace_seconds: int,
+    reload_seconds: float,
     access_log: bool,
     bits: int | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then answers the requests under way, for `grace_seconds` at most.
 
-    `name`: the model's in the routes. `vertex`: its routes answer too, as V1's `:predict` and readiness. `bits`: of the
-    images, see `image_files.upright`.
+    `name`: the model's in the routes. `vertex`: its routes answer too, as V1's `:predict` and readiness.
+    `reload_seconds`: how often to look for a newer version of the model; 0 for never. `bits`: of the images, see
+    `image_files.upright`. Raises `InputError` if there is no model.
     """
+    classifier = versions.newest()
+    assert classifier
+    print(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", file=sys.stderr, flush=True)
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for formatter in log_config["formatters"].values():
         formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
@@ -78,8 +98,12 @@ def serve(
     log_config["handlers"]["default"]["filters"] = ["repetitions"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
-    with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
-        app = application(classifier, name, batching, limits, vertex, pool, bits)
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="model") as pool,
+        ThreadPoolExecutor(1, thread_name_prefix="large images") as large,
+    ):
+        scorer = Scorer(classifier, name, batching, (pool, large), bits)
+        app = application(scorer, name, limits, vertex, lambda _: _following(scorer, versions, reload_seconds))
         uvicorn.run(
             connections.BodyLimit(
                 app, limits.max_body_mb * options.MEBIBYTE, limits.max_inflight_mb * options.MEBIBYTE
@@ -97,17 +121,14 @@ def serve(
 
 
 def application(
-    classifier: "marco_model.LoadedClassifier",
+    scorer: "Scorer",
     name: str,
-    batching: options.Batching,
     limits: options.Limits,
     vertex: protocols.VertexContainer,
-    pool: Executor,
-    bits: int | None = None,
+    lifespan: Callable[[fastapi.FastAPI], contextlib.AbstractAsyncContextManager[None]],
 ) -> fastapi.FastAPI:
-    """Returns the application with all routes; `pool` has one thread, in which the model scores."""
-    classes, version = classifier.classes, classifier.name
-    scorer = _Scorer(classifier, name, batching, pool, bits)
+    """Returns the application with all routes, within the context `lifespan`."""
+    classes = scorer.classifier.classes
 
     async def check_name(request: fastapi.Request) -> None:
         if (requested := request.path_params.get("model_name", name)) != name:
@@ -118,31 +139,43 @@ def application(
         version=marco_model.__version__,
         docs_url=None,
         redoc_url=None,
+        lifespan=lifespan,
         dependencies=[fastapi.Depends(check_name)],
     )
 
     @app.post(f"/v1{MODEL}:predict")
     async def predict(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
-            document = protocols.event_data(request.headers, protocols.parse_json(await request.body()))
-            images = protocols.v1_images(document, limits)
-        outcomes = await scorer.score(images)
-        return respond(request, protocols.v1_response(outcomes, classes, version))
+            images = await read(await request.body(), v1_images, request.headers)
+        outcomes = await scorer.score(images, sender(request))
+        return respond(request, protocols.v1_response(outcomes, classes))
 
     @app.post(f"/v2{MODEL}/infer")
     async def infer(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
             length = request.headers.get("inference-header-content-length")
-            query = protocols.read_v2_binary(await request.body(), length, limits)
-        outcomes = await scorer.score(query.images)
+            query = await read(await request.body(), protocols.read_v2_binary, length, limits)
+        outcomes = await scorer.score(query.images, sender(request))
         document = {
             "model_name": name,
-            "model_version": version,
+            "model_version": scorer.classifier.name,
             "id": query.id or str(uuid.uuid4()),
             "parameters": None,
-            "outputs": protocols.v2_response(query, outcomes, classes, version),
+            "outputs": protocols.v2_response(query, outcomes, classes),
         }
         return respond(request, document)
+
+    def v1_images(body: bytes, headers: Mapping[str, str]) -> list[classify.Instance]:
+        return protocols.v1_images(protocols.event_data(headers, protocols.parse_json(body)), limits)
+
+    async def read(body: bytes, reader: Callable[..., Parsed], *arguments: Any) -> Parsed:
+        """Reads a body, a large one beside the loop, so that other requests need not wait for it."""
+        if len(body) < options.MEBIBYTE:
+            return reader(body, *arguments)
+        return await asyncio.to_thread(reader, body, *arguments)
+
+    def sender(request: fastapi.Request) -> str:
+        return request.client.host if request.client else ""
 
     def respond(request: fastapi.Request, document: dict[str, Any]) -> fastapi.Response:
         with scorer.time("postprocess"):
@@ -202,45 +235,88 @@ async def _answer_error(request: fastapi.Request, error: Exception) -> fastapi.R
     return JSONResponse({"error": f"{type(error).__name__} : {error}"}, 500)
 
 
-class _Scorer:
-    """Scores the images of requests in batches and counts what it does for Prometheus."""
+@contextlib.asynccontextmanager
+async def _following(scorer: "Scorer", versions: classify.Versions, seconds: float) -> AsyncIterator[None]:
+    """Gives `scorer` each newer version, for which it looks every so many `seconds`; 0 for never."""
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                classifier = await asyncio.to_thread(versions.newest)
+            except Exception as error:
+                log.warning("The newest version is not served: %s", errors.one_line(error))
+            else:
+                if classifier:
+                    log.info("Serving %s from now on.", classifier.name)
+                    scorer.classifier = classifier
+
+    task = asyncio.create_task(follow()) if seconds else None
+    yield
+    if task:
+        task.cancel()
+
+
+class Scorer:
+    """Scores the images of requests in batches and counts what it does for Prometheus.
+
+    `classifier` may be replaced by another one of the same classes: the next batch is scored by it. `pools` have one
+    thread each. Large images pass beside the others, one at a time, so that nobody else waits for them.
+    """
 
     def __init__(
         self,
         classifier: "marco_model.LoadedClassifier",
         name: str,
         batching: options.Batching,
-        pool: Executor,
-        bits: int | None,
+        pools: tuple[Executor, Executor],
+        bits: int | None = None,
     ) -> None:
+        self._bits = bits
+        self.classifier = classifier
         self._name = name
-        batch_images = BATCH_IMAGES.labels(name)
+        self._batch_images = BATCH_IMAGES.labels(name)
+        self._lanes = [
+            batcher.Batcher[bytes, classify.Outcome](
+                functools.partial(self._classify, pool),
+                max_items=max_batch,
+                max_weight=pixels.MAX_PIXELS,
+                wait_seconds=batching.batch_wait_ms / 1000,
+                max_waiting=batching.max_waiting,
+            )
+            for pool, max_batch in zip(pools, (batching.max_batch, 1), strict=True)
+        ]
 
-        async def work(images: list[bytes]) -> list[classify.Outcome]:
-            batch_images.observe(len(images))
-            return await asyncio.get_running_loop().run_in_executor(pool, classify.classify, classifier, images, bits)
-
-        self._batcher: batcher.Batcher[bytes, classify.Outcome] = batcher.Batcher(
-            work,
-            max_items=batching.max_batch,
-            max_weight=pixels.MAX_PIXELS,
-            wait_seconds=batching.batch_wait_ms / 1000,
-            max_waiting=batching.max_waiting,
-        )
+    async def _classify(self, pool: Executor, images: list[bytes]) -> list[classify.Outcome]:
+        self._batch_images.observe(len(images))
+        arguments = self.classifier, images, self._bits
+        work = asyncio.get_running_loop().run_in_executor(pool, classify.classify, *arguments)
+        try:
+            return await asyncio.wait_for(work, BATCH_SECONDS)
+        except asyncio.TimeoutError:
+            reason = f"not scored within {BATCH_SECONDS} s; try again later, or send smaller images"
+            raise classify.RequestError(reason, 503) from None
 
     def time(self, stage: str) -> Any:
         """Returns a context that adds its duration to the histogram of a stage."""
         return STAGES[stage].labels(self._name).time()
 
-    async def score(self, images: Sequence[classify.Instance]) -> list[classify.Outcome]:
+    async def score(self, images: Sequence[classify.Instance], sender: str) -> list[classify.Outcome]:
         """Returns an outcome for each image, in order; what was refused before stays refused."""
         readable = [image for image in images if isinstance(image, classify.Image)]
+        lanes = [[image for image in readable if (image.work > LARGE_WORK) == large] for large in (False, True)]
         with self.time("predict"):
-            scored = await self._batcher.submit(
-                [image.encoded for image in readable], [image.pixels for image in readable]
+            scored = await asyncio.gather(
+                *(
+                    lane.submit([image.encoded for image in part], [image.work for image in part], sender)
+                    for lane, part in zip(self._lanes, lanes, strict=True)
+                )
             )
-        scores = iter(scored)
-        outcomes = [next(scores) if isinstance(image, classify.Image) else image for image in images]
+        ordinary, large = map(iter, scored)
+        outcomes = [
+            image if isinstance(image, classify.Refused) else next(large if image.work > LARGE_WORK else ordinary)
+            for image in images
+        ]
         for outcome in outcomes:
             INSTANCES.labels(self._name, "refused" if isinstance(outcome, classify.Refused) else "scored").inc()
         return outcomes

@@ -320,6 +320,9 @@ def serve(
     batching: serving_options.Batching,
     limits: serving_options.Limits,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
+    reload_seconds: Annotated[
+        float, typer.Option(min=0, help="How often to look for a newer version of the model; 0 for never.")
+    ] = 0,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = False,
     bits: options.Bits = None,
 ) -> None:
@@ -343,22 +346,14 @@ def serve(
             "much or more"
         )
     directory = options.model_directory(model or vertex.storage_uri, "serving")
-
-    classifier = marco_model.open_classifier(directory, threads=batching.threads, average=average)
-    classify.warm_up(classifier, batching.max_batch)
-    typer.echo(f"serving {classifier.name} at http://{host}:{port}/v1/models/{name}:predict", err=True)
+    if reload_seconds:
+        if not model or store.is_remote(model):
+            raise InputError(f"--reload-seconds follows versions in a local folder, not --model {model}; leave it out")
+        directory = Path(model)
     server.serve(
-        classifier,
-        name,
-        host,
-        port,
-        batching,
-        limits,
-        vertex,
-        grace_seconds=grace_seconds,
-        access_log=access_log,
-        bits=bits,
-    )
+        classify.Versions(directory, batching, average), name, host, port, batching, limits, vertex,
+        grace_seconds=grace_seconds, reload_seconds=reload_seconds, access_log=access_log, bits=bits,
+    )  # fmt: skip
 
 
 def _check_address(host: str, port: int) -> None:

@@ -51,10 +51,11 @@ def test_an_export_from_before_temperature_and_features_still_scores(tmp_path):
     (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"], "input_size": 8}')
     classifier = open_classifier(tmp_path)
     assert classifier.temperature == 1.0
-    np.testing.assert_allclose(classifier.score([b"", b""]), [[0.9, 0.1]] * 2)
-    np.testing.assert_allclose(classifier.probabilities([b"", b""]), [[0.9, 0.1]] * 2, rtol=1e-6)
+    image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
+    np.testing.assert_allclose(classifier.score([image] * 2), [[0.9, 0.1]] * 2)
+    np.testing.assert_allclose(classifier.probabilities([image] * 2), [[0.9, 0.1]] * 2, rtol=1e-6)
     with pytest.raises(InputError, match="exported without embeddings; export it again"):
-        classifier.embed([b""])
+        classifier.embed([image])
     with pytest.raises(InputError, match=r"has no assets\.extra/model\.onnx, which averages; export it again"):
         open_classifier(tmp_path, average=2)
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks import serve_hostile, serve_load
 from marco_model import preprocessing
 
 
@@ -327,3 +328,34 @@ def test_elements_stay_as_they_are_and_nothing_tunes():
     dataset = tf.data.Dataset.range(9).map(lambda x: x * x, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
     assert list(preprocessing.without_autotuning(dataset).as_numpy_iterator()) == [x * x for x in range(9)]
     assert preprocessing.without_autotuning(dataset).options().autotune.enabled is False
+
+
+def _many_scans():
+    jpeg = serve_hostile.slow_jpeg(64, 64, 15)
+    return jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * 90 + jpeg[-2:]
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+def served_graph(encoded):
+    return preprocessing.evaluation_batch(encoded, 20)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (serve_hostile.hidden_frame(), r"more than 50000000 pixels:\] \[178756900"),
+        (serve_load.BILLION_PIXELS, r"more than 50000000 pixels:\] \[1000000000"),
+        (_many_scans(), r"too many scans for its size:\] \[105"),
+        (b"GIF89a" + bytes(30), "neither a JPEG nor a PNG"),
+        (b"", "neither a JPEG nor a PNG"),
+        (b"\xff\xd8\xff", ""),
+        (png(noise(8, 8))[:20], ""),
+    ],
+    ids=["hidden frame", "PNG", "scans", "GIF", "nothing", "half a JPEG", "half a PNG"],
+)
+def test_a_served_graph_refuses_what_costs_too_much(encoded, reason):
+    """On 363bfd5 the graph decoded up to 512 MiB, and any number of scans."""
+    sound = png(noise(40, 30))
+    assert served_graph(tf.constant([sound])).shape == (1, 20, 20, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+        served_graph(tf.constant([sound, encoded]))

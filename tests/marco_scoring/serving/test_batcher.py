@@ -64,9 +64,9 @@ class Bench:
             raise RuntimeError("bad batch")
         return [item * 3 for item in items]
 
-    async def ask(self, *items, at=0.0, weights=None):
+    async def ask(self, *items, at=0.0, weights=None, sender=""):
         await asyncio.sleep(at - asyncio.get_running_loop().time())
-        return await self.batcher.submit(items, weights or [1] * len(items))
+        return await self.batcher.submit(items, weights or [1] * len(items), sender)
 
     @property
     def sizes(self):
@@ -157,6 +157,25 @@ def test_too_many_waiting_are_refused_and_those_before_are_answered():
         return await asyncio.gather(*before)
 
     assert virtually(scenario()) == [[0, 0], [3, 3]]
+
+
+def test_senders_take_turns_and_one_alone_cannot_fill_the_queue():
+    """On 363bfd5 the guest waited until all of the flood was scored, and was refused while the queue was full."""
+
+    async def scenario():
+        bench = Bench.make(max_items=2, max_waiting=6)
+        flood = [asyncio.ensure_future(bench.ask(n, at=0.01 * n, sender="flood")) for n in range(7)]
+        await asyncio.sleep(0.5)
+        with pytest.raises(Busy):
+            await bench.ask(9, sender="flood")
+        guest = await bench.ask(10, 11, sender="guest")
+        seconds = asyncio.get_running_loop().time()
+        await asyncio.gather(*flood)
+        return guest, seconds, [items for _, items in bench.batches]
+
+    guest, seconds, batches = virtually(scenario())
+    assert (guest, seconds) == ([30, 33], pytest.approx(3 * WORK_SECONDS))
+    assert batches == [[0], [1, 10], [2, 11], [3, 4], [5, 6]]
 
 
 def test_a_large_request_is_accepted_if_nobody_waits():

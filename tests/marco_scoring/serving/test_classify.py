@@ -39,6 +39,7 @@ def test_an_image_that_does_not_decode_does_not_affect_the_others(classifier, en
 class Picky:
     """A classifier that refuses some images though they decode; each score is the image's length."""
 
+    name = "picky"
     temperature = 1.0
     metadata: ClassVar = {"name": "picky"}
 
@@ -86,8 +87,7 @@ def test_warming_up_scores_one_and_a_whole_batch():
 
 def test_turned_and_deep_images_are_scored_as_marco_predict_scores_them():
     class Brightness:
-        classes = ("first",)
-        temperature = 1.0
+        name, classes, temperature = "brightness", ("first",), 1.0
 
         def score(self, images):
             return np.array([[1 + pixels.decode(image)[0, 0].mean()] for image in images], np.float32)

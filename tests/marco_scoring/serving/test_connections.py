@@ -92,7 +92,7 @@ class Crowd:
             raise ArithmeticError
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    def ask(self, *chunks, announced=None, path="", leaves=False):
+    def ask(self, *chunks, announced=None, path="", leaves=False, sender="127.0.0.1"):
         """Begins a request; returns its task, whose result is the status and the headers, None without an answer."""
         queue, sent = list(chunks), []
 
@@ -107,7 +107,8 @@ class Crowd:
 
         async def run():
             headers = [] if announced is None else [(b"content-length", b"%d" % announced)]
-            await self.limited({"type": "http", "headers": headers, "path": path}, receive, send)
+            scope = {"type": "http", "headers": headers, "path": path, "client": (sender, 5)}
+            await self.limited(scope, receive, send)
             return (sent[0]["status"], dict(sent[0]["headers"])) if sent else None
 
         return asyncio.create_task(run())
@@ -217,20 +218,50 @@ def test_a_sender_that_trickles_is_dropped(monkeypatch):
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
-def test_what_is_refused_by_its_announced_length_is_answered_soon(monkeypatch):
-    monkeypatch.setattr(connections, "REFUSED_PATIENCE", 0.01)
+@pytest.mark.parametrize("sends", [b"", b"x" * 4, b"x" * 11], ids=["nothing", "a part", "all"])
+def test_what_is_refused_by_its_announced_length_is_answered_at_once(sends):
+    """On 363bfd5 the answer came after a minute, if nothing was sent."""
 
     async def main():
-        sent = []
+        sent, answered, read = [], asyncio.Event(), []
 
         async def send(message):
             sent.append(message)
+            if message.get("body"):
+                answered.set()
 
-        headers = [(b"content-length", b"11")]
-        await Crowd(limit=10, in_flight=10).limited({"type": "http", "headers": headers}, asyncio.Event().wait, send)
+        async def receive():
+            assert answered.is_set()
+            if read or not sends:
+                await asyncio.Event().wait()
+            read.append(sends)
+            return {"type": "http.request", "body": sends, "more_body": len(sends) < 11}
+
+        scope = {"type": "http", "headers": [(b"content-length", b"11")]}
+        task = asyncio.create_task(Crowd(limit=10, in_flight=10).limited(scope, receive, send))
+        await asyncio.wait_for(answered.wait(), 1)
         assert sent[0]["status"] == 413
+        task.cancel()
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(main())
+
+
+def test_one_sender_leaves_room_for_the_bodies_of_another():
+    """On 363bfd5 there was no bound at all; with one bound for all, the first sender takes it all."""
+
+    async def main():
+        crowd = Crowd(limit=10, in_flight=40)
+        flood = [crowd.ask(b"0123456789", sender="10.0.0.1") for _ in range(8)]
+        await settled()
+        guest = crowd.ask(b"0123456789", sender="10.0.0.2")
+        await settled()
+        crowd.go.set()
+        assert (await guest)[0] == 200
+        statuses = [(await task)[0] for task in flood]
+        assert (statuses.count(200), statuses.count(503)) == (3, 5)
+        assert not crowd.limited._bytes
+
+    asyncio.run(main())
 
 
 @pytest.fixture

@@ -11,12 +11,22 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.serve_load import bad_requests, batches, free_port, good_requests, load, predict, serving
+from benchmarks import serve_hostile
+from benchmarks.serve_load import (
+    bad_requests,
+    batches,
+    free_port,
+    good_requests,
+    load,
+    predict,
+    publish,
+    publishing,
+    serving,
+)
 from marco_model.labels import CLASSES
 
 JSON = {"Content-Type": "application/json"}
@@ -245,6 +255,41 @@ def test_a_short_load_with_bad_inputs(server, encoded, small_model):
     assert server.process.poll() is None
 
 
+@pytest.mark.long
+def test_no_request_fails_while_the_model_is_swapped(encoded, small_model, tmp_path):
+    directory, scores = small_model
+    publish(directory, tmp_path, 1)
+    with serving("--model", str(tmp_path), "--reload-seconds", "0.2") as server, publishing(directory, tmp_path, 4, 10):
+        outcome = load(server, good_requests(encoded, scores), [], clients=16, bad_share=0, seconds=12)
+        assert outcome.wrong == []
+        assert len(outcome.latencies) > 100
+        assert predict(server.url, encoded[0])[0]["version"] == "version-5"
+
+
+@pytest.mark.long
+def test_hostile_clients_cost_a_normal_one_little(encoded, small_model):
+    """On 363bfd5 each attack alone made the normal client wait for half a minute or more, or killed the server."""
+    with serving("--model", str(small_model[0])) as server:
+        host = server.url.removeprefix("http://")
+        quiet, _ = serve_hostile.normal_client(host, encoded[0], 5)
+        with serve_hostile.attacking(host, ["bombs", "scans", "large", "flood", "headers"], 30):
+            beside, refused = serve_hostile.normal_client(host, encoded[0], 10)
+        assert refused == 0
+        # The attacks share two cores with the server and with other tests: benchmarks.serve_hostile measures.
+        assert np.median(beside) < max(1, 10 * np.median(quiet))
+        assert serve_hostile.most_memory(server) < 1 << 30
+        assert server.process.poll() is None
+
+
+def test_a_large_image_does_not_hold_up_the_others(server, encoded):
+    slow = json.dumps({"instances": [instance(serve_hostile.slow_jpeg(1200, 1600, 15))]}).encode()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call, server.url + V1, slow)
+        assert "scores" in predict(server.url, encoded[0])[0]
+        status, document = answer.result()
+    assert (status, "scores" in document["predictions"][0]) == (200, True)
+
+
 @pytest.mark.slow
 def test_many_requests_at_once_use_no_more_memory_than_allowed(encoded, small_model):
     limits = ("--max-body-mb", "16", "--max-inflight-mb", "32")
@@ -252,18 +297,12 @@ def test_many_requests_at_once_use_no_more_memory_than_allowed(encoded, small_mo
         count = int(15 * 2**20 / (1.4 * len(encoded[0])))
         body = json.dumps({"instances": [instance(encoded[0])] * count}).encode()
         assert call(server.url + V1, body, JSON)[0] == 200
-        before = most_memory(server)
+        before = serve_hostile.most_memory(server)
         with ThreadPoolExecutor(16) as pool:
             statuses = [status for status, _ in pool.map(lambda _: call(server.url + V1, body, JSON), range(16))]
         assert set(statuses) == {200, 503}
-        assert most_memory(server) - before < 300 << 20
+        assert serve_hostile.most_memory(server) - before < 300 << 20
         assert call(server.url + V1, body, JSON)[0] == 200
-
-
-def most_memory(server):
-    """The largest resident set that the server ever had, in bytes."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) << 10
 
 
 def test_metrics_count_batches_and_refusals(server, encoded):

@@ -11,8 +11,8 @@ CLASSES = ("Clear", "Crystals")
 
 
 def test_an_instance_has_what_the_saved_model_gives_or_an_error():
-    scored = Scored(np.float32([0.25, 0.75]), np.float32([0.4, 0.6]))
-    answer = protocols.v1_response([scored, Refused("empty")], CLASSES, "v7")
+    scored = Scored(np.float32([0.25, 0.75]), np.float32([0.4, 0.6]), "v7")
+    answer = protocols.v1_response([scored, Refused("empty")], CLASSES)
     assert json.loads(json.dumps(answer)) == {
         "predictions": [
             {

@@ -49,9 +49,9 @@ def test_images_themselves_behind_the_json(image):
 
 
 def test_tensors_have_one_row_per_image_and_errors_for_the_refused():
-    scored = Scored(np.float32([0.25, 0.75]), np.float32([0.5, 0.5]))
+    scored = Scored(np.float32([0.25, 0.75]), np.float32([0.5, 0.5]), "v7")
     read = protocols.read_v2(request(["", ""]), Limits())
-    tensors = protocols.v2_response(read, [Refused("empty"), scored], CLASSES, "v7")
+    tensors = protocols.v2_response(read, [Refused("empty"), scored], CLASSES)
     assert {tensor["name"]: (tensor["datatype"], tensor["shape"], tensor["data"]) for tensor in tensors} == {
         "scores": ("FP32", [2, 2], [0.0, 0.0, 0.25, 0.75]),
         "classes": ("BYTES", [2, 2], ["Clear", "Crystals"] * 2),
@@ -64,7 +64,7 @@ def test_tensors_have_one_row_per_image_and_errors_for_the_refused():
 
 def test_only_requested_outputs_are_returned_and_error_always():
     read = protocols.read_v2({**request([""]), "outputs": [{"name": "class"}]}, Limits())
-    assert [tensor["name"] for tensor in protocols.v2_response(read, [Refused("empty")], CLASSES, "v")] == [
+    assert [tensor["name"] for tensor in protocols.v2_response(read, [Refused("empty")], CLASSES)] == [
         "class",
         "error",
     ]
