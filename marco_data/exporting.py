@@ -4,7 +4,6 @@
 """
 
 import collections
-import csv
 import dataclasses
 import re
 import unicodedata
@@ -83,12 +82,11 @@ def export_images(paths: Sequence[str], output: Path, choice: Choice | None = No
     with store.whole_directory(output) as folder:
         writer = _Writer(folder, choice, sources)
         with (folder / LABELS_FILE).open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(HEADER)
+            name_tables.write_rows(file, [HEADER])
             with progress.progress("exporting", len(files), unit="shards") as advance:
                 # Of the copies of an image the one that is evaluated on counts, as in ExampleGen.
                 for shard in sorted(files, key=lambda shard: _split(shard) != shards.EVAL):
-                    rows.writerows(writer.write_shard(shard))
+                    name_tables.write_rows(file, writer.write_shard(shard))
                     advance(1)
         writer.close(raw_labels)
     return Exported(dict(writer.by_class), writer.repeated, writer.failures)

@@ -1,7 +1,6 @@
 """The content of a set of shards: counts, a contact sheet with a few images per class, and the quarantine's reasons."""
 
 import collections
-import csv
 import dataclasses
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,9 +88,10 @@ def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
     for place in (Path(path) / "quarantine" / QUARANTINE_FILE, Path(path) / QUARANTINE_FILE):
         if place.is_file():
             by_reason: dict[str, list[dict[str, str]]] = {}
-            with place.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    by_reason.setdefault(row["reason"], []).append(row)
+            header, *rows = name_tables.read_rows(place.read_text(encoding="utf-8"))
+            for cells in rows:
+                row = dict(zip(header, cells, strict=False))
+                by_reason.setdefault(row["reason"], []).append(row)
             return dict(sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])))
     return None
 

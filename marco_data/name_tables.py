@@ -11,7 +11,7 @@ import dataclasses
 import decimal
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
     """
     with _csv_errors(origin):
         lines = list(csv.reader(io.StringIO(text.lstrip("\ufeff"))))
-    rows = [row for line in lines if (row := [cell.strip() for cell in line if cell.strip()])]
+    rows = [row for line in lines if (row := [plain(cell).strip() for cell in line if cell.strip()])]
     numbered = any(is_number(cell) for row in rows for cell in row)
     if rows and not any(is_number(cell) for cell in rows[0]) and (numbered or rows[0][0].lower() in _HEADS):
         rows = rows[1:]
@@ -92,20 +92,26 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
 def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a CSV file, in lower case, and line number and cells, stripped, of its rows but empty ones.
 
-    See `open_csv` for the separators. Raises `InputError` for a cell of more than 131,072 characters.
+    Columns are separated by commas, semicolons or tabs; a first line `sep=;`, which Excel reads, names another one.
+    Raises `InputError` for a cell of more than 131,072 characters.
     """
     with _csv_errors("the table"):
-        reader = open_csv(text)
+        reader = _reader(text)
         header = [name.strip().casefold() for name in next(reader, [])]
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num, [plain(cell).strip() for cell in row]) for row in reader]
     return header, [(line, cells) for line, cells in rows if any(cells)]
 
 
-def open_csv(text: str) -> Any:
-    """Returns the `csv.reader` of a CSV file as spreadsheets write it, before its header.
+def read_rows(text: str) -> Iterator[list[str]]:
+    """Yields the rows of a CSV file as spreadsheets write it, the header first; cells are as `write_rows` took them.
 
-    Columns are separated by commas, semicolons or tabs; a first line `sep=;`, which Excel reads, names another one.
+    See `read_cells` for the separators.
     """
+    return ([plain(cell) for cell in row] for row in _reader(text))
+
+
+def _reader(text: str) -> Any:
+    """Returns the `csv.reader` of a CSV file, before its header."""
     first = text.partition("\n")[0].strip('\r"')
     named = first[4:] if first.casefold().startswith("sep=") and len(first) == 5 else ""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=named or max(",;\t", key=first.count))
@@ -116,6 +122,36 @@ def open_csv(text: str) -> Any:
 
 def _csv_errors(origin: str) -> contextlib.AbstractContextManager[None]:
     return errors.translated(errors.InputError, f"{origin} is not a CSV file: {{}}", csv.Error)
+
+
+# What a spreadsheet takes for a formula by its first character, the wide forms of East Asian keyboards too; a quote in
+# front makes it text. Source: OWASP, CSV Injection.
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+
+
+def shielded(cell: Any) -> Any:
+    """Returns a cell of which no spreadsheet makes a formula: such a text gets a quote in front; numbers stay."""
+    if not isinstance(cell, str) or not _FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def plain(cell: str) -> str:
+    """Returns the text of which `shielded` made a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def write_rows(file: Any, rows: Iterable[Iterable[object]], end: str = "\n") -> None:
+    """Writes rows of CSV into an open text file, each cell `shielded`; `end` ends a line."""
+    for row in rows:
+        line = io.StringIO()
+        # Python below 3.13 quotes a carriage return in a cell only where lines end with one.
+        csv.writer(line, lineterminator="\r\n").writerow([shielded(cell) for cell in row])
+        file.write(line.getvalue()[:-2] + end)
 
 
 _EXCEL_DIGITS = 15
@@ -206,6 +242,5 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     """
     with store.whole_file(path) as file:
         file.write("\ufeff" if for_excel else "")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        write_rows(file, [header])
+        write_rows(file, rows)

@@ -16,12 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 import marco_model
-from marco_data import image_files, overlay, place_reader, places, progress
+from marco_data import image_files, overlay, pages, place_reader, places, progress
 from marco_model import calibration, pixels, store
 from marco_scoring import plates, prediction, score_table
 
@@ -290,16 +289,12 @@ class Page:
 
     def render(self) -> str:
         """Returns the page as HTML. Text from file names or the model is escaped, as text or as JSON."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(PAGE_FOLDER),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
         style, *scripts = ((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", *SCRIPTS))
-        return environment.get_template("template.html.jinja").render(
-            page=self, made=datetime.datetime.now(), style=style, script="\n".join(scripts), **self.summary()
+        script = "\n".join(('"use strict";', *scripts))
+        return (
+            pages.environment(PAGE_FOLDER)
+            .get_template("template.html.jinja")
+            .render(page=self, made=datetime.datetime.now(), style=style, script=script, **self.summary())
         )
 
     def summary(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ In this order: the two tables, `predict`, and `explain`, which draws an overlay 
 
 import collections
 import contextlib
-import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import marco_model
-from marco_data import image_files, place_reader, places, progress
+from marco_data import image_files, name_tables, place_reader, places, progress
 from marco_model import calibration, errors, pixels, store
 from marco_scoring import plates, score_table
 
@@ -30,15 +29,17 @@ def result_tables(output: Path, columns: Sequence[str]) -> Iterator[tuple[Write,
     That is `score_table.errors_path(output)`. Both files appear only when complete; the second does not exist
     afterwards if no row was written into it. They are UTF-8 whatever the names of files are: see `as_text`.
     """
-    failures = [["path", "reason"]]
+    failures: list[list[str]] = []
     with store.whole_file(output) as file:
-        rows = csv.writer(file)
-        rows.writerow(columns)
-        yield lambda row: rows.writerow(_as_text(row)), lambda row: failures.append(_as_text(row))
+
+        def write(row: Sequence[Any]) -> None:
+            name_tables.write_rows(file, [_as_text(row)], end="\r\n")
+
+        write(columns)
+        yield write, lambda row: failures.append(_as_text(row))
     listed = score_table.errors_path(output)
-    if failures[1:]:
-        with store.whole_file(listed) as file:
-            csv.writer(file).writerows(failures)
+    if failures:
+        name_tables.write_csv(listed, ("path", "reason"), failures)
     else:
         listed.unlink(missing_ok=True)
 

@@ -156,7 +156,7 @@ def _known_cells(cells: Row) -> Row:
 
 def _csv_line(cells: Iterable[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(cells)
+    name_tables.write_rows(text, [cells], end="\r\n")
     return text.getvalue()
 
 
@@ -177,7 +177,7 @@ def read_rows(path: Path, format: Format) -> tuple[list[str], Iterator[Row]]:
             if any(not isinstance(cells, dict) or cells.keys() != rows[0].keys() for cells in rows):
                 raise errors.InputError(f"{path} has a row without the columns of its first; give another file")
             return list(rows[0]) if rows else [], iter(rows)
-        reader = name_tables.open_csv(text)
+        reader = name_tables.read_rows(text)
         header: list[str] = next(reader, [])
         lines = [cells for cells in reader if any(cells)]
     if wrong := next((cells for cells in lines if len(cells) != len(header)), None):

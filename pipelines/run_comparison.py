@@ -19,6 +19,7 @@ from components import (
     settings,
     significance,
 )
+from marco_data import name_tables
 from marco_model import InputError, store
 
 ACCURACY = "accuracy"
@@ -309,7 +310,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Writes one line for each metric, slice and run, in shares, not percentages; unknown values are empty."""
     lines = [{**vars(row), **vars(cell)} for row in rows for cell in row.cells]
     with store.whole_file(path) as file:
-        pd.DataFrame(lines, columns=COLUMNS, dtype=object).to_csv(file, index=False, lineterminator="\r\n")
+        name_tables.write_rows(file, [COLUMNS, *([line[name] for name in COLUMNS] for line in lines)], end="\r\n")
 
 
 def write_json(rows: Sequence[Row], confidence: float, path: Path) -> None:

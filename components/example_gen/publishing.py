@@ -5,7 +5,6 @@ gives the staged examples their names. `OverlayTrace` accounts for every answer 
 """
 
 import collections
-import csv
 import dataclasses
 import heapq
 import io
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components.example_gen import checks, files, staging
-from marco_data import contract, overlay, shards, tfrecord
+from marco_data import contract, name_tables, overlay, shards, tfrecord
 from marco_model import errors, record_index, store
 
 ENTRIES_FILE, COUNTS_FILE, SUMMARY_FILE = "quarantine.csv", "counts.csv", "summary.json"
@@ -27,7 +26,7 @@ _SHOWN_LABELS = 5
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    name_tables.write_rows(text, rows)
     return text.getvalue().encode()
 
 

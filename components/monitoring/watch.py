@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from components import mlflow_runs, mlflow_store
 from components.monitoring import drift, measure, statistics, two_sample
+from marco_data import pages
 from marco_model import model_directory, store
 
 _BINS = 32
@@ -163,11 +163,9 @@ def as_html(
     report: dict[str, Any], verdicts: Sequence[drift.Verdict], table: statistics.Table, reference: drift.Reference
 ) -> str:
     """Returns the page; `table`'s embeddings are ignored."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     cards = [_card(verdict, table.of_imager(verdict.imager), reference) for verdict in verdicts]
-    return environment.get_template("drift.html.j2").render(report=report, cards=cards, summary=summary(report))
+    template = pages.environment(Path(__file__).parent).get_template("drift.html.j2")
+    return template.render(report=report, cards=cards, summary=summary(report))
 
 
 def _card(verdict: drift.Verdict, new: statistics.Table, reference: drift.Reference) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import pandas as pd
 
 import marco_model
 from components import evaluations, prediction_table, settings
 from components.report import numbers, plots
+from marco_data import pages
 from marco_model import errors, model_directory
 
 log = logging.getLogger(__name__)
@@ -165,22 +165,12 @@ def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mappin
     def text(source: str) -> markupsafe.Markup:
         return markupsafe.Markup('<span data-source="{}">{}</span>').format(source, at(report, source))
 
-    environment = _environment(autoescape=True)
+    environment = pages.environment(TEMPLATES)
     environment.globals.update(
         number=number, text=text, figure_uri=lambda name: _uri(figures[name].encode(), "svg+xml")
     )
     uris = {name: _uri(encoded, "jpeg") for name, encoded in pictures.items()}
     return environment.get_template("report.html.jinja").render(report=report, figures=figures, pictures=uris)
-
-
-def _environment(*, autoescape: bool) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=autoescape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def card(report: Mapping[str, Any]) -> str:
@@ -202,7 +192,7 @@ def card(report: Mapping[str, Any]) -> str:
     def of_all(share: Mapping[str, Any]) -> str:
         return f"{interval(share)}, {number(share['found'], 'count')} of {number(share['count'], 'count')}"
 
-    environment = _environment(autoescape=False)
+    environment = pages.environment(TEMPLATES, autoescape=False)
     environment.filters.update(number=number, interval=interval, cell=_cell, yaml=json.dumps)
     about = {**dict.fromkeys(("license", "splits", "network", "split", *_ABOUT)), **report["about"]}
     shown = {**report, "about": about}

@@ -5,7 +5,6 @@ sheets and a page to label them in, and beside them the key, which experts do no
 """
 
 import hashlib
-import importlib.resources
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_data import name_tables, shards
+from marco_data import name_tables, pages, shards
 from marco_data.relabelling.scoring import ScoredRecords, encoded_images
 from marco_model import errors, store
 
@@ -124,9 +123,10 @@ def write_page(path: Path, items: Sequence[Item], classes: Sequence[str], raters
         "raters": list(raters),
         "items": [[str(item.image_id), item.file] for item in items],
     }
-    template = importlib.resources.files(__package__).joinpath("rater_page.html").read_text(encoding="utf-8")
-    # The JSON stands in a script element, which "</" could end.
-    path.write_text(template.replace("__SETTINGS__", json.dumps(settings).replace("</", "<\\/")), encoding="utf-8")
+    folder = Path(__file__).parent
+    script = (folder / "rater_page.js").read_text(encoding="utf-8")
+    page = pages.environment(folder).get_template("rater_page.html.jinja").render(settings=settings, script=script)
+    path.write_text(page, encoding="utf-8")
 
 
 def _write_images(

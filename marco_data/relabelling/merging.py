@@ -7,7 +7,6 @@ its label.
 
 import collections
 import dataclasses
-import importlib.resources
 import itertools
 import json
 import math
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from marco_data import name_tables, overlay
+from marco_data import name_tables, overlay, pages
 from marco_data.relabelling import answer_sheets
 from marco_model import errors, labels, store
 
@@ -294,12 +293,9 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
 
 def report_page(report: Mapping[str, Any]) -> str:
     """Returns the report as a self-contained HTML page."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": _percent, "decimals": _decimals}
-    template = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(report)
+    templates = pages.environment(Path(__file__).parent)
+    templates.filters |= {"percent": _percent, "decimals": _decimals}
+    return templates.get_template("report.html.jinja").render(report)
 
 
 def _percent(value: float | None) -> str:

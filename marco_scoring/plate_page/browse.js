@@ -148,6 +148,7 @@ const browse = (() => {
     element("plate-choice").hidden = report.plates.length < 2;
     element("new-choice").hidden = !hasTimes;
     element("views").hidden = !hasTimes;
+    element("filters").addEventListener("submit", (event) => event.preventDefault());
     element("filters").addEventListener("input", () => {
       state.limit = PAGE;
       draw();

@@ -74,7 +74,7 @@ const marks = (() => {
   }
 
   // A cell that a spreadsheet would run as a formula begins with an apostrophe, a path with `./`.
-  const guard = (text, before) => (/^[=+\-@\t\r]/.test(text) ? before + text : text);
+  const guard = (text, before) => (/^'*[=+\-@\t\r＝＋－＠]/.test(text) ? before + text : text);
   const pathCell = (image) => guard(image.path, "./");
   const noteCell = (image) => noteOf(image).replace(/\s+/g, " ").trim();
 

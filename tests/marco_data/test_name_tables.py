@@ -1,7 +1,10 @@
+import csv
+import io
 from pathlib import Path
 
 import pytest
 
+from marco_data import name_tables
 from marco_data.name_tables import IMAGER_RULES, TABLE_I, imager_of, parse_table, write_tables
 from marco_model.errors import InputError
 
@@ -60,3 +63,24 @@ def test_the_documentation_lists_every_imager_rule():
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     for rule in IMAGER_RULES:
         assert any(rule.institution in row and rule.imager in row for row in rows)
+
+
+FORMULAS = ["=1+1", "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1+1)", "\t=1", "\r=1", "＝1+1", "'=1", "''=1", "-"]
+PLAIN = ["Clear", "'quoted'", "'", "-1.5", "+3", "-1e-7", "a=1", "1-2", "", "drop @ 4", "ünïcode"]
+
+
+@pytest.mark.parametrize("text", FORMULAS + PLAIN)
+def test_a_spreadsheet_gets_no_formula_and_the_text_comes_back(text):
+    written = io.StringIO()
+    name_tables.write_rows(written, [["name", text, 1.5, None]])
+    ((_, cell, *others),) = csv.reader(io.StringIO(written.getvalue(), newline=""))
+    assert cell == (f"'{text}" if text in FORMULAS else text) and others == ["1.5", ""]
+    assert list(name_tables.read_rows(written.getvalue())) == [["name", text, "1.5", ""]]
+
+
+def test_every_table_is_written_by_the_same_function():
+    root = Path(name_tables.__file__).parents[1]
+    packages = ("marco_model", "marco_data", "marco_scoring", "components", "pipelines")
+    sources = {path: path.read_text() for package in packages for path in (root / package).rglob("*.py")}
+    own = {path.name for path, text in sources.items() if "csv.writer(" in text or "to_csv(" in text}
+    assert own == {"name_tables.py"}

@@ -207,7 +207,7 @@ def test_the_page_has_the_numbers_of_the_report_and_escapes_names(files, tmp_pat
     page = (tmp_path / "out" / "overlay.report.html").read_text()
     assert "66.7%" in page and "42.6%" in page and "22.0%" in page
     assert "&lt;b&gt;anna" in page and "<b>anna" not in page
-    assert "http" not in page
+    assert "://" not in page
 
 
 @pytest.mark.parametrize(

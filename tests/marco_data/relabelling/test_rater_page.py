@@ -98,11 +98,12 @@ def test_keys_label_and_the_saved_sheet_merges(page):
     opened.click("#image")
     for key in ("2", "ArrowRight", "4", "ArrowLeft", "ArrowLeft"):
         opened.keyboard.press(key)
-    opened.fill("#note", 'twins, "fused"')
+    opened.fill("#note", '=1+1, "fused"')
     opened.locator("#note").blur()
     shows(opened, "2 answered")
     path = save(opened, folder, lambda: opened.keyboard.press("s"))
     assert path.name == "sheet-ben.csv"
+    assert "'=1+1" in path.read_text()
     images = {item.image_id: ExportedImage("train", "Clear", "Clear") for item in items}
     answers = read_sheets([str(path)], images, CLASSES)
     labels = {number: answer.label for number, answer in answers.by_rater["ben"].items()}

@@ -1,60 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What does the drop show?</title>
-<style>
-  :root { --ink: #1c2126; --paper: #f6f5f2; --line: #d6d3cc; --mark: #1f6f5c; }
-  * { box-sizing: border-box; }
-  body { margin: 0; font: 16px/1.4 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
-  header, footer { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; padding: .6rem 1rem; }
-  header { border-bottom: 1px solid var(--line); }
-  #count { margin-left: auto; font-variant-numeric: tabular-nums; }
-  button, input, label.file { font: inherit; padding: .4rem .8rem; border: 1px solid var(--line); border-radius: .4rem; background: #fff; color: inherit; }
-  button, label.file { cursor: pointer; }
-  button:focus-visible, input:focus-visible { outline: 3px solid var(--mark); outline-offset: 1px; }
-  button[aria-pressed=true] { background: var(--mark); border-color: var(--mark); color: #fff; }
-  #save { border-color: var(--mark); }
-  #single { display: grid; place-items: center; height: calc(100vh - 12rem); min-height: 16rem; overflow: auto; background: #111; }
-  #single img { width: 100%; height: 100%; min-height: 0; object-fit: contain; }
-  #single.full { display: block; }
-  #single.full img { width: auto; height: auto; }
-  #grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .5rem; padding: 1rem; }
-  #grid button { padding: .2rem; text-align: left; font-size: .8rem; }
-  #grid img { width: 100%; aspect-ratio: 4 / 3; object-fit: cover; display: block; }
-  #grid button.now { outline: 3px solid var(--mark); }
-  footer { position: sticky; bottom: 0; background: var(--paper); border-top: 1px solid var(--line); }
-  @media (max-width: 600px) { #single { height: 45vh; min-height: 10rem; } }
-  [hidden] { display: none !important; }
-  #note { flex: 1 1 12rem; }
-  p { margin: 0; padding: 0 1rem .6rem; font-size: .9rem; color: #545b62; }
-</style>
-</head>
-<body>
-<header>
-  <label>Your name <input id="rater" list="raters" autocomplete="off" size="12"></label>
-  <datalist id="raters"></datalist>
-  <button id="view" title="Key g">All images</button>
-  <button id="next-open" title="Key n">Next without answer</button>
-  <button id="save" title="Key s">Save sheet (CSV)</button>
-  <label class="file">Load a sheet <input id="load" type="file" accept=".csv,text/csv" hidden></label>
-  <span id="count" aria-live="polite"></span>
-</header>
-<main>
-  <div id="single"><img id="image" alt="drop image"></div>
-  <div id="grid" hidden></div>
-</main>
-<footer>
-  <button id="back" title="Arrow left">←</button>
-  <span id="classes"></span>
-  <button id="forth" title="Arrow right">→</button>
-  <input id="note" placeholder="Note (optional)" aria-label="Note">
-</footer>
-<p>Keys: numbers choose a class, ← → move, 0 or Backspace removes an answer, n next without answer, g all images, z full size,
-  s save. Your answers are kept in this browser. Save the sheet and send the CSV back.</p>
-<script type="application/json" id="settings">__SETTINGS__</script>
-<script>
 "use strict";
 const settings = JSON.parse(document.getElementById("settings").textContent);
 const by = id => document.getElementById(id);
@@ -150,12 +93,16 @@ function nextOpen() {
     if (!answer(settings.items[index][0]).label) return go(index);
   }
 }
+// A cell that a spreadsheet would run as a formula begins with an apostrophe (name_tables.shielded).
+const formula = /^'*[=+\-@\t\r＝＋－＠]/;
+const shielded = text => formula.test(text) ? "'" + text : text;
+const plain = text => text.startsWith("'") && formula.test(text) ? text.slice(1) : text;
 const quoted = text => /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
 function sheet() {
   const lines = ["\ufeffimage_id,file,label,rater,date,note"];  // With a byte order mark, which Excel needs.
   for (const [image, file] of settings.items) {
     const { label, date, note } = answer(image);
-    lines.push([image, file, label, state.rater, date, note].map(quoted).join(","));
+    lines.push([image, file, label, state.rater, date, note].map(shielded).map(quoted).join(","));
   }
   return lines.join("\n") + "\n";
 }
@@ -198,7 +145,7 @@ function load([head = [], ...lines], sheet) {
   const columns = head.map(fold), missing = ["image_id", "label"].filter(name => !columns.includes(name));
   if (missing.length) return `${sheet} has no column ${missing.join(", ")}. Nothing was loaded; choose a sheet that this page saved.`;
   const known = new Set(settings.items.map(item => item[0]));
-  const cells = lines.map(line => Object.fromEntries(columns.map((name, index) => [name, (line[index] ?? "").trim()])));
+  const cells = lines.map(line => Object.fromEntries(columns.map((name, index) => [name, plain((line[index] ?? "").trim())])));
   const byFile = new Map(settings.items.map(([image, file]) => [file, image]));
   for (const row of cells) {
     const image = byFile.get(row.file);
@@ -257,6 +204,3 @@ document.addEventListener("keydown", event => {
 });
 recall();
 show();
-</script>
-</body>
-</html>
