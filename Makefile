@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: docs help env run test test-long test-fast fuzz coverage test-debian13 image test-kubeflow test-cluster lint lock
+.PHONY: docs help env run test test-long test-fast fuzz coverage test-debian13 image test-kubeflow test-cluster lint sbom audit lock
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -51,6 +51,14 @@ lint: env ## check style, imports between packages, types and prose
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 	.venv/bin/python scripts/check_prose.py
+
+sbom: env ## write build/sbom.cdx.json, CycloneDX of the lock, checked against its schema
+	@mkdir -p build
+	.venv/bin/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --validate --output-reproducible \
+		--pyproject pyproject.toml --output-file build/sbom.cdx.json requirements.lock
+
+audit: ## list known advisories of both locks, from OSV; exit status 3 if it cannot be reached
+	@python3 scripts/audit.py
 
 lock: env ## resolve pyproject.toml into requirements.lock, for both runtimes; UPGRADE=1 takes newer versions
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
