@@ -213,15 +213,18 @@ class _Run:
     def evaluate(self) -> None:
         """Evaluates the running average and keeps it if it is the best so far.
 
-        Of equal accuracies, which a small validation split gives often, that with the lower loss is better; but the
-        weights of an earlier model that training began with give way to a higher accuracy alone, since a lower loss may
-        be no more than confidence.
+        Of equal accuracies, which a small validation split gives often, that with the lower loss is better. But the
+        weights of an earlier model that training began with give way only to an accuracy that is higher by more than
+        one image: one image may be chance, and a lower loss no more than confidence.
         """
         loss, accuracy = self._running.evaluate()
-        least = min((past.loss for past in self.history if past.step == self.best_step), default=math.inf)
-        least = least if self.best_step else -math.inf
+        if self.history and not self.best_step:
+            better = accuracy - self.best_accuracy > 1.5 / len(self._work.evaluation)
+        else:
+            least = min((past.loss for past in self.history if past.step == self.best_step), default=math.inf)
+            better = (accuracy, -loss) > (self.best_accuracy, -least)
         self.history.append(checkpoints.Evaluated(self.step, loss, accuracy))
-        if (accuracy, -loss) > (self.best_accuracy, -least):
+        if better:
             self._state.keep_best()
             self.best_step, self.best_accuracy = self.step, accuracy
         self._on_metrics(self.step, {"validation/loss": loss, "validation/accuracy": accuracy})

@@ -84,13 +84,13 @@ def test_of_equal_accuracies_the_lower_loss_is_better(records, tmp_path, monkeyp
     assert (result.resumed_from, result.best_step, result.accuracy) == (12, 24, 0.9)
 
 
-def test_a_start_gives_way_to_a_higher_accuracy_alone(records, tmp_path, monkeypatch):
-    results = iter([(0.5, 0.9), (0.1, 0.9), (0.6, 0.95), (0.5, 0.95)])
+def test_a_start_gives_way_only_to_a_gain_of_more_than_one_image(records, tmp_path, monkeypatch):
+    assert len(records["validation_records"]) == 20
+    results = iter([(0.5, 0.9), (0.1, 0.9), (0.1, 0.95), (0.6, 1.0), (0.5, 1.0)])
     monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: next(results))
-    recipe = dataclasses.replace(RECIPE, steps=4)
-    assert train(records, tmp_path, recipe, evaluate_first=True)[1].best_step == 0
-    recipe = dataclasses.replace(RECIPE, steps=12)
-    assert train(records, tmp_path, recipe, evaluate_first=True)[1].best_step == 12
+    for steps, best in ((4, 0), (8, 0), (12, 12), (16, 16)):
+        recipe = dataclasses.replace(RECIPE, steps=steps)
+        assert train(records, tmp_path, recipe, evaluate_first=True)[1].best_step == best
 
 
 def test_too_few_images_are_named(records, tmp_path):
