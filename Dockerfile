@@ -7,9 +7,13 @@
 # The secrets, all optional, say how the building machine reaches Debian and the package index
 # (scripts/build_image.sh); nothing of them stays.
 ARG BASE=docker.io/library/debian:13-slim
+# The same sources give the same files, byte for byte: no file holds the time of its making, 1980 where it needs one.
+# Bytecode goes by the hash of its source, since podman's --timestamp sets the times of all files.
+ARG SOURCE_DATE_EPOCH=315532800
 
 
 FROM ${BASE} AS dependencies
+ARG SOURCE_DATE_EPOCH
 RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
     set -eu; \
     if [ -s /run/secrets/apt.conf ]; then export APT_CONFIG=/run/secrets/apt.conf; fi; \
@@ -20,7 +24,8 @@ WORKDIR /build
 COPY pyproject.toml requirements.lock requirements-gpu.lock ./
 ENV UV_LINK_MODE=copy UV_NO_PROGRESS=1
 # What requirements.lock names less the tools of development, every hash being the lock's; then less the headers and the
-# libraries' own tests. Bytecode is compiled now: without it the import of TFX takes a minute each time.
+# libraries' own tests. Bytecode is compiled now: without it the import of TFX takes a minute each time. Some packages
+# bring files that this Python cannot compile, and nothing imports.
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     --mount=type=secret,id=pip.conf --mount=type=secret,id=uv.toml --mount=type=cache,target=/root/.cache/uv \
     set -eu; \
@@ -34,12 +39,13 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     awk 'NR == FNR { known[$0]; next } /^[^ ]/ { name = $1 } /--hash=/ && !($0 in known) { print name; exit 1 }' \
         requirements.lock run.lock || { echo "error: requirements.lock has no such version (above): run make lock" >&2; exit 1; }; \
     tools/bin/uv -q venv --python /usr/bin/python3 /opt/marco; \
-    tools/bin/uv -q pip sync --python /opt/marco --require-hashes --build-constraints requirements.lock \
-        --compile-bytecode run.lock; \
+    tools/bin/uv -q pip sync --python /opt/marco --require-hashes --build-constraints requirements.lock run.lock; \
     cd /opt/marco/lib/python3*/site-packages; \
     rm -rf tensorflow/include pyarrow/include numpy/_core/include; \
     find matplotlib numpy pandas pyarrow scipy sklearn -type d -name tests -prune -exec rm -rf {} +; \
-    rm -f /opt/marco/.lock /opt/marco/.gitignore /opt/marco/CACHEDIR.TAG
+    rm -f /opt/marco/.lock /opt/marco/.gitignore /opt/marco/CACHEDIR.TAG; \
+    export PYTHONDONTWRITEBYTECODE=1; \
+    /opt/marco/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$PWD" >/dev/null || true
 ARG ACCELERATOR=cpu
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     --mount=type=secret,id=pip.conf --mount=type=secret,id=uv.toml --mount=type=cache,target=/root/.cache/uv \
@@ -53,6 +59,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
 
 
 FROM dependencies AS project
+ARG SOURCE_DATE_EPOCH
 COPY README.md LICENSE ./
 COPY marco_model marco_model
 COPY marco_data marco_data
@@ -65,11 +72,15 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     set -eu; \
     if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
     tools/bin/uv -q build --wheel --require-hashes --build-constraints requirements.lock --out-dir dist; \
-    tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --compile-bytecode dist/*.whl; \
-    rm -f /project/.lock /opt/marco/.lock
+    tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --no-index --find-links dist marco-pipeline; \
+    rm -f /project/.lock /opt/marco/.lock; \
+    export PYTHONDONTWRITEBYTECODE=1; \
+    /opt/marco/bin/python -m compileall -q -s /project -p /opt/marco \
+        --invalidation-mode unchecked-hash /project/lib
 
 
 FROM ${BASE}
+ARG SOURCE_DATE_EPOCH
 RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
     set -eu; \
     if [ -s /run/secrets/apt.conf ]; then export APT_CONFIG=/run/secrets/apt.conf; fi; \
@@ -77,7 +88,7 @@ RUN --mount=type=secret,id=apt.conf --mount=type=secret,id=sources.list \
     apt-get -qq update; \
     apt-get -qq install --no-install-recommends ca-certificates python3 >/dev/null; \
     apt-get -qq clean; \
-    rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/*.log /var/cache/debconf/*-old; \
+    rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/*.log /var/cache/debconf/*-old /var/cache/ldconfig; \
     find / -xdev -type f -perm /6000 -exec chmod a-s {} +; \
     useradd --uid 1000 --gid 0 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin marco
 COPY --from=dependencies /opt/marco /opt/marco

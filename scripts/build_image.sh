@@ -4,7 +4,11 @@
 #
 #   scripts/build_image.sh                      localhost/marco-pipeline:latest
 #   ACCELERATOR=gpu scripts/build_image.sh      localhost/marco-pipeline:gpu, with CUDA
-#   BASE=IMAGE scripts/build_image.sh           on another Debian 13
+#   BASE=IMAGE scripts/build_image.sh           on another Debian 13, best by its digest
+#   DEBIAN_MIRROR=URL scripts/build_image.sh    with Debian's packages from there, such as a day's of snapshot.debian.org
+#   scripts/build_image.sh --no-cache           anew; options go to podman build
+#
+# The same sources, base and Debian packages give the same files (CONTRIBUTING.md, "Release").
 #
 # Debian 13 comes from its registry, or where none is reached from debootstrap (root), as localhost/debian:13-slim.
 # How this machine reaches Debian and the package index is handed in as build secrets, of which nothing stays.
@@ -82,7 +86,8 @@ hand_in() {
     } >"$work/network"
     secret network "$work/network"
     # The mirror of another distribution than Debian is no use inside.
-    if ! grep -qs '^ID=debian' /etc/os-release || ! mirror=$(scripts/test_debian13.sh --mirror); then return; fi
+    if [ -z "${DEBIAN_MIRROR:-}" ] && ! grep -qs '^ID=debian' /etc/os-release; then return; fi
+    mirror=$(scripts/test_debian13.sh --mirror) || return 0
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$work/sources.list"
     {
         echo "Dir::Etc::sourcelist \"/run/secrets/sources.list\";"
@@ -104,7 +109,7 @@ before=$(podman image inspect --format '{{.Id}}' "$name" 2>/dev/null || true)
 from=${BASE:-$(base)}
 hand_in
 step "building $name on $from; the first time takes some minutes and up to $gigabytes GB of free disk"
-podman build --network host --tag "$name" --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
+podman build "$@" --network host --timestamp 315532800 --tag "$name" --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
     --build-arg "REVISION=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
     sed -un 's/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
