@@ -21,7 +21,7 @@ from marco_model import errors
 MOST_SECONDS = 10.0
 """Of the processor, for one input: other processes of the machine do not count."""
 MOST_GROWTH = 512 << 20
-"""Bytes by which the memory of the process may grow, since its first input."""
+"""Bytes by which the memory of the process may grow after the first input."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,8 +41,7 @@ class Target:
 
 def violation(target: Target, data: bytes) -> tuple[str, str]:
     """Returns how an input breaks the contract, as a name for its kind and as text; two empty texts if it does not."""
-    first, started = _peak(), time.process_time()
-    _baseline.setdefault("peak", first)
+    started = time.process_time()
     try:
         target.run(data)
     except errors.InputError as error:
@@ -55,16 +54,14 @@ def violation(target: Target, data: bytes) -> tuple[str, str]:
         return f"{type(error).__name__}-{_place(error)}", traceback.format_exc(limit=-12)[-4000:]
     if (seconds := time.process_time() - started) > MOST_SECONDS:
         return f"slow-{round(seconds, -1):.0f}", f"{seconds:.1f} s of the processor"
-    if (growth := _peak() - max(first, _baseline["peak"])) > MOST_GROWTH:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    if (growth := peak - _first_peak.setdefault(target.run, peak)) > MOST_GROWTH:
         return f"growth-{growth >> 27}", f"grew by {growth >> 20} MiB"
     return "", ""
 
 
-_baseline: dict[str, int] = {}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+_first_peak: dict[object, int] = {}
+"""Bytes of memory after the first input of each target, which imports what it needs."""
 
 
 def _place(error: BaseException) -> str:

@@ -45,7 +45,7 @@ def changed_bytes(data: bytes, draw: random.Random) -> bytes:
 
 def side(draw: random.Random) -> int:
     """Returns a width or height; large ones are rare, since those below the limit are decoded."""
-    return draw.choice(SIDES) if draw.random() < 0.2 else draw.randint(1, 96)
+    return draw.choice(SIDES) if draw.random() < 0.15 else draw.randint(1, 40)
 
 
 # JPEG

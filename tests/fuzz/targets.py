@@ -11,7 +11,7 @@ import io
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,13 @@ def _server() -> tuple[asyncio.AbstractEventLoop, Any]:
     limits = options.Limits(max_instances=8, max_pixels=1_000_000, max_image_mb=1, max_body_mb=1)
     vertex = protocols.VertexContainer(predict_route="/predict", health_route="/health")
     batching = options.Batching(batch_wait_ms=0)
-    app = server.application(_Classifier(), "marco", batching, limits, vertex, _Inline())  # type: ignore[arg-type]
+    scorer = server.Scorer(_Classifier(), "marco", batching, (_Inline(), _Inline()))  # type: ignore[arg-type]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        yield
+
+    app = server.application(scorer, "marco", limits, vertex, lifespan)
     return asyncio.new_event_loop(), connections.BodyLimit(app, 1 << 20, 4 << 20)
 
 
