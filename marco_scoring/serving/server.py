@@ -283,6 +283,7 @@ class Scorer:
                 max_weight=pixels.MAX_PIXELS,
                 wait_seconds=batching.batch_wait_ms / 1000,
                 max_waiting=batching.max_waiting,
+                max_shared=batching.threads or pixels.cores(),
             )
             for pool, max_batch in zip(pools, (batching.max_batch, 1), strict=True)
         ]
