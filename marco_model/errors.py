@@ -195,6 +195,8 @@ def exit_status() -> Iterator[None]:
         _end(f"error: {error}", STORAGE_STATUS if storage_fix(error) else error.exit_status)
     except Interrupted as stopped:
         _end(str(stopped), 128 + stopped.signal)
+    except KeyboardInterrupt:
+        _end("", 130)
     except BrokenPipeError:
         _end("", _PIPE_STATUS)
     except SystemExit as end:

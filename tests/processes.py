@@ -277,7 +277,8 @@ def _run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         print(status, file=sys.stderr)
         status = 1
     for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.main_thread():
+        # One that is not alive was to be started when a signal came.
+        if thread.is_alive() and not thread.daemon and thread is not threading.main_thread():
             thread.join()
     atexit._run_exitfuncs()
     sys.stdout.flush()

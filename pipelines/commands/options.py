@@ -15,6 +15,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -164,17 +165,32 @@ def _check_writable(folder: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raises `Interrupted` in the block at SIGTERM, and at SIGHUP, which a closed terminal sends; the second kills."""
+    """Raises `Interrupted` in the block at SIGTERM, and at SIGHUP, which a closed terminal sends; the second kills.
 
-    def stop(number: int, frame: object) -> None:
+    SIGINT raises KeyboardInterrupt as ever. What leaves the block after a signal is `Interrupted`, too where a library
+    took it for an error of its own.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
         signal.signal(number, signal.SIG_DFL)
         raise errors.Interrupted(f"stopped by {signal.Signals(number).name}", number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
     # Ignored, as under nohup, stays ignored.
     earlier = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
+    except errors.Interrupted:
+        raise
+    except BaseException as error:
+        reported = isinstance(error, SystemExit) and error.code in (0, None, *(128 + number for number in received))
+        if received and not reported:
+            raise errors.Interrupted(f"stopped by {signal.Signals(received[0]).name}", received[0]) from error
+        raise
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

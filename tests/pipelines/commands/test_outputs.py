@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import types
 from pathlib import Path
 
@@ -180,6 +181,18 @@ def test_a_signal_ends_any_command_in_one_line(name, capsys):
     assert ended.value.code == 128 + getattr(signal, name)
     assert capsys.readouterr().err == f"stopped by {name}\n"
     assert not list(Path().glob("*never.csv*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_that_a_library_takes_for_an_error_of_its_own_is_the_signal(name, capsys):
+    with pytest.raises(SystemExit) as ended, errors.exit_status(), options.stopped_by_signals():
+        try:
+            os.kill(os.getpid(), getattr(signal, name))
+            time.sleep(5)
+        except BaseException:
+            raise errors.InputError("model.onnx cannot be read (initialization failed)") from None
+    assert ended.value.code == 128 + getattr(signal, name)
+    assert capsys.readouterr().err == f"stopped by {name}\n"
 
 
 def test_a_signal_is_no_error_that_damaged_files_raise():
