@@ -89,7 +89,7 @@ class Brightness:
 @pytest.fixture
 def brightness(monkeypatch):
     monkeypatch.setattr(options, "model_directory", lambda model, doing: model)
-    monkeypatch.setattr(marco_model, "open_classifier", lambda directory: Brightness())
+    monkeypatch.setattr(marco_model, "open_classifier", lambda directory, **_: Brightness())
 
 
 def read(path):
