@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -48,9 +49,9 @@ class Interrupted(BaseException):
     It is no `Exception`, so that code that survives any damaged file does not take a signal for one.
     """
 
-    def __init__(self, message: str, signal: int) -> None:
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.signal = signal
+        self.signal = number
 
 
 # Before a host: a user and a password, which may hold slashes. In a query: what logs in, or signs as for a bucket.
@@ -76,6 +77,16 @@ def refuse_credentials(text: str, name: str) -> None:
             "and give those for MLflow as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, on a cluster by "
             "cluster.secrets"
         )
+
+
+received_signals: list[int] = []
+"""The signals that were to stop this command; a library may have taken one for an error of its own."""
+
+
+def end_if_stopped() -> None:
+    """Raises `Interrupted` if a signal was to stop this command, before something incomplete is taken for whole."""
+    if received_signals:
+        raise Interrupted(f"stopped by {signal.Signals(received_signals[0]).name}", received_signals[0])
 
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from marco_model.errors import InputError
+from marco_model.errors import InputError, end_if_stopped
 
 LOCK_FILE = ".marco.lock"
 """In a folder that one process at a time writes into; see `sole_writer`."""
@@ -46,6 +46,7 @@ def whole_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     with _aside(path, functools.partial(Path.touch, exist_ok=False)) as aside:
         with aside.open(mode, **text) as file:  # type: ignore[call-overload]
             yield file
+        end_if_stopped()
         sync(aside)
         aside.replace(path)
     sync(path.parent)
@@ -71,6 +72,7 @@ def whole_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
     _delete_leftovers(parent)
     with _aside(parent / path.name, Path.mkdir) as aside:
         yield aside
+        end_if_stopped()
         _sync_tree(aside)
         try:
             if parent == path:

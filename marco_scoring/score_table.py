@@ -362,6 +362,7 @@ class FileTable(ScoreTable):
 
     def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
         """Makes the partial file the table, and writes or removes the list of failed files."""
+        errors.end_if_stopped()
         if drops or self._replaces:
             names = [*self.names, plates.IMAGES] if drops else self.names
             # A row that was written later takes the place of the earlier one.

@@ -170,7 +170,7 @@ def stopped_by_signals() -> Iterator[None]:
     SIGINT raises KeyboardInterrupt as ever. What leaves the block after a signal is `Interrupted`, too where a library
     took it for an error of its own.
     """
-    received: list[int] = []
+    received = errors.received_signals
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -192,6 +192,7 @@ def stopped_by_signals() -> Iterator[None]:
             raise errors.Interrupted(f"stopped by {signal.Signals(received[0]).name}", received[0]) from error
         raise
     finally:
+        received.clear()
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
