@@ -108,7 +108,7 @@ def compiled(root: Path) -> Path:
 
 def kill_in_training(root: Path) -> None:
     """Kills the process that trains with SIGKILL, as the kernel does for lack of memory, after its first checkpoint."""
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 3600
     while not list(root.glob("checkpoints/*/step-*.npz")):
         if time.monotonic() > deadline:
             return
