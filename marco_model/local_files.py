@@ -204,6 +204,41 @@ def lock_path(path: Path, seconds: float = 0.0) -> int | None:
         time.sleep(0.05)
 
 
+def open_locked(path: Path) -> IO[bytes] | None:
+    """Opens a file to read and append that no other process has open by this function; returns None if one has."""
+    while True:
+        file = path.open("a+b")
+        if not _lock(file):
+            file.close()
+            return None
+        # The process that had it may have renamed it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1 << 30)  # Beyond the content, which others may read.
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # A file system without locks.
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def sole_writer(folder: Path, seconds: float = 0.0) -> Iterator[None]:
     """Makes a folder, if missing, that other processes leave alone during the block.

@@ -25,6 +25,7 @@ from marco_model.local_files import (
     folder_of_aside as folder_of_aside,
     is_stream as is_stream,
     lock_path as lock_path,
+    open_locked as open_locked,
     require_new_or_empty as require_new_or_empty,
     sole_writer as sole_writer,
     sync as sync,

@@ -305,7 +305,10 @@ class FileTable(ScoreTable):
         self._replaces = False
         self._scores = list(class_columns(classes).values())
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._file = _locked(self._partial, output)
+        file = store.open_locked(self._partial)
+        if file is None:
+            raise errors.InputError(f"another process writes {output}; wait until it ends, or give another --output")
+        self._file = file
         try:
             self._begin(model, options)
         except BaseException:
@@ -411,41 +414,6 @@ def _whole_lines(file: IO[bytes], format: Format) -> int:
     content, ending = file.read(), b"\n" if format == "jsonl" else b"\r\n"
     end = content.rfind(ending) + len(ending)
     return end if content.count(ending) > (format != "jsonl") else 0
-
-
-def _locked(path: Path, output: Path) -> IO[bytes]:
-    """Opens a file that no other process has open by this function; raises `InputError` if one has."""
-    while True:
-        file = path.open("a+b")
-        if not _lock(file):
-            file.close()
-            raise errors.InputError(f"another process writes {output}; wait until it ends, or give another --output")
-        # The process that had it may have renamed it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
-
-
-def _lock(file: IO[bytes]) -> bool:
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(1 << 30)  # Beyond the rows, which others may read.
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # A file system without locks.
-        pass
-    return True
 
 
 @contextlib.contextmanager
