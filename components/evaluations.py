@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from components import significance
 from components.prediction_table import scores_of
 from marco_data import contract, places
 from marco_model import errors, labels, store
@@ -147,6 +146,8 @@ def compare_averaged(
     share of images right (`accuracy`, `recall/NAME`) `single`, `averaged`, `difference`, and the limits `low` and
     `high` of the difference, paired by image and plate, at 95 %.
     """
+    from components import significance
+
     true, plate = single["label"].to_numpy(), plates(single)
     right = [scores_of(table).argmax(axis=1) == true for table in (averaged, single)]
     masks = {"accuracy": np.ones(len(true), bool)}
