@@ -48,6 +48,8 @@ _AT_THE_END = "extraneous bytes before marker 0xd9"
 """libjpeg's warning about an image that is whole: some cameras write stray bytes before its end."""
 _ROWS = 32
 """Rows that are resized at a time, so that they stay in the processor's cache."""
+_STRIP = 1 << 21
+"""Values of a picture that are averaged over areas at a time."""
 _PAGE = 1024
 """Floats in a page of memory."""
 
@@ -384,8 +386,13 @@ def _mean_over_areas(image: np.ndarray, axis: int, size: int) -> np.ndarray:
     # In float32, as TensorFlow computes them.
     borders = np.arange(size + 1, dtype=np.float32) * (np.float32(length) / np.float32(size))
     whole = np.minimum(borders.astype(np.intp), length - 1)
-    sums = np.zeros((length + 1, *along.shape[1:]))
-    np.cumsum(along, axis=0, out=sums[1:])
     shares = (borders.astype(np.float64) - whole).reshape(-1, *[1] * (image.ndim - 1))
-    at_borders = sums[whole] + shares * along[whole]
-    return np.moveaxis(np.diff(at_borders, axis=0) * (size / length), 0, axis)
+
+    def means(part: np.ndarray) -> np.ndarray:
+        sums = np.zeros((length + 1, *part.shape[1:]))
+        np.cumsum(part, axis=0, out=sums[1:])
+        return np.diff(sums[whole] + shares * part[whole], axis=0) * (size / length)
+
+    # In strips, since the sums of a whole picture take 8 bytes for each of its values.
+    strips = np.array_split(along, 1 + along.size // _STRIP, axis=1)
+    return np.moveaxis(np.concatenate([means(strip) for strip in strips], axis=1), 0, axis)

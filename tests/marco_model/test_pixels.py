@@ -2,6 +2,7 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 
 import joblib
 import numpy as np
@@ -196,3 +197,13 @@ def test_the_real_drops_have_no_flag(real_images):
 
 def test_what_does_not_decode_has_no_flag():
     assert pixels.flag(b"\xff\xd8\xff") == pixels.flag(b"\x89PNG") == pixels.flag(b"") == ""
+
+
+def test_a_large_picture_is_shrunk_in_little_memory():
+    picture = np.zeros((4000, 5000, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        assert pixels._mean_over_areas(picture, 0, 720).shape == (720, 5000, 3)
+        assert tracemalloc.get_traced_memory()[1] < 250e6
+    finally:
+        tracemalloc.stop()
