@@ -97,7 +97,10 @@ STEPS = {
     ),
     "Materializer": (set(), {"transformed_examples": "tfx.Examples"}),
     "Trainer": ({"training", "source", "fingerprint", "initial", "steps"}, {"model": "tfx.Model"}),
-    "Evaluator": ({"thresholds", "classes"}, {"evaluation": "tfx.ModelEvaluation", "blessing": "tfx.ModelBlessing"}),
+    "Evaluator": (
+        {"thresholds", "classes", "average"},
+        {"evaluation": "tfx.ModelEvaluation", "blessing": "tfx.ModelBlessing"},
+    ),
     "ChampionGate": (
         {"champion", "registered_model", "initial", "rules", "classes"},
         {"blessing": "tfx.ModelBlessing", "decision": "components.Decision"},

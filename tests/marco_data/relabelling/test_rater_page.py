@@ -178,6 +178,8 @@ def test_a_name_counts_when_it_is_complete_and_not_at_every_letter(page):
 
 def load(opened, path, accept=False):
     """Loads a sheet and returns the message of the page; `accept` answers its questions."""
+    from playwright.sync_api import expect
+
     messages = []
 
     def answer(dialog):
@@ -186,7 +188,7 @@ def load(opened, path, accept=False):
 
     opened.on("dialog", answer)
     opened.set_input_files("#load", path)
-    opened.wait_for_function("document.getElementById('load').value === ''")
+    expect(opened.locator("#load")).to_have_value("")
     opened.remove_listener("dialog", answer)
     return messages
 
