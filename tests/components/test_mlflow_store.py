@@ -90,7 +90,7 @@ def begin(uri, start, number):
     run.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_processes_begin_one_new_store_together(folder):
     uri, start = mlflow_store.default_store(), time.time() + 1
     begun = [processes.start(begin, uri, start, number, modules=["mlflow"]) for number in range(3)]
@@ -145,7 +145,7 @@ def test_an_experiment_of_an_earlier_version_moves_to_the_view_of_trainings(fold
     assert kinds == ["custom_model_development", "genai_development"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_marco_ui_shows_the_store_of_the_directory_to_this_machine_alone(folder):
     stores.local_store(folder)
     with socket.create_server(("127.0.0.1", 0)) as probe:

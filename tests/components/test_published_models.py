@@ -76,6 +76,7 @@ def _copy_and_wait(model, destination):
     published_models.publish(model, str(destination), {})
 
 
+@pytest.mark.long
 def test_a_push_killed_before_the_rename_leaves_no_version_and_the_next_one_works(tmp_path, model):
     """A real process, killed with SIGKILL while its finished copy waits for the rename."""
     destination = tmp_path / "models"

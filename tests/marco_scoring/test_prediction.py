@@ -127,7 +127,7 @@ def test_batches_are_full(files, tmp_path):
     assert classifier.batches == [3, 3, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batches_with_a_damaged_image_take_no_memory_that_stays(real_images, tmp_path):
     """The published classifier in TensorFlow kept 20 MB for each."""
     resource = pytest.importorskip("resource")

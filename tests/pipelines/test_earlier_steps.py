@@ -47,6 +47,7 @@ def change(path):
     path.write_text("shor")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), change], ids=["lost", "cut"])
 def test_a_step_that_lost_a_file_is_run_again_with_those_after_it(tmp_path, damage):
     first, _ = run(tmp_path)

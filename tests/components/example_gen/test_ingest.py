@@ -240,6 +240,7 @@ def test_a_shard_whose_name_has_no_split_is_reported(make_example, write_shard, 
         ingest([str(tmp_path)], str(tmp_path / "out"), str(tmp_path / "bad"))
 
 
+@pytest.mark.long
 def test_the_command_writes_the_layout_that_the_design_names(damaged_set, tmp_path):
     arguments = ["data", "ingest", "--output"]
     done = processes.run_marco(*arguments, tmp_path / "out", damaged_set.folder, modules=processes.PIPELINE)

@@ -229,6 +229,7 @@ def test_two_worker_processes_find_the_same(tmp_path, write_examples, record, co
     )
 
 
+@pytest.mark.long
 def test_the_training_run_gets_every_slice_the_verdict_and_the_figure(tmp_path, write_examples, record, colour_model):
     from components import mlflow_runs, mlflow_store
 

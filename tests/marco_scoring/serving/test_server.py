@@ -246,6 +246,7 @@ def test_concurrent_clients_share_batches_and_get_their_own_answers(server, enco
     assert times < 96
 
 
+@pytest.mark.long
 def test_a_short_load_with_bad_inputs(server, encoded, small_model):
     good = good_requests(encoded, small_model[1])
     outcome = load(server, good, bad_requests(encoded[0], small_model[1][0]), clients=16, bad_share=0.05, seconds=8)
@@ -316,7 +317,7 @@ def test_metrics_count_batches_and_refusals(server, encoded):
         assert f'request_{stage}_seconds_count{{model_name="marco"}}' in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_container_on_vertex_ai_from_its_bucket_to_its_end(gcs, encoded, small_model):
     directory, scores = small_model
     bucket = gcs.bucket("models")

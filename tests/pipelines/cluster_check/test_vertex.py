@@ -197,7 +197,7 @@ def test_a_project_must_be_named(tmp_path):
         typer.testing.CliRunner().invoke(cli.app, command, catch_exceptions=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_compiled_package_is_read(compiled):
     needs = package_needs.read(compiled.path("paper.json"))
     assert needs.settings == {}
