@@ -167,14 +167,25 @@ def connect(tracking_uri: str) -> Any:
     """
     errors.refuse_credentials(tracking_uri, "the tracking URI")
     _probe(tracking_uri)
-    if (file := sqlite_file(tracking_uri)) and file.is_file():
+    file = sqlite_file(tracking_uri)
+    if file and file.is_file():
         check_database(file, "restore it from a copy, or move it away and begin with an empty store")
-    with reaching(tracking_uri), _first_contact(sqlite_file(tracking_uri)):
-        client = library().MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-        if sqlite_file(tracking_uri):
-            client.search_experiments(max_results=1)
-            client.search_registered_models(max_results=1)
-        return client
+    with reaching(tracking_uri), _first_contact(file):
+        if file and not file.exists():
+            # Aside, so that a full disk or a kill leaves no store with a part of its tables, which MLflow cannot use.
+            with store.folder_aside(file) as folder:
+                _open_client(f"{_SQLITE}{folder / file.name}")
+                (folder / file.name).replace(file)
+        return _open_client(tracking_uri)
+
+
+def _open_client(tracking_uri: str) -> Any:
+    """Returns the client of a store; one in SQLite gets the tables that it lacks."""
+    client = library().MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    if sqlite_file(tracking_uri):
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    return client
 
 
 def check_database(file: Path, fix: str) -> None:

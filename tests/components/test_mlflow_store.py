@@ -165,3 +165,19 @@ def test_marco_ui_shows_the_store_of_the_directory_to_this_machine_alone(folder)
         assert server.wait(60) == 143
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+
+
+def test_a_new_store_whose_tables_are_not_complete_leaves_nothing(folder, monkeypatch):
+    uri = mlflow_store.default_store()
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk is full"):
+
+        def fill_the_disk(tracking_uri):
+            with contextlib.closing(sqlite3.connect(mlflow_store.sqlite_file(tracking_uri))) as database:
+                database.execute("CREATE TABLE _alembic_tmp_params (key)")
+            raise sqlite3.OperationalError("database or disk is full")
+
+        patch.setattr(mlflow_store, "_open_client", fill_the_disk)
+        mlflow_store.connect(uri)
+    assert list(folder.iterdir()) == []
+    assert mlflow_store.connect(uri).search_experiments()
+    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
