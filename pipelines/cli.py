@@ -93,7 +93,7 @@ def main() -> None:
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # Pipes on Windows take few letters.
+    if sys.platform == "win32" and isinstance(sys.stdout, io.TextIOWrapper):  # Pipes take few letters there.
         sys.stdout.reconfigure(errors="backslashreplace")
     with errors.exit_status(), options.stopped_by_signals():
         for argument in sys.argv[1:]:
