@@ -6,7 +6,6 @@ Beam pipeline (`ingest`).
 
 import contextlib
 import json
-import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from components import beam_log
 from components.example_gen import checks, files, publishing, staging
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import name_tables, overlay, place_reader, progress, shards
@@ -135,7 +135,6 @@ def ingest_to_folder(
     `output` must be new, empty, or the rest of a killed ingest. Raises `InputError` as `ingest` does, and if another
     process writes into `output`.
     """
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # Its errors are raised too.
     shard_files = shards.find_shards(paths)
     if output.exists() and not output.is_dir():
         raise errors.InputError(f"{str(output)!r} is a file; give a new folder")
@@ -145,7 +144,9 @@ def ingest_to_folder(
         for folder in (examples, quarantine):
             if folder.exists():
                 shutil.rmtree(folder)
-        summary = ingest(paths, str(examples), str(quarantine), options, lambda: beam.Pipeline(argv=list(beam_args)))
+        argv = list(beam_args)
+        with beam_log.errors_raised_only():
+            summary = ingest(paths, str(examples), str(quarantine), options, lambda: beam.Pipeline(argv=argv))
         with store.whole_file(output / publishing.SUMMARY_FILE) as file:
             file.write(json.dumps(summary, indent=2) + "\n")
     return summary

@@ -11,7 +11,6 @@ import datetime
 import fnmatch
 import hashlib
 import json
-import logging
 import os
 import tempfile
 import time
@@ -24,7 +23,7 @@ import cv2
 import numpy as np
 
 import marco_model
-from components import prediction_table, published_models, settings
+from components import beam_log, prediction_table, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from marco_data import contract, image_files, name_tables, place_reader, places, shards
@@ -279,12 +278,11 @@ def make_setup(
     names: str = "",
     bits: int | None = None,
 ) -> Setup:
-    """Returns the setup of a command that has `model` in `folder`; keeps Beam's warnings off stderr.
+    """Returns the setup of a command that has `model` in `folder`.
 
     Beam's workers read a model on a URI from there. `imager`: see `parse_rules`. `staging`: by default
     `output`. `names`: see `marco_data.place_reader`.
     """
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # Its errors are raised too.
     return Setup(
         model if model and store.is_remote(model) else str(folder),
         Naming(parse_rules(imager or ()), institution, place_reader.NamedPlaces(names) if names else None),
@@ -312,7 +310,7 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
     sources = institutions(paths, found)
     pipeline = beam.Pipeline(argv=list(setup.beam_options or settings.LOCAL_BEAM_ARGS))
     with _staging(setup.staging) as staging:
-        with errors.expected_errors(), pipeline:
+        with errors.expected_errors(), beam_log.errors_raised_only(), pipeline:
             all_images = (
                 pipeline
                 | "Found" >> beam.Create(list(found))

@@ -1,7 +1,6 @@
 """`marco data`: make, import, check and describe sets of scored images."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,7 +167,6 @@ def ingest(
     scheme = configuration.label_scheme(configuration.load_labels(labels), paths[0])
     values = {**vars(checks), "label_scheme": scheme}
     parsed = settings.parse(settings.IngestOptions, values, "the options of marco data ingest")
-    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)  # What it logs as a traceback is raised too.
     summary = checking.ingest_to_folder(paths, output, parsed)
     splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
     typer.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")

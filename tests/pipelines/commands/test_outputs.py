@@ -174,8 +174,15 @@ def test_a_closed_pipe_ends_quietly_and_a_full_one_in_one_line():
             )
 
 
+def skip_if_ignored(name: str) -> None:
+    """Skips where what started the tests had them ignore the signal, as nohup and a shell's `&` do."""
+    if signal.getsignal(getattr(signal, name)) == signal.SIG_IGN:
+        pytest.skip(f"{name} is ignored in this process")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_ends_any_command_in_one_line(name, capsys):
+    skip_if_ignored(name)
     whole = store.whole_file("never.csv")
     with pytest.raises(SystemExit) as ended, errors.exit_status(), options.stopped_by_signals(), whole:
         os.kill(os.getpid(), getattr(signal, name))
@@ -186,8 +193,7 @@ def test_a_signal_ends_any_command_in_one_line(name, capsys):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_that_a_library_takes_for_an_error_of_its_own_is_the_signal(name, capsys):
-    if name == "SIGINT" and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        pytest.skip("a shell started the tests in the background")
+    skip_if_ignored(name)
     with pytest.raises(SystemExit) as ended, errors.exit_status(), options.stopped_by_signals():
         try:
             os.kill(os.getpid(), getattr(signal, name))
