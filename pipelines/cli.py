@@ -88,6 +88,10 @@ def marco(
     """Train, evaluate, deploy and use the MARCO classifier of protein-crystallization images."""
 
 
+_PATIENCE = 25.0
+"""Seconds from a signal to the end of a command that does not end by itself: less than a pod has until it is killed."""
+
+
 def main() -> None:
     """Runs `marco`; an expected error or a signal becomes one line on stderr and an exit status."""
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
@@ -95,7 +99,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     if sys.platform == "win32" and isinstance(sys.stdout, io.TextIOWrapper):  # Pipes take few letters there.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with errors.exit_status(), options.stopped_by_signals():
+    with errors.exit_status(), options.stopped_by_signals(patience=_PATIENCE):
         for argument in sys.argv[1:]:
             errors.refuse_credentials(argument, "an argument")
         app()

@@ -13,6 +13,7 @@ import inspect
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -164,15 +165,22 @@ def _check_writable(folder: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals(*, patience: float | None = None) -> Iterator[None]:
     """Raises `Interrupted` in the block at SIGTERM, and at SIGHUP, which a closed terminal sends; the second kills.
 
     SIGINT raises KeyboardInterrupt as ever. What leaves the block after a signal is `Interrupted`, too where a library
     took it for an error of its own.
+
+    `patience`: seconds after a signal at which the process ends, whatever still runs in it, also after the block. Beam
+    may wait for its workers without end when an exception comes between its steps. None to wait with it.
     """
     received = errors.received_signals
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if patience is not None and not received:
+            deadline = threading.Timer(patience, _end, [number])
+            deadline.daemon = True
+            deadline.start()
         received.append(number)
         if number == signal.SIGINT:
             signal.default_int_handler(number, frame)
@@ -195,6 +203,13 @@ def stopped_by_signals() -> Iterator[None]:
         received.clear()
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _end(number: int) -> None:
+    text = f"stopped by {signal.Signals(number).name}, before everything in the process had ended\n"
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+    os._exit(128 + number)
 
 
 def model_directory(model: str | None, doing: str) -> Path:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 from pathlib import Path
@@ -20,6 +21,7 @@ from marco_model import errors, store
 from pipelines import backend
 from pipelines.cli import app
 from pipelines.commands import options
+from tests import processes
 
 FILES = {"--report", "--contact-sheet", "--json", "--csv", "--scores"}
 FOLDERS = {"run", "explain", "released", "data import", "data ingest", "data synthesize", "monitor reference"}
@@ -189,6 +191,28 @@ def test_a_signal_ends_any_command_in_one_line(name, capsys):
     assert ended.value.code == 128 + getattr(signal, name)
     assert capsys.readouterr().err == f"stopped by {name}\n"
     assert not list(Path().glob("*never.csv*"))
+
+
+def hang(patience: float) -> None:
+    """Waits as a library may that does not hear of the signal, in the block and when the process ends."""
+    threading.Thread(target=time.sleep, args=[60]).start()
+    with errors.exit_status(), options.stopped_by_signals(patience=patience):
+        try:
+            print("waits", flush=True)
+            time.sleep(60)
+        finally:
+            time.sleep(60 if patience < 1 else 0)
+
+
+@pytest.mark.parametrize("patience", [0.5, 1.5])
+def test_a_command_ends_some_time_after_a_signal_whatever_still_runs(patience):
+    with processes.start(hang, patience, modules=["pipelines.cli"]) as process:
+        process.wait_for_output("waits")
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert patience <= time.monotonic() - begun < 20
+    assert process.stderr.splitlines()[-1] == "stopped by SIGTERM, before everything in the process had ended"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
