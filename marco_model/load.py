@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -48,8 +48,13 @@ class LoadedClassifier:
     def __repr__(self) -> str:
         return f"<LoadedClassifier {self.name}: {', '.join(self.classes)}>"
 
-    def score(self, image_bytes: Sequence[bytes]) -> np.ndarray:
-        """Scores encoded images, JPEG or PNG.
+    @property
+    def preparation(self) -> pixels.Preparation | None:
+        """How an encoded image becomes the network's input; None for a model exported before it had an ONNX model."""
+        return self._network.preparation if self._network else None
+
+    def score(self, image_bytes: Sequence[bytes | np.ndarray]) -> np.ndarray:
+        """Scores encoded images, JPEG or PNG, or what `preparation` returned for them.
 
         Returns float32 [images, classes] in the order of `classes`: values in [0, 1], each row summing to 1. Raises
         `InputError` if one of them does not decode; to find out which, score it alone.
@@ -58,7 +63,7 @@ class LoadedClassifier:
             return np.zeros((0, len(self.classes)), np.float32)
         if self._network:
             return self._network.outputs("scores", image_bytes)
-        return self.saved_model.score(image_bytes)
+        return self.saved_model.score(cast(Sequence[bytes], image_bytes))
 
     def score_files(self, paths: Sequence[str | Path], batch_size: int = 8) -> np.ndarray:
         """Scores image files, JPEG or PNG, given as paths or as gs:// URIs, `batch_size` at a time.
@@ -149,10 +154,8 @@ def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -
     file = folder / onnx_network.MODEL
     if not file.is_file():
         return _in_tensorflow(folder, name, metadata["classes"], metadata, average)
-    shrink = metadata.get("shrink")
-    network = onnx_network.OnnxNetwork(
-        file, metadata["input_size"], functools.partial(pixels.shrink, **shrink) if shrink else None, threads, average
-    )
+    preparation = pixels.Preparation(metadata["input_size"], metadata.get("shrink"))
+    network = onnx_network.OnnxNetwork(file, preparation, threads, average)
     return LoadedClassifier(folder, _averaged(name, average), metadata["classes"], metadata, network)
 
 
@@ -160,7 +163,7 @@ def _published(folder: Path, threads: int, average: int) -> LoadedClassifier:
     name = model_directory.PUBLISHED_NAME
     if model_directory.is_published(folder):
         model = published.onnx_model(folder)
-        network = onnx_network.OnnxNetwork(model, published.INPUT_SIZE, None, threads, average)
+        network = onnx_network.OnnxNetwork(model, pixels.Preparation(published.INPUT_SIZE), threads, average)
         return LoadedClassifier(folder, _averaged(name, average), labels.CLASSES, {}, network)
     # Another graph with the published one's signature.
     return _in_tensorflow(folder, name, labels.CLASSES, {}, average)

@@ -5,7 +5,7 @@ float32 [batch, classes], each row summing to 1, and `embeddings`, float32 [batc
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,52 +42,47 @@ class OnnxNetwork:
     decoded and scored side by side, one thread for each, which is less work in all. Each image passes the network
     alone, so that memory does not grow with their number.
 
-    `model`: the file, or its content. `input_size`: pixels a side. `shrink`: what `pixels.shrink` did to the images
-    that the network was trained on. `threads`: 0 for one per core. `average`: outputs are the mean over so many `views`
-    of an image.
+    `model`: the file, or its content. `preparation`: how an encoded image becomes the network's input. `threads`: 0 for
+    one per core. `average`: outputs are the mean over so many `views` of an image.
     """
 
     def __init__(
         self,
         model: Path | bytes,
-        input_size: int,
-        shrink: Callable[[bytes], bytes] | None = None,
+        preparation: pixels.Preparation,
         threads: int = 0,
         average: int = 1,
     ) -> None:
         self._model = model
         self._average = average
-        self._input_size = input_size
-        self._shrink = shrink
+        self.preparation = preparation
         self._threads = threads or pixels.cores()
 
     def images(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Returns the network's input, float32 [images, 3, size, size]; raises `InputError` if one does not decode."""
-        shape = (0, 3, self._input_size, self._input_size)
-        return np.stack([self._image(image) for image in encoded]) if encoded else np.zeros(shape, np.float32)
+        shape = (0, 3, self.preparation.input_size, self.preparation.input_size)
+        return np.stack([self.preparation(image) for image in encoded]) if encoded else np.zeros(shape, np.float32)
 
-    def outputs(self, name: str, encoded: Sequence[bytes]) -> np.ndarray:
-        """Returns the output `name`, float32 [images, values], for encoded images.
+    def outputs(self, name: str, images: Sequence[bytes | np.ndarray]) -> np.ndarray:
+        """Returns the output `name`, float32 [images, values], for encoded images, or for what `preparation` returned.
 
         Raises `InputError` if one of them does not decode, or if ONNX Runtime cannot read the model.
         """
-        if len(encoded) >= self._threads or "_single" in vars(self):
+        if len(images) >= self._threads or "_single" in vars(self):
             with ThreadPoolExecutor(self._threads, thread_name_prefix="network") as pool:
-                rows = list(pool.map(functools.partial(self._run, self._single, name), encoded))
+                rows = list(pool.map(functools.partial(self._run, self._single, name), images))
         else:
-            rows = [self._run(self._whole, name, image) for image in encoded]
+            rows = [self._run(self._whole, name, image) for image in images]
         if rows:
             return np.concatenate(rows)
         width = next(output.shape[1] for output in self._whole.get_outputs() if output.name == name)
         return np.zeros((0, width), np.float32)
 
-    def _run(self, session: "onnxruntime.InferenceSession", name: str, encoded: bytes) -> Any:
+    def _run(self, session: "onnxruntime.InferenceSession", name: str, image: bytes | np.ndarray) -> Any:
+        prepared = image if isinstance(image, np.ndarray) else self.preparation(image)
         # One after another, so that memory does not grow with their number.
-        images = (np.ascontiguousarray(view)[None] for view in views(self._image(encoded), self._average))
-        return sum(session.run([name], {"images": image})[0] for image in images) / np.float32(self._average)
-
-    def _image(self, encoded: bytes) -> np.ndarray:
-        return pixels.evaluation_image(self._shrink(encoded) if self._shrink else encoded, self._input_size)
+        inputs = (np.ascontiguousarray(view)[None] for view in views(prepared, self._average))
+        return sum(session.run([name], {"images": view})[0] for view in inputs) / np.float32(self._average)
 
     @functools.cached_property
     def _whole(self) -> "onnxruntime.InferenceSession":

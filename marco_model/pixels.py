@@ -5,6 +5,7 @@ are the same; the arithmetic is the same to within float32 rounding (tests/marco
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -12,7 +13,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -358,6 +359,22 @@ def evaluation_image(encoded: bytes, size: int) -> np.ndarray:
     Raises `InputError` as `decode` does.
     """
     return network_input(centre_square(decode(encoded)), size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How an encoded image becomes a network's input, float32 [3, input_size, input_size] in [-1, 1].
+
+    `shrink`: the arguments of `shrink`, if the network was trained on images that it shrank. Calling it raises
+    `InputError` as `decode` does.
+    """
+
+    input_size: int
+    shrink: Mapping[str, int] | None = None
+
+    def __call__(self, encoded: bytes) -> np.ndarray:
+        """Returns the network's input for an encoded image."""
+        return evaluation_image(shrink(encoded, **self.shrink) if self.shrink else encoded, self.input_size)
 
 
 def shrink(encoded: bytes, shorter_side: int, quality: int = 95) -> bytes:

@@ -45,7 +45,6 @@ class Batcher(Generic[Item, Result]):
         max_weight: int,
         wait_seconds: float,
         max_waiting: int,
-        max_shared: int | None = None,
     ) -> None:
         """Takes the limits of a batch and of the queue.
 
@@ -56,11 +55,9 @@ class Batcher(Generic[Item, Result]):
             wait_seconds: how long a batch waits to become full.
             max_waiting: a request that would make more items wait is refused, unless nothing waits, or unless its
                 sender has less than an equal share of them.
-            max_shared: items in a batch while several senders wait, so that none waits long; `max_items` by default.
         """
         self._work = work
         self._max_items, self._max_weight = max_items, max_weight
-        self._max_shared = min(max_items, max_shared or max_items)
         self._wait_seconds, self._max_waiting = wait_seconds, max_waiting
         self._waiting: collections.OrderedDict[str, collections.deque[_Waiting[Item]]] = collections.OrderedDict()
         self._arrived = asyncio.Event()
@@ -110,14 +107,11 @@ class Batcher(Generic[Item, Result]):
     def _entries(self) -> Iterator[_Waiting[Item]]:
         return itertools.chain.from_iterable(self._waiting.values())
 
-    def _room(self) -> int:
-        return self._max_shared if len(self._waiting) > 1 else self._max_items
-
     async def _fill(self) -> None:
         """Waits until a batch is full or the time is over."""
         loop = asyncio.get_running_loop()
         while (
-            sum(1 for _ in self._entries()) < self._room()
+            sum(1 for _ in self._entries()) < self._max_items
             and sum(entry.weight for entry in self._entries()) < self._max_weight
             and (left := self._wait_until - loop.time()) > 0
         ):
@@ -130,8 +124,8 @@ class Batcher(Generic[Item, Result]):
     def _take(self) -> list[_Waiting[Item]]:
         """Takes the next batch, an item of each sender in turn, and drops the items whose requests have gone."""
         batch: list[_Waiting[Item]] = []
-        weight, room = 0, self._room()
-        while self._waiting and len(batch) < room:
+        weight = 0
+        while self._waiting and len(batch) < self._max_items:
             sender, queue = next(iter(self._waiting.items()))
             entry = queue[0]
             if not entry.answer.done():

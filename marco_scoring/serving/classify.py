@@ -116,10 +116,19 @@ class Scored:
 Outcome = Scored | Refused
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An encoded image, and the network's input that `preparation` made of it."""
+
+    encoded: bytes
+    preparation: pixels.Preparation | None
+    network_input: np.ndarray
+
+
 def classify(
-    classifier: "marco_model.LoadedClassifier", images: Sequence[bytes], bits: int | None = None
+    classifier: "marco_model.LoadedClassifier", images: Sequence[bytes | Prepared], bits: int | None = None
 ) -> list[Outcome]:
-    """Scores encoded images, upright, together if all decode; returns one outcome per image, in their order.
+    """Scores images, the encoded ones upright, together if all decode; returns one outcome each, in their order.
 
     If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
     at fault; the others are then scored together. `bits`: see `image_files.upright`.
@@ -137,16 +146,28 @@ def classify(
     return [faults[index] if index in faults else next(outcomes) for index in range(len(images))]
 
 
-def _undecodable(images: Sequence[bytes], bits: int | None) -> dict[int, Refused]:
+def _undecodable(images: Sequence[bytes | Prepared], bits: int | None) -> dict[int, Refused]:
     """Returns the reasons of the images that do not decode, by index."""
-    shapes = errors.result_or_reason(
-        lambda encoded: [pixels.decode(image_files.upright(image, bits)).shape for image in encoded], list(images)
-    )
+
+    def decoded_shapes(images: list[bytes | Prepared]) -> list[tuple[int, ...]]:
+        encoded = (image.encoded if isinstance(image, Prepared) else image for image in images)
+        return [pixels.decode(image_files.upright(image, bits)).shape for image in encoded]
+
+    shapes = errors.result_or_reason(decoded_shapes, list(images))
     return {index: Refused(shape) for index, shape in enumerate(shapes) if isinstance(shape, str)}
 
 
-def _score(classifier: "marco_model.LoadedClassifier", images: Sequence[bytes], bits: int | None) -> list[Scored]:
-    scores = classifier.score([image_files.upright(image, bits) for image in images])
+def _score(
+    classifier: "marco_model.LoadedClassifier", images: Sequence[bytes | Prepared], bits: int | None
+) -> list[Scored]:
+    def taken(image: bytes | Prepared) -> bytes | np.ndarray:
+        if isinstance(image, bytes):
+            return image_files.upright(image, bits)
+        # The model may have changed since.
+        same = image.preparation == classifier.preparation
+        return image.network_input if same else image_files.upright(image.encoded, bits)
+
+    scores = classifier.score([taken(image) for image in images])
     probabilities = calibration.calibrate(scores, classifier.temperature)
     return [Scored(*rows, classifier.name) for rows in zip(scores, probabilities, strict=True)]
 
@@ -173,7 +194,7 @@ class Versions:
         classifier = marco_model.open_classifier(folder, threads=self._batching.threads, average=self._average)
         if self._opened and classifier.classes != self._classes:
             raise errors.InputError(f"{folder} has other classes, {classifier.classes}; start the server again")
-        warm_up(classifier, self._batching.max_batch)
+        warm_up(classifier, self._batching.batch_size)
         self._opened, self._classes = folder, classifier.classes
         return classifier
 

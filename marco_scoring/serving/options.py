@@ -17,12 +17,17 @@ def option(default: float, least: int, text: str, most: int | None = None) -> An
 class Batching:
     """How images of several requests are scored together."""
 
-    max_batch: int = option(8, 1, "Images scored at once.")
+    max_batch: int = option(0, 0, "Images scored at once; 0 takes one per thread, with which nobody waits long.")
     batch_wait_ms: float = option(
         5.0, 0, "How long a batch that is not full waits for more images while several clients send requests."
     )
     max_waiting: int = option(512, 1, "Images that may wait; beyond that a request gets 503.")
     threads: int = option(0, 0, "Threads of the model; 0 takes one per core that the process may use.")
+
+    @property
+    def batch_size(self) -> int:
+        """The largest batch, in images."""
+        return self.max_batch or self.threads or pixels.cores()
 
 
 @dataclasses.dataclass(frozen=True)

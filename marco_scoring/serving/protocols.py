@@ -20,9 +20,12 @@ SIGNATURE = "serving_default"
 
 
 def parse_json(text: bytes) -> Any:
-    """Returns the value of a JSON document; raises `RequestError` if it is not JSON."""
+    """Returns the value of a JSON document in UTF-8 (RFC 8259, section 8.1); raises `RequestError` if it is not.
+
+    Decoded here, since `json` takes twice as long for bytes, in which nothing else runs.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise classify.RequestError(f"not JSON: {errors.one_line(error)}") from None
 

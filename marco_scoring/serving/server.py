@@ -26,19 +26,19 @@ from starlette.exceptions import HTTPException
 
 import marco_model
 from marco_model import errors, pixels
-from marco_scoring.serving import batcher, classify, connections, options, protocols
+from marco_scoring.serving import batcher, classify, connections, large_images, options, protocols
 
 log = logging.getLogger("uvicorn.error")
 
-Parsed = TypeVar("Parsed")
+Result = TypeVar("Result")
 
 BATCH_SECONDS = 60
 """After which the requests of a batch are answered with an error. Its work goes on, since nothing can interrupt a
-decoder, but the limits of an image keep it short."""
+decoder in a thread, but the limits of an image keep it short."""
 
 LARGE_WORK = 20_000_000
-"""Pixels times scans of an image beyond which it is scored beside the others, so that these need not wait for it: four
-times the pixels of the largest imagers."""
+"""Pixels times scans of an image beyond which it is decoded in another process, so that the others need not wait for
+it: four times the pixels of the largest imagers."""
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than the 60 seconds after which proxies usually drop an idle connection."""
@@ -168,7 +168,7 @@ def application(
     def v1_images(body: bytes, headers: Mapping[str, str]) -> list[classify.Instance]:
         return protocols.v1_images(protocols.event_data(headers, protocols.parse_json(body)), limits)
 
-    async def read(body: bytes, reader: Callable[..., Parsed], *arguments: Any) -> Parsed:
+    async def read(body: bytes, reader: Callable[..., Result], *arguments: Any) -> Result:
         """Reads a body, a large one beside the loop, so that other requests need not wait for it."""
         if len(body) < options.MEBIBYTE:
             return reader(body, *arguments)
@@ -261,7 +261,8 @@ class Scorer:
     """Scores the images of requests in batches and counts what it does for Prometheus.
 
     `classifier` may be replaced by another one of the same classes: the next batch is scored by it. `pools` have one
-    thread each. Large images pass beside the others, one at a time, so that nobody else waits for them.
+    thread each, for the model and for large images. These are prepared in another process, one at a time, so that
+    nobody else waits for them.
     """
 
     def __init__(
@@ -276,27 +277,30 @@ class Scorer:
         self.classifier = classifier
         self._name = name
         self._batch_images = BATCH_IMAGES.labels(name)
-        self._lanes = [
-            batcher.Batcher[bytes, classify.Outcome](
-                functools.partial(self._classify, pool),
-                max_items=max_batch,
-                max_weight=pixels.MAX_PIXELS,
-                wait_seconds=batching.batch_wait_ms / 1000,
-                max_waiting=batching.max_waiting,
-                max_shared=batching.threads or pixels.cores(),
-            )
-            for pool, max_batch in zip(pools, (batching.max_batch, 1), strict=True)
-        ]
+        self._pool, self._large_pool = pools
+        common = {"max_weight": pixels.MAX_PIXELS, "max_waiting": batching.max_waiting}
+        self._scoring = batcher.Batcher[bytes | classify.Prepared, classify.Outcome](
+            self._classify, max_items=batching.batch_size, wait_seconds=batching.batch_wait_ms / 1000, **common
+        )
+        self._preparing = batcher.Batcher[bytes, classify.Prepared | classify.Outcome](
+            self._prepare, max_items=1, wait_seconds=0, **common
+        )
 
-    async def _classify(self, pool: Executor, images: list[bytes]) -> list[classify.Outcome]:
+    async def _classify(self, images: list[bytes | classify.Prepared]) -> list[classify.Outcome]:
         self._batch_images.observe(len(images))
-        arguments = self.classifier, images, self._bits
-        work = asyncio.get_running_loop().run_in_executor(pool, classify.classify, *arguments)
+        return await _within_time(self._pool, classify.classify, self.classifier, images, self._bits)
+
+    async def _prepare(self, images: list[bytes]) -> list[classify.Prepared | classify.Outcome]:
+        """Returns the network's input made of a large image, or its outcome if there is no input."""
+        preparation = self.classifier.preparation
+        if not preparation:
+            return [*await _within_time(self._large_pool, classify.classify, self.classifier, images, self._bits)]
+        arguments = images[0], preparation, self._bits, BATCH_SECONDS
         try:
-            return await asyncio.wait_for(work, BATCH_SECONDS)
-        except asyncio.TimeoutError:
-            reason = f"not scored within {BATCH_SECONDS} s; try again later, or send smaller images"
-            raise classify.RequestError(reason, 503) from None
+            network_input = await _within_time(self._large_pool, large_images.prepare, *arguments)
+            return [classify.Prepared(images[0], preparation, network_input)]
+        except errors.InputError as error:
+            return [classify.Refused(str(error))]
 
     def time(self, stage: str) -> Any:
         """Returns a context that adds its duration to the histogram of a stage."""
@@ -304,20 +308,36 @@ class Scorer:
 
     async def score(self, images: Sequence[classify.Instance], sender: str) -> list[classify.Outcome]:
         """Returns an outcome for each image, in order; what was refused before stays refused."""
-        readable = [image for image in images if isinstance(image, classify.Image)]
-        lanes = [[image for image in readable if (image.work > LARGE_WORK) == large] for large in (False, True)]
+        large = [image for image in images if isinstance(image, classify.Image) and image.work > LARGE_WORK]
+        ordinary = [image for image in images if isinstance(image, classify.Image) and image.work <= LARGE_WORK]
         with self.time("predict"):
             scored = await asyncio.gather(
-                *(
-                    lane.submit([image.encoded for image in part], [image.work for image in part], sender)
-                    for lane, part in zip(self._lanes, lanes, strict=True)
-                )
+                self._scoring.submit([image.encoded for image in ordinary], [image.work for image in ordinary], sender),
+                self._score_large(large, sender),
             )
-        ordinary, large = map(iter, scored)
+        of_ordinary, of_large = map(iter, scored)
         outcomes = [
-            image if isinstance(image, classify.Refused) else next(large if image.work > LARGE_WORK else ordinary)
+            image if isinstance(image, classify.Refused) else next(of_large if image.work > LARGE_WORK else of_ordinary)
             for image in images
         ]
         for outcome in outcomes:
             INSTANCES.labels(self._name, "refused" if isinstance(outcome, classify.Refused) else "scored").inc()
         return outcomes
+
+    async def _score_large(self, images: Sequence[classify.Image], sender: str) -> list[classify.Outcome]:
+        async def score_one(image: classify.Image) -> classify.Outcome:
+            (prepared,) = await self._preparing.submit([image.encoded], [image.work], sender)
+            if isinstance(prepared, classify.Scored | classify.Refused):
+                return prepared
+            return (await self._scoring.submit([prepared], [1], sender))[0]
+
+        return list(await asyncio.gather(*map(score_one, images)))
+
+
+async def _within_time(pool: Executor, work: Callable[..., Result], *arguments: Any) -> Result:
+    """Returns the result of `work` in `pool`; raises `RequestError` if it takes too long."""
+    try:
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(pool, work, *arguments), BATCH_SECONDS)
+    except (asyncio.TimeoutError, TimeoutError):
+        reason = f"not scored within {BATCH_SECONDS} s; try again later, or send smaller images"
+        raise classify.RequestError(reason, 503) from None

@@ -226,7 +226,7 @@ class _Inline(Executor):
 class _Classifier:
     """Decodes as the true one does, and finds all classes as likely."""
 
-    classes, name, temperature = labels.CLASSES, "m", 1.5
+    classes, name, temperature, preparation = labels.CLASSES, "m", 1.5, None
 
     def score(self, encoded: list[bytes]) -> Any:
         import numpy as np

@@ -178,17 +178,6 @@ def test_senders_take_turns_and_one_alone_cannot_fill_the_queue():
     assert batches == [[0], [1, 10], [2, 11], [3, 4], [5, 6]]
 
 
-def test_a_batch_that_senders_share_is_smaller():
-    async def scenario():
-        bench = Bench.make()
-        bench.batcher._max_shared = 2
-        asks = [bench.ask(*range(9), sender="flood"), bench.ask(10, at=0.5, sender="guest"), bench.ask(20, at=9)]
-        await asyncio.gather(*asks)
-        return [items for _, items in bench.batches]
-
-    assert virtually(scenario()) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 10], [20]]
-
-
 def test_a_large_request_is_accepted_if_nobody_waits():
     async def scenario():
         return await Bench.make(max_waiting=3).ask(*range(9))

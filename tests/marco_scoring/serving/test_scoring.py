@@ -14,7 +14,7 @@ from marco_scoring.serving import classify, options, server
 class Classifier:
     """Takes a second for an image that begins with "slow"."""
 
-    temperature, metadata = 1.0, {"name": "fake"}
+    temperature, metadata, preparation = 1.0, {"name": "fake"}, None
 
     def __init__(self, name="fake", classes=("a", "b")):
         self.name, self.classes = name, classes
