@@ -1,4 +1,4 @@
-"""`marco serve` under concurrent clients that also send bad requests, with and without batching.
+"""`marco serve` under concurrent clients that also send bad requests, on all cores and with one thread.
 
 Each client is a thread that sends one request after the other over one connection: an image by V1 or V2, or, in a share
 `--bad` of the cases, something that the server must refuse: a cut image, text that is not base64, an empty image, a
@@ -6,7 +6,7 @@ header of a billion pixels, a good and a bad instance together, text that is not
 image must get the scores that it got alone, and a bad one its error and its status. Memory is the server's resident
 set, read every second. It counts as flat if its mean over the last quarter is at most 5 % above that over the second
 quarter; the first quarter is for warming up. The last line compares images per second with those of the same server
-with `--max-batch 1`. The exit status is 1 if an answer was wrong, the server ended, or memory was not flat.
+with `--threads 1`. The exit status is 1 if an answer was wrong, the server ended, or memory was not flat.
 
 With `--swaps`, the clients send good requests alone, while so many versions of `--model` are published in a folder that
 the server follows; nothing is compared, and the exit status is 1 if a request failed.
@@ -40,7 +40,7 @@ from marco_model import model_directory, store
 V1, V2 = "/v1/models/marco:predict", "/v2/models/marco/infer"
 FLAT = 0.05
 TOLERANCE = 1e-3
-"""Of scores: the size of a batch changes the order of additions, which the network amplifies."""
+"""Of scores: a small network amplifies what additions in another order change."""
 BILLION_PIXELS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + (40_000 << 32 | 25_000).to_bytes(8, "big") + bytes(100)
 
 
@@ -165,13 +165,6 @@ def predict(url: str, *images: bytes) -> list[dict[str, Any]]:
     answer.raise_for_status()
     predictions: list[dict[str, Any]] = answer.json()["predictions"]
     return predictions
-
-
-def batches(server: ServerProcess) -> np.ndarray:
-    """Returns how many images the model has scored since the server started, and in how many batches."""
-    lines = requests.get(server.url + "/metrics", timeout=60).text.splitlines()
-    values = {line.split("{")[0]: float(line.split()[-1]) for line in lines if line.startswith("marco_batch_images_")}
-    return np.array([values["marco_batch_images_sum"], values["marco_batch_images_count"]])
 
 
 def difference(request: Request, status: int, body: bytes) -> str | None:
@@ -314,11 +307,8 @@ def measure(name: str, options: list[str], images: list[bytes], clients: int, ba
         good, bad = good_requests(images, scores), bad_requests(images[0], scores[0])
         alone = load(server, good, bad, clients=1, bad_share=0, seconds=min(10, seconds))
         benchmarks.note(f"{name}, one client: p50 {1000 * np.median(alone.latencies):.1f} ms")
-        before = batches(server)
         outcome = load(server, good, bad, clients, bad_share, seconds)
         benchmarks.note(f"{name}, {clients} clients: {outcome.summary()}")
-        scored, times = batches(server) - before
-        benchmarks.note(f"{scored / times:.2f} images at once on average")
         if status := server.end():
             outcome.wrong.append(f"exit status {status}")
     return outcome
@@ -346,7 +336,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=16, help="concurrent clients")
     parser.add_argument("--bad", type=float, default=0.05, help="share of bad requests")
     parser.add_argument("--seconds", type=float, default=60, help="length of the load")
-    parser.add_argument("--peer-seconds", type=float, default=30, help="length of the load without batching")
+    parser.add_argument("--peer-seconds", type=float, default=30, help="length of the load with one thread")
     parser.add_argument("--swaps", type=int, default=0, help="publish so many versions of --model instead; see above")
     options = parser.parse_args(arguments)
     if options.swaps:
@@ -356,8 +346,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1 if swapped.wrong else 0)
     model = ["--model", options.model] if options.model else []
     clients = [path.read_bytes() for path in options.images], options.clients, options.bad
-    ours = measure("batching", model, *clients, options.seconds)
-    peer = measure("one at a time", [*model, "--max-batch", "1"], *clients, options.peer_seconds)
+    ours = measure("all cores", model, *clients, options.seconds)
+    peer = measure("one thread", [*model, "--threads", "1"], *clients, options.peer_seconds)
     benchmarks.report(ours.images_a_second, peer.images_a_second, "images/s")
     sys.exit(1 if ours.wrong or peer.wrong or ours.growth > FLAT else 0)
 

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,61 +124,29 @@ class Prepared:
     network_input: np.ndarray
 
 
-def classify(
-    classifier: "marco_model.LoadedClassifier", images: Sequence[bytes | Prepared], bits: int | None = None
-) -> list[Outcome]:
-    """Scores images, the encoded ones upright, together if all decode; returns one outcome each, in their order.
-
-    If the model refuses the batch, each image is decoded alone, which is cheap compared with scoring it, to find those
-    at fault; the others are then scored together. `bits`: see `image_files.upright`.
-    """
+def classify(classifier: "marco_model.LoadedClassifier", image: bytes | Prepared, bits: int | None = None) -> Outcome:
+    """Scores an image, upright, or says why it has no scores. `bits`: see `image_files.upright`."""
     try:
-        return list(_score(classifier, images, bits))
-    except errors.InputError as error:
-        if len(images) == 1:
-            return [Refused(str(error))]
-    faults = _undecodable(images, bits)
-    if not faults:
-        return [outcome for image in images for outcome in classify(classifier, [image], bits)]
-    sound = [image for index, image in enumerate(images) if index not in faults]
-    outcomes = iter(classify(classifier, sound, bits) if sound else ())
-    return [faults[index] if index in faults else next(outcomes) for index in range(len(images))]
-
-
-def _undecodable(images: Sequence[bytes | Prepared], bits: int | None) -> dict[int, Refused]:
-    """Returns the reasons of the images that do not decode, by index."""
-
-    def decoded_shapes(images: list[bytes | Prepared]) -> list[tuple[int, ...]]:
-        encoded = (image.encoded if isinstance(image, Prepared) else image for image in images)
-        return [pixels.decode(image_files.upright(image, bits)).shape for image in encoded]
-
-    shapes = errors.result_or_reason(decoded_shapes, list(images))
-    return {index: Refused(shape) for index, shape in enumerate(shapes) if isinstance(shape, str)}
-
-
-def _score(
-    classifier: "marco_model.LoadedClassifier", images: Sequence[bytes | Prepared], bits: int | None
-) -> list[Scored]:
-    def taken(image: bytes | Prepared) -> bytes | np.ndarray:
         if isinstance(image, bytes):
-            return image_files.upright(image, bits)
-        # The model may have changed since.
-        same = image.preparation == classifier.preparation
-        return image.network_input if same else image_files.upright(image.encoded, bits)
-
-    scores = classifier.score([taken(image) for image in images])
-    probabilities = calibration.calibrate(scores, classifier.temperature)
-    return [Scored(*rows, classifier.name) for rows in zip(scores, probabilities, strict=True)]
+            scores = classifier.score([image_files.upright(image, bits)])
+        elif image.preparation == classifier.preparation:
+            scores = classifier.score([image.network_input])
+        else:  # The model has changed since.
+            return classify(classifier, image.encoded, bits)
+    except errors.InputError as error:
+        return Refused(str(error))
+    (probabilities,) = calibration.calibrate(scores, classifier.temperature)
+    return Scored(scores[0], probabilities, classifier.name)
 
 
 class Versions:
-    """The model in `directory`, or the newest of the numbered versions there: each opened for `batching`, and warm.
+    """The model in `directory`, or the newest of the numbered versions there: each opened, and warm.
 
-    `average`: as `marco_model.open_classifier` takes it.
+    An image is scored by one thread. `average`: as `marco_model.open_classifier` takes it.
     """
 
-    def __init__(self, directory: Path, batching: options.Batching, average: int = 1) -> None:
-        self._directory, self._batching, self._average = directory, batching, average
+    def __init__(self, directory: Path, average: int = 1) -> None:
+        self._directory, self._average = directory, average
         self._opened: Path | None = None
         self._classes: tuple[str, ...] = ()
 
@@ -191,18 +158,16 @@ class Versions:
         folder = model_directory.saved_model_directory(self._directory)
         if folder == self._opened:
             return None
-        classifier = marco_model.open_classifier(folder, threads=self._batching.threads, average=self._average)
+        classifier = marco_model.open_classifier(folder, threads=1, average=self._average)
         if self._opened and classifier.classes != self._classes:
             raise errors.InputError(f"{folder} has other classes, {classifier.classes}; start the server again")
-        warm_up(classifier, self._batching.batch_size)
+        warm_up(classifier)
         self._opened, self._classes = folder, classifier.classes
         return classifier
 
 
-def warm_up(classifier: "marco_model.LoadedClassifier", max_batch: int) -> None:
-    """Scores grey images of a usual size, one and then `max_batch` at once, so that first requests are not slow."""
+def warm_up(classifier: "marco_model.LoadedClassifier") -> None:
+    """Scores a grey image of a usual size, so that the first request is not slow."""
     import simplejpeg
 
-    image = simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))
-    for size in sorted({1, max_batch}):
-        classifier.score([image] * size)
+    classifier.score([simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))])

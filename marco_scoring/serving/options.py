@@ -1,4 +1,4 @@
-"""How `marco serve` batches requests, and what it accepts: each field is an option of the command."""
+"""How much `marco serve` does at a time, and what it accepts: each field is an option of the command."""
 
 import dataclasses
 from typing import Any
@@ -14,20 +14,16 @@ def option(default: float, least: int, text: str, most: int | None = None) -> An
 
 
 @dataclasses.dataclass(frozen=True)
-class Batching:
-    """How images of several requests are scored together."""
+class Concurrency:
+    """How many images are scored at a time, and how many may wait."""
 
-    max_batch: int = option(0, 0, "Images scored at once; 0 takes one per thread, with which nobody waits long.")
-    batch_wait_ms: float = option(
-        5.0, 0, "How long a batch that is not full waits for more images while several clients send requests."
-    )
+    threads: int = option(0, 0, "Images scored at a time, each by a thread; 0 for one per core that may be used.")
     max_waiting: int = option(512, 1, "Images that may wait; beyond that a request gets 503.")
-    threads: int = option(0, 0, "Threads of the model; 0 takes one per core that the process may use.")
 
     @property
-    def batch_size(self) -> int:
-        """The largest batch, in images."""
-        return self.max_batch or self.threads or pixels.cores()
+    def slots(self) -> int:
+        """How many images are scored at a time."""
+        return self.threads or pixels.cores()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,15 +25,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import marco_model
-from marco_model import errors, pixels
-from marco_scoring.serving import batcher, classify, connections, large_images, options, protocols
+from marco_model import errors
+from marco_scoring.serving import classify, connections, fair_queue, large_images, options, protocols
 
 log = logging.getLogger("uvicorn.error")
 
 Result = TypeVar("Result")
 
-BATCH_SECONDS = 60
-"""After which the requests of a batch are answered with an error. Its work goes on, since nothing can interrupt a
+MOST_SECONDS = 60
+"""After which the request of an image is answered with an error. Its work goes on, since nothing can interrupt a
 decoder in a thread, but the limits of an image keep it short."""
 
 LARGE_WORK = 20_000_000
@@ -54,9 +54,7 @@ UNSUPPORTED = {
 }
 """Routes of the protocols that answer 501, and why."""
 
-BATCH_IMAGES = prometheus_client.Histogram(
-    "marco_batch_images", "Images the model scored at once", ["model_name"], buckets=(1, 2, 4, 8, 16, 32, 64)
-)
+WAITING = prometheus_client.Gauge("marco_waiting_images", "Images that wait to be scored", ["model_name"])
 INSTANCES = prometheus_client.Counter("marco_instances", "Instances answered", ["model_name", "outcome"])
 STAGES = {
     stage: prometheus_client.Histogram(f"request_{stage}_seconds", help_text, ["model_name"])
@@ -73,7 +71,7 @@ def serve(
     name: str,
     host: str,
     port: int,
-    batching: options.Batching,
+    concurrency: options.Concurrency,
     limits: options.Limits,
     vertex: protocols.VertexContainer,
     *,
@@ -99,10 +97,10 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
     with (
-        ThreadPoolExecutor(1, thread_name_prefix="model") as pool,
+        ThreadPoolExecutor(concurrency.slots, thread_name_prefix="model") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="large images") as large,
     ):
-        scorer = Scorer(classifier, name, batching, (pool, large), bits)
+        scorer = Scorer(classifier, name, concurrency, (pool, large), bits)
         app = application(scorer, name, limits, vertex, lambda _: _following(scorer, versions, reload_seconds))
         uvicorn.run(
             connections.BodyLimit(
@@ -211,7 +209,7 @@ def application(
         app.add_api_route(path, functools.partial(_return, document))
     for (method, path), reason in UNSUPPORTED.items():
         app.add_api_route(path, functools.partial(_refuse, reason), methods=[method])
-    for error in (classify.RequestError, batcher.Busy, HTTPException, Exception):
+    for error in (classify.RequestError, fair_queue.Busy, HTTPException, Exception):
         app.add_exception_handler(error, _answer_error)
     return app
 
@@ -228,7 +226,7 @@ async def _answer_error(request: fastapi.Request, error: Exception) -> fastapi.R
     """Answers what a route raises: as JSON with an `error`."""
     if isinstance(error, classify.RequestError):
         return JSONResponse({"error": str(error)}, error.status)
-    if isinstance(error, batcher.Busy):
+    if isinstance(error, fair_queue.Busy):
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
     if isinstance(error, HTTPException):
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
@@ -258,49 +256,45 @@ async def _following(scorer: "Scorer", versions: classify.Versions, seconds: flo
 
 
 class Scorer:
-    """Scores the images of requests in batches and counts what it does for Prometheus.
+    """Scores the images of requests, in which senders take turns, and counts what it does for Prometheus.
 
-    `classifier` may be replaced by another one of the same classes: the next batch is scored by it. `pools` have one
-    thread each, for the model and for large images. These are prepared in another process, one at a time, so that
-    nobody else waits for them.
+    `classifier` may be replaced by another one of the same classes, which scores the next image. `pools`: threads that
+    score, and one for large images. These are prepared in another process, one at a time, so that nobody else waits for
+    them.
     """
 
     def __init__(
         self,
         classifier: "marco_model.LoadedClassifier",
         name: str,
-        batching: options.Batching,
+        concurrency: options.Concurrency,
         pools: tuple[Executor, Executor],
         bits: int | None = None,
     ) -> None:
         self._bits = bits
         self.classifier = classifier
         self._name = name
-        self._batch_images = BATCH_IMAGES.labels(name)
         self._pool, self._large_pool = pools
-        common = {"max_weight": pixels.MAX_PIXELS, "max_waiting": batching.max_waiting}
-        self._scoring = batcher.Batcher[bytes | classify.Prepared, classify.Outcome](
-            self._classify, max_items=batching.batch_size, wait_seconds=batching.batch_wait_ms / 1000, **common
+        self._scoring = fair_queue.FairQueue(
+            self._classify, slots=concurrency.slots, max_waiting=concurrency.max_waiting
         )
-        self._preparing = batcher.Batcher[bytes, classify.Prepared | classify.Outcome](
-            self._prepare, max_items=1, wait_seconds=0, **common
-        )
+        self._preparing = fair_queue.FairQueue(self._prepare, slots=1, max_waiting=concurrency.max_waiting)
+        WAITING.labels(name).set_function(lambda: self._scoring.waiting + self._preparing.waiting)
 
-    async def _classify(self, images: list[bytes | classify.Prepared]) -> list[classify.Outcome]:
-        self._batch_images.observe(len(images))
-        return await _within_time(self._pool, classify.classify, self.classifier, images, self._bits)
+    async def _classify(self, image: bytes | classify.Prepared) -> classify.Outcome:
+        return await _within_time(self._pool, classify.classify, self.classifier, image, self._bits)
 
-    async def _prepare(self, images: list[bytes]) -> list[classify.Prepared | classify.Outcome]:
+    async def _prepare(self, image: bytes) -> classify.Prepared | classify.Outcome:
         """Returns the network's input made of a large image, or its outcome if there is no input."""
         preparation = self.classifier.preparation
         if not preparation:
-            return [*await _within_time(self._large_pool, classify.classify, self.classifier, images, self._bits)]
-        arguments = images[0], preparation, self._bits, BATCH_SECONDS
+            return await _within_time(self._large_pool, classify.classify, self.classifier, image, self._bits)
+        arguments = image, preparation, self._bits, MOST_SECONDS
         try:
             network_input = await _within_time(self._large_pool, large_images.prepare, *arguments)
-            return [classify.Prepared(images[0], preparation, network_input)]
         except errors.InputError as error:
-            return [classify.Refused(str(error))]
+            return classify.Refused(str(error))
+        return classify.Prepared(image, preparation, network_input)
 
     def time(self, stage: str) -> Any:
         """Returns a context that adds its duration to the histogram of a stage."""
@@ -312,7 +306,7 @@ class Scorer:
         ordinary = [image for image in images if isinstance(image, classify.Image) and image.work <= LARGE_WORK]
         with self.time("predict"):
             scored = await asyncio.gather(
-                self._scoring.submit([image.encoded for image in ordinary], [image.work for image in ordinary], sender),
+                self._scoring.submit([image.encoded for image in ordinary], sender),
                 self._score_large(large, sender),
             )
         of_ordinary, of_large = map(iter, scored)
@@ -326,10 +320,10 @@ class Scorer:
 
     async def _score_large(self, images: Sequence[classify.Image], sender: str) -> list[classify.Outcome]:
         async def score_one(image: classify.Image) -> classify.Outcome:
-            (prepared,) = await self._preparing.submit([image.encoded], [image.work], sender)
+            (prepared,) = await self._preparing.submit([image.encoded], sender)
             if isinstance(prepared, classify.Scored | classify.Refused):
                 return prepared
-            return (await self._scoring.submit([prepared], [1], sender))[0]
+            return (await self._scoring.submit([prepared], sender))[0]
 
         return list(await asyncio.gather(*map(score_one, images)))
 
@@ -337,7 +331,7 @@ class Scorer:
 async def _within_time(pool: Executor, work: Callable[..., Result], *arguments: Any) -> Result:
     """Returns the result of `work` in `pool`; raises `RequestError` if it takes too long."""
     try:
-        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(pool, work, *arguments), BATCH_SECONDS)
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(pool, work, *arguments), MOST_SECONDS)
     except (asyncio.TimeoutError, TimeoutError):
-        reason = f"not scored within {BATCH_SECONDS} s; try again later, or send smaller images"
+        reason = f"not scored within {MOST_SECONDS} s; try again later, or send smaller images"
         raise classify.RequestError(reason, 503) from None

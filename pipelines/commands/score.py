@@ -317,7 +317,7 @@ def serve(
         int | None, typer.Option(min=1, max=65535, help=f"[default: AIP_HTTP_PORT, or else {DEFAULT_PORT}]")
     ] = None,
     average: options.Average = 1,
-    batching: serving_options.Batching,
+    concurrency: serving_options.Concurrency,
     limits: serving_options.Limits,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
     reload_seconds: Annotated[
@@ -351,7 +351,7 @@ def serve(
             raise InputError(f"--reload-seconds follows versions in a local folder, not --model {model}; leave it out")
         directory = Path(model)
     server.serve(
-        classify.Versions(directory, batching, average), name, host, port, batching, limits, vertex,
+        classify.Versions(directory, average), name, host, port, concurrency, limits, vertex,
         grace_seconds=grace_seconds, reload_seconds=reload_seconds, access_log=access_log, bits=bits,
     )  # fmt: skip
 

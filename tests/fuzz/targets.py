@@ -244,8 +244,8 @@ def _server() -> tuple[asyncio.AbstractEventLoop, Any]:
 
     limits = options.Limits(max_instances=8, max_pixels=1_000_000, max_image_mb=1, max_body_mb=1)
     vertex = protocols.VertexContainer(predict_route="/predict", health_route="/health")
-    batching = options.Batching(batch_wait_ms=0)
-    scorer = server.Scorer(_Classifier(), "marco", batching, (_Inline(), _Inline()))  # type: ignore[arg-type]
+    concurrency = options.Concurrency(threads=1)
+    scorer = server.Scorer(_Classifier(), "marco", concurrency, (_Inline(), _Inline()))  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -399,7 +399,7 @@ TARGETS: dict[str, Target] = {
     "server": Target(
         answer_request,
         ("marco_scoring.serving.protocols", "marco_scoring.serving.classify", "marco_scoring.serving.server",
-         "marco_scoring.serving.connections", "marco_scoring.serving.batcher"),
+         "marco_scoring.serving.connections", "marco_scoring.serving.fair_queue"),
         ("/v1/models/marco:predict", "/v2/models/marco/infer", "/predict", "instances", "inputs", "outputs", "b64",
          "image_bytes", "BYTES", "shape", "datatype", "binary_data_size", "inference-header-content-length: ",
          "content-type: ", "content-length: ", "ce-specversion: 1.0", "signature_name", *_JSON),

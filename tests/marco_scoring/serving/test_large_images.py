@@ -51,8 +51,8 @@ def test_a_large_image_has_the_scores_of_any_other(small_model, encoded):
     images = [classify.Image(image, server.LARGE_WORK + number % 2) for number, image in enumerate(encoded)]
 
     async def main():
-        with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as large:
-            scorer = server.Scorer(classifier, "marco", options.Batching(), (pool, large))
+        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as large:
+            scorer = server.Scorer(classifier, "marco", options.Concurrency(threads=2), (pool, large))
             damaged = classify.Image(encoded[0][:2000], server.LARGE_WORK + 1)
             return await scorer.score([damaged, *images], "")
 
@@ -65,5 +65,5 @@ def test_what_another_model_prepared_is_prepared_again(small_model, encoded):
     directory, expected = small_model
     classifier = marco_model.open_classifier(directory)
     other = classify.Prepared(encoded[0], pixels.Preparation(99), np.zeros((3, 99, 99), np.float32))
-    (outcome,) = classify.classify(classifier, [other])
+    outcome = classify.classify(classifier, other)
     np.testing.assert_allclose(outcome.scores, expected[0], atol=1e-4)

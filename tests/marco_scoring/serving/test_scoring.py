@@ -28,16 +28,16 @@ class Classifier:
 def scorer(monkeypatch):
     monkeypatch.setattr(classify.image_files, "upright", lambda image, bits: image)
     with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as large:
-        yield server.Scorer(Classifier(), "marco", options.Batching(), (pool, large))
+        yield server.Scorer(Classifier(), "marco", options.Concurrency(threads=1), (pool, large))
 
 
 def image(content, work=1):
     return classify.Image(content, work)
 
 
-def test_a_batch_that_takes_too_long_is_answered_with_an_error(scorer, monkeypatch):
-    """On 363bfd5 its clients waited as long as the batch took."""
-    monkeypatch.setattr(server, "BATCH_SECONDS", 0.1)
+def test_an_image_that_takes_too_long_is_answered_with_an_error(scorer, monkeypatch):
+    """On 363bfd5 its client waited as long as it took."""
+    monkeypatch.setattr(server, "MOST_SECONDS", 0.1)
 
     async def main():
         begun = time.monotonic()
@@ -75,7 +75,7 @@ def test_the_newest_version_is_followed_and_what_cannot_be_served_is_not(tmp_pat
         return Classifier(f"v{folder.name}", ("a", "c") if folder.name == "4" else ("a", "b"))
 
     monkeypatch.setattr(classify.marco_model, "open_classifier", open_classifier)
-    versions = classify.Versions(tmp_path, options.Batching())
+    versions = classify.Versions(tmp_path)
     with pytest.raises(InputError, match="no model"):
         versions.newest()
     publish(1)

@@ -36,7 +36,7 @@ def test_an_option_that_cannot_work_ends_with_one_line_and_status_2(arguments, e
 def test_help_needs_neither_the_server_nor_tensorflow():
     result = marco("serve", "--help")
     assert result.returncode == 0
-    assert "--max-batch" in result.stdout
+    assert "--max-waiting" in result.stdout
     code = (
         "import sys; import pipelines.cli; "
         "assert not {'uvicorn', 'fastapi', 'tensorflow', 'tfx'} & set(sys.modules), 'imported'"
