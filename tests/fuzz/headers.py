@@ -41,12 +41,14 @@ def kind_of(encoded: bytes) -> str:
 def judge(encoded: bytes, tensorflow: Callable[[bytes], Size] | None = None) -> str:
     """Returns what became of a picture; raises `AssertionError` if it is decoded in a size that was not read before.
 
-    `tensorflow`: returns the size that TensorFlow decodes it to, and raises `InputError` if it refuses it.
+    `tensorflow`: returns the size to which a served graph decodes it, and raises `InputError` if it refuses it.
     """
     if encoded.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         try:
             header = image_files.image_header(encoded)
         except ValueError:
+            served = _size_of(tensorflow, encoded) if tensorflow else None
+            assert not served or served[0] * served[1] <= pixels.MAX_PIXELS, f"tensorflow: {served} over the limit"
             return NO_HEADER
         size = header.height, header.width
     else:
@@ -57,6 +59,8 @@ def judge(encoded: bytes, tensorflow: Callable[[bytes], Size] | None = None) -> 
         size = opened
     if size[0] * size[1] > pixels.MAX_PIXELS:
         assert _size_of(image_files.upright, encoded) is None, f"{size} is over the limit and was decoded"
+        if tensorflow and kind_of(encoded) in ("JPEG", "PNG"):
+            assert _size_of(tensorflow, encoded) is None, f"tensorflow: {size} is over the limit and was decoded"
         return TOO_LARGE
     decoders: dict[str, Callable[[bytes], Size]] = {"upright": lambda image: _decoded(image_files.upright(image))}
     if kind_of(encoded) in ("JPEG", "PNG"):
@@ -106,12 +110,24 @@ def _pillow(encoded: bytes) -> Size | None:
         return None
 
 
-def by_tensorflow(encoded: bytes) -> Size:
-    """Returns the size that training's decoder makes of a picture; raises `InputError` if it refuses it."""
-    from marco_data import contract
+def tensorflow_decoder() -> Callable[[bytes], Size]:
+    """Returns what gives the size to which a served graph decodes a picture; it raises `InputError` if it refuses it."""
+    import tensorflow as tf
 
-    height, width, _ = contract.decoded_shape(encoded)
-    return height, width
+    from marco_model import preprocessing
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    def shape(encoded: tf.Tensor) -> tf.Tensor:
+        return tf.shape(preprocessing.decode(preprocessing.within_limits(encoded)))
+
+    def size(encoded: bytes) -> Size:
+        try:
+            height, width, _ = shape(tf.constant(encoded)).numpy()
+        except tf.errors.OpError as error:
+            raise errors.InputError(errors.one_line(error)) from None
+        return int(height), int(width)
+
+    return size
 
 
 def count_outcomes(count: int, seed: int, tensorflow: bool) -> Mapping[tuple[str, str], int]:
@@ -122,12 +138,13 @@ def count_outcomes(count: int, seed: int, tensorflow: bool) -> Mapping[tuple[str
         if kind_of(image) != "other" and len(image) < 50_000:
             by_format.setdefault(kind_of(image), []).append(image)
     outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
+    decoder = tensorflow_decoder() if tensorflow else None
     started = time.monotonic()
     for number in range(count):
         kind = list(by_format)[number % len(by_format)]
         encoded = images.mutated(draw.choice(by_format[kind]), draw)
         try:
-            outcome = judge(encoded, by_tensorflow if tensorflow else None)
+            outcome = judge(encoded, decoder)
         except AssertionError as error:
             outcome = f"WRONG: {str(error)[:60]}"
             path = Path(".fuzz/findings/headers") / f"header-{kind}-{number}"
@@ -144,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tensorflow", action="store_true", help="TensorFlow's decoder too, which training uses")
+    parser.add_argument("--tensorflow", action="store_true", help="the decoder of served graphs too")
     options = parser.parse_args()
     # What decoders say of damage on the descriptor of errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -42,8 +42,9 @@ def test_a_message_is_one_line_and_not_endless():
     assert message.startswith("first second") and message.endswith("fix it") and len(message) <= errors.MAX_CHARACTERS
 
 
-def test_mutated_headers_are_read_as_they_are_decoded_or_refused():
-    outcomes = headers.count_outcomes(2000, 0, tensorflow=False)
+@pytest.mark.parametrize("tensorflow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_mutated_headers_are_read_as_they_are_decoded_or_refused(tensorflow):
+    outcomes = headers.count_outcomes(2000, 0, tensorflow)
     assert not [outcome for outcome in outcomes if outcome[1].startswith("WRONG")]
     for kind in ("JPEG", "PNG", "TIFF", "BMP"):
         assert outcomes[kind, headers.AGREE] and sum(outcomes[kind, name] for name in headers.REFUSED)
