@@ -111,7 +111,7 @@ def _pillow(encoded: bytes) -> Size | None:
 
 
 def tensorflow_decoder() -> Callable[[bytes], Size]:
-    """Returns what gives the size to which a served graph decodes a picture; it raises `InputError` if it refuses it."""
+    """Returns what gives the size to which a served graph decodes a picture, or raises `InputError`."""
     import tensorflow as tf
 
     from marco_model import preprocessing
