@@ -177,7 +177,7 @@ def _rgb(image: Image.Image, bits: int | None) -> np.ndarray:
         if image.mode.startswith("I"):
             grey = _eight_bits(np.asarray(image), bits if depth == 16 else depth, is_inverted)
             return np.repeat(grey[..., None], 3, axis=-1)
-        rgb = np.asarray(image.convert("RGB"))
+        rgb = pixels.rgb_array(image)
     # Pillow keeps the upper byte of deep colour.
     if depth > 8 and bits != 16 and rgb.max(initial=0) <= _HIGHEST >> 8:
         raise InputError(

@@ -195,7 +195,20 @@ def _decode_png(encoded: bytes) -> np.ndarray:
     _check_size(image.height, image.width)
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return rgb_array(image)
+
+
+def rgb_array(image: "Image.Image") -> np.ndarray:
+    """Returns an opened image as uint8 [height, width, 3].
+
+    It is converted a strip at a time: Pillow takes four bytes a pixel, and twice the array's size to make one of it.
+    """
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(image.height, top + rows)
+        array[top:bottom] = image.crop((0, top, image.width, bottom)).convert("RGB")
+    return array
 
 
 def plain_png(encoded: bytes) -> bytes:

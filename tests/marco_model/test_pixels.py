@@ -207,3 +207,11 @@ def test_a_large_picture_is_shrunk_in_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 250e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_an_image_is_converted_strip_by_strip_as_at_once(mode, monkeypatch):
+    monkeypatch.setattr(pixels, "_STRIP", 1000)
+    colours = np.random.default_rng(0).integers(0, 256, (31, 207, 3), dtype=np.uint8)
+    image = Image.fromarray(colours).convert(mode)
+    np.testing.assert_array_equal(pixels.rgb_array(image), np.asarray(image.convert("RGB")))
