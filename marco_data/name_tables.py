@@ -110,10 +110,14 @@ def read_rows(text: str) -> Iterator[list[str]]:
     return ([plain(cell) for cell in row] for row in _reader(text))
 
 
+_SEPARATORS = {*",;\t|:^~"}
+"""What may separate columns; the `csv` module takes no zero byte, quote or end of line."""
+
+
 def _reader(text: str) -> Any:
     """Returns the `csv.reader` of a CSV file, before its header."""
     first = text.partition("\n")[0].strip('\r"')
-    named = first[4:] if first.casefold().startswith("sep=") and len(first) == 5 else ""
+    named = first[4:] if first.casefold().startswith("sep=") and first[4:] in _SEPARATORS else ""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=named or max(",;\t", key=first.count))
     if named:
         next(reader)

@@ -334,7 +334,7 @@ class FileTable(ScoreTable):
         if missing := [name for name in self.names if name not in header and header]:
             raise errors.InputError(f"{earlier} has no column {', '.join(missing)}; give another --output")
         # Columns that somebody added to the table stay.
-        self.names = header if whole else [*self.names, *(name for name in header if name not in self.names)]
+        self.names = header if whole and header else [*self.names, *(name for name in header if name not in self.names)]
         if not whole:
             self._put(_header(self.format, self.names))
         for cells in rows:

@@ -214,6 +214,7 @@ def _names() -> dict[str, str]:
         "not_an_expression": "(?P<plate>[\nx",
         "table": ".csv\npath,plate,well,drop,date\na.jpg,P1,A1,1,2024-01-02\nx/b.jpg,P1,0105,,20240102T1020",
         "table_semicolons": ".csv\nsep=;\nfilename;plate;inspection\na.jpg;P1;3",
+        "found_zero_separator": ".csv\nsep=\0\nfilename;plate\na.jpg;P1",
         "table_twice": ".csv\npath,plate\na.jpg,P1\n./a.jpg,P2",
         "table_short": ".csv\npath,plate\na.jpg",
         "l3_superscript": ".csv\npath,well,inspection\na.jpg,²,²",
@@ -247,6 +248,8 @@ def _tables() -> dict[str, str]:
         "l3_long_cell": "0filename,label\n" + "a" * 131_100 + ",Clear\n",
         "l3_long_number": "3image_id,label,rater,date\n" + "1" * 5_000 + ",Clear,ann,2026-11-26\n",
         "found_long_name": "0filename,label\n" + "a" * 300 + ",Clear\n",
+        "found_long_name_of_windows": "0filename,label\n" + "a\\" * 150 + "a" * 300 + ",Clear\n",
+        "found_zero_separator": "0sep=\0\nfilename;label\na.jpg;Clear\n",
         "found_zero_byte": "0filename,label\na\0.jpg,Clear\n",
         "l1_formula": "3image_id,label,rater,date\n7,=1+1,@SUM(1+1),2026-11-26\n",
     }
@@ -266,6 +269,7 @@ def _scores() -> dict[str, str]:
         "l3_long_cell": f"1{header}{row}".replace("a.jpg", "a" * 131_100),
         "json_nested": "5" + "[" * 3000,
         "found_rows_of_other_columns": "4" + json.dumps(entry) + "\n{}\n",
+        "found_partial_without_rows": "6\n",
         "json_numbers": "5" + json.dumps([1, 2]) + "\n",
     }
 
