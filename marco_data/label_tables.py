@@ -291,7 +291,9 @@ def _file_name(text: str, root: Path, where: str) -> Path:
     """Returns the path in a cell, which Windows may have written; raises `InputError` if it cannot be one."""
     if not text or "\0" in text:
         raise errors.InputError(f"{where}: the file name {'has a zero byte' if text else 'is empty'}")
-    return Path(text if "\\" not in text or os.path.exists(root / text) else text.replace("\\", "/"))
+    if "\\" in text and not os.path.lexists(root / text):  # Path.exists raises for a name that is too long.
+        text = text.replace("\\", "/")
+    return Path(text)
 
 
 def _refuse_repeats(path: Path, lines: list[int], table: LabelTable) -> None:
