@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from marco_model import calibration, errors, labels, model_directory, onnx_network, pixels, published, store
+from marco_model import calibration, errors, labels, model_directory, novelty, onnx_network, pixels, published, store
 
 if TYPE_CHECKING:
     from marco_model import saved_model
@@ -52,6 +52,25 @@ class LoadedClassifier:
     def preparation(self) -> pixels.Preparation | None:
         """How an encoded image becomes the network's input; None for a model exported before it had an ONNX model."""
         return self._network.preparation if self._network else None
+
+    @functools.cached_property
+    def reference(self) -> novelty.Reference | None:
+        """What the model's training pictures looked like; None if it was exported without, as the published one is.
+
+        Raises `InputError` if it is damaged.
+        """
+        if not self._network or not (file := self._directory / novelty.FILE).is_file():
+            return None
+        return novelty.read(file.read_bytes(), str(file))
+
+    def scores_and_novelty(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what `score` does, and how far each image is from the training pictures, float32 [images].
+
+        Above 1 an image is unknown: see `novelty`. It is 0 for a model without a `reference`. Raises what `score` does.
+        """
+        if not (self._network and self.reference and image_bytes):
+            return self.score(image_bytes), np.zeros(len(image_bytes), np.float32)
+        return self._network.scores_and_novelty(image_bytes, self.reference)
 
     def score(self, image_bytes: Sequence[bytes | np.ndarray]) -> np.ndarray:
         """Scores encoded images, JPEG or PNG, or what `preparation` returned for them.

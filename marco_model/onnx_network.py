@@ -5,17 +5,19 @@ float32 [batch, classes], each row summing to 1, and `embeddings`, float32 [batc
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from marco_model import errors, pixels
+from marco_model import errors, novelty, pixels
 
 if TYPE_CHECKING:
     import onnxruntime
+
+Result = TypeVar("Result")
 
 MODEL = "assets.extra/model.onnx"
 """The ONNX model in an exported classifier's folder."""
@@ -68,21 +70,60 @@ class OnnxNetwork:
 
         Raises `InputError` if one of them does not decode, or if ONNX Runtime cannot read the model.
         """
-        if len(images) >= self._threads or "_single" in vars(self):
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="network") as pool:
-                rows = list(pool.map(functools.partial(self._run, self._single, name), images))
-        else:
-            rows = [self._run(self._whole, name, image) for image in images]
+        rows = self._map(lambda session, image: self._mean(session, [name], image)[0], images)
         if rows:
             return np.concatenate(rows)
         width = next(output.shape[1] for output in self._whole.get_outputs() if output.name == name)
         return np.zeros((0, width), np.float32)
 
-    def _run(self, session: "onnxruntime.InferenceSession", name: str, image: bytes | np.ndarray) -> Any:
-        prepared = image if isinstance(image, np.ndarray) else self.preparation(image)
+    def scores_and_novelty(
+        self, images: Sequence[bytes | np.ndarray], reference: novelty.Reference
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scores, float32 [images, classes], and the novelty of each image, float32 [images].
+
+        Takes at least one image, as `outputs` does, and raises what it does.
+        """
+
+        def run(session: "onnxruntime.InferenceSession", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            scores, embeddings = self._mean(session, ["scores", "embeddings"], image)
+            return scores, reference.novelty(embeddings, novelty.picture_statistics(image)[None])
+
+        scores, novelties = zip(*self._map(run, images), strict=True)
+        return np.concatenate(scores), np.concatenate(novelties)
+
+    def features_and_statistics(self, images: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what `novelty.fit` takes of encoded images, at least one: features and picture statistics.
+
+        Raises what `outputs` does.
+        """
+
+        def run(session: "onnxruntime.InferenceSession", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self._mean(session, ["embeddings"], image)[0], novelty.picture_statistics(image)[None]
+
+        features, statistics = zip(*self._map(run, images), strict=True)
+        return np.concatenate(features), np.concatenate(statistics)
+
+    def _map(
+        self,
+        run: Callable[["onnxruntime.InferenceSession", np.ndarray], Result],
+        images: Sequence[bytes | np.ndarray],
+    ) -> list[Result]:
+        """Returns what `run` makes of each image's network input."""
+
+        def prepare_and_run(session: "onnxruntime.InferenceSession", image: bytes | np.ndarray) -> Result:
+            return run(session, image if isinstance(image, np.ndarray) else self.preparation(image))
+
+        if len(images) >= self._threads or "_single" in vars(self):
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="network") as pool:
+                return list(pool.map(functools.partial(prepare_and_run, self._single), images))
+        return [prepare_and_run(self._whole, image) for image in images]
+
+    def _mean(self, session: "onnxruntime.InferenceSession", names: list[str], image: np.ndarray) -> list[np.ndarray]:
+        """Returns outputs of a network input, each [1, values], as means over its views."""
         # One after another, so that memory does not grow with their number.
-        inputs = (np.ascontiguousarray(view)[None] for view in views(prepared, self._average))
-        return sum(session.run([name], {"images": view})[0] for view in inputs) / np.float32(self._average)
+        inputs = (np.ascontiguousarray(view)[None] for view in views(image, self._average))
+        by_view = (session.run(names, {"images": view}) for view in inputs)
+        return [sum(values) / np.float32(self._average) for values in zip(*by_view, strict=True)]
 
     @functools.cached_property
     def _whole(self) -> "onnxruntime.InferenceSession":

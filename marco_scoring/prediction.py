@@ -49,10 +49,14 @@ def _as_text(row: Sequence[Any]) -> list[str]:
 
 
 class Image(NamedTuple):
-    """An image that was read: JPEG or PNG bytes, and its flag; see `pixels.flag`."""
+    """An image that was read: JPEG or PNG bytes, its flag, and its novelty once it is scored.
+
+    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`).
+    """
 
     encoded: bytes
     flag: str
+    novelty: float = 0.0
 
 
 Read = Callable[[Path], bytes]
@@ -62,6 +66,8 @@ Observe = Callable[[Path, Image | None, np.ndarray | str], None]
 
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
+UNKNOWN = "unknown"
+"""The flag of an image that is unlike the model's training pictures."""
 _SAME_SCORES = 1e-4
 """The most that scores of one model differ by between machines."""
 
@@ -103,13 +109,12 @@ def predict(
     Raises `InputError` if the earlier run scored by another model, and as `open_table` does.
     """
     place_of = place_of or place_reader.reader(files)
-    classes, calibrated = classifier.classes, classifier.temperature != 1
+    classes = classifier.classes
+    extras = score_table.Extras(calibrated=classifier.temperature != 1, novelty=classifier.reference is not None)
     by_class = collections.Counter(dict.fromkeys(classes, 0))
     by_flag: collections.Counter[str] = collections.Counter()
     with (
-        score_table.open_table(
-            output, classes, classifier.name, calibrated=calibrated, options=options, place_of=place_of
-        ) as table,
+        score_table.open_table(output, classes, classifier.name, extras, options=options, place_of=place_of) as table,
         progress.progress("scoring", len(files)) as advance,
     ):
         # A file that changes after this is scored again by the next run.
@@ -125,6 +130,8 @@ def predict(
         if observe:
             for path, scores in earlier.items():
                 known = _read([path], read)[0]
+                if isinstance(known, Image):
+                    known = known._replace(flag=known.flag or table.earlier_flag(path))
                 observe(path, known if isinstance(known, Image) else None, scores)
         advance(len(earlier), earlier=True)
         for path, image, result in score_each(
@@ -147,10 +154,11 @@ def predict(
 def row_of(
     classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, scores: np.ndarray, place: places.Place
 ) -> score_table.Row:
-    """Returns the row of an image, with probabilities if the classifier has a temperature."""
+    """Returns the row of an image, with probabilities and novelty if the classifier gives them."""
     temperature = classifier.temperature
     probabilities = calibration.calibrate(scores[None], temperature)[0] if temperature != 1 else ()
-    return score_table.row(path, classifier.classes, scores, classifier.name, place, probabilities, image.flag)
+    cells = score_table.row(path, classifier.classes, scores, classifier.name, place, probabilities, image.flag)
+    return cells | ({score_table.NOVELTY: image.novelty} if classifier.reference else {})
 
 
 def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray], read: Read) -> None:
@@ -206,12 +214,22 @@ def score_each(
             images, following = upcoming.result(), start + batch_size
             upcoming = reader.submit(_read, files[following : following + batch_size], read)
             encoded = [image.encoded for image in images if isinstance(image, Image)]
-            scores = iter(errors.result_or_reason(classifier.score, encoded))
+            scored = iter(errors.result_or_reason(lambda batch: _score(classifier, batch), encoded))
             for path, image in zip(files[start:following], images, strict=True):
-                if isinstance(image, Image):
-                    yield path, image, next(scores)
-                else:
+                if not isinstance(image, Image):
                     yield path, None, image
+                elif isinstance(result := next(scored), str):
+                    yield path, image, result
+                else:
+                    flag = image.flag or (UNKNOWN if result[1] > 1 else "")
+                    yield path, Image(image.encoded, flag, result[1]), result[0]
+
+
+def _score(classifier: "marco_model.LoadedClassifier", encoded: list[bytes]) -> list[tuple[np.ndarray, float]]:
+    if not classifier.reference:
+        return [(scores, 0.0) for scores in classifier.score(encoded)]
+    scores, novelties = classifier.scores_and_novelty(encoded)
+    return list(zip(scores, novelties.tolist(), strict=True))
 
 
 def _read(files: Sequence[Path], read: Read) -> list[Image | str]:

@@ -31,6 +31,7 @@ Row = dict[str, Any]
 STDOUT = Path("-")
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date", "flag")
+NOVELTY = "novelty"
 STAMP_COLUMNS = ("bytes", "modified")
 _SPREADSHEETS = (".xlsx", ".xls", ".ods")
 _JSONL_ENDINGS = (".jsonl", ".ndjson")
@@ -39,19 +40,34 @@ _NOT_SHOWN = ("plate", "well", "drop", "model", "inspection", "date", *STAMP_COL
 _BOM = "\ufeff"
 
 
-def columns(classes: Sequence[str], *, calibrated: bool = False, stamped: bool = False) -> list[str]:
+class Extras(NamedTuple):
+    """What a model gives beside scores.
+
+    calibrated: probabilities, a column `probability_CLASS` per class. novelty: how far an image is from the training
+    pictures, the column `novelty`.
+    """
+
+    calibrated: bool = False
+    novelty: bool = False
+
+
+SCORES_ALONE = Extras()
+
+
+def columns(classes: Sequence[str], extras: Extras = SCORES_ALONE, *, stamped: bool = False) -> list[str]:
     """Returns the header of the table: one column per class, in lower case, between the fixed columns.
 
-    `calibrated`: with a column `probability_CLASS` per class. `stamped`: with size and time of the file.
+    `stamped`: with size and time of the file.
     """
     names = [*LEADING_COLUMNS, *class_columns(classes).values(), *LAST_COLUMNS]
-    names += [f"probability_{name}" for name in classes] if calibrated else []
+    names += [f"probability_{name}" for name in classes] if extras.calibrated else []
+    names += [NOVELTY] if extras.novelty else []
     return [*names, *(STAMP_COLUMNS if stamped else ())]
 
 
 def class_columns(classes: Sequence[str]) -> dict[str, str]:
     """Returns the column of each class's score."""
-    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, *STAMP_COLUMNS, plates.IMAGES}
+    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, NOVELTY, *STAMP_COLUMNS, plates.IMAGES}
     return {name: f"{name.lower()}_score" if name.lower() in taken else name.lower() for name in classes}
 
 
@@ -94,10 +110,11 @@ DEFAULTS = Options()
 
 
 class Earlier(NamedTuple):
-    """A row of an earlier run: size and time of its file, and its scores, float32 [classes]."""
+    """A row of an earlier run: size and time of its file, its scores, float32 [classes], and its flag."""
 
     stamp: tuple[str, str]
     scores: np.ndarray
+    flag: str
 
 
 def errors_path(output: Path) -> Path:
@@ -206,6 +223,11 @@ class ScoreTable:
         """Returns the scores of a file whose row is there already and that has not changed since; None for others."""
         known = self.earlier.get(_key(path))
         return known.scores if known and known.stamp == stamp(path) else None
+
+    def earlier_flag(self, path: Path) -> str:
+        """Returns the flag of a file whose row is there already; empty for others."""
+        known = self.earlier.get(_key(path))
+        return known.flag if known else ""
 
     def earlier_others(self, files: Iterable[Path]) -> list[str]:
         """Returns the absolute paths of the earlier rows that are of none of `files`."""
@@ -352,7 +374,7 @@ class FileTable(ScoreTable):
             scores = np.array([float(cells[name]) for name in self._scores], np.float32)
         key = _key(cells["path"])
         self._replaces |= key in self.earlier
-        self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores)
+        self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]))
 
     def _put(self, text: str) -> None:
         self._file.write(text.encode())
@@ -421,8 +443,8 @@ def open_table(
     output: Path | None,
     classes: Sequence[str],
     model: str,
+    extras: Extras,
     *,
-    calibrated: bool,
     options: Options = DEFAULTS,
     place_of: places.PlaceOf = places.place_of,
 ) -> Iterator[ScoreTable]:
@@ -436,7 +458,7 @@ def open_table(
         InputError: the table cannot be continued.
         OSError: the table cannot be written; the message says so too.
     """
-    names = columns(classes, calibrated=calibrated, stamped=True)
+    names = columns(classes, extras, stamped=True)
     crystals = plates.crystal_classes(classes, options.crystal_classes) if options.best else []
     crystal_columns = [class_columns(classes)[classes[number]] for number in crystals]
     if options.best and options.append:

@@ -25,7 +25,11 @@ from marco_model import (
     classifier,
     engines,
     errors,
+    model_directory,
     network as networks,
+    novelty,
+    onnx_network,
+    pixels,
     preprocessing,
     record_index,
     store,
@@ -38,6 +42,7 @@ from marco_model import (
 log = logging.getLogger(__name__)
 
 _SAMPLED, _WIDE = 64, 2.1
+_DESCRIBED = 1000
 
 
 def run(job: TrainingJob) -> None:
@@ -64,6 +69,7 @@ def run(job: TrainingJob) -> None:
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
         directory, classes = job.model_directory, job.classes
         write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
+        describe_pictures(directory, records)
         if job.tflite:
             tflite.add(directory, classes, job.validation_files)
         content = {
@@ -233,6 +239,39 @@ def calibrate(model: keras.Model, job: TrainingJob, records: record_index.Record
     )
     log.info("Temperature %.3f: expected calibration error %.4f, %.4f without", temperature, after, before)
     return Calibration(temperature, before, after)
+
+
+def describe_pictures(directory: str, records: Records) -> None:
+    """Adds what the training pictures look like to the exported model, and how far those of validation are from them.
+
+    Up to `_DESCRIBED` pictures of each split, evenly spread, are passed through the exported network. Nothing is added
+    where there are few, or if the model has no ONNX model.
+    """
+    path = f"{directory}/{onnx_network.MODEL}"
+    if min(map(len, records)) < novelty.ENOUGH_PICTURES or not store.exists(path):
+        log.info("Images unlike the training pictures will not be flagged: there are fewer than 50 of a split")
+        return
+    network = onnx_network.OnnxNetwork(store.read_bytes(path), _preparation(directory))
+    views = []
+    with progress("Describing", sum(min(_DESCRIBED, len(index)) for index in records)) as advance:
+        for index in records:
+            read, parts = training_input.reader(index), []
+            numbers = np.unique(np.linspace(0, len(index) - 1, _DESCRIBED).astype(int))
+            for batch in np.array_split(numbers, -(-len(numbers) // 64)):
+                examples = [read(tf.constant(number, tf.int64)) for number in batch]
+                described = network.features_and_statistics([encoded.numpy() for encoded, _ in examples])
+                parts.append((*described, np.array([int(label) for _, label in examples])))
+                advance(len(batch))
+            views.append([np.concatenate(arrays) for arrays in zip(*parts, strict=True)])
+    (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
+    reference = novelty.fit(features, statistics, labels)
+    reference = novelty.limited(reference, held_out_features, held_out_statistics)
+    store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
+
+
+def _preparation(directory: str) -> pixels.Preparation:
+    metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
+    return pixels.Preparation(metadata["input_size"], metadata.get("shrink"))
 
 
 def write_model(

@@ -104,12 +104,14 @@ def _describe(value: Any) -> str:
 class Scored:
     """Scores and calibrated probabilities of one image, float32 [classes] each, in the order of the model's classes.
 
-    `version`: the name of the model that gave them.
+    `version`: the name of the model that gave them. `novelty`: how far the image is from the model's training pictures,
+    above 1 an unknown one (`marco_model.novelty`); None if the model does not tell.
     """
 
     scores: np.ndarray
     probabilities: np.ndarray
     version: str
+    novelty: float | None = None
 
 
 Outcome = Scored | Refused
@@ -128,15 +130,15 @@ def classify(classifier: "marco_model.LoadedClassifier", image: bytes | Prepared
     """Scores an image, upright, or says why it has no scores. `bits`: see `image_files.upright`."""
     try:
         if isinstance(image, bytes):
-            scores = classifier.score([image_files.upright(image, bits)])
+            scores, novelties = classifier.scores_and_novelty([image_files.upright(image, bits)])
         elif image.preparation == classifier.preparation:
-            scores = classifier.score([image.network_input])
+            scores, novelties = classifier.scores_and_novelty([image.network_input])
         else:  # The model has changed since.
             return classify(classifier, image.encoded, bits)
     except errors.InputError as error:
         return Refused(str(error))
     (probabilities,) = calibration.calibrate(scores, classifier.temperature)
-    return Scored(scores[0], probabilities, classifier.name)
+    return Scored(scores[0], probabilities, classifier.name, float(novelties[0]) if classifier.reference else None)
 
 
 class Versions:

@@ -57,7 +57,7 @@ def v1_response(outcomes: Sequence[classify.Outcome], classes: Sequence[str]) ->
     """Returns `{"predictions": […]}` with one object per instance.
 
     The object has what the SavedModel returns for a row, `scores`, `classes`, `class`, `probabilities` and `version`,
-    or only `error`, the reason why the image has no scores.
+    and `novelty` if the model tells it, or only `error`, the reason why the image has no scores.
     """
     return {
         "predictions": [
@@ -74,6 +74,7 @@ def _row(outcome: classify.Scored, classes: Sequence[str]) -> dict[str, Any]:
         "class": classes[int(outcome.scores.argmax())],
         "probabilities": outcome.probabilities.tolist(),
         "version": outcome.version,
+        **({} if outcome.novelty is None else {"novelty": outcome.novelty}),
     }
 
 
@@ -92,13 +93,14 @@ class Request(NamedTuple):
 
 
 def v2_tensors(classes: int) -> dict[str, list[dict[str, Any]]]:
-    """Returns the metadata of `inputs` and `outputs`: those of the SavedModel, and the output `error`."""
+    """Returns the metadata of `inputs` and `outputs`: those of the SavedModel, `novelty` and `error`."""
     shapes: dict[str, tuple[str, list[int]]] = {
         "scores": ("FP32", [-1, classes]),
         "classes": ("BYTES", [-1, classes]),
         "class": ("BYTES", [-1]),
         "probabilities": ("FP32", [-1, classes]),
         "version": ("BYTES", [-1]),
+        "novelty": ("FP32", [-1]),
         ERROR: ("BYTES", [-1]),
     }
     return {
@@ -155,11 +157,18 @@ def v2_response(request: Request, outcomes: Sequence[classify.Outcome], classes:
     a scored one has an empty `error`. `error` is always returned, so that nobody takes zeros for scores.
     """
     zeros = [0.0] * len(classes)
-    blank = {"scores": zeros, "classes": list(classes), "class": "", "probabilities": zeros, "version": ""}
+    blank = {
+        "scores": zeros,
+        "classes": list(classes),
+        "class": "",
+        "probabilities": zeros,
+        "version": "",
+        "novelty": 0.0,
+    }
     rows: list[dict[str, Any]] = [
         {**blank, ERROR: outcome.reason}
         if isinstance(outcome, classify.Refused)
-        else {**_row(outcome, classes), ERROR: ""}
+        else {**blank, **_row(outcome, classes), ERROR: ""}
         for outcome in outcomes
     ]
     return [

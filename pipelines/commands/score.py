@@ -176,7 +176,7 @@ def _print_outcome(outcome: "prediction.Outcome", output: Path | None, to_file: 
         )
     if outcome.by_flag:
         flags = ", ".join(f"{count} {name}" for name, count in sorted(outcome.by_flag.items()))
-        typer.echo(f"flagged, since they show no drop that can be judged (docs/model.md): {flags}", err=True)
+        typer.echo(f"flagged, as pictures that cannot be judged (docs/scores.md): {flags}", err=True)
         typer.echo("flagged images are in the counts above; leave them out when you sort by a score", err=True)
     if outcome.without_well and total > 1:
         typer.echo(

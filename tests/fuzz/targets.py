@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from marco_model import errors, labels
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 from tests.fuzz import contract
 from tests.fuzz.contract import Target
 
@@ -167,7 +168,7 @@ def continue_table(data: bytes) -> None:
     options = score_table.Options(append=bool(kind & 1), resume=not kind & 1, best=False)
     with contract.file(content, name.replace(".", ".partial.") if kind & 2 else name) as path:
         output = path.with_name(name)
-        with score_table.open_table(output, labels.CLASSES, "m", calibrated=False, options=options) as table:
+        with score_table.open_table(output, labels.CLASSES, "m", score_table.SCORES_ALONE, options=options) as table:
             row = score_table.row("new.jpg", labels.CLASSES, (0.1, 0.2, 0.3, 0.4), "m", places.Place())
             table.write({**row, "bytes": "1", "modified": ""})
         header, rows = score_table.read_rows(output, score_table.format_of(output, None))
@@ -222,10 +223,10 @@ class _Inline(Executor):
         return future
 
 
-class _Classifier:
+class _Classifier(ScriptedClassifier):
     """Decodes as the true one does, and finds all classes as likely."""
 
-    classes, name, temperature, preparation = labels.CLASSES, "m", 1.5, None
+    classes, name, temperature = labels.CLASSES, "m", 1.5
 
     def score(self, encoded: list[bytes]) -> Any:
         import numpy as np

@@ -7,9 +7,10 @@ from PIL import Image
 import marco_model
 from marco_model.errors import InputError
 from marco_scoring import prediction
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 
-class MeanColours:
+class MeanColours(ScriptedClassifier):
     """A classifier whose scores are the mean colours, so that each row can be checked against its file's own pixels."""
 
     classes = ("Red", "Model", "Blue")

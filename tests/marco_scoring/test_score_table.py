@@ -19,9 +19,10 @@ from PIL import Image
 from marco_data import place_reader
 from marco_model import errors
 from marco_scoring import prediction, score_table
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 
-class Brightness:
+class Brightness(ScriptedClassifier):
     """A classifier whose crystal score is an image's brightness; `stop` is called before the batch of that number."""
 
     classes = ("Clear", "Crystals")
@@ -174,7 +175,7 @@ def test_a_table_of_another_kind_is_not_appended_to(files, tmp_path):
 def test_a_second_process_that_writes_the_same_table_is_refused(files, tmp_path):
     output = tmp_path / "scores.csv"
     with (
-        score_table.open_table(output, Brightness.classes, "brightness", calibrated=False),
+        score_table.open_table(output, Brightness.classes, "brightness", score_table.SCORES_ALONE),
         pytest.raises(errors.InputError, match="another process writes"),
     ):
         predict(Brightness(), files, output)

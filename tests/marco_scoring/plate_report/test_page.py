@@ -15,11 +15,12 @@ from scipy.special import softmax
 from marco_model.errors import InputError
 from marco_scoring.plate_report import Options, predict_with_report, thumbnail, usual_size
 from marco_scoring.plates import crystal_classes
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 ODD = "<img src=x onerror=alert(1)>&\"'{{ 7*7 }}`$(rm) \u2028.png"
 
 
-class Scripted:
+class Scripted(ScriptedClassifier):
     """A classifier that reads its scores from the colour of the image's first pixel."""
 
     classes = ("Clear", "Crystals", "Other", "Precipitate")

@@ -9,6 +9,7 @@ from marco_model import pixels
 from marco_model.errors import InputError
 from marco_model.load import open_classifier
 from marco_scoring.serving.classify import Refused, classify
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_an_image_that_does_not_decode_is_refused_with_its_reason(classifier, en
 
 
 def test_what_the_model_refuses_is_refused_with_its_reason(encoded):
-    class Picky:
+    class Picky(ScriptedClassifier):
         def score(self, images):
             raise InputError("too picky")
 
@@ -38,7 +39,7 @@ def test_what_the_model_refuses_is_refused_with_its_reason(encoded):
 
 
 def test_turned_and_deep_images_are_scored_as_marco_predict_scores_them():
-    class Brightness:
+    class Brightness(ScriptedClassifier):
         name, classes, temperature = "brightness", ("first",), 1.0
 
         def score(self, images):

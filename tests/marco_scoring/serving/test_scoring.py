@@ -9,12 +9,11 @@ import pytest
 
 from marco_model import InputError
 from marco_scoring.serving import classify, options, server
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 
-class Classifier:
+class Classifier(ScriptedClassifier):
     """Takes a second for an image that begins with "slow"."""
-
-    temperature, metadata, preparation = 1.0, {"name": "fake"}, None
 
     def __init__(self, name="fake", classes=("a", "b")):
         self.name, self.classes = name, classes

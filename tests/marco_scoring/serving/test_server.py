@@ -65,6 +65,7 @@ def test_readiness_and_metadata(server):
         "class",
         "probabilities",
         "version",
+        "novelty",
         "error",
     ]
 

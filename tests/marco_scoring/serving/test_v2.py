@@ -58,6 +58,7 @@ def test_tensors_have_one_row_per_image_and_errors_for_the_refused():
         "class": ("BYTES", [2], ["", "Crystals"]),
         "probabilities": ("FP32", [2, 2], [0.0, 0.0, 0.5, 0.5]),
         "version": ("BYTES", [2], ["", "v7"]),
+        "novelty": ("FP32", [2], [0.0, 0.0]),
         "error": ("BYTES", [2], ["empty", ""]),
     }
 

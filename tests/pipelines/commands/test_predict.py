@@ -13,6 +13,7 @@ import marco_model
 from marco_model import InputError, pixels
 from pipelines.commands import options, score
 from tests import processes
+from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 HEADER = "path,plate,well,drop,class,clear,crystals,other,precipitate,model,inspection,date,flag,bytes,modified"
 
@@ -76,7 +77,7 @@ def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, ar
     assert not (tmp_path / "scores.csv").exists()
 
 
-class Brightness:
+class Brightness(ScriptedClassifier):
     """A classifier whose second class is the brightness of an image's first pixel."""
 
     classes, name, temperature = ("Clear", "Crystals"), "brightness", 1.0
@@ -117,7 +118,7 @@ def test_a_folder_of_plates_is_scored_whole_or_named(tmp_path, brightness, capsy
     shown = capsys.readouterr()
     assert "passed over: 2 .jp2, 1 without ending; left out, hidden or copies: #recycle, .snapshot\n" in shown.err
     assert "1 of 3 files could not be scored" in shown.err
-    assert "flagged, since they show no drop that can be judged (docs/model.md): 2 blank\n" in shown.err
+    assert "flagged, as pictures that cannot be judged (docs/scores.md): 2 blank\n" in shown.err
 
 
 def test_endings_that_are_passed_over_are_named_where_there_are_no_images(tmp_path, brightness):

@@ -1,0 +1,158 @@
+"""How far a picture is from those that a model was trained on: what neither a score nor a probability tells.
+
+A softmax must choose a class, so an all-black picture is a Crystals of 0.84 to a classifier that never saw one. Each
+exported model therefore carries a `Reference`: what its training pictures looked like, in two views.
+
+- The features that its last layer classifies: per class a mean, and a covariance that the classes share, whose
+  Mahalanobis distance to the nearest class is a measure (Lee et al. 2018, arXiv:1807.03888). Features are many and
+  pictures few, so the covariance is that of probabilistic principal components: the leading ones, and one variance for
+  all others (Tipping and Bishop 1999).
+- Some statistics of the pixels, such as brightness, colour and sharpness at several scales, since a network learns to
+  look past these. Each imager has its own, so the distance is to the nearest training pictures (Sun et al. 2022,
+  arXiv:2204.06507), in units of their standard deviations.
+
+The novelty of a picture is the larger of both, each divided by its limit: together the limits keep a share of held-out
+pictures. So 1 is the limit, whatever the model. Of the share that is lost, the features get a tenth: they tell less
+(docs/beyond-the-paper.md).
+"""
+
+import dataclasses
+import io
+
+import numpy as np
+
+from marco_model import errors
+
+FILE = "assets.extra/novelty.npz"
+"""The reference in an exported classifier's folder."""
+
+KEPT = 0.99
+"""Share of held-out pictures that are below the limit."""
+ENOUGH_PICTURES = 50
+"""With fewer, in training or held out, a model gets no reference."""
+
+_COMPONENTS = 64
+"""Leading principal components of the features, at most; a quarter of the pictures is the other bound."""
+_LOST_BY_FEATURES = 0.1
+_NEIGHBOURS = 5
+_SCALES = (1, 2, 4, 8)
+"""Distances in pixels of the network's input at which sharpness is measured."""
+_COLUMNS = 150
+"""How many columns of a picture are looked at, or up to twice as many; neighbours say much the same."""
+_LEAST = 1e-3
+"""Added to brightness differences before their logarithm: half a grey level of 256."""
+
+
+def picture_statistics(network_input: np.ndarray) -> np.ndarray:
+    """Returns statistics of a network's input, float32 [3, size, size] in [-1, 1]: float32 [statistics].
+
+    Mean and deviation of each colour, the mean difference between the strongest and the weakest colour, the darkest and
+    brightest hundredth, and the logarithms of the mean and of the largest hundredth of differences between pixels that
+    are 1, 2, 4 and 8 apart.
+    """
+    columns = network_input[:, :, :: max(1, network_input.shape[2] // _COLUMNS)]
+    coarse = np.ascontiguousarray(columns[:, ::2])
+    grey = columns.mean(axis=0)
+    saturation = (coarse.max(axis=0) - coarse.min(axis=0)).mean()
+    differences = [np.abs(grey[scale:] - grey[:-scale]) for scale in _SCALES]
+    sharpness = [np.log([values.mean() + _LEAST, np.quantile(values[::2], 0.99) + _LEAST]) for values in differences]
+    colours = coarse.mean(axis=(1, 2)), coarse.std(axis=(1, 2))
+    return np.concatenate([*colours, [saturation], np.quantile(grey, [0.01, 0.99]), *sharpness]).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the training pictures of a model looked like, and how far held-out ones are from them.
+
+    means: float32 [classes, features]; of features less than their mean over all classes.
+    centre: float32 [features], that mean.
+    components: float32 [features, components], principal axes divided by the deviations along them.
+    rest: the deviation along every other axis, in units of features.
+    statistics: float32 [pictures, statistics], of training pictures, standardised.
+    location, scale: float32 [statistics], what standardises them.
+    limits: the distances of features and of statistics that a share of the held-out pictures stays under.
+    """
+
+    means: np.ndarray
+    centre: np.ndarray
+    components: np.ndarray
+    rest: float
+    statistics: np.ndarray
+    location: np.ndarray
+    scale: np.ndarray
+    limits: tuple[float, float] = (1.0, 1.0)
+
+    def novelty(self, features: np.ndarray, statistics: np.ndarray) -> np.ndarray:
+        """Returns how far pictures are from the training pictures, float32 [pictures]: above 1 they are unknown.
+
+        features: float [pictures, features]. statistics: float [pictures, statistics], as `picture_statistics` gives.
+        """
+        by_features = self.feature_distances(features) / self.limits[0]
+        return np.maximum(by_features, self.picture_distances(statistics) / self.limits[1]).astype(np.float32)
+
+    def feature_distances(self, features: np.ndarray) -> np.ndarray:
+        """Returns Mahalanobis distances to the nearest class, per feature: float64 [pictures]."""
+        offsets = (np.asarray(features, np.float64) - self.centre)[:, None, :] - self.means
+        along = offsets @ self.components
+        axes = self.components * np.square(1 / np.linalg.norm(self.components, axis=0))
+        others = offsets - along @ axes.T
+        squares = np.square(along).sum(axis=2) + np.square(others).sum(axis=2) / self.rest**2
+        return np.sqrt(squares.min(axis=1) / features.shape[1])
+
+    def picture_distances(self, statistics: np.ndarray) -> np.ndarray:
+        """Returns the mean distances to the nearest training pictures, per statistic: float64 [pictures]."""
+        standardised = (np.asarray(statistics, np.float64) - self.location) / self.scale
+        squares = np.square(standardised[:, None, :] - self.statistics).mean(axis=2)
+        nearest = min(_NEIGHBOURS, len(self.statistics))
+        return np.sqrt(np.partition(squares, nearest - 1, axis=1)[:, :nearest]).mean(axis=1)
+
+    def to_bytes(self) -> bytes:
+        """Returns the reference as an NPZ file."""
+        content = io.BytesIO()
+        values = {name: np.asarray(value, np.float32) for name, value in vars(self).items()}
+        np.savez_compressed(content, **values)  # type: ignore[arg-type]
+        return content.getvalue()
+
+
+def read(content: bytes, name: str) -> Reference:
+    """Returns the reference in an NPZ file; raises `InputError` that calls the file `name` if it is damaged."""
+    with errors.translated(errors.InputError, f"{name} is damaged ({{}}); export the model again", Exception):
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            values = {field.name: arrays[field.name] for field in dataclasses.fields(Reference)}
+        first, second = map(float, values.pop("limits"))
+        return Reference(**{**values, "rest": float(values["rest"]), "limits": (first, second)})
+
+
+def fit(features: np.ndarray, statistics: np.ndarray, labels: np.ndarray) -> Reference:
+    """Returns the reference of training pictures, whose limits are 1: see `limited`.
+
+    features: float [pictures, features]. statistics: float [pictures, statistics]. labels: int [pictures].
+    """
+    features, statistics = np.asarray(features, np.float64), np.asarray(statistics, np.float64)
+    centre = features.mean(axis=0)
+    means = np.stack([features[labels == label].mean(axis=0) - centre for label in np.unique(labels)])
+    within = features - centre - means[np.searchsorted(np.unique(labels), labels)]
+    _, deviations, axes = np.linalg.svd(within, full_matrices=False)
+    variances = deviations**2 / len(features)
+    kept = max(1, min(_COMPONENTS, len(features) // 4, int((variances > 1e-6 * variances[0]).sum())))
+    left = max(1, features.shape[1] - kept)
+    rest = float(np.sqrt(max(variances[kept:].sum() / left, 1e-6 * variances[0])))
+    components = axes[:kept].T / np.sqrt(variances[:kept])
+    location, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), 1e-3)
+    return Reference(
+        means=means.astype(np.float32),
+        centre=centre.astype(np.float32),
+        components=components.astype(np.float32),
+        rest=rest,
+        statistics=((statistics - location) / scale).astype(np.float32),
+        location=location.astype(np.float32),
+        scale=scale.astype(np.float32),
+    )
+
+
+def limited(reference: Reference, features: np.ndarray, statistics: np.ndarray, kept: float = KEPT) -> Reference:
+    """Returns the reference with limits that at least a share `kept` of held-out pictures is below in both views."""
+    lost = 1 - kept
+    by_features = np.quantile(reference.feature_distances(features), 1 - _LOST_BY_FEATURES * lost)
+    by_pictures = np.quantile(reference.picture_distances(statistics), 1 - (1 - _LOST_BY_FEATURES) * lost)
+    return dataclasses.replace(reference, limits=(float(by_features), float(by_pictures)))

@@ -1,0 +1,73 @@
+"""An exported model knows what its training pictures looked like, and scoring tells what is unlike them."""
+
+import csv
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from components.settings import Transform
+from components.trainer import execution
+from marco_model import network, novelty, pixels, record_index
+from marco_model.load import open_classifier
+from marco_scoring import prediction, score_table
+from tests import short_network, small_training
+
+SMALL = network.Network(input_size=151, depth_multiplier=0.1, auxiliary=False)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The folder of a small model that was exported with a reference, and pictures as it was trained on."""
+    folder = tmp_path_factory.mktemp("described")
+    images = [small_training.write_examples(folder / f"{name}.tfrecord", 60) for name in ("train", "validation")]
+    with short_network.cut():
+        model = network.build(SMALL, num_classes=2, seed=0)
+    directory = str(folder / "model")
+    execution.write_model(model, SMALL, Transform(), "described", directory, small_training.CLASSES)
+    assert open_classifier(directory).reference is None
+    indices = [record_index.read_index([str(folder / f"{name}.tfrecord")]) for name in ("train", "validation")]
+    execution.describe_pictures(directory, execution.Records(*indices))
+    return directory, images[1]
+
+
+def stripes():
+    """A picture in colours and with edges that no drop has."""
+    picture = np.zeros((160, 170, 3), np.uint8)
+    picture[:, ::2] = 255, 40, 0
+    return simplejpeg.encode_jpeg(picture)
+
+
+@pytest.mark.slow
+def test_pictures_unlike_those_of_training_are_unknown(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(pixels, "flag", lambda encoded: "")  # These are small, and of one shade once reduced.
+    directory, ordinary = exported
+    classifier = open_classifier(directory)
+    scores, novelties = classifier.scores_and_novelty(ordinary)
+    np.testing.assert_array_equal(scores, classifier.score(ordinary))
+    assert (novelties <= 1).mean() >= novelty.KEPT - 0.05
+    assert classifier.scores_and_novelty([stripes()])[1][0] > 2
+
+    (tmp_path / "drop.jpg").write_bytes(ordinary[0])
+    (tmp_path / "stripes.jpg").write_bytes(stripes())
+    files, output = [tmp_path / "drop.jpg", tmp_path / "stripes.jpg"], tmp_path / "scores.csv"
+    outcome = prediction.predict(classifier, files, output)
+    assert outcome.by_flag == {prediction.UNKNOWN: 1}
+    with output.open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["flag"] for row in rows] == ["", "unknown"]
+    assert float(rows[0]["novelty"]) <= 1 < float(rows[1]["novelty"])
+
+    seen = []
+    options = score_table.Options(resume=True)
+    prediction.predict(classifier, files, output, observe=lambda _, image, __: seen.append(image.flag), options=options)
+    assert seen == ["", "unknown"]
+
+
+@pytest.mark.slow
+def test_a_model_of_few_pictures_has_no_reference(exported, tmp_path):
+    small_training.write_examples(tmp_path / "few.tfrecord", 8)
+    index = record_index.read_index([str(tmp_path / "few.tfrecord")])
+    before = open_classifier(exported[0]).reference
+    execution.describe_pictures(exported[0], execution.Records(index, index))
+    assert open_classifier(exported[0]).reference.limits == before.limits

@@ -1,0 +1,18 @@
+"""What classifiers that tests script have in common with `marco_model.LoadedClassifier`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Scripted:
+    """A classifier without a reference of training pictures; `score` is the test's."""
+
+    temperature, reference, preparation = 1.0, None, None
+
+    def score(self, images: Sequence[Any]) -> np.ndarray:
+        raise NotImplementedError
+
+    def scores_and_novelty(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        return self.score(images), np.zeros(len(images), np.float32)
