@@ -191,7 +191,7 @@ def read_rows(path: Path, format: Format) -> tuple[list[str], Iterator[Row]]:
         text = path.read_bytes().decode("utf-8-sig")
         if format == "jsonl":
             rows = [json.loads(entry, object_hook=_known_cells) for entry in text.split("\n") if entry]
-            if any(not isinstance(cells, dict) or cells.keys() != rows[0].keys() for cells in rows):
+            if any(not isinstance(cells, dict) or not cells or cells.keys() != rows[0].keys() for cells in rows):
                 raise errors.InputError(f"{path} has a row without the columns of its first; give another file")
             return list(rows[0]) if rows else [], iter(rows)
         reader = name_tables.read_rows(text)

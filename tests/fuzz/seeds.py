@@ -269,6 +269,8 @@ def _scores() -> dict[str, str]:
         "l3_long_cell": f"1{header}{row}".replace("a.jpg", "a" * 131_100),
         "json_nested": "5" + "[" * 3000,
         "found_rows_of_other_columns": "4" + json.dumps(entry) + "\n{}\n",
+        "found_row_without_columns": "6{}\n",
+        "found_partial_of_empty_lines": "2\r\n\r\n",
         "found_partial_without_rows": "6\n",
         "json_numbers": "5" + json.dumps([1, 2]) + "\n",
     }
