@@ -173,24 +173,71 @@ def _identity(folder: Path) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
 
 
-def expand(pattern: str) -> tuple[Path, list[Path]]:
+def expand(pattern: str) -> tuple[Path, Walk]:
     """Returns the folder before the first wildcard of a glob, and the files that it stands for.
 
-    `**` stands for any folders, also none, but those that `walk` leaves out.
+    `**` stands for any folders, also none, but those that `walk` leaves out. Folders that cannot be read, in which a
+    match may lie, and links whose target is gone are among the files, `unreadable`.
     """
     parts = Path(pattern).parts
     fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     root, rest = Path(*fixed), parts[len(fixed) :]
     if "**" not in rest:
-        return root, walk(sorted(path for path in root.glob("/".join(rest)) if path.is_file())).files
+        return root, _level_by_level(root, rest)
     if not root.is_dir():
-        return root, []
-    return root, [path for path in walk([root]).files if _matches(path.relative_to(root).parts, rest)]
+        return root, Walk()
+    listing = walk([root])
+    listing.files = [
+        path
+        for path in listing.files
+        if _matches(path.relative_to(root).parts, rest, is_folder=path in listing.unreadable)
+    ]
+    return root, listing
 
 
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+def _level_by_level(root: Path, parts: Sequence[str]) -> Walk:
+    """Returns the files that a glob without `**` stands for: what `pathlib` finds, which hides what it cannot read."""
+    unreadable: dict[Path, str] = {}
+    paths = [root]
+    for part in parts:
+        paths = [path for folder in paths for path in _children(folder, part, unreadable)]
+    files = []
+    for path in paths:
+        try:
+            if stat.S_ISREG(path.stat().st_mode):
+                files.append(path)
+        except OSError as error:
+            _note(path, error, unreadable)
+    listing = walk(sorted(files))
+    listing.unreadable.update(unreadable)
+    listing.files = sorted([*listing.files, *unreadable])
+    return listing
+
+
+def _children(folder: Path, part: str, unreadable: dict[Path, str]) -> list[Path]:
+    try:
+        folder.stat()
+        if not glob.has_magic(part):
+            return [folder / part]
+        with os.scandir(folder) as scan:
+            return [folder / entry.name for entry in scan if fnmatch.fnmatch(entry.name, part)]
+    except OSError as error:
+        _note(folder, error, unreadable)
+        return []
+
+
+def _note(path: Path, error: OSError, unreadable: dict[Path, str]) -> None:
+    """Notes why a path that a glob leads to cannot be read; that it does not exist, or is a file, is no reason."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)) or path.is_symlink():
+        unreadable[path] = reason(path, error)
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str], is_folder: bool = False) -> bool:
+    """Returns whether a glob stands for a file; `is_folder`: for any file that may lie below a folder."""
+    if is_folder and not parts:
+        return True
     if not pattern:
         return not parts
     if pattern[0] == "**":
-        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+        return any(_matches(parts[start:], pattern[1:], is_folder) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:], is_folder)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from marco_data import contract, name_tables, progress, shards
-from marco_model import labels, pixels, store
+from marco_model import errors, labels, pixels, store
 
 QUARANTINE_FILE = "quarantine.csv"
+_QUARANTINE_COLUMNS = ("shard", "index", "reason", "detail")
 CELL = 240
 _CAPTION = 34
 _GAP = 8
@@ -88,9 +89,11 @@ def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
     for place in (Path(path) / "quarantine" / QUARANTINE_FILE, Path(path) / QUARANTINE_FILE):
         if place.is_file():
             by_reason: dict[str, list[dict[str, str]]] = {}
-            header, *rows = name_tables.read_rows(place.read_text(encoding="utf-8"))
-            for cells in rows:
-                row = dict(zip(header, cells, strict=False))
+            header, rows = name_tables.read_cells(name_tables.read_csv_text(place))
+            if missing := [name for name in _QUARANTINE_COLUMNS if name not in header]:
+                raise errors.InputError(f"{place} has no column {missing[0]}; give what `marco data ingest` wrote")
+            for _, cells in rows:
+                row = {**dict.fromkeys(header, ""), **dict(zip(header, cells, strict=False))}
                 by_reason.setdefault(row["reason"], []).append(row)
             return dict(sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])))
     return None

@@ -61,12 +61,12 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
     """Reads a folder that has one folder per class, or with `raw_labels` per raw label.
 
     `institution` names the source of all images. `names`: see `marco_data.place_reader`. Raises `InputError` if a
-    folder's name is not a class, unless `raw_labels`, and if there are no images.
+    folder's name is not a class, unless `raw_labels`, if its target is gone, and if there are no images.
     """
     if not folder.is_dir():
         raise errors.InputError(f"{str(folder)!r} is not a folder; give one that has a folder for each class, or --csv")
     sources, source = _with_institution(institution)
-    children = sorted(path for path in folder.iterdir() if path.is_dir() and not folder_walk.is_left_out(path.name))
+    children = sorted(path for path in folder.iterdir() if _is_class_folder(path))
     named = [(f"folder {str(child)!r}", image_files.as_text(child.name)) for child in children]
     classes, numbers = _label_numbers(named, raw_labels)
     images: list[LabelledImage] = []
@@ -97,6 +97,17 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
         expected = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
         raise errors.InputError(f"{str(folder)!r} holds no folder{expected} with images in it")
     return LabelTable(_with_plates(images, names), classes, classes, sources, left_out, notes)
+
+
+def _is_class_folder(path: Path) -> bool:
+    if folder_walk.is_left_out(path.name):
+        return False
+    if path.is_symlink() and not path.exists() and not image_files.has_image_ending(path.name):
+        raise errors.InputError(
+            f"{path} links to {path.readlink()}, which does not exist: the images of a class may be there; restore it, "
+            "or remove the link"
+        )
+    return path.is_dir()
 
 
 def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledImage, ...]:
@@ -205,7 +216,7 @@ def _from_terf(
 
 def _table_beside(path: Path, name: str) -> dict[int, str]:
     table = path.parent / name
-    return name_tables.parse_table(table.read_text(encoding="utf-8"), str(table)) if table.exists() else {}
+    return name_tables.read_table(table) if table.exists() else {}
 
 
 def _labelled(path: Path, rows: list[tuple[int, dict[str, str]]], *columns: str) -> list[tuple[str, str]]:

@@ -66,11 +66,15 @@ def is_number(text: str) -> bool:
 def parse_table(text: str, origin: str) -> dict[int, str]:
     """Returns name by number, from lines of a number and a name in either order; a header is optional.
 
-    Lines with only a name are numbered from 0. Raises `InputError`, which begins with `origin`, for a line that has
-    neither form and for a number that occurs twice.
+    Lines with only a name are numbered from 0. Cells are separated by commas, semicolons or tabs, whichever sets most
+    numbers apart from their names. Raises `InputError`, which begins with `origin`, for a line that has neither form
+    and for a number that occurs twice.
     """
+    first, _, rest = text.lstrip("\ufeff").partition("\n")
+    named = _named_separator(first)
+    body = rest if named else text.lstrip("\ufeff")
     with _csv_errors(origin):
-        lines = list(csv.reader(io.StringIO(text.lstrip("\ufeff"))))
+        lines = list(csv.reader(io.StringIO(body), delimiter=named or _separator_of_numbers(body)))
     rows = [row for line in lines if (row := [plain(cell).strip() for cell in line if cell.strip()])]
     numbered = any(is_number(cell) for row in rows for cell in row)
     if rows and not any(is_number(cell) for cell in rows[0]) and (numbered or rows[0][0].lower() in _HEADS):
@@ -87,6 +91,15 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
             raise errors.InputError(f"{origin}: number {numbers[0]} is listed twice; give each name its own number")
         table[int(numbers[0])] = names[0]
     return table
+
+
+def _separator_of_numbers(text: str) -> str:
+    def is_number_and_name(line: str, separator: str) -> bool:
+        cells = [cell.strip(' "') for cell in line.split(separator)]
+        return len(cells) > 1 and any(map(is_number, cells))
+
+    lines = text.split("\n")
+    return max(_USUAL_SEPARATORS, key=lambda separator: sum(is_number_and_name(line, separator) for line in lines))
 
 
 def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -110,18 +123,25 @@ def read_rows(text: str) -> Iterator[list[str]]:
     return ([plain(cell) for cell in row] for row in _reader(text))
 
 
+_USUAL_SEPARATORS = ",;\t"
 _SEPARATORS = {*",;\t|:^~"}
 """What may separate columns; the `csv` module takes no zero byte, quote or end of line."""
 
 
 def _reader(text: str) -> Any:
     """Returns the `csv.reader` of a CSV file, before its header."""
-    first = text.partition("\n")[0].strip('\r"')
-    named = first[4:] if first.casefold().startswith("sep=") and first[4:] in _SEPARATORS else ""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=named or max(",;\t", key=first.count))
+    first = text.partition("\n")[0]
+    named = _named_separator(first)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=named or max(_USUAL_SEPARATORS, key=first.count))
     if named:
         next(reader)
     return reader
+
+
+def _named_separator(first: str) -> str:
+    """Returns the separator that a first line such as `sep=;` names; empty for another line."""
+    line = first.strip('\r"')
+    return line[4:] if line.casefold().startswith("sep=") and line[4:] in _SEPARATORS else ""
 
 
 def _csv_errors(origin: str) -> contextlib.AbstractContextManager[None]:
@@ -184,10 +204,10 @@ def refuse_rounded_ids(ids: Iterable[int], origin: str) -> None:
         )
 
 
-def read_csv_text(path: Path) -> str:
-    """Returns the text of a CSV file on disk, see `decode_csv`; raises `InputError` if it cannot be read."""
+def read_csv_text(path: str | Path) -> str:
+    """Returns the text of a CSV file, local or `gs://`, see `decode_csv`; raises `InputError` if it cannot be read."""
     with errors.translated(errors.InputError, f"{str(path)!r} cannot be read: {{}}", OSError, ValueError):
-        content = path.read_bytes()
+        content = store.read_bytes(str(path))
     try:
         return decode_csv(content)
     except UnicodeDecodeError:
@@ -196,10 +216,15 @@ def read_csv_text(path: Path) -> str:
         ) from None
 
 
+def read_table(path: str | Path) -> dict[int, str]:
+    """Returns the name by number of a file, local or `gs://`, also as spreadsheets save it; see `parse_table`."""
+    return parse_table(read_csv_text(path), str(path))
+
+
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
     """Returns the nearest table of that name, such as `SOURCES_FILE`, or None; see `table_path`."""
     path = table_path(file_name, paths, shards)
-    return None if path is None else parse_table(store.read_bytes(path).decode("utf-8"), path)
+    return None if path is None else read_table(path)
 
 
 def table_path(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> str | None:

@@ -110,10 +110,7 @@ def _check(names: Iterable[str], what: str, form: str) -> None:
 
 def _read_table(file: str) -> dict[str, dict[str, str]]:
     """Returns the parts of each path of a CSV file, by absolute path."""
-    with errors.translated(errors.InputError, f"--names {file} is not UTF-8 text: {{}}", UnicodeDecodeError):
-        remote = store.is_remote(file)
-        text = name_tables.decode_csv(store.read_bytes(file)) if remote else name_tables.read_csv_text(Path(file))
-    header, rows = name_tables.read_cells(text)
+    header, rows = name_tables.read_cells(name_tables.read_csv_text(file))
     path_column = next((name for name in _PATHS if name in header), "")
     if not path_column:
         raise errors.InputError(f"--names {file} has no column path; give path,plate,well,…, of {', '.join(PARTS)}")

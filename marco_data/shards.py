@@ -179,7 +179,8 @@ def _local_files(path: str) -> list[File]:
     elif root.is_file():
         root, paths = root.parent, [root]
     elif glob.has_magic(path):
-        root, paths = folder_walk.expand(path)
+        root, listing = folder_walk.expand(path)
+        paths, unreadable = listing.files, listing.unreadable
     else:
         return []
     files = []

@@ -1,4 +1,5 @@
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,15 @@ def test_what_is_not_parquet_is_reported_with_its_name(tmp_path):
     (tmp_path / prediction_table.PREDICTIONS_FILE).write_bytes(b"PAR1 cut")
     with pytest.raises(InputError, match=rf"{tmp_path}/predictions.parquet is not a Parquet file that can be read: "):
         prediction_table.read(str(tmp_path))
+
+
+def test_parquet_is_read_in_one_place():
+    root = Path(prediction_table.__file__).parents[1]
+    packages = ("marco_model", "marco_data", "marco_scoring", "components", "pipelines")
+    readers = re.compile(
+        r"parquet\.(read_|Parquet)|(pd|pandas)\.read_(parquet|feather|pickle)|ReadFromParquet|pyarrow\.ipc"
+    )
+    own = {
+        path.name for package in packages for path in (root / package).rglob("*.py") if readers.search(path.read_text())
+    }
+    assert own == {"prediction_table.py"}

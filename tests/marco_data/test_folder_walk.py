@@ -113,19 +113,26 @@ def test_any_spellings_in_any_order_list_a_picture_once(tmp_path, order, count):
     assert set(real) == expected
 
 
+def refuse_folder(monkeypatch, folder):
+    """Has the system refuse what it refuses without permission; root may read everything, whatever a folder's mode."""
+
+    def refusing(function, refused):
+        def call(path, **options):
+            if str(path).startswith(refused):
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, str(folder)))
+    monkeypatch.setattr(Path, "stat", refusing(Path.stat, f"{folder}/"))
+
+
 def test_what_cannot_be_read_is_listed_with_its_reason(tmp_path, monkeypatch):
     fill(tmp_path, "plates/locked/a.jpg", "plates/b.jpg")
     (tmp_path / "plates" / "gone.jpg").symlink_to("../store/gone.jpg")
     (tmp_path / "plates" / "gone").symlink_to("/nowhere/p7")
-    scandir = os.scandir
-
-    def refuse(path):
-        # Root may read everything, so that a folder's mode would refuse nothing.
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    refuse_folder(monkeypatch, tmp_path / "plates" / "locked")
     listing = image_files.find_images([tmp_path / "plates"])
     assert names(listing, tmp_path / "plates") == ["b.jpg", "gone", "gone.jpg", "locked"]
     reasons = {
@@ -186,6 +193,42 @@ def test_a_set_that_cannot_be_read_whole_is_refused(tmp_path):
             read([str(tmp_path / "set")])
 
 
+@pytest.mark.parametrize("pattern", ["t*/train-*", "**/train-*", "**", "*/*-of-00002", "train?/train-00002-of-00002"])
+@pytest.mark.parametrize("lost", ["folder", "linked folder", "linked shard"])
+def test_a_glob_hides_nothing_that_cannot_be_read(tmp_path, monkeypatch, pattern, lost):
+    fill(tmp_path, "set/train1/train-00001-of-00002", "set/train2/train-00002-of-00002", "set/notes/a.txt")
+    source = f"{tmp_path}/set/{pattern}"
+    assert shards.find_shards([source])
+    folder = tmp_path / "set" / "train2"
+    if lost == "folder":
+        refuse_folder(monkeypatch, folder)
+    else:
+        (folder / "train-00002-of-00002").unlink()
+        link = folder / "train-00002-of-00002"
+        if lost == "linked folder":
+            folder.rmdir()
+            link = folder
+        link.symlink_to("nowhere")
+    reason = "Permission denied" if lost == "folder" else "No such file or directory; it links to nowhere"
+    for read in (shards.find_shards, shards.fingerprint):
+        with pytest.raises(errors.InputError, match=rf"train2.*{reason}"):
+            read([source])
+
+
+@pytest.mark.parametrize("pattern", ["train1/t*", "t*1/**", "*/train-00001-of-00002"])
+def test_a_glob_needs_only_the_folders_that_it_leads_to(tmp_path, monkeypatch, pattern):
+    fill(tmp_path, "set/train1/train-00001-of-00002", "set/notes/a.txt")
+    (tmp_path / "set" / "gone").symlink_to("nowhere")
+    if not pattern.startswith("*"):
+        refuse_folder(monkeypatch, tmp_path / "set" / "notes")
+        assert [file.name.rpartition("/")[2] for file in shards.find_shards([f"{tmp_path}/set/{pattern}"])] == [
+            "train-00001-of-00002"
+        ]
+        return
+    with pytest.raises(errors.InputError, match=r"set/gone.* it links to nowhere"):
+        shards.find_shards([f"{tmp_path}/set/{pattern}"])
+
+
 PARTS = st.sampled_from(["a", "b", "ab"])
 
 
@@ -203,7 +246,7 @@ def test_globs_match_as_those_of_pathlib(tmp_path_factory, files, pattern):
         fill(root, "/".join([*(f"{part}" for part in parts[:-1]), f"{parts[-1]}.f"]))
     pattern[-1] = f"{pattern[-1]}.f" if pattern[-1] != "**" else "*.f"
     expected = sorted(path for path in root.glob("/".join(pattern)) if path.is_file())
-    assert sorted(folder_walk.expand(str(root / "/".join(pattern)))[1]) == expected
+    assert sorted(folder_walk.expand(str(root / "/".join(pattern)))[1].files) == expected
 
 
 def test_objects_of_a_bucket_are_left_out_by_the_same_names():

@@ -1,6 +1,7 @@
 """Image files read back with TensorFlow, and the header reader against Pillow's."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from marco_data import importing, label_tables
 from marco_data.image_files import encoded_image, find_images, image_header
 from marco_model import pixels
 from marco_model.errors import InputError
@@ -108,6 +110,25 @@ def test_a_file_that_is_not_an_image_is_refused_with_the_reason(tmp_path):
     save(tmp_path / "float.tif", drop()[..., 0].astype(np.float32))
     with pytest.raises(InputError, match="32-bit"):
         encoded_image(tmp_path / "float.tif")
+
+
+def test_only_regular_files_are_read_and_no_more_of_them_than_is_accepted(tmp_path, monkeypatch):
+    """A pipe and a device have no end, and a file may grow while it is read."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "link.jpg", "/dev/zero", "/dev/null"):
+        with pytest.raises(InputError, match="not a regular file; a pipe or a device may have no end"):
+            encoded_image(tmp_path / name)
+    whole = [f"whole{number}.png" for number in range(6)]
+    for number, name in enumerate(whole):
+        save(tmp_path / name, drop(24 + number))
+    listed = ["pipe.jpg", "/dev/zero", "/dev/null", *whole]
+    (tmp_path / "labels.csv").write_text("filename,label\n" + "".join(f"{name},Clear\n" for name in listed))
+    done = importing.import_images(label_tables.from_csv(tmp_path / "labels.csv"), tmp_path / "set")
+    assert [path.rsplit("/", 1)[-1] for path, _ in done.errors] == ["pipe.jpg", "zero", "null"]
+    monkeypatch.setattr(pixels, "MAX_BYTES", 10)
+    with pytest.raises(InputError, match="bytes are more than the 10 accepted"):
+        encoded_image(tmp_path / "whole0.png")
 
 
 SIDES = st.integers(1, 70)

@@ -14,6 +14,7 @@ from marco_data.contract import REASONS
 from marco_data.inspection import CELL, Sample, contact_sheet, inspect_shards, read_quarantine
 from marco_data.name_tables import write_tables
 from marco_data.tfrecord import frame
+from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 
 
@@ -140,3 +141,12 @@ def test_the_command_prints_tables_writes_the_sheet_and_explains_the_quarantine(
 def test_the_documentation_lists_the_reasons_as_they_are():
     text = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert "".join(f"| `{reason}` | {meaning} |\n" for reason, meaning in REASONS.items()) in text
+
+
+@pytest.mark.parametrize("text", ["", "shard,index,detail\na,0,x\n"])
+def test_a_table_of_anything_else_is_no_quarantine(tmp_path, text):
+    (tmp_path / "quarantine.csv").write_text(text)
+    with pytest.raises(
+        InputError, match=r"quarantine.csv has no column (shard|reason); give what `marco data ingest` wrote"
+    ):
+        read_quarantine(str(tmp_path))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from marco_data import name_tables
+from marco_data import inspection, label_tables, name_tables, overlay, place_reader
 from marco_data.name_tables import IMAGER_RULES, TABLE_I, imager_of, parse_table, write_tables
 from marco_model.errors import InputError
 
@@ -17,6 +17,9 @@ TWO = {0: "CSIRO", 3: "Bristol-Myers Squibb, NJ"}
         '0,CSIRO\n3,"Bristol-Myers Squibb, NJ"\n',
         'id,name\n0,CSIRO\n3,"Bristol-Myers Squibb, NJ"\n',
         '\ufeffname,id\r\nCSIRO,0\r\n"Bristol-Myers Squibb, NJ",3\r\n\r\n',
+        "id;name\r\n0;CSIRO\r\n3;Bristol-Myers Squibb, NJ\r\n",
+        "sep=;\n0;CSIRO\n3;Bristol-Myers Squibb, NJ\n",
+        "0\tCSIRO\n3\tBristol-Myers Squibb, NJ\n",
     ],
 )
 def test_number_and_name_are_read_in_either_order_with_or_without_header(text):
@@ -29,6 +32,57 @@ def test_names_alone_are_numbered():
         == {0: "CSIRO", 1: "Merck"}
         == parse_table("name\nCSIRO\nMerck\n", "table")
     )
+
+
+def test_names_alone_may_hold_other_separators():
+    assert parse_table("needles; fused\nplates\tthin\n", "table") == {0: "needles; fused", 1: "plates\tthin"}
+    assert parse_table("0,needles; fused\n1,a; 2\n", "table") == {0: "needles; fused", 1: "a; 2"}
+
+
+def read_labels(path):
+    return [image.path.name for image in label_tables.from_csv(path).images]
+
+
+def read_places(path):
+    return place_reader.NamedPlaces(str(path))(path.parent / "Kühn.jpg")
+
+
+def read_rater(path):
+    return overlay.read_answers(str(path))[0][1].rater
+
+
+TABLES = {
+    "sources.csv": (
+        lambda path: name_tables.find_table(path.name, [str(path.parent)], []),
+        "id,name\n0,Kühn\n1,CSIRO\n",
+    ),
+    "labels-raw.csv": (name_tables.read_table, "0,Kühn\n1,b\n"),
+    "quarantine.csv": (
+        lambda path: inspection.read_quarantine(str(path.parent)),
+        "shard,offset,index,image_id,reason,detail\nKühn-1-of-1,0,0,1,bad_checksum,x\n",
+    ),
+    "labels.csv": (read_labels, "filename,label\nKühn.jpg,Clear\n"),
+    "terf.csv": (read_labels, "image_path,image_id,label_id,label_text,label_raw,source\nKühn.jpg,1,0,Clear,3,1\n"),
+    "places.csv": (read_places, "path,plate,well\nKühn.jpg,P1,A1\n"),
+    "sheet.csv": (read_rater, "image_id,label,rater,date\n1,Clear,Kühn,2026-11-26\n"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_read_as_spreadsheets_save_them(tmp_path, name):
+    read, text = TABLES[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    expected = read(tmp_path / name)
+    assert expected
+    for encoding in ("utf-8-sig", "utf-16"):
+        for separator in ",;\t":
+            saved = text.replace(",", separator).replace("\n", "\r\n")
+            (tmp_path / name).write_bytes(saved.encode(encoding))
+            assert read(tmp_path / name) == expected
+    for content in (text.encode("cp1252"), text.encode("utf-16")[:-1]):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}.*UTF-8"):
+            read(tmp_path / name)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):

@@ -1,5 +1,8 @@
 """Which programs a SavedModel may be; tests of its scores are in test_load.py and test_classifier.py."""
 
+import re
+from pathlib import Path
+
 import pytest
 import tensorflow as tf
 
@@ -85,3 +88,15 @@ def test_what_is_no_model_is_reported(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(InputError, match="cannot be loaded: it is damaged"):
         saved_model.load(tmp_path)
+
+
+def test_models_are_loaded_in_one_place():
+    """Beside the module that MLflow runs by itself, which may import nothing of this project (SECURITY.md)."""
+    root = Path(saved_model.__file__).parents[1]
+    packages = ("marco_model", "marco_data", "marco_scoring", "components", "pipelines")
+    loaders = re.compile(r"tf\.saved_model\.load\(|(keras|pyfunc)[\w.]*\.load_model\(|RunInference|pickle\.loads?\(")
+    sources = {path: path.read_text() for package in packages for path in (root / package).rglob("*.py")}
+    assert {path.name for path, text in sources.items() if loaders.search(text)} == {
+        "saved_model.py",
+        "scoring_model.py",
+    }

@@ -1,9 +1,12 @@
 import itertools
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from components.example_gen import staging
 from components.example_gen.staging import Place, StagedRecord, duplicate_keys, find_duplicates, merge_reasons
-from marco_data import contract
+from marco_data import contract, tfrecord
 
 NAMES = ("train-1", "train-2", "test-1", "validation-1")
 
@@ -45,3 +48,23 @@ CASES = [
 def test_one_of_each_is_kept_whatever_the_order(records, lost):
     for order in itertools.permutations(records):
         assert outcome(*order) == lost
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 4 * 2 + 1), (30, 4), (1000, 1)])
+def test_few_bytes_are_read_ahead_however_long_records_are(monkeypatch, size, most):
+    monkeypatch.setattr(staging, "_AHEAD_BYTES", 100)
+    ahead = seen = 0
+
+    def records():
+        nonlocal ahead, seen
+        for number in range(40):
+            ahead += 1
+            seen = max(seen, ahead)
+            yield tfrecord.Record(number, number * size, bytes(size), intact=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        checked = staging._check_all(records(), None, types.SimpleNamespace(threads=2), pool)
+        for number, (record, verdict) in enumerate(checked):
+            assert record.index == number and verdict.reason == contract.BAD_CHECKSUM
+            ahead -= 1
+    assert (seen, ahead) == (most, 0)

@@ -1,0 +1,39 @@
+"""Which images a labelled set has; what becomes of them is in test_importing.py."""
+
+import pytest
+from PIL import Image
+
+from marco_data import label_tables
+from marco_model import errors
+
+
+@pytest.fixture
+def drops(tmp_path):
+    for number, name in enumerate(("drops/Clear/a.png", "store/Crystals/b.png")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (30, 20), (number, 90, 90)).save(tmp_path / name)
+    (tmp_path / "drops" / "Crystals").symlink_to("../store/Crystals")
+    return tmp_path / "drops"
+
+
+def test_a_linked_class_folder_is_read(drops):
+    table = label_tables.from_folder(drops)
+    assert [(image.path.name, table.classes[image.label]) for image in table.images] == [
+        ("a.png", "Clear"),
+        ("b.png", "Crystals"),
+    ]
+
+
+@pytest.mark.parametrize("raw_labels", [False, True])
+def test_a_class_folder_that_is_gone_is_not_left_out_in_silence(drops, raw_labels):
+    (drops.parent / "store").rename(drops.parent / "elsewhere")
+    with pytest.raises(errors.InputError, match=r"drops/Crystals links to ../store/Crystals, which does not exist"):
+        label_tables.from_folder(drops, raw_labels=raw_labels)
+
+
+def test_links_that_are_no_class_folders_do_not_matter(drops):
+    for name in (".hidden", "beside.png"):
+        (drops / name).symlink_to("nowhere")
+    table = label_tables.from_folder(drops)
+    assert len(table.images) == 2
+    assert table.notes == ["passed over, beside the class folders and so without a label: 1 images"]
