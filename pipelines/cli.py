@@ -1,5 +1,6 @@
 """The `marco` command. Its subcommands are in `pipelines/commands/`, and import what they need when they run."""
 
+import contextlib
 import importlib
 import io
 import os
@@ -97,8 +98,10 @@ def main() -> None:
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", FutureWarning)
-    if sys.platform == "win32" and isinstance(sys.stdout, io.TextIOWrapper):  # Pipes take few letters there.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    # A file's name need not be UTF-8, and pipes on Windows take few letters.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        with contextlib.suppress(OSError):  # Of a pipe that took the place of a file: the change is made all the same.
+            sys.stdout.reconfigure(errors="backslashreplace")
     with errors.exit_status(), options.stopped_by_signals(patience=_PATIENCE):
         for argument in sys.argv[1:]:
             errors.refuse_credentials(argument, "an argument")

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 from marco_model import errors, store
-from pipelines import backend
+from pipelines import backend, cli
 from pipelines.cli import app
 from pipelines.commands import options
 from tests import processes
@@ -174,6 +175,28 @@ def test_a_closed_pipe_ends_quietly_and_a_full_one_in_one_line():
                 74,
                 "error: No space left on device; make room, or give another place\n",
             )
+
+
+def print_name(seekable):
+    """Runs a command that prints the name of a file which is not UTF-8, on a standard output that was replaced."""
+    if seekable:  # As where it was a file when Python started.
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(tempfile.mkstemp()[0], "w")), encoding="utf-8")
+    reader, writer = os.pipe()
+    os.dup2(writer, sys.stdout.fileno())
+    os.close(writer)
+    sys.argv[1:] = ["show", os.fsdecode(b"s\xef")]
+    app.command("show")(lambda name: typer.echo(f"written: {name}"))
+    try:
+        cli.main()
+    finally:
+        print(os.read(reader, 100).decode(), file=sys.stderr)
+
+
+@pytest.mark.parametrize("seekable", [False, True])
+def test_names_that_are_not_utf_8_are_printed(seekable):
+    with processes.start(print_name, seekable, modules=["pipelines.cli"]) as process:
+        assert process.wait(60) == 0, process.stderr
+    assert process.stderr.strip() == r"written: s\udcef"
 
 
 def skip_if_ignored(name: str) -> None:
