@@ -179,7 +179,9 @@ def _quota(api: Api, needs: Needs) -> Lines:
         hard = quota["spec"].get("hard", {})
         for step, request in _requests(needs).items():
             for resource, size in request.items():
-                limits = {name: hard[name] for name in (resource, f"requests.{resource}") if name in hard}
+                # A step's limits are its requests.
+                names = (resource, f"requests.{resource}", f"limits.{resource}")
+                limits = {name: hard[name] for name in names if name in hard}
                 for name, limit in limits.items():
                     if size > amount(limit):
                         refused.append(f"{step} asks for {size:g} of {resource}, quota {name} is {limit}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from components.machines import quantity_bytes
 from tests.k8s import policy, rendering, restricted
 
 # The image whose digest could not be read where these manifests were written, and this project's own, which every site
@@ -32,6 +33,15 @@ def test_the_namespace_enforces_the_restricted_standard(base):
 def test_every_pod_meets_the_projects_own_rules(objects):
     findings = policy.findings(policy.OWN, rendering.pods(objects))
     assert [what for what in findings if not (what.startswith(UNPINNED) and what.endswith("is a placeholder"))] == []
+
+
+def test_the_quota_bounds_what_pods_may_use_beyond_their_requests(objects):
+    hard = rendering.pick(objects, "ResourceQuota")["spec"]["hard"]
+    requested, limited = (quantity_bytes(hard[f"{kind}.memory"]) for kind in ("requests", "limits"))
+    assert requested < limited <= 3 * requested
+    # A quota of limits refuses containers without one.
+    (limits,) = rendering.pick(objects, "LimitRange")["spec"]["limits"]
+    assert limits["type"] == "Container" and limits["default"]["memory"]
 
 
 def test_serving_pods_have_probes(objects):

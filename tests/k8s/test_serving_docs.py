@@ -43,3 +43,9 @@ def test_the_documented_manifest_differs_from_the_base_in_the_container_alone(se
         key: value for key, value in restricted.items() if key != "seccompProfile"
     }
     assert container["command"][:2] == ["marco", "serve"]
+
+
+def test_no_page_names_an_image_of_a_registry_by_a_tag_that_moves():
+    pages = [DOCS.parents[1] / "README.md", *DOCS.parent.glob("*.md"), *(DOCS.parents[1] / "k8s").rglob("*.*")]
+    assert len(pages) > 30
+    assert not [page.name for page in pages if re.search(r"(?<!localhost)/[\w-]+:latest\b", page.read_text())]

@@ -329,6 +329,10 @@ FAULTS = {
         change(f"{CORE}/resourcequotas", *QUOTA, "requests.cpu", value="2500m"),
         "Data asks for 4 of cpu, quota requests.cpu is 2500m",
     ),
+    "quota of what pods may use": (
+        change(f"{CORE}/resourcequotas", *QUOTA, "limits.memory", value="1Gi"),
+        "of memory, quota limits.memory is 1Gi",
+    ),
     "quota of GPUs": (
         change(f"{CORE}/resourcequotas", *QUOTA, "requests.nvidia.com/gpu", value="1"),
         "Trainer asks for 2 of nvidia.com/gpu",
