@@ -12,6 +12,7 @@ import functools
 import inspect
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -187,6 +188,12 @@ def stopped_by_signals(*, patience: float | None = None) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         raise errors.Interrupted(f"stopped by {signal.Signals(number).name}", number)
 
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        # A signal may come while an object is deleted, where Python cannot raise.
+        if not (received and isinstance(unraisable.exc_value, errors.Interrupted | KeyboardInterrupt)):
+            unraisable_hook(unraisable)
+
+    unraisable_hook, sys.unraisablehook = sys.unraisablehook, report
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
     # Ignored, as under nohup, stays ignored.
     earlier = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
@@ -201,6 +208,7 @@ def stopped_by_signals(*, patience: float | None = None) -> Iterator[None]:
         raise
     finally:
         received.clear()
+        sys.unraisablehook = unraisable_hook
         for number, handler in earlier.items():
             signal.signal(number, handler)
 

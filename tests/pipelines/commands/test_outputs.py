@@ -251,6 +251,20 @@ def test_a_signal_that_a_library_takes_for_an_error_of_its_own_is_the_signal(nam
     assert capsys.readouterr().err == f"stopped by {name}\n"
 
 
+def test_a_signal_while_an_object_is_deleted_ends_the_command_in_one_line(capsys):
+    class Stopped:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    with pytest.raises(SystemExit) as ended, errors.exit_status(), options.stopped_by_signals():
+        stopped = Stopped()
+        del stopped
+        errors.end_if_stopped()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+
+
 def test_what_a_signal_left_incomplete_does_not_appear(tmp_path):
     (tmp_path / "scores.csv").write_text("old")
     with (
