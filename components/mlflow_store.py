@@ -9,6 +9,7 @@ runs are compared and the gate finds the champion.
 import contextlib
 import errno
 import functools
+import http.client
 import logging
 import os
 import signal
@@ -240,7 +241,7 @@ def _probe(tracking_uri: str) -> None:
         # An error's status is an answer, too: a proxy in front may not pass /health on.
         with contextlib.suppress(urllib.error.HTTPError):
             urllib.request.urlopen(tracking_uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS).close()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise _unreachable(tracking_uri, error) from error
 
 

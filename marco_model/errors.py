@@ -22,15 +22,18 @@ class InputError(ValueError):
     """Input, configuration or environment is not as expected.
 
     The message names the problem, the value received and the fix, in one line. It may quote what anybody wrote: breaks
-    of lines become spaces, and a message of more than `MAX_CHARACTERS` loses its middle.
+    of lines become spaces, credentials are left out, and a message of more than `MAX_CHARACTERS` loses its middle.
     """
 
     exit_status = 2
 
     def __init__(self, message: object = "") -> None:
-        text = " ".join(str(message).splitlines())
-        half = MAX_CHARACTERS // 2 - 3
-        super().__init__(text if len(text) <= MAX_CHARACTERS else f"{text[:half]} [..] {text[-half:]}")
+        text, half = " ".join(str(message).splitlines()), MAX_CHARACTERS // 2 - 3
+        if len(text) > MAX_CHARACTERS:
+            # What is cut in two is not known as a secret any more; what is far longer takes long to look through.
+            begin, end = (redacted(part) for part in (text[: 10 * half], text[-10 * half :]))
+            text = f"{begin[:half]} [..] {end[-half:]}"
+        super().__init__(redacted(text))
 
 
 class DivergedError(InputError):
@@ -54,24 +57,36 @@ class Interrupted(BaseException):
         self.signal = number
 
 
-# Before a host: a user and a password, which may hold slashes. In a query: what logs in, or signs as for a bucket.
+# Before a host: a user and a password, which may hold slashes. In a query: what logs in, or signs as for a bucket. In a
+# header, as libraries quote one that they cannot send. The part of a proxy's password that is taken for a port.
 _USER = re.compile(r"""(://)(?:[^\s/?#"'<>\\]*|[^\s/?#:@]*:(?!\d+[/?#])[^\s"'<>\\@]*)@""")
 _QUERY = re.compile(
-    r"""([?&][\w.-]*(?:token|secret|passw(?:or)?d|signature|sig|credential|api_?key|access_?key(?:_?id)?)=)[^&\s"'<>\\]+""",
+    r"""([?&#](?:[\w.-]*(?:token|secret|passw(?:or)?d|signature|sig|credential|api_?key|access_?key(?:_?id)?)|key)=)"""
+    r"""[^&\s"'<>\\]+""",
     re.IGNORECASE,
 )
+_HEADER = re.compile(
+    r"""(header value:? +(?:b?(?P<quote>['"])|(?=\S)))(?(quote).*?(?=(?P=quote))|\S+)"""
+    r"""|((?:Bearer|Basic) +)(?=\S*\d)[\w.~+/-]{8,}=*"""
+)
+_PORT = re.compile(r"(nonnumeric port: ')[^']*")
 HIDDEN = "***"
 
 
 def redacted(text: str) -> str:
-    """Returns `text` with credentials in its URIs replaced by `HIDDEN`: user and password, tokens, signatures."""
+    """Returns `text` with credentials in URIs and headers replaced by `HIDDEN`: passwords, tokens, signatures."""
+    text = _HEADER.sub(lambda match: f"{match[1] or match[3]}{HIDDEN}", _redacted_uris(text))
+    return _PORT.sub(rf"\1{HIDDEN}", text)
+
+
+def _redacted_uris(text: str) -> str:
     return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
 
 
 def refuse_credentials(text: str, name: str) -> None:
     """Raises `InputError` if a URI in `text` holds credentials; `name` says what the text is."""
-    if redacted(text) != text:
-        word = next(word for word in text.split() if redacted(word) != word)
+    if _redacted_uris(text) != text:
+        word = next(word for word in text.split() if _redacted_uris(word) != word)
         raise InputError(
             f"{name} holds credentials ({one_line(word)}), which would end in logs and artifacts; leave them out, "
             "and give those for MLflow as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, on a cluster by "
@@ -190,6 +205,12 @@ def storage_fix(error: BaseException | None) -> str:
     return ""
 
 
+_UNSENDABLE = (
+    "a token, a password or a cookie holds a line break or another character that a request cannot carry; fix it where "
+    "you keep it: the environment, a file, kubectl's configuration"
+)
+
+
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
     """Ends the process on an error, with one line on stderr for each that is expected, a traceback for others.
@@ -215,6 +236,8 @@ def exit_status() -> Iterator[None]:
             _end("", _PIPE_STATUS)
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and "header value" in str(error):  # Of http.client and requests.
+            _end(f"error: {_UNSENDABLE}", InputError.exit_status)
         if fix := storage_fix(error):
             _end(f"error: {_failure(error)}; {fix}", STORAGE_STATUS)
         if isinstance(error, (ConnectionError, TimeoutError)):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from components import evaluations, machines as hardware, settings
+from components import evaluations, machines as hardware, mlflow_runs, settings
 from components.vertex import options as vertex_options
 from marco_data import name_tables, shards
 from marco_model import InputError, errors, labels as label_schemes, network as networks, pixels, recipe as recipes
@@ -213,7 +213,8 @@ def load(
     `source` and `overlay`, if given, are those of the section `data`. `over` is a YAML file that is laid over the
     preset, key by key: what a site sets for all of its presets.
 
-    Raises `InputError` for an unknown preset, a file that is not a mapping, or an unknown key or value out of range.
+    Raises `InputError` for an unknown preset, a file that is not a mapping, an unknown key, a value out of range, or a
+    URI that holds credentials.
     """
     path = pathlib.Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     values = _read(path)
@@ -225,6 +226,7 @@ def load(
         if value:
             _section(values, ["data"], f"{option} {value!r}")[name] = value
     name = f"{path.name} with {over.name}" if over else path.name
+    _refuse_credentials(values)
     return settings.parse(Configuration, values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
 
 
@@ -238,6 +240,7 @@ def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overr
         values[name] = (values.get(name) or {}) | {field: value for field, value in fields.items() if value is not None}
     for override in overrides:
         _override(values, override)
+    _refuse_credentials(values)
     return settings.parse(Deploying, values, preset or "the options of marco deploy")
 
 
@@ -268,6 +271,12 @@ def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
     if scheme is None:
         raise InputError(f"labels.scheme raw finds no {file} at {source!r} to take its classes from; {fix}")
     return scheme
+
+
+def _refuse_credentials(values: dict[str, Any]) -> None:
+    """Raises `InputError` for a URI that holds credentials: values are kept in packages, metadata and MLflow."""
+    for name, value in mlflow_runs.flatten(values):
+        errors.refuse_credentials(str(value), name)
 
 
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)

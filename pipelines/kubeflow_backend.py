@@ -287,9 +287,12 @@ def connect(host: str | None, token_file: Path | None = None, ca: Path | None = 
     `token_file` holds a bearer token and is read again for every request, since such tokens expire after hours. `ca`
     holds the certificates to trust. KFP's client also reads its environment variables and its context file.
 
-    Raises `InputError` where nothing answers within seconds, or where the answer is a refusal.
+    Raises `InputError` where nothing answers within seconds, where the answer is a refusal, or for a `host` that holds
+    credentials: addresses of runs are shown.
     """
     import kfp
+
+    errors.refuse_credentials(host or "", "--host")
 
     def renew_token(config: Any) -> None:
         # The old token stays while the file is being replaced.

@@ -15,7 +15,7 @@ from rich import table, text
 
 from components import champion, evaluations, gate, mlflow_runs, mlflow_store, published_models
 from components.report import page
-from marco_model import store
+from marco_model import errors, store
 from pipelines import earlier_steps
 
 # Loggers whose INFO lines are meant for people.
@@ -48,6 +48,13 @@ def run(graph: Any, output: Path, name: str = "", note: str = "") -> dict[str, A
     return results
 
 
+class _Formatter(logging.Formatter):
+    """Leaves out credentials that a library wrote into its log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return errors.redacted(super().format(record))
+
+
 class StepLines(logging.Handler):
     """Shows on stderr how each step begins and ends, our own log records, and errors of others."""
 
@@ -72,7 +79,7 @@ class StepLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Shows a record; TFX's launcher only repeats the exception that follows."""
         if record.name.startswith(_OURS) or (record.levelno >= logging.ERROR and record.module != "launcher"):
-            self._print(f"      {record.getMessage().splitlines()[0]}")
+            self._print(f"      {errors.redacted(record.getMessage().splitlines()[0])}")
 
     def _print(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -86,7 +93,7 @@ def run_log(steps: int, log_file: Path) -> Iterator[StepLines]:
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
     log_file.parent.mkdir(parents=True, exist_ok=True)
     whole = logging.FileHandler(log_file)
-    whole.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    whole.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     step_lines = StepLines(steps)

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import logging
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -135,6 +136,18 @@ class Repetitions(logging.Filter):
         if self._counts[key] == self.MOST:
             record.msg = f"{record.msg} (if it comes again within {self.SECONDS:.0f} s, it is left out)"
         return self._counts[key] <= self.MOST
+
+
+class WithoutQuery(logging.Filter):
+    """Leaves out what follows the path of a request in the access log: no route reads it, and it may hold a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns True, with the paths among the record's arguments cut."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        record.args = tuple(
+            re.sub(r"\?.*", "?***", value, flags=re.DOTALL) if isinstance(value, str) else value for value in arguments
+        )
+        return True
 
 
 @dataclasses.dataclass

@@ -92,8 +92,12 @@ def serve(
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     for formatter in log_config["formatters"].values():
         formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
-    log_config["filters"] = {"repetitions": {"()": connections.Repetitions}}
+    log_config["filters"] = {
+        "repetitions": {"()": connections.Repetitions},
+        "paths": {"()": connections.WithoutQuery},
+    }
     log_config["handlers"]["default"]["filters"] = ["repetitions"]
+    log_config["handlers"]["access"]["filters"] = ["paths"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
     with (

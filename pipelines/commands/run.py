@@ -185,12 +185,15 @@ def compile_(
     Example: marco compile --preset paper --site k8s/site.yaml --data gs://BUCKET/marco --root gs://BUCKET/runs
     --image REGISTRY/marco@sha256:… --output marco.yaml
     """
-    from pipelines import compilation, configuration
+    from pipelines import configuration
+
+    changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
+    loaded = configuration.load(preset, changes, data, site)
+    # TFX takes seconds to import; mistakes in the configuration are found before.
+    from pipelines import compilation
 
     vertex = target == "vertex"
     compile_for = compilation.compile_for_vertex if vertex else compilation.compile_for_kubeflow
-    changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
-    loaded = configuration.load(preset, changes, data, site)
     steps = compile_for(loaded, root, output)
     typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
     if "@sha256:" not in loaded.cluster.image:

@@ -367,3 +367,10 @@ def test_a_message_that_comes_again_and_again_is_logged_a_few_times():
     assert logged("bad", 70.0) == (True, "bad")
     assert not any(logged(f"text {number}", 71.0)[0] is None for number in range(3000))
     assert len(repetitions._counts) <= 1001
+
+
+def test_the_access_log_shows_paths_without_their_queries():
+    arguments = ("127.0.0.1:1", "POST", "/v1/models/marco:predict?access_token=a&b=1", "1.1", 200)
+    record = logging.makeLogRecord({"msg": '%s - "%s %s HTTP/%s" %d', "args": arguments})
+    assert connections.WithoutQuery().filter(record)
+    assert record.getMessage() == '127.0.0.1:1 - "POST /v1/models/marco:predict?*** HTTP/1.1" 200'

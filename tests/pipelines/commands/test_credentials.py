@@ -1,7 +1,9 @@
 """Secrets that a user gives by mistake, or keeps in the environment, never come out of a command again."""
 
+import http.client
 import http.server
 import json
+import logging
 import sys
 import threading
 
@@ -23,6 +25,15 @@ URIS = (
     f"https://bucket.host/data?X-Goog-Algorithm=a&X-Goog-Signature={SECRET}&x=1",
     f"https://host/x?sig={SECRET}",
     f"https://host/x?page=1&X-Amz-Security-Token={SECRET}",
+    f"https://host/x?key={SECRET}",
+    f"https://host/x#access_token={SECRET}",
+)
+QUOTED = (
+    # What requests, http.client (twice) and a server say of a header, or of a proxy, that ends with a line or a slash.
+    f"Invalid leading whitespace, reserved character(s), or return character(s) in header value: 'Bearer {SECRET}\\n'",
+    f"Invalid header value b'Bearer {SECRET}\\n'",
+    f"nonnumeric port: '{SECRET}'",
+    f"unknown token: Bearer {SECRET}",
 )
 COMPILED = ("--root", "gs://bucket/runs", "--output", "package.yaml")
 PLAIN = (
@@ -32,6 +43,7 @@ PLAIN = (
     "registry.example/marco@sha256:0123",
     "https://host/x?design=a&page=2",
     "http://mlflow:5000 is not for user@host",
+    "Basic understanding and a header value",
 )
 
 
@@ -45,6 +57,36 @@ def test_credentials_are_left_out_of_a_message(uri, capsys):
     with pytest.raises(errors.InputError, match="MLFLOW_TRACKING_PASSWORD, on a cluster by") as raised:
         errors.refuse_credentials(f"key: {uri}", "a file")
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", QUOTED)
+def test_what_a_library_quotes_is_left_out_of_a_message(text, capsys):
+    assert SECRET not in str(errors.InputError(text)) + errors.one_line(text)
+    with pytest.raises(SystemExit), errors.exit_status():
+        raise RuntimeError(text)
+    shown = capsys.readouterr().err
+    assert SECRET not in shown and "Traceback" in shown
+
+
+def test_a_header_that_cannot_be_sent_ends_in_one_line(capsys):
+    connection = http.client.HTTPConnection("127.0.0.1", 9)
+    connection.putrequest("GET", "/")
+    with pytest.raises(SystemExit) as ended, errors.exit_status():
+        connection.putheader("Authorization", f"Bearer {SECRET}\n")
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2 and "holds a line break" in shown and len(shown.splitlines()) == 1
+    assert SECRET not in shown
+
+
+def test_a_long_message_is_cut_after_its_credentials_are_left_out():
+    signature = SECRET * 100
+    for message in (
+        f"no data at https://host/x?sig={signature}",
+        f"{'x' * 990}http://user:{signature}@host",
+        "x" * 10**6,
+    ):
+        text = str(errors.InputError(message))
+        assert len(text) <= errors.MAX_CHARACTERS and SECRET not in text
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -86,6 +128,8 @@ def test_every_command_refuses_them_in_every_option(names, parameters, monkeypat
         pytest.param(["run", "--preset", "own.yaml", "--output", "out"], marks=pytest.mark.slow),
         pytest.param(["compile", "--preset", "own.yaml", *COMPILED], marks=pytest.mark.slow),
         pytest.param(["compile", "--preset", "beam.yaml", *COMPILED], marks=pytest.mark.slow),
+        ["run", "--preset", "beam.yaml", "--output", "out"],
+        ["deploy", "status", "--preset", "beam.yaml"],
         ["submit", "package.yaml", "--host", "http://127.0.0.1:9"],
         ["schedule", "package.yaml", "--host", "http://127.0.0.1:9", "--cron", "0 0 3 * * 1"],
         ["models", "list"],
@@ -113,6 +157,31 @@ def test_files_and_the_environment_are_refused_too(arguments, monkeypatch, capsy
     output = "".join(capsys.readouterr())
     assert ended.value.code == 2 and "holds credentials" in output and SECRET not in output
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_the_address_of_kubeflow_in_the_environment_is_refused_too(monkeypatch, capsys, tmp_path):
+    (tmp_path / "package.yaml").write_text("pipelineInfo: {name: marco}\nroot: {dag: {tasks: {}}}\n")
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", URIS[0])
+    monkeypatch.setattr(sys, "argv", ["marco", "submit", str(tmp_path / "package.yaml"), "--no-wait"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    output = "".join(capsys.readouterr())
+    assert ended.value.code == 2 and "--host holds credentials" in output and SECRET not in output
+
+
+def test_logs_leave_out_what_libraries_write_of_them(tmp_path, capsys):
+    from pipelines import local_runner
+
+    with local_runner.run_log(1, tmp_path / "run.log"):
+        logging.getLogger("urllib3").warning("%s", URIS[0])
+        logging.getLogger("components").warning("%s", URIS[0])
+        try:
+            raise RuntimeError(QUOTED[0])
+        except RuntimeError:
+            logging.getLogger("tfx").exception("a step failed")
+    log = (tmp_path / "run.log").read_text()
+    assert "a step failed" in log and "Traceback" in log and log.count("***") == 3
+    assert SECRET not in log + capsys.readouterr().err
 
 
 @pytest.fixture
