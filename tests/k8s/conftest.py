@@ -9,11 +9,11 @@ import pytest
 
 from tests.k8s import rendering
 
-# `base` with the component that watches images.
-MONITORED = "../tests/k8s/monitored"
+# `base` with the model server, and with the component that watches images, too.
+SERVED, MONITORED = "../tests/k8s/served", "../tests/k8s/monitored"
 
 
-@pytest.fixture(params=["base", "overlays/gpu", "overlays/small", MONITORED])
+@pytest.fixture(params=[SERVED, "overlays/gpu", "overlays/small", MONITORED])
 def objects(request) -> list[dict[str, Any]]:
     """The objects of one folder of k8s/."""
     return copy.deepcopy(rendering.render(request.param))
@@ -21,11 +21,11 @@ def objects(request) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def monitored() -> list[dict[str, Any]]:
-    """The objects of k8s/base and k8s/monitoring."""
+    """The objects of k8s/base, k8s/serving and k8s/monitoring."""
     return copy.deepcopy(rendering.render(MONITORED))
 
 
 @pytest.fixture
 def base() -> list[dict[str, Any]]:
-    """The objects of k8s/base."""
-    return copy.deepcopy(rendering.render("base"))
+    """The objects of k8s/base and k8s/serving."""
+    return copy.deepcopy(rendering.render(SERVED))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from typing import Any
 import yaml
 
 K8S = Path(__file__).parents[2] / "k8s"
+DIGEST = "sha256:" + "0a1b2c3d" * 8
+# What a site must name, with an image that stands for its own.
+IMAGES = {"serving/image.yaml": DIGEST, "monitoring/image.yaml": f"registry.example:5000/marco@{DIGEST}"}
+PLACEHOLDER = "(a placeholder: "
 # Kinds that hold a pod template at spec.template.
 _TEMPLATED = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 
@@ -27,13 +33,47 @@ def kubectl() -> str:
 
 @functools.cache
 def render(folder: str | Path) -> list[dict[str, Any]]:
-    """Returns the objects of `k8s/folder`, the same list at every call; copy it before you change it."""
+    """Returns the objects of `k8s/folder`, the same list at every call; copy it before you change it.
+
+    Images that a site must name (`IMAGES`) are named.
+    """
+    return build(_filled() / "k8s" / folder)
+
+
+def build(folder: Path) -> list[dict[str, Any]]:
+    """Returns the objects of a folder as it is; raises `RuntimeError`, with kustomize's message, if it cannot."""
     done = subprocess.run(
-        [kubectl(), "kustomize", str(K8S / folder)], capture_output=True, text=True, timeout=60, check=False
+        [kubectl(), "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+@functools.cache
+def _filled() -> Path:
+    """Returns a copy of the repository's manifests in which no image is a placeholder."""
+    folder = Path(tempfile.mkdtemp(prefix="marco-k8s-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy_manifests(folder)
+    for name, image in IMAGES.items():
+        fill(folder / "k8s" / name, image)
+    return folder
+
+
+def copy_manifests(folder: Path) -> None:
+    """Copies `k8s/`, and the folders of `tests/k8s/` that use it, into `folder`."""
+    shutil.copytree(K8S, folder / "k8s")
+    for used in K8S.parent.glob("tests/k8s/*/kustomization.yaml"):
+        shutil.copytree(used.parent, folder / used.parent.relative_to(K8S.parent))
+
+
+def fill(file: Path, image: str) -> None:
+    """Puts an image, or its digest, in place of the placeholder that a file holds, if it does."""
+    content = yaml.safe_load(file.read_text())
+    ((field, words),) = content["data"].items()
+    content["data"][field] = image if PLACEHOLDER in words else words
+    file.write_text(yaml.safe_dump(content))
 
 
 def title(item: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The manifest in docs/serving.md passes the schemas and is as restricted as k8s/base/serving.yaml."""
+"""The manifest in docs/serving.md passes the schemas and is as restricted as k8s/serving/serving.yaml."""
 
 from __future__ import annotations
 
