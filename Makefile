@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: docs help env run test test-long test-fast fuzz coverage test-debian13 image test-kubeflow test-cluster lint sbom audit lock
+.PHONY: docs help env run test test-long test-fast fuzz coverage test-debian13 image test-kubeflow test-cluster lint sbom sbom-image audit lock
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -56,6 +56,9 @@ sbom: env ## write build/sbom.cdx.json, CycloneDX of the lock, checked against i
 	@mkdir -p build
 	.venv/bin/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --validate --output-reproducible \
 		--pyproject pyproject.toml --output-file build/sbom.cdx.json requirements.lock
+
+sbom-image: env ## write build/image.cdx.json, CycloneDX of what is in the image, or in IMAGE (needs podman)
+	@scripts/image_sbom.sh
 
 audit: ## list known advisories of both locks, from OSV; exit status 3 if it cannot be reached
 	@python3 scripts/audit.py

@@ -1,13 +1,20 @@
 """The audit of the locks, and what keeps dependencies fresh."""
 
+import datetime
 import http.server
 import json
 import runpy
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,3 +65,23 @@ def test_dependency_updates_are_configured():
     assert content["version"] == 2
     assert {update["package-ecosystem"] for update in content["updates"]} == {"pip", "docker"}
     assert all(update["schedule"]["interval"] for update in content["updates"])
+
+
+def test_scanners_accept_no_advisory_without_a_reason_and_an_end():
+    osv = tomllib.loads((ROOT / "osv-scanner.toml").read_text())
+    trivy = yaml.safe_load((ROOT / "trivy.yaml").read_text())
+    ignored = yaml.safe_load((ROOT / trivy["ignorefile"]).read_text())["vulnerabilities"]
+    accepted = [(entry["id"], entry["reason"], entry["ignoreUntil"]) for entry in osv["IgnoredVulns"]]
+    accepted += [(entry["name"], entry["reason"], entry["effectiveUntil"]) for entry in osv["PackageOverrides"]]
+    accepted += [(entry["id"], entry["statement"], entry["expired_at"]) for entry in ignored]
+    assert all(len(reason) > 20 and isinstance(end, datetime.date) for _, reason, end in accepted)
+    assert {entry["id"] for entry in ignored} <= {entry["id"] for entry in osv["IgnoredVulns"]}
+    table = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith("| ")]
+    for name, _, _ in accepted:
+        (row,) = [line for line in table if name.replace("-", "_") in line.replace("-", "_")]
+        assert row.split(" | ")[2].startswith("no: "), row
+    # An exception that is for nothing any more goes.
+    lock = (ROOT / "requirements.lock").read_text()
+    assert all(f"\n{entry['name']}==" in lock for entry in osv["PackageOverrides"])
+    for entry in ignored:
+        assert all(f"\n{url.removeprefix('pkg:pypi/').replace('@', '==')} " in lock for url in entry["purls"])
