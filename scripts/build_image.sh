@@ -39,7 +39,7 @@ make_base() {
     eval "$proxy"
     step "$1 cannot be pulled; making $2 with debootstrap"
     http_proxy=${http_proxy:-${proxy:-}} debootstrap --variant=minbase trixie "$work/root" "$mirror" \
-        >"$work/debootstrap.log" 2>&1 || fail "debootstrap failed: $(tail -n 1 "$work/debootstrap.log")"
+        >"$work/debootstrap.log" 2>&1 || fail "debootstrap failed: $(tail -n 1 "$work/debootstrap.log" | without_logins)"
     # Nothing of this machine's, and as slim as Debian's own.
     (
         cd "$work/root"
@@ -112,8 +112,8 @@ step "building $name on $from; the first time takes some minutes and up to $giga
 podman build "$@" --network host --timestamp 315532800 --tag "$name" --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
     --build-arg "REVISION=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
-    sed -un 's/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
-    { tail -n 30 "$work/build.log" >&2 && fail "the image cannot be built: the log ends above."; }
+    sed -un 's#://[^/@ ]*@#://***@#g; s/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
+    { tail -n 30 "$work/build.log" | without_logins >&2 && fail "the image cannot be built: the log ends above."; }
 after=$(podman image inspect --format '{{.Id}}' "$name")
 if [ "$before" = "$after" ]; then
     step "nothing has changed"

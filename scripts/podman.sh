@@ -10,6 +10,11 @@ fail() {
     exit 1
 }
 
+# Leaves the logins out of the URLs in what it reads: indexes, mirrors and proxies may have one.
+without_logins() {
+    sed -E 's#(://)[^/@[:space:]]*@#\1***@#g'
+}
+
 # have COMMAND PACKAGE...: installs a command where it is missing and this is root on Debian.
 have() {
     local command=$1
@@ -19,7 +24,7 @@ have() {
         fail "$command is missing: install it, on Debian and Ubuntu with apt-get install $*."
     echo "$command: installing it with apt" >&2
     { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@"; } \
-        >"$work/apt.log" 2>&1 || fail "$command cannot be installed: $(tail -n 1 "$work/apt.log")"
+        >"$work/apt.log" 2>&1 || fail "$command cannot be installed: $(tail -n 1 "$work/apt.log" | without_logins)"
 }
 
 # at_most LIMIT HARD: the smaller of the two, where HARD may be "unlimited".
