@@ -1,11 +1,12 @@
 """What Google Cloud shows of a project and region, against what a package for Vertex AI needs.
 
-Everything is read by the REST APIs of Google Cloud and nothing is changed. Roles that a folder, an organization or a
-group grants do not show in a project's policy.
+Everything is read by the REST APIs of Google Cloud and nothing is changed; which methods, tests/fakes/google_cloud.py
+lists with their sources. Roles that a folder, an organization or a group grants do not show in a project's policy.
 """
 
 import functools
 import re
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ USER = {"roles/aiplatform.user", "roles/aiplatform.admin", *BASIC}
 PULL = {f"roles/artifactregistry.{kind}" for kind in ("reader", "writer", "repoAdmin", "admin")} | BASIC
 WRITE = {"roles/storage.objectUser", "roles/storage.objectAdmin", "roles/storage.admin"}
 READ = {"roles/storage.objectViewer", *WRITE}
+CONDITIONAL = "the conditional "
 
 
 class Cloud:
@@ -71,14 +73,32 @@ class Cloud:
         scopes = ["https://www.googleapis.com/auth/cloud-platform"]
         return google.auth.transport.requests.AuthorizedSession(google.auth.default(scopes=scopes)[0])
 
-    def roles(self, bucket: str = "") -> set[str]:
-        """Returns the roles that the project, or a bucket, grants the account itself."""
+    def pages(self, service: str, path: str, field: str) -> list[Object]:
+        """Returns the items of all pages of a list."""
+        found, page = [], ""
+        while answer := self.get(service, path + page):
+            found += answer.get(field, [])
+            if not (token := answer.get("nextPageToken")):
+                break
+            page = f"&pageToken={urllib.parse.quote(token, safe='')}"
+        return found
+
+    def roles(self, bucket: str = "", repository: str = "") -> set[str]:
+        """Returns the roles that the project, a bucket or a repository grants the account itself.
+
+        One with a condition, which only version 3 of a policy shows, begins with `CONDITIONAL`.
+        """
         if bucket:
-            policy = self.get("storage", f"storage/v1/b/{bucket}/iam")
+            policy = self.get("storage", f"storage/v1/b/{bucket}/iam?optionsRequestedPolicyVersion=3")
+        elif repository:
+            path = f"v1/{repository}:getIamPolicy?options.requestedPolicyVersion=3"
+            policy = self.get("artifactregistry", path)
         else:
-            policy = self.get("cloudresourcemanager", f"v1/projects/{self.place.project}:getIamPolicy", {})
+            options = {"options": {"requestedPolicyVersion": 3}}
+            policy = self.get("cloudresourcemanager", f"v1/projects/{self.place.project}:getIamPolicy", options)
         member = f"serviceAccount:{self.account}"
-        return {item["role"] for item in (policy or {}).get("bindings", []) if member in item.get("members", [])}
+        bindings = [item for item in (policy or {}).get("bindings", []) if member in item.get("members", [])]
+        return {CONDITIONAL * ("condition" in item) + item["role"] for item in bindings}
 
 
 def check(cloud: Cloud, needs: Needs) -> list[findings.Finding]:
@@ -100,14 +120,18 @@ def _account(cloud: Cloud, needs: Needs) -> Lines:
     if not cloud.account:
         yield UNSEEN, "steps run as Compute Engine's default account; name another with --service-account"
         return
-    account = cloud.get("iam", f"v1/projects/-/serviceAccounts/{cloud.account}")
+    # With "-" for the project an account that does not exist is answered with 403.
+    named = re.search(r"@([a-z0-9-]+)\.iam\.gserviceaccount\.com$", cloud.account)
+    path = f"v1/projects/{named[1] if named else cloud.place.project}/serviceAccounts/{cloud.account}"
+    account = cloud.get("iam", path)
     if account is None or account.get("disabled"):
         state = "is disabled; enable it" if account else "does not exist; gcloud iam service-accounts create"
         yield WRONG, f"{cloud.account} {state}"
         return
-    path = f"v1/projects/-/serviceAccounts/{cloud.account}:testIamPermissions"
     right = "iam.serviceAccounts.actAs"
-    may = right in (cloud.get("iam", path, {"permissions": [right]}) or {}).get("permissions", [])
+    may = right in (cloud.get("iam", f"{path}:testIamPermissions", {"permissions": [right]}) or {}).get(
+        "permissions", []
+    )
     refused = f"you may not run steps as {cloud.account}; have roles/iam.serviceAccountUser granted to you on it"
     yield (FINE, f"you may run steps as {cloud.account}") if may else (WRONG, refused)
 
@@ -115,27 +139,28 @@ def _account(cloud: Cloud, needs: Needs) -> Lines:
 def _roles(cloud: Cloud, needs: Needs) -> Lines:
     if not cloud.account:
         return
-    expected = {"roles/aiplatform.user": USER}
-    if any(map(_repository, needs.images())):
-        expected["roles/artifactregistry.reader"] = PULL
     granted = cloud.roles()
-    for role, enough in expected.items():
-        yield _judge(
-            cloud, role, granted & enough, granted, f"gcloud projects add-iam-policy-binding {cloud.place.project}"
-        )
+    fix = f"gcloud projects add-iam-policy-binding {cloud.place.project}"
+    yield _judge(cloud, "roles/aiplatform.user", USER, granted, fix)
+    for repository in sorted({repository for image in needs.images() if (repository := _repository(image))}):
+        # What the repository itself grants is asked for only where it matters.
+        pulling = granted if granted & PULL else granted | cloud.roles(repository=repository)
+        yield _judge(cloud, "roles/artifactregistry.reader", PULL, pulling, fix)
     for bucket in needs.buckets:
         written = needs.root.startswith(f"gs://{bucket}/")
         all_roles = granted | cloud.roles(bucket)
         role = "roles/storage.objectUser" if written else "roles/storage.objectViewer"
         fix = f"gcloud storage buckets add-iam-policy-binding gs://{bucket}"
-        yield _judge(cloud, f"{role} on gs://{bucket}", all_roles & (WRITE if written else READ), all_roles, fix)
+        yield _judge(cloud, f"{role} on gs://{bucket}", WRITE if written else READ, all_roles, fix)
 
 
 def _judge(cloud: Cloud, role: str, enough: set[str], granted: set[str], fix: str) -> tuple[str, str]:
-    if enough:
-        return FINE, f"{cloud.account} has {min(enough)}, for {role}"
-    if own := sorted(name for name in granted if not name.startswith("roles/")):
-        return UNSEEN, f"whether {own[0]} of {cloud.account} has what {role} gives"
+    if found := granted & enough:
+        return FINE, f"{cloud.account} has {min(found)}, for {role}"
+    doubtful = {name for name in granted if not name.startswith(("roles/", CONDITIONAL))}
+    doubtful |= granted & {CONDITIONAL + name for name in enough}
+    if doubtful:
+        return UNSEEN, f"whether {min(doubtful)} of {cloud.account} has what {role} gives"
     return (
         WRONG,
         f"{cloud.account} lacks {role}; {fix} --member serviceAccount:{cloud.account} --role {role.split()[0]}",
@@ -164,7 +189,8 @@ def _image(cloud: Cloud, needs: Needs) -> Lines:
     yield from package_needs.image_digests(needs)
     for image in needs.images():
         if (repository := _repository(image)) and "@" in image:
-            name = image.rpartition("/")[2].replace("/", "%2F")
+            path, _, digest = image.split("/", 3)[3].rpartition("@")
+            name = urllib.parse.quote(f"{path.partition(':')[0]}@{digest}", safe="@:")
             stored = cloud.get("artifactregistry", f"v1/{repository}/dockerImages/{name}")
             absent = f"{image} is not in its repository; push it, and compile with the digest that the push prints"
             yield (FINE, "it is in its repository") if stored is not None else (WRONG, absent)
@@ -188,9 +214,7 @@ def _quota(cloud: Cloud, needs: Needs) -> Lines:
         yield FINE, "no step asks for an accelerator"
         return
     service = f"projects/{cloud.place.project}/services/aiplatform.googleapis.com"
-    metrics = (cloud.get("serviceusage", f"v1beta1/{service}/consumerQuotaMetrics?view=FULL&pageSize=1000") or {}).get(
-        "metrics", []
-    )
+    metrics = cloud.pages("serviceusage", f"v1beta1/{service}/consumerQuotaMetrics?view=FULL&pageSize=1000", "metrics")
     for step, (goal, accelerator, count) in requested.items():
         kind = accelerator.removeprefix("NVIDIA_").removeprefix("TESLA_").lower()
         name = f"aiplatform.googleapis.com/custom_model_{goal}_nvidia_{kind}_gpus"

@@ -21,20 +21,21 @@ import requests
 
 @dataclasses.dataclass
 class Request:
-    """A request: `path` without percent-encoding, `query` with the last value of each parameter."""
+    """A request: `path` without percent-encoding, `query` with the last value of each parameter, `target` as sent."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: email.message.Message
     body: bytes
+    target: str
 
     @classmethod
     def parse(cls, method: str, target: str, headers: email.message.Message, body: bytes) -> "Request":
         """Returns a request; `target` is path and query as they are sent."""
         parts = urllib.parse.urlsplit(target)
         query = dict(urllib.parse.parse_qsl(parts.query))
-        return cls(method, urllib.parse.unquote(parts.path), query, headers, body)
+        return cls(method, urllib.parse.unquote(parts.path), query, headers, body, target)
 
 
 @dataclasses.dataclass

@@ -43,7 +43,7 @@ def package(image=IMAGE, training=TRAINING, endpoint=ENDPOINT):
 def cloud(monkeypatch):
     """Google Cloud, with Vertex AI at `vertex`."""
     with google_cloud.running() as cloud, vertex_api.running() as cloud.vertex:
-        cloud.images.add(DIGEST)
+        cloud.images.add(f"pipeline@{DIGEST}")
         monkeypatch.setattr(vertex, "ADDRESS", f"{cloud.url}/{{service}}")
         yield cloud
 
@@ -90,6 +90,44 @@ def test_another_location_of_the_bucket_that_holds_the_region_is_fine(cloud, che
     ):
         cloud.buckets["bucket"] = (location, {"roles/storage.objectAdmin"})
         assert check()[0] == 0
+
+
+def test_an_image_is_found_below_further_folders_and_with_a_tag(cloud, check):
+    cloud.images = {f"team/pipeline@{DIGEST}"}
+    image = f"europe-west4-docker.pkg.dev/crystals/marco/team/pipeline:1.0@{DIGEST}"
+    status, lines = check(package(image))
+    assert status == 0, lines
+    assert [line for line in lines if "it is in its repository" in line]
+
+
+def test_an_account_may_pull_by_a_role_on_the_repository_alone(cloud, check):
+    cloud.policy, cloud.pullers = {"roles/aiplatform.user"}, {"roles/artifactregistry.reader"}
+    status, lines = check()
+    assert status == 0, lines
+
+
+@pytest.mark.parametrize(
+    ("role", "grant"),
+    [
+        ("roles/aiplatform.user", ""),
+        ("roles/artifactregistry.reader", ""),
+        ("roles/storage.objectUser", " on gs://bucket"),
+    ],
+)
+def test_a_role_with_a_condition_is_neither_fine_nor_wrong(cloud, check, role, grant):
+    cloud.conditions = {role: 'resource.name.startsWith("projects/_/buckets/bucket/objects/runs/")'}
+    status, lines = check()
+    assert status == 0, lines
+    (unseen,) = [line for line in lines[:-1] if f" {findings.UNSEEN} " in line]
+    assert f"whether the conditional {role} of {google_cloud.ACCOUNT} has what {role}{grant} gives" in unseen
+
+
+def test_a_condition_on_another_role_excuses_nothing(cloud, check):
+    cloud.policy = {"roles/artifactregistry.reader", "roles/viewer"}
+    cloud.conditions = {"roles/viewer": "request.time < timestamp('2030-01-01T00:00:00Z')"}
+    status, lines = check()
+    assert status == 1
+    assert [line for line in lines if "lacks roles/aiplatform.user" in line]
 
 
 def change(field, value):
