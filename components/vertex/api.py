@@ -11,7 +11,7 @@ import functools
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import google.auth.transport.requests
@@ -187,7 +187,7 @@ class Api:
     def settle(self, resource: str) -> None:
         """Waits until no operation on a resource is running. Their errors are shown, not raised."""
         try:
-            operations = self._patiently(lambda: self._get(f"{resource}/operations")).get("operations", [])
+            operations = self._operations(resource)
         except Refused as error:
             if error.status == 404:
                 return
@@ -199,6 +199,17 @@ class Api:
                 self.wait(name)
             except Failed as error:
                 self.show(str(error))
+
+    def _operations(self, resource: str) -> list[dict[str, Any]]:
+        """Returns the operations on a resource, those that have ended too, fetching page after page."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, str] = {}
+        while True:
+            page = self._patiently(functools.partial(self._get, f"{resource}/operations", query))
+            found.extend(page.get("operations", []))
+            if not page.get("nextPageToken"):
+                return found
+            query = {"pageToken": page["nextPageToken"]}
 
     def wait(self, operation: str) -> None:
         """Waits for a long-running operation, by its name.
@@ -219,10 +230,10 @@ class Api:
         if error := seen.get("error"):
             raise Failed(f"Vertex AI could not do it ({_one_line(error.get('message') or error)}): {operation}")
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Returns the JSON at a path. Google's clients look for operations below `/ui/`, which is undocumented."""
         with self._asking("look at an operation"):
-            answer = self._session.get(f"{self.address}/v1/{path}", timeout=self.pace.request)
+            answer = self._session.get(f"{self.address}/v1/{path}", params=query, timeout=self.pace.request)
             if not answer.ok:
                 raise exceptions.from_http_response(answer)
             return dict(answer.json())

@@ -1,11 +1,13 @@
 """A stand-in for Vertex AI: its REST API, version v1, over HTTP, in Google's own messages.
 
 Written from google-cloud-aiplatform 1.165.1 (`google/cloud/aiplatform_v1/`). Requests are read into those messages, so
-a field that the API does not know is refused, and answers are written from them. It keeps what is created and enforces
-the rules of the API's reference: traffic adds up to 100 or is empty, a deployed model with traffic cannot be undeployed
-unless it is the last, an id can be used once, a change with an old etag is refused, names are returned with the
-project's number. An operation ends by itself after a few more requests. It runs nothing: `score` answers for all
-models, `states` sets how jobs end.
+a field that the API does not know is refused, and answers are written from them; the routes are held against the
+client's own in tests/fakes/test_vertex_api.py. It keeps what is created and enforces the rules in the comments of
+googleapis/googleapis at f8291d2b8, `google/cloud/aiplatform/v1/`: `endpoint_service.proto` and `endpoint.proto`
+(traffic adds up to 100 or is empty, a deployed model with traffic cannot be undeployed unless it is the last, ids,
+etags), `model_service.proto` (aliases). Ids can be used once, and names come back with the project's number. An
+operation ends by itself after a few more requests; operations are listed in pages
+(`google/longrunning/operations.proto`). It runs nothing: `score` answers for all models, `states` sets how jobs end.
 """
 
 import base64
@@ -117,7 +119,10 @@ class VertexApi:
 
     def list_operations(self, query, body, resource):
         names = [name for name in self.operations if name.startswith(f"{_name(resource)}/")]
-        return {"operations": [self._operation(name) for name in names]}
+        begin = int(query.get("pageToken") or 0)
+        following = str(begin + PAGE) if begin + PAGE < len(names) else ""
+        page = [self._operation(name) for name in names[begin : begin + PAGE]]
+        return {"operations": page, **({"nextPageToken": following} if following else {})}
 
     # Models
 
@@ -155,7 +160,7 @@ class VertexApi:
     def merge_aliases(self, query, body, identity):
         version = self._version(identity)
         for alias in _read(types.MergeVersionAliasesRequest, body).version_aliases:
-            if not re.fullmatch(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]", alias):
+            if not re.fullmatch(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9-]", alias):
                 raise Refusal(400, f"{alias} is not a valid alias")
             for other in self.models[identity.partition("@")[0]]:
                 other.version_aliases = [name for name in other.version_aliases if name != alias]
@@ -377,7 +382,7 @@ _ROUTES = [
     (f"GET {_JOBS}", "list_jobs"),
     (f"GET {_JOBS}/{_ID}", "get_job"),
     (f"DELETE {_JOBS}/{_ID}", "delete_job"),
-    (f"POST {_JOBS}/{_ID}:cancel", "cancel_job"),
+    (f"POST (pipelineJobs|customJobs|batchPredictionJobs)/{_ID}:cancel", "cancel_job"),
     (f"PATCH schedules/{_ID}", "update_schedule"),
     (f"POST schedules/{_ID}:(pause|resume)", "turn_schedule"),
 ]
