@@ -2,7 +2,8 @@
 
 Read from kubernetes-sigs/jobset v0.12.0: `pkg/webhooks/jobset_webhook.go` (`ValidateCreate`, `validateFailurePolicy`),
 `pkg/controllers/failure_policy.go` (`findFirstFailedPolicyRuleAndJob`) and `api/jobset/v1alpha2/jobset_types.go`; and,
-for `podFailurePolicy`, from the reference of the API of Kubernetes, batch/v1.
+for `podFailurePolicy`, from kubernetes/api v0.36.0, `batch/v1/types.go` (`PodFailurePolicyRule`, `JobReason…`). That a
+condition needs its status is the rule of Kubernetes up to 1.34; newer versions take it for `True`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
 """A stand-in for Kubernetes with JobSet v1alpha2: the API over HTTP, and replicas as processes of this machine.
 
-Written from the requests of the client kubernetes 26.1.0 and the schema of kubeflow-trainer-api 2.3.0
-(`kubeflow_trainer_api/models/jobset_v1alpha2_job_set.py`). It answers what that client requests about JobSets, pods and
-logs, refuses a JobSet that the schemas refuse, and does what a training sees of JobSet's controller: one pod per Job,
-host names, labels, success and failure policy, time to live, deletion with all pods. A container is a process with the
-command and the environment that the manifest names; the host names that JobSet's DNS would resolve become ports of
-127.0.0.1.
+Written from the requests of the client kubernetes 26.1.0, the schema of kubeflow-trainer-api 2.3.0
+(`kubeflow_trainer_api/models/jobset_v1alpha2_job_set.py`), and kubernetes-sigs/jobset v0.12.0: labels, conditions and
+reasons in `api/jobset/v1alpha2/jobset_types.go` and `pkg/constants/constants.go`, restarts in
+`pkg/controllers/failure_policy.go` (`failurePolicyRecreateAll`), deletion in the foreground in
+`pkg/controllers/ttl_after_finished.go`. What a pod's state says is in kubernetes/api v0.36.0, `core/v1/types.go`.
+
+It answers what that client requests about JobSets, pods and logs, refuses a JobSet that the schemas refuse, and does
+what a training sees of JobSet's controller: one pod per Job, host names, labels, success and failure policy, time to
+live, deletion with all pods. A container is a process with the command and the environment that the manifest names;
+the host names that JobSet's DNS would resolve become ports of 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -281,9 +285,10 @@ class Cluster:
     def _reconcile(self, jobset):
         name, spec, status = jobset["metadata"]["name"], jobset["spec"], jobset["status"]
         pods = [pod for pod in self.pods if pod.jobset == name]
-        if status["conditions"]:
-            if time.monotonic() - jobset["ended"] > spec["ttlSecondsAfterFinished"]:
-                self.delete(name)
+        met = {condition["type"] for condition in status["conditions"] if condition["status"] == "True"}
+        if met & {"Completed", "Failed"} and time.monotonic() - jobset["ended"] > spec["ttlSecondsAfterFinished"]:
+            self.delete(name)
+        if met:
             return
         codes = {pod: pod.status() for pod in pods}
         if any(codes.values()):
@@ -291,11 +296,11 @@ class Cluster:
             reasons = {jobset_rules.failure_reason(spec, pod.job, pod.disrupted) for pod in pods if codes[pod]}
             counted = jobset_rules.action(spec["failurePolicy"], reasons) == "RestartJobSet"
             if not counted or status["restartsCountTowardsMax"] < spec["failurePolicy"]["maxRestarts"]:
+                status["restarts"] += 1
                 status["restartsCountTowardsMax"] += counted
                 # A real controller takes about as long to notice.
                 threading.Timer(1.0, self._restart, [jobset]).start()
-                jobset["ended"] = time.monotonic()
-                status["conditions"] = [{"type": "Restarting", "status": "True"}]
+                _set_condition(jobset, "RestartingJobSet", "True", "DefaultFailurePolicy")
             else:
                 self._finish(jobset, "Failed", "ReachedMaxRestarts")
             return
@@ -310,14 +315,13 @@ class Cluster:
             if name not in self.jobsets:
                 return
             self.pods = [pod for pod in self.pods if pod.jobset != name]
-            jobset["status"]["conditions"] = []
-            jobset["status"]["restarts"] += 1
+            _set_condition(jobset, "RestartingJobSet", "False", "JobsReady")
             jobset["hosts"] = {}
             self._start(jobset)
 
     def _finish(self, jobset, kind, reason):
         jobset["ended"] = time.monotonic()
-        jobset["status"]["conditions"] = [{"type": kind, "status": "True", "reason": reason, "message": "of the test"}]
+        _set_condition(jobset, kind, "True", reason)
 
     def _end(self, pods):
         """Ends and removes running pods, as JobSet does with the Jobs that are still active."""
@@ -357,6 +361,13 @@ class Cluster:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pod.process.pid, signal.SIGKILL)
                 pod.process.wait()
+
+
+def _set_condition(jobset, kind, status, reason):
+    """Sets one of a JobSet's conditions; others, and those that are no longer met, stay in its status."""
+    others = [condition for condition in jobset["status"]["conditions"] if condition["type"] != kind]
+    changed = {"type": kind, "status": status, "reason": reason, "message": "of the test"}
+    jobset["status"]["conditions"] = [*others, changed | {"lastTransitionTime": rfc3339(now())}]
 
 
 _NAME = "([^/]+)"
