@@ -109,9 +109,13 @@ before=$(podman image inspect --format '{{.Id}}' "$name" 2>/dev/null || true)
 from=${BASE:-$(base)}
 hand_in
 step "building $name on $from; the first time takes some minutes and up to $gigabytes GB of free disk"
-podman build "$@" --network host --timestamp 315532800 --tag "$name" --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
-    --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
-    --build-arg "REVISION=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
+# Given as build arguments alone, these labels would stay those of the build that podman's cache has (podman 4.3).
+label=org.opencontainers.image
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+revision=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
+podman build "$@" --network host --timestamp 315532800 --tag "$name" \
+    --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
+    --label "$label.version=$version" --label "$label.revision=$revision" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
     sed -un 's#://[^/@ ]*@#://***@#g; s/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
     { tail -n 30 "$work/build.log" | without_logins >&2 && fail "the image cannot be built: the log ends above."; }
 after=$(podman image inspect --format '{{.Id}}' "$name")

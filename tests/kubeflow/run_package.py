@@ -25,7 +25,7 @@ import docker
 import yaml
 from google.protobuf import json_format
 from kfp import local
-from kfp.local import executor_input_utils, pipeline_orchestrator
+from kfp.local import docker_task_handler, executor_input_utils, pipeline_orchestrator
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 # What a pod of the restricted Pod Security Standard gets, with a root that can't be written to.
@@ -42,11 +42,7 @@ LEFT_EMPTY = {"updated_analyzer_cache"}
 
 
 def problems(package: dict[str, Any], root: Path) -> dict[str, str]:
-    """Returns what is missing for each step that did not write all its outputs below `root`, producers first.
-
-    `kfp.local` reports success for a container that podman has removed before the exit status was read, so its own
-    report is not enough.
-    """
+    """Returns what is missing for each step that did not write all its outputs below `root`, producers first."""
     found = {}
     tasks = package["root"]["dag"]["tasks"]
     producers = {step: task.get("dependentTasks", []) for step, task in tasks.items()}
@@ -104,6 +100,21 @@ def as_launcher(*arguments: Any, **options: Any) -> pipeline_spec_pb2.ExecutorIn
     return message
 
 
+def run_container(client: docker.DockerClient, *, image: str, command: list[str], **options: Any) -> int:
+    """Runs a container to its end, prints what it printed and returns its exit status.
+
+    It stands in for `kfp.local`'s own, which lets the container be removed when it ends: podman then cuts off its last
+    lines, and an exit status that can no longer be asked for is taken for success.
+    """
+    container = client.containers.run(image=image, command=command, detach=True, **options)
+    try:
+        status = container.wait()["StatusCode"]
+        print(container.logs().decode(), flush=True)
+        return int(status)
+    finally:
+        container.remove(force=True)
+
+
 def retries(package: dict[str, Any]) -> dict[str, str]:
     """Returns the variables of the containers, which `kfp.local` does not hand on."""
     containers = [executor["container"] for executor in package["deploymentSpec"]["executors"].values()]
@@ -116,8 +127,9 @@ def main(file: str, root: str, *parameters: str) -> int:
     runner = local.DockerRunner(**RESTRICTED, environment=retries(package), labels={"marco-test": root})
     local.init(runner, pipeline_root=root, raise_on_error=False)
     executor_input_utils.construct_executor_input = as_launcher
-    # A busy machine may take more than the minute that docker-py allows podman for an answer.
-    docker.from_env = functools.partial(docker.from_env, timeout=600)
+    docker_task_handler.run_docker_container = run_container
+    # The answer to a question for the exit status comes when the step has ended.
+    docker.from_env = functools.partial(docker.from_env, timeout=3600)
     stopped = ""
     try:
         pipeline_orchestrator.run_local_pipeline(spec, dict(parameter.split("=", 1) for parameter in parameters))

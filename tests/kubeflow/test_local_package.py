@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import csv
 import json
 import os
@@ -13,7 +15,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -82,15 +83,15 @@ def say(text: str) -> None:
 def root(tmp_path: Path) -> Iterator[Path]:
     """A folder that containers write to: their user is not the owner, but of group 0 as in any Kubernetes volume.
 
-    Containers that an interrupted test left running are ended.
+    Containers that an interrupted test left are taken away.
     """
     folder = tmp_path / "root"
     folder.mkdir()
     folder.chmod(0o2775)
     yield folder
-    left = ["podman", "ps", "--quiet", "--filter", f"label={LABEL}={folder}"]
+    left = ["podman", "ps", "--all", "--quiet", "--filter", f"label={LABEL}={folder}"]
     for container in subprocess.run(left, capture_output=True, text=True, check=True).stdout.split():
-        subprocess.run(["podman", "kill", container], check=False)
+        subprocess.run(["podman", "rm", "--force", container], check=False)
 
 
 def compiled(root: Path) -> Path:
@@ -106,17 +107,22 @@ def compiled(root: Path) -> Path:
     return package
 
 
-def kill_in_training(root: Path) -> None:
-    """Kills the process that trains with SIGKILL, as the kernel does for lack of memory, after its first checkpoint."""
-    deadline = time.monotonic() + 3600
+def kill_in_training(root: Path, ended: threading.Event) -> int:
+    """Kills the process that trains with SIGKILL, as the kernel does for lack of memory, after its first checkpoint.
+
+    Returns how many processes it killed, 0 if the run has `ended` before.
+    """
     while not list(root.glob("checkpoints/*/step-*.npz")):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.05)
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    for pid, _, command in (line.strip().partition(" ") for line in listed.splitlines()):
-        if "-m components.steps.entrypoint" in command and str(root) in command:
-            os.kill(int(pid), signal.SIGKILL)
+        if ended.wait(0.05):
+            return 0
+    killed = 0
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # Ended since.
+            arguments = file.read_bytes().split(b"\0")
+            if arguments[1:3] == [b"-m", b"components.steps.entrypoint"] and os.fsencode(root) in b" ".join(arguments):
+                os.kill(int(file.parent.name), signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def run(package: Path, root: Path, **parameters: str) -> Ran:
@@ -156,15 +162,20 @@ def run(package: Path, root: Path, **parameters: str) -> Ran:
 
 def test_every_step_runs_and_the_pushed_model_scores_pictures(root: Path, real_images: dict[str, Path]) -> None:
     package = compiled(root)
-    killer = threading.Thread(target=kill_in_training, args=[root], daemon=True)
-    killer.start()
-    ran = run(package, root, steps=str(TRAINED), run_label="by hand")
+    ended = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        killer = pool.submit(kill_in_training, root, ended)
+        try:
+            ran = run(package, root, steps=str(TRAINED), run_label="by hand")
+        finally:
+            ended.set()
     assert (ran.problems, ran.status) == ({}, 0)
+    assert killer.result() == 1
     # The step was repeated in its own container, from its checkpoint.
     assert ran.attempts() == ["attempt 1 of 3 ended with exit status 137; again in 30 s"]
     again = "\n".join(ran.lines).partition("again in 30 s")[2]
     assert min(int(step) for step in re.findall(rf"Training: ([0-9]+)/{TRAINED} steps", again)) > TRAINED // 2
-    assert len(list(root.glob("*-*/*/executor-logs-0"))) == len(STEPS)
+    assert len(list(root.glob("*-*/**/executor-logs-0"))) == len(STEPS)
     assert ran.started == steps(package)
     assert steps(package) == STEPS
     assert blessings(root) == ["BLESSED", "BLESSED"]  # The Evaluator's, and the gate's without a champion.
