@@ -111,7 +111,7 @@ hand_in
 step "building $name on $from; the first time takes some minutes and up to $gigabytes GB of free disk"
 # Given as build arguments alone, these labels would stay those of the build that podman's cache has (podman 4.3).
 label=org.opencontainers.image
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+version=$(sed -n '/^version = /{s/.*"\(.*\)".*/\1/p;q}' pyproject.toml)
 revision=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
 podman build "$@" --network host --timestamp 315532800 --tag "$name" \
     --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.metadata
+import itertools
 import os
 import re
 import shutil
@@ -223,3 +225,15 @@ def test_unknown_accelerator_is_refused() -> None:
     )
     assert result.returncode == 1
     assert result.stderr == "error: ACCELERATOR is 'tpu'; give cpu or gpu.\n"
+
+
+def test_the_image_is_labelled_with_version_and_revision(tmp_path: Path) -> None:
+    (tmp_path / "podman").write_text(f'#!/bin/sh\n[ "$1" != build ] || printf "%s\\n" "$@" >{tmp_path}/arguments\n')
+    (tmp_path / "podman").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "BASE": "debian:13-slim"}
+    subprocess.run([ROOT / "scripts" / "build_image.sh"], env=environment, capture_output=True, timeout=60, check=True)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    labels = [value for option, value in itertools.pairwise(arguments) if option == "--label"]
+    version, revision = (label.removeprefix("org.opencontainers.image.") for label in labels)
+    assert version == f"version={importlib.metadata.version('marco-pipeline')}"
+    assert re.fullmatch(r"revision=([0-9a-f]{40}(-dirty)?|unknown)", revision)
