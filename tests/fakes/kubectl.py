@@ -2,8 +2,8 @@
 
 It knows what those tests ask for: objects are held against the schemas of Kubernetes and of the custom resources, pods
 against the restricted standard and the quota of their namespace, JobSets also against two rules of JobSet's webhook
-(kubernetes-sigs/jobset v0.12.0, pkg/webhooks/jobset_webhook.go), and a service account may do what the Roles that are
-bound to it grant (RBAC as the Kubernetes API defines it).
+(kubernetes-sigs/jobset v0.12.0, `pkg/webhooks/jobset_webhook.go`), and a service account may do what the Roles that are
+bound to it grant (kubernetes/api v0.36.0, `rbac/v1/types.go`: `PolicyRule`, `Subject`; no `*` is known here).
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ class Kubectl:
         return [item for key, item in self.objects.items() if key[:2] == (kind, namespace)]
 
     def _may(self, user: str, namespace: str, verb: str, resource: str, part: str) -> bool:
-        account = user.rpartition(":")[2]
+        account = dict(zip(("namespace", "name"), user.split(":")[2:], strict=True))
         resource, _, name = resource.partition("/")
         resource, _, group = resource.partition(".")
         resource = f"{resource}/{part}" if part else resource
         bound = {
             binding["roleRef"]["name"]
             for binding in self._of("RoleBinding", namespace)
-            if any(subject["name"] == account for subject in binding["subjects"])
+            if any(account | {"kind": "ServiceAccount"} == subject for subject in binding["subjects"])
         }
         return any(
             verb in rule["verbs"]
