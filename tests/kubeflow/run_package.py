@@ -18,6 +18,7 @@ import functools
 import graphlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,12 @@ def run_container(client: docker.DockerClient, *, image: str, command: list[str]
     """
     container = client.containers.run(image=image, command=command, detach=True, **options)
     try:
-        status = container.wait()["StatusCode"]
+        # podman 4.3 answers a wait by asking itself all the time, which takes half a core.
+        while container.status not in ("exited", "stopped", "dead"):
+            time.sleep(1)
+            container.reload()
         print(container.logs().decode(), flush=True)
-        return int(status)
+        return int(container.attrs["State"]["ExitCode"])
     finally:
         container.remove(force=True)
 
@@ -128,8 +132,8 @@ def main(file: str, root: str, *parameters: str) -> int:
     local.init(runner, pipeline_root=root, raise_on_error=False)
     executor_input_utils.construct_executor_input = as_launcher
     docker_task_handler.run_docker_container = run_container
-    # The answer to a question for the exit status comes when the step has ended.
-    docker.from_env = functools.partial(docker.from_env, timeout=3600)
+    # A busy machine may take more than the minute that docker-py allows podman for an answer.
+    docker.from_env = functools.partial(docker.from_env, timeout=600)
     stopped = ""
     try:
         pipeline_orchestrator.run_local_pipeline(spec, dict(parameter.split("=", 1) for parameter in parameters))
