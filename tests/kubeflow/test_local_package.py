@@ -8,7 +8,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import struct
@@ -94,10 +93,10 @@ def root(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["podman", "rm", "--force", container], check=False)
 
 
-def compiled(root: Path) -> Path:
-    """Compiles the package as a user does, for artifacts below `root`."""
+def compiled(root: Path, *further: str) -> Path:
+    """Compiles the package as a user does, for artifacts below `root`, with `further` settings."""
     package = root.parent / "pipeline.yaml"
-    changes = [part for change in SMALL for part in ("--set", change)]
+    changes = [part for change in (*SMALL, *further) for part in ("--set", change)]
     marco = Path(sys.executable).with_name("marco")
     subprocess.run(
         [marco, "compile", "--preset", "local", "--root", root, "--image", IMAGE, "--output", package, *changes],
@@ -204,15 +203,33 @@ def test_failing_step_is_reported(root: Path, damaged: bool, step: str) -> None:
     assert set(ran.problems) - ran.started >= {"StatisticsGen", "Transform", "Trainer", "Evaluator", "Pusher"}
 
 
-# Google's device plugin mounts the driver at the first place, NVIDIA's toolkit (EKS, GPU Operator) at the second.
-@pytest.mark.parametrize("place", ["/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu"])
+def test_missing_gpus_stop_the_step_before_an_image_is_read(root: Path) -> None:
+    ran = run(compiled(root, "cluster.steps={Trainer: {accelerators: 1}}"), root, steps=str(TRAINED))
+    assert ran.status == 1
+    assert ran.attempts() == ["attempt 1 of 3 ended with exit status 2; the step fails"]
+    assert ran.started & set(ran.problems) == {"Trainer"}
+    assert any("TensorFlow sees 0 of the 1 GPUs that were asked for" in line for line in ran.lines)
+    assert not list(root.glob("checkpoints/*"))
+
+
+# Google's device plugin mounts the driver at the first place; NVIDIA's toolkit (EKS, GPU Operator) at the second or,
+# by CDI, where the node has it, which is the third on those of Red Hat and Amazon. There it also makes the loader's
+# cache anew (NVIDIA/nvidia-container-toolkit v1.20.0, internal/ldconfig/ldconfig.go).
+@pytest.mark.parametrize("place", ["/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"])
 def test_the_images_tensorflow_loads_the_driver_where_runtimes_mount_it(place: str, tmp_path: Path) -> None:
     """Another library stands for the driver and, in the image without CUDA, for its runtime."""
-    volumes = []
+    volumes, original = [], "libBrokenLocale.so.1"
+    content = Path("/usr/lib/x86_64-linux-gnu", original).read_bytes()
     for name in ("libcuda.so.1", "libcudart.so.12"):
-        # Copies, since the loader takes one file under two names for one library.
-        shutil.copy("/usr/lib/x86_64-linux-gnu/libm.so.6", tmp_path / name)
+        # ldconfig and the loader go by the name inside the file.
+        own = name.ljust(len(original), "\0")
+        (tmp_path / name).write_bytes(content.replace(original.encode(), own.encode()))
         volumes += ["--volume", f"{tmp_path / name}:{place}/{name}:ro"]
+    if place == "/usr/lib64":
+        hook = f"echo {place} >/etc/ld.so.conf.d/00-nvcr.conf && /sbin/ldconfig -C /out/ld.so.cache"
+        as_root = ["podman", "run", "--rm", "--network", "host", "--user", "0", "--volume", f"{tmp_path}:/out"]
+        subprocess.run([*as_root, *volumes, IMAGE, "sh", "-c", hook], timeout=600, check=True)
+        volumes += ["--volume", f"{tmp_path}/ld.so.cache:/etc/ld.so.cache:ro"]
     listing = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
     command = [*podman("--env", "LD_DEBUG=libs", *volumes), IMAGE, "python", "-c", listing]
     done = subprocess.run(command, capture_output=True, timeout=600, check=True)
