@@ -8,7 +8,8 @@
 # (scripts/build_image.sh); nothing of them stays.
 ARG BASE=docker.io/library/debian:13-slim
 # The same sources give the same files, byte for byte: no file holds the time of its making, 1980 where it needs one.
-# Bytecode goes by the hash of its source, since podman's --timestamp sets the times of all files.
+# Bytecode goes by the hash of its source, since podman's --timestamp sets the times of all files. It also depends on what
+# the same process compiled before, so each package has a process of its own.
 ARG SOURCE_DATE_EPOCH=315532800
 
 
@@ -44,8 +45,9 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     rm -rf tensorflow/include pyarrow/include numpy/_core/include; \
     find matplotlib numpy pandas pyarrow scipy sklearn -type d -name tests -prune -exec rm -rf {} +; \
     rm -f /opt/marco/.lock /opt/marco/.gitignore /opt/marco/CACHEDIR.TAG; \
-    export PYTHONDONTWRITEBYTECODE=1; \
-    /opt/marco/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$PWD" >/dev/null || true
+    export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0; \
+    find "$PWD" -mindepth 1 -maxdepth 1 ! -name '*.dist-info' -print0 | xargs -0 -n 1 -P "$(nproc)" \
+        /opt/marco/bin/python -m compileall -q --invalidation-mode unchecked-hash >/dev/null || true
 ARG ACCELERATOR=cpu
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     --mount=type=secret,id=pip.conf --mount=type=secret,id=uv.toml --mount=type=cache,target=/root/.cache/uv \
@@ -74,7 +76,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     tools/bin/uv -q build --wheel --require-hashes --build-constraints requirements.lock --out-dir dist; \
     tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --no-index --find-links dist marco-pipeline; \
     rm -f /project/.lock /opt/marco/.lock; \
-    export PYTHONDONTWRITEBYTECODE=1; \
+    export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0; \
     /opt/marco/bin/python -m compileall -q -s /project -p /opt/marco \
         --invalidation-mode unchecked-hash /project/lib
 
@@ -105,10 +107,6 @@ ENV PATH=/opt/marco/bin:/usr/local/bin:/usr/bin:/bin \
 WORKDIR /tmp
 USER 1000:0
 CMD ["marco", "--help"]
-ARG VERSION=unknown
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="marco-pipeline" \
       org.opencontainers.image.description="Trains, judges and deploys the MARCO classifier of protein-crystallization images" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.licenses="Apache-2.0"

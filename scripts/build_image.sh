@@ -109,13 +109,15 @@ before=$(podman image inspect --format '{{.Id}}' "$name" 2>/dev/null || true)
 from=${BASE:-$(base)}
 hand_in
 step "building $name on $from; the first time takes some minutes and up to $gigabytes GB of free disk"
-# Given as build arguments alone, these labels would stay those of the build that podman's cache has (podman 4.3).
-label=org.opencontainers.image
-version=$(sed -n '/^version = /{s/.*"\(.*\)".*/\1/p;q}' pyproject.toml)
-revision=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
-podman build "$@" --network host --timestamp 315532800 --tag "$name" \
-    --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" \
-    --label "$label.version=$version" --label "$label.revision=$revision" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
+# As text: podman 4.3 takes a label with a build argument from its cache when the argument has changed, and an option
+# --label would change the images of all instructions.
+{
+    cat Dockerfile
+    echo "LABEL org.opencontainers.image.version=\"$(sed -n '/^version = /{s/.*"\(.*\)".*/\1/p;q}' pyproject.toml)\" \\"
+    echo "    org.opencontainers.image.revision=\"$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)\""
+} >"$work/Dockerfile"
+podman build "$@" --network host --timestamp 315532800 --tag "$name" --file "$work/Dockerfile" \
+    --build-arg "BASE=$from" --build-arg "ACCELERATOR=$accelerator" "${secrets[@]}" . 2>&1 | tee "$work/build.log" |
     sed -un 's#://[^/@ ]*@#://***@#g; s/--mount=[^ ]* *//g; s/^.*STEP \([0-9/]*: .\{1,60\}\).*/image:   \1/p' >&2 ||
     { tail -n 30 "$work/build.log" | without_logins >&2 && fail "the image cannot be built: the log ends above."; }
 after=$(podman image inspect --format '{{.Id}}' "$name")

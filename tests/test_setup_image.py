@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.metadata
-import itertools
 import os
 import re
 import shutil
@@ -228,12 +227,14 @@ def test_unknown_accelerator_is_refused() -> None:
 
 
 def test_the_image_is_labelled_with_version_and_revision(tmp_path: Path) -> None:
-    (tmp_path / "podman").write_text(f'#!/bin/sh\n[ "$1" != build ] || printf "%s\\n" "$@" >{tmp_path}/arguments\n')
+    keep = f'while [ "$1" != --file ]; do shift; done; cp "$2" {tmp_path}/Dockerfile'
+    (tmp_path / "podman").write_text(f'#!/bin/sh\nif [ "$1" = build ]; then {keep}; fi\n')
     (tmp_path / "podman").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "BASE": "debian:13-slim"}
     subprocess.run([ROOT / "scripts" / "build_image.sh"], env=environment, capture_output=True, timeout=60, check=True)
-    arguments = (tmp_path / "arguments").read_text().splitlines()
-    labels = [value for option, value in itertools.pairwise(arguments) if option == "--label"]
-    version, revision = (label.removeprefix("org.opencontainers.image.") for label in labels)
-    assert version == f"version={importlib.metadata.version('marco-pipeline')}"
-    assert re.fullmatch(r"revision=([0-9a-f]{40}(-dirty)?|unknown)", revision)
+    built = (tmp_path / "Dockerfile").read_text()
+    assert built.startswith(DOCKERFILE)
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', built.removeprefix(DOCKERFILE)))
+    assert labels.pop("version") == importlib.metadata.version("marco-pipeline")
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", labels.pop("revision"))
+    assert not labels
