@@ -214,7 +214,7 @@ def test_missing_gpus_stop_the_step_before_an_image_is_read(root: Path) -> None:
 
 # Google's device plugin mounts the driver at the first place; NVIDIA's toolkit (EKS, GPU Operator) at the second or,
 # by CDI, where the node has it, which is the third on those of Red Hat and Amazon. There it also makes the loader's
-# cache anew (NVIDIA/nvidia-container-toolkit v1.20.0, internal/ldconfig/ldconfig.go).
+# cache again (NVIDIA/nvidia-container-toolkit v1.20.0, internal/ldconfig/ldconfig.go).
 @pytest.mark.parametrize("place", ["/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"])
 def test_the_images_tensorflow_loads_the_driver_where_runtimes_mount_it(place: str, tmp_path: Path) -> None:
     """Another library stands for the driver and, in the image without CUDA, for its runtime."""
