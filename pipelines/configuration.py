@@ -6,7 +6,7 @@ such as `report`, are in `components`.
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -15,6 +15,8 @@ from components import evaluations, machines as hardware, mlflow_runs, settings
 from components.vertex import options as vertex_options
 from marco_data import name_tables, shards
 from marco_model import InputError, errors, labels as label_schemes, network as networks, pixels, recipe as recipes
+
+Parsed = TypeVar("Parsed", bound=pydantic.BaseModel)
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
@@ -226,8 +228,8 @@ def load(
         if value:
             _section(values, ["data"], f"{option} {value!r}")[name] = value
     name = f"{path.name} with {over.name}" if over else path.name
-    _refuse_credentials(values)
-    return settings.parse(Configuration, values, f"{name} with --set {' '.join(overrides)}" if overrides else name)
+    origin = f"{name} with --set {' '.join(overrides)}" if overrides else name
+    return _without_credentials(settings.parse(Configuration, values, origin))
 
 
 def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overrides: list[str]) -> Deploying:
@@ -240,8 +242,7 @@ def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overr
         values[name] = (values.get(name) or {}) | {field: value for field, value in fields.items() if value is not None}
     for override in overrides:
         _override(values, override)
-    _refuse_credentials(values)
-    return settings.parse(Deploying, values, preset or "the options of marco deploy")
+    return _without_credentials(settings.parse(Deploying, values, preset or "the options of marco deploy"))
 
 
 def load_labels(scheme: str) -> Labels:
@@ -273,10 +274,14 @@ def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
     return scheme
 
 
-def _refuse_credentials(values: dict[str, Any]) -> None:
-    """Raises `InputError` for a URI that holds credentials: values are kept in packages, metadata and MLflow."""
-    for name, value in mlflow_runs.flatten(values):
+def _without_credentials(parsed: Parsed) -> Parsed:
+    """Returns settings; raises `InputError` for a URI that holds credentials, as packages and MLflow keep values.
+
+    They are parsed before, since YAML's aliases may stand for more text than fits into memory.
+    """
+    for name, value in mlflow_runs.flatten(parsed.model_dump()):
         errors.refuse_credentials(str(value), name)
+    return parsed
 
 
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
