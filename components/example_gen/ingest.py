@@ -6,6 +6,7 @@ Beam pipeline (`ingest`).
 
 import contextlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -177,8 +178,10 @@ def _staging_progress(folder: Path, total: int) -> Iterator[None]:
 
 
 def _size(folder: Path) -> int:
+    """Returns the bytes of the files below a folder in which files and folders come and go meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(parent, name).stat().st_size
     return total

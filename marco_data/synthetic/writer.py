@@ -6,6 +6,8 @@ import ctypes
 import dataclasses
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -153,14 +155,25 @@ def jpegs(indices: list[int], settings: Settings, processes: int) -> Iterator[tu
 
 
 def _set_up_process() -> None:
-    """Limits a process to one thread and keeps memory between images; returning it took a third of the drawing time."""
+    """Limits a process to one thread and keeps memory between images; returning it took a third of the drawing time.
+
+    It ends with the process that started it, also if that is killed: a pool's processes would wait for work for ever.
+    """
     import cv2
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # Only glibc has it.
         for parameter, value in ((_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 1 << 26), (_M_MMAP_THRESHOLD, 1 << 30)):
             mallopt(parameter, value)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _draw_chunk(indices: list[int], settings: Settings) -> list[tuple[bytes, int, int]]:

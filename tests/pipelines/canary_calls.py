@@ -76,7 +76,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
         refused("run --output none --set data.source=https://bucket.example/x?sig={signature}", "signature"),
     ),
     "train": (
-        Call("train {job}", 0, ("mlflow password",)),
+        Call("train {job}", 0, ("mlflow password",), before="job without its model"),
         Call("train none/job.json", 2),
         refused("train {inputs}/job.json", "mlflow uri", before="job with a login"),
     ),

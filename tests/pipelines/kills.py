@@ -280,6 +280,15 @@ def fresh(case: Case, out: Path, base: Path) -> None:
         assert marco(out, "relabel", "merge", "../first.csv", *case.arguments[3:]).wait(120) == 0
 
 
+def unmount(folder: Path) -> None:
+    """Unmounts a disk, on which a process may still be ending."""
+    for _ in range(20):
+        if not subprocess.run(["umount", folder], check=False).returncode:
+            return
+        time.sleep(1)
+    raise AssertionError(f"{folder} stays busy")
+
+
 class Campaign:
     def __init__(self, base: Path, seed: int) -> None:
         self.base, self.random = base, random.Random(seed)
@@ -359,7 +368,7 @@ class Campaign:
                     fresh(case, out, self.base)
                 self.whole(case, out)
             finally:
-                subprocess.run(["umount", out], check=True)
+                unmount(out)
 
     def both(self, case: Case) -> None:
         """Runs two of a command at once into one place."""

@@ -1,5 +1,9 @@
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -131,3 +135,26 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
 def test_bad_numbers_are_reported_in_one_error(tmp_path, number):
     with pytest.raises(InputError, match=f"{number} is 0"):
         synthesize(tmp_path / "drops", **{"images": 2, number: 0})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_its_processes_end_with_a_run_that_is_killed():
+    """On 363bfd5 they waited for work for ever."""
+    code = """
+from marco_data.synthetic import writer
+from marco_data.synthetic.plan import Settings
+if __name__ == "__main__":
+    for jpeg in writer.jpegs(list(range(1000)), Settings(shorter_side=100), 2):
+        print("drawn", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        tasks = Path(f"/proc/{process.pid}/task")
+        children = {child for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+        assert len(children) >= 2
+        process.kill()
+    deadline = time.monotonic() + 20
+    while (alive := {child for child in children if Path(f"/proc/{child}").exists()}) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive

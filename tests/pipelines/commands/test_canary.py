@@ -19,6 +19,7 @@ import time
 import urllib.parse
 import urllib.request
 import zipfile
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -138,6 +139,11 @@ def job_with_login(world):
     (world.inputs / "job.json").write_text(text.replace(world.words["mlflow"], world.words["mlflow_uri_url"]))
 
 
+def job_without_model(world):
+    model = Path(json.loads(world.job().read_text())["model_directory"])
+    shutil.rmtree(model)
+
+
 def run_with_login(world):
     text = (world.work / "run" / "summary.json").read_text()
     assert world.words["mlflow"] in text
@@ -177,6 +183,7 @@ PREPARATIONS = {
     "data in a bucket": data_in_bucket,
     "models in a bucket": models_in_bucket,
     "job with a login": job_with_login,
+    "job without its model": job_without_model,
     "run with a login": run_with_login,
     "second version": second_version,
     "filled sheet": filled_sheet,
