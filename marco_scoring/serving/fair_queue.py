@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+RESERVED_SECONDS = 5.0
+"""How long after a sender has asked a slot is kept free of the others, so that its next item runs at once."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,9 +33,9 @@ class _Entry(Generic[Item]):
 class FairQueue(Generic[Item, Result]):
     """Runs `work` on the items of requests, on some at a time; the others wait.
 
-    The next item is of the sender of which the fewest are running, and senders of whom as many are take turns. So a
-    sender that is alone has all slots, and the first item of another one runs as soon as any item is done. Items whose
-    requests have gone are dropped. Use it within one event loop.
+    The next item is of the sender of which the fewest are running, and senders of whom as many are take turns. A sender
+    that is alone has all slots; one slot stays free of it once another sender has asked, for `RESERVED_SECONDS`. Items
+    whose requests have gone are dropped. Use it within one event loop.
     """
 
     def __init__(self, work: Callable[[Item], Awaitable[Result]], *, slots: int, max_waiting: int) -> None:
@@ -45,6 +48,8 @@ class FairQueue(Generic[Item, Result]):
                 sender has less than an equal share of them.
         """
         self._work, self._free, self._max_waiting = work, slots, max_waiting
+        self._most_of_one = max(1, slots - 1)
+        self._asked: dict[str, float] = {}
         self._waiting: dict[str, collections.deque[_Entry[Item]]] = {}
         self._running: collections.Counter[str] = collections.Counter()
         self._last_turns: dict[str, int] = {}
@@ -66,6 +71,8 @@ class FairQueue(Generic[Item, Result]):
         if self.waiting and self.waiting + len(items) > self._max_waiting and own + len(items) > share:
             raise Busy(f"{self.waiting} images are waiting already; try again later")
         loop, request = asyncio.get_running_loop(), _Request(sender)
+        self._asked = {name: at for name, at in self._asked.items() if at > loop.time() - RESERVED_SECONDS}
+        self._asked[sender] = loop.time()
         entries = [_Entry(item, request, loop.create_future()) for item in items]
         if entries:
             self._waiting.setdefault(sender, collections.deque()).extend(entries)
@@ -84,8 +91,8 @@ class FairQueue(Generic[Item, Result]):
             task.add_done_callback(self._tasks.discard)
 
     def _next(self) -> _Entry[Item] | None:
-        while self._waiting:
-            sender = min(self._waiting, key=lambda name: (self._running[name], self._last_turns.get(name, 0)))
+        while senders := [name for name in self._waiting if self._may_run(name)]:
+            sender = min(senders, key=lambda name: (self._running[name], self._last_turns.get(name, 0)))
             entry = self._waiting[sender].popleft()
             if not self._waiting[sender]:
                 del self._waiting[sender]
@@ -95,6 +102,12 @@ class FairQueue(Generic[Item, Result]):
                 self._running[sender] += 1
                 return entry
         return None
+
+    def _may_run(self, sender: str) -> bool:
+        """Whether another item of a sender may run. If not, one of its items runs, and it is asked again after that."""
+        since = asyncio.get_running_loop().time() - RESERVED_SECONDS
+        others = any(at > since for name, at in self._asked.items() if name != sender)
+        return self._running[sender] < self._most_of_one or not others
 
     async def _run(self, entry: _Entry[Item]) -> None:
         try:

@@ -113,6 +113,23 @@ def test_a_sender_who_runs_nothing_is_next_and_one_alone_cannot_fill_the_queue()
     assert order == [0, 1, 10, 2, 11, 3, 4, 5, 6, 7]
 
 
+def test_a_slot_stays_free_for_a_sender_that_asked_a_moment_ago():
+    async def scenario():
+        bench = Bench.make(slots=2)
+        flood = asyncio.ensure_future(bench.ask(*range(20), at=0.5, sender="flood"))
+        waits = []
+        for at in (0, 2.3, 4.6):
+            await bench.ask("guest", at=at, sender="guest")
+            waits.append(asyncio.get_running_loop().time() - at)
+        await flood
+        return waits, asyncio.get_running_loop().time()
+
+    waits, seconds = virtually(scenario())
+    assert waits == pytest.approx([WORK_SECONDS] * 3)
+    # Nine of the flood's one by one, until five seconds after the guest, and eleven two at a time.
+    assert seconds == pytest.approx(0.5 + 10 * WORK_SECONDS + 5 * WORK_SECONDS)
+
+
 def test_senders_of_whom_as_many_run_take_turns():
     async def scenario():
         bench = Bench.make()
@@ -155,11 +172,12 @@ def test_a_client_that_has_stopped_waiting_is_left_out():
 
 
 REQUESTS = st.lists(st.tuples(st.floats(0, 10), st.sampled_from("abc"), st.integers(0, 12)), min_size=1, max_size=25)
+OF_ONE_SENDER = st.lists(st.tuples(st.floats(0, 10), st.just("a"), st.integers(0, 12)), min_size=1, max_size=25)
 
 
-@hypothesis.given(REQUESTS, st.integers(1, 4))
-@hypothesis.settings(deadline=None)
-def test_everyone_gets_the_own_answers_and_no_slot_is_free_while_items_wait(requests, slots):
+def answer_all(requests, slots):
+    """Returns the runs of a queue that gets requests: (time, sender, count of items); checks the answers."""
+
     async def scenario():
         bench = Bench.make(slots, max_waiting=10_000)
         asks = [
@@ -170,7 +188,19 @@ def test_everyone_gets_the_own_answers_and_no_slot_is_free_while_items_wait(requ
         assert answers == [[(index, part) * 3 for part in range(count)] for index, (*_, count) in enumerate(requests)]
         return bench.runs
 
-    runs = virtually(scenario())
+    return virtually(scenario())
+
+
+@hypothesis.given(REQUESTS, st.integers(1, 4))
+@hypothesis.settings(deadline=None)
+def test_everyone_gets_the_own_answers(requests, slots):
+    assert len(answer_all(requests, slots)) == sum(count for *_, count in requests)
+
+
+@hypothesis.given(OF_ONE_SENDER, st.integers(1, 4))
+@hypothesis.settings(deadline=None)
+def test_no_slot_is_free_while_items_of_one_sender_wait(requests, slots):
+    runs = answer_all(requests, slots)
     ends = [0.0] * slots
     arrivals = sorted(at for at, _, count in requests for _ in range(count))
     for (begin, _), arrival in zip(runs, arrivals, strict=True):
