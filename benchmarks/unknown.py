@@ -3,8 +3,8 @@
     python -m benchmarks.unknown --model runs/local/models/1
 
 Ordinary are synthetic drops that no training saw, half of which set the limit (`--kept`, 0.95). Planted are, each made
-of the other half: black, blank, out of focus, as under ultraviolet light, a well without a drop, and photographs of
-other things (two that scikit-learn brings, in parts). Ours is the smallest share flagged of a kind, the peer the share
+of the other half: black, blank, out of focus, as under ultraviolet light, and photographs of other things (two that
+scikit-learn brings, in parts). Ours is the smallest share flagged of a kind, the peer the share
 of ordinary pictures flagged. The table goes to stderr, with the share flagged in each folder of `--photographs`.
 """
 
