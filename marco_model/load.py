@@ -173,8 +173,7 @@ def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -
     file = folder / onnx_network.MODEL
     if not file.is_file():
         return _in_tensorflow(folder, name, metadata["classes"], metadata, average)
-    preparation = pixels.Preparation(metadata["input_size"], metadata.get("shrink"))
-    network = onnx_network.OnnxNetwork(file, preparation, threads, average)
+    network = onnx_network.OnnxNetwork(file, pixels.Preparation.recorded(metadata), threads, average)
     return LoadedClassifier(folder, _averaged(name, average), metadata["classes"], metadata, network)
 
 

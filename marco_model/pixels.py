@@ -15,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -384,6 +384,11 @@ class Preparation:
 
     input_size: int
     shrink: Mapping[str, int] | None = None
+
+    @classmethod
+    def recorded(cls, metadata: Mapping[str, Any]) -> "Preparation":
+        """Returns that of a model by what `marco_model.classifier.export` recorded of it."""
+        return cls(metadata["input_size"], metadata.get("shrink"))
 
     def __call__(self, encoded: bytes) -> np.ndarray:
         """Returns the network's input for an encoded image."""

@@ -226,8 +226,6 @@ def score_each(
 
 
 def _score(classifier: "marco_model.LoadedClassifier", encoded: list[bytes]) -> list[tuple[np.ndarray, float]]:
-    if not classifier.reference:
-        return [(scores, 0.0) for scores in classifier.score(encoded)]
     scores, novelties = classifier.scores_and_novelty(encoded)
     return list(zip(scores, novelties.tolist(), strict=True))
 

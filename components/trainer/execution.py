@@ -249,9 +249,11 @@ def describe_pictures(directory: str, records: Records) -> None:
     """
     path = f"{directory}/{onnx_network.MODEL}"
     if min(map(len, records)) < novelty.ENOUGH_PICTURES or not store.exists(path):
-        log.info("Images unlike the training pictures will not be flagged: there are fewer than 50 of a split")
+        needed = f"{novelty.ENOUGH_PICTURES} of each split and an ONNX model are needed"
+        log.info("Images unlike the training pictures will not be flagged: %s", needed)
         return
-    network = onnx_network.OnnxNetwork(store.read_bytes(path), _preparation(directory))
+    metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
+    network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
     views = []
     with progress("Describing", sum(min(_DESCRIBED, len(index)) for index in records)) as advance:
         for index in records:
@@ -267,11 +269,6 @@ def describe_pictures(directory: str, records: Records) -> None:
     reference = novelty.fit(features, statistics, labels)
     reference = novelty.limited(reference, held_out_features, held_out_statistics)
     store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
-
-
-def _preparation(directory: str) -> pixels.Preparation:
-    metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
-    return pixels.Preparation(metadata["input_size"], metadata.get("shrink"))
 
 
 def write_model(
