@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 
 import pytest
 
+from tests import mlflow_server
 from tests.k8s import rendering
 
 
@@ -21,9 +16,7 @@ def server(base, tmp_path):
     """The server as the Deployment starts it, on a free port and with its own store."""
     deployment = rendering.pick(base, "Deployment", "mlflow")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = mlflow_server.free_port()
     replaced = {
         "--port": f"--port={port}",
         "--host": "--host=127.0.0.1",
@@ -31,19 +24,10 @@ def server(base, tmp_path):
         "--backend-store-uri": f"--backend-store-uri=sqlite:///{tmp_path}/mlflow.db",
     }
     arguments = [replaced.get(argument.split("=")[0], argument) for argument in container["args"]]
-    command = [sys.executable, "-m", *container["command"], *arguments, f"--artifacts-destination={tmp_path}/artifacts"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 120
-            while _status(port, "/health", "10.1.2.3:5000") != 200:
-                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-                time.sleep(0.3)
-            yield port
-        finally:
-            # Ends the whole process group, since the server has workers.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+    with mlflow_server.running(
+        [*container["command"], *arguments], tmp_path, lambda: _status(port, "/health", "10.1.2.3:5000") == 200, 120
+    ):
+        yield port
 
 
 def _status(port: int, path: str, host: str) -> int:

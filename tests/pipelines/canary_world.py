@@ -15,12 +15,9 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -30,7 +27,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import processes
+from tests import mlflow_server as mlflow_servers, processes
 from tests.fakes import gcs_emulator, http_server, kubeflow_api, vertex_api
 from tests.pipelines import canary_search
 
@@ -432,25 +429,18 @@ class World:
 @contextlib.contextmanager
 def mlflow_server(folder: Path) -> Iterator[int]:
     """Yields the port of MLflow's own server, with its store and its artifacts in `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
-    command += [f"--artifacts-destination={folder}/artifacts", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.3)
+    port = mlflow_servers.free_port()
+    arguments = ["mlflow", "server", f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
+    arguments += ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+            return True
+        return False
+
+    with mlflow_servers.running(arguments, folder, answers, 300):
         yield port
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(30)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import json
 import shlex
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -26,6 +25,7 @@ import typer.main
 import yaml
 
 from pipelines import cli
+from tests import mlflow_server
 from tests.pipelines import canary_calls, canary_search, canary_world
 
 CALLS = canary_calls.CALLS
@@ -198,12 +198,6 @@ def world(tmp_path_factory):
         yield made
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def serve(world, words, changes):
     """Starts the server, sends an image with a token in the query, and ends it as Kubernetes does."""
     process, path = world.start(words, changes)
@@ -236,7 +230,11 @@ def outcomes(world):
     for name, calls in CALLS.items():
         made[name] = []
         for call in calls:
-            world.words |= {"port": str(free_port()), "job": str(world.job()), "image": str(world.image())}
+            world.words |= {
+                "port": str(mlflow_server.free_port()),
+                "job": str(world.job()),
+                "image": str(world.image()),
+            }
             world.seen.clear()
             words = shlex.split(call.words.format_map(world.words))
             changes = {key: value and value.format_map(world.words) for key, value in call.changes.items()}
