@@ -207,7 +207,7 @@ def rgb_array(image: "Image.Image") -> np.ndarray:
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         bottom = min(image.height, top + rows)
-        array[top:bottom] = image.crop((0, top, image.width, bottom)).convert("RGB")
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
     return array
 
 
