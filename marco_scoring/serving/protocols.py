@@ -6,12 +6,13 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane
 """
 
 import datetime
-import json
 import math
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pydantic_core
 
 from marco_model import errors
 from marco_scoring.serving import classify, options
@@ -22,11 +23,11 @@ SIGNATURE = "serving_default"
 def parse_json(text: bytes) -> Any:
     """Returns the value of a JSON document in UTF-8 (RFC 8259, section 8.1); raises `RequestError` if it is not.
 
-    Decoded here, since `json` takes twice as long for bytes, in which nothing else runs.
+    By pydantic's parser, since `json` takes three times as long for a large image, in which nothing else runs.
     """
     try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        return pydantic_core.from_json(text)
+    except ValueError as error:
         raise classify.RequestError(f"not JSON: {errors.one_line(error)}") from None
 
 

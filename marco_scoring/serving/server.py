@@ -148,7 +148,7 @@ def application(
     @app.post(f"/v1{MODEL}:predict")
     async def predict(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
-            images = await read(await request.body(), v1_images, request.headers)
+            images = await read(request, v1_images, request.headers)
         outcomes = await scorer.score(images, sender(request))
         return respond(request, protocols.v1_response(outcomes, classes))
 
@@ -156,7 +156,7 @@ def application(
     async def infer(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
             length = request.headers.get("inference-header-content-length")
-            query = await read(await request.body(), protocols.read_v2_binary, length, limits)
+            query = await read(request, protocols.read_v2_binary, length, limits)
         outcomes = await scorer.score(query.images, sender(request))
         document = {
             "model_name": name,
@@ -170,11 +170,16 @@ def application(
     def v1_images(body: bytes, headers: Mapping[str, str]) -> list[classify.Instance]:
         return protocols.v1_images(protocols.event_data(headers, protocols.parse_json(body)), limits)
 
-    async def read(body: bytes, reader: Callable[..., Result], *arguments: Any) -> Result:
+    async def read(request: fastapi.Request, reader: Callable[..., Result], *arguments: Any) -> Result:
         """Reads a body, a large one beside the loop, so that other requests need not wait for it."""
-        if len(body) < options.MEBIBYTE:
+        parts = [part async for part in request.stream()]
+
+        def read_whole() -> Result:
+            body = b"".join(parts)
+            parts.clear()  # To free its memory.
             return reader(body, *arguments)
-        return await asyncio.to_thread(reader, body, *arguments)
+
+        return await asyncio.to_thread(read_whole) if sum(map(len, parts)) > options.MEBIBYTE else read_whole()
 
     def sender(request: fastapi.Request) -> str:
         return request.client.host if request.client else ""
