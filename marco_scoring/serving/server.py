@@ -40,6 +40,10 @@ LARGE_WORK = 20_000_000
 """Pixels times scans of an image beyond which it is decoded in another process, so that the others need not wait for
 it: four times the pixels of the largest imagers."""
 
+REFUSAL_SECONDS = 0.1
+"""Before a request is answered of which nothing was scored: such requests cost little, and their sender could take a
+core with thousands of them a second."""
+
 KEEP_ALIVE_SECONDS = 65
 """Longer than the 60 seconds after which proxies usually drop an idle connection."""
 
@@ -234,6 +238,7 @@ async def _refuse(reason: str) -> fastapi.Response:
 async def _answer_error(request: fastapi.Request, error: Exception) -> fastapi.Response:
     """Answers what a route raises: as JSON with an `error`."""
     if isinstance(error, classify.RequestError):
+        await asyncio.sleep(REFUSAL_SECONDS)
         return JSONResponse({"error": str(error)}, error.status)
     if isinstance(error, fair_queue.Busy):
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
@@ -323,6 +328,8 @@ class Scorer:
             image if isinstance(image, classify.Refused) else next(of_large if image.work > LARGE_WORK else of_ordinary)
             for image in images
         ]
+        if all(isinstance(outcome, classify.Refused) for outcome in outcomes):
+            await asyncio.sleep(REFUSAL_SECONDS)
         for outcome in outcomes:
             INSTANCES.labels(self._name, "refused" if isinstance(outcome, classify.Refused) else "scored").inc()
         return outcomes

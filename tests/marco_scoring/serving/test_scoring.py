@@ -63,6 +63,21 @@ def test_others_do_not_wait_for_a_large_image(scorer):
     asyncio.run(main())
 
 
+def test_a_request_of_which_nothing_is_scored_is_answered_after_a_pause(scorer, monkeypatch):
+    """Two senders of bombs doubled a normal client's 99th percentile, since nothing held up their next requests."""
+    monkeypatch.setattr(server, "REFUSAL_SECONDS", 0.3)
+
+    async def main():
+        begun = time.monotonic()
+        await scorer.score([classify.Refused("too many pixels")], "a")
+        assert time.monotonic() - begun > 0.29
+        begun = time.monotonic()
+        await scorer.score([classify.Refused("too many pixels"), image(b"quick")], "a")
+        assert time.monotonic() - begun < 0.29
+
+    asyncio.run(main())
+
+
 def test_the_newest_version_is_followed_and_what_cannot_be_served_is_not(tmp_path, monkeypatch):
     def publish(number):
         (tmp_path / str(number)).mkdir()

@@ -51,7 +51,7 @@ def test_a_malformed_request_is_refused_as_a_whole(body, message):
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[1" + b"0" * 5000 + b"]"])
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[1" + b"0" * 5000 + b"]", rb'"\ud800"'])
 def test_text_that_is_not_json_is_refused(text):
     with pytest.raises(RequestError, match="not JSON"):
         protocols.parse_json(text)
