@@ -34,6 +34,13 @@ PIPELINE = (*TENSORFLOW, "tfx.v1", "mlflow", "matplotlib.pyplot", "sklearn.metri
 _MESSAGE_BYTES = 1 << 17
 
 
+def free_port() -> int:
+    """Returns a port that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class _Request(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]

@@ -14,7 +14,6 @@ import http.client
 import importlib.util
 import os
 import re
-import socket
 import subprocess
 import tempfile
 import threading
@@ -22,6 +21,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from tests import processes
 from tests.fakes import http_server
 
 SERVER = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
@@ -118,7 +118,7 @@ def _start_server(url):
     deadline = time.monotonic() + START_SECONDS
     with tempfile.TemporaryFile() as log:
         for _ in range(PORTS):
-            port = _free_port()
+            port = processes.free_port()
             log.seek(0)
             log.truncate()
             server = subprocess.Popen([*command, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=log)
@@ -129,12 +129,6 @@ def _start_server(url):
             server.kill()
             server.wait()
         raise RuntimeError(f"fake-gcs-server does not start: {os.pread(log.fileno(), 1 << 12, 0).decode()}")
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Proxy(http_server.Handler):

@@ -21,11 +21,11 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
 
+from tests import processes
 from tests.fakes import http_server, jobset_rules
 
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/marco/jobsets"
@@ -41,12 +41,6 @@ def now():
 
 def rfc3339(moment):
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Pod:
@@ -273,7 +267,8 @@ class Cluster:
         named = {host.rpartition(":")[0] for hosts in config["cluster"].values() for host in hosts}
         assert named == known, (named, known)
         for job, hosts in config["cluster"].items():
-            config["cluster"][job] = [f"127.0.0.1:{jobset['hosts'].setdefault(host, free_port())}" for host in hosts]
+            ports = [jobset["hosts"].setdefault(host, processes.free_port()) for host in hosts]
+            config["cluster"][job] = [f"127.0.0.1:{port}" for port in ports]
         return json.dumps(config)
 
     def _control(self):

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from tests import mlflow_server
+from tests import mlflow_server, processes
 from tests.k8s import rendering
 
 
@@ -16,7 +16,7 @@ def server(base, tmp_path):
     """The server as the Deployment starts it, on a free port and with its own store."""
     deployment = rendering.pick(base, "Deployment", "mlflow")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
-    port = mlflow_server.free_port()
+    port = processes.free_port()
     replaced = {
         "--port": f"--port={port}",
         "--host": "--host=127.0.0.1",

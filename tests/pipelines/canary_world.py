@@ -429,7 +429,7 @@ class World:
 @contextlib.contextmanager
 def mlflow_server(folder: Path) -> Iterator[int]:
     """Yields the port of MLflow's own server, with its store and its artifacts in `folder`."""
-    port = mlflow_servers.free_port()
+    port = processes.free_port()
     arguments = ["mlflow", "server", f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
     arguments += ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
 

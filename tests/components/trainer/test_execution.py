@@ -2,7 +2,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import socket
 
 import numpy as np
 import pytest
@@ -29,19 +28,13 @@ def small_job(tmp_path):
     return small_training.small_job(tmp_path)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
     small_job.write()
     path = f"{small_job.checkpoints}/job.json"
     counts = {"chief": 1, "worker": 2, "ps": 1}
-    cluster = {name: [f"127.0.0.1:{free_port()}" for _ in range(count)] for name, count in counts.items()}
+    cluster = {name: [f"127.0.0.1:{processes.free_port()}" for _ in range(count)] for name, count in counts.items()}
     with contextlib.ExitStack() as replicas:
         for name, hosts in cluster.items():
             for index in range(len(hosts)):

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
@@ -41,12 +40,6 @@ def folder(examples, tmp_path):
     return tmp_path
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Cluster:
     """Processes of program.py by name, each with its own `TF_CONFIG`; those that still run are killed at the end.
 
@@ -55,7 +48,7 @@ class Cluster:
 
     def __init__(self, folder, kind, jobs, run, *arguments):
         self.folder, self.processes = folder, {}
-        hosts = {job: [f"127.0.0.1:{free_port()}" for _ in range(count)] for job, count in jobs.items()}
+        hosts = {job: [f"127.0.0.1:{processes.free_port()}" for _ in range(count)] for job, count in jobs.items()}
         for job, count in jobs.items():
             for index in range(count):
                 config = {"cluster": hosts, "task": {"type": job, "index": index}}

@@ -25,7 +25,7 @@ import typer.main
 import yaml
 
 from pipelines import cli
-from tests import mlflow_server
+from tests import processes
 from tests.pipelines import canary_calls, canary_search, canary_world
 
 CALLS = canary_calls.CALLS
@@ -231,7 +231,7 @@ def outcomes(world):
         made[name] = []
         for call in calls:
             world.words |= {
-                "port": str(mlflow_server.free_port()),
+                "port": str(processes.free_port()),
                 "job": str(world.job()),
                 "image": str(world.image()),
             }
