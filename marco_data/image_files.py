@@ -85,19 +85,21 @@ def upright(encoded: bytes, bits: int | None = None) -> bytes:
     is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START[:8])
     image = _open(pixels.plain_png(encoded) if is_png else encoded)
     if not (is_jpeg or is_png):
-        return _png_of(_rgb(image, bits))
+        picture = _rgb(image, bits)
+        del image  # To free its memory.
+        return _png_of(picture)
     _check_size(image)
     if is_jpeg:
         encoded = _with_end(encoded, image)
     orientation, is_deep = _orientation(image), is_png and encoded[24] == 16
-    if is_deep:
-        rgb = _rgb(image, bits)
-        changed = not np.array_equal(rgb, pixels.decode(encoded))
-    else:
-        rgb, changed = None, False
+    rgb = _rgb(image, bits) if is_deep else None
+    del image  # To free its memory.
+    changed = rgb is not None and not np.array_equal(rgb, pixels.decode(encoded))
     if orientation == 1 and not changed:
         return encoded
-    return _png_of(pixels.turned(pixels.decode(encoded) if rgb is None else rgb, orientation))
+    rgb = pixels.decode(encoded) if rgb is None else rgb
+    rgb = np.ascontiguousarray(pixels.turned(rgb, orientation))  # The picture as it lay is freed before it is encoded.
+    return _png_of(rgb)
 
 
 def _with_end(encoded: bytes, image: Image.Image) -> bytes:
@@ -175,8 +177,9 @@ def _rgb(image: Image.Image, bits: int | None) -> np.ndarray:
         if image.mode == "F" or (image.mode == "I" and image.format != PNG):
             raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
         if image.mode.startswith("I"):
-            grey = _eight_bits(np.asarray(image), bits if depth == 16 else depth, is_inverted)
-            return np.repeat(grey[..., None], 3, axis=-1)
+            return pixels.rgb_of_grey(
+                _eight_bits(pixels.deep_array(image), bits if depth == 16 else depth, is_inverted)
+            )
         rgb = pixels.rgb_array(image)
     # Pillow keeps the upper byte of deep colour.
     if depth > 8 and bits != 16 and rgb.max(initial=0) <= _HIGHEST >> 8:

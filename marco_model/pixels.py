@@ -184,8 +184,11 @@ def _check_size(height: int, width: int) -> None:
 
 def _from_cmyk(image: np.ndarray, inverted: bool) -> np.ndarray:
     """Returns RGB as TensorFlow computes it; Adobe's files hold inverted inks."""
-    inks = (image if inverted else 255 - image).astype(np.uint16)
-    return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
+    array = np.empty((*image.shape[:2], 3), np.uint8)
+    for rows in _strips(*image.shape[:2]):
+        inks = (image[rows] if inverted else 255 - image[rows]).astype(np.uint16)
+        array[rows] = inks[..., :3] * inks[..., 3:] // 255
+    return array
 
 
 def _decode_png(encoded: bytes) -> np.ndarray:
@@ -194,7 +197,7 @@ def _decode_png(encoded: bytes) -> np.ndarray:
     image: Image.Image = Image.open(io.BytesIO(plain_png(encoded)), formats=("PNG",))
     _check_size(image.height, image.width)
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return rgb_of_grey((deep_array(image) >> 8).astype(np.uint8))
     return rgb_array(image)
 
 
@@ -204,11 +207,29 @@ def rgb_array(image: "Image.Image") -> np.ndarray:
     It is converted a strip at a time: Pillow takes four bytes a pixel, and twice the array's size to make one of it.
     """
     array = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(1, _STRIP // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(image.height, top + rows)
-        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    for rows in _strips(image.height, image.width):
+        array[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert("RGB"))
     return array
+
+
+def deep_array(image: "Image.Image") -> np.ndarray:
+    """Returns an opened grey image of 16-bit samples as uint16 [height, width]."""
+    array = np.empty((image.height, image.width), np.uint16)
+    for rows in _strips(image.height, image.width):
+        array[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return array
+
+
+def rgb_of_grey(grey: np.ndarray) -> np.ndarray:
+    """Returns uint8 [height, width] as uint8 [height, width, 3]."""
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Yields the rows of an image, some `_STRIP` pixels at a time."""
+    rows = max(1, _STRIP // max(1, width))
+    for top in range(0, height, rows):
+        yield slice(top, min(height, top + rows))
 
 
 def plain_png(encoded: bytes) -> bytes:
