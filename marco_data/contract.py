@@ -38,6 +38,8 @@ INT_FEATURES: tuple[str, ...] = (CHANNELS, HEIGHT, WIDTH, IMAGE_ID, LABEL, LABEL
 
 INSTITUTION = "institution"
 IMAGER = "imager"
+PLACE_FEATURES: tuple[str, ...] = (FILENAME, PLATE, INSTITUTION)
+"""What tells which drop a record shows, and when; all of them texts."""
 GIVEN_LABEL = "image/given/label"
 GIVEN_TEXT = "image/given/text"
 OVERLAY_LABEL = "image/overlay/label"

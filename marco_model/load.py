@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from marco_model import calibration, errors, labels, model_directory, novelty, onnx_network, pixels, published, store
+from marco_model import (
+    calibration,
+    errors,
+    labels,
+    model_directory,
+    novelty,
+    onnx_network,
+    pixels,
+    published,
+    store,
+    time_course,
+)
 
 if TYPE_CHECKING:
     from marco_model import saved_model
@@ -63,14 +74,33 @@ class LoadedClassifier:
             return None
         return novelty.read(file.read_bytes(), str(file))
 
+    @functools.cached_property
+    def time_course(self) -> time_course.TimeCourse | None:
+        """When crystals came to a drop, by its pictures so far; None if the model was exported without.
+
+        Raises `InputError` if it is damaged.
+        """
+        if not self._network or not (file := self._directory / time_course.FILE).is_file():
+            return None
+        return time_course.read(file.read_bytes(), str(file))
+
     def scores_and_novelty(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Returns what `score` does, and how far each image is from the training pictures, float32 [images].
 
         Above 1 an image is unknown: see `novelty`. It is 0 for a model without a `reference`. Raises what `score` does.
         """
-        if not (self._network and self.reference and image_bytes):
-            return self.score(image_bytes), np.zeros(len(image_bytes), np.float32)
-        return self._network.scores_and_novelty(image_bytes, self.reference)
+        return self.described(image_bytes)[:2]
+
+    def described(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns what `scores_and_novelty` does, and what `time_course` takes of each image, float32 [images, values].
+
+        The last has no values for a model without a `time_course`. Raises what `score` does.
+        """
+        count = len(image_bytes)
+        if not (self._network and (self.reference or self.time_course) and count):
+            return self.score(image_bytes), np.zeros(count, np.float32), np.zeros((count, 0), np.float32)
+        scores, novelties, views = self._network.described(image_bytes, self.reference, self.time_course)
+        return scores, novelties, views if self.time_course else views[:, :0]
 
     def score(self, image_bytes: Sequence[bytes | np.ndarray]) -> np.ndarray:
         """Scores encoded images, JPEG or PNG, or what `preparation` returned for them.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from marco_model import errors, novelty, pixels
+from marco_model import errors, novelty, pixels, time_course
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -76,20 +76,29 @@ class OnnxNetwork:
         width = next(output.shape[1] for output in self._whole.get_outputs() if output.name == name)
         return np.zeros((0, width), np.float32)
 
-    def scores_and_novelty(
-        self, images: Sequence[bytes | np.ndarray], reference: novelty.Reference
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns scores, float32 [images, classes], and the novelty of each image, float32 [images].
+    def described(
+        self,
+        images: Sequence[bytes | np.ndarray],
+        reference: novelty.Reference | None = None,
+        course: time_course.TimeCourse | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns scores, float32 [images, classes], novelties, float32 [images], and views, float32 [images, values].
 
+        Novelties are 0 without a `reference`. Views are what the `course` takes, without one the network's features.
         Takes at least one image, as `outputs` does, and raises what it does.
         """
 
-        def run(session: "onnxruntime.InferenceSession", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def run(
+            session: "onnxruntime.InferenceSession", image: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             scores, embeddings = self._mean(session, ["scores", "embeddings"], image)
-            return scores, reference.novelty(embeddings, novelty.picture_statistics(image)[None])
+            unlike = np.zeros(1, np.float32)
+            if reference:
+                unlike = reference.novelty(embeddings, novelty.picture_statistics(image)[None])
+            return scores, unlike, course.project(embeddings) if course else embeddings
 
-        scores, novelties = zip(*self._map(run, images), strict=True)
-        return np.concatenate(scores), np.concatenate(novelties)
+        scores, novelties, views = zip(*self._map(run, images), strict=True)
+        return np.concatenate(scores), np.concatenate(novelties), np.concatenate(views)
 
     def features_and_statistics(self, images: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Returns what `novelty.fit` takes of encoded images, at least one: features and picture statistics.

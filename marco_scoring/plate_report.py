@@ -22,7 +22,7 @@ from PIL import Image
 import marco_model
 from marco_data import image_files, overlay, pages, place_reader, places, progress
 from marco_model import calibration, pixels, store
-from marco_scoring import plates, prediction, score_table
+from marco_scoring import drop_courses, plates, prediction, score_table
 
 QUALITY = 72
 _SIZES = ((800, 480), (2_500, 320))
@@ -101,6 +101,8 @@ def predict_with_report(
                 images[-MOST_WAITING - 1].thumbnail.result()
 
         outcome = prediction.predict(classifier, files, output, batch_size, observe, place_of, table, options.read)
+    for image in images:
+        image.course = outcome.courses.get(image.path)
     overlays = draw_overlays(classifier, images, crystals, options, size) if options.explain else {}
     page = Page(classifier, crystals, options.explain_command, place_images(images), images, failures, overlays)
     with store.whole_file(report) as file:
@@ -115,7 +117,8 @@ class DropImage:
     `score`: that of crystals. `flag`: see `pixels.flag`; an image with one is neither a hit nor ranked before others.
     `hit`: the class with the highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
     plates; None if its path has no well of a plate. `time`: index into the plate's time points. `latest`: it shows its
-    drop as last seen. `new`: it is the first hit of its drop, at the plate's last time point.
+    drop as last seen. `new`: it is the first hit of its drop, at the plate's last time point. `course`: what the drop's
+    pictures say by then, where the model tells.
     """
 
     path: Path
@@ -130,6 +133,7 @@ class DropImage:
     time: int = 0
     latest: bool = False
     new: bool = False
+    course: drop_courses.Answer | None = None
 
     @functools.cached_property
     def position(self) -> plates.Position | None:
@@ -361,6 +365,8 @@ class Page:
             "hit": image.hit,
             "latest": image.latest,
             "new": image.new,
+            "by_now": image.course and round(image.course.by_now, 7),
+            "since": image.course.since if image.course else "",
             "thumbnail": _picture(image.thumbnail.result()),
             "overlay": _picture(self.overlays.get(image.path)),
             "explain": shlex.join([*self.explain, "--class", explained, path]),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_data.places import Place, PlaceOf
+from marco_data.places import Place, PlaceOf, is_visible
 from marco_model.errors import InputError
 
 
@@ -143,6 +143,32 @@ def time_points(images: Sequence[tuple[Hashable, Place]]) -> tuple[list[TimePoin
         point_of[date] = len(undated) + len(starts) - 1
     index = [point_of[when.date] if when.date else undated.index(_number(when)) for _, when in images]
     return points + _label(starts), index
+
+
+class Drop(NamedTuple):
+    """The images of one drop: the numbers of those of each time point, and the numbers of its plate's time points."""
+
+    images: list[list[int]]
+    times: list[int]
+
+
+def drops_over_time(images: Sequence[Place]) -> list[Drop]:
+    """Returns the drops that images show, by their places, and each one's time points in the order of time.
+
+    Images without a well show no drop that is known again, and those in other than visible light are left out.
+    """
+    by_plate: dict[str, list[int]] = {}
+    for number, place in enumerate(images):
+        if position(place.well) and is_visible(place.light):
+            by_plate.setdefault(place.identity, []).append(number)
+    found = []
+    for members in by_plate.values():
+        named = [((position(images[number].well), images[number].drop), images[number]) for number in members]
+        by_drop: dict[Hashable, dict[int, list[int]]] = {}
+        for number, (drop, _), time in zip(members, named, time_points(named)[1], strict=True):
+            by_drop.setdefault(drop, {}).setdefault(time, []).append(number)
+        found += [Drop([times[time] for time in sorted(times)], sorted(times)) for times in by_drop.values()]
+    return found
 
 
 def new_hits(hits: Sequence[tuple[Hashable, int, bool]], last: int) -> list[bool]:

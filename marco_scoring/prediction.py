@@ -17,7 +17,7 @@ import numpy as np
 import marco_model
 from marco_data import image_files, name_tables, place_reader, places, progress
 from marco_model import calibration, errors, pixels, store
-from marco_scoring import plates, score_table
+from marco_scoring import drop_courses, plates, score_table
 
 Write = Callable[[Sequence[Any]], Any]
 
@@ -49,14 +49,16 @@ def _as_text(row: Sequence[Any]) -> list[str]:
 
 
 class Image(NamedTuple):
-    """An image that was read: JPEG or PNG bytes, its flag, and its novelty once it is scored.
+    """An image that was read: JPEG or PNG bytes, its flag, and once it is scored its novelty and views.
 
-    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`).
+    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`). `views`: what the
+    model's time course takes, float32 [values].
     """
 
     encoded: bytes
     flag: str
     novelty: float = 0.0
+    views: np.ndarray = np.zeros(0, np.float32)
 
 
 Read = Callable[[Path], bytes]
@@ -77,6 +79,7 @@ class Outcome(NamedTuple):
 
     `by_flag`: images that this run scored and that have a flag. `without_well`: scored images whose place has none.
     `gone`: rows of an earlier run whose files are no longer there. `strange`: all its rows, if all are of other images.
+    `courses`: what drops' pictures say together, by path.
     """
 
     by_class: dict[str, int]
@@ -86,6 +89,7 @@ class Outcome(NamedTuple):
     without_well: int = 0
     gone: int = 0
     strange: int = 0
+    courses: Mapping[Path, drop_courses.Answer] = {}
 
 
 def predict(
@@ -110,7 +114,12 @@ def predict(
     """
     place_of = place_of or place_reader.reader(files)
     classes = classifier.classes
-    extras = score_table.Extras(calibrated=classifier.temperature != 1, novelty=classifier.reference is not None)
+    extras = score_table.Extras(
+        calibrated=classifier.temperature != 1,
+        novelty=classifier.reference is not None,
+        course=classifier.time_course is not None,
+    )
+    pictures: list[drop_courses.Picture] = []
     by_class = collections.Counter(dict.fromkeys(classes, 0))
     by_flag: collections.Counter[str] = collections.Counter()
     with (
@@ -144,21 +153,51 @@ def predict(
             else:
                 cells = row_of(classifier, path, image, result, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
+                pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
             advance(1)
-    return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange)
+        courses = _courses(classifier, files, pictures, table, batch_size, place_of, read)
+    return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange, courses)
+
+
+def _courses(
+    classifier: "marco_model.LoadedClassifier",
+    files: Sequence[Path],
+    pictures: list[drop_courses.Picture],
+    table: score_table.ScoreTable,
+    batch_size: int,
+    place_of: places.PlaceOf,
+    read: Read,
+) -> dict[Path, drop_courses.Answer]:
+    """Adds to the table what drops' pictures say together, and returns it by path; `pictures` were scored just now.
+
+    Earlier pictures of their drops are scored again, since tables do not hold what the time course takes.
+    """
+    if classifier.time_course is None:
+        return {}
+    known = {path: answer for path in files if (answer := table.earlier_course(path))}
+    scored = {path for path in files if table.earlier_scores(path) is not None}
+    settled = [path for path in scored if path in known or table.earlier_flag(path)]
+    again = drop_courses.to_score_again({path: place_of(path) for path in files}, scored, settled)
+    for path, image, result in score_each(classifier, again, batch_size, read):
+        if image is not None and not isinstance(result, str):
+            pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
+    found = drop_courses.answers(classifier.time_course, pictures)
+    table.add_courses(found)
+    return known | found
 
 
 def row_of(
     classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, scores: np.ndarray, place: places.Place
 ) -> score_table.Row:
-    """Returns the row of an image, with probabilities and novelty if the classifier gives them."""
+    """Returns the row of an image, with what else the classifier gives; the cells of its drop's course are empty."""
     temperature = classifier.temperature
     probabilities = calibration.calibrate(scores[None], temperature)[0] if temperature != 1 else ()
     cells = score_table.row(path, classifier.classes, scores, classifier.name, place, probabilities, image.flag)
-    return cells | ({score_table.NOVELTY: image.novelty} if classifier.reference else {})
+    cells |= {score_table.NOVELTY: image.novelty} if classifier.reference else {}
+    return cells | (dict.fromkeys(score_table.COURSE_COLUMNS, "") if classifier.time_course else {})
 
 
 def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray], read: Read) -> None:
@@ -222,12 +261,14 @@ def score_each(
                     yield path, image, result
                 else:
                     flag = image.flag or (UNKNOWN if result[1] > 1 else "")
-                    yield path, Image(image.encoded, flag, result[1]), result[0]
+                    yield path, Image(image.encoded, flag, *result[1:]), result[0]
 
 
-def _score(classifier: "marco_model.LoadedClassifier", encoded: list[bytes]) -> list[tuple[np.ndarray, float]]:
-    scores, novelties = classifier.scores_and_novelty(encoded)
-    return list(zip(scores, novelties.tolist(), strict=True))
+def _score(
+    classifier: "marco_model.LoadedClassifier", encoded: list[bytes]
+) -> list[tuple[np.ndarray, float, np.ndarray]]:
+    scores, novelties, views = classifier.described(encoded)
+    return list(zip(scores, novelties.tolist(), views, strict=True))
 
 
 def _read(files: Sequence[Path], read: Read) -> list[Image | str]:

@@ -1,4 +1,4 @@
-"""The table of scores: its columns and formats, and how it is written so that nothing scored is lost.
+"""The table of scores: its columns, and how it is written so that nothing scored is lost; `table_lines` has its lines.
 
 `ScoreTable` is what a prediction writes into. `open_table` opens one for a file, standard output or a terminal. While a
 file is written, its rows are in a partial file beside it, `scores.partial.csv` for `scores.csv`, whole after each row.
@@ -6,49 +6,45 @@ A run that is stopped leaves that file, and the next one continues it (`Options.
 """
 
 import contextlib
-import csv
 import dataclasses
 import datetime
 import io
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from marco_data import image_files, name_tables, places
 from marco_model import errors, store
-from marco_scoring import plates
+from marco_scoring import drop_courses, plates, table_lines
 
-Format = Literal["csv", "excel", "jsonl"]
-Row = dict[str, Any]
-"""Cells by column: text, floats for scores, ints for counts; empty text for what is not known."""
+Format = table_lines.Format
+Row = table_lines.Row
 
 STDOUT = Path("-")
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date", "flag")
 NOVELTY = "novelty"
+COURSE_COLUMNS = ("crystals_by_now", "crystals_since")
 STAMP_COLUMNS = ("bytes", "modified")
-_SPREADSHEETS = (".xlsx", ".xls", ".ods")
-_JSONL_ENDINGS = (".jsonl", ".ndjson")
 _NOT_SHOWN = ("plate", "well", "drop", "model", "inspection", "date", *STAMP_COLUMNS)
 """A path states them."""
-_BOM = "\ufeff"
 
 
 class Extras(NamedTuple):
     """What a model gives beside scores.
 
     calibrated: probabilities, a column `probability_CLASS` per class. novelty: how far an image is from the training
-    pictures, the column `novelty`.
+    pictures, the column `novelty`. course: when crystals came to a drop, `COURSE_COLUMNS`.
     """
 
     calibrated: bool = False
     novelty: bool = False
+    course: bool = False
 
 
 SCORES_ALONE = Extras()
@@ -62,12 +58,13 @@ def columns(classes: Sequence[str], extras: Extras = SCORES_ALONE, *, stamped: b
     names = [*LEADING_COLUMNS, *class_columns(classes).values(), *LAST_COLUMNS]
     names += [f"probability_{name}" for name in classes] if extras.calibrated else []
     names += [NOVELTY] if extras.novelty else []
+    names += COURSE_COLUMNS if extras.course else []
     return [*names, *(STAMP_COLUMNS if stamped else ())]
 
 
 def class_columns(classes: Sequence[str]) -> dict[str, str]:
     """Returns the column of each class's score."""
-    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, NOVELTY, *STAMP_COLUMNS, plates.IMAGES}
+    taken = {*LEADING_COLUMNS, *LAST_COLUMNS, NOVELTY, *COURSE_COLUMNS, *STAMP_COLUMNS, plates.IMAGES}
     return {name: f"{name.lower()}_score" if name.lower() in taken else name.lower() for name in classes}
 
 
@@ -110,11 +107,12 @@ DEFAULTS = Options()
 
 
 class Earlier(NamedTuple):
-    """A row of an earlier run: size and time of its file, its scores, float32 [classes], and its flag."""
+    """A row of an earlier run: size and time of its file, its scores, float32 [classes], its flag and its course."""
 
     stamp: tuple[str, str]
     scores: np.ndarray
     flag: str
+    course: drop_courses.Answer | None = None
 
 
 def errors_path(output: Path) -> Path:
@@ -127,17 +125,6 @@ def partial_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.partial{output.suffix}")
 
 
-def format_of(output: Path | None, chosen: Format | None) -> Format:
-    """Returns the format of a table: the chosen one, or else that of the file's ending.
-
-    Raises `InputError` for the ending of a spreadsheet program's own format, which none of these is.
-    """
-    if output and output.suffix.lower() in _SPREADSHEETS:
-        raise errors.InputError(f"{output} would be no spreadsheet; give a name in .csv, with --format excel for Excel")
-    by_ending: Format = "jsonl" if output and output.suffix.lower() in _JSONL_ENDINGS else "csv"
-    return chosen or by_ending
-
-
 def stamp(path: Path) -> tuple[str, str]:
     """Returns the size of a file in bytes and the time of its last change, in UTC; empty if it cannot be read."""
     try:
@@ -147,59 +134,6 @@ def stamp(path: Path) -> tuple[str, str]:
     seconds, rest = divmod(status.st_mtime_ns, 10**9)
     changed = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(microsecond=rest // 1000)
     return str(status.st_size), changed.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-# Lines
-
-
-def line(format: Format, names: Sequence[str], cells: Mapping[str, Any]) -> str:
-    """Returns a row as a line of the table; scores have seven digits after the point."""
-    if format == "jsonl":
-        values = {name: _json_value(name, cells.get(name, "")) for name in names}
-        return json.dumps(values, ensure_ascii=False) + "\n"
-    return _csv_line(f"{cell:.7f}" if isinstance(cell := cells.get(name, ""), float) else cell for name in names)
-
-
-def _json_value(name: str, cell: Any) -> Any:
-    """Returns a cell as JSON has it: what is not known is null, and sizes are numbers."""
-    if isinstance(cell, float):
-        return round(cell, 7)
-    return None if cell == "" else int(cell) if name == STAMP_COLUMNS[0] else cell
-
-
-def _known_cells(cells: Row) -> Row:
-    return {name: "" if cell is None else cell for name, cell in cells.items()}
-
-
-def _csv_line(cells: Iterable[Any]) -> str:
-    text = io.StringIO()
-    name_tables.write_rows(text, [cells], end="\r\n")
-    return text.getvalue()
-
-
-def _header(format: Format, names: Sequence[str]) -> str:
-    return "" if format == "jsonl" else (_BOM if format == "excel" else "") + _csv_line(names)
-
-
-def read_rows(path: Path, format: Format) -> tuple[list[str], Iterator[Row]]:
-    """Returns the columns of a table on disk and its rows, also as a spreadsheet leaves it; cells are text or JSON's.
-
-    A JSON Lines table has the columns of its first row. Raises `InputError` if it is not a table.
-    """
-    message = f"{path} cannot be read as a table of scores: {{}}; give another file"
-    with errors.translated(errors.InputError, message, OSError, ValueError, RecursionError, csv.Error):
-        text = path.read_bytes().decode("utf-8-sig")
-        if format == "jsonl":
-            rows = [json.loads(entry, object_hook=_known_cells) for entry in text.split("\n") if entry]
-            if any(not isinstance(cells, dict) or not cells or cells.keys() != rows[0].keys() for cells in rows):
-                raise errors.InputError(f"{path} has a row without the columns of its first; give another file")
-            return list(rows[0]) if rows else [], iter(rows)
-        reader = name_tables.read_rows(text)
-        header: list[str] = next(reader, [])
-        lines = [cells for cells in reader if any(cells)]
-    if wrong := next((cells for cells in lines if len(cells) != len(header)), None):
-        raise errors.InputError(f"{path}: {len(wrong)} cells in the row of {wrong[0]!r}, the header has {len(header)}")
-    return header, (dict(zip(header, cells, strict=True)) for cells in lines)
 
 
 # Tables
@@ -218,6 +152,7 @@ class ScoreTable:
         self.failures: list[tuple[str, str]] = []
         self.earlier: dict[str, Earlier] = {}
         self.written = 0
+        self._courses: dict[str, Row] = {}
 
     def earlier_scores(self, path: Path) -> np.ndarray | None:
         """Returns the scores of a file whose row is there already and that has not changed since; None for others."""
@@ -229,6 +164,11 @@ class ScoreTable:
         known = self.earlier.get(_key(path))
         return known.flag if known else ""
 
+    def earlier_course(self, path: Path) -> drop_courses.Answer | None:
+        """Returns what the row of a file that is there already says of its drop; None if it says nothing."""
+        known = self.earlier.get(_key(path))
+        return known.course if known else None
+
     def earlier_others(self, files: Iterable[Path]) -> list[str]:
         """Returns the absolute paths of the earlier rows that are of none of `files`."""
         own = set(map(_key, files))
@@ -238,6 +178,15 @@ class ScoreTable:
         """Writes the row of an image."""
         self.write_line(cells)
         self.written += 1
+
+    def add_courses(self, courses: Mapping[Path, drop_courses.Answer]) -> None:
+        """Fills `COURSE_COLUMNS` of rows, by path, when the table is completed."""
+        self._courses |= {
+            _key(path): dict(zip(COURSE_COLUMNS, answer, strict=True)) for path, answer in courses.items()
+        }
+
+    def _with_courses(self, rows: Iterable[Row]) -> list[Row]:
+        return [{**cells, **self._courses.get(_key(cells["path"]), {})} for cells in rows]
 
     def write_line(self, cells: Row) -> None:
         """Writes a row where it belongs."""
@@ -259,21 +208,24 @@ class ScoreTable:
 
 
 class StreamTable(ScoreTable):
-    """A table on a stream such as standard output, or on a terminal; failures go to stderr."""
+    """A table on a stream such as standard output, or on a terminal; failures go to stderr.
 
-    def __init__(self, names: Sequence[str], format: Format, stream: IO[str], *, show: bool, best: bool) -> None:
+    show: as a table for people. waits: rows are written when all of them are known.
+    """
+
+    def __init__(self, names: Sequence[str], format: Format, stream: IO[str], *, show: bool, waits: bool) -> None:
         super().__init__(names, format)
-        self._stream, self._show, self._best = stream, show, best
+        self._stream, self._show, self._waits = stream, show, waits
         self._rows: list[Row] = []
         if not show:
-            stream.write(_header(format, names))
+            stream.write(table_lines.header(format, names))
 
     def write_line(self, cells: Row) -> None:
         """Writes a row, or keeps it until the table can be drawn."""
-        if self._show or self._best:
+        if self._show or self._waits:
             self._rows.append(cells)
         else:
-            self._stream.write(line(self.format, self.names, cells))
+            self._stream.write(table_lines.line(self.format, self.names, cells))
             self._stream.flush()
 
     def write_failure(self, path: str | Path, reason: str) -> None:
@@ -283,12 +235,13 @@ class StreamTable(ScoreTable):
 
     def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
         """Writes the rows that were kept."""
-        rows = list(drops(self._rows)) if drops else self._rows
+        rows = self._with_courses(self._rows)
+        rows = list(drops(rows)) if drops else rows
         self._rows = []
         if self._show:
             _show(rows, self.names, self._stream)
         else:
-            self._stream.writelines(line(self.format, self.names, cells) for cells in rows)
+            self._stream.writelines(table_lines.line(self.format, self.names, cells) for cells in rows)
         self._stream.flush()
 
     def close(self) -> None:
@@ -320,7 +273,7 @@ class FileTable(ScoreTable):
     def __init__(
         self, output: Path, names: Sequence[str], classes: Sequence[str], model: str, options: Options
     ) -> None:
-        super().__init__(names, format_of(output, options.format))
+        super().__init__(names, table_lines.format_of(output, options.format))
         self._output = Path(os.path.realpath(output))
         self._partial = partial_path(self._output if output.is_symlink() else output)
         self._errors = errors_path(output)
@@ -350,19 +303,19 @@ class FileTable(ScoreTable):
             earlier = self._output
             # Only a table of all images tells which are missing.
             if not ((options.append or (options.resume and not options.best)) and earlier.exists()):
-                self._put(_header(self.format, self.names))
+                self._put(table_lines.header(self.format, self.names))
                 return
-        header, rows = read_rows(earlier, self.format)
+        header, rows = table_lines.read_rows(earlier, self.format)
         if missing := [name for name in self.names if name not in header and header]:
             raise errors.InputError(f"{earlier} has no column {', '.join(missing)}; give another --output")
         # Columns that somebody added to the table stay.
         self.names = header if whole and header else [*self.names, *(name for name in header if name not in self.names)]
         if not whole:
-            self._put(_header(self.format, self.names))
+            self._put(table_lines.header(self.format, self.names))
         for cells in rows:
             self._know(cells, model, earlier)
             if not whole:
-                self._put(line(self.format, self.names, cells))
+                self._put(table_lines.line(self.format, self.names, cells))
 
     def _know(self, cells: Row, model: str, earlier: Path) -> None:
         if cells["model"] != model:
@@ -372,9 +325,11 @@ class FileTable(ScoreTable):
             )
         with errors.translated(errors.InputError, f"{earlier} has a score that is not a number: {{}}", ValueError):
             scores = np.array([float(cells[name]) for name in self._scores], np.float32)
+            by_now, since = (cells.get(name, "") for name in COURSE_COLUMNS)
+            course = drop_courses.Answer(float(by_now), str(since)) if by_now != "" else None
         key = _key(cells["path"])
         self._replaces |= key in self.earlier
-        self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]))
+        self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]), course)
 
     def _put(self, text: str) -> None:
         self._file.write(text.encode())
@@ -383,20 +338,21 @@ class FileTable(ScoreTable):
     def write_line(self, cells: Row) -> None:
         """Writes a row to the partial file, whole."""
         self._replaces |= _key(cells["path"]) in self.earlier
-        self._put(line(self.format, self.names, cells))
+        self._put(table_lines.line(self.format, self.names, cells))
 
     def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
         """Makes the partial file the table, and writes or removes the list of failed files."""
         errors.end_if_stopped()
-        if drops or self._replaces:
+        if drops or self._replaces or self._courses:
             names = [*self.names, plates.IMAGES] if drops else self.names
             # A row that was written later takes the place of the earlier one.
-            rows: Iterable[Row] = {
-                _key(cells["path"]): cells for cells in read_rows(self._partial, self.format)[1]
-            }.values()
+            latest = {_key(cells["path"]): cells for cells in table_lines.read_rows(self._partial, self.format)[1]}
+            rows = self._with_courses(latest.values())
             with store.whole_file(self._output) as file:
-                file.write(_header(self.format, names))
-                file.writelines(line(self.format, names, cells) for cells in (drops(rows) if drops else rows))
+                file.write(table_lines.header(self.format, names))
+                file.writelines(
+                    table_lines.line(self.format, names, cells) for cells in (drops(rows) if drops else rows)
+                )
             self._end(lambda: self._partial.unlink())
         else:
             self._end(lambda: self._partial.replace(self._output))
@@ -473,8 +429,8 @@ def open_table(
             if to_stdout and not show and isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", newline="")  # As files are, also on Windows.
             names += [plates.IMAGES] if options.best else []
-            format = format_of(output, options.format)
-            table: ScoreTable = StreamTable(names, format, stream, show=show, best=options.best)
+            format = table_lines.format_of(output, options.format)
+            table: ScoreTable = StreamTable(names, format, stream, show=show, waits=options.best or extras.course)
         else:
             table = FileTable(output, names, classes, model, options)
         stack.callback(table.close)

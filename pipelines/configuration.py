@@ -77,6 +77,8 @@ class Synthetic(settings.Section):
     # Pixels of the drawn image's shorter side; 0 draws each imager's own size.
     shorter_side: int = pydantic.Field(0, ge=0)
     label_noise: float = pydantic.Field(0.0, ge=0, lt=1)
+    # Images of each drop over time (docs/synthetic.md).
+    inspections: int = pydantic.Field(1, ge=1, le=12)
 
 
 class Data(settings.Section):
@@ -116,6 +118,9 @@ class Export(settings.Section):
 
     # assets.extra/model.tflite, checked on every evaluation image (docs/model.md).
     tflite: bool = False
+    # assets.extra/time_course.npz, which tells from a drop's pictures over time when crystals came
+    # (docs/beyond-the-paper.md).
+    time_course: bool = False
 
 
 class Gate(settings.Rules):

@@ -174,6 +174,7 @@ def training_job(
         tuning=configuration.tuning,
         engine=configuration.engine,
         tflite=configuration.export.tflite,
+        time_course=configuration.export.time_course,
         tracking=job.TrackingServer(**configuration.tracking.model_dump() | {"uri": where.tracking}),
         name=configuration.model_name,
         checkpoints=where.checkpoints,

@@ -4,7 +4,7 @@ Transform itself writes the graph alone: its files would be one, compressed, of 
 nothing, training reads ExampleGen's own files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 import tensorflow as tf
@@ -76,7 +76,11 @@ class _TransformFile(beam.DoFn):
         output = tft.TFTransformOutput(self._transform_graph)
         specification = {name: output.raw_feature_spec()[name] for name in (contract.ENCODED, contract.LABEL)}
         layer = output.transform_features_layer()
-        self._transform = lambda serialized: layer(tf.io.parse_example(serialized, specification))
+        names = {name: tf.io.FixedLenFeature([], tf.string, "") for name in contract.PLACE_FEATURES}
+        self._transform = lambda serialized: {
+            **layer(tf.io.parse_example(serialized, specification)),
+            **tf.io.parse_example(serialized, names),
+        }
 
     def process(self, pair: tuple[str, str]) -> Iterator[tuple[str, tuple[str, list[int]]]]:
         """Yields the folder with the file's name and the lengths of its records, in their order."""
@@ -85,15 +89,17 @@ class _TransformFile(beam.DoFn):
         batches = tf.data.TFRecordDataset(source).batch(BATCH).map(self._transform).prefetch(1)
         writer = files.RecordWriter(files.join(folder, name))
         for batch in preprocessing.without_autotuning(batches).as_numpy_iterator():
-            for encoded, label in zip(batch[contract.ENCODED], batch[contract.LABEL], strict=True):
-                writer.write_record(_example(encoded, label))
+            names = zip(*(batch[name] for name in contract.PLACE_FEATURES), strict=True)
+            for encoded, label, named in zip(batch[contract.ENCODED], batch[contract.LABEL], names, strict=True):
+                writer.write_record(_example(encoded, label, dict(zip(contract.PLACE_FEATURES, named, strict=True))))
         writer.close()
         yield folder, (name, writer.lengths)
 
 
-def _example(encoded: bytes, label: int) -> bytes:
+def _example(encoded: bytes, label: int, names: Mapping[str, bytes]) -> bytes:
+    texts = {contract.ENCODED: encoded, **names}
     features = {
-        contract.ENCODED: tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+        **{name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for name, text in texts.items()},
         contract.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
     }
     return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())

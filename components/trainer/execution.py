@@ -16,6 +16,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from components import mlflow_runs, settings
+from components.trainer import drop_courses
 from components.trainer.job import TrainingJob
 from marco_data import image_files
 from marco_data.progress import progress
@@ -72,6 +73,8 @@ def run(job: TrainingJob) -> None:
         describe_pictures(directory, records)
         if job.tflite:
             tflite.add(directory, classes, job.validation_files)
+        if job.time_course:
+            drop_courses.add(directory, classes, *records)
         content = {
             "mlflow_run_id": record.run_id,
             "tracking_uri": record.tracking_uri,

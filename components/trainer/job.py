@@ -115,6 +115,8 @@ class TrainingJob(settings.Section):
     engine: Annotated[recipes.Engine, RUN]
     # Whether a TFLite model is written beside the SavedModel.
     tflite: Annotated[bool, RUN] = False
+    # Whether the model gets a time course of drops.
+    time_course: Annotated[bool, RUN] = False
     tracking: TrackingServer
     # Of the model. `bind` adds the beginning of `key`.
     name: str
@@ -141,6 +143,9 @@ class TrainingJob(settings.Section):
         if self.recipe.stated_for_batch is None:
             # Where the rule for batch sizes is off, trainings are the same as before there was one.
             excluded["recipe"].add("stated_for_batch")
+        if not self.time_course:
+            # As before there were time courses.
+            excluded["time_course"] = True
         return settings.digest(self.model_dump(mode="json", exclude=excluded))
 
     def bind(

@@ -150,6 +150,7 @@ class Scene:
     unit: size in pixels of one pixel of an image 960 high with the whole well in view; drawn sizes scale with it.
     lamp: direction (x, y) that the light comes from; edges are dark on the other side.
     extinction: float32 [height, width] or None; depth of brown matter that absorbs blue more than red.
+    growth: size of crystals, of 1 when grown; their number, places and shapes do not depend on it.
     """
 
     rng: np.random.Generator
@@ -160,6 +161,7 @@ class Scene:
     drop: Field
     lamp: tuple[float, float]
     extinction: Field | None = None
+    growth: float = 1.0
 
     def uniform(self, low: float, high: float) -> float:
         """Returns a number between `low` and `high`."""

@@ -228,9 +228,9 @@ def draw_solid(
     size: float,
     contrast: float,
 ) -> None:
-    """Draws a transparent solid of `size` pixels: slightly shaded faces, edges dark on the side away from the lamp."""
+    """Draws a transparent solid of `size` pixels when grown: faces slightly shaded, edges dark away from the lamp."""
     turned = solid.vertices @ rotation.T
-    points = turned[:, :2] * size + np.asarray(centre)
+    points = turned[:, :2] * (size * scene.growth) + np.asarray(centre)
     fixed = canvas.fixed(points)
     lamp, unit = scene.lamp, scene.unit
     direction = np.array([*lamp, 0.6]) / np.hypot(1.0, 0.6)
@@ -272,10 +272,10 @@ def draw_needles(scene: canvas.Scene) -> None:
         for _ in range(count):
             angle = axis + (rng.normal(0, 0.15) if style == "sheaf" else rng.uniform(0, 2 * np.pi))
             along = np.array([np.cos(angle), np.sin(angle)])
-            reach = length * rng.uniform(0.4, 1.1)
+            reach = length * rng.uniform(0.4, 1.1) * scene.growth
             jitter = rng.normal(0, 8 if style != "scattered" else 70, 2) * unit
             start = centre + jitter - (0.5 * reach * along if style == "scattered" or rng.random() < 0.3 else 0)
-            thick, strength = width * rng.uniform(0.5, 1.3), contrast * rng.uniform(0.4, 1.1)
+            thick, strength = width * rng.uniform(0.5, 1.3) * scene.growth**0.5, contrast * rng.uniform(0.4, 1.1)
             _draw_needle(ink, start, start + reach * along, thick, strength)
     scene.apply_ink(ink, 0.6, clipped=True)
 
@@ -334,7 +334,8 @@ def draw_clusters(scene: canvas.Scene) -> None:
             sides, radius = int(rng.choice([4, 6])), slender * rng.uniform(0.6, 1.3) / 2
             solid = prism(sides, radius, 0.5, rng.choice([0.0, 0.3]), 1.0)
             turn = random_rotation(rng)
-            draw_solid(scene, ink, solid, turn, centre + turn[:2, 2] * scale * 0.5, scale, contrast)
+            middle = centre + turn[:2, 2] * scale * scene.growth * 0.5
+            draw_solid(scene, ink, solid, turn, middle, scale, contrast)
     scene.apply_ink(ink, 0.6, clipped=True)
 
 

@@ -1,9 +1,11 @@
 """The plan of a synthetic set: what image `index` shows, by which imager, in which split, without drawing it.
 
 `Settings` are the parameters of a set, `plan` returns the `Plan` of an image, `KINDS` and `IMAGERS` are the choices.
+With `Settings.inspections` the images are those of drops over time, whose courses are in `growth`.
 """
 
 import dataclasses
+import datetime
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from marco_data.name_tables import FORMULATRIX, HWMRI_HOME, INSTITUTIONS, MINSTREL
+from marco_data.synthetic import growth
 from marco_model import errors, labels
 
 
@@ -89,6 +92,21 @@ def file_name(imager: Imager, plate: int, place: int, serial: int) -> str:
     return f"{plate % 16**5:04x}_{row}{column}_ImagerDefaults_{serial % 12 + 1}.jpg"
 
 
+def inspection_file_name(imager: Imager, plate: int, place: int, inspection: int) -> str:
+    """Returns the base name of the image of an inspection (0, 1, …) of well `place` (0 … 95) of plate number `plate`.
+
+    Intervals between inspections double, from a day on, where names state a date.
+    """
+    row, column = place // 12, place % 12 + 1
+    day = datetime.date(2012, 3, 1) + datetime.timedelta(days=2**inspection - 1)
+    if imager.name == HWMRI_HOME:
+        return f"X{plate % 10**9:09d}{place * 16 + 1:04d}{day:%Y%m%d}0900.png"
+    if imager.name == MINSTREL:
+        where = f"{inspection + 1:03d}_{day:%y%m%d}_{row + 1:02d}_{column:02d}_01"
+        return f"DRAWN_01_001_ROBO_Drawn1_Drop1_CI_0000CI{plate % 10**6:06d}_{where}_HF_99_030_001_RDI.jpg"
+    return f"{plate % 16**5:04x}_{_ROWS[row]}{column}_ImagerDefaults_{inspection + 1}.jpg"
+
+
 # Default shares of institutions: CSIRO counts twice because it has two imagers.
 INSTITUTION_SHARES: dict[str, float] = {name: 2.0 if name == "CSIRO" else 1.0 for name in INSTITUTIONS}
 
@@ -106,6 +124,7 @@ class Settings:
     shorter_side: pixels; 0 keeps each imager's full size.
     label_noise: share of images labelled with a class that they do not show, 0 … 1.
     institutions, classes: name → weight, normalized to shares; a missing name has weight 0.
+    inspections: images of each drop, one after another, 1 … 12. From 2 on, courses decide the classes (`growth`).
 
     Raises `InputError` for a value out of range or an unknown name.
     """
@@ -116,6 +135,7 @@ class Settings:
     label_noise: float = 0.0
     institutions: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(INSTITUTION_SHARES))
     classes: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(labels.CLASSES, 1.0))
+    inspections: int = 1
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -125,6 +145,11 @@ class Settings:
                 raise errors.InputError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
         if self.shorter_side and self.shorter_side < 32:
             raise errors.InputError(f"shorter side is {self.shorter_side} pixels; give at least 32, or 0 for full size")
+        if not 1 <= self.inspections <= growth.MOST_INSPECTIONS:
+            most = growth.MOST_INSPECTIONS
+            raise errors.InputError(f"inspections is {self.inspections}; give a number from 1 to {most}")
+        if self.inspections > 1 and len(set(self.classes.values())) > 1:
+            raise errors.InputError("the shares of class are given, with inspections; the courses of drops decide them")
         for kind, shares, known in (
             ("institution", self.institutions, INSTITUTIONS),
             ("class", self.classes, labels.CLASSES),
@@ -140,7 +165,11 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An image to draw: `shown` is the index of the class that it shows, `label` that of its label."""
+    """An image to draw: `shown` is the index of the class that it shows, `label` that of its label.
+
+    `drop`: the number of the drop, `index` where each has one image. `inspection`: 0 for the first. `timeline`: the
+    drop's course; None where each has one image.
+    """
 
     index: int
     imager: Imager
@@ -149,6 +178,9 @@ class Plan:
     label: int
     split: str
     filename: str
+    drop: int
+    inspection: int = 0
+    timeline: growth.Timeline | None = None
 
     @property
     def noisy(self) -> bool:
@@ -166,21 +198,31 @@ def plan(settings: Settings, index: int) -> Plan:
 
     Institution, class and split follow a low-discrepancy sequence, so that even a small set has every slice.
     """
+    drop, inspection = divmod(index, settings.inspections)
     offsets = generator(settings.seed, 0, "offsets").random(3)
-    at = [(offset + (index + 1) * step) % 1.0 for offset, step in zip(offsets, _STEPS, strict=True)]
+    at = [(offset + (drop + 1) * step) % 1.0 for offset, step in zip(offsets, _STEPS, strict=True)]
     rng = generator(settings.seed, index, "plan")
     number = _pick([settings.institutions.get(imager.institution, 0.0) * imager.share for imager in IMAGERS], at[0])
     imager = IMAGERS[number]
-    shown = _pick([settings.classes.get(name, 0.0) for name in labels.CLASSES], at[1])
-    kinds = [number for number, kind in enumerate(KINDS) if kind.label == labels.CLASSES[shown]]
-    weights = np.array([KINDS[number].weight for number in kinds])
-    kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+    timeline = None
+    if settings.inspections > 1:
+        timeline = growth.timeline(generator(settings.seed, drop, "course"), settings.inspections)
+        kind = [kind.name for kind in KINDS].index(timeline.moment(inspection).kind)
+        shown = labels.CLASSES.index(KINDS[kind].label)
+    else:
+        shown = _pick([settings.classes.get(name, 0.0) for name in labels.CLASSES], at[1])
+        kinds = [number for number, kind in enumerate(KINDS) if kind.label == labels.CLASSES[shown]]
+        weights = np.array([KINDS[number].weight for number in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     noisy = rng.random() < settings.label_noise
     label = int((shown + rng.integers(1, len(labels.CLASSES))) % len(labels.CLASSES)) if noisy else shown
-    plate = int(generator(settings.seed, 0, "plates").integers(2**15)) + index // 96 * len(IMAGERS) + number
-    filename = file_name(imager, plate, index % 96, int(rng.integers(1000)))
+    plate = int(generator(settings.seed, 0, "plates").integers(2**15)) + drop // 96 * len(IMAGERS) + number
+    if timeline:
+        filename = inspection_file_name(imager, plate, drop % 96, inspection)
+    else:
+        filename = file_name(imager, plate, drop % 96, int(rng.integers(1000)))
     split = "test" if at[2] < settings.eval_share else "train"
-    return Plan(index, imager, kind, shown, label, split, filename)
+    return Plan(index, imager, kind, shown, label, split, filename, drop, inspection, timeline)
 
 
 def _pick(shares: Sequence[float], at: float) -> int:

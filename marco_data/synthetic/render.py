@@ -1,8 +1,8 @@
 """A synthetic photograph of a drop from its plan: well, drop, contents, camera.
 
-`draw` makes image `index` of a set, `one_crystal` a drop with a single crystal. Below them are the layers of a
-photograph in the order in which the light meets them: the bottom of the well, the drop, its meniscus, the rim of the
-well, and the exposure. Every stored image depends on the order of the random draws.
+`draw` makes image `index` of a set, also of a drop over time, `one_crystal` a drop with a single crystal. Below them
+are the layers of a photograph in the order in which the light meets them: the bottom of the well, the drop, its
+meniscus, the rim of the well, and the exposure. Every stored image depends on the order of the random draws.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from marco_data.synthetic import canvas, contents
+from marco_data.synthetic import canvas, contents, growth
 from marco_data.synthetic.plan import IMAGERS, KINDS, Imager, Plan, Settings, generator, plan
 
 # The contents of a drop that nobody can judge.
@@ -42,7 +42,10 @@ def draw(index: int, settings: Settings | None = None) -> Drop:
     final = (round(full[0] * shrink), round(full[1] * shrink))
     # Small images are drawn twice as large and then shrunk, which keeps fine lines from breaking up.
     drawn = final if shrink > 0.5 else (2 * final[0], 2 * final[1])
-    image = _photograph(rng, drop_plan, drawn)
+    if drop_plan.timeline:
+        image = _inspection(settings.seed, drop_plan, drop_plan.timeline, drawn)
+    else:
+        image = _photograph(rng, drop_plan, drawn)
     if drawn != final:
         image = cv2.resize(image, final[::-1], interpolation=cv2.INTER_AREA)
     return Drop(image=image, plan=drop_plan, quality=int(rng.integers(78, 93)))
@@ -58,6 +61,37 @@ def _photograph(rng: np.random.Generator, drop_plan: Plan, shape: tuple[int, int
         contents.CONTENTS[drawn_kind](scene)
         _draw_meniscus(scene)
     _draw_rim(scene, imager)
+    return _expose(scene, imager, *_brightness_and_blur(scene, kind))
+
+
+def _inspection(seed: int, drop_plan: Plan, timeline: growth.Timeline, shape: tuple[int, int]) -> np.ndarray:
+    """Draws a drop as at its other inspections, but for what has come or gone since and how the picture is taken."""
+    moment, imager = timeline.moment(drop_plan.inspection), drop_plan.imager
+
+    def same(purpose: str) -> np.random.Generator:
+        return generator(seed, drop_plan.drop, purpose)
+
+    scene = _empty_scene(same("scene"), imager, shape)
+    _draw_drop(scene)
+    scene.rng = same("clear")
+    contents.CONTENTS[timeline.clear](scene)
+    if moment.amount:
+        scene.rng, before = same("matter"), scene.light.copy()
+        contents.CONTENTS[timeline.matter](scene)
+        scene.light = before * (scene.light / np.maximum(before, 1e-3)) ** np.float32(moment.amount)
+        scene.extinction = None if scene.extinction is None else scene.extinction * np.float32(moment.amount)
+    if moment.size:
+        scene.rng, scene.growth = same("crystals"), moment.size
+        contents.CONTENTS[timeline.crystal](scene)
+    scene.rng = same("camera")
+    _draw_meniscus(scene)
+    _draw_rim(scene, imager)
+    image = _expose(scene, imager, *_brightness_and_blur(scene, moment.kind))
+    return _taken_again(image, generator(seed, drop_plan.index, "taken"))
+
+
+def _brightness_and_blur(scene: canvas.Scene, kind: str) -> tuple[float, float]:
+    """Returns what `_expose` takes, out of the usual for the kinds that the imager spoils."""
     brightness = scene.uniform(110, 220)
     blur = scene.uniform(0.5, 1.0)
     if kind == "out of focus":
@@ -66,7 +100,21 @@ def _photograph(rng: np.random.Generator, drop_plan: Plan, shape: tuple[int, int
         brightness = scene.uniform(8, 40)
     elif kind == "overexposed":
         brightness = scene.uniform(330, 600)
-    return _expose(scene, imager, brightness, blur)
+    return brightness, blur
+
+
+def _taken_again(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns a photograph, uint8 [height, width, 3], as an imager that comes back takes it: nearly the same.
+
+    The plate is placed within a hundredth of the image's side, lamp and sensor vary by some per cent and grey levels.
+    """
+    height, width = image.shape[:2]
+    (right, down), light = rng.normal(0, 0.004 * min(height, width), 2), rng.normal(1, [0.01] * 3) * rng.normal(1, 0.03)
+    moved = cv2.warpAffine(
+        image, np.array([[1, 0, right], [0, 1, down]]), (width, height), borderMode=cv2.BORDER_REPLICATE
+    )
+    noise = canvas.white(rng, (height, width))[..., None] * np.float32(rng.uniform(0.5, 2))
+    return np.clip(moved * light.astype(np.float32) + noise + 0.5, 0, 255).astype(np.uint8)
 
 
 def one_crystal(seed: int, size: float = 60.0) -> tuple[np.ndarray, np.ndarray]:

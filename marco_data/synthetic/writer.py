@@ -4,20 +4,22 @@ import collections
 import concurrent.futures
 import ctypes
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from marco_data import contract, name_tables, progress, shards
+from marco_data import contract, name_tables, places, progress, shards
 from marco_data.synthetic import render
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_model import errors, labels, store
 
-MANIFEST = "synthetic.json"
+MANIFEST, DROPS_FILE = "synthetic.json", "drops.csv"
+DROPS_COLUMNS = ("drop", "plate", "well", "course", "inspections", "first_crystals", "nucleation")
 SHARD_IMAGES = 1024
 # Raised whenever the same settings draw other images than before, so that old sets are not taken for new ones.
 DRAWING = 4
@@ -38,8 +40,9 @@ def synthesize(
     """Writes `images` synthetic drops to `directory` and returns the manifest, which is also its `synthetic.json`.
 
     The folder gets shards `train-00001-of-…` and `test-00001-of-…`, `sources.csv`, `labels-norm.csv` and
-    `labels-raw.csv` (the kinds drawn). It appears when it is complete. If it already is exactly this set, nothing
-    happens. With `overwrite` another synthetic set is replaced; a folder with other content is never changed.
+    `labels-raw.csv` (the kinds drawn), for drops over time also `drops.csv`, their courses. It appears when it is
+    complete. If it already is exactly this set, nothing happens. With `overwrite` another synthetic set is replaced; a
+    folder with other content is never changed.
 
     settings: the parameters; the defaults if None. shard_images: most images per shard. processes: how many draw.
     Raises `InputError` for a bad number or a folder with other content.
@@ -69,18 +72,41 @@ def synthesize(
                 shards.write_shards(folder, split, records, shard_images)
         raw_labels = {number: kind.name for number, kind in enumerate(KINDS)}
         name_tables.write_tables(folder, classes=dict(enumerate(labels.CLASSES)), raw_labels=raw_labels)
+        if settings.inspections > 1:
+            name_tables.write_csv(folder / DROPS_FILE, DROPS_COLUMNS, drop_rows(plans))
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def drop_rows(plans: Sequence[Plan]) -> list[tuple[Any, ...]]:
+    """Returns the courses of drops over time as rows of `DROPS_COLUMNS`, from the plans of their images.
+
+    `first_crystals` counts inspections from 1 and is empty if no picture shows crystals; `nucleation` is a time, in
+    inspections after the first, empty if there is none.
+    """
+    rows = []
+    for drop, images in itertools.groupby(plans, key=lambda image: image.drop):
+        first, *rest = images
+        place, timeline, count = places.place_of(first.filename), first.timeline, 1 + len(rest)
+        assert timeline
+        seen = timeline.first_crystals
+        since = seen + 1 if seen is not None and seen < count else ""
+        nucleation = round(timeline.nucleation, 3) if timeline.course.crystals else ""
+        rows.append((drop, place.plate, place.well, timeline.course.name, count, since, nucleation))
+    return rows
 
 
 def manifest_of(images: int, settings: Settings, shard_images: int = SHARD_IMAGES) -> dict[str, Any]:
     """Returns the manifest of a set: its parameters, its counts, and which images are mislabelled on purpose."""
     plans = [plan(settings, index) for index in range(images)]
+    parameters = dataclasses.asdict(settings)
+    if settings.inspections == 1:
+        del parameters["inspections"]  # As in sets from before there were drops over time.
     return {
         "drawing": DRAWING,
         "images": len(plans),
         "shard_images": shard_images,
-        "settings": dataclasses.asdict(settings),
+        "settings": parameters,
         "counts": {
             "split": _counts(drop.split for drop in plans),
             "class": _counts(labels.CLASSES[drop.label] for drop in plans),

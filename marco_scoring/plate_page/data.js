@@ -124,14 +124,17 @@ function scoreBars(image) {
   return bars;
 }
 
-// A line of crystal scores from 0 to 1, a point for each image; `current` is the image that is marked.
+// A line of crystal scores from 0 to 1, a point for each image; `current` is the image that is marked. A broken line is
+// what the drop's pictures so far say together, where the model tells.
 function sparkline(sequence, current) {
   const [width, height, margin] = [240, 44, 6];
   const x = (index) => ((index + 0.5) * width) / sequence.length;
   const y = (score) => margin + (1 - score) * (height - 2 * margin);
+  const along = (value) => sequence.map((image, index) => [x(index), value(image)])
+    .filter(([, at]) => at !== null).map(([at, score]) => `${at},${y(score)}`).join(" ");
   const line = make("svg", { class: "sparkline", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     ...[0, 0.5, 1].map((at) => make("line", { x1: 0, x2: width, y1: y(at), y2: y(at), class: "guide" })),
-    make("polyline", { points: sequence.map((image, index) => `${x(index)},${y(crystals(image))}`).join(" ") }));
+    make("polyline", { points: along(crystals) }), make("polyline", { class: "course", points: along((image) => image.by_now) }));
   const points = sequence.map((image, index) =>
     make("i", {
       class: image === current ? "point current" : "point",
@@ -140,6 +143,15 @@ function sparkline(sequence, current) {
       "--colour": scaleColour(crystals(image)),
     }));
   return make("div", { class: "spark" }, line, ...points);
+}
+
+// Since when a drop has crystals, as its pictures together say; null where the model does not tell.
+function courseText(sequence) {
+  const told = sequence.filter((image) => image.by_now !== null);
+  if (!told.length) return null;
+  const first = told.find((image) => image.since);
+  const text = first ? `Crystals since ${timeText(first) || first.since}` : "No crystals so far";
+  return make("p", { class: "hint course" }, `${text}, by all pictures together.`);
 }
 
 // The images of a drop one beside the other, each a button that calls `choose`, under their sparkline.
@@ -152,5 +164,5 @@ function timeStrip(sequence, current, choose) {
     },
     pictureOf(image), make("b", {}, digits(crystals(image))), make("small", {}, timeOf(image) ? timeOf(image).label : "")));
   return make("div", { class: "strip", "--frames": sequence.length },
-    hasTimes ? sparkline(sequence, current) : null, make("div", { class: "frames" }, ...frames));
+    hasTimes ? sparkline(sequence, current) : null, make("div", { class: "frames" }, ...frames), courseText(sequence));
 }

@@ -287,6 +287,9 @@ def synthesize(
     eval_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the images in the test shards.")] = 0.2,
     size: Annotated[str, typer.Option(help="`full`, or the shorter side in pixels.")] = "full",
     label_noise: Annotated[float, typer.Option(min=0, max=1, help="Share of images filed under a wrong class.")] = 0.0,
+    inspections: Annotated[
+        int, typer.Option(min=1, help="Images of each drop over time, 1 to 12; drops.csv tells when crystals came.")
+    ] = 1,
     shard_images: Annotated[int, typer.Option(min=1, help="Most images per shard.")] = 1024,
     processes: Annotated[int, typer.Option(min=1, help="How many processes draw.")] = 2,
 ) -> None:
@@ -301,7 +304,13 @@ def synthesize(
     if size != "full" and not size.isdecimal():
         raise InputError(f"--size is {size!r}; give `full` or the shorter side in pixels, such as 320")
     shorter_side = 0 if size == "full" else int(size)
-    drawn = synthetic.Settings(seed=seed, eval_share=eval_share, shorter_side=shorter_side, label_noise=label_noise)
+    drawn = synthetic.Settings(
+        seed=seed,
+        eval_share=eval_share,
+        shorter_side=shorter_side,
+        label_noise=label_noise,
+        inspections=inspections,
+    )
     manifest = synthetic.synthesize(output, images, drawn, shard_images=shard_images, processes=processes)
     for group, counts in manifest["counts"].items():
         typer.echo(f"{group}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))

@@ -7,12 +7,15 @@ import numpy as np
 
 
 class Scripted:
-    """A classifier without a reference of training pictures; `score` is the test's."""
+    """A classifier without a reference of training pictures and a time course; `score` is the test's."""
 
-    temperature, reference, preparation = 1.0, None, None
+    temperature, reference, time_course, preparation = 1.0, None, None, None
 
     def score(self, images: Sequence[Any]) -> np.ndarray:
         raise NotImplementedError
 
     def scores_and_novelty(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         return self.score(images), np.zeros(len(images), np.float32)
+
+    def described(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return *self.scores_and_novelty(images), np.zeros((len(images), 0), np.float32)

@@ -161,7 +161,7 @@ def read_tables(data: bytes) -> None:
 def continue_table(data: bytes) -> None:
     """A table of scores of an earlier run. Bits of the first character: to append, stopped early, JSON Lines."""
     from marco_data import places
-    from marco_scoring import score_table
+    from marco_scoring import score_table, table_lines
 
     kind, content = _choice(data)
     name = "scores.jsonl" if kind & 4 else "scores.csv"
@@ -171,7 +171,7 @@ def continue_table(data: bytes) -> None:
         with score_table.open_table(output, labels.CLASSES, "m", score_table.SCORES_ALONE, options=options) as table:
             row = score_table.row("new.jpg", labels.CLASSES, (0.1, 0.2, 0.3, 0.4), "m", places.Place())
             table.write({**row, "bytes": "1", "modified": ""})
-        header, rows = score_table.read_rows(output, score_table.format_of(output, None))
+        header, rows = table_lines.read_rows(output, table_lines.format_of(output, None))
         assert [cells["path"] for cells in rows].count("new.jpg") == 1 and set(table.names) == set(header)
 
 
@@ -382,7 +382,7 @@ TARGETS: dict[str, Target] = {
     ),
     "scores": Target(
         continue_table,
-        ("marco_scoring.score_table", "marco_data.name_tables"),
+        ("marco_scoring.score_table", "marco_scoring.table_lines", "marco_data.name_tables"),
         ("path", "model", "bytes", "modified", "clear", *_CSV, *_JSON),
     ),
     "sheets": Target(

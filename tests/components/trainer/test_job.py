@@ -32,6 +32,7 @@ CHANGES = {
     "tuning.trials": (RUN, 99),
     "engine": (RUN, Engine(kind="mirrored")),
     "tflite": (RUN, True),
+    "time_course": (RUN, True),
     "tracking": (set(), jobs.TrackingServer(uri="http://server", experiment="other", artifacts="gs://bucket")),
     "name": (set(), "other"),
     "key": (set(), "0b"),

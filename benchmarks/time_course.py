@@ -1,0 +1,141 @@
+"""How well a model's time course tells when crystals came to synthetic drops, beside the scores of single pictures.
+
+    python -m benchmarks.time_course --model runs/growth/models/1
+
+Drops of six inspections that no training saw are drawn and scored. Right is a drop whose alarm is within one inspection
+of its first picture with crystals, or that has none of both; early is one with an alarm before, or without crystals.
+The single pictures are judged by their class, and by a limit of the crystal score that is chosen on `--held-out` more
+drops as the time course's is. All of it again with a third of the pictures left out, and with one picture of each drop.
+Ours is the share right of the time course with all pictures, the peer that of scores at their limit.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+import benchmarks
+from marco_data import places, synthetic
+from marco_model import load, time_course
+from marco_scoring import drop_courses, plates
+
+BATCH = 64
+
+
+class Drop(NamedTuple):
+    """A drop's pictures, the crystal score of each, whether it is classed as crystals, and the first with crystals."""
+
+    pictures: list[drop_courses.Picture]
+    scores: np.ndarray
+    hits: np.ndarray
+    first: int | None
+
+    def part(self, kept: np.ndarray) -> "Drop":
+        """Returns the drop with the pictures `kept`, rising numbers; the first counts among these."""
+        first = None if self.first is None or kept[-1] < self.first else int(np.searchsorted(kept, self.first))
+        return Drop([self.pictures[number] for number in kept], self.scores[kept], self.hits[kept], first)
+
+
+Alarm = Callable[[Drop], int | None]
+
+
+def draw(classifier: load.LoadedClassifier, count: int, settings: synthetic.Settings) -> list[Drop]:
+    """Draws and scores `count` drops."""
+    crystals = plates.crystal_classes(classifier.classes)
+    drawn = benchmarks.draw(count * settings.inspections, settings)
+    scored = []
+    for batch in benchmarks.batches(drawn, BATCH):
+        scores, _, views = classifier.described([jpeg for jpeg, _ in batch])
+        for (_, plan), score, view in zip(batch, scores, views, strict=True):
+            scored.append(drop_courses.Picture(Path(plan.filename), places.place_of(plan.filename), score, view))
+    drops = []
+    for start, pictures in enumerate(benchmarks.batches(scored, settings.inspections)):
+        timeline = drawn[start * settings.inspections][1].timeline
+        assert timeline
+        scores = np.stack([picture.scores for picture in pictures])
+        hits = np.isin(scores.argmax(axis=1), crystals)
+        drops.append(Drop(pictures, plates.crystal_score(scores, crystals), hits, timeline.first_crystals))
+    return drops
+
+
+def first_true(values: np.ndarray) -> int | None:
+    """Returns the number of the first true value."""
+    return int(values.argmax()) if values.any() else None
+
+
+def by_course(course: time_course.TimeCourse, drop: Drop) -> int | None:
+    """Returns the first picture by which the drop's row in a table says since when there are crystals."""
+    answers = drop_courses.answers(course, drop.pictures)
+    return first_true(np.array([bool(answers[picture.path].since) for picture in drop.pictures]))
+
+
+def limit_of(drops: Sequence[Drop]) -> float:
+    """Returns the crystal score at which as few drops have an early alarm as `time_course.limited` allows."""
+    highest = np.sort([drop.scores[: drop.first].max(initial=0) for drop in drops])
+    kept = min(len(drops), int(np.ceil((1 - time_course.FALSE_ALARMS) * (len(drops) + 1))))
+    return float(np.nextafter(highest[kept - 1], 2))
+
+
+def judge(drops: Sequence[Drop], alarm: Alarm) -> tuple[int, int, int, int]:
+    """Returns how many drops are right, how many early, how many with crystals are right, and how many have crystals."""
+    alarms = [alarm(drop) for drop in drops]
+    pairs = [(found, drop.first) for found, drop in zip(alarms, drops, strict=True)]
+    early = sum(found is not None and (first is None or found < first) for found, first in pairs)
+    with_crystals = [found is not None and abs(found - first) <= 1 for found, first in pairs if first is not None]
+    without = sum(found is None for found, first in pairs if first is None)
+    return sum(with_crystals) + without, early, sum(with_crystals), len(with_crystals)
+
+
+def share(count: int, whole: int) -> str:
+    """Returns a share in per cent with its interval at 95 % (Wilson)."""
+    low, high = stats.binomtest(count, whole).proportion_ci(method="wilson")
+    return f"{count / whole:6.1%} ({low:.1%} to {high:.1%})"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures and reports, as shares."""
+    parser = benchmarks.parser(__doc__)
+    parser.add_argument("--model", required=True, help="a model with a time course, trained on synthetic drops")
+    parser.add_argument("--drops", type=int, default=500)
+    parser.add_argument("--held-out", type=int, default=120, help="drops that set the limit of single scores")
+    parser.add_argument("--inspections", type=int, default=6)
+    parser.add_argument("--shorter-side", type=int, default=240, help="of the pictures, as in the preset local")
+    parser.add_argument("--seed", type=int, default=77, help="of drops that the training did not see")
+    options = parser.parse_args(arguments)
+    classifier = load.open_classifier(options.model)
+    assert classifier.time_course, "the model has no time course"
+    settings = {"shorter_side": options.shorter_side, "inspections": options.inspections}
+    drops = draw(classifier, options.drops, synthetic.Settings(seed=options.seed, **settings))
+    held_out = draw(classifier, options.held_out, synthetic.Settings(seed=options.seed + 1, **settings))
+    limit = limit_of(held_out)
+    alarms: dict[str, Alarm] = {
+        "time course": functools.partial(by_course, classifier.time_course),
+        "class of each picture": lambda drop: first_true(drop.hits),
+        "score above a limit": lambda drop: first_true(drop.scores >= limit),
+    }
+    rng = np.random.default_rng(options.seed)
+    kept = [np.sort(rng.permutation(options.inspections)[: max(1, options.inspections * 2 // 3)]) for _ in drops]
+    single = [rng.integers(0, options.inspections, 1) for _ in drops]
+    views = {
+        "all pictures": drops,
+        "a third left out": [drop.part(numbers) for drop, numbers in zip(drops, kept, strict=True)],
+        "one picture": [drop.part(numbers) for drop, numbers in zip(drops, single, strict=True)],
+    }
+    right: dict[tuple[str, str], int] = {}
+    for view, seen in views.items():
+        for name, alarm in alarms.items():
+            count, early, timely, come = judge(seen, alarm)
+            right[view, name] = count
+            benchmarks.note(
+                f"{view:17} {name:22} right {share(count, len(seen))}, of {come} with crystals {share(timely, come)}, "
+                f"early {share(early, len(seen))}"
+            )
+    ours, peer = (right["all pictures", name] / len(drops) for name in ("time course", "score above a limit"))
+    benchmarks.report(ours, peer, "share right")
+
+
+if __name__ == "__main__":
+    main()

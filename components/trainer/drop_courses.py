@@ -1,0 +1,119 @@
+"""Fits the time course of an exported model to the drops of its training that have pictures of several inspections."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from marco_data import contract, places
+from marco_data.progress import progress
+from marco_model import (
+    errors,
+    model_directory,
+    onnx_network,
+    pixels,
+    preprocessing,
+    record_index,
+    store,
+    time_course,
+    training_input,
+)
+from marco_scoring import plates
+
+log = logging.getLogger(__name__)
+
+ENOUGH_DROPS, ENOUGH_CRYSTALS = 50, 10
+"""Drops with several pictures that each split must have, and those with crystals among them."""
+_MOST_DROPS = 1000
+_BATCH = 64
+
+
+def add(
+    directory: str,
+    classes: Sequence[str],
+    train: record_index.RecordIndex,
+    validation: record_index.RecordIndex,
+) -> None:
+    """Adds `time_course.FILE` to the exported model in `directory`; says why where the data do not allow it.
+
+    Drops are known by plate and well, and their inspections by number or date, as names of files state them and
+    `image/plate`. At most `_MOST_DROPS` of each split, evenly spread, pass the exported network.
+    """
+    path = f"{directory}/{onnx_network.MODEL}"
+    try:
+        crystals = plates.crystal_classes(classes)
+    except errors.InputError:
+        log.warning("There will be no time course: no class is named after crystals, of %s", ", ".join(classes))
+        return
+    if not store.exists(path):
+        log.warning("There will be no time course, which needs an ONNX model")
+        return
+    splits = [(index, _several(record_places(index))) for index in (train, validation)]
+    if min(len(drops) for _, drops in splits) < ENOUGH_DROPS:
+        counts = " and ".join(str(len(drops)) for _, drops in splits)
+        log.warning(
+            "There will be no time course: training and validation have %s drops with pictures of several inspections, "
+            "by the names of their files, and %d each are needed",
+            counts,
+            ENOUGH_DROPS,
+        )
+        return
+    metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
+    network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
+    with progress("Following drops", sum(len(drop.times) for _, drops in splits for drop in drops)) as advance:
+        training, held_out = (
+            [read_series(network, index, drop, crystals, advance) for drop in drops] for index, drops in splits
+        )
+    if min(sum(int(series.crystals.any()) for series in drops) for drops in (training, held_out)) < ENOUGH_CRYSTALS:
+        log.warning("There will be no time course: crystals come to fewer than %d drops of a split", ENOUGH_CRYSTALS)
+        return
+    course = time_course.fit(training, held_out, crystals, float(metadata["temperature"]))
+    log.info("Crystals have come to a drop at a probability of %.3f", course.threshold)
+    store.write_bytes(f"{directory}/{time_course.FILE}", course.to_bytes())
+
+
+def record_places(records: record_index.RecordIndex) -> list[places.Place]:
+    """Returns where and when each record's image was taken, in the order of the records."""
+    specification = {name: tf.io.FixedLenFeature([], tf.string, "") for name in contract.PLACE_FEATURES}
+    batches = tf.data.TFRecordDataset(list(records.files)).batch(_BATCH)
+    found = []
+    for serialized in preprocessing.without_autotuning(batches):
+        parsed = tf.io.parse_example(serialized, specification)
+        texts = ([text.decode("utf-8", "replace") for text in parsed[name].numpy()] for name in contract.PLACE_FEATURES)
+        for filename, plate, institution in zip(*texts, strict=True):
+            place = places.place_of(filename)
+            # Two institutions may have plates of one name.
+            found.append(place._replace(plate=plate or place.plate, folder=institution))
+    return found
+
+
+def _several(images: Sequence[places.Place]) -> list[plates.Drop]:
+    """Returns the drops with pictures of several inspections, or as many of them as are looked at."""
+    drops = [drop for drop in plates.drops_over_time(images) if len(drop.times) > 1]
+    chosen = np.unique(np.linspace(0, len(drops) - 1, _MOST_DROPS).astype(int)) if drops else ()
+    return [drops[number] for number in chosen]
+
+
+def read_series(
+    network: onnx_network.OnnxNetwork,
+    records: record_index.RecordIndex,
+    drop: plates.Drop,
+    crystals: Sequence[int],
+    advance: Callable[[int], None] = lambda count: None,
+) -> time_course.Series:
+    """Returns the pictures of a drop with their features, and by their labels whether crystals have come.
+
+    `crystals`: indices of the classes that mean crystals. Of several pictures of an inspection the mean is taken.
+    """
+    read, views, scores, come = training_input.reader(records), [], [], []
+    for numbers in drop.images:
+        examples = [read(tf.constant(number, tf.int64)) for number in numbers]
+        of_each = network.described([encoded.numpy() for encoded, _ in examples])
+        scores.append(of_each[0].mean(axis=0))
+        views.append(of_each[2].mean(axis=0))
+        come.append(any(int(label) in crystals for _, label in examples))
+        advance(1)
+    times = np.array(drop.times)
+    return time_course.Series(np.stack(views), np.stack(scores), times, np.logical_or.accumulate(come))

@@ -1,0 +1,160 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from marco_model import calibration, errors, time_course
+from marco_model.time_course import Series, TimeCourse
+
+CLASSES, FEATURES, COMPONENTS = 3, 8, 2
+CRYSTALS = [1]
+
+
+def course(seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    return TimeCourse(
+        classes=np.array(CRYSTALS),
+        temperature=1.7,
+        axes=rng.normal(0, 1, (FEATURES, COMPONENTS)),
+        weights=rng.normal(0, 0.5, 2 + COMPONENTS + CLASSES),
+        rates=np.array([0.2, 0.1]),
+        **changes,
+    )
+
+
+def series(seed, times=(0, 1, 2, 3)):
+    rng = np.random.default_rng(seed)
+    scores = rng.dirichlet([1, 1, 1], len(times))
+    return Series(rng.normal(0, 1, (len(times), COMPONENTS)), scores, np.array(times))
+
+
+def by_all_paths(chain, drop):
+    """The filter by its definition: the sum over all ways through the states, at inspections without a picture too."""
+    nucleation, dissolving = chain.rates
+    moves = [[1 - nucleation, nucleation, 0], [0, 1 - dissolving, dissolving], [0, 0, 1]]
+    probabilities = calibration.calibrate(drop.scores, chain.temperature).astype(float)
+    crystals = probabilities[:, 1]
+    views = np.hstack([drop.views, np.log(probabilities)])
+    likelihood = {}
+    for picture in range(1, len(views)):
+        difference = views[picture] - views[:picture].mean(axis=0)
+        odds = np.log(crystals[picture] / (1 - crystals[picture]))
+        likelihood[drop.times[picture]] = np.exp([1, odds, *difference] @ chain.weights)
+    answers = [crystals[0]]
+    for last in drop.times[1:]:
+        total = come = 0.0
+        for path in itertools.product(range(3), repeat=last - drop.times[0] + 1):
+            weight = [1 - crystals[0], crystals[0], 0][path[0]]
+            for step, (before, after) in enumerate(itertools.pairwise(path), drop.times[0] + 1):
+                weight *= moves[before][after] * (likelihood.get(step, 1) if after == 1 else 1)
+            total += weight
+            come += weight * (path[-1] != 0)
+        answers.append(come / total)
+    return answers
+
+
+@pytest.mark.parametrize("times", [(0, 1, 2, 3), (0, 2, 5), (3, 4, 7)])
+def test_the_probability_is_the_chains_also_over_gaps(times):
+    for seed in range(5):
+        drop = series(seed, times)
+        np.testing.assert_allclose(course(seed).probabilities(drop), by_all_paths(course(seed), drop), atol=1e-6)
+
+
+def test_a_single_picture_has_its_own_probability_of_crystals():
+    drop = series(4, (2,))
+    expected = calibration.calibrate(drop.scores, 1.7)[:, 1]
+    np.testing.assert_allclose(course().probabilities(drop), expected, atol=1e-6)
+
+
+def test_later_pictures_change_no_answer():
+    drop = series(1)
+    whole = course().probabilities(drop)
+    for count in range(1, 4):
+        part = Series(drop.views[:count], drop.scores[:count], drop.times[:count])
+        np.testing.assert_allclose(course().probabilities(part), whole[:count], rtol=1e-12)
+
+
+def test_extreme_scores_give_probabilities():
+    drop = Series(np.full((3, COMPONENTS), 1e6), np.eye(3)[[0, 1, 0]], np.arange(3))
+    assert np.all(np.isfinite(course().probabilities(drop)))
+
+
+def test_the_alarm_is_the_first_picture_at_the_threshold():
+    chain = course(threshold=0.7)
+    assert chain.alarm(np.array([0.1, 0.7, 0.2, 0.9])) == 1
+    assert chain.alarm(np.array([0.1, 0.69])) is None
+
+
+def test_it_is_kept_as_a_file(tmp_path):
+    chain = course(threshold=0.8)
+    again = time_course.read(chain.to_bytes(), "file")
+    drop = series(3)
+    np.testing.assert_array_equal(again.probabilities(drop), chain.probabilities(drop))
+    assert (again.threshold, again.temperature) == (0.8, 1.7)
+    with pytest.raises(errors.InputError, match=r"^old\.npz is damaged .*; export the model again$"):
+        time_course.read(b"PK", "old.npz")
+
+
+def simulated(count, seed):
+    """Drops without crystals at first; scores tell drops apart rather than states, and one feature tells change."""
+    rng = np.random.default_rng(seed)
+    drops = []
+    for _ in range(count):
+        come = rng.geometric(0.2)
+        crystals = np.arange(5) >= come
+        features = rng.normal(0, 2, FEATURES) + rng.normal(0, 0.3, (5, FEATURES))
+        features[:, 0] += 2.5 * crystals
+        odds = rng.normal(-1, 2) + 2 * crystals + rng.normal(0, 0.5, 5)
+        score = 1 / (1 + np.exp(-odds))
+        scores = np.stack([(1 - score) / 2, score, (1 - score) / 2], axis=1)
+        drops.append(Series(features.astype(np.float32), scores.astype(np.float32), np.arange(5), crystals))
+    return drops
+
+
+def early_and_late(alarms, drops):
+    """The shares of drops with an alarm before crystals, and of those with crystals that have none within one more."""
+    first = [int(np.argmax(drop.crystals)) if drop.crystals.any() else 9 for drop in drops]
+    early = np.mean([alarm is not None and alarm < when for alarm, when in zip(alarms, first, strict=True)])
+    late = [alarm is None or alarm > when + 1 for alarm, when in zip(alarms, first, strict=True) if when < 4]
+    return early, np.mean(late)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return time_course.fit(simulated(300, 1), simulated(200, 2), CRYSTALS, 1.0)
+
+
+@pytest.mark.slow
+def test_a_fitted_course_tells_when_crystals_came_where_scores_do_not(fitted):
+    drops = simulated(1000, 3)
+    projected = [drop._replace(views=fitted.project(drop.views)) for drop in drops]
+    early, late = early_and_late([fitted.alarm(fitted.probabilities(drop)) for drop in projected], drops)
+    assert early < 0.025 and late < 0.1
+
+    scores = [drop.scores[:, 1] for drop in drops]
+    limit = np.quantile([score[~drop.crystals].max(initial=0) for score, drop in zip(scores, drops, strict=True)], 0.99)
+    alone = [int(np.argmax(score >= limit)) if (score >= limit).any() else None for score in scores]
+    assert early_and_late(alone, drops)[1] > 0.5
+
+
+@pytest.mark.slow
+def test_fitting_again_gives_the_same(fitted):
+    again = time_course.fit(simulated(300, 1), simulated(200, 2), CRYSTALS, 1.0)
+    for name, value in dataclasses.asdict(fitted).items():
+        np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
+
+
+def test_the_threshold_is_the_lowest_that_leaves_a_share_of_early_alarms():
+    rng = np.random.default_rng(0)
+    drops = [series(seed, (0,))._replace(crystals=np.array([rng.random() < 0.3])) for seed in range(199)]
+    limited = time_course.limited(course(), drops, 0.05)
+    highest = np.sort([0.0 if drop.crystals[0] else limited.probabilities(drop)[0] for drop in drops])
+    # 190 of 200, counting the drop to come.
+    assert limited.alarm(np.array([highest[189]])) is None and limited.alarm(np.array([highest[190]])) == 0
+
+
+def test_few_held_out_drops_leave_no_early_alarm():
+    drops = [series(seed, (0,))._replace(crystals=np.zeros(1, bool)) for seed in range(20)]
+    limited = time_course.limited(course(), drops)
+    assert [limited.alarm(limited.probabilities(drop)) for drop in drops] == [None] * 20
