@@ -2,8 +2,8 @@
 
     python -m benchmarks.time_course --model runs/growth/models/1
 
-Drops of six inspections that no training saw are drawn and scored. Right is a drop whose alarm is within one inspection
-of its first picture with crystals, or that has none of both; early is one with an alarm before, or without crystals.
+Drops of six inspections that no training saw are drawn and scored. Right is a drop whose alarm is within one picture of
+its first with crystals, or that has none of both; early is one with an alarm before, or without crystals.
 The single pictures are judged by their class, and by a limit of the crystal score that is chosen on `--held-out` more
 drops as the time course's is. All of it again with a third of the pictures left out, and with one picture of each drop.
 Ours is the share right of the time course with all pictures, the peer that of scores at their limit.
@@ -26,17 +26,21 @@ BATCH = 64
 
 
 class Drop(NamedTuple):
-    """A drop's pictures, the crystal score of each, whether it is classed as crystals, and the first with crystals."""
+    """A drop's pictures, the crystal score of each, whether it is classed as crystals, and whether it shows some."""
 
     pictures: list[drop_courses.Picture]
     scores: np.ndarray
     hits: np.ndarray
-    first: int | None
+    shown: np.ndarray
+
+    @property
+    def first(self) -> int | None:
+        """The number of the first picture with crystals."""
+        return first_true(self.shown)
 
     def part(self, kept: np.ndarray) -> "Drop":
-        """Returns the drop with the pictures `kept`, rising numbers; the first counts among these."""
-        first = None if self.first is None or kept[-1] < self.first else int(np.searchsorted(kept, self.first))
-        return Drop([self.pictures[number] for number in kept], self.scores[kept], self.hits[kept], first)
+        """Returns the drop with the pictures `kept` alone."""
+        return Drop([self.pictures[number] for number in kept], self.scores[kept], self.hits[kept], self.shown[kept])
 
 
 Alarm = Callable[[Drop], int | None]
@@ -53,11 +57,12 @@ def draw(classifier: load.LoadedClassifier, count: int, settings: synthetic.Sett
             scored.append(drop_courses.Picture(Path(plan.filename), places.place_of(plan.filename), score, view))
     drops = []
     for start, pictures in enumerate(benchmarks.batches(scored, settings.inspections)):
-        timeline = drawn[start * settings.inspections][1].timeline
-        assert timeline
+        plans = [plan for _, plan in drawn[start * settings.inspections :][: settings.inspections]]
         scores = np.stack([picture.scores for picture in pictures])
-        hits = np.isin(scores.argmax(axis=1), crystals)
-        drops.append(Drop(pictures, plates.crystal_score(scores, crystals), hits, timeline.first_crystals))
+        hits, shown = (
+            np.isin(classes, crystals) for classes in (scores.argmax(axis=1), [plan.shown for plan in plans])
+        )
+        drops.append(Drop(pictures, plates.crystal_score(scores, crystals), hits, shown))
     return drops
 
 
@@ -80,7 +85,7 @@ def limit_of(drops: Sequence[Drop]) -> float:
 
 
 def judge(drops: Sequence[Drop], alarm: Alarm) -> tuple[int, int, int, int]:
-    """Returns how many drops are right, how many early, how many with crystals are right, and how many have crystals."""
+    """Returns how many drops are right, are early, are right and have crystals, and have crystals."""
     alarms = [alarm(drop) for drop in drops]
     pairs = [(found, drop.first) for found, drop in zip(alarms, drops, strict=True)]
     early = sum(found is not None and (first is None or found < first) for found, first in pairs)

@@ -201,8 +201,8 @@ def _label(starts: Sequence[str]) -> list[TimePoint]:
     return points
 
 
-IMAGES = "images"
-"""The column with the number of a drop's images."""
+IMAGES, SINCE = "images", "crystals_since"
+"""The columns with the number of a drop's images, and since when it has crystals."""
 
 
 def best_rows(
@@ -212,14 +212,18 @@ def best_rows(
 
     It is the row with the highest sum over `crystal_columns`, of all slices, lights and inspections; of equal ones the
     later. An image that is flagged counts only if all of its drop are. An image without a well is a drop of its own.
+    Where rows tell since when a drop has crystals, the row tells it by all images.
     """
     drops: dict[Hashable, tuple[tuple[bool, float], dict[str, Any], int]] = {}
+    since: dict[Hashable, dict[str, Any]] = {}
     for cells in rows:
         rank = (not cells.get("flag"), sum(float(cells[name]) for name in crystal_columns))
         place = place_of(str(cells["path"]))
         well = position(place.well)
         drop = (place.identity, well, place.drop) if well else cells["path"]
+        if not since.get(drop, {}).get(SINCE) and SINCE in cells:
+            since[drop] = {SINCE: cells[SINCE]}
         best, shown, count = drops.get(drop, (rank, cells, 0))
         drops[drop] = (rank, cells, count + 1) if rank >= best else (best, shown, count + 1)
-    for _, cells, count in drops.values():
-        yield {**cells, IMAGES: count}
+    for drop, (_, cells, count) in drops.items():
+        yield {**cells, **since.get(drop, {}), IMAGES: count}

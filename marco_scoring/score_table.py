@@ -29,7 +29,7 @@ STDOUT = Path("-")
 LEADING_COLUMNS = ("path", "plate", "well", "drop", "class")
 LAST_COLUMNS = ("model", "inspection", "date", "flag")
 NOVELTY = "novelty"
-COURSE_COLUMNS = ("crystals_by_now", "crystals_since")
+COURSE_COLUMNS = ("crystals_by_now", plates.SINCE)
 STAMP_COLUMNS = ("bytes", "modified")
 _NOT_SHOWN = ("plate", "well", "drop", "model", "inspection", "date", *STAMP_COLUMNS)
 """A path states them."""
