@@ -7,6 +7,8 @@ its first with crystals, or that has none of both; early is one with an alarm be
 The single pictures are judged by their class, and by a limit of the crystal score that is chosen on `--held-out` more
 drops as the time course's is. All of it again with a third of the pictures left out, and with one picture of each drop.
 Ours is the share right of the time course with all pictures, the peer that of scores at their limit.
+
+Without `--model` it is the published classifier, to which a time course is fitted on `--fit` further drops.
 """
 
 import functools
@@ -19,7 +21,7 @@ from scipy import stats
 
 import benchmarks
 from marco_data import places, synthetic
-from marco_model import load, time_course
+from marco_model import load, model_directory, time_course
 from marco_scoring import drop_courses, plates
 
 BATCH = 64
@@ -47,7 +49,7 @@ Alarm = Callable[[Drop], int | None]
 
 
 def draw(classifier: load.LoadedClassifier, count: int, settings: synthetic.Settings) -> list[Drop]:
-    """Draws and scores `count` drops."""
+    """Draws and scores `count` drops; without a time course pictures keep all features of the network."""
     crystals = plates.crystal_classes(classifier.classes)
     drawn = benchmarks.draw(count * settings.inspections, settings)
     scored = []
@@ -69,6 +71,18 @@ def draw(classifier: load.LoadedClassifier, count: int, settings: synthetic.Sett
 def first_true(values: np.ndarray) -> int | None:
     """Returns the number of the first true value."""
     return int(values.argmax()) if values.any() else None
+
+
+def series(drop: Drop) -> time_course.Series:
+    """Returns what a time course is fitted to."""
+    views, scores = (np.stack([getattr(picture, name) for picture in drop.pictures]) for name in ("views", "scores"))
+    return time_course.Series(views, scores, np.arange(len(views)), np.logical_or.accumulate(drop.shown))
+
+
+def projected(course: time_course.TimeCourse, drop: Drop) -> Drop:
+    """Returns the drop with what the time course takes in place of all features."""
+    pictures = [picture._replace(views=course.project(picture.views)) for picture in drop.pictures]
+    return drop._replace(pictures=pictures)
 
 
 def by_course(course: time_course.TimeCourse, drop: Drop) -> int | None:
@@ -103,21 +117,30 @@ def share(count: int, whole: int) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports, as shares."""
     parser = benchmarks.parser(__doc__)
-    parser.add_argument("--model", required=True, help="a model with a time course, trained on synthetic drops")
+    parser.add_argument("--model", help="a model with a time course, trained on synthetic drops")
     parser.add_argument("--drops", type=int, default=500)
     parser.add_argument("--held-out", type=int, default=120, help="drops that set the limit of single scores")
+    parser.add_argument("--fit", type=int, default=150, help="drops that a time course is fitted to")
     parser.add_argument("--inspections", type=int, default=6)
     parser.add_argument("--shorter-side", type=int, default=240, help="of the pictures, as in the preset local")
     parser.add_argument("--seed", type=int, default=77, help="of drops that the training did not see")
     options = parser.parse_args(arguments)
-    classifier = load.open_classifier(options.model)
-    assert classifier.time_course, "the model has no time course"
+    classifier = load.open_classifier(options.model or model_directory.published_directory())
+    course = classifier.time_course
+    counts = (options.drops, options.held_out, 0 if course else options.fit)
     settings = {"shorter_side": options.shorter_side, "inspections": options.inspections}
-    drops = draw(classifier, options.drops, synthetic.Settings(seed=options.seed, **settings))
-    held_out = draw(classifier, options.held_out, synthetic.Settings(seed=options.seed + 1, **settings))
+    drops, held_out, training = (
+        draw(classifier, count, synthetic.Settings(seed=options.seed + number, **settings))
+        for number, count in enumerate(counts)
+    )
+    if course is None:
+        fitted_to, limited_by = ([series(drop) for drop in part] for part in (training, held_out))
+        crystals = plates.crystal_classes(classifier.classes)
+        course = time_course.fit(fitted_to, limited_by, crystals, classifier.temperature)
+        drops = [projected(course, drop) for drop in drops]
     limit = limit_of(held_out)
     alarms: dict[str, Alarm] = {
-        "time course": functools.partial(by_course, classifier.time_course),
+        "time course": functools.partial(by_course, course),
         "class of each picture": lambda drop: first_true(drop.hits),
         "score above a limit": lambda drop: first_true(drop.scores >= limit),
     }

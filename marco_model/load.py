@@ -89,18 +89,20 @@ class LoadedClassifier:
 
         Above 1 an image is unknown: see `novelty`. It is 0 for a model without a `reference`. Raises what `score` does.
         """
-        return self.described(image_bytes)[:2]
+        if not (self._network and self.reference and image_bytes):
+            return self.score(image_bytes), np.zeros(len(image_bytes), np.float32)
+        return self._network.described(image_bytes, self.reference)[:2]
 
     def described(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns what `scores_and_novelty` does, and what `time_course` takes of each image, float32 [images, values].
 
-        The last has no values for a model without a `time_course`. Raises what `score` does.
+        Without a `time_course` these are the features, or nothing for a model exported before it had an ONNX model.
+        Raises what `score` does.
         """
-        count = len(image_bytes)
-        if not (self._network and (self.reference or self.time_course) and count):
+        if not (self._network and image_bytes):
+            count = len(image_bytes)
             return self.score(image_bytes), np.zeros(count, np.float32), np.zeros((count, 0), np.float32)
-        scores, novelties, views = self._network.described(image_bytes, self.reference, self.time_course)
-        return scores, novelties, views if self.time_course else views[:, :0]
+        return self._network.described(image_bytes, self.reference, self.time_course)
 
     def score(self, image_bytes: Sequence[bytes | np.ndarray]) -> np.ndarray:
         """Scores encoded images, JPEG or PNG, or what `preparation` returned for them.

@@ -153,7 +153,8 @@ def predict(
             else:
                 cells = row_of(classifier, path, image, result, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
-                pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
+                if classifier.time_course:
+                    pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
@@ -267,7 +268,11 @@ def score_each(
 def _score(
     classifier: "marco_model.LoadedClassifier", encoded: list[bytes]
 ) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    scores, novelties, views = classifier.described(encoded)
+    if classifier.time_course:
+        scores, novelties, views = classifier.described(encoded)
+    else:
+        scores, novelties = classifier.scores_and_novelty(encoded)
+        views = np.zeros((len(scores), 0), np.float32)
     return list(zip(scores, novelties.tolist(), views, strict=True))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -62,10 +62,14 @@ def add(
         return
     metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
     network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
-    with progress("Following drops", sum(len(drop.times) for _, drops in splits for drop in drops)) as advance:
-        training, held_out = (
-            [read_series(network, index, drop, crystals, advance) for drop in drops] for index, drops in splits
-        )
+    followed: list[list[time_course.Series]] = []
+    with progress("Following drops", sum(len(drops) for _, drops in splits), "drops") as advance:
+        for index, drops in splits:
+            followed.append([])
+            for series in read_series(network, index, drops, crystals):
+                followed[-1].append(series)
+                advance(1)
+    training, held_out = followed
     if min(sum(int(series.crystals.any()) for series in drops) for drops in (training, held_out)) < ENOUGH_CRYSTALS:
         log.warning("There will be no time course: crystals come to fewer than %d drops of a split", ENOUGH_CRYSTALS)
         return
@@ -99,21 +103,20 @@ def _several(images: Sequence[places.Place]) -> list[plates.Drop]:
 def read_series(
     network: onnx_network.OnnxNetwork,
     records: record_index.RecordIndex,
-    drop: plates.Drop,
+    drops: Sequence[plates.Drop],
     crystals: Sequence[int],
-    advance: Callable[[int], None] = lambda count: None,
-) -> time_course.Series:
-    """Returns the pictures of a drop with their features, and by their labels whether crystals have come.
+) -> Iterator[time_course.Series]:
+    """Yields the pictures of each drop with their features, and by their labels whether crystals have come.
 
     `crystals`: indices of the classes that mean crystals. Of several pictures of an inspection the mean is taken.
     """
-    read, views, scores, come = training_input.reader(records), [], [], []
-    for numbers in drop.images:
-        examples = [read(tf.constant(number, tf.int64)) for number in numbers]
-        of_each = network.described([encoded.numpy() for encoded, _ in examples])
-        scores.append(of_each[0].mean(axis=0))
-        views.append(of_each[2].mean(axis=0))
-        come.append(any(int(label) in crystals for _, label in examples))
-        advance(1)
-    times = np.array(drop.times)
-    return time_course.Series(np.stack(views), np.stack(scores), times, np.logical_or.accumulate(come))
+    read = tf.function(training_input.reader(records), input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
+    for drop in drops:
+        examples = [read(number) for numbers in drop.images for number in numbers]
+        scores, _, views = network.described([encoded.numpy() for encoded, _ in examples])
+        labels = np.array([int(label) for _, label in examples])
+        starts = np.cumsum([0, *(len(numbers) for numbers in drop.images[:-1])])
+        counts = np.diff([*starts, len(labels)])[:, None]
+        come = np.logical_or.accumulate(np.logical_or.reduceat(np.isin(labels, crystals), starts))
+        views, scores = (np.add.reduceat(values, starts) / counts for values in (views, scores))
+        yield time_course.Series(views, scores, np.array(drop.times), come)

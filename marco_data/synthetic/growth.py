@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-VISIBLE = 0.2
+VISIBLE = 0.3
 """Size of crystals, of 1 when grown, from which a picture shows them; also the amount of other matter."""
 MOST_INSPECTIONS = 12
 
@@ -109,7 +109,7 @@ def timeline(rng: np.random.Generator, inspections: int) -> Timeline:
         matter=str(rng.choice(course.matter)) if course.matter else "",
         crystal=str(rng.choice(CRYSTALS)),
         nucleation=nucleation,
-        growth=float(np.exp(rng.uniform(np.log(0.1), np.log(0.6)))),
+        growth=float(np.exp(rng.uniform(np.log(0.05), np.log(0.3)))),
         dissolving=dissolving,
         onset=onset if course.matter else np.inf,
         spreading=float(rng.uniform(0.3, 1)),

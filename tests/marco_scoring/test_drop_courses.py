@@ -51,10 +51,8 @@ def draw(path, brightness):
     return path
 
 
-@pytest.fixture
-def files(tmp_path):
-    """Pictures of three drops; inspection 10 comes before 9 by name, and there is none with 3 to 8."""
-    folder = tmp_path / "pictures"
+def draw_plate(folder):
+    """Draws pictures of three drops; inspection 10 comes before 9 by name, and there is none with 3 to 8."""
     folder.mkdir()
     numbers = (1, 2, 9, 10)
     drawn = [
@@ -63,6 +61,11 @@ def files(tmp_path):
         for number, brightness in zip(numbers, values, strict=False)
     ]
     return sorted([*drawn, draw(folder / "loose.png", 0.99)])
+
+
+@pytest.fixture
+def files(tmp_path):
+    return draw_plate(tmp_path / "pictures")
 
 
 def expected(well, count):

@@ -39,14 +39,14 @@ def test_courses_are_drawn_in_proportion_and_of_kinds_that_exist():
 
 
 def test_crystals_grow_from_their_nucleation_on_and_dissolve():
-    timeline = _timeline(nucleation=1.9, dissolving=4.0)
+    timeline = _timeline(nucleation=1.8, dissolving=4.0)
     moments = [timeline.moment(inspection) for inspection in range(6)]
     assert [moment.size for moment in moments[:2]] == [0, 0]
-    assert moments[2].size == pytest.approx(1 - np.exp(-0.1 / 0.3))
-    assert moments[5].size == pytest.approx((1 - np.exp(-3.1 / 0.3)) * np.exp(-1 / 0.4))
+    assert moments[2].size == pytest.approx(1 - np.exp(-0.2 / 0.3))
+    assert moments[5].size == pytest.approx((1 - np.exp(-3.2 / 0.3)) * np.exp(-1 / 0.4))
     assert [moment.kind for moment in moments] == ["clear drop"] * 2 + ["plates"] * 3 + ["clear drop"]
     assert timeline.first_crystals == 2
-    assert _timeline(nucleation=4.99).first_crystals is None
+    assert _timeline(nucleation=4.95).first_crystals is None
 
 
 def test_precipitate_that_turns_into_crystals_is_used_up():
