@@ -48,6 +48,15 @@ class Recipe:
     # Smallest and largest side of a training window as a share of the image's shorter side, scaled to the network's
     # input; the image of an evaluation has the share 1. None: native windows, the paper's (docs/model.md, "Images").
     window_share: tuple[float, float] | None = None
+    # Domain-adversarial training (Ganin et al. 2016): the weight of the loss of a head that tells sources apart, whose
+    # gradient is reversed below it; 0 for none (docs/beyond-the-paper.md).
+    adversarial_weight: float = 0.0
+    # What a record's source is, to that head and to `unlabelled`.
+    sources: Literal["institution", "imager"] = "institution"
+    # Sources of whose records only the image and the source are used, not the labels.
+    unlabelled: tuple[str, ...] = ()
+    # The weight of the loss of a second head, of the raw labels; 0 for none.
+    raw_weight: float = 0.0
     # Early stopping "on the evaluation set": how often and how long is not given.
     evaluate_every: int = 5_000
     patience: int = 20
@@ -71,6 +80,9 @@ class Recipe:
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        for name in ("adversarial_weight", "raw_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0, which turns it off")
         if self.window_share is not None:
             smallest, largest = self.window_share
             if not 0 < smallest <= largest <= 1:
@@ -130,6 +142,14 @@ def average_decay_at(recipe: Recipe, step: int) -> float:
     As TensorFlow's `ExponentialMovingAverage` with `num_updates`, which TF-Slim's script passes.
     """
     return min(recipe.average_decay, (1 + step) / (10 + step))
+
+
+def reversal_at(recipe: Recipe, step: int) -> float:
+    """Returns the strength of the gradient's reversal at a step, `2 / (1 + exp(−10 p)) − 1` at progress p of the steps.
+
+    From 0, so that a head that knows nothing yet does no harm, towards 1: Ganin and Lempitsky 2015.
+    """
+    return 2.0 / (1.0 + math.exp(-10.0 * step / recipe.steps)) - 1.0
 
 
 Kind = Literal["one_device", "mirrored", "multi_worker", "parameter_server"]

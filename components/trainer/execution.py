@@ -25,6 +25,7 @@ from marco_model import (
     classifier,
     engines,
     errors,
+    heads,
     model_directory,
     network as networks,
     novelty,
@@ -32,6 +33,7 @@ from marco_model import (
     pixels,
     preprocessing,
     record_index,
+    record_targets,
     store,
     tflite,
     training,
@@ -68,7 +70,8 @@ def run(job: TrainingJob) -> None:
         fitted = calibrate(model, job, records.validation)
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
         directory, classes = job.model_directory, job.classes
-        write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
+        raw = tuple(job.targets.raw_labels.values())
+        write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature, raw)
         describe_pictures(directory, records)
         if job.tflite:
             tflite.add(directory, classes, job.validation_files)
@@ -121,10 +124,15 @@ class Records(NamedTuple):
     train: record_index.RecordIndex
     validation: record_index.RecordIndex
 
+    def with_targets(self, sought: record_targets.Targets) -> "Records":
+        """Returns the same examples, to be read with these targets."""
+        return Records(*(dataclasses.replace(index, targets=sought) for index in self))
+
 
 def read_records(job: TrainingJob) -> Records:
-    """Returns where the examples of each split are."""
-    return Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
+    """Returns where the examples of each split are, with the job's targets."""
+    indices = (record_index.read_index(files) for files in (job.train_files, job.validation_files))
+    return Records(*indices).with_targets(job.targets)
 
 
 @contextlib.contextmanager
@@ -170,6 +178,8 @@ def train(
     """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
     network, policy = effective_network(job), job.engine.dtype_policy
     model = networks.build(network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=policy)
+    if job.targets.raw_labels:
+        model = heads.with_raw_head(model, len(job.targets.raw_labels), job.recipe.seed)
     weights.initialise(model, job.network, job.classes)
     listeners: dict[str, Callable[..., None]] = {}
     with contextlib.ExitStack() as bars:
@@ -262,9 +272,10 @@ def describe_pictures(directory: str, records: Records) -> None:
             for batch in np.array_split(numbers, -(-len(numbers) // 64)):
                 examples = [read(tf.constant(number, tf.int64)) for number in batch]
                 described = network.features_and_statistics([encoded.numpy() for encoded, _ in examples])
-                parts.append((*described, np.array([int(label) for _, label in examples])))
+                parts.append((*described, np.array([int(training_input.class_of(label)) for _, label in examples])))
                 advance(len(batch))
-            views.append([np.concatenate(arrays) for arrays in zip(*parts, strict=True)])
+            joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+            views.append([array[joined[-1] != training_input.PADDING] for array in joined])
     (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
     reference = novelty.fit(features, statistics, labels)
     reference = novelty.limited(reference, held_out_features, held_out_statistics)
@@ -279,8 +290,12 @@ def write_model(
     directory: str,
     classes: Sequence[str],
     temperature: float = 1.0,
+    raw_labels: Sequence[str] = (),
 ) -> None:
-    """Exports the trained network for serving, with the Transform step's shrink in front and its temperature."""
+    """Exports the trained network for serving, with the Transform step's shrink in front and its temperature.
+
+    `raw_labels`: the names of the outputs of its raw head, if it has one.
+    """
     side, quality = transform.shorter_side, transform.quality
     classifier.export(
         model,
@@ -289,6 +304,7 @@ def write_model(
         input_size=network.input_size,
         preprocess=(lambda image: preprocessing.shrink(image, side, quality)) if side else None,
         temperature=temperature,
+        raw_labels=raw_labels,
         metadata={
             "name": name,
             **network.facts(),
