@@ -45,6 +45,9 @@ class Recipe:
     # "a running average over a short window": the window is not given.
     average_decay: float = 0.9999
     augment: bool = True
+    # Times the ranges of brightness, saturation, hue and contrast; with more of it the colours of a source count for
+    # less (Tellez et al. 2019; docs/beyond-the-paper.md).
+    colour_distortion: float = 1.0
     # Smallest and largest side of a training window as a share of the image's shorter side, scaled to the network's
     # input; the image of an evaluation has the share 1. None: native windows, the paper's (docs/model.md, "Images").
     window_share: tuple[float, float] | None = None
@@ -80,7 +83,7 @@ class Recipe:
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name in ("adversarial_weight", "raw_weight"):
+        for name in ("adversarial_weight", "raw_weight", "colour_distortion"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0, which turns it off")
         if self.window_share is not None:

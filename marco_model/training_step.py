@@ -230,7 +230,7 @@ class TrainingState:
         """Returns this replica's draws out of those for the whole batch, which don't depend on the replicas."""
         if not self._recipe.augment:
             return None
-        draws = augmentation.draw(seed, share * replica.num_replicas_in_sync)
+        draws = augmentation.draw(seed, share * replica.num_replicas_in_sync, self._recipe.colour_distortion)
         first = replica.replica_id_in_sync_group * share
         return augmentation.Draws(*(part[first : first + share] for part in draws))
 
