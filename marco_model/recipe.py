@@ -128,6 +128,9 @@ class Recipe:
         )
 
 
+LATER = ("stated_for_batch", "colour_distortion", "adversarial_weight", "sources", "unlabelled", "raw_weight")
+"""Fields that, as they are by default, name a training as before there were such fields."""
+
 LARGE_EPSILON = 0.001
 """From here on RMSProp's epsilon exceeds the mean squares of the gradients, which are some 1e-5 (docs/training.md)."""
 

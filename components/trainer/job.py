@@ -141,9 +141,10 @@ class TrainingJob(settings.Section):
         for name, field in type(self).model_fields.items():
             marks = [mark for mark in field.metadata if isinstance(mark, Decides) and purpose in mark.purposes]
             excluded[name] = set(marks[0].ignored) if marks else True
-        if self.recipe.stated_for_batch is None:
-            # Where the rule for batch sizes is off, trainings are the same as before there was one.
-            excluded["recipe"].add("stated_for_batch")
+        # Where what was added later is off, trainings are the same as before there was it.
+        plain = recipes.Recipe()
+        off = {name for name in recipes.LATER if getattr(self.recipe, name) == getattr(plain, name)}
+        excluded["recipe"] |= off
         return settings.digest(self.model_dump(mode="json", exclude=excluded))
 
     def bind(

@@ -7,7 +7,7 @@ from components.machines import Machines, Placement, Replicas
 from components.settings import Parameter, Transform, Tuning
 from components.trainer import job as jobs
 from components.vertex.options import Vertex
-from marco_model import record_targets
+from marco_model import recipe, record_targets
 from marco_model.errors import InputError
 from marco_model.network import RELEASED, Network
 from marco_model.recipe import Engine, Recipe
@@ -78,10 +78,20 @@ def test_every_value_of_a_section_decides_as_the_section_does():
                 assert decides(field, "another") == CHANGES[section][0], field
 
 
-def test_trainings_without_the_rule_for_batch_sizes_are_named_as_before_there_was_one(monkeypatch):
-    monkeypatch.setattr(jobs.settings, "digest", lambda content: str(content["recipe"].get("stated_for_batch", "none")))
-    assert {BASE.identity(purpose) for purpose in PURPOSES} == {"none"}
-    assert with_value(BASE, "recipe.stated_for_batch", 64).identity("checkpoints") == "64"
+def test_trainings_without_what_was_added_later_are_named_as_before_there_was_it(monkeypatch):
+    def later(content):
+        return {name: content["recipe"][name] for name in recipe.LATER if name in content["recipe"]}
+
+    monkeypatch.setattr(jobs.settings, "digest", later)
+    assert all(BASE.identity(purpose) == {} for purpose in PURPOSES)
+    for name, value in {
+        "stated_for_batch": 64,
+        "raw_weight": 0.5,
+        "unlabelled": ("Merck",),
+        "sources": "imager",
+    }.items():
+        found = with_value(BASE, f"recipe.{name}", value).identity("checkpoints")
+        assert found == {name: list(value) if isinstance(value, tuple) else value}
 
 
 def test_the_identity_does_not_depend_on_how_a_job_was_made():
