@@ -255,15 +255,26 @@ def describe_pictures(directory: str, records: Records) -> None:
     """Adds what the training pictures look like to the exported model, and how far those of validation are from them.
 
     Up to `_DESCRIBED` pictures of each split, evenly spread, are passed through the exported network. Nothing is added
-    where there are few, or if the model has no ONNX model.
+    where there are few with a label, or if the model has no ONNX model.
     """
-    path = f"{directory}/{onnx_network.MODEL}"
-    if min(map(len, records)) < novelty.ENOUGH_PICTURES or not store.exists(path):
-        needed = f"{novelty.ENOUGH_PICTURES} of each split and an ONNX model are needed"
+    path, enough = f"{directory}/{onnx_network.MODEL}", novelty.ENOUGH_PICTURES
+    views = []
+    if min(map(len, records)) >= enough and store.exists(path):
+        metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
+        network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
+        views = _described(network, records)
+    if not views or min(len(labels) for _, _, labels in views) < enough:
+        needed = f"{enough} of each split and an ONNX model are needed"
         log.info("Images unlike the training pictures will not be flagged: %s", needed)
         return
-    metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
-    network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
+    (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
+    reference = novelty.fit(features, statistics, labels)
+    reference = novelty.limited(reference, held_out_features, held_out_statistics)
+    store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
+
+
+def _described(network: onnx_network.OnnxNetwork, records: Records) -> list[list[np.ndarray]]:
+    """Returns features, statistics and labels of some pictures of each split, without those whose label is hidden."""
     views = []
     with progress("Describing", sum(min(_DESCRIBED, len(index)) for index in records)) as advance:
         for index in records:
@@ -276,10 +287,7 @@ def describe_pictures(directory: str, records: Records) -> None:
                 advance(len(batch))
             joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
             views.append([array[joined[-1] != training_input.PADDING] for array in joined])
-    (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
-    reference = novelty.fit(features, statistics, labels)
-    reference = novelty.limited(reference, held_out_features, held_out_statistics)
-    store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
+    return views
 
 
 def write_model(
