@@ -134,9 +134,10 @@ class RecipeTuner(keras_tuner.engine.base_tuner.BaseTuner):
         job = trial_job(self._job, values, max(1, self._steps * rounds // HYPERBAND_ROUNDS), str(trial.trial_id))
         log.info("Trial %s: %s", trial.trial_id, _describe(values))
         try:
-            with execution.record_run(job, self._records) as run:
+            records = self._records.with_targets(job.targets)
+            with execution.record_run(job, records) as run:
                 run.set_tags({"tuning": self._job.key})
-                _, trained = execution.train(job, self._running, self._records, run)
+                _, trained = execution.train(job, self._running, records, run)
         except errors.DivergedError as error:
             log.info("Trial %s failed: %s", trial.trial_id, error)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error

@@ -49,22 +49,32 @@ class Draws(NamedTuple):
     order: tf.Tensor
 
 
-def draw(seed: tf.Tensor, batch: tf.Tensor | int) -> Draws:
-    """Returns the draws for `batch` images from an int [2] seed; outside of XLA, a seed always gives the same draws."""
+def draw(seed: tf.Tensor, batch: tf.Tensor | int, strength: float = 1.0) -> Draws:
+    """Returns the draws for `batch` images from an int [2] seed; outside of XLA, a seed always gives the same draws.
+
+    `strength`: times the ranges of the four amounts, above; no factor is below 0, and the hue turns by a half at most.
+    """
+    hue = min(strength * HUE, 0.5)
     seeds = tf.unstack(tf.random.split(seed, len(Draws._fields)))
 
     def uniform(index: int, low: float, high: float) -> tf.Tensor:
         return tf.random.stateless_uniform([batch], seeds[index], low, high)
 
     return Draws(
-        brightness=uniform(0, -BRIGHTNESS, BRIGHTNESS),
-        saturation=uniform(1, *SATURATION),
-        hue=uniform(2, -HUE, HUE),
-        contrast=uniform(3, *CONTRAST),
+        brightness=uniform(0, -strength * BRIGHTNESS, strength * BRIGHTNESS),
+        saturation=uniform(1, *_widened(SATURATION, strength)),
+        hue=uniform(2, -hue, hue),
+        contrast=uniform(3, *_widened(CONTRAST, strength)),
         left_right=uniform(4, 0.0, 1.0) < 0.5,
         up_down=uniform(5, 0.0, 1.0) < 0.5,
         order=tf.random.stateless_uniform([batch], seeds[6], 0, ORDERS, tf.int32),
     )
+
+
+def _widened(factors: tuple[float, float], strength: float) -> tuple[float, float]:
+    """Returns a range of factors `strength` times as far from 1, but not below 0."""
+    low, high = (1.0 + strength * (factor - 1.0) for factor in factors)
+    return max(low, 0.0), high
 
 
 Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]

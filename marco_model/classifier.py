@@ -16,6 +16,7 @@ import tensorflow as tf
 from marco_model import (
     batch_norm,
     errors,
+    heads,
     model_directory,
     onnx_export,
     onnx_network,
@@ -35,8 +36,8 @@ class Classifier(tf.Module):
     """Preprocessing, network, temperature and names in one traceable module.
 
     `network`: from float32 [batch, size, size, 3] in [-1, 1] to logits, through a global average pooling.
-    `temperature`: divides the logits before the softmax that gives `probabilities`. `version`: the model's name. Raises
-    `InputError` if the network has no global average pooling.
+    `temperature`: divides the logits before the softmax that gives `probabilities`. `version`: the model's name.
+    `raw_labels`: names of its `raw_logits`, if it has them. Raises `InputError` if it has no global average pooling.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Classifier(tf.Module):
         preprocess: Preprocess | None = None,
         temperature: float = 1.0,
         version: str = "",
+        raw_labels: Sequence[str] = (),
     ) -> None:
         super().__init__()
         pixels = tf.TensorSpec([None, input_size, input_size, 3], tf.float32, name="images")
@@ -57,6 +59,10 @@ class Classifier(tf.Module):
         self._preprocess = preprocess
         self._temperature = temperature
         self._version = version
+        self._raw_labels = tuple(raw_labels)
+        if raw_labels:
+            encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+            self.raw_from_bytes = tf.function(self._raw_from_bytes, input_signature=[encoded], autograph=False)
         self.logits = tf.function(self._logits, input_signature=[pixels], autograph=False)
         self.embeddings = tf.function(self._embeddings, input_signature=[pixels], autograph=False)
 
@@ -77,13 +83,19 @@ class Classifier(tf.Module):
     def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the served outputs, which `marco_model.classifier.export` describes."""
         logits = self.logits(self.images(image_bytes))
-        count = tf.shape(image_bytes)[:1]
-        names = tf.constant(self._classes)
+        probabilities = tf.nn.softmax(logits / self._temperature)
+        return {**self._named(logits, self._classes), "probabilities": probabilities}
+
+    def _raw_from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the outputs of the raw head, which `marco_model.classifier.export` describes."""
+        return self._named(self._outputs(self.images(image_bytes))[heads.RAW_LOGITS], self._raw_labels)
+
+    def _named(self, logits: tf.Tensor, labels: Sequence[str]) -> dict[str, tf.Tensor]:
+        count, names = tf.shape(logits)[:1], tf.constant(labels)
         return {
             "scores": tf.nn.softmax(logits),
             "classes": tf.tile(names[None], [count[0], 1]),
             "class": tf.gather(names, tf.argmax(logits, axis=1)),
-            "probabilities": tf.nn.softmax(logits / self._temperature),
             "version": tf.fill(count, self._version),
         }
 
@@ -97,16 +109,13 @@ class Classifier(tf.Module):
 def with_features(network: keras.Model) -> keras.Model:
     """Returns the same network, with the same variables, that returns a dict of `logits` and `embeddings`.
 
-    `embeddings`: [batch, features], the output of the last global average pooling. Raises `InputError` without one.
+    `embeddings`: [batch, features], the output of the last global average pooling. `raw_logits` stay where the network
+    has them. Raises `InputError` without such a pooling.
     """
-    pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
-    if not pools:
-        raise errors.InputError(
-            f"network {network.name} has no GlobalAveragePooling2D, whose output its features would be"
-        )
-    pooled = pools[-1].output
+    pooled = heads.pooled(network)
     features = keras.layers.Reshape((pooled.shape[-1],), name="embeddings")(pooled)
-    return keras.Model(network.inputs, {"logits": network.output, "embeddings": features}, name=network.name)
+    outputs = {**heads.by_name(network.output), "embeddings": features}
+    return keras.Model(network.inputs, outputs, name=network.name)
 
 
 def inference_function(network: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -132,10 +141,18 @@ def inference_function(network: keras.Model) -> Callable[[tf.Tensor], dict[str, 
 
 
 def logits_only(model: keras.Model) -> keras.Model:
-    """Returns `model` without its auxiliary head, if it has one."""
+    """Returns `model` without its further heads, if it has any."""
     if isinstance(model.output, dict):
         return keras.Model(model.inputs, model.output["logits"], name=model.name)
     return model
+
+
+def served(model: keras.Model) -> keras.Model:
+    """Returns `model` without the heads that only training uses: with `logits`, and `raw_logits` if it has them."""
+    if heads.RAW_LOGITS not in heads.by_name(model.output):
+        return logits_only(model)
+    outputs = {name: model.output[name] for name in (heads.LOGITS, heads.RAW_LOGITS)}
+    return keras.Model(model.inputs, outputs, name=model.name)
 
 
 def export(
@@ -146,6 +163,7 @@ def export(
     input_size: int,
     preprocess: Preprocess | None = None,
     temperature: float = 1.0,
+    raw_labels: Sequence[str] = (),
     metadata: Mapping[str, Any],
 ) -> None:
     """Writes `model`, as `inception_v3` returns it, to a new `directory`; nothing is left there if it fails.
@@ -158,6 +176,9 @@ def export(
     - `class`: string [n], the name with the highest score
     - `probabilities`: float32 [n, classes], the softmax of logits / `temperature` (`calibration.fit_temperature`)
     - `version`: string [n], the model's name
+
+    With `raw_labels`, the names of the outputs of the model's raw head, there is `serving_raw` (`image_bytes`) to the
+    same but for `probabilities`, of raw labels in place of classes.
 
     Batch norms are folded into the convolutions. The functions `images`, `logits` and `embeddings` of `Classifier` are
     kept too, with gradients. The weights as trained, by path, are in `assets.extra/weights.npz`. The network that
@@ -172,9 +193,11 @@ def export(
     positive, or the network has no features to keep.
     """
     target = str(directory).rstrip("/")
-    network = logits_only(model)
-    if network.output_shape[-1] != len(classes):
-        raise errors.InputError(f"{len(classes)} class names for a network with {network.output_shape[-1]} outputs")
+    network = served(model)
+    for kind, names, output in (("class", classes, heads.LOGITS), ("raw label", raw_labels, heads.RAW_LOGITS)):
+        width = heads.by_name(network.output)[output].shape[-1] if output in heads.by_name(network.output) else 0
+        if width != len(names):
+            raise errors.InputError(f"{len(names)} {kind} names for a network with {width} outputs")
     if not 0 < temperature < math.inf:
         raise errors.InputError(
             f"the temperature is {temperature}; give a positive number, 1 to leave the scores as they are"
@@ -187,12 +210,15 @@ def export(
         "classes": list(classes),
         "input_size": input_size,
         "temperature": float(temperature),
+        **({"raw_labels": list(raw_labels)} if raw_labels else {}),
     }
     folded = batch_norm.fold(network)
-    classifier = Classifier(folded, classes, input_size, preprocess, float(temperature), str(record["name"]))
+    name = str(record["name"])
+    classifier = Classifier(folded, classes, input_size, preprocess, float(temperature), name, raw_labels)
     signatures = {
         tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: classifier.from_bytes,
         "serving_examples": classifier.from_examples,
+        **({"serving_raw": classifier.raw_from_bytes} if raw_labels else {}),
     }
     with _new_directory(target) as folder:
         tf.saved_model.save(classifier, folder, signatures=signatures)
@@ -204,7 +230,7 @@ def export(
         with tf.io.gfile.GFile(f"{folder}/{model_directory.WEIGHTS}", "wb") as file:
             file.write(weights.getvalue())
         if preprocess is None or "shrink" in metadata:
-            _write_onnx_model(folded, f"{folder}/{onnx_network.MODEL}")
+            _write_onnx_model(logits_only(folded), f"{folder}/{onnx_network.MODEL}")
 
 
 def _write_onnx_model(network: keras.Model, path: str) -> None:

@@ -24,7 +24,7 @@ from marco_model.record_index import RecordIndex
 
 log = logging.getLogger(__name__)
 
-Scalars = tuple[tf.Tensor, tf.Tensor]
+Scalars = tuple[tf.Tensor, ...]
 
 QUEUED = 4
 """Steps handed out ahead for each asynchronous worker, so that none waits for the chief."""
@@ -56,11 +56,15 @@ class Work:
         return len(self.train) // self.recipe.batch_size
 
     def rates(self, step: int) -> Scalars:
-        """Learning rate and decay of the running average at a step, float32 scalars."""
-        return (
-            tf.constant(recipes.learning_rate_at(self.recipe, step, self.steps_per_epoch), tf.float32),
-            tf.constant(recipes.average_decay_at(self.recipe, step), tf.float32),
-        )
+        """Learning rate and decay of the running average at a step, float32 scalars, for `TrainingState.step`.
+
+        Then the strength of the gradient's reversal, if training is adversarial.
+        """
+        rates = [recipes.learning_rate_at(self.recipe, step, self.steps_per_epoch)]
+        rates.append(recipes.average_decay_at(self.recipe, step))
+        if self.recipe.adversarial_weight:
+            rates.append(recipes.reversal_at(self.recipe, step))
+        return tuple(tf.constant(rate, tf.float32) for rate in rates)
 
     def batches(self, first: int, share: training_input.Share) -> tf.data.Dataset:
         """The share's part of every batch from step `first` on, without end (`training_input.training_batches`)."""
@@ -196,9 +200,9 @@ class ParameterServers:
         strategy = self.strategy
 
         @tf.function(autograph=False)
-        def step(batches: tf.data.Iterator, rate: tf.Tensor, decay: tf.Tensor) -> tuple[Scalars, tf.Tensor]:
+        def step(batches: tf.data.Iterator, *rates: tf.Tensor) -> tuple[Scalars, tf.Tensor]:
             images, labels, seed = next(batches)
-            return strategy.run(state.step, args=(images, labels, seed, rate, decay)), seed[0]
+            return strategy.run(state.step, args=(images, labels, seed, *rates)), seed[0]
 
         self._step = step
         self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))

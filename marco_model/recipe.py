@@ -45,9 +45,21 @@ class Recipe:
     # "a running average over a short window": the window is not given.
     average_decay: float = 0.9999
     augment: bool = True
+    # Times the ranges of brightness, saturation, hue and contrast; with more of it the colours of a source count for
+    # less (Tellez et al. 2019; docs/beyond-the-paper.md).
+    colour_distortion: float = 1.0
     # Smallest and largest side of a training window as a share of the image's shorter side, scaled to the network's
     # input; the image of an evaluation has the share 1. None: native windows, the paper's (docs/model.md, "Images").
     window_share: tuple[float, float] | None = None
+    # Domain-adversarial training (Ganin et al. 2016): the weight of the loss of a head that tells sources apart, whose
+    # gradient is reversed below it; 0 for none (docs/beyond-the-paper.md).
+    adversarial_weight: float = 0.0
+    # What a record's source is, to that head and to `unlabelled`.
+    sources: Literal["institution", "imager"] = "institution"
+    # Sources of whose records only the image and the source are used, not the labels.
+    unlabelled: tuple[str, ...] = ()
+    # The weight of the loss of a second head, of the raw labels; 0 for none.
+    raw_weight: float = 0.0
     # Early stopping "on the evaluation set": how often and how long is not given.
     evaluate_every: int = 5_000
     patience: int = 20
@@ -71,6 +83,9 @@ class Recipe:
         for name in ("rho", "momentum", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        for name in ("adversarial_weight", "raw_weight", "colour_distortion"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0, which turns it off")
         if self.window_share is not None:
             smallest, largest = self.window_share
             if not 0 < smallest <= largest <= 1:
@@ -113,6 +128,9 @@ class Recipe:
         )
 
 
+LATER = ("stated_for_batch", "colour_distortion", "adversarial_weight", "sources", "unlabelled", "raw_weight")
+"""Fields that, as they are by default, name a training as before there were such fields."""
+
 LARGE_EPSILON = 0.001
 """From here on RMSProp's epsilon exceeds the mean squares of the gradients, which are some 1e-5 (docs/training.md)."""
 
@@ -130,6 +148,14 @@ def average_decay_at(recipe: Recipe, step: int) -> float:
     As TensorFlow's `ExponentialMovingAverage` with `num_updates`, which TF-Slim's script passes.
     """
     return min(recipe.average_decay, (1 + step) / (10 + step))
+
+
+def reversal_at(recipe: Recipe, step: int) -> float:
+    """Returns the strength of the gradient's reversal at a step, `2 / (1 + exp(−10 p)) − 1` at progress p of the steps.
+
+    From 0, so that a head that knows nothing yet does no harm, towards 1: Ganin and Lempitsky 2015.
+    """
+    return 2.0 / (1.0 + math.exp(-10.0 * step / recipe.steps)) - 1.0
 
 
 Kind = Literal["one_device", "mirrored", "multi_worker", "parameter_server"]

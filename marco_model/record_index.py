@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from marco_model import errors, store
+from marco_model import errors, record_targets, store
 
 _HEADER_BYTES, FRAME_BYTES = 12, 16
 
@@ -26,13 +26,14 @@ class RecordIndex:
     """The records of `files`, file after file.
 
     `file`: int64 [records], the number of the file. `offset`: int64 [records], where the frame begins. `length`: int64
-    [records], bytes of the data.
+    [records], bytes of the data. `targets`: what is read of them beside image and class.
     """
 
     files: tuple[str, ...]
     file: np.ndarray
     offset: np.ndarray
     length: np.ndarray
+    targets: record_targets.Targets = record_targets.NONE
 
     def __len__(self) -> int:
         """The number of records."""

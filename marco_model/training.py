@@ -19,7 +19,7 @@ from types import FrameType
 import keras
 import tensorflow as tf
 
-from marco_model import checkpoints, engines, errors, recipe as recipes, training_step
+from marco_model import checkpoints, engines, errors, heads, recipe as recipes, training_step
 from marco_model.record_index import RecordIndex
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,11 @@ def train(
     """Trains `model` in place and leaves the best averaged weights in it.
 
     Args:
-        model: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits.
+        model: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits, or to a dict of heads' logits.
         recipe: how to train.
         input_size: side of the windows in pixels.
-        train_records: of files of `tf.train.Example` with `image/encoded` and `image/class/label`, in any order.
+        train_records: of files of `tf.train.Example` with `image/encoded` and `image/class/label`, in any order; with
+            the targets that the recipe asks for (`record_targets.find`).
         validation_records: the same, for early stopping and for choosing the best weights.
         checkpoint_directory: local or in an object store; where checkpoints are saved, and where training resumes from
             if it holds one. All processes of a cluster must see it.
@@ -100,8 +101,11 @@ def train(
     work = engines.Work(recipe, input_size, train_records, validation_records)
     _check(work, running.replicas)
     engines.synchronize_batch_norms(model, engine, running.replicas, recipe.batch_size)
+    source_head = None
+    if recipe.adversarial_weight:
+        model, source_head = heads.with_source_head(model, len(train_records.targets.sources), recipe.seed)
     with running.strategy.scope():
-        state = training_step.TrainingState(model, recipe, xla=engine.xla)
+        state = training_step.TrainingState(model, recipe, xla=engine.xla, source_head=source_head)
     try:
         run = _Run(state, work, running, checkpoint_directory, on_step, on_metrics)
         if run.step:

@@ -1,5 +1,8 @@
 """The input of training and its evaluation: records of encoded images to batches.
 
+A record's label is the index of its class, an int64 scalar; where the index asks for more `targets`, int64 [3]: class,
+source and raw label, −1 for what is unknown or hidden.
+
 Batches of a training hold uint8 windows; the host decodes only the window, the accelerator distorts it
 (`augmentation.py`). Batches of an evaluation hold whole images, prepared as the served model prepares them.
 
@@ -9,11 +12,12 @@ processes reads its own share alone.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import tensorflow as tf
 
-from marco_model import pixels, preprocessing, recipe as recipes, store
+from marco_model import pixels, preprocessing, recipe as recipes, record_targets, store
 from marco_model.record_index import FRAME_BYTES, RecordIndex
 
 Example = tuple[tf.Tensor, tf.Tensor]
@@ -44,6 +48,7 @@ ALONE = Share()
 
 def reader(records: RecordIndex) -> Callable[[tf.Tensor], Example]:
     """Returns the function, for TensorFlow's graphs, from a record's number, int64, to its encoded image and label."""
+    features = {**FEATURES, **records.targets.features()}
     files, file = tf.constant(records.files), tf.constant(records.file)
     offset, length = tf.constant(records.offset), tf.constant(records.length)
 
@@ -58,10 +63,32 @@ def reader(records: RecordIndex) -> Callable[[tf.Tensor], Example]:
         )
         types = {"output_types": [tf.string], "output_shapes": [[]]}
         first = tf.raw_ops.TakeDataset(input_dataset=dataset, count=tf.constant(1, tf.int64), **types)
-        parsed = tf.io.parse_single_example(tf.raw_ops.DatasetToSingleElement(dataset=first, **types)[0], FEATURES)
-        return parsed["image/encoded"], parsed["image/class/label"]
+        parsed = tf.io.parse_single_example(tf.raw_ops.DatasetToSingleElement(dataset=first, **types)[0], features)
+        return parsed["image/encoded"], _label(parsed, records.targets)
 
     return read
+
+
+def _label(parsed: dict[str, tf.Tensor], sought: record_targets.Targets) -> tf.Tensor:
+    label = parsed["image/class/label"]
+    if not sought:
+        return label
+
+    def number(feature: str, known: Collection[Any]) -> tf.Tensor:
+        """Returns the place of the feature's value among the known ones, int64."""
+        if not known:
+            return tf.constant(record_targets.UNKNOWN, tf.int64)
+        found = tf.equal(parsed[feature], tf.constant(list(known), parsed[feature].dtype))
+        return tf.where(tf.reduce_any(found), tf.argmax(tf.cast(found, tf.int8)), record_targets.UNKNOWN)
+
+    source, raw = number(sought.attribute, sought.sources), number(record_targets.RAW_LABEL, sought.raw_labels)
+    labelled = number(sought.attribute, sought.unlabelled) < 0
+    return tf.stack([tf.where(labelled, label, PADDING), source, tf.where(labelled, raw, record_targets.UNKNOWN)])
+
+
+def class_of(label: tf.Tensor) -> tf.Tensor:
+    """Returns the index of the class, an int64 scalar, of what a reader returns as label."""
+    return label[0] if label.shape.rank else label
 
 
 def examples(records: RecordIndex) -> tf.data.Dataset:
@@ -73,7 +100,9 @@ def examples(records: RecordIndex) -> tf.data.Dataset:
 def training_batches(
     records: RecordIndex, recipe: recipes.Recipe, size: int, *, first: int = 0, share: Share = ALONE
 ) -> tf.data.Dataset:
-    """Returns (uint8 [batch, size, size, 3] windows, int64 [batch] labels) from step `first` on, without end.
+    """Returns (uint8 [batch, size, size, 3] windows, labels) from step `first` on, without end.
+
+    Labels: int64 [batch], or [batch, 3] with more targets.
 
     Order and windows depend only on the recipe's seed and the step: resumed training sees what uninterrupted training
     would have seen, and the shares of several processes make up the batches of a single one. An epoch has as many
@@ -126,7 +155,8 @@ def _window(records: RecordIndex, recipe: recipes.Recipe, size: int) -> Callable
 def evaluation_batches(records: RecordIndex, *, size: int, batch_size: int, share: Share = ALONE) -> tf.data.Dataset:
     """Returns one pass of (float32 [batch, size, size, 3] in [-1, 1], int64 [batch] labels), prepared as in serving.
 
-    All batches are full, and every share has as many; blank images after the last have the label `PADDING`.
+    All batches are full, and every share has as many; blank images after the last have the label `PADDING`, as images
+    whose label is hidden do.
     """
     own, count = batch_size // share.count, len(records)
     read = reader(records)
@@ -136,7 +166,7 @@ def evaluation_batches(records: RecordIndex, *, size: int, batch_size: int, shar
 
         def prepare() -> Example:
             image, label = read(position)
-            return preprocessing.evaluation_image(image, size), label
+            return preprocessing.evaluation_image(image, size), class_of(label)
 
         blank = tf.zeros([size, size, 3]), tf.constant(PADDING, tf.int64)
         return tf.cond(position < count, prepare, lambda: blank)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import augmentation, batch_norm, errors, preprocessing, recipe as recipes
+from marco_model import augmentation, batch_norm, errors, heads, preprocessing, recipe as recipes
 
 Update = Callable[..., None]
 """Calls a function with a variable, where it is, and with tensors and further variables that lie beside it."""
@@ -77,37 +77,61 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(logits, tf.float32)))
 
 
-def heads(outputs: Any) -> dict[str, tf.Tensor]:
-    """Returns the network's outputs by head: `logits`, and `auxiliary_logits` where it has that head."""
-    return outputs if isinstance(outputs, dict) else {"logits": outputs}
-
-
 def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: recipes.Recipe) -> tf.Tensor:
-    """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and `auxiliary_logits`.
+    """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and further heads' logits.
 
+    `labels`: int64 [batch], or [batch, 3] as `training_input` makes them for the heads of raw labels and of sources.
     `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
     """
-    by_head = heads(outputs)
-    loss = cross_entropy(by_head["logits"], labels, recipe.label_smoothing)
+    by_head = heads.by_name(outputs)
+    of_class = heads.known_cross_entropy if recipe.unlabelled else cross_entropy
+    loss = of_class(by_head["logits"], class_of(labels), recipe.label_smoothing)
     if "auxiliary_logits" in by_head:
-        auxiliary = cross_entropy(by_head["auxiliary_logits"], labels, recipe.label_smoothing)
+        auxiliary = of_class(by_head["auxiliary_logits"], class_of(labels), recipe.label_smoothing)
         loss += recipe.auxiliary_weight * auxiliary
+    if recipe.adversarial_weight:
+        loss += recipe.adversarial_weight * heads.known_cross_entropy(by_head[heads.SOURCE_LOGITS], labels[:, 1])
+    if recipe.raw_weight:
+        raw = heads.known_cross_entropy(by_head[heads.RAW_LOGITS], labels[:, 2], recipe.label_smoothing)
+        loss += recipe.raw_weight * raw
     return loss + recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+
+
+def class_of(labels: tf.Tensor) -> tf.Tensor:
+    """Returns the indices of the classes, int64 [batch], of labels with or without further targets."""
+    return labels if labels.shape.rank == 1 else labels[:, 0]
+
+
+def share_right(outputs: Any, labels: tf.Tensor, *, all_known: bool) -> tf.Tensor:
+    """Returns the share of the batch whose label is named, a float32 scalar; unless `all_known`, of known labels."""
+    right = tf.cast(tf.equal(tf.argmax(heads.by_name(outputs)["logits"], axis=-1), class_of(labels)), tf.float32)
+    if all_known:
+        return tf.reduce_mean(right)
+    return tf.math.divide_no_nan(tf.reduce_sum(right), tf.reduce_sum(tf.cast(class_of(labels) >= 0, tf.float32)))
 
 
 class TrainingState:
     """The state of a training run of `model`, a Keras model from float32 images in [-1, 1] to logits.
+
+    `source_head`: for adversarial training, from the model's output `features` to the logits of sources
+    (`heads.source_head`).
 
     Make it under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
     TF-Slim's do. `xla` compiles the whole step of a synchronous replica, but for the draws and the exchange of
     gradients among several; of an asynchronous worker, whose variables are elsewhere, forward and backward pass.
     """
 
-    def __init__(self, model: keras.Model, recipe: recipes.Recipe, *, xla: bool = False) -> None:
+    def __init__(
+        self, model: keras.Model, recipe: recipes.Recipe, *, xla: bool = False, source_head: keras.Model | None = None
+    ) -> None:
         self._model = model
+        self._source_head = source_head
         self._recipe = recipe
-        self._paths = [variable.path for variable in model.trainable_variables + model.non_trainable_variables]
-        self.trained = [tf.Variable(v.value) for v in model.trainable_variables]
+        self._of_model = len(model.trainable_variables)
+        trainable = model.trainable_variables + (source_head.trainable_variables if source_head else [])
+        self._variables = trainable + model.non_trainable_variables
+        self._paths = [variable.path for variable in self._variables]
+        self.trained = [tf.Variable(v.value) for v in trainable]
         self.statistics = [tf.Variable(v.value, trainable=False) for v in model.non_trainable_variables]
         self.optimizer = RMSProp(self.trained, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon)
         self.averages = _variables_beside(self.trained + self.statistics)
@@ -119,7 +143,7 @@ class TrainingState:
         }
         # The share of each moving statistic that a step keeps.
         self._kept = [momenta.get(variable.path, 1.0) for variable in model.non_trainable_variables]
-        self._kernels = [index for index, v in enumerate(model.trainable_variables) if v.path.endswith("kernel")]
+        self._kernels = [index for index, v in enumerate(trainable) if v.path.endswith("kernel")]
         self._xla = xla
         self._asynchronous = isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy)
         # On a GPU all of the step is compiled, or nothing. Asynchronous workers may have GPUs that this process lacks.
@@ -129,16 +153,23 @@ class TrainingState:
         self._programs: dict[tuple[str, int], Callable[..., Any]] = {}
 
     def step(
-        self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor, average_decay: tf.Tensor
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seed: tf.Tensor,
+        learning_rate: tf.Tensor,
+        average_decay: tf.Tensor,
+        reversal: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Takes one step in the replica context of `Strategy.run`.
 
         Args:
             images: this replica's part of the batch, uint8 [batch / replicas, size, size, 3].
-            labels: int64 [batch / replicas].
+            labels: int64 [batch / replicas], or [batch / replicas, 3] with further targets.
             seed: int64 [2]; decides the batch's distortions, whatever the number of replicas.
             learning_rate: float32 scalar.
             average_decay: float32 scalar in [0, 1).
+            reversal: float32 scalar, of adversarial training (`recipe.reversal_at`).
 
         Returns:
             The batch's loss and its accuracy on the distorted images, float32 scalars.
@@ -146,7 +177,8 @@ class TrainingState:
         replica = tf.distribute.get_replica_context()
         draws = self._draws(tf.shape(images)[0], seed, replica)
         if self._xla and not self._asynchronous and replica.num_replicas_in_sync == 1:
-            return self._compiled(self._whole_step, replica)(images, draws, labels, learning_rate, average_decay)
+            whole_step = self._compiled(self._whole_step, replica)
+            return whole_step(images, draws, labels, learning_rate, average_decay, reversal)
         compute = self._gradients or self._forward_and_backward
         outcome = compute(
             [tf.convert_to_tensor(variable) for variable in self.trained],
@@ -154,6 +186,7 @@ class TrainingState:
             images,
             draws,
             labels,
+            reversal,
         )
         if replica.num_replicas_in_sync > 1:
             outcome = replica.all_reduce(tf.distribute.ReduceOp.MEAN, outcome)
@@ -180,12 +213,14 @@ class TrainingState:
         labels: tf.Tensor,
         learning_rate: tf.Tensor,
         average_decay: tf.Tensor,
+        reversal: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         trained, statistics = (
             [tf.convert_to_tensor(_own(replica, variable)) for variable in variables]
             for variables in (self.trained, self.statistics)
         )
-        gradients, added, loss, accuracy = self._forward_and_backward(trained, statistics, images, draws, labels)
+        outcome = self._forward_and_backward(trained, statistics, images, draws, labels, reversal)
+        gradients, added, loss, accuracy = outcome
         self._update_own(replica, gradients, added, learning_rate, average_decay)
         return loss, accuracy
 
@@ -195,7 +230,7 @@ class TrainingState:
         """Returns this replica's draws out of those for the whole batch, which don't depend on the replicas."""
         if not self._recipe.augment:
             return None
-        draws = augmentation.draw(seed, share * replica.num_replicas_in_sync)
+        draws = augmentation.draw(seed, share * replica.num_replicas_in_sync, self._recipe.colour_distortion)
         first = replica.replica_id_in_sync_group * share
         return augmentation.Draws(*(part[first : first + share] for part in draws))
 
@@ -206,16 +241,21 @@ class TrainingState:
         images: tf.Tensor,
         draws: augmentation.Draws | None,
         labels: tf.Tensor,
+        reversal: tf.Tensor | None = None,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns gradients, additions to the moving statistics, loss and accuracy; pure, so that XLA compiles it."""
         inputs = self._distort(images, draws) if draws else preprocessing.to_network_range(images)
         with tf.GradientTape() as tape:
             tape.watch(trained)
-            outputs, moved = self._model.stateless_call(trained, statistics, inputs, training=True)
+            own, of_head = trained[: self._of_model], trained[self._of_model :]
+            outputs, moved = self._model.stateless_call(own, statistics, inputs, training=True)
+            if self._source_head:
+                features = heads.reverse_gradient(outputs[heads.FEATURES], reversal)
+                outputs = {**outputs, heads.SOURCE_LOGITS: self._source_head.stateless_call(of_head, [], features)[0]}
             loss = training_loss(outputs, labels, [trained[index] for index in self._kernels], self._recipe)
         added = [new - kept * old for new, kept, old in zip(moved, self._kept, statistics, strict=True)]
-        right = tf.equal(tf.argmax(heads(outputs)["logits"], axis=-1), labels)
-        return tape.gradient(loss, trained), added, loss, tf.reduce_mean(tf.cast(right, tf.float32))
+        accuracy = share_right(outputs, labels, all_known=not self._recipe.unlabelled)
+        return tape.gradient(loss, trained), added, loss, accuracy
 
     def _update_all(self, strategy: tf.distribute.Strategy, *arguments: Any) -> None:
         self._update(_on_all_devices(strategy), *arguments)
@@ -251,8 +291,8 @@ class TrainingState:
 
         `images`: float32 [batch, size, size, 3] in [-1, 1]. `labels`: int64 [batch]; −1 marks padding.
         """
-        outputs, _ = self._model.stateless_call(values[: len(self.trained)], values[len(self.trained) :], images)
-        logits = tf.cast(heads(outputs)["logits"], tf.float32)
+        outputs, _ = self._model.stateless_call(values[: self._of_model], values[len(self.trained) :], images)
+        logits = tf.cast(heads.by_name(outputs)["logits"], tf.float32)
         real = tf.cast(labels >= 0, tf.float32)
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
         right = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32)
@@ -300,8 +340,7 @@ class TrainingState:
 
     def put_best_into_model(self) -> None:
         """Gives the model the best weights, for export."""
-        variables = self._model.trainable_variables + self._model.non_trainable_variables
-        for variable, value in zip(variables, self.best, strict=True):
+        for variable, value in zip(self._variables, self.best, strict=True):
             variable.assign(value.numpy())
 
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 from marco_model import (
     classifier,
     errors,
+    heads,
     inception_v3,
     labels,
     model_directory,
@@ -62,8 +63,8 @@ def initialise(model: keras.Model, network: networks.Network, classes: Sequence[
     """Fills `model`, which `build` made from `network` for `classes`, with the weights that `network.initial` names.
 
     Everything below the heads is kept. In the heads, the columns of classes that both models have are kept by name;
-    those of other classes, and an auxiliary head that the earlier model lacks or has in another size, stay as they
-    are. Logs and returns what was kept; returns None if `initial` is `random`.
+    those of other classes, an auxiliary head that the earlier model lacks or has in another size, and a raw head stay
+    as they are. Logs and returns what was kept; returns None if `initial` is `random`.
 
     Raises `InputError` if there is no such model, or if it has another architecture.
     """
@@ -198,6 +199,7 @@ def _fill(
     auxiliary = [variable for variable in model.variables if _layer(variable).startswith(prefix)]
     keeps_auxiliary = all(map(fits, auxiliary))
     kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(prefix)]
+    kept = [variable for variable in kept if _layer(variable) != heads.RAW_LAYER]
     for variable in kept:
         if not fits(variable):
             raise errors.InputError(

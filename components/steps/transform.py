@@ -4,7 +4,7 @@ Transform itself writes the graph alone: its files would be one, compressed, of 
 nothing, training reads ExampleGen's own files.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import apache_beam as beam
 import tensorflow as tf
@@ -15,7 +15,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components import artifacts
 from components.example_gen import files
 from marco_data import contract
-from marco_model import errors, preprocessing, record_index
+from marco_model import errors, preprocessing, record_index, record_targets
 
 BATCH = 32
 
@@ -65,6 +65,16 @@ def Materializer(
         )
 
 
+KEPT = {
+    contract.FILENAME: tf.io.FixedLenFeature([], tf.string, ""),
+    contract.PLATE: tf.io.FixedLenFeature([], tf.string, ""),
+    contract.INSTITUTION: tf.io.FixedLenFeature([], tf.string, ""),
+    contract.IMAGER: tf.io.FixedLenFeature([], tf.string, ""),
+    contract.LABEL_RAW: tf.io.FixedLenFeature([], tf.int64, record_targets.UNKNOWN),
+}
+"""What else a training may learn of a record: the transformed example has it as the record has."""
+
+
 class _TransformFile(beam.DoFn):
     """From a TFRecord file and a folder to the transformed file in this folder, and the lengths of its records."""
 
@@ -76,10 +86,9 @@ class _TransformFile(beam.DoFn):
         output = tft.TFTransformOutput(self._transform_graph)
         specification = {name: output.raw_feature_spec()[name] for name in (contract.ENCODED, contract.LABEL)}
         layer = output.transform_features_layer()
-        names = {name: tf.io.FixedLenFeature([], tf.string, "") for name in contract.PLACE_FEATURES}
         self._transform = lambda serialized: {
             **layer(tf.io.parse_example(serialized, specification)),
-            **tf.io.parse_example(serialized, names),
+            **tf.io.parse_example(serialized, KEPT),
         }
 
     def process(self, pair: tuple[str, str]) -> Iterator[tuple[str, tuple[str, list[int]]]]:
@@ -89,17 +98,15 @@ class _TransformFile(beam.DoFn):
         batches = tf.data.TFRecordDataset(source).batch(BATCH).map(self._transform).prefetch(1)
         writer = files.RecordWriter(files.join(folder, name))
         for batch in preprocessing.without_autotuning(batches).as_numpy_iterator():
-            names = zip(*(batch[name] for name in contract.PLACE_FEATURES), strict=True)
-            for encoded, label, named in zip(batch[contract.ENCODED], batch[contract.LABEL], names, strict=True):
-                writer.write_record(_example(encoded, label, dict(zip(contract.PLACE_FEATURES, named, strict=True))))
+            for values in zip(*batch.values(), strict=True):
+                writer.write_record(_example(dict(zip(batch, values, strict=True))))
         writer.close()
         yield folder, (name, writer.lengths)
 
 
-def _example(encoded: bytes, label: int, names: Mapping[str, bytes]) -> bytes:
-    texts = {contract.ENCODED: encoded, **names}
-    features = {
-        **{name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for name, text in texts.items()},
-        contract.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-    }
-    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+def _example(values: dict[str, bytes | int]) -> bytes:
+    example = tf.train.Example()
+    for name, value in values.items():
+        feature = example.features.feature[name]
+        (feature.bytes_list if isinstance(value, bytes) else feature.int64_list).value.append(value)
+    return bytes(example.SerializeToString())

@@ -26,6 +26,7 @@ from marco_model import (
     classifier,
     engines,
     errors,
+    heads,
     model_directory,
     network as networks,
     novelty,
@@ -33,6 +34,7 @@ from marco_model import (
     pixels,
     preprocessing,
     record_index,
+    record_targets,
     store,
     tflite,
     training,
@@ -69,7 +71,8 @@ def run(job: TrainingJob) -> None:
         fitted = calibrate(model, job, records.validation)
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
         directory, classes = job.model_directory, job.classes
-        write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature)
+        raw = tuple(job.targets.raw_labels.values())
+        write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature, raw)
         describe_pictures(directory, records)
         if job.tflite:
             tflite.add(directory, classes, job.validation_files)
@@ -124,10 +127,15 @@ class Records(NamedTuple):
     train: record_index.RecordIndex
     validation: record_index.RecordIndex
 
+    def with_targets(self, sought: record_targets.Targets) -> "Records":
+        """Returns the same examples, to be read with these targets."""
+        return Records(*(dataclasses.replace(index, targets=sought) for index in self))
+
 
 def read_records(job: TrainingJob) -> Records:
-    """Returns where the examples of each split are."""
-    return Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
+    """Returns where the examples of each split are, with the job's targets."""
+    indices = (record_index.read_index(files) for files in (job.train_files, job.validation_files))
+    return Records(*indices).with_targets(job.targets)
 
 
 @contextlib.contextmanager
@@ -173,6 +181,8 @@ def train(
     """Returns the trained network and how training ended; with `run`, logs curves to it and shows a progress bar."""
     network, policy = effective_network(job), job.engine.dtype_policy
     model = networks.build(network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=policy)
+    if job.targets.raw_labels:
+        model = heads.with_raw_head(model, len(job.targets.raw_labels), job.recipe.seed)
     weights.initialise(model, job.network, job.classes)
     listeners: dict[str, Callable[..., None]] = {}
     with contextlib.ExitStack() as bars:
@@ -248,15 +258,26 @@ def describe_pictures(directory: str, records: Records) -> None:
     """Adds what the training pictures look like to the exported model, and how far those of validation are from them.
 
     Up to `_DESCRIBED` pictures of each split, evenly spread, are passed through the exported network. Nothing is added
-    where there are few, or if the model has no ONNX model.
+    where there are few with a label, or if the model has no ONNX model.
     """
-    path = f"{directory}/{onnx_network.MODEL}"
-    if min(map(len, records)) < novelty.ENOUGH_PICTURES or not store.exists(path):
-        needed = f"{novelty.ENOUGH_PICTURES} of each split and an ONNX model are needed"
+    path, enough = f"{directory}/{onnx_network.MODEL}", novelty.ENOUGH_PICTURES
+    views = []
+    if min(map(len, records)) >= enough and store.exists(path):
+        metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
+        network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
+        views = _described(network, records)
+    if not views or min(len(labels) for _, _, labels in views) < enough:
+        needed = f"{enough} of each split and an ONNX model are needed"
         log.info("Images unlike the training pictures will not be flagged: %s", needed)
         return
-    metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
-    network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
+    (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
+    reference = novelty.fit(features, statistics, labels)
+    reference = novelty.limited(reference, held_out_features, held_out_statistics)
+    store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
+
+
+def _described(network: onnx_network.OnnxNetwork, records: Records) -> list[list[np.ndarray]]:
+    """Returns features, statistics and labels of some pictures of each split, without those whose label is hidden."""
     views = []
     with progress("Describing", sum(min(_DESCRIBED, len(index)) for index in records)) as advance:
         for index in records:
@@ -265,13 +286,11 @@ def describe_pictures(directory: str, records: Records) -> None:
             for batch in np.array_split(numbers, -(-len(numbers) // 64)):
                 examples = [read(tf.constant(number, tf.int64)) for number in batch]
                 described = network.features_and_statistics([encoded.numpy() for encoded, _ in examples])
-                parts.append((*described, np.array([int(label) for _, label in examples])))
+                parts.append((*described, np.array([int(training_input.class_of(label)) for _, label in examples])))
                 advance(len(batch))
-            views.append([np.concatenate(arrays) for arrays in zip(*parts, strict=True)])
-    (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
-    reference = novelty.fit(features, statistics, labels)
-    reference = novelty.limited(reference, held_out_features, held_out_statistics)
-    store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
+            joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+            views.append([array[joined[-1] != training_input.PADDING] for array in joined])
+    return views
 
 
 def write_model(
@@ -282,8 +301,12 @@ def write_model(
     directory: str,
     classes: Sequence[str],
     temperature: float = 1.0,
+    raw_labels: Sequence[str] = (),
 ) -> None:
-    """Exports the trained network for serving, with the Transform step's shrink in front and its temperature."""
+    """Exports the trained network for serving, with the Transform step's shrink in front and its temperature.
+
+    `raw_labels`: the names of the outputs of its raw head, if it has one.
+    """
     side, quality = transform.shorter_side, transform.quality
     classifier.export(
         model,
@@ -292,6 +315,7 @@ def write_model(
         input_size=network.input_size,
         preprocess=(lambda image: preprocessing.shrink(image, side, quality)) if side else None,
         temperature=temperature,
+        raw_labels=raw_labels,
         metadata={
             "name": name,
             **network.facts(),

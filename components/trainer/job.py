@@ -12,7 +12,8 @@ import pydantic
 
 from components import machines as pools, settings
 from components.vertex.options import Vertex
-from marco_model import errors, network as networks, recipe as recipes, store
+from marco_data import name_tables
+from marco_model import errors, network as networks, recipe as recipes, record_targets, store
 
 if TYPE_CHECKING:
     from tfx.orchestration.data_types import RuntimeParameter
@@ -126,6 +127,8 @@ class TrainingJob(settings.Section):
     checkpoints: str
     # Where the SavedModel goes.
     model_directory: str = ""
+    # Beside the class, as they occur in the data; the recipe decides which are sought.
+    targets: record_targets.Targets = record_targets.NONE
     train_files: list[str] = pydantic.Field(default_factory=list)
     validation_files: list[str] = pydantic.Field(default_factory=list)
     # With `replicas`, training is on several nodes of a Kubernetes cluster.
@@ -140,9 +143,10 @@ class TrainingJob(settings.Section):
         for name, field in type(self).model_fields.items():
             marks = [mark for mark in field.metadata if isinstance(mark, Decides) and purpose in mark.purposes]
             excluded[name] = set(marks[0].ignored) if marks else True
-        if self.recipe.stated_for_batch is None:
-            # Where the rule for batch sizes is off, trainings are the same as before there was one.
-            excluded["recipe"].add("stated_for_batch")
+        # Where what was added later is off, trainings are the same as before there was it.
+        plain = recipes.Recipe()
+        off = {name for name in recipes.LATER if getattr(self.recipe, name) == getattr(plain, name)}
+        excluded["recipe"] |= off
         if not self.time_course:
             # As before there were time courses.
             excluded["time_course"] = True
@@ -162,8 +166,8 @@ class TrainingJob(settings.Section):
 
         `best`: the values that a search found, as in `with_values`.
 
-        Raises `InputError` if `parameters.steps` is not a number, or if the model that training begins from does not
-        exist or is not the one that `parameters.initial` identifies.
+        Raises `InputError` if `parameters.steps` is not a number, if the model that training begins from does not exist
+        or is not the one that `parameters.initial` identifies, and as `record_targets.find`.
         """
         from marco_model.weights import initial_fingerprint
 
@@ -191,13 +195,18 @@ class TrainingJob(settings.Section):
     def with_values(self, values: dict[str, Any]) -> "TrainingJob":
         """Returns the job with a search's values, such as `{"recipe.momentum": 0.9}`.
 
-        Values of the search itself, which name neither recipe nor network, are ignored. Raises `InputError` if the
-        values don't fit together.
+        Values of the search itself, which name neither recipe nor network, are ignored. The targets become those of the
+        recipe. Raises `InputError` if the values don't fit together, and as `record_targets.find`.
         """
         sections = settings.by_section(values)
-        return self.model_copy(
-            update={name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
-        )
+        changes: dict[str, Any] = {
+            name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()
+        }
+        recipe, names = changes["recipe"], None
+        if recipe.raw_weight:
+            names = name_tables.find_table(name_tables.RAW_LABELS_FILE, [self.data.source], [self.data.source])
+        changes["targets"] = record_targets.find(recipe, self.train_files, names)
+        return self.model_copy(update=changes)
 
     def write(self) -> None:
         """Writes the job as `job.json` into its folder of checkpoints."""

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from marco_model import heads
 from marco_model.recipe import Recipe
 
 SIZE = 16
@@ -18,8 +19,11 @@ RECIPE = Recipe(
 )
 
 
+SOURCES = ("Merck", "CSIRO")
+
+
 def write_examples(path, count, seed):
-    """Two classes that survive distortion: 0 is even, 1 has a fine checkerboard."""
+    """Two classes that survive distortion, 0 even, 1 with a fine checkerboard, of two sources and three raw labels."""
     rng = np.random.default_rng(seed)
     board = np.indices((24, 24)).sum(axis=0)[..., None] % 2 * 120
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -28,6 +32,8 @@ def write_examples(path, count, seed):
             feature = {
                 "image/encoded": tf.io.encode_jpeg(image.astype(np.uint8), quality=95).numpy(),
                 "image/class/label": index % 2,
+                "institution": SOURCES[index // 2 % 2].encode(),
+                "image/class/raw": index % 3,
             }
             writer.write(
                 tf.train.Example(
@@ -58,3 +64,9 @@ def network():
         ],
         name="small",
     )
+
+
+def network_with_raw_head():
+    """Returns the same network with a second head, of three raw labels."""
+    alone = network()
+    return heads.with_raw_head(keras.Model(alone.inputs, alone.outputs[0], name="small"), 3, seed=0)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,7 +7,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from marco_model import augmentation
+from marco_model import augmentation, training_step
+from tests.marco_model import small_problem
 
 SLIMS_ORDERS = (
     ("brightness", "saturation", "hue", "contrast"),
@@ -199,3 +202,44 @@ def test_one_seed_gives_one_result():
     first, again, other = (run(tf.constant(seed, tf.int64)).numpy() for seed in ([7, 8], [7, 8], [7, 9]))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any(axis=(1, 2, 3)).all()
+
+
+def test_a_stronger_distortion_widens_the_ranges_of_the_same_draws():
+    """As a transcription in NumPy from the draws in [0, 1) makes them; flips and orders stay."""
+    seed, count = tf.constant([4, 2]), 5000
+    plain = augmentation.draw(seed, count)
+    ranges = {
+        1.0: {
+            "brightness": (-32 / 255, 32 / 255),
+            "saturation": (0.5, 1.5),
+            "hue": (-0.2, 0.2),
+            "contrast": (0.5, 1.5),
+        },
+        1.5: {
+            "brightness": (-48 / 255, 48 / 255),
+            "saturation": (0.25, 1.75),
+            "hue": (-0.3, 0.3),
+            "contrast": (0.25, 1.75),
+        },
+        4.0: {"brightness": (-128 / 255, 128 / 255), "saturation": (0, 3), "hue": (-0.5, 0.5), "contrast": (0, 3)},
+    }
+    for strength, limits in ranges.items():
+        drawn = augmentation.draw(seed, count, strength)
+        for name, (low, high) in limits.items():
+            first, width = ranges[1.0][name][0], np.ptp(ranges[1.0][name])
+            shares = (getattr(plain, name).numpy() - first) / width
+            np.testing.assert_allclose(getattr(drawn, name), low + shares * (high - low), atol=1e-5)
+        for name in ("left_right", "up_down", "order"):
+            np.testing.assert_array_equal(getattr(drawn, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.5])
+def test_the_steps_of_a_recipe_distort_as_strongly_as_it_says(strength, monkeypatch):
+    taken = []
+    draw = augmentation.draw
+    monkeypatch.setattr(augmentation, "draw", lambda *arguments: taken.append(draw(*arguments)) or taken[-1])
+    recipe = dataclasses.replace(small_problem.RECIPE, colour_distortion=strength)
+    state = training_step.TrainingState(small_problem.network(), recipe)
+    state._draws(tf.constant(64), tf.constant([0, 0], tf.int64), tf.distribute.get_replica_context())
+    (drawn,) = taken
+    assert float(tf.reduce_max(tf.abs(drawn.hue))) == pytest.approx(min(0.2 * strength, 0.5), rel=0.1)

@@ -7,12 +7,13 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from marco_data.contract import ENCODED, build_example
+from marco_model import heads
 from marco_model.classifier import EXAMPLE_IMAGE, export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import open_classifier
-from marco_model.model_directory import METADATA
+from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.preprocessing import evaluation_batch, shrink
 
 
@@ -73,6 +74,40 @@ def test_serving_shrinks_images_as_training_did(small, tmp_path, encoded):
     np.testing.assert_allclose(
         scores, tf.nn.softmax(small(evaluation_batch(tf.constant(shrunk), 151))["logits"]), atol=1e-5
     )
+
+
+def test_a_raw_head_has_a_signature_of_its_own_and_the_others_stay(small, tmp_path, encoded):
+    model = heads.with_raw_head(small, 5, seed=0)
+    names = ("clear drop", "needles", "plates", "film", "dark")
+    export(model, tmp_path / "raw", classes="abc", input_size=151, raw_labels=names, metadata={"name": "raw"})
+    export(small, tmp_path / "plain", classes="abc", input_size=151, metadata={"name": "raw"})
+    raw, plain = (tf.saved_model.load(str(tmp_path / name)) for name in ("raw", "plain"))
+    assert set(plain.signatures) == {"serving_default", "serving_examples"}
+    assert set(raw.signatures) == {*plain.signatures, "serving_raw"}
+    images = tf.constant(encoded)
+    ours, theirs = (saved.signatures["serving_default"](image_bytes=images) for saved in (raw, plain))
+    assert set(ours) == set(theirs)
+    np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-6)
+    outputs = raw.signatures["serving_raw"](image_bytes=images)
+    logits = model(evaluation_batch(images, 151), training=False)["raw_logits"].numpy()
+    assert set(outputs) == {"scores", "classes", "class", "version"}
+    np.testing.assert_allclose(outputs["scores"], softmax(logits, axis=1), atol=1e-5)
+    assert outputs["classes"].numpy().tolist() == [[name.encode() for name in names]] * len(encoded)
+    assert outputs["class"].numpy().tolist() == [names[row.argmax()].encode() for row in logits]
+    assert outputs["version"].numpy().tolist() == [b"raw"] * len(encoded)
+    records, weights = (tmp_path / "raw" / name for name in (METADATA, WEIGHTS))
+    assert json.loads(records.read_text())["raw_labels"] == list(names)
+    with np.load(weights) as arrays:
+        np.testing.assert_array_equal(arrays[f"{heads.RAW_LAYER}/kernel"], model.get_layer(heads.RAW_LAYER).kernel)
+    scored = [open_classifier(tmp_path / name).score(encoded) for name in ("raw", "plain")]
+    np.testing.assert_allclose(*scored, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [(), ("needles", "plates")])
+def test_names_that_do_not_fit_the_raw_head_are_refused(small, tmp_path, names):
+    model = heads.with_raw_head(small, 5, seed=0)
+    with pytest.raises(InputError, match=f"{len(names)} raw label names for a network with 5 outputs"):
+        export(model, tmp_path / "m", classes="abc", input_size=151, raw_labels=names, metadata={})
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])

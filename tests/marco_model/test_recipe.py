@@ -29,7 +29,18 @@ def test_the_average_is_short_at_first_and_never_longer_than_asked():
     assert average_decay_at(recipe, 10**6) == 0.999
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"average_decay": 1.0}, {"label_smoothing": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": -1},
+        {"average_decay": 1.0},
+        {"label_smoothing": -0.1},
+        {"adversarial_weight": -1.0},
+        {"raw_weight": float("inf")},
+        {"colour_distortion": float("nan")},
+    ],
+)
 def test_impossible_values_are_refused_by_name(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=rf"recipe\.{name}"):

@@ -6,14 +6,21 @@ import keras
 import numpy as np
 import pytest
 
-from marco_model import store, training, training_input
+from marco_model import checkpoints, heads, record_targets, store, training, training_input
 from marco_model.errors import InputError
 from marco_model.recipe import Engine
-from tests.marco_model.small_problem import RECIPE, SIZE, network
+from tests.marco_model.small_problem import RECIPE, SIZE, network, network_with_raw_head
+
+HEADS = dataclasses.replace(RECIPE, adversarial_weight=1.0, raw_weight=0.5, unlabelled=("CSIRO",))
+
+
+def with_targets(records, recipe=HEADS):
+    targets = record_targets.find(recipe, records["train_records"].files)
+    return {name: dataclasses.replace(index, targets=targets) for name, index in records.items()}
 
 
 def train(records, folder, recipe=RECIPE, **options):
-    model = network()
+    model = network_with_raw_head() if recipe.raw_weight else network()
     result = training.train(model, recipe, input_size=SIZE, checkpoint_directory=str(folder), **records, **options)
     return model, result
 
@@ -46,8 +53,13 @@ def test_a_recipe_stated_for_another_batch_trains_as_the_one_that_the_rule_makes
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
 
-def test_resumed_training_equals_uninterrupted_training(records, tmp_path):
-    whole, uninterrupted = train(records, tmp_path / "whole")
+@pytest.mark.parametrize("with_heads", [False, True], ids=["plain", "heads"])
+def test_resumed_training_equals_uninterrupted_training(records, tmp_path, with_heads):
+    if with_heads:
+        records, recipe = with_targets(records), HEADS
+    else:
+        recipe = RECIPE
+    whole, uninterrupted = train(records, tmp_path / "whole", recipe)
 
     class Killed(Exception):
         pass
@@ -59,8 +71,8 @@ def test_resumed_training_equals_uninterrupted_training(records, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train(records, tmp_path / "parts", on_step=kill)
-    resumed, result = train(records, tmp_path / "parts")
+        train(records, tmp_path / "parts", recipe, on_step=kill)
+    resumed, result = train(records, tmp_path / "parts", recipe)
     assert result.resumed_from == 12
     assert [past.step for past in result.history] == [4, 8, 12, 16, 20, 24]
     assert [past.accuracy for past in result.history] == [past.accuracy for past in uninterrupted.history]
@@ -118,16 +130,19 @@ def test_a_checkpoint_of_another_network_is_refused(records, tmp_path):
 
 
 @pytest.mark.long
-def test_bfloat16_and_xla_learn_as_well(records, tmp_path):
+@pytest.mark.parametrize("with_heads", [False, True], ids=["plain", "heads"])
+def test_bfloat16_and_xla_learn_as_well(records, tmp_path, with_heads):
+    recipe = HEADS if with_heads else RECIPE
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = network()
+        model = network_with_raw_head() if with_heads else network()
     finally:
         keras.config.set_dtype_policy(before)
+    records = with_targets(records) if with_heads else records
     engine = Engine(precision="bfloat16", xla=True)
     result = training.train(
-        model, RECIPE, input_size=SIZE, checkpoint_directory=str(tmp_path), engine=engine, **records
+        model, recipe, input_size=SIZE, checkpoint_directory=str(tmp_path), engine=engine, **records
     )
     assert result.accuracy >= 0.9
     assert all(weights.dtype == np.float32 for weights in model.get_weights())
@@ -165,3 +180,21 @@ def test_a_bucket_that_is_away_while_training_resumes_costs_no_step(records, gcs
     assert (result.resumed_from, result.steps) == (4, 8)
     for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_heads_of_raw_labels_and_sources_learn_beside_the_classes(records, tmp_path):
+    """The sources look alike here, so that the source head learns nothing and disturbs nothing."""
+    losses = {}
+    model, result = train(
+        with_targets(records), tmp_path, HEADS, on_metrics=lambda step, metrics: losses.update({step: metrics})
+    )
+    assert result.accuracy >= 0.9
+    assert set(model.output) == {"logits", "raw_logits"}
+    validation = list(training_input.evaluation_batches(records["validation_records"], size=SIZE, batch_size=20))
+    outputs = model(validation[0][0], training=False)
+    assert np.mean(np.argmax(outputs["logits"], axis=1) == validation[0][1]) >= 0.9, "the hidden half too"
+    values = checkpoints.newest(str(tmp_path)).values
+    fresh = heads.source_head(8, 2, HEADS.seed)
+    for variable in fresh.variables:
+        if variable.path.endswith("kernel"):
+            assert np.abs(values[f"weight/{variable.path}"] - variable.numpy()).max() > 1e-4, variable.path

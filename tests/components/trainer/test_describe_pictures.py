@@ -1,14 +1,18 @@
 """An exported model knows what its training pictures looked like, and scoring tells what is unlike them."""
 
 import csv
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
 import simplejpeg
+import tensorflow as tf
 
 from components.settings import Transform
 from components.trainer import execution
-from marco_model import network, novelty, pixels, record_index
+from marco_data import contract
+from marco_model import network, novelty, pixels, record_index, record_targets
 from marco_model.load import open_classifier
 from marco_scoring import prediction, score_table
 from tests import short_network, small_training
@@ -71,3 +75,40 @@ def test_a_model_of_few_pictures_has_no_reference(exported, tmp_path):
     before = open_classifier(exported[0]).reference
     execution.describe_pictures(exported[0], execution.Records(index, index))
     assert open_classifier(exported[0]).reference.limits == before.limits
+
+
+def with_institutions(source, path, keep=1):
+    """Writes every `keep`th record of a file, those of even numbers as Merck's and the others as CSIRO's."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, data in enumerate(tf.data.TFRecordDataset(str(source)).as_numpy_iterator()):
+            example = contract.new_example()
+            example.features.feature[contract.INSTITUTION].bytes_list.value.append((b"Merck", b"CSIRO")[number % 2])
+            if number % keep == 0:
+                writer.write(data + example.SerializeToString())
+    return record_index.read_index([str(path)])
+
+
+@pytest.mark.slow
+def test_pictures_whose_label_is_hidden_are_left_out(exported, tmp_path, monkeypatch):
+    folder, own = tmp_path / "model", pathlib.Path(exported[0]).parent
+    shutil.copytree(exported[0], folder)
+    targets = record_targets.Targets("institution", ("CSIRO", "Merck"), unlabelled=("CSIRO",))
+    half_hidden, rest = (
+        execution.Records(
+            *(
+                with_institutions(own / f"{name}.tfrecord", tmp_path / f"{name}{keep}", keep)
+                for name in ("train", "validation")
+            )
+        ).with_targets(targets)
+        for keep in (1, 2)
+    )
+    monkeypatch.setattr(novelty, "ENOUGH_PICTURES", 30)
+    limits = []
+    for records in (half_hidden, rest):
+        execution.describe_pictures(str(folder), records)
+        limits.append(open_classifier(folder).reference.limits)
+    assert limits[0] == pytest.approx(limits[1])
+    (folder / novelty.FILE).unlink()
+    monkeypatch.setattr(novelty, "ENOUGH_PICTURES", 31)
+    execution.describe_pictures(str(folder), half_hidden)
+    assert not (folder / novelty.FILE).exists()

@@ -7,6 +7,7 @@ from components.machines import Machines, Placement, Replicas
 from components.settings import Parameter, Transform, Tuning
 from components.trainer import job as jobs
 from components.vertex.options import Vertex
+from marco_model import recipe, record_targets
 from marco_model.errors import InputError
 from marco_model.network import RELEASED, Network
 from marco_model.recipe import Engine, Recipe
@@ -38,6 +39,7 @@ CHANGES = {
     "key": (set(), "0b"),
     "checkpoints": (set(), "elsewhere"),
     "model_directory": (set(), "elsewhere"),
+    "targets": (set(), record_targets.Targets(raw_labels={3: "needles"})),
     "train_files": (set(), ["train.tfrecord"]),
     "validation_files": (set(), ["eval.tfrecord"]),
     "placement": (set(), Placement(shared="/shared", replicas=Replicas(workers=3))),
@@ -77,10 +79,20 @@ def test_every_value_of_a_section_decides_as_the_section_does():
                 assert decides(field, "another") == CHANGES[section][0], field
 
 
-def test_trainings_without_the_rule_for_batch_sizes_are_named_as_before_there_was_one(monkeypatch):
-    monkeypatch.setattr(jobs.settings, "digest", lambda content: str(content["recipe"].get("stated_for_batch", "none")))
-    assert {BASE.identity(purpose) for purpose in PURPOSES} == {"none"}
-    assert with_value(BASE, "recipe.stated_for_batch", 64).identity("checkpoints") == "64"
+def test_trainings_without_what_was_added_later_are_named_as_before_there_was_it(monkeypatch):
+    def later(content):
+        return {name: content["recipe"][name] for name in recipe.LATER if name in content["recipe"]}
+
+    monkeypatch.setattr(jobs.settings, "digest", later)
+    assert all(BASE.identity(purpose) == {} for purpose in PURPOSES)
+    for name, value in {
+        "stated_for_batch": 64,
+        "raw_weight": 0.5,
+        "unlabelled": ("Merck",),
+        "sources": "imager",
+    }.items():
+        found = with_value(BASE, f"recipe.{name}", value).identity("checkpoints")
+        assert found == {name: list(value) if isinstance(value, tuple) else value}
 
 
 def test_the_identity_does_not_depend_on_how_a_job_was_made():
@@ -131,6 +143,20 @@ def test_a_search_gives_its_best_values_and_keeps_its_own():
     job = bind(small_training.job(recipe=Recipe(steps=5)), **best)
     assert job.recipe == Recipe(steps=5, momentum=0.5)
     assert job.network.variant == "released"
+
+
+def test_the_targets_are_those_of_the_data_and_of_each_trials_recipe(tmp_path):
+    small_training.write_examples(tmp_path / "train.tfrecord", 6)
+    (tmp_path / "labels-raw.csv").write_text("id,name\n0,clear drop\n1,needles\n2,plates\n")
+    files = {"transform_graph": "", "train_files": [str(tmp_path / "train.tfrecord")], "validation_files": []}
+    parameters = jobs.TrainingParameters(str(tmp_path), "0a")
+    assert small_training.job().bind(parameters, **files).targets == record_targets.NONE
+    job = small_training.job(recipe=Recipe(raw_weight=0.3)).bind(parameters, **files)
+    assert job.targets == record_targets.Targets(raw_labels={0: "clear drop", 1: "needles"})
+    assert jobs.TrainingJob.model_validate_json(job.model_dump_json()) == job
+    assert job.with_values({"recipe.raw_weight": 0.0}).targets == record_targets.NONE
+    with pytest.raises(InputError, match=r"recipe\.adversarial_weight needs .* there are none"):
+        job.with_values({"recipe.adversarial_weight": 1.0})
 
 
 def test_training_does_not_begin_from_a_model_that_changed_since_the_run_began():

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import engines, record_index, training, training_step
+from marco_model import engines, heads, record_index, record_targets, training, training_step
 from marco_model.errors import ClusterError, Interrupted
 from marco_model.recipe import Engine
 from tests.marco_model import rmsprop_steps, small_problem
@@ -27,20 +27,28 @@ def run_rmsprop(kind, result):
         _wait_for_workers(result)
 
 
-def run_compiled_steps(kind, result):
-    """Writes the state after twelve steps of the engine, compiled and not, to the file `result`."""
+def run_compiled_steps(kind, result, recipe):
+    """Writes the state after twelve steps of the engine, compiled and not, to the file `result`.
+
+    `recipe` changes the small recipe.
+    """
     running = _start(kind)
-    values = {}
+    values, recipe = {}, dataclasses.replace(small_problem.RECIPE, **recipe)
     for xla in (False, True):
-        model, recipe = small_problem.network(), small_problem.RECIPE
+        model, head = _network(recipe), None
+        if recipe.adversarial_weight:
+            model, head = heads.with_source_head(model, 2, seed=0)
         with running.strategy.scope():
-            state = training_step.TrainingState(model, recipe, xla=xla)
+            state = training_step.TrainingState(model, recipe, xla=xla, source_head=head)
         index = record_index.RecordIndex((), *[np.zeros(64, np.int64)] * 3)
         running.begin(state, engines.Work(recipe, small_problem.SIZE, index, index))
         rng = np.random.default_rng(0)
         for step in range(12):
             images = rng.integers(0, 256, (recipe.batch_size, small_problem.SIZE, small_problem.SIZE, 3), np.uint8)
-            running.step(tf.constant(images), tf.constant(np.arange(recipe.batch_size) % 2), step)
+            labels = np.arange(recipe.batch_size) % 2
+            if recipe.adversarial_weight:
+                labels = np.stack([labels, labels, labels - 1], axis=1)
+            running.step(tf.constant(images), tf.constant(labels), step)
         values |= {f"{xla} {name}": value for name, value in state.values().items()}
     np.savez(result, **values)
     _wait_for_workers(result)
@@ -61,11 +69,12 @@ def run_training(kind, result, folder, recipe, pause=0.0, xla=False, own_checkpo
         print("step", flush=True)
         time.sleep(pause)
 
-    model = small_problem.network()
+    recipe = dataclasses.replace(small_problem.RECIPE, **recipe)
+    model = _network(recipe)
     options = {"engine": Engine(kind=kind, xla=xla), "running": running, "on_step": on_step}
     options["checkpoint_directory"] = f"{folder}/checkpoints{own}"
     try:
-        trained = _train(model, dataclasses.replace(small_problem.RECIPE, **recipe), folder, **options)
+        trained = _train(model, recipe, folder, **options)
     except (ClusterError, Interrupted) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         os._exit(CLUSTER_ERROR if isinstance(error, ClusterError) else INTERRUPTED)
@@ -128,13 +137,21 @@ def _wait_for_workers(result):
         time.sleep(0.05)
 
 
+def _network(recipe):
+    return small_problem.network_with_raw_head() if recipe.raw_weight else small_problem.network()
+
+
 def _train(model, recipe, folder, **options):
+    files = {"train_records": [str(folder / "train.tfrecord")], "validation_records": [str(folder / "eval.tfrecord")]}
+    targets = record_targets.find(recipe, files["train_records"])
+    records = {
+        name: dataclasses.replace(record_index.read_index(paths), targets=targets) for name, paths in files.items()
+    }
     defaults = {"checkpoint_directory": str(folder / "checkpoints")}
     return training.train(
         model,
         recipe,
         input_size=small_problem.SIZE,
-        train_records=record_index.read_index([str(folder / "train.tfrecord")]),
-        validation_records=record_index.read_index([str(folder / "eval.tfrecord")]),
+        **records,
         **{**defaults, **options},
     )

@@ -100,8 +100,14 @@ def weights_at(folder, step):
 FIFTY = {"steps": 50, "evaluate_every": 25, "checkpoint_every": 25}
 
 
-def test_two_workers_train_as_one_process_does_on_the_joint_batch(folder, examples):
-    with Cluster(folder, "multi_worker", {"worker": 2}, program.run_training, folder, FIFTY) as cluster:
+# A source head, a raw head, and labels of one source that are hidden.
+HEADS = {"adversarial_weight": 1.0, "raw_weight": 0.5, "unlabelled": ("CSIRO",)}
+
+
+@pytest.mark.parametrize("heads", [{}, HEADS], ids=["plain", "heads"])
+def test_two_workers_train_as_one_process_does_on_the_joint_batch(folder, examples, heads):
+    recipe = {**FIFTY, **heads}
+    with Cluster(folder, "multi_worker", {"worker": 2}, program.run_training, folder, recipe) as cluster:
         cluster.expect_success("worker0")
         cluster.expect_success("worker1")
         left, right = (np.load(cluster.result(name)) for name in ("worker0", "worker1"))
@@ -111,7 +117,7 @@ def test_two_workers_train_as_one_process_does_on_the_joint_batch(folder, exampl
     alone.mkdir()
     for file in examples.glob("*.tfrecord"):
         (alone / file.name).symlink_to(file)
-    with Cluster(alone, "one_device", {ALONE: 1}, program.run_training, alone, FIFTY) as cluster:
+    with Cluster(alone, "one_device", {ALONE: 1}, program.run_training, alone, recipe) as cluster:
         cluster.expect_success("alone0")
     for name, value in weights_at(alone, 50).items():
         np.testing.assert_allclose(weights[name], value, atol=1e-4, err_msg=name)
@@ -189,17 +195,19 @@ def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
                 np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
-def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder):
+@pytest.mark.parametrize("heads", [{}, HEADS], ids=["plain", "heads"])
+def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder, heads):
     jobs = {"chief": 1, "worker": 1, "ps": 1}
-    recipe = {"steps": 20, "evaluate_every": 20, "checkpoint_every": 20}
+    recipe = {"steps": 20, "evaluate_every": 20, "checkpoint_every": 20, **heads}
     with Cluster(folder, "parameter_server", jobs, program.run_training, folder, recipe, 0.0, True) as cluster:
         cluster.expect_success("chief0")
         assert json.loads(str(np.load(cluster.result("chief0"))["trained"]))["steps"] == 20
 
 
+@pytest.mark.parametrize("heads", [{}, HEADS], ids=["plain", "heads"])
 @pytest.mark.parametrize("kind", ["one_device", "mirrored"])
-def test_a_compiled_step_changes_every_number_as_the_step_does(folder, kind):
-    with Cluster(folder, kind, {ALONE: 1}, program.run_compiled_steps) as cluster:
+def test_a_compiled_step_changes_every_number_as_the_step_does(folder, kind, heads):
+    with Cluster(folder, kind, {ALONE: 1}, program.run_compiled_steps, heads) as cluster:
         cluster.expect_success("alone0")
         values = np.load(cluster.result("alone0"))
     names = {name.partition(" ")[2] for name in values.files}

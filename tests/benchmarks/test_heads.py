@@ -1,0 +1,38 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from benchmarks import heads
+from benchmarks.batch_size import DRAWN_SIDE
+from marco_data.synthetic import Settings, plan
+
+
+def test_only_the_institution_away_looks_otherwise():
+    plain, shifted = (heads.draw(12, away) for away in ("", "CSIRO"))
+    settings = Settings(shorter_side=DRAWN_SIDE)
+    assert [picture.institution for picture in plain] == [plan(settings, n).imager.institution for n in range(12)]
+    changed = [left.institution for left, right in zip(plain, shifted, strict=True) if left.jpeg != right.jpeg]
+    assert changed == [picture.institution for picture in plain if picture.institution == "CSIRO"] != []
+
+
+def test_a_difference_has_its_interval_in_points():
+    ours, peer = np.repeat([True, False], [90, 10]), np.repeat([True, False], [80, 20])
+    difference, low, high = (
+        float(part.strip("()")) for part in heads.difference(ours, peer).replace("to ", "").split()
+    )
+    error = 1.96 * np.sqrt((10 - 10**2 / 100) / 100**2) * 100  # Of 10 gains and no loss, by the normal distribution.
+    assert (difference, low, high) == pytest.approx((10, 10 - error, 10 + error), abs=0.5)
+
+
+@pytest.mark.slow
+def test_every_method_trains_and_is_judged(capsys, monkeypatch):
+    short = dataclasses.replace(heads.RECIPE, steps=2, batch_size=8, evaluate_every=2)
+    monkeypatch.setattr(heads, "RECIPE", short)
+    monkeypatch.setattr(heads, "_UNSEEN", 30)
+    heads.shift(["--images", "60", "--seeds", "0", "--methods", *heads.METHODS])
+    output = capsys.readouterr()
+    assert '"unit": "accuracy"' in output.out
+    assert [line.split("  ")[-1] for line in output.err.splitlines() if line.startswith("seed")] == list(heads.METHODS)
+    heads.raw(["--images", "60", "--seeds", "0"])
+    assert "raw head" in capsys.readouterr().err
