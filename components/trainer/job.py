@@ -6,6 +6,7 @@ processes of a cluster read it (`marco train`).
 """
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
@@ -50,6 +51,22 @@ class DataSet(settings.Section):
     source: str = ""
     fingerprint: str = ""
     overlay: str = ""
+
+
+class LeftOut(settings.Section):
+    """The images that a training does not see, in neither split: those whose `attribute` has this value.
+
+    `sources`: the file that says which these are (`components.sources`). The graph does not know it.
+    """
+
+    attribute: settings.SourceAttribute
+    value: str
+    sources: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The value in letters, digits and single hyphens, for names of steps and models; it may be empty."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.value).strip("-")[:40].rstrip("-")
 
 
 class TrackingServer(settings.Section):
@@ -108,6 +125,8 @@ class TrainingJob(settings.Section):
     # To the gate the same images are the same wherever they lie.
     data: Annotated[DataSet, TRAINING, dataclasses.replace(RUN, ignored=frozenset({"source"}))] = DataSet()
     initial: Annotated[str, ALWAYS] = ""
+    # None: the training sees all images.
+    left_out: Annotated[LeftOut | None, dataclasses.replace(ALWAYS, ignored=frozenset({"sources"}))] = None
     # The URI of the artifact of Transform, which stands for the examples as they were transformed.
     transform_graph: Annotated[str, TRAINING] = ""
     # More trials continue the same search.
@@ -145,11 +164,8 @@ class TrainingJob(settings.Section):
             excluded[name] = set(marks[0].ignored) if marks else True
         # Where what was added later is off, trainings are the same as before there was it.
         plain = recipes.Recipe()
-        off = {name for name in recipes.LATER if getattr(self.recipe, name) == getattr(plain, name)}
-        excluded["recipe"] |= off
-        if not self.time_course:
-            # As before there were time courses.
-            excluded["time_course"] = True
+        excluded["recipe"] |= {name for name in recipes.LATER if getattr(self.recipe, name) == getattr(plain, name)}
+        excluded |= {name: True for name in ("left_out", "time_course") if not getattr(self, name)}
         return settings.digest(self.model_dump(mode="json", exclude=excluded))
 
     def bind(
@@ -187,6 +203,11 @@ class TrainingJob(settings.Section):
         }
         bound = self.model_copy(update=changes).with_values(best or {})
         return bound.named(self.name, bound.identity("checkpoints")[:16], self.checkpoints)
+
+    def without(self, left_out: LeftOut) -> "TrainingJob":
+        """Returns the job, not yet bound, of the same training without some images; its model is for comparing only."""
+        name = "-".join(part for part in (self.name, "without", left_out.slug) if part)
+        return self.model_copy(update={"left_out": left_out, "name": name, "tflite": False, "time_course": False})
 
     def named(self, name: str, key: str, parent: str) -> "TrainingJob":
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""
