@@ -3,7 +3,7 @@
     python -m benchmarks.time_course --model runs/growth/models/1
 
 Drops of six inspections that no training saw are drawn and scored. Right is a drop whose alarm is within one picture of
-its first with crystals, or that has none of both; early is one with an alarm before, or without crystals.
+its first with crystals, or that has none of both; early is one with an alarm before the first crystals nucleate.
 The single pictures are judged by their class, and by a limit of the crystal score that is chosen on `--held-out` more
 drops as the time course's is. All of it again with a third of the pictures left out, and with one picture of each drop.
 Ours is the share right of the time course with all pictures, the peer that of scores at their limit.
@@ -28,12 +28,17 @@ BATCH = 64
 
 
 class Drop(NamedTuple):
-    """A drop's pictures, the crystal score of each, whether it is classed as crystals, and whether it shows some."""
+    """A drop's pictures.
+
+    Of each picture, scores: of crystals. hits: whether it is classed as crystals. shown: whether it shows crystals.
+    come: whether they have nucleated by then, if too small to be seen.
+    """
 
     pictures: list[drop_courses.Picture]
     scores: np.ndarray
     hits: np.ndarray
     shown: np.ndarray
+    come: np.ndarray
 
     @property
     def first(self) -> int | None:
@@ -42,7 +47,8 @@ class Drop(NamedTuple):
 
     def part(self, kept: np.ndarray) -> "Drop":
         """Returns the drop with the pictures `kept` alone."""
-        return Drop([self.pictures[number] for number in kept], self.scores[kept], self.hits[kept], self.shown[kept])
+        pictures = [self.pictures[number] for number in kept]
+        return Drop(pictures, *(values[kept] for values in (self.scores, self.hits, self.shown, self.come)))
 
 
 Alarm = Callable[[Drop], int | None]
@@ -64,7 +70,8 @@ def draw(classifier: load.LoadedClassifier, count: int, settings: synthetic.Sett
         hits, shown = (
             np.isin(classes, crystals) for classes in (scores.argmax(axis=1), [plan.shown for plan in plans])
         )
-        drops.append(Drop(pictures, plates.crystal_score(scores, crystals), hits, shown))
+        come = np.array([plan.timeline.nucleation < plan.inspection for plan in plans if plan.timeline])
+        drops.append(Drop(pictures, plates.crystal_score(scores, crystals), hits, shown, come))
     return drops
 
 
@@ -93,7 +100,7 @@ def by_course(course: time_course.TimeCourse, drop: Drop) -> int | None:
 
 def limit_of(drops: Sequence[Drop]) -> float:
     """Returns the crystal score at which as few drops have an early alarm as `time_course.limited` allows."""
-    highest = np.sort([drop.scores[: drop.first].max(initial=0) for drop in drops])
+    highest = np.sort([drop.scores[~np.logical_or.accumulate(drop.shown)].max(initial=0) for drop in drops])
     kept = min(len(drops), int(np.ceil((1 - time_course.FALSE_ALARMS) * (len(drops) + 1))))
     return float(np.nextafter(highest[kept - 1], 2))
 
@@ -102,7 +109,7 @@ def judge(drops: Sequence[Drop], alarm: Alarm) -> tuple[int, int, int, int]:
     """Returns how many drops are right, are early, are right and have crystals, and have crystals."""
     alarms = [alarm(drop) for drop in drops]
     pairs = [(found, drop.first) for found, drop in zip(alarms, drops, strict=True)]
-    early = sum(found is not None and (first is None or found < first) for found, first in pairs)
+    early = sum(found is not None and not drop.come[found] for found, drop in zip(alarms, drops, strict=True))
     with_crystals = [found is not None and abs(found - first) <= 1 for found, first in pairs if first is not None]
     without = sum(found is None for found, first in pairs if first is None)
     return sum(with_crystals) + without, early, sum(with_crystals), len(with_crystals)

@@ -74,8 +74,25 @@ def add(
         log.warning("There will be no time course: crystals come to fewer than %d drops of a split", ENOUGH_CRYSTALS)
         return
     course = time_course.fit(training, held_out, crystals, float(metadata["temperature"]))
-    log.info("Crystals have come to a drop at a probability of %.3f", course.threshold)
+    timely, whole = in_time(course, held_out)
+    log.info(
+        "Crystals have come to a drop at a probability of %.3f: by the next inspection in %d of %d held-out drops",
+        course.threshold,
+        timely,
+        whole,
+    )
     store.write_bytes(f"{directory}/{time_course.FILE}", course.to_bytes())
+
+
+def in_time(course: time_course.TimeCourse, drops: Sequence[time_course.Series]) -> tuple[int, int]:
+    """Returns how many drops have their alarm with the first picture of crystals or the next, and how many have any."""
+    timely = whole = 0
+    for series in drops:
+        alarm = course.alarm(course.probabilities(series._replace(views=course.project(series.views))))
+        first = int(series.crystals.argmax())
+        whole += bool(series.crystals.any())
+        timely += alarm is not None and bool(series.crystals.any()) and 0 <= alarm - first <= 1
+    return timely, whole
 
 
 def record_places(records: record_index.RecordIndex) -> list[places.Place]:

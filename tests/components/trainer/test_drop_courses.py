@@ -76,11 +76,13 @@ def test_records_tell_drop_and_time(exported):
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_with_a_time_course_and_tells_it(exported, tmp_path, monkeypatch):
+def test_a_model_is_exported_with_a_time_course_and_tells_it(exported, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(pixels, "flag", lambda encoded: "")  # These are small.
     assert open_classifier(exported / "model").time_course is None
     splits = [index(exported / f"{name}.tfrecord") for name in ("train", "validation")]
-    drop_courses.add(str(exported / "model"), small_training.CLASSES, *splits)
+    with caplog.at_level("INFO"):
+        drop_courses.add(str(exported / "model"), small_training.CLASSES, *splits)
+    assert "by the next inspection in 30 of 30 held-out drops" in caplog.text
     classifier = open_classifier(exported / "model")
     assert classifier.time_course.classes.tolist() == [1]
 
