@@ -30,6 +30,18 @@ class Report(artifact.Artifact):
     TYPE_NAME = "components.Report"
 
 
+class Sources(artifact.Artifact):
+    """`sources.npz`: the source of each training and validation image (`components.sources`)."""
+
+    TYPE_NAME = "components.Sources"
+
+
+class LeaveOneOut(artifact.Artifact):
+    """`leave_out.json`, `leave_out.html`, and `predictions.parquet` of models that have not seen the images' source."""
+
+    TYPE_NAME = "components.LeaveOneOut"
+
+
 class Deployment(artifact.Artifact):
     """`deployment.json`: what `components.vertex.rollout.Deployment.record` says, or `deployed` false."""
 

@@ -136,7 +136,11 @@ STEPS = (
     "Report",
     "Pusher",
     "EndpointPusher",
+    "Sources",
+    "LeaveOneOut",
 )
+COPY = "-"
+"""Separates the name of a step from the number of a copy of it, such as `Trainer-1-CSIRO`."""
 
 
 class Cluster(Placement):
@@ -164,8 +168,8 @@ class Cluster(Placement):
         return self
 
     def resources(self, step: str) -> Resources:
-        """Returns what a step is given."""
-        return self.steps.get(step, self.default)
+        """Returns what a step, or a copy of it, is given."""
+        return self.steps.get(step.partition(COPY)[0], self.default)
 
 
 def _check_shared(shared: str, volumes: tuple[Volume, ...]) -> None:

@@ -35,6 +35,8 @@ DATA, COMMIT, EVALUATION = "data.fingerprint", "mlflow.source.git.commit", "eval
 """Tags of the training's run: its data, the code's commit, and the evaluation of its model."""
 PIPELINE, PIPELINE_RUN = "pipeline", "pipeline.run"
 RUN_KEY = "marco.run_key"
+PARENT, LEFT_OUT = "mlflow.parentRunId", "left_out"
+"""Tags of a run: MLflow's own for the run that it is shown below; and what its training did not see."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
 DESCRIPTION = contextvars.ContextVar("DESCRIPTION", default=("", ""))
@@ -124,6 +126,10 @@ class Run:
         with mlflow_store.session(self.tracking_uri) as client:
             for name, value in tags.items():
                 client.set_tag(self.run_id, allowed_name(name), value)
+
+    def nest_in(self, parent: "Run") -> None:
+        """Shows the run below `parent`, a run of the same experiment."""
+        self.set_tags({PARENT: parent.run_id})
 
     def close(self, status: str = "FINISHED") -> None:
         """Sets the status: `FINISHED`, `FAILED` or `KILLED`. Metrics can still be added afterwards."""

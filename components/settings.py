@@ -26,6 +26,9 @@ LOCAL_BEAM_ARGS: tuple[str, ...] = (
     "--sdk_container_image=none",
 )
 
+SourceAttribute = Literal["institution", "imager"]
+"""What tells the sources of images apart."""
+
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Kind = TypeVar("Kind", bound=pydantic.BaseModel)
 
@@ -258,6 +261,29 @@ class Rules(Section):
                 f"gate.recall_class {self.recall_class!r} is not a class; choose from {', '.join(classes)}"
             )
         return list(classes).index(self.recall_class)
+
+
+class LeaveOut(Section):
+    """Sources that are left out of a training each, one at a time, to see how a model does on images of a new one.
+
+    `values`: the institutions or imagers, such as `CSIRO`; none: all that a run on this machine finds in the data.
+    """
+
+    attribute: SourceAttribute
+    values: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _values_differ(self) -> "LeaveOut":
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"leave_out.values has a value twice: {', '.join(self.values)}; give each once")
+        return self
+
+    @classmethod
+    def read(cls, text: str) -> dict[str, Any]:
+        """Returns the section that `--leave-out` stands for: `institution`, or `institution=CSIRO,Merck`."""
+        attribute, _, values = text.partition("=")
+        names = [name.strip() for name in values.split(",")]
+        return {"attribute": attribute.strip(), "values": [name for name in names if name]}
 
 
 class ReportOptions(Section):

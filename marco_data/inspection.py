@@ -53,11 +53,14 @@ class Inspection:
         return self.classes.total()
 
 
-def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
+def inspect_shards(
+    paths: Sequence[str], samples: int = 0, rules: Sequence[name_tables.ImagerRule] = name_tables.IMAGER_RULES
+) -> Inspection:
     """Reads every record of raw shards or of ExampleGen's output, and decodes none.
 
-    `samples` images of each class are kept, drawn by a stable hash of their ids. Records that cannot be read are
-    counted; `marco data ingest` says what is wrong with them. Raises `InputError` if there are no shards.
+    `samples` images of each class are kept, drawn by a stable hash of their ids. `rules` say which imager took an image
+    whose record does not. Records that cannot be read are counted; `marco data ingest` says what is wrong with them.
+    Raises `InputError` if there are no shards.
     """
     files = shards.find_shards(paths)
     places = [file.path for file in files]
@@ -73,7 +76,7 @@ def inspect_shards(paths: Sequence[str], samples: int = 0) -> Inspection:
                     inspection.unreadable += 1
                     continue
                 sample = _sample(features, sources)
-                _count(inspection, split, features, sample, raw_names)
+                _count(inspection, split, features, sample, raw_names, rules)
                 if samples:
                     _draw_sample(drawn, features.get(contract.IMAGE_ID), sample, samples)
             advance(1)
@@ -119,9 +122,14 @@ def _sample(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> S
 
 
 def _count(
-    inspection: Inspection, split: str, features: Mapping[str, Any], sample: Sample, raw_names: Mapping[int, str]
+    inspection: Inspection,
+    split: str,
+    features: Mapping[str, Any],
+    sample: Sample,
+    raw_names: Mapping[int, str],
+    rules: Sequence[name_tables.ImagerRule],
 ) -> None:
-    imager = _text(features, contract.IMAGER) or name_tables.imager_of(sample.institution, sample.filename)
+    imager = _text(features, contract.IMAGER) or name_tables.imager_of(sample.institution, sample.filename, rules)
     inspection.classes[split, sample.class_name] += 1
     inspection.imagers[split, sample.institution, imager] += 1
     inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1

@@ -38,6 +38,11 @@ class RecordIndex:
         """The number of records."""
         return len(self.offset)
 
+    def select(self, chosen: np.ndarray) -> "RecordIndex":
+        """Returns the index of some of the records, in their order; `chosen`: bool [records]."""
+        columns = {name: getattr(self, name)[chosen] for name in ("file", "offset", "length")}
+        return dataclasses.replace(self, **columns)
+
 
 def index_path(folder: str) -> str:
     """Returns the path of the index of the files in `folder`, such as `…/Split-train`."""

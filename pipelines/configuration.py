@@ -13,7 +13,7 @@ import yaml
 
 from components import evaluations, machines as hardware, mlflow_runs, settings
 from components.vertex import options as vertex_options
-from marco_data import name_tables, shards
+from marco_data import inspection, name_tables, shards
 from marco_model import InputError, errors, labels as label_schemes, network as networks, pixels, recipe as recipes
 
 Parsed = TypeVar("Parsed", bound=pydantic.BaseModel)
@@ -143,6 +143,8 @@ class Configuration(settings.Section):
     # accuracy, and precision, recall and auc of a class, such as recall/Crystals.
     thresholds: dict[str, Annotated[float, pydantic.Field(ge=0, le=1)]] = pydantic.Field(min_length=1)
     gate: Gate = Gate()
+    # Trainings without one source each, compared with the training on all (docs/beyond-the-paper.md); none by default.
+    leave_out: settings.LeaveOut | None = None
     # What the report of the run shows (docs/report.md).
     report: settings.ReportOptions = settings.ReportOptions()
     export: Export = Export()
@@ -171,6 +173,11 @@ class Configuration(settings.Section):
             hardware.job_counts(self.engine, "cluster.replicas", self.cluster.replicas)
         if self.machines:
             hardware.job_counts(self.engine, "machines", self.machines)
+        if self.leave_out and self.tuning:
+            raise ValueError(
+                "leave_out and tuning are both set, and a search would see what is left out; set what it found, and "
+                "leave tuning out"
+            )
         if self.endpoint and not self.vertex:
             raise ValueError("endpoint is set and vertex is not; give vertex.project and vertex.location")
         # The pipeline checks raw labels, once it has read their names.
@@ -209,11 +216,12 @@ def load(
     source: str | None = None,
     over: pathlib.Path | None = None,
     overlay: str | None = None,
+    leave_out: str | None = None,
 ) -> Configuration:
     """Returns the configuration of a preset, or of your own YAML file, with `section.key=value` overrides.
 
     `source` and `overlay`, if given, are those of the section `data`. `over` is a YAML file that is laid over the
-    preset, key by key: what a site sets for all of its presets.
+    preset, key by key: what a site sets for all of its presets. `leave_out`: as `LeaveOut.read` takes it.
 
     Raises `InputError` for an unknown preset, a file that is not a mapping, an unknown key, a value out of range, or a
     URI that holds credentials.
@@ -227,6 +235,8 @@ def load(
     for option, name, value in (("--data", "source", source), ("--overlay", "overlay", overlay)):
         if value:
             _section(values, ["data"], f"{option} {value!r}")[name] = value
+    if leave_out:
+        values["leave_out"] = settings.LeaveOut.read(leave_out)
     name = f"{path.name} with {over.name}" if over else path.name
     origin = f"{name} with --set {' '.join(overrides)}" if overrides else name
     return _without_credentials(settings.parse(Configuration, values, origin))
@@ -272,6 +282,21 @@ def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
     if scheme is None:
         raise InputError(f"labels.scheme raw finds no {file} at {source!r} to take its classes from; {fix}")
     return scheme
+
+
+def find_left_out(configuration: Configuration, source: str) -> Configuration:
+    """Returns the configuration with the values to leave out that the shards at `source` have, if it names none.
+
+    Every record is read, and no image decoded. Raises `InputError` if they have a single one.
+    """
+    chosen = configuration.leave_out
+    if not chosen or chosen.values:
+        return configuration
+    counts = inspection.inspect_shards([source], rules=configuration.data.imagers).imagers
+    values = sorted({key[1 + evaluations.SLICES.index(chosen.attribute)] for key in counts})
+    if len(values) < 2:
+        raise InputError(f"all images have the {chosen.attribute} {', '.join(values)}; leave_out needs two or more")
+    return configuration.model_copy(update={"leave_out": chosen.model_copy(update={"values": tuple(values)})})
 
 
 def _without_credentials(parsed: Parsed) -> Parsed:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from absl import logging as absl_logging
 from rich import table, text
 
-from components import champion, evaluations, gate, mlflow_runs, mlflow_store, published_models
+from components import champion, evaluations, gate, leave_out, mlflow_runs, mlflow_store, published_models
 from components.report import page
 from marco_model import errors, store
 from pipelines import earlier_steps
@@ -28,7 +28,8 @@ def run(graph: Any, output: Path, name: str = "", note: str = "") -> dict[str, A
     """Runs a pipeline that keeps its files below `output`; returns the summary, also written to `output/summary.json`.
 
     Steps whose inputs and settings have not changed are not run again. `name` and `note` are those of its run in
-    MLflow. Raises `InputError` if a step refuses its data.
+    MLflow. With sources left out, the summary has their table as `leave_out` (`components.leave_out`), and its page is
+    beside it. Raises `InputError` if a step refuses its data.
     """
     before = mlflow_runs.DESCRIPTION.set((name, note))
     try:
@@ -43,6 +44,10 @@ def run(graph: Any, output: Path, name: str = "", note: str = "") -> dict[str, A
     results["report_path"] = str(output.resolve() / page.HTML_FILE)
     for name in (page.CARD_FILE, page.HTML_FILE):
         store.write_bytes(str(output / name), report.with_name(name).read_bytes())
+    if "LeaveOneOut" in steps:
+        compared = Path(steps["LeaveOneOut"].outputs["report"])
+        results["leave_out"] = store.read_json(str(compared / leave_out.JSON_FILE))
+        store.write_bytes(str(output / leave_out.HTML_FILE), (compared / leave_out.HTML_FILE).read_bytes())
     with store.whole_file(output / "summary.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")
     return results
@@ -241,6 +246,33 @@ def summary_table(summary: dict[str, Any]) -> table.Table:
     return shares
 
 
+def leave_out_table(content: dict[str, Any]) -> table.Table:
+    """Returns `components.leave_out`'s content as a rich table: shares at home and away, differences in points."""
+    shown = table.Table("", content["attribute"], title="At home, and away: not seen in training", title_justify="left")
+    for column in ("images", "home", "away", "points", "interval"):
+        shown.add_column(column, justify="right")
+    names = {"accuracy": "accuracy", "target": content["target"]}
+    for metric, name in names.items():
+        for row in content["rows"] if name else []:
+            shown.add_row(text.Text(name), text.Text(row["value"]), *_cells(row[metric]))
+        if mean := content["mean"][metric]:
+            alike = {kind: {"share": mean[kind], "count": None} for kind in ("home", "away")}
+            shown.add_row(text.Text(name), "mean", *_cells({**mean, **alike}))
+        shown.add_section()
+    return shown
+
+
+def _cells(part: dict[str, Any]) -> list[str]:
+    """Returns images, shares at home and away, difference and interval of a comparison."""
+    shares = [part[kind]["share"] for kind in ("home", "away")]
+    count = "" if part["home"]["count"] is None else f"{part['home']['count']:,}"
+    difference = ["–", "too few images"]
+    if part["difference"] is not None:
+        limits = " to ".join(f"{100 * part[limit]:+.1f}" for limit in ("low", "high"))
+        difference = [f"{100 * part['difference']:+.1f}", limits]
+    return [count, *("–" if share is None else f"{share:.1%}" for share in shares), *difference]
+
+
 def closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
     """Returns the lines after the table: counts, verdict, and what to do next."""
     lines = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
@@ -260,6 +292,8 @@ def closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
         ]
     else:
         lines.append(f"not blessed, nothing published: {'; '.join(summary['failures'])}")
+    if "leave_out" in summary:
+        lines.append(f"home and away: {output.resolve() / leave_out.HTML_FILE}")
     shared = summary["tracking_uri"] == mlflow_store.default_store()
     return [
         *lines,

@@ -4,17 +4,18 @@ Below it the training that the graph runs, and where its gate looks for the cham
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfx.components import StatisticsGen, Transform
 from tfx.orchestration import data_types, metadata, pipeline
 
-from components import champion, settings
-from components.steps import evaluation, ingestion, pusher, trainer, transform
+from components import champion, machines, settings
+from components.steps import evaluation, ingestion, leave_out, pusher, trainer, transform
 from components.trainer import job
 from marco_data import place_reader, shards
-from marco_model import labels, weights
+from marco_model import InputError, labels, weights
 from pipelines import configuration as configurations, places
 
 
@@ -132,6 +133,9 @@ def create_pipeline(
             model_name=configuration.model_name,
         )
         steps.append(deployed)
+    if configuration.leave_out:
+        judged = {"model": model, "evaluation": evaluated.outputs["evaluation"]}
+        steps += leave_one_out(configuration, configuration.leave_out, scheme.classes, examples, inputs, judged)
     return pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=where.root,
@@ -144,11 +148,64 @@ def create_pipeline(
     )
 
 
+def leave_one_out(
+    configuration: configurations.Configuration,
+    chosen: settings.LeaveOut,
+    classes: Sequence[str],
+    examples: Any,
+    inputs: Mapping[str, Any],
+    judged: Mapping[str, Any],
+) -> list[Any]:
+    """Returns the steps that train and judge once without each value of `chosen`, and compare that with `judged`.
+
+    `examples`: ExampleGen's; `inputs`: the Trainer's; `judged`: the channels `model` and `evaluation` of the training
+    on all images. No step waits for another value's but LeaveOneOut, and no model is published.
+
+    Raises `InputError` if `chosen` names no value.
+    """
+    if not chosen.values:
+        raise InputError(
+            f"leave_out names no {chosen.attribute}, and a package needs them: --leave-out {chosen.attribute}=NAME,NAME"
+        )
+    found = leave_out.Sources(examples=examples, attribute=chosen.attribute, values=json.dumps(chosen.values))
+    whole, steps = job.TrainingJob.model_validate_json(inputs["training"]), [found]
+    earlier: dict[str, Any] = {}
+    for number, value in enumerate(chosen.values, 1):
+        left_out = job.LeftOut(attribute=chosen.attribute, value=value)
+        copy = "".join(f"{machines.COPY}{part}" for part in (number, left_out.slug) if part)
+        training = whole.without(left_out).model_dump_json()
+        trained = trainer.Trainer(**{**inputs, "training": training}, sources=found.outputs["sources"])
+        evaluated = evaluation.Evaluator(
+            examples=examples,
+            model=trained.outputs["model"],
+            thresholds="{}",  # Nothing of it is to be blessed.
+            classes=json.dumps(classes),
+        )
+        compared = leave_out.LeaveOneOut(
+            **judged,
+            away_model=trained.outputs["model"],
+            away_evaluation=evaluated.outputs["evaluation"],
+            attribute=chosen.attribute,
+            values=json.dumps(chosen.values[:number]),
+            target=configuration.report.target_of(classes) or "",
+            smallest=configuration.gate.smallest_slice,
+            **earlier,
+        )
+        earlier = {"earlier": compared.outputs["report"]}
+        # The last one has the whole table, and the step's own name.
+        copies = [trained, evaluated, *([compared] if number < len(chosen.values) else [])]
+        steps += [trained, evaluated, compared]
+        for step in copies:
+            step.with_id(step.id + copy)
+    return steps
+
+
 def create_local_pipeline(configuration: configurations.Configuration, source: str, output: Path) -> pipeline.Pipeline:
     """Returns the pipeline of a run on this machine over the shards at `source`, with all files below `output`.
 
     Raises `InputError` if the shards cannot be read or do not fit the configuration, or the champion has other classes.
     """
+    configuration = configurations.find_left_out(configuration, source)
     where = places.local(configuration, output)
     scheme = configurations.label_scheme(configuration.labels, source)
     content = shards.fingerprint([source], configuration.data.overlay)

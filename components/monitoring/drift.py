@@ -116,14 +116,7 @@ TOO_FEW, FEW_BEFORE = "too few", "too few in the reference"
 ALARMING, UNDECIDED = (ALARM, NEW, UNREADABLE), (TOO_FEW, FEW_BEFORE)
 
 # A change of the images changes what the network sees of them, and that what it says: the cause is named first.
-_CAUSES = (
-    two_sample.STATISTIC,
-    two_sample.STRANGERS,
-    two_sample.UNKNOWN,
-    two_sample.EMBEDDING,
-    two_sample.CLASSES,
-    two_sample.CONFIDENCE,
-)
+_CAUSES = (two_sample.STATISTIC, two_sample.STRANGERS, two_sample.EMBEDDING, two_sample.CLASSES, two_sample.CONFIDENCE)
 
 
 @dataclasses.dataclass(frozen=True)

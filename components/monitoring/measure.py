@@ -27,7 +27,7 @@ from components import beam_log, prediction_table, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from marco_data import contract, image_files, name_tables, place_reader, places, shards
-from marco_model import errors, novelty, pixels, store
+from marco_model import errors, pixels, store
 
 ANY = "*"
 
@@ -212,12 +212,11 @@ def _priority(seed: int, name: str, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")
 
 
-Described = tuple[np.ndarray, np.ndarray, float]
-"""Embedding, float32 [d], scores, float32 [classes], and novelty of an image."""
+Described = tuple[np.ndarray, np.ndarray]
 
 
 class Describer:
-    """A classifier that returns embeddings and novelty beside scores.
+    """A classifier that returns embeddings beside scores.
 
     Raises InputError if the folder holds no classifier, or one exported without its features.
     """
@@ -232,17 +231,12 @@ class Describer:
         self._both = tf.function(lambda images: (embed(images), tf.nn.softmax(logits(images))), autograph=False)
 
     def __call__(self, encoded: Sequence[bytes]) -> list[Described | str]:
-        """Returns the `Described` of each image, or the reason why it cannot be decoded."""
+        """Returns embedding, float32 [d], and scores, float32 [classes], of each image, or the reason why not."""
         return errors.result_or_reason(self._describe, list(encoded)) if encoded else []
 
     def _describe(self, encoded: Sequence[bytes]) -> Iterable[Described]:
-        images = self._classifier.images(encoded)
-        embeddings, scores = (tensor.numpy() for tensor in self._both(images))
-        novelties = np.zeros(len(encoded), np.float32)
-        if reference := self._classifier.reference:
-            pictures = [novelty.picture_statistics(image.transpose(2, 0, 1)) for image in images]
-            novelties = reference.novelty(embeddings, np.array(pictures))
-        return zip(embeddings, scores, novelties.tolist(), strict=True)
+        embeddings, scores = self._both(self._classifier.images(encoded))
+        return zip(embeddings.numpy(), scores.numpy(), strict=True)
 
 
 _BATCH = 8
@@ -394,8 +388,7 @@ class _Measure(beam.DoFn):
             if isinstance(result, str):
                 rows[index] = _failed(batch[index][1], result)
             else:
-                embedding, scores, distance = result
-                rows[index] |= {"embedding": embedding.tolist(), "scores": scores.tolist(), "novelty": distance}
+                rows[index] |= {"embedding": result[0].tolist(), "scores": result[1].tolist()}
         yield from rows
 
 
@@ -412,7 +405,7 @@ def _row(candidate: Candidate, place: int, data: bytes | str, thumbnails: int) -
 
 
 def _failed(candidate: Candidate, reason: str) -> dict[str, Any]:
-    empty = {"statistics": [], "embedding": [], "scores": [], "novelty": 0.0, "thumbnail": b""}
+    empty = {"statistics": [], "embedding": [], "scores": [], "thumbnail": b""}
     return {"imager": candidate.imager, "name": candidate.name, "reason": reason, **empty}
 
 

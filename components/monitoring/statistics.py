@@ -125,11 +125,10 @@ SCHEMA = pyarrow.schema(
         ("statistics", pyarrow.list_(pyarrow.float64())),
         ("embedding", pyarrow.list_(pyarrow.float32())),
         ("scores", pyarrow.list_(pyarrow.float32())),
-        ("novelty", pyarrow.float32()),
         ("thumbnail", pyarrow.binary()),
     ]
 )
-"""`reason` is empty where the image was measured; otherwise the lists and the thumbnail are, and `novelty` is 0."""
+"""`reason` is empty where the image was measured; otherwise the lists and the thumbnail are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +140,6 @@ class Table:
         statistics: float64 [n, len(NAMES)], see `components.monitoring.statistics`.
         embedding: float32 [n, d], as the classifier gives them or projected.
         scores: float32 [n, classes], rows sum to 1.
-        novelty: float32 [n], above 1 for an image unlike the model's training pictures (`marco_model.novelty`); 0 of a
-            model that does not tell.
         thumbnail: JPEG bytes [n], empty for most.
     """
 
@@ -151,7 +148,6 @@ class Table:
     statistics: np.ndarray
     embedding: np.ndarray
     scores: np.ndarray
-    novelty: np.ndarray
     thumbnail: np.ndarray
 
     def __len__(self) -> int:
@@ -190,7 +186,6 @@ def from_rows(rows: list[dict[str, Any]]) -> Table:
         statistics=column("statistics", np.float64) if rows else np.zeros((0, len(NAMES))),
         embedding=column("embedding", np.float32),
         scores=column("scores", np.float32),
-        novelty=column("novelty", np.float32).reshape(len(rows)),
         thumbnail=column("thumbnail", object),
     )
 

@@ -34,7 +34,6 @@ class Limits(settings.Section):
         embedding: the energy coefficient (share of the distance between two images that is due to the change), 0 … 1.
         classes: share of the images that are predicted another class than in the reference, 0 … 1.
         strangers: share of images that look like none of their imager's, more than the reference itself has.
-        unknown: share of images that are unlike the model's training pictures, more than the reference itself has.
         unreadable: share of an imager's images that could not be measured, 0 … 1.
         least: fewer images of an imager, here or in the reference, are too few.
         most: more are ignored; the sample is drawn by a hash of their names.
@@ -46,7 +45,6 @@ class Limits(settings.Section):
     embedding: Share = 0.02
     classes: Share = 0.15
     strangers: Share = 0.25
-    unknown: Share = 0.1
     unreadable: Share = 0.2
     least: int = pydantic.Field(50, ge=10)
     most: int = 1000
@@ -204,9 +202,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-STATISTIC, EMBEDDING, CLASSES, CONFIDENCE = "statistic", "embedding", "classes", "confidence"
-STRANGERS, UNKNOWN = "strangers", "unknown"
-TESTS = len(NAMES) + 5
+STATISTIC, EMBEDDING, CLASSES, CONFIDENCE, STRANGERS = "statistic", "embedding", "classes", "confidence", "strangers"
+TESTS = len(NAMES) + 4
 """For each imager."""
 
 # A class with fewer images in the reference says nothing of what its images look like.
@@ -222,7 +219,7 @@ class Test:
     """A comparison and its result.
 
     `effect`: how large the difference is, 0 … 1, by `kind` as `Limits` says; `limit`: from where it counts. `before`,
-    `after`: medians of a statistic, shares of the classes, a share of strangers or of unknown images.
+    `after`: medians of a statistic, shares of the classes, a share of strangers.
     """
 
     kind: str
@@ -240,11 +237,7 @@ def compare(new: Table, old: Table, limits: Limits, tests: int, rng: np.random.G
     `tests`: how many there are in the whole check, which decides how small a p-value must be able to get.
     """
     permutations = max(1999, math.ceil(2 * tests / limits.alpha))
-    return [
-        *_within_classes(new, old, limits, permutations, rng),
-        _classes(new, old, limits, permutations, rng),
-        _more_often(UNKNOWN, new.novelty > 1, old.novelty > 1, limits.unknown),
-    ]
+    return [*_within_classes(new, old, limits, permutations, rng), _classes(new, old, limits, permutations, rng)]
 
 
 def _within_classes(new: Table, old: Table, limits: Limits, permutations: int, rng: np.random.Generator) -> list[Test]:
@@ -284,22 +277,18 @@ def _strata(predicted: np.ndarray, is_new: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _strangers(distances: np.ndarray, is_new: np.ndarray, limits: Limits) -> Test:
     """How many images have no neighbours among the reference, as near as almost all of the reference have."""
+    from scipy.stats import fisher_exact
+
     inside = distances[~is_new][:, ~is_new]
     # The nearest of all is the image itself.
     usual = np.partition(inside, _NEIGHBOUR, axis=1)[:, _NEIGHBOUR]
     nearest = np.partition(distances[is_new][:, ~is_new], _NEIGHBOUR - 1, axis=1)[:, _NEIGHBOUR - 1]
     far = np.quantile(usual, _STRANGE)
-    return _more_often(STRANGERS, nearest > far, usual > far, limits.strangers)
-
-
-def _more_often(kind: str, new: np.ndarray, old: np.ndarray, limit: float) -> Test:
-    """Whether something holds for more images of the sample, bool [n], than of the reference, bool [m]."""
-    from scipy.stats import fisher_exact
-
-    table = [[int(side.sum()), int((~side).sum())] for side in (new, old)]
+    strange, strange_before = int((nearest > far).sum()), int((usual > far).sum())
+    table = [[strange, len(nearest) - strange], [strange_before, len(usual) - strange_before]]
     p_value = float(fisher_exact(table, alternative="greater")[1])
-    before, after = float(old.mean()), float(new.mean())
-    return Test(kind, kind, max(0.0, after - before), limit, p_value, before, after)
+    before, after = strange_before / len(usual), strange / len(nearest)
+    return Test(STRANGERS, STRANGERS, max(0.0, after - before), limits.strangers, p_value, before, after)
 
 
 def _classes(new: Table, old: Table, limits: Limits, permutations: int, rng: np.random.Generator) -> Test:

@@ -42,7 +42,6 @@ TITLES = {
     two_sample.CLASSES: "predicted classes",
     two_sample.CONFIDENCE: "highest score",
     two_sample.STRANGERS: "images like none of the reference",
-    two_sample.UNKNOWN: "images unlike the model's training pictures",
 }
 
 
@@ -57,7 +56,7 @@ def change(test: two_sample.Test, classes: Sequence[str]) -> str:
         name, old, new = max(zip(classes, test.before, test.after, strict=True), key=lambda row: abs(row[2] - row[1]))
         return f"{name} {old:.0%} → {new:.0%}"
     before, after = float(test.before), float(test.after)  # type: ignore[arg-type]
-    if test.kind in (two_sample.STRANGERS, two_sample.UNKNOWN):
+    if test.kind == two_sample.STRANGERS:
         return f"{before:.0%} → {after:.0%}"
     if test.kind == two_sample.EMBEDDING:
         return f"{test.effect:.1%} of the distance"

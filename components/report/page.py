@@ -148,7 +148,12 @@ def at(report: Mapping[str, Any], source: str) -> Any:
     return value
 
 
-def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mapping[str, bytes]) -> str:
+def page(
+    report: Mapping[str, Any],
+    figures: Mapping[str, str],
+    pictures: Mapping[str, bytes],
+    template: str = "report.html.jinja",
+) -> str:
     """Returns the HTML.
 
     `figures`: name → SVG; `pictures`: `image/ROW` and `overlay/ROW` → JPEG, the row being that of a disagreement or
@@ -170,7 +175,12 @@ def page(report: Mapping[str, Any], figures: Mapping[str, str], pictures: Mappin
         number=number, text=text, figure_uri=lambda name: _uri(figures[name].encode(), "svg+xml")
     )
     uris = {name: _uri(encoded, "jpeg") for name, encoded in pictures.items()}
-    return environment.get_template("report.html.jinja").render(report=report, figures=figures, pictures=uris)
+    return environment.get_template(template).render(report=report, figures=figures, pictures=uris)
+
+
+def leave_out_page(content: Mapping[str, Any]) -> str:
+    """Returns the HTML of `components.leave_out`'s content, as `page` does."""
+    return page(content, {}, {}, "leave_out.html.jinja")
 
 
 def card(report: Mapping[str, Any]) -> str:

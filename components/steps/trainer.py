@@ -11,7 +11,7 @@ from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import Artifact, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components import artifacts
+from components import artifacts, sources as source_files
 from components.trainer.job import TrainingJob, TrainingParameters
 from marco_data import shards
 
@@ -59,11 +59,13 @@ def Trainer(
     initial: annotations.Parameter[str] = "",
     steps: annotations.Parameter[str] = "",
     hyperparameters: annotations.InputArtifact[standard_artifacts.HyperParameters] = None,
+    sources: annotations.InputArtifact[artifacts.Sources] = None,
 ) -> None:
     """Trains on the splits `train` and `validation` of `examples`, ExampleGen's or the Materializer's, writes `model`.
 
     `training`: JSON of `components.trainer.job.TrainingJob`. `source`, `fingerprint`, `initial` and `steps`:
     `components.trainer.job.TrainingParameters`. `hyperparameters`: the Tuner's best values, if there was a search.
+    `sources`: by which a job with `left_out` tells the images that it does not see.
 
     Raises:
         InputError: `steps` is not a number, or the model that training begins from has changed or does not exist.
@@ -76,6 +78,9 @@ def Trainer(
         best = json.loads(io_utils.read_string_file(f"{hyperparameters.uri}/{BEST_FILE}"))["values"]
     directory = path_utils.serving_model_dir(model.uri)
     job = _bind(training, parameters, examples, transform_graph, model_directory=directory, best=best)
+    if job.left_out and sources:
+        file = f"{sources.uri}/{source_files.FILE}"
+        job = job.model_copy(update={"left_out": job.left_out.model_copy(update={"sources": file})})
     # Each way imports its own client, of Vertex AI or of Kubernetes; training in this process needs neither.
     if job.custom_job:
         from components.trainer import custom_job

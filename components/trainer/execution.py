@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from components import mlflow_runs, settings
+from components import mlflow_runs, settings, sources
 from components.trainer.job import TrainingJob
 from marco_data import image_files
 from marco_data.progress import progress
@@ -63,7 +63,8 @@ def run(job: TrainingJob) -> None:
         return
     check_windows(job, records.train)
     with record_run(job, records) as record:
-        record.describe(*mlflow_runs.DESCRIPTION.get())
+        name, note = mlflow_runs.DESCRIPTION.get()
+        record.describe(f"{name}, without {job.left_out.value}" if name and job.left_out else name, note)
         model, trained = train(job, running, records, record)
         fitted = calibrate(model, job, records.validation)
         record.log_slices({f"calibration/{name}": value for name, value in dataclasses.asdict(fitted).items()})
@@ -123,8 +124,12 @@ class Records(NamedTuple):
 
 
 def read_records(job: TrainingJob) -> Records:
-    """Returns where the examples of each split are."""
-    return Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
+    """Returns where the examples of each split are, without those that the job leaves out."""
+    records = Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
+    if not job.left_out:
+        return records
+    path, value = job.left_out.sources, job.left_out.value
+    return Records(*(index.select(sources.seen(path, role, value)) for role, index in records._asdict().items()))
 
 
 @contextlib.contextmanager
@@ -135,9 +140,13 @@ def record_run(job: TrainingJob, records: Records) -> Iterator[mlflow_runs.Run]:
     recipe = job.model_dump(include={"network", "recipe", "transform"})
     run.log_recipe({**recipe, **carried_over(job), "classes": ", ".join(job.classes)})
     counts = {split: len(index) for split, index in records._asdict().items()}
-    run.log_data(name="marco", counts=counts, **job.data.model_dump())
+    # MLflow keeps the counts of the first run of a name and fingerprint.
+    name = f"marco without {job.left_out.value}" if job.left_out else "marco"
+    run.log_data(name=name, counts=counts, **job.data.model_dump())
     # Tags, since a training may be resumed on another engine and MLflow's parameters never change.
     run.set_tags({f"engine.{name}": str(value) for name, value in dataclasses.asdict(job.engine).items()})
+    if job.left_out:
+        run.set_tags({mlflow_runs.LEFT_OUT: f"{job.left_out.attribute} {job.left_out.value}"})
     try:
         yield run
     except errors.Interrupted:

@@ -6,6 +6,7 @@ processes of a cluster read it (`marco train`).
 """
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
@@ -49,6 +50,22 @@ class DataSet(settings.Section):
     source: str = ""
     fingerprint: str = ""
     overlay: str = ""
+
+
+class LeftOut(settings.Section):
+    """The images that a training does not see, in neither split: those whose `attribute` has this value.
+
+    `sources`: the file that says which these are (`components.sources`). The graph does not know it.
+    """
+
+    attribute: settings.SourceAttribute
+    value: str
+    sources: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The value in letters, digits and single hyphens, for names of steps and models; it may be empty."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.value).strip("-")[:40].rstrip("-")
 
 
 class TrackingServer(settings.Section):
@@ -107,6 +124,8 @@ class TrainingJob(settings.Section):
     # To the gate the same images are the same wherever they lie.
     data: Annotated[DataSet, TRAINING, dataclasses.replace(RUN, ignored=frozenset({"source"}))] = DataSet()
     initial: Annotated[str, ALWAYS] = ""
+    # None: the training sees all images.
+    left_out: Annotated[LeftOut | None, dataclasses.replace(ALWAYS, ignored=frozenset({"sources"}))] = None
     # The URI of the artifact of Transform, which stands for the examples as they were transformed.
     transform_graph: Annotated[str, TRAINING] = ""
     # More trials continue the same search.
@@ -141,6 +160,9 @@ class TrainingJob(settings.Section):
         if self.recipe.stated_for_batch is None:
             # Where the rule for batch sizes is off, trainings are the same as before there was one.
             excluded["recipe"].add("stated_for_batch")
+        if self.left_out is None:
+            # Likewise.
+            excluded["left_out"] = True
         return settings.digest(self.model_dump(mode="json", exclude=excluded))
 
     def bind(
@@ -178,6 +200,11 @@ class TrainingJob(settings.Section):
         }
         bound = self.model_copy(update=changes).with_values(best or {})
         return bound.named(self.name, bound.identity("checkpoints")[:16], self.checkpoints)
+
+    def without(self, left_out: LeftOut) -> "TrainingJob":
+        """Returns the job, not yet bound, of the same training without some images; its model is for comparing only."""
+        name = "-".join(part for part in (self.name, "without", left_out.slug) if part)
+        return self.model_copy(update={"left_out": left_out, "name": name, "tflite": False})
 
     def named(self, name: str, key: str, parent: str) -> "TrainingJob":
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""

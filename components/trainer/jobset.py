@@ -355,12 +355,16 @@ def move_in(job: jobs.TrainingJob, place: str, own: Path) -> jobs.TrainingJob:
     checkpoints = job.checkpoints
     if not ("://" in checkpoints or _within(checkpoints, place)):
         checkpoints = f"{place.rstrip('/')}/checkpoints/{job.key}"
-    changes = {
+    changes: dict[str, Any] = {
         "train_files": _copied(job.train_files, place, own / "data" / "train"),
         "validation_files": _copied(job.validation_files, place, own / "data" / "validation"),
         "checkpoints": checkpoints,
         "model_directory": str(own / "model" / PurePath(job.model_directory).name),
     }
+    if job.left_out and "://" not in job.left_out.sources:
+        copy = own / "data" / PurePath(job.left_out.sources).name
+        store.write_bytes(str(copy), store.read_bytes(job.left_out.sources))
+        changes["left_out"] = job.left_out.model_copy(update={"sources": str(copy)})
     return job.model_copy(update=changes)
 
 

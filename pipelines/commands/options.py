@@ -56,6 +56,14 @@ Change = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value of the preset, such as recipe.steps=500. May be repeated."),
 ]
+LeaveOut = Annotated[
+    str | None,
+    typer.Option(
+        metavar="institution|imager[=NAME,…]",
+        help="Also train once without each institution or imager, and tell how much worse a model is on images of one "
+        "that it never saw. A package needs the names; else they are found in the data (docs/beyond-the-paper.md).",
+    ),
+]
 Tracking = Annotated[
     str,
     typer.Option(

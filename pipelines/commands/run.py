@@ -30,6 +30,7 @@ def run(
     ] = None,
     name: Annotated[str, typer.Option(help="The run's name in MLflow; by default the model's, with a key.")] = "",
     note: Annotated[str, typer.Option(help="The run's description in MLflow, in Markdown.")] = "",
+    leave_out: options.LeaveOut = None,
     change: options.Change = None,
 ) -> None:
     """Read, check, train, judge and publish: the whole pipeline on this machine.
@@ -42,7 +43,7 @@ def run(
     from components import mlflow_store
     from pipelines import configuration, earlier_steps, local_runner, places
 
-    loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay))
+    loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay, leave_out=leave_out))
     tracking = places.local(loaded, output).tracking
     mlflow_store.connect(tracking)
     os.environ[mlflow_store.RUN_VARIABLE] = tracking
@@ -55,6 +56,8 @@ def run(
         results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
     terminal = console.Console(markup=False, emoji=False)
     terminal.print(local_runner.summary_table(results))
+    if "leave_out" in results:
+        terminal.print(local_runner.leave_out_table(results["leave_out"]))
     closing = "\n".join(local_runner.closing_lines(results, output))
     terminal.print(closing, soft_wrap=True, highlight=False)
     if not results["blessed"]:
@@ -176,6 +179,7 @@ def compile_(
         Path | None,
         typer.Option(help="A .yaml file laid over the preset: what your cluster gives, such as k8s/site.yaml."),
     ] = None,
+    leave_out: options.LeaveOut = None,
     change: options.Change = None,
 ) -> None:
     """Compile the pipeline of `marco run`, unchanged, into a package of Kubeflow Pipelines or Vertex AI (schema 2.1).
@@ -188,7 +192,7 @@ def compile_(
     from pipelines import configuration
 
     changes = [*(change or []), *([f"cluster.image={image}"] if image else [])]
-    loaded = configuration.load(preset, changes, data, site)
+    loaded = configuration.load(preset, changes, data, site, leave_out=leave_out)
     # TFX takes seconds to import; mistakes in the configuration are found before.
     from pipelines import compilation
 

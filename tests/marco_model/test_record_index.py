@@ -53,6 +53,13 @@ def test_a_written_index_is_read_in_place_of_the_files(files):
         np.testing.assert_array_equal(getattr(index, name), getattr(walked, name))
 
 
+def test_some_of_the_records_are_an_index_in_their_order(files):
+    index = record_index.read_index(files)
+    chosen = index.select(np.array([True, False, False, True]))
+    assert [data_at(chosen, number) for number in range(len(chosen))] == [EXPECTED[0], EXPECTED[3]]
+    assert chosen.files == index.files
+
+
 @pytest.mark.parametrize("content", [b"\xff" * 40, b"\x05" + b"\0" * 7, b"\x05" + b"\0" * 15])
 def test_a_file_of_anything_else_is_refused(tmp_path, content):
     path = tmp_path / "data"

@@ -21,6 +21,7 @@ def test_a_step_has_its_own_resources_or_the_default():
     cluster = load("cluster.default={cpu: 3}", "cluster.steps.Trainer={cpu: 8, accelerators: 2}")
     assert cluster.resources("Trainer") == Resources(cpu=8, accelerators=2)
     assert cluster.resources("Pusher") == Resources(cpu=3)
+    assert cluster.resources("Trainer-1-CSIRO") == cluster.resources("Trainer-2") == cluster.resources("Trainer")
 
 
 def test_settings_that_containers_share_are_passed_to_the_training():

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pydantic
 import pytest
@@ -144,3 +145,52 @@ def test_the_gates_rules_are_read_and_wrong_ones_are_named():
     ):
         with pytest.raises(InputError, match=named):
             configuration.load("local", [change])
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "values"),
+    [
+        ("institution", "institution", ()),
+        ("imager=Rigaku Minstrel, Formulatrix Rock Imager", "imager", ("Rigaku Minstrel", "Formulatrix Rock Imager")),
+        ("institution=CSIRO,", "institution", ("CSIRO",)),
+    ],
+)
+def test_what_is_left_out_is_an_option(text, attribute, values):
+    chosen = configuration.load("local", leave_out=text).leave_out
+    assert (chosen.attribute, chosen.values) == (attribute, values)
+    assert configuration.load("local").leave_out is None
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("country", [], "leave_out.attribute is 'country'; it must be 'institution' or 'imager'"),
+        ("institution=CSIRO,CSIRO", [], "leave_out.values has a value twice: CSIRO, CSIRO"),
+        ("imager", ["tuning={space: {recipe.momentum: {min: 0.5, max: 0.9}}}"], "leave_out and tuning are both set"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused_in_one_line(text, changes, message):
+    with pytest.raises(InputError, match=message):
+        configuration.load("local", changes, leave_out=text)
+
+
+def test_the_sources_to_leave_out_are_found_in_the_shards(tmp_path):
+    from marco_data import synthetic
+
+    synthetic.synthesize(tmp_path / "drops", 24, synthetic.Settings(shorter_side=32))
+    drops = str(tmp_path / "drops")
+
+    def find(text, *changes):
+        return configuration.find_left_out(configuration.load("local", list(changes), leave_out=text), drops).leave_out
+
+    manifest = json.loads((tmp_path / "drops" / "synthetic.json").read_text())
+    assert find("institution").values == tuple(sorted(manifest["counts"]["institution"]))
+    assert "Rigaku Minstrel" in find("imager").values
+    # A site's own rules, as ExampleGen applies them.
+    rule = "data.imagers=[{institution: CSIRO, pattern: '.*', imager: ours}]"
+    assert find("imager", rule).values == ("ours", "unknown")
+    assert find("institution=Merck").values == ("Merck",)
+    single = synthetic.Settings(shorter_side=32, institutions={"Merck": 1.0})
+    synthetic.synthesize(tmp_path / "drops", 8, single, overwrite=True)
+    with pytest.raises(InputError, match="all images have the institution Merck; leave_out needs two or more"):
+        find("institution")

@@ -32,6 +32,7 @@ SECTIONS = {
     "recipe": ("recipe.seed=9", True),
     "engine": ("engine.precision=bfloat16", True),
     "tuning": ("tuning={space: {recipe.momentum: {choices: [0.8, 0.9]}}}", True),
+    "leave_out": ("leave_out={attribute: imager}", False),
     "thresholds": ("thresholds.accuracy=0.1", False),
     "gate": ("gate.slice_margin=0.1", False),
     "report": ("report.errors=2", False),

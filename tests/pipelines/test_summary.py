@@ -62,3 +62,30 @@ def test_a_failed_model_is_shown_with_the_reason():
     text = "\n".join(local_runner.closing_lines(failed, pathlib.Path("runs/x")))
     assert "not blessed, nothing published: accuracy is 0.5" in text
     assert "marco predict" not in text
+
+
+def comparison(count, difference):
+    shares = {name: {"found": 1, "count": count, "share": share} for name, share in (("home", 0.8), ("away", 0.7))}
+    limits = {"low": -0.2, "high": 0.05} if difference is not None else {"low": None, "high": None}
+    return {**shares, "difference": difference, **limits}
+
+
+def test_the_table_of_home_and_away_fits_a_terminal_and_takes_names_as_text():
+    accuracy, few = comparison(1200, -0.1), comparison(3, None)
+    mean = {"values": 1, "home": 0.8, "away": 0.7, "difference": -0.1, "low": -0.2, "high": 0.05}
+    content = {
+        "attribute": "institution",
+        "target": "Crystals",
+        "rows": [{"value": "[red]Bristol[/] :cat:", "accuracy": accuracy, "target": few}],
+        "mean": {"accuracy": mean, "target": None},
+    }
+    console = Console(file=io.StringIO(), width=90)
+    console.print(local_runner.leave_out_table(content))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.file.getvalue().splitlines()]
+    assert [row for row in rows if row] == [
+        ["accuracy", "[red]Bristol[/] :cat:", "1,200", "80.0%", "70.0%", "-10.0", "-20.0 to +5.0"],
+        ["accuracy", "mean", "", "80.0%", "70.0%", "-10.0", "-20.0 to +5.0"],
+        ["Crystals", "[red]Bristol[/] :cat:", "3", "80.0%", "70.0%", "–", "too few images"],
+    ]
+    content["target"] = None
+    assert len(local_runner.leave_out_table(content).rows) == 2

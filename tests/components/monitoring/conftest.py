@@ -84,7 +84,6 @@ class Pool:
             statistics=np.array([image_statistics(jpeg) for jpeg in encoded]),
             embedding=embedding,
             scores=self._scores[rows],
-            novelty=np.full(len(rows), 0.5, np.float32),
             thumbnail=np.array([b""] * len(rows), object),
         )
 

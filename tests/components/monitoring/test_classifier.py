@@ -1,5 +1,3 @@
-import shutil
-
 import numpy as np
 import pytest
 from tensorflow.python.eager import context
@@ -14,26 +12,11 @@ def test_it_gives_the_classifiers_scores_and_embeddings_in_one_pass(small_model,
     encoded = [path.read_bytes() for path in real_images.values()] * 4
     describe, classifier = Describer(small_model), open_classifier(small_model)
     described = describe(encoded)
-    np.testing.assert_allclose([scores for _, scores, _ in described], classifier.score(encoded), atol=1e-6)
-    np.testing.assert_allclose([embedding for embedding, *_ in described], classifier.embed(encoded), atol=1e-5)
+    np.testing.assert_allclose([scores for _, scores in described], classifier.score(encoded), atol=1e-6)
+    np.testing.assert_allclose([embedding for embedding, _ in described], classifier.embed(encoded), atol=1e-5)
     images = classifier.images(encoded)
     describe, classifier = Describer(small_model), open_classifier(small_model)
     assert count_convolutions(describe._both, images) == count_convolutions(classifier.logits, images) > 0
-
-
-@pytest.mark.slow
-def test_it_tells_how_far_images_are_from_the_training_pictures(small_model, real_images, tmp_path):
-    from marco_model import load, novelty
-
-    encoded = [path.read_bytes() for path in real_images.values()]
-    assert [distance for *_, distance in Describer(small_model)(encoded)] == [0] * len(encoded)
-    model = shutil.copytree(small_model, tmp_path / "model")
-    network = load.open_classifier(model)._network
-    reference = novelty.fit(*network.features_and_statistics(encoded), np.arange(len(encoded)) % 2)
-    (model / novelty.FILE).write_bytes(reference.to_bytes())
-    distances = [distance for *_, distance in Describer(model)(encoded)]
-    np.testing.assert_allclose(distances, load.open_classifier(model).scores_and_novelty(encoded)[1], rtol=1e-3)
-    assert min(distances) > 0
 
 
 def count_convolutions(function, images):

@@ -9,9 +9,10 @@ import tensorflow as tf
 from mlflow import MlflowClient
 from scipy.special import softmax
 
+from components import sources
 from components.mlflow_runs import TRAINING_FILE
 from components.settings import Transform
-from components.trainer import execution
+from components.trainer import execution, job as jobs
 from marco_model import preprocessing
 from marco_model.calibration import expected_calibration_error, fit_temperature
 from marco_model.errors import InputError
@@ -63,6 +64,26 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
     checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
     assert (checked["images"], checked["other_class"]) == (8, 0)
+
+
+def test_images_of_the_source_that_is_left_out_are_in_neither_split(small_job, tmp_path):
+    whole = execution.read_records(small_job)
+    path = str(tmp_path / sources.FILE)
+    sources.write(path, {"train": ["Merck", "CSIRO", "HWMRI"] * 8, "validation": ["CSIRO", "Merck"] * 4})
+    left_out = jobs.LeftOut(attribute="institution", value="CSIRO", sources=path)
+    records = execution.read_records(small_job.model_copy(update={"left_out": left_out}))
+    assert (len(whole.train), len(whole.validation)) == (24, 8)
+    assert records.train.offset.tolist() == [place for n, place in enumerate(whole.train.offset) if n % 3 != 1]
+    assert records.validation.offset.tolist() == whole.validation.offset[1::2].tolist()
+
+
+def test_the_run_of_a_training_says_what_it_left_out(small_job):
+    records = execution.read_records(small_job)
+    left_out = jobs.LeftOut(attribute="institution", value="CSIRO")
+    with execution.record_run(small_job.model_copy(update={"left_out": left_out}), records) as run:
+        assert run.tags()["left_out"] == "institution CSIRO"
+    with execution.record_run(small_job.model_copy(update={"key": "whole"}), records) as run:
+        assert "left_out" not in run.tags()
 
 
 def test_the_values_that_the_rule_for_batch_sizes_makes_are_recorded_and_the_network_gets_its_own(small_job):

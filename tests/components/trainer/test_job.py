@@ -27,6 +27,8 @@ CHANGES = {
     "data.source": (TRAINING, "elsewhere"),
     "data.fingerprint": (ALL, "0b"),
     "initial": (ALL, "0b"),
+    "left_out": (ALL, jobs.LeftOut(attribute="imager", value="Rock", sources="sources.npz")),
+    "left_out.sources": (set(), "elsewhere"),
     "transform_graph": (TRAINING, "graph/2"),
     "tuning": ({"search", "run"}, Tuning(space=SPACE, steps=9)),
     "tuning.trials": (RUN, 99),
@@ -43,7 +45,8 @@ CHANGES = {
     "gpus": (set(), 4),
     "custom_job": (set(), jobs.CustomJob(place=PLACE, machines=Machines(), image="marco")),
 }
-BASE = small_training.job(tuning=Tuning(space=SPACE))
+LEFT_OUT = jobs.LeftOut(attribute="institution", value="Bristol-Myers Squibb")
+BASE = small_training.job(tuning=Tuning(space=SPACE), left_out=LEFT_OUT)
 
 
 def with_value(job, field, value):
@@ -69,7 +72,7 @@ def test_every_field_decides_as_it_is_marked():
 
 
 def test_every_value_of_a_section_decides_as_the_section_does():
-    for section in ("network", "recipe", "engine", "transform", "data", "tuning"):
+    for section in ("network", "recipe", "engine", "transform", "data", "tuning", "left_out"):
         for name in vars(getattr(BASE, section)):
             field = f"{section}.{name}"
             if field not in CHANGES:
@@ -80,6 +83,29 @@ def test_trainings_without_the_rule_for_batch_sizes_are_named_as_before_there_wa
     monkeypatch.setattr(jobs.settings, "digest", lambda content: str(content["recipe"].get("stated_for_batch", "none")))
     assert {BASE.identity(purpose) for purpose in PURPOSES} == {"none"}
     assert with_value(BASE, "recipe.stated_for_batch", 64).identity("checkpoints") == "64"
+
+
+def test_a_training_that_leaves_nothing_out_is_named_as_before_it_could(monkeypatch):
+    monkeypatch.setattr(jobs.settings, "digest", lambda content: str("left_out" in content))
+    assert {small_training.job().identity(purpose) for purpose in PURPOSES} == {"False"}
+    assert {BASE.identity(purpose) for purpose in PURPOSES} == {"True"}
+
+
+@pytest.mark.parametrize(
+    ("value", "slug"),
+    [
+        ("Bristol-Myers Squibb", "Bristol-Myers-Squibb"),
+        (" a/b  (2) ", "a-b-2"),
+        ("藤", ""),
+        ("x" * 39 + "-y", "x" * 39),
+    ],
+)
+def test_a_training_without_a_source_has_a_name_of_its_own_and_no_tflite_model(value, slug):
+    left_out = jobs.LeftOut(attribute="institution", value=value)
+    job = small_training.job(tflite=True).without(left_out)
+    assert (left_out.slug, job.name) == (slug, f"small-without-{slug}".rstrip("-"))
+    assert (job.left_out, job.tflite) == (left_out, False)
+    assert bind(job).checkpoints != bind(small_training.job()).checkpoints
 
 
 def test_the_identity_does_not_depend_on_how_a_job_was_made():

@@ -134,6 +134,19 @@ def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, jo
     assert (written["train_files"], written["validation_files"]) == ([str(copy)], [str(inside)])
 
 
+def test_what_says_which_images_to_leave_out_is_copied_for_the_replicas(tmp_path, job):
+    file, own = tmp_path / "step" / "sources.npz", tmp_path / "shared" / "trainings" / "0a1b"
+    file.write_bytes(b"sources")
+    left_out = jobs.LeftOut(attribute="imager", value="Rock", sources=str(file))
+    inside = jobset.move_in(job.model_copy(update={"left_out": left_out}), str(tmp_path / "shared"), own).left_out
+    assert pathlib.Path(inside.sources).is_relative_to(own)
+    assert pathlib.Path(inside.sources).read_bytes() == b"sources"
+    assert (inside.attribute, inside.value) == ("imager", "Rock")
+    distant = left_out.model_copy(update={"sources": "gs://bucket/sources.npz"})
+    moved = jobset.move_in(job.model_copy(update={"left_out": distant}), str(tmp_path / "shared"), own)
+    assert moved.left_out == distant
+
+
 def test_a_worker_that_fails_is_named_with_its_last_lines(cluster, job, placement):
     running = cluster(
         """
