@@ -46,7 +46,7 @@ RECIPE = Recipe(
 METHODS: dict[str, dict[str, Any]] = {
     "left out": {},
     "images alone": {"unlabelled": True},
-    "adversarial": {"unlabelled": True, "adversarial_weight": 0.1},
+    "adversarial": {"unlabelled": True, "adversarial_weight": 0.03},
     "colour": {"colour_distortion": 2.5},
 }
 """What each method changes of the recipe; `unlabelled` stands for the institution away."""

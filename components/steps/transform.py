@@ -47,7 +47,10 @@ def Materializer(
     transformed_examples: annotations.OutputArtifact[standard_artifacts.Examples],
     beam_pipeline: annotations.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Writes `examples` as `transform_graph` makes them: a file for each of theirs, not compressed, and the index."""
+    """Writes `examples` as `transform_graph` makes them, with what is `KEPT`, and the index.
+
+    There is a file for each of theirs, not compressed.
+    """
     transformed_examples.split_names = examples.split_names
     pairs = []
     for split in artifact_utils.decode_split_names(examples.split_names):
