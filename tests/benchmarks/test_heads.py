@@ -30,6 +30,11 @@ def test_every_method_trains_and_is_judged(capsys, monkeypatch):
     short = dataclasses.replace(heads.RECIPE, steps=2, batch_size=8, evaluate_every=2)
     monkeypatch.setattr(heads, "RECIPE", short)
     monkeypatch.setattr(heads, "_UNSEEN", 30)
+    # Two steps may leave all of a few pictures wrong, and a ratio needs one that is right.
+    judge = heads.right
+    monkeypatch.setattr(
+        heads, "right", lambda model, pictures: judge(model, pictures) | (np.arange(len(pictures)) == 0)
+    )
     heads.shift(["--images", "60", "--seeds", "0", "--methods", *heads.METHODS])
     output = capsys.readouterr()
     assert '"unit": "accuracy"' in output.out
