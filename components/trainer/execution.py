@@ -136,7 +136,7 @@ class Records(NamedTuple):
 def read_records(job: TrainingJob) -> Records:
     """Returns where the examples of each split are, without those that the job leaves out, and with its targets."""
     records = Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
-    if job.left_out:
+    if job.left_out and not job.sees_unlabelled:
         path, value = job.left_out.sources, job.left_out.value
         seen = {role: sources.seen(path, role, value) for role in Records._fields}
         records = Records(*(index.select(seen[role]) for role, index in records._asdict().items()))

@@ -205,9 +205,22 @@ class TrainingJob(settings.Section):
         return bound.named(self.name, bound.identity("checkpoints")[:16], self.checkpoints)
 
     def without(self, left_out: LeftOut) -> "TrainingJob":
-        """Returns the job, not yet bound, of the same training without some images; its model is for comparing only."""
+        """Returns the job, not yet bound, of the same training without some images; its model is for comparing only.
+
+        Adversarial training over the same attribute sees these images without their labels, as it was published.
+        """
         name = "-".join(part for part in (self.name, "without", left_out.slug) if part)
-        return self.model_copy(update={"left_out": left_out, "name": name, "tflite": False, "time_course": False})
+        recipe = self.recipe
+        if recipe.adversarial_weight and recipe.sources == left_out.attribute:
+            unlabelled = tuple(dict.fromkeys([*recipe.unlabelled, left_out.value]))
+            recipe = dataclasses.replace(recipe, unlabelled=unlabelled)
+        plain = {"name": name, "tflite": False, "time_course": False}
+        return self.model_copy(update={"left_out": left_out, "recipe": recipe, **plain})
+
+    @property
+    def sees_unlabelled(self) -> bool:
+        """Whether of the images that are left out just the labels are."""
+        return bool(self.left_out and self.recipe.adversarial_weight and self.left_out.value in self.recipe.unlabelled)
 
     def named(self, name: str, key: str, parent: str) -> "TrainingJob":
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""

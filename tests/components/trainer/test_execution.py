@@ -75,6 +75,9 @@ def test_images_of_the_source_that_is_left_out_are_in_neither_split(small_job, t
     assert (len(whole.train), len(whole.validation)) == (24, 8)
     assert records.train.offset.tolist() == [place for n, place in enumerate(whole.train.offset) if n % 3 != 1]
     assert records.validation.offset.tolist() == whole.validation.offset[1::2].tolist()
+    recipe = dataclasses.replace(small_job.recipe, adversarial_weight=0.1, unlabelled=("CSIRO",))
+    unlabelled = small_job.model_copy(update={"left_out": left_out, "recipe": recipe})
+    assert [len(index) for index in execution.read_records(unlabelled)] == [24, 8]
 
 
 def test_the_run_of_a_training_says_what_it_left_out(small_job):

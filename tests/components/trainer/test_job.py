@@ -121,6 +121,17 @@ def test_a_training_without_a_source_has_a_name_of_its_own_and_no_tflite_model(v
     assert bind(job).checkpoints != bind(small_training.job()).checkpoints
 
 
+def test_adversarial_training_without_a_source_sees_its_images_and_not_its_labels():
+    left_out = jobs.LeftOut(attribute="imager", value="Rock")
+    recipe = dataclasses.replace(small_training.job().recipe, adversarial_weight=0.03, unlabelled=("HWMRI",))
+    by_imager = dataclasses.replace(recipe, sources="imager")
+    job = small_training.job(recipe=by_imager).without(left_out)
+    assert (job.recipe.unlabelled, job.sees_unlabelled) == (("HWMRI", "Rock"), True)
+    for other in (recipe, dataclasses.replace(by_imager, adversarial_weight=0.0)):
+        job = small_training.job(recipe=other).without(left_out)
+        assert (job.recipe.unlabelled, job.sees_unlabelled) == (("HWMRI",), False)
+
+
 def test_the_identity_does_not_depend_on_how_a_job_was_made():
     again = jobs.TrainingJob.model_validate_json(BASE.model_dump_json())
     assert again == BASE
