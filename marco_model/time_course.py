@@ -56,14 +56,15 @@ class TimeCourse:
 
     classes: int [n], indices of those that mean crystals. temperature: of the model's probabilities. axes: float
     [features, components], directions of the features. weights: float [3 + components + classes], of one, of the
-    log-odds, of the highest so far, and of the differences. threshold: the probability from which on it is an alarm.
+    log-odds, of the highest so far, and of the differences. thresholds: float [2], the probabilities from which
+    on the first picture and a later one are an alarm.
     """
 
     classes: np.ndarray
     temperature: float
     axes: np.ndarray
     weights: np.ndarray
-    threshold: float = 0.5
+    thresholds: np.ndarray = dataclasses.field(default_factory=lambda: np.full(2, 0.5))
 
     def project(self, features: np.ndarray) -> np.ndarray:
         """Returns the part of features, float [pictures, features], that counts: float32 [pictures, components]."""
@@ -77,7 +78,7 @@ class TimeCourse:
 
     def alarm(self, probabilities: np.ndarray) -> int | None:
         """Returns the first picture, from 0, whose probability is an alarm; None if there is ndrop."""
-        (alarms,) = np.nonzero(probabilities >= self.threshold)
+        (alarms,) = np.nonzero(probabilities >= self.thresholds[np.minimum(np.arange(len(probabilities)), 1)])
         return int(alarms[0]) if len(alarms) else None
 
     def to_bytes(self) -> bytes:
@@ -92,8 +93,7 @@ def read(content: bytes, name: str) -> TimeCourse:
     with errors.translated(errors.InputError, f"{name} is damaged ({{}}); export the model again", Exception):
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             values = {field.name: arrays[field.name] for field in dataclasses.fields(TimeCourse)}
-        temperature, threshold = float(values.pop("temperature")), float(values.pop("threshold"))
-        return TimeCourse(**values, temperature=temperature, threshold=threshold)
+        return TimeCourse(temperature=float(values.pop("temperature")), **values)
 
 
 def _inputs(drop: Series, course: TimeCourse) -> np.ndarray:
@@ -128,18 +128,18 @@ def fit(
 
 
 def limited(course: TimeCourse, held_out: Sequence[Series], share: float = FALSE_ALARMS) -> TimeCourse:
-    """Returns the time course with the lowest threshold at which a share of drops, at most, has an alarm too early.
+    """Returns the time course with the lowest thresholds at which a share of drops, at most, has an alarm too early.
 
-    Too early is before crystals have come, or if they never do. It is exact for further drops of the same kind, on the
-    average over sets of held-out drops (split conformal prediction), down to one in their number plus 1.
+    Too early is before crystals have come, or if they never do. Half of the share is for first pictures. It is exact
+    for further drops of the same kind, on the average over sets of held-out drops (split conformal prediction), down to
+    two in their number plus 1.
     """
     highest = []
     for series in held_out:
-        before = course.probabilities(series)[~series.crystals]
-        highest.append(float(before.max()) if len(before) else 0.0)
-    kept = min(len(highest), int(np.ceil((1 - share) * (len(highest) + 1))))
-    threshold = float(np.nextafter(np.sort(highest)[kept - 1], 2))
-    return dataclasses.replace(course, threshold=threshold)
+        before = course.probabilities(series) * ~series.crystals
+        highest.append((before[0], before[1:].max(initial=0)))
+    kept = min(len(highest), int(np.ceil((1 - share / 2) * (len(highest) + 1))))
+    return dataclasses.replace(course, thresholds=np.nextafter(np.sort(highest, axis=0)[kept - 1], 2))
 
 
 def _directions(drops: Sequence[Series]) -> np.ndarray:

@@ -64,17 +64,18 @@ def test_extreme_scores_give_probabilities():
 
 
 def test_the_alarm_is_the_first_picture_at_the_threshold():
-    chain = course(threshold=0.7)
+    chain = course(thresholds=np.array([0.2, 0.7]))
     assert chain.alarm(np.array([0.1, 0.7, 0.2, 0.9])) == 1
     assert chain.alarm(np.array([0.1, 0.69])) is None
+    assert chain.alarm(np.array([0.2, 0.69])) == 0
 
 
 def test_it_is_kept_as_a_file(tmp_path):
-    chain = course(threshold=0.8)
+    chain = course(thresholds=np.array([0.8, 0.9]))
     again = time_course.read(chain.to_bytes(), "file")
     drop = series(3)
     np.testing.assert_array_equal(again.probabilities(drop), chain.probabilities(drop))
-    assert (again.threshold, again.temperature) == (0.8, 1.7)
+    assert (again.thresholds.tolist(), again.temperature) == ([0.8, 0.9], 1.7)
     with pytest.raises(errors.InputError, match=r"^old\.npz is damaged .*; export the model again$"):
         time_course.read(b"PK", "old.npz")
 
@@ -131,7 +132,7 @@ def test_fitting_again_gives_the_same(fitted):
 def test_the_threshold_is_the_lowest_that_leaves_a_share_of_early_alarms():
     rng = np.random.default_rng(0)
     drops = [series(seed, (0,))._replace(crystals=np.array([rng.random() < 0.3])) for seed in range(199)]
-    limited = time_course.limited(course(), drops, 0.05)
+    limited = time_course.limited(course(), drops, 0.1)
     highest = np.sort([0.0 if drop.crystals[0] else limited.probabilities(drop)[0] for drop in drops])
     # 190 of 200, counting the drop to come.
     assert limited.alarm(np.array([highest[189]])) is None and limited.alarm(np.array([highest[190]])) == 0

@@ -20,7 +20,7 @@ COURSE = TimeCourse(
     temperature=1.0,
     axes=np.zeros((0, 0)),
     weights=np.array([0.0, 0.5, 1.0, 0.0, 0.0]),
-    threshold=0.93,
+    thresholds=np.full(2, 0.93),
 )
 BRIGHTNESS = {"A1": [0.1, 0.2, 0.8, 0.9], "A2": [0.7, 0.95], "A3": [0.1, 0.2, 0.1]}
 
