@@ -1,14 +1,15 @@
 """When crystals came to a drop: what its pictures so far say together, beside each one's own score.
 
-A drop's state at an inspection is one of three: no crystals yet, crystals, crystals gone again. From one inspection to
-the next they come and go at rates (a hidden Markov chain). What a picture says for crystals is linear in its own
-log-odds, and in how it differs from the mean of the drop's earlier pictures: the network's features along the
-directions in which drops change, and the logarithms of the probabilities. So what looked like crystals from the first
-day on, such as dust, counts less than what has come since.
+What a picture says is a logistic regression on its own log-odds of crystals, on the highest of the drop so far, and on
+how it differs from the mean of the drop's earlier pictures: the network's features along the directions in which drops
+change, and the logarithms of the probabilities. So what looked like crystals from the first day on, such as dust, may
+count less than what has come since, and crystals that dissolve have come all the same. Pictures that look alike do not
+add up, as they would in a hidden Markov chain, whose pictures are independent given its state: one drop that always
+looks like crystals would then be surer than any whose crystals have just come.
 
-The answer is the forward filter of the chain, the probability that crystals have come by now given the pictures so far;
-later pictures do not enter. Of a single picture it is that picture's own probability. The chain is fitted to the
-training drops (`fit`), and the threshold of an alarm to held-out ones (`limited`).
+The answer of a picture depends on it and on earlier ones alone. Of a drop's first picture it is that picture's own
+probability. The regression is fitted to the training drops (`fit`), the threshold of an alarm to held-out ones
+(`limited`).
 """
 
 import dataclasses
@@ -29,8 +30,9 @@ FALSE_ALARMS = 0.01
 _COMPONENTS = 16
 """Directions of the features, at most."""
 _LEAST = 1e-6
-_MOST_EVIDENCE = 20.0
-_RIDGES = (0.003, 0.03, 0.3)
+_OWN = 3
+"""Inputs before the differences: one, the log-odds, and the highest so far."""
+_RIDGES = (0.01, 0.1, 1.0)
 """Penalties on the weights of differences, of which held-out drops choose."""
 
 
@@ -50,20 +52,19 @@ class Series(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TimeCourse:
-    """The chain of a model.
+    """The regression of a model.
 
     classes: int [n], indices of those that mean crystals. temperature: of the model's probabilities. axes: float
-    [features, components], directions of the features. weights: float [2 + components + classes], of one, of the
-    log-odds, and of the differences. rates: float [2], of nucleation and of dissolving between two inspections.
-    threshold: the probability from which on it is an alarm.
+    [features, components], directions of the features. weights: float [3 + components + classes], of one, of the
+    log-odds, of the highest so far, and of the differences. thresholds: float [2], the probabilities from which
+    on the first picture and a later one are an alarm.
     """
 
     classes: np.ndarray
     temperature: float
     axes: np.ndarray
     weights: np.ndarray
-    rates: np.ndarray
-    threshold: float = 0.5
+    thresholds: np.ndarray = dataclasses.field(default_factory=lambda: np.full(2, 0.5))
 
     def project(self, features: np.ndarray) -> np.ndarray:
         """Returns the part of features, float [pictures, features], that counts: float32 [pictures, components]."""
@@ -71,11 +72,13 @@ class TimeCourse:
 
     def probabilities(self, series: Series) -> np.ndarray:
         """Returns, for each picture, the probability that crystals have come by then, float64 [pictures]."""
-        return _filtered(_batch([series], self), self.weights, self.rates)[0]
+        inputs = _inputs(series, self)
+        logits = np.concatenate([inputs[:1, 1], inputs[1:] @ self.weights])
+        return np.exp(-np.logaddexp(0, -logits))
 
     def alarm(self, probabilities: np.ndarray) -> int | None:
         """Returns the first picture, from 0, whose probability is an alarm; None if there is ndrop."""
-        (alarms,) = np.nonzero(probabilities >= self.threshold)
+        (alarms,) = np.nonzero(probabilities >= self.thresholds[np.minimum(np.arange(len(probabilities)), 1)])
         return int(alarms[0]) if len(alarms) else None
 
     def to_bytes(self) -> bytes:
@@ -90,64 +93,22 @@ def read(content: bytes, name: str) -> TimeCourse:
     with errors.translated(errors.InputError, f"{name} is damaged ({{}}); export the model again", Exception):
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             values = {field.name: arrays[field.name] for field in dataclasses.fields(TimeCourse)}
-        temperature, threshold = float(values.pop("temperature")), float(values.pop("threshold"))
-        return TimeCourse(**values, temperature=temperature, threshold=threshold)
+        return TimeCourse(temperature=float(values.pop("temperature")), **values)
 
 
-class _Batch(NamedTuple):
-    """Series of several drops, filled up to the longest.
-
-    first: float64 [drops], probability of crystals in the first picture. inputs: float64 [drops, pictures, weights],
-    of which evidence is linear. steps: int [drops, pictures], inspections since the picture before. taken: bool [drops,
-    pictures].
-    """
-
-    first: np.ndarray
-    inputs: np.ndarray
-    steps: np.ndarray
-    taken: np.ndarray
-
-
-def _batch(drops: Sequence[Series], course: TimeCourse) -> _Batch:
-    longest = max(len(drop.times) for drop in drops)
-    taken = np.array([np.arange(longest) < len(drop.times) for drop in drops])
-    inputs = np.zeros((len(drops), longest, 2 + course.axes.shape[1] + drops[0].scores.shape[1]))
-    steps = np.ones((len(drops), longest), int)
-    first = np.zeros(len(drops))
-    for number, drop in enumerate(drops):
-        probabilities = np.clip(calibration.calibrate(drop.scores, course.temperature).astype(np.float64), _LEAST, 1)
-        crystals = np.clip(probabilities[:, course.classes].sum(axis=1), _LEAST, 1 - _LEAST)
-        views = np.hstack([drop.views, np.log(probabilities)])
-        first[number] = crystals[0]
-        count = len(views)
-        inputs[number, :count, 0] = 1
-        inputs[number, :count, 1] = np.log(crystals / (1 - crystals))
-        inputs[number, :count, 2:] = differences(views)
-        steps[number, 1:count] = np.diff(drop.times)
-    return _Batch(first, inputs, steps, taken)
+def _inputs(drop: Series, course: TimeCourse) -> np.ndarray:
+    """Returns what the regression takes of each picture, float64 [pictures, weights]."""
+    probabilities = np.clip(calibration.calibrate(drop.scores, course.temperature).astype(np.float64), _LEAST, 1)
+    crystals = np.clip(probabilities[:, course.classes].sum(axis=1), _LEAST, 1 - _LEAST)
+    odds = np.log(crystals / (1 - crystals))
+    views = np.hstack([drop.views, np.log(probabilities)])
+    return np.column_stack([np.ones(len(odds)), odds, np.maximum.accumulate(odds), differences(views)])
 
 
 def differences(views: np.ndarray) -> np.ndarray:
     """Returns how each picture's view differs from the mean of the earlier ones, [pictures, values]; the first is 0."""
     earlier = np.cumsum(views, axis=0)[:-1] / np.arange(1, len(views))[:, None]
     return np.vstack([np.zeros_like(views[:1]), views[1:] - earlier])
-
-
-def _filtered(batch: _Batch, weights: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """Returns the probability that crystals have come by each picture, float64 [drops, pictures]."""
-    nucleation, dissolving = rates
-    chain = np.array([[1 - nucleation, nucleation, 0], [0, 1 - dissolving, dissolving], [0, 0, 1]])
-    powers = [np.linalg.matrix_power(chain, step) for step in range(int(batch.steps.max()) + 1)]
-    moves = np.array(powers)[batch.steps]
-    likelihoods = np.exp(np.clip(batch.inputs @ weights, -_MOST_EVIDENCE, _MOST_EVIDENCE))
-    states = np.stack([1 - batch.first, batch.first, np.zeros_like(batch.first)], axis=1)
-    come = [batch.first]
-    for time in range(1, batch.taken.shape[1]):
-        states = np.einsum("di,dij->dj", states, moves[:, time])
-        states[:, 1] *= likelihoods[:, time]
-        states /= states.sum(axis=1, keepdims=True)
-        come.append(1 - states[:, 0])
-    return np.stack(come, axis=1)
 
 
 def fit(
@@ -160,35 +121,25 @@ def fit(
     """
     axes = _directions(training)
     training, held_out = ([drop._replace(views=drop.views @ axes) for drop in drops] for drops in (training, held_out))
-    start = TimeCourse(np.asarray(classes), temperature, axes, np.zeros(0), np.zeros(2))
+    start = TimeCourse(np.asarray(classes), temperature, axes, np.zeros(0))
     fitted = [_fitted(training, start, ridge) for ridge in _RIDGES]
-    best = min(
-        fitted, key=lambda course: _loss(_batch(held_out, course), _targets(held_out), course.weights, course.rates)
-    )
+    best = min(fitted, key=lambda course: _loss(course.weights, *_later(held_out, course))[0])
     return limited(best, held_out)
 
 
 def limited(course: TimeCourse, held_out: Sequence[Series], share: float = FALSE_ALARMS) -> TimeCourse:
-    """Returns the time course with the lowest threshold at which a share of drops, at most, has an alarm too early.
+    """Returns the time course with the lowest thresholds at which a share of drops, at most, has an alarm too early.
 
-    Too early is before crystals have come, or if they never do. It is exact for further drops of the same kind, on the
-    average over sets of held-out drops (split conformal prediction), down to one in their number plus 1.
+    Too early is before crystals have come, or if they never do. Half of the share is for first pictures. It is exact
+    for further drops of the same kind, on the average over sets of held-out drops (split conformal prediction), down to
+    two in their number plus 1.
     """
     highest = []
     for series in held_out:
-        before = course.probabilities(series)[~series.crystals]
-        highest.append(float(before.max()) if len(before) else 0.0)
-    kept = min(len(highest), int(np.ceil((1 - share) * (len(highest) + 1))))
-    threshold = float(np.nextafter(np.sort(highest)[kept - 1], 2))
-    return dataclasses.replace(course, threshold=threshold)
-
-
-def _targets(drops: Sequence[Series]) -> np.ndarray:
-    """Returns whether crystals have come by each picture, bool [drops, pictures]."""
-    targets = np.zeros((len(drops), max(len(drop.times) for drop in drops)), bool)
-    for number, drop in enumerate(drops):
-        targets[number, : len(drop.times)] = drop.crystals
-    return targets
+        before = course.probabilities(series) * ~series.crystals
+        highest.append((before[0], before[1:].max(initial=0)))
+    kept = min(len(highest), int(np.ceil((1 - share / 2) * (len(highest) + 1))))
+    return dataclasses.replace(course, thresholds=np.nextafter(np.sort(highest, axis=0)[kept - 1], 2))
 
 
 def _directions(drops: Sequence[Series]) -> np.ndarray:
@@ -199,23 +150,28 @@ def _directions(drops: Sequence[Series]) -> np.ndarray:
     return axes[:kept].T / (deviations[:kept] / np.sqrt(len(changes)))
 
 
-def _loss(batch: _Batch, targets: np.ndarray, weights: np.ndarray, rates: np.ndarray) -> float:
-    """Returns the mean cross-entropy of all pictures but the first ones, whose probability is not the chain's."""
-    come = np.clip(_filtered(batch, weights, rates), _LEAST, 1 - _LEAST)
-    losses = -np.log(np.where(targets, come, 1 - come))
-    return float(losses[:, 1:][batch.taken[:, 1:]].mean())
+def _later(drops: Sequence[Series], course: TimeCourse) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs and truth of all pictures but the first ones, whose probability is not the regression's."""
+    inputs = np.concatenate([_inputs(drop, course)[1:] for drop in drops])
+    return inputs, np.concatenate([drop.crystals[1:] for drop in drops])
+
+
+def _loss(weights: np.ndarray, inputs: np.ndarray, come: np.ndarray) -> tuple[float, np.ndarray]:
+    """Returns the mean cross-entropy and its gradient."""
+    logits = inputs @ weights
+    likely = np.exp(-np.logaddexp(0, -logits))
+    return float((np.logaddexp(0, logits) - come * logits).mean()), inputs.T @ (likely - come) / len(come)
 
 
 def _fitted(drops: Sequence[Series], start: TimeCourse, ridge: float) -> TimeCourse:
-    from scipy import optimize, special
+    from scipy import optimize
 
-    batch, targets = _batch(drops, start), _targets(drops)
-    count = batch.inputs.shape[2]
+    inputs, come = _later(drops, start)
+    strength = ridge * (np.arange(inputs.shape[1]) >= _OWN) / inputs.shape[1]
 
-    def loss(values: np.ndarray) -> float:
-        weights, rates = values[:count], special.expit(values[count:])
-        return _loss(batch, targets, weights, rates) + ridge * float(np.square(weights[2:]).mean())
+    def penalized(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = _loss(weights, inputs, come)
+        return loss + float(strength @ weights**2), gradient + 2 * strength * weights
 
-    first = np.concatenate([[0.0, 1.0], np.zeros(count - 2), special.logit([0.1, 0.05])])
-    values = optimize.minimize(loss, first, method="L-BFGS-B", options={"maxiter": 200, "maxfun": 20_000}).x
-    return dataclasses.replace(start, weights=values[:count], rates=special.expit(values[count:]))
+    weights = optimize.minimize(penalized, np.zeros(inputs.shape[1]), jac=True, method="L-BFGS-B").x
+    return dataclasses.replace(start, weights=weights)

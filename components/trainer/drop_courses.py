@@ -77,7 +77,7 @@ def add(
     timely, whole = in_time(course, held_out)
     log.info(
         "Crystals have come to a drop at a probability of %.3f: by the next inspection in %d of %d held-out drops",
-        course.threshold,
+        course.thresholds[1],
         timely,
         whole,
     )

@@ -19,9 +19,8 @@ COURSE = TimeCourse(
     classes=np.array([1]),
     temperature=1.0,
     axes=np.zeros((0, 0)),
-    weights=np.array([0.0, 1.5, 0.0, 0.0]),
-    rates=np.array([0.1, 0.1]),
-    threshold=0.9,
+    weights=np.array([0.0, 0.5, 1.0, 0.0, 0.0]),
+    thresholds=np.full(2, 0.93),
 )
 BRIGHTNESS = {"A1": [0.1, 0.2, 0.8, 0.9], "A2": [0.7, 0.95], "A3": [0.1, 0.2, 0.1]}
 
