@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import typing
 
 import pytest
