@@ -23,7 +23,7 @@ def test_every_type_is_imported_by_its_name():
     from tfx.utils import import_utils
 
     names = [artifact_type.TYPE_NAME for artifact_type in own_types()]
-    assert len(names) == 4
+    assert len(names) == 6
     for artifact_type in own_types():
         assert import_utils.import_class_by_path(artifact_type.TYPE_NAME) is artifact_type
 
