@@ -83,7 +83,7 @@ def first_true(values: np.ndarray) -> int | None:
 def series(drop: Drop) -> time_course.Series:
     """Returns what a time course is fitted to."""
     views, scores = (np.stack([getattr(picture, name) for picture in drop.pictures]) for name in ("views", "scores"))
-    return time_course.Series(views, scores, np.arange(len(views)), np.logical_or.accumulate(drop.shown))
+    return time_course.Series(views, scores, np.logical_or.accumulate(drop.shown))
 
 
 def projected(course: time_course.TimeCourse, drop: Drop) -> Drop:

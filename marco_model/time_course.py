@@ -40,13 +40,12 @@ class Series(NamedTuple):
     """The pictures of one drop in the order of time.
 
     views: float [pictures, components], what `TimeCourse.project` makes of the network's features; for `fit` the
-    features. scores: float [pictures, classes]. times: int [pictures], strictly rising numbers of their inspections.
-    crystals: bool [pictures], whether crystals have come by then; empty if it is not known.
+    features. scores: float [pictures, classes]. crystals: bool [pictures], whether crystals have come by then; empty if
+    it is not known.
     """
 
     views: np.ndarray
     scores: np.ndarray
-    times: np.ndarray
     crystals: np.ndarray = np.zeros(0, bool)
 
 
@@ -77,7 +76,7 @@ class TimeCourse:
         return np.exp(-np.logaddexp(0, -logits))
 
     def alarm(self, probabilities: np.ndarray) -> int | None:
-        """Returns the first picture, from 0, whose probability is an alarm; None if there is ndrop."""
+        """Returns the first picture, from 0, whose probability is an alarm; None if none is."""
         (alarms,) = np.nonzero(probabilities >= self.thresholds[np.minimum(np.arange(len(probabilities)), 1)])
         return int(alarms[0]) if len(alarms) else None
 

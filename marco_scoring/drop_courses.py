@@ -49,7 +49,7 @@ def answers(course: time_course.TimeCourse, pictures: Sequence[Picture]) -> dict
         inspections = [[judged[number] for number in numbers] for numbers in drop.images]
         views = np.stack([np.mean([picture.views for picture in those], axis=0) for those in inspections])
         scores = np.stack([np.mean([picture.scores for picture in those], axis=0) for those in inspections])
-        by_now = course.probabilities(time_course.Series(views, scores, np.array(drop.times)))
+        by_now = course.probabilities(time_course.Series(views, scores))
         alarm = course.alarm(by_now)
         for time, those in enumerate(inspections):
             since = "" if alarm is None or time < alarm else _when(inspections[alarm][0].place)

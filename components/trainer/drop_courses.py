@@ -136,4 +136,4 @@ def read_series(
         counts = np.diff([*starts, len(labels)])[:, None]
         come = np.logical_or.accumulate(np.logical_or.reduceat(np.isin(labels, crystals), starts))
         views, scores = (np.add.reduceat(values, starts) / counts for values in (views, scores))
-        yield time_course.Series(views, scores, np.array(drop.times), come)
+        yield time_course.Series(views, scores, come)

@@ -21,19 +21,19 @@ def course(seed=0, **changes):
     )
 
 
-def series(seed, times=(0, 1, 2, 3)):
+def series(seed, count=4):
     rng = np.random.default_rng(seed)
-    scores = rng.dirichlet([1, 1, 1], len(times))
-    return Series(rng.normal(0, 1, (len(times), COMPONENTS)), scores, np.array(times))
+    scores = rng.dirichlet([1, 1, 1], count)
+    return Series(rng.normal(0, 1, (count, COMPONENTS)), scores)
 
 
-@pytest.mark.parametrize("times", [(0, 1, 2, 3), (3, 4, 9)])
-def test_the_probability_is_as_described_whatever_inspections_are_missing(times):
-    regression, drop = course(2), series(5, times)
+@pytest.mark.parametrize("count", [4, 2])
+def test_the_probability_is_as_described(count):
+    regression, drop = course(2), series(5, count)
     probabilities = calibration.calibrate(drop.scores, 1.7).astype(float)
     odds = [np.log(row[1] / (1 - row[1])) for row in probabilities]
     expected = [probabilities[0, 1]]
-    for picture in range(1, len(times)):
+    for picture in range(1, count):
         before = [
             np.mean([view[picture - 1 - earlier] for earlier in range(picture)], axis=0)
             for view in (drop.views, np.log(probabilities))
@@ -45,7 +45,7 @@ def test_the_probability_is_as_described_whatever_inspections_are_missing(times)
 
 
 def test_a_single_picture_has_its_own_probability_of_crystals():
-    drop = series(4, (2,))
+    drop = series(4, 1)
     expected = calibration.calibrate(drop.scores, 1.7)[:, 1]
     np.testing.assert_allclose(course().probabilities(drop), expected, atol=1e-6)
 
@@ -54,12 +54,12 @@ def test_later_pictures_change_no_answer():
     drop = series(1)
     whole = course().probabilities(drop)
     for count in range(1, 4):
-        part = Series(drop.views[:count], drop.scores[:count], drop.times[:count])
+        part = Series(drop.views[:count], drop.scores[:count])
         np.testing.assert_allclose(course().probabilities(part), whole[:count], rtol=1e-12)
 
 
 def test_extreme_scores_give_probabilities():
-    drop = Series(np.full((3, COMPONENTS), 1e6), np.eye(3)[[0, 1, 0]], np.arange(3))
+    drop = Series(np.full((3, COMPONENTS), 1e6), np.eye(3)[[0, 1, 0]])
     assert np.all(np.isfinite(course().probabilities(drop)))
 
 
@@ -92,7 +92,7 @@ def simulated(count, seed):
         odds = rng.normal(-1, 2) + 2 * crystals + rng.normal(0, 0.5, 5)
         score = 1 / (1 + np.exp(-odds))
         scores = np.stack([(1 - score) / 2, score, (1 - score) / 2], axis=1)
-        drops.append(Series(features.astype(np.float32), scores.astype(np.float32), np.arange(5), crystals))
+        drops.append(Series(features.astype(np.float32), scores.astype(np.float32), crystals))
     return drops
 
 
@@ -131,7 +131,7 @@ def test_fitting_again_gives_the_same(fitted):
 
 def test_the_threshold_is_the_lowest_that_leaves_a_share_of_early_alarms():
     rng = np.random.default_rng(0)
-    drops = [series(seed, (0,))._replace(crystals=np.array([rng.random() < 0.3])) for seed in range(199)]
+    drops = [series(seed, 1)._replace(crystals=np.array([rng.random() < 0.3])) for seed in range(199)]
     limited = time_course.limited(course(), drops, 0.1)
     highest = np.sort([0.0 if drop.crystals[0] else limited.probabilities(drop)[0] for drop in drops])
     # 190 of 200, counting the drop to come.
@@ -139,6 +139,6 @@ def test_the_threshold_is_the_lowest_that_leaves_a_share_of_early_alarms():
 
 
 def test_few_held_out_drops_leave_no_early_alarm():
-    drops = [series(seed, (0,))._replace(crystals=np.zeros(1, bool)) for seed in range(20)]
+    drops = [series(seed, 1)._replace(crystals=np.zeros(1, bool)) for seed in range(20)]
     limited = time_course.limited(course(), drops)
     assert [limited.alarm(limited.probabilities(drop)) for drop in drops] == [None] * 20
