@@ -22,7 +22,7 @@ def write(path: str, sources: Mapping[str, Sequence[str]]) -> None:
     numbers = {name: number for number, name in enumerate(names)}
     columns = {role: np.array([numbers[name] for name in sources[role]], np.int32) for role in ROLES}
     content = io.BytesIO()
-    np.savez_compressed(content, names=np.array(names, str), **columns)
+    np.savez_compressed(content, names=np.array(names, str), **columns)  # type: ignore[arg-type]
     store.write_bytes(path, content.getvalue())
 
 
