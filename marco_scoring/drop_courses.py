@@ -46,7 +46,7 @@ def answers(course: time_course.TimeCourse, pictures: Sequence[Picture]) -> dict
     found: dict[Path, Answer] = {}
     judged = [picture for picture in pictures if not picture.flag]
     for drop in plates.drops_over_time([picture.place for picture in judged]):
-        inspections = [[judged[number] for number in numbers] for numbers in drop.images]
+        inspections = [[judged[number] for number in numbers] for numbers in drop]
         views = np.stack([np.mean([picture.views for picture in those], axis=0) for those in inspections])
         scores = np.stack([np.mean([picture.scores for picture in those], axis=0) for those in inspections])
         by_now = course.probabilities(time_course.Series(views, scores))
@@ -68,7 +68,7 @@ def to_score_again(files: Mapping[Path, Place], scored: Collection[Path], answer
     """
     paths, again = list(files), []
     for drop in plates.drops_over_time(list(files.values())):
-        members = [paths[number] for numbers in drop.images for number in numbers]
+        members = [paths[number] for numbers in drop for number in numbers]
         if not all(path in answered for path in members):
             again += [path for path in members if path in scored]
     return again

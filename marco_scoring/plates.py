@@ -145,15 +145,12 @@ def time_points(images: Sequence[tuple[Hashable, Place]]) -> tuple[list[TimePoin
     return points + _label(starts), index
 
 
-class Drop(NamedTuple):
-    """The images of one drop: the numbers of those of each time point, and the numbers of its plate's time points."""
-
-    images: list[list[int]]
-    times: list[int]
+Drop = list[list[int]]
+"""The images of one drop: the numbers of those of each time point, in the order of time."""
 
 
 def drops_over_time(images: Sequence[Place]) -> list[Drop]:
-    """Returns the drops that images show, by their places, and each one's time points in the order of time.
+    """Returns the drops that images show, by their places.
 
     Images without a well show no drop that is known again, and those in other than visible light are left out.
     """
@@ -167,7 +164,7 @@ def drops_over_time(images: Sequence[Place]) -> list[Drop]:
         by_drop: dict[Hashable, dict[int, list[int]]] = {}
         for number, (drop, _), time in zip(members, named, time_points(named)[1], strict=True):
             by_drop.setdefault(drop, {}).setdefault(time, []).append(number)
-        found += [Drop([times[time] for time in sorted(times)], sorted(times)) for times in by_drop.values()]
+        found += [[times[time] for time in sorted(times)] for times in by_drop.values()]
     return found
 
 

@@ -112,7 +112,7 @@ def record_places(records: record_index.RecordIndex) -> list[places.Place]:
 
 def _several(images: Sequence[places.Place]) -> list[plates.Drop]:
     """Returns the drops with pictures of several inspections, or as many of them as are looked at."""
-    drops = [drop for drop in plates.drops_over_time(images) if len(drop.times) > 1]
+    drops = [drop for drop in plates.drops_over_time(images) if len(drop) > 1]
     chosen = np.unique(np.linspace(0, len(drops) - 1, _MOST_DROPS).astype(int)) if drops else ()
     return [drops[number] for number in chosen]
 
@@ -125,14 +125,18 @@ def read_series(
 ) -> Iterator[time_course.Series]:
     """Yields the pictures of each drop with their features, and by their labels whether crystals have come.
 
+    Drops with a label that is hidden from the training are passed over.
+
     `crystals`: indices of the classes that mean crystals. Of several pictures of an inspection the mean is taken.
     """
     read = tf.function(training_input.reader(records), input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
     for drop in drops:
-        examples = [read(number) for numbers in drop.images for number in numbers]
+        examples = [read(number) for numbers in drop for number in numbers]
+        labels = np.array([int(training_input.class_of(label)) for _, label in examples])
+        if (labels == training_input.PADDING).any():
+            continue
         scores, _, views = network.described([encoded.numpy() for encoded, _ in examples])
-        labels = np.array([int(label) for _, label in examples])
-        starts = np.cumsum([0, *(len(numbers) for numbers in drop.images[:-1])])
+        starts = np.cumsum([0, *(len(numbers) for numbers in drop[:-1])])
         counts = np.diff([*starts, len(labels)])[:, None]
         come = np.logical_or.accumulate(np.logical_or.reduceat(np.isin(labels, crystals), starts))
         views, scores = (np.add.reduceat(values, starts) / counts for values in (views, scores))

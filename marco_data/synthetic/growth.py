@@ -87,7 +87,7 @@ class Timeline:
 
     @property
     def first_crystals(self) -> int | None:
-        """The first inspection whose picture shows crystals; None if there is none."""
+        """The first inspection whose picture shows crystals; None if no picture does."""
         kinds = (self.moment(inspection).kind for inspection in range(len(self.unjudged)))
         return next((inspection for inspection, kind in enumerate(kinds) if kind in CRYSTALS), None)
 

@@ -82,7 +82,7 @@ def drop_rows(plans: Sequence[Plan]) -> list[tuple[Any, ...]]:
     """Returns the courses of drops over time as rows of `DROPS_COLUMNS`, from the plans of their images.
 
     `first_crystals` counts inspections from 1 and is empty if no picture shows crystals; `nucleation` is a time, in
-    inspections after the first, empty if there is none.
+    inspections after the first, empty if nothing nucleates.
     """
     rows = []
     for drop, images in itertools.groupby(plans, key=lambda image: image.drop):

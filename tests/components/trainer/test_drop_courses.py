@@ -1,6 +1,7 @@
 """An exported model learns when crystals came from training drops whose pictures are of several inspections."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tensorflow as tf
 from components.settings import Transform
 from components.trainer import drop_courses, execution
 from marco_data import contract
-from marco_model import network, pixels, record_index, time_course
+from marco_model import network, pixels, record_index, record_targets, time_course
 from marco_model.load import open_classifier
 from marco_scoring import prediction
 from tests import short_network, small_training
@@ -73,6 +74,24 @@ def test_records_tell_drop_and_time(exported):
     places = drop_courses.record_places(index(exported / "train.tfrecord"))
     assert len(places) == 60 * INSPECTIONS
     assert (places[4].plate, places[4].well, places[4].inspection) == ("0000", "A2", "2")
+
+
+def test_a_drop_with_a_hidden_label_is_passed_over(exported):
+    """The labels of a training with further targets are vectors, of which the time course takes the class."""
+
+    class Network:
+        def described(self, images):
+            return np.zeros((len(images), 2)), np.zeros(len(images)), np.zeros((len(images), 4))
+
+    plain = index(exported / "train.tfrecord")
+    drops = drop_courses._several(drop_courses.record_places(plain))
+    names = tuple(f"0000_A{well}_ImagerDefaults_1.jpg" for well in (1, 2))
+    sought = record_targets.Targets(contract.FILENAME, names, unlabelled=names[:1])
+    targeted = dataclasses.replace(plain, targets=sought)
+    every, known = (list(drop_courses.read_series(Network(), each, drops, [1])) for each in (plain, targeted))
+    assert (len(every), len(known)) == (60, 59)
+    for before, after in zip(every[1:], known, strict=True):
+        assert after.crystals.tolist() == before.crystals.tolist()
 
 
 @pytest.mark.slow
