@@ -4,12 +4,16 @@ The evaluation path is the published graph's, read from its `saved_model.pb`: `D
 crop to the shorter side, `ResizeBilinear` with `align_corners=False` and without half-pixel centres, then to [-1, 1].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from marco_model import pixels as limits
 
+_RECORDS = 64
+"""Records that `parsed_records` parses at a time."""
 JPEG_REDUCTIONS = (2, 4, 8)
 """Factors by which the JPEG decoder reduces an image while it decodes it."""
 
@@ -188,6 +192,13 @@ def random_window(
 def _rounded(pixels: tf.Tensor) -> tf.Tensor:
     """Returns float32 pixels in [0, 255] as uint8."""
     return tf.cast(tf.round(pixels), tf.uint8)
+
+
+def parsed_records(files: Sequence[str], features: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields `features`, as `tf.io.parse_example` takes them, of batches of the records of TFRecord files, in order."""
+    batches = tf.data.TFRecordDataset(list(files)).batch(_RECORDS)
+    batches = batches.map(lambda records: tf.io.parse_example(records, features)).prefetch(1)
+    yield from without_autotuning(batches).as_numpy_iterator()
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -82,13 +82,10 @@ def find(recipe: recipes.Recipe, files: Sequence[str], raw_names: Mapping[int, s
 
 def _values(files: Sequence[str], attribute: str) -> "Iterator[tuple[np.ndarray, np.ndarray]]":
     """Yields the sources (bytes) and the raw labels (int64) of batches of records, defaults where there are none."""
-    import tensorflow as tf
-
     from marco_model import preprocessing
 
     features = Targets(attribute, ("any",), raw_labels={0: "any"}).features()
-    batches = tf.data.TFRecordDataset(sorted(files)).batch(64).map(lambda data: tf.io.parse_example(data, features))
-    for batch in preprocessing.without_autotuning(batches.prefetch(1)).as_numpy_iterator():
+    for batch in preprocessing.parsed_records(sorted(files), features):
         yield batch[attribute], batch[RAW_LABEL]
 
 

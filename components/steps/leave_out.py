@@ -20,8 +20,6 @@ from components.report import page
 from marco_data import shards
 from marco_model import errors, preprocessing, store
 
-BATCH = 64
-
 
 @decorators.component(use_beam=True)
 def Sources(
@@ -57,9 +55,7 @@ class _ReadSources(beam.DoFn):
 
     def process(self, pair: tuple[str, str]) -> Iterator[tuple[str, str, list[str]]]:
         specification = {self._attribute: tf.io.FixedLenFeature([], tf.string)}
-        batches = tf.data.TFRecordDataset(pair[1]).batch(BATCH)
-        batches = batches.map(lambda records: tf.io.parse_example(records, specification)[self._attribute])
-        names = preprocessing.without_autotuning(batches.prefetch(1)).as_numpy_iterator()
+        names = (batch[self._attribute] for batch in preprocessing.parsed_records([pair[1]], specification))
         yield (*pair, [name.decode("utf-8", "replace") for batch in names for name in batch.tolist()])
 
 

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 ENOUGH_DROPS, ENOUGH_CRYSTALS = 50, 10
 """Drops with several pictures that each split must have, and those with crystals among them."""
 _MOST_DROPS = 1000
-_BATCH = 64
 
 
 def add(
@@ -98,11 +97,9 @@ def in_time(course: time_course.TimeCourse, drops: Sequence[time_course.Series])
 def record_places(records: record_index.RecordIndex) -> list[places.Place]:
     """Returns where and when each record's image was taken, in the order of the records."""
     specification = {name: tf.io.FixedLenFeature([], tf.string, "") for name in contract.PLACE_FEATURES}
-    batches = tf.data.TFRecordDataset(list(records.files)).batch(_BATCH)
     found = []
-    for serialized in preprocessing.without_autotuning(batches):
-        parsed = tf.io.parse_example(serialized, specification)
-        texts = ([text.decode("utf-8", "replace") for text in parsed[name].numpy()] for name in contract.PLACE_FEATURES)
+    for parsed in preprocessing.parsed_records(records.files, specification):
+        texts = ([text.decode("utf-8", "replace") for text in parsed[name]] for name in contract.PLACE_FEATURES)
         for filename, plate, institution in zip(*texts, strict=True):
             place = places.place_of(filename)
             # Two institutions may have plates of one name.
