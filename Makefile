@@ -23,8 +23,8 @@ test-long: env ## run the long tests: kills, whole runs on buckets, several proc
 test-fast: env ## run the tests that take seconds
 	.venv/bin/python -m pytest
 
-fuzz: env ## give the parsers hostile inputs, guided by coverage, for MINUTES (60) on all cores; TARGETS chooses some
-	.venv/bin/python -W ignore -m tests.fuzz --minutes $(or $(MINUTES),60) $(if $(TARGETS),--targets $(TARGETS))
+fuzz: env ## give the parsers hostile inputs, guided by coverage, for MINUTES (60) on all cores; SEED, TARGETS
+	.venv/bin/python -W ignore -m tests.fuzz --minutes $(or $(MINUTES),60) --seed $(or $(SEED),0) $(if $(TARGETS),--targets $(TARGETS))
 
 coverage: env ## run the fast tests and list what they do not cover; fails below the floor in pyproject.toml
 	rm -f .coverage .coverage.*
