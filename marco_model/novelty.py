@@ -9,7 +9,8 @@ exported model therefore carries a `Reference`: what its training pictures looke
   all others (Tipping and Bishop 1999).
 - Some statistics of the pixels, such as brightness, colour and sharpness at several scales, since a network learns to
   look past these. Each imager has its own, so the distance is to the nearest training pictures (Sun et al. 2022,
-  arXiv:2204.06507), in units of their standard deviations.
+  arXiv:2204.06507), along the principal axes of the statistics in units of the deviations along them: brightness and
+  contrast vary much, what is left of the fine detail of a given contrast hardly, until a picture is out of focus.
 
 The novelty of a picture is the larger of both, each divided by its limit: together the limits keep a share of held-out
 pictures. So 1 is the limit, whatever the model. Of the share that is lost, the features get a tenth: they tell less
@@ -35,6 +36,8 @@ _COMPONENTS = 64
 """Leading principal components of the features, at most; a quarter of the pictures is the other bound."""
 _LOST_BY_FEATURES = 0.1
 _NEIGHBOURS = 5
+_LEAST_VARIANCE = 0.1
+"""Added to the variances along the axes of the statistics, which are 1 on average: the last axes are noise."""
 _SCALES = (1, 2, 4, 8)
 """Distances in pixels of the network's input at which sharpness is measured."""
 _COLUMNS = 150
@@ -68,8 +71,9 @@ class Reference:
     centre: float32 [features], that mean.
     components: float32 [features, components], principal axes divided by the deviations along them.
     rest: the deviation along every other axis, in units of features.
-    statistics: float32 [pictures, statistics], of training pictures, standardised.
-    location, scale: float32 [statistics], what standardises them.
+    statistics: float32 [pictures, statistics], of training pictures, less their mean and along the axes.
+    location: float32 [statistics], that mean.
+    axes: float32 [statistics, statistics], principal axes divided by the deviations along them, as columns.
     limits: the distances of features and of statistics that a share of the held-out pictures stays under.
     """
 
@@ -79,7 +83,7 @@ class Reference:
     rest: float
     statistics: np.ndarray
     location: np.ndarray
-    scale: np.ndarray
+    axes: np.ndarray
     limits: tuple[float, float] = (1.0, 1.0)
 
     def novelty(self, features: np.ndarray, statistics: np.ndarray) -> np.ndarray:
@@ -100,9 +104,9 @@ class Reference:
         return np.sqrt(squares.min(axis=1) / features.shape[1])
 
     def picture_distances(self, statistics: np.ndarray) -> np.ndarray:
-        """Returns the mean distances to the nearest training pictures, per statistic: float64 [pictures]."""
-        standardised = (np.asarray(statistics, np.float64) - self.location) / self.scale
-        squares = np.square(standardised[:, None, :] - self.statistics).mean(axis=2)
+        """Returns the mean distances to the nearest training pictures, per axis: float64 [pictures]."""
+        along = (np.asarray(statistics, np.float64) - self.location) @ self.axes
+        squares = np.square(along[:, None, :] - self.statistics).mean(axis=2)
         nearest = min(_NEIGHBOURS, len(self.statistics))
         return np.sqrt(np.partition(squares, nearest - 1, axis=1)[:, :nearest]).mean(axis=1)
 
@@ -139,14 +143,16 @@ def fit(features: np.ndarray, statistics: np.ndarray, labels: np.ndarray) -> Ref
     rest = float(np.sqrt(max(variances[kept:].sum() / left, 1e-6 * variances[0])))
     components = axes[:kept].T / np.sqrt(variances[:kept])
     location, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), 1e-3)
+    _, deviations, axes = np.linalg.svd((statistics - location) / scale, full_matrices=False)
+    axes = axes.T / scale[:, None] / np.sqrt(deviations**2 / len(statistics) + _LEAST_VARIANCE)
     return Reference(
         means=means.astype(np.float32),
         centre=centre.astype(np.float32),
         components=components.astype(np.float32),
         rest=rest,
-        statistics=((statistics - location) / scale).astype(np.float32),
+        statistics=((statistics - location) @ axes).astype(np.float32),
         location=location.astype(np.float32),
-        scale=scale.astype(np.float32),
+        axes=axes.astype(np.float32),
     )
 
 

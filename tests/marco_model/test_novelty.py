@@ -15,7 +15,8 @@ def described():
     labels = np.repeat(np.arange(3), PICTURES // 3)
     spread = draw.normal(size=(5, FEATURES)) * 3
     features = labels[:, None] * 4.0 + draw.normal(size=(PICTURES, 5)) @ spread + draw.normal(size=(PICTURES, FEATURES))
-    return features, draw.normal(5, [2.0] * STATISTICS, (PICTURES, STATISTICS)), labels
+    mixed = draw.normal(size=(PICTURES, STATISTICS)) @ draw.normal(size=(STATISTICS, STATISTICS))
+    return features, 5 + mixed, labels
 
 
 def test_distances_are_mahalanobis_by_class_and_to_the_nearest_pictures(described):
@@ -33,7 +34,9 @@ def test_distances_are_mahalanobis_by_class_and_to_the_nearest_pictures(describe
     np.testing.assert_allclose(reference.feature_distances(features) * np.sqrt(FEATURES), expected, rtol=1e-5)
 
     scaled = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0)
-    found, _ = neighbors.NearestNeighbors(n_neighbors=5).fit(scaled).kneighbors(scaled)
+    inverse = np.linalg.inv(np.cov(scaled.T, ddof=0) + novelty._LEAST_VARIANCE * np.eye(STATISTICS))
+    nearest = neighbors.NearestNeighbors(n_neighbors=5, metric="mahalanobis", metric_params={"VI": inverse})
+    found, _ = nearest.fit(scaled).kneighbors(scaled)
     np.testing.assert_allclose(
         reference.picture_distances(statistics), found.mean(axis=1) / np.sqrt(STATISTICS), atol=1e-5
     )
