@@ -12,6 +12,7 @@ import functools
 import http.client
 import logging
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -164,7 +165,7 @@ def connect(tracking_uri: str) -> Any:
     """Returns an `MlflowClient` of the store at `tracking_uri`.
 
     A new SQLite store gets its tables here. Several processes may do this at the same time. Raises `InputError` if the
-    server does not answer, or if the URI holds credentials: it is kept with every model and run.
+    server does not answer or refuses this login, or if the URI holds credentials: it is kept with every model and run.
     """
     errors.refuse_credentials(tracking_uri, "the tracking URI")
     _probe(tracking_uri)
@@ -181,10 +182,10 @@ def connect(tracking_uri: str) -> Any:
 
 
 def _open_client(tracking_uri: str) -> Any:
-    """Returns the client of a store; one in SQLite gets the tables that it lacks."""
+    """Returns the client of a store that answers; one in SQLite gets the tables that it lacks."""
     client = library().MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    client.search_experiments(max_results=1)
     if sqlite_file(tracking_uri):
-        client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     return client
 
@@ -249,6 +250,8 @@ def _unreachable(tracking_uri: str, error: Exception) -> errors.InputError:
     fix = "see that its folder exists and can be written" if sqlite_file(tracking_uri) else "start it"
     if "mlflow db upgrade" in str(error):
         fix = f"make a copy of it, then run: mlflow db upgrade {tracking_uri}"
+    elif re.search("error code 40[13]", str(error)):
+        fix = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts"
     return errors.InputError(
         f"MLflow at {tracking_uri} failed: {_first_line(error)}; {fix}, or set another tracking URI"
     )

@@ -18,6 +18,7 @@ from components.monitoring import watch
 from marco_model.errors import InputError
 from pipelines import cli
 from tests import processes, stores
+from tests.fakes import http_server
 
 
 @pytest.fixture
@@ -38,6 +39,20 @@ def test_runs_of_a_working_directory_share_one_store(folder, monkeypatch):
     assert mlflow_store.default_store() == "http://mlflow:5000"
     assert mlflow_store.default_store("sqlite:///third.db") == f"sqlite:///{folder}/third.db"
     assert list(folder.iterdir()) == []
+
+
+def test_a_server_that_refuses_the_login_is_known_before_the_first_step(folder):
+    class Refusing:
+        """Answers as MLflow 3.17.2 with basic-auth (server/auth/__init__.py, `make_basic_auth_response`)."""
+
+        def respond(self, request):
+            if request.path == "/health":
+                return http_server.Answer(200, b"OK")
+            return http_server.Answer(401, b"You are not authenticated.", {"WWW-Authenticate": 'Basic realm="mlflow"'})
+
+    expected = r"failed: .* 401 .*authenticated.*; set MLFLOW_TRACKING_USERNAME and"
+    with http_server.serving(Refusing()) as address, pytest.raises(InputError, match=expected):
+        mlflow_store.connect(address)
 
 
 def test_a_store_is_found_by_directory_by_run_and_by_uri(folder, monkeypatch):
