@@ -79,10 +79,10 @@ def shifted(image: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(values * 255.0, 0, 255), np.uint8)
 
 
-def draw(count: int, away: str = "") -> list[Picture]:
+def draw(count: int, seed: int, away: str = "") -> list[Picture]:
     """Draws drops as small as they are trained on, those of the institution `away` shifted."""
     pictures = []
-    for jpeg, plan in benchmarks.draw(count, synthetic.Settings(shorter_side=batch_size.DRAWN_SIDE)):
+    for jpeg, plan in benchmarks.draw(count, synthetic.Settings(seed=seed, shorter_side=batch_size.DRAWN_SIDE)):
         if plan.imager.institution == away:
             image = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
             quality = [cv2.IMWRITE_JPEG_QUALITY, batch_size.QUALITY]
@@ -147,7 +147,7 @@ def shift(arguments: list[str]) -> None:
     parser.add_argument("--away", default="Merck", choices=drops.INSTITUTIONS, help="(default Merck)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["left out", "adversarial"])
     options = parser.parse_args(arguments)
-    pictures = draw(options.images + _UNSEEN, options.away)
+    pictures = draw(options.images + _UNSEEN, options.drops, options.away)
     unseen = pictures[options.images :]
     groups = {
         "home": [picture for picture in unseen if picture.institution != options.away],
@@ -170,7 +170,7 @@ def shift(arguments: list[str]) -> None:
 def raw(arguments: list[str]) -> None:
     """Measures and reports, in accuracy."""
     options = _parser(400).parse_args(arguments)
-    pictures = draw(options.images + _UNSEEN)
+    pictures = draw(options.images + _UNSEEN, options.drops)
     found: dict[str, dict[str, list[np.ndarray]]] = {name: {"unseen": []} for name in RAW}
     for seed in options.seeds:
         for name, changes in RAW.items():
@@ -184,6 +184,7 @@ def _parser(images: int) -> argparse.ArgumentParser:
     parser = benchmarks.parser(__doc__)
     parser.add_argument("--images", type=int, default=images, help=f"to train on (default {images})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and order (0 1 2)")
+    parser.add_argument("--drops", type=int, default=0, metavar="SEED", help="of the drops (default 0)")
     return parser
 
 
