@@ -188,10 +188,10 @@ def is_as_excel_leaves(text: str, number: int) -> bool:
     """
     try:
         shown = decimal.Decimal(text.replace(",", "."))
-    except decimal.InvalidOperation:
+        digits = min(len(shown.as_tuple().digits), _EXCEL_DIGITS)
+        return shown.is_finite() and abs(shown - number) < decimal.Decimal(10) ** (shown.adjusted() - digits + 1)
+    except decimal.DecimalException:  # No number, or an exponent beyond all bounds.
         return False
-    digits = min(len(shown.as_tuple().digits), _EXCEL_DIGITS)
-    return shown.is_finite() and abs(shown - number) < decimal.Decimal(10) ** (shown.adjusted() - digits + 1)
 
 
 def refuse_rounded_ids(ids: Iterable[int], origin: str) -> None:
