@@ -27,7 +27,6 @@ import numpy as np
 
 import benchmarks
 from benchmarks import batch_size, drops
-from components import significance
 from marco_data import contract, synthetic
 from marco_model import heads, record_index, record_targets, training
 from marco_model.recipe import Recipe
@@ -130,13 +129,6 @@ def right(model: keras.Model, pictures: Sequence[Picture]) -> np.ndarray:
     return np.asarray(named == [picture.label for picture in pictures])
 
 
-def difference(ours: np.ndarray, peer: np.ndarray) -> str:
-    """Returns the difference of two shares of right pictures, bool [pictures], in points, with its interval."""
-    pairs = significance.pairs(ours, peer)
-    low, high, _ = significance.paired_interval(pairs, 0.95)
-    return f"{100 * pairs.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
 Found = Mapping[str, Mapping[str, list[np.ndarray]]]
 """Which pictures were named rightly: by arm and group of pictures, an array for each seed."""
 
@@ -197,7 +189,9 @@ def _report(found: Found, group: str) -> None:
     arms = list(found.values())
     first, last = arms[0], arms[-1]
     for name, groups in found.items():
-        compared = {part: difference(np.concatenate(groups[part]), np.concatenate(first[part])) for part in groups}
+        compared = {
+            part: drops.difference(np.concatenate(groups[part]), np.concatenate(first[part])) for part in groups
+        }
         benchmarks.note(f"{name:14s} {_figures(groups)}  {compared if groups is not first else ''}")
     ours, peer = (float(np.concatenate(groups[group]).mean()) for groups in (last, first))
     benchmarks.report(ours, peer, "accuracy")

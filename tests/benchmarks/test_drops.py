@@ -1,5 +1,7 @@
 import argparse
 import io
+import json
+import re
 
 import numpy as np
 import pytest
@@ -41,6 +43,15 @@ def test_the_head_is_fine_tuned_from_the_published_weights_and_judged():
         assert 0.25 <= outcome.unseen <= 1
 
 
+def test_a_difference_has_its_interval_in_points():
+    ours, peer = np.repeat([True, False], [90, 10]), np.repeat([True, False], [80, 20])
+    difference, low, high = (
+        float(part.strip("()")) for part in drops.difference(ours, peer).replace("to ", "").split()
+    )
+    error = 1.96 * np.sqrt((10 - 10**2 / 100) / 100**2) * 100  # Of 10 gains and no loss, by the normal distribution.
+    assert (difference, low, high) == pytest.approx((10, 10 - error, 10 + error), abs=0.5)
+
+
 def test_colour_that_gives_the_class_away_is_reported():
     rng = np.random.default_rng(0)
     shown = np.repeat(np.arange(4), 25)
@@ -67,3 +78,13 @@ def test_the_published_classifier_sees_what_was_drawn():
     assert set(by_class.index) == set(CLASSES)
     assert by_class.min() >= 0.3, drops.describe(table)
     assert from_colour <= 0.6
+
+
+@pytest.mark.slow
+def test_the_mean_over_views_is_compared_with_one_view(capsys):
+    drops.averaging(["--images", "6", "--views", "2"])
+    printed = capsys.readouterr()
+    figures = json.loads(printed.out)
+    assert {figures["ours"] * 6 % 1, figures["peer"] * 6 % 1} == {0.0}
+    gained, lost = map(int, re.search(r"(\d+) gained, (\d+) lost", printed.err).groups())
+    assert gained - lost == round(6 * (figures["ours"] - figures["peer"]))
