@@ -417,7 +417,7 @@ def _sheets() -> dict[str, str]:
     return {
         "sheet": sheet,
         "excel": "0sep=;\nfile;image_id;label\nimages/7.jpg;7;Crystals\nimages/8.jpg;1,07695E+15;\n",
-        "found_exponent": "0sep=;\nfile;image_id;label\nimages/7.jpg;7;Crystals\nimages/8.jpg;1,07695E+1222222222222;\n",
+        "found_exponent": "0sep=;\nfile;image_id;label\nimages/7.jpg;7;Crystals\nimages/8.jpg;1E+1222222222222;\n",
         "page": "1image,filename,label,rater,predicted\nblake2b:0123456789abcdef,a.jpg,Clear,ann,Other\n",
         "found_page_without_names": "1image,label\nblake2b:x,Clear\n",
         "key": "2image_id,split,old_label,predicted,file\n7,train,Clear,Other,images/7.jpg\n",
