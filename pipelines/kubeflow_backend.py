@@ -169,9 +169,10 @@ class KubeflowBackend:
 
     def _existing_experiment(self) -> str | None:
         name = self.experiment or DEFAULT_EXPERIMENT
+        client = self._client  # Outside of the `try`: a refusal to connect is an `InputError`, and so a `ValueError`.
         with reaching(_SERVICE):
             try:
-                return str(self._client.get_experiment(experiment_name=name, namespace=self.namespace).experiment_id)
+                return str(client.get_experiment(experiment_name=name, namespace=self.namespace).experiment_id)
             except ValueError:  # KFP's client raises it where there is none.
                 return None
 

@@ -354,6 +354,13 @@ def test_a_host_that_does_not_listen_fails_at_once(package):
         kubeflow_backend.connect("http://nowhere.invalid")
 
 
+@pytest.mark.parametrize("arguments", [("--list",), ("--remove", "weekly"), ("--list", "--experiment", "mine")])
+def test_a_refusal_is_not_taken_for_a_missing_experiment(kubeflow, arguments):
+    kubeflow.token = "secret"
+    with pytest.raises(InputError, match=r"refuses \(401: who are you\?\); give --token-file"):
+        marco(kubeflow, "schedule", *arguments)
+
+
 def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
     monkeypatch.setattr(kubeflow_backend, "_HEALTH_SECONDS", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
