@@ -59,7 +59,11 @@ class Cloud:
             raise errors.InputError(f"{errors.one_line(error)}; {advice}") from error
         if answer.status_code == 404:
             return None
-        if answer.status_code in (401, 403):
+        if answer.status_code == 401:
+            raise errors.InputError(
+                f"{service} does not know you (401); log in by gcloud auth application-default login"
+            )
+        if answer.status_code == 403:
             off = f"{service}.googleapis.com is off" if "SERVICE_DISABLED" in answer.text else answer.reason
             raise HiddenError(f"{answer.status_code} {off}")
         if not answer.ok:

@@ -210,6 +210,12 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(cloud, check):
     assert [line for line in lines if "serviceusage.googleapis.com is off" in line]
 
 
+def test_a_login_that_has_expired_is_not_taken_for_hidden_objects(cloud, check):
+    cloud.unknown = True
+    with pytest.raises(InputError, match=r"serviceusage does not know you \(401\); log in by gcloud auth"):
+        check()
+
+
 def test_a_custom_role_and_the_default_account_are_not_visible(cloud, check):
     cloud.policy = {"projects/crystals/roles/trainer", "roles/artifactregistry.reader"}
     status, lines = check()
