@@ -79,4 +79,7 @@ class Api:
             raise errors.ClusterError(f"the Kubernetes API answers {error.status} to {method} {path}") from error
         except urllib3.exceptions.HTTPError as error:
             raise errors.ClusterError(f"the Kubernetes API cannot be reached ({errors.one_line(error)})") from error
-        return dict(answer)
+        if not isinstance(answer, dict):
+            page = "kubectl's server answers with a page, not as the Kubernetes API; log in, or fix its address"
+            raise errors.InputError(page)
+        return answer

@@ -11,6 +11,7 @@ import yaml
 from marco_model.errors import InputError
 from pipelines import cli
 from pipelines.cluster_check import findings, needs as package_needs
+from tests.fakes import http_server
 from tests.k8s import network, rendering
 
 CORE, KUBEFLOW = "/api/v1/namespaces/marco", "/api/v1/namespaces/kubeflow"
@@ -471,6 +472,13 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(kubernetes, check):
 def test_a_login_that_has_expired_is_not_taken_for_hidden_objects(kubernetes, check):
     kubernetes.status = 401
     with pytest.raises(InputError, match=r"the Kubernetes API does not know you \(401\); log in again"):
+        check()
+
+
+def test_a_login_page_is_not_taken_for_an_answer(kubernetes, check, monkeypatch):
+    page = http_server.Answer(200, b"<html>Log in</html>", {"Content-Type": "text/html"})
+    monkeypatch.setattr(kubernetes, "respond", lambda request: page)
+    with pytest.raises(InputError, match="answers with a page, not as the Kubernetes API"):
         check()
 
 
