@@ -54,8 +54,10 @@ class KubeflowBackend:
         """As `Backend.read_package`: a .yaml file of two documents, of which the first is the pipeline."""
 
         def parse(content: bytes) -> Any:
-            with errors.translated(ValueError, "{}", yaml.YAMLError, StopIteration):
-                return next(yaml.safe_load_all(content))
+            with errors.translated(ValueError, "{}", yaml.YAMLError):
+                specification, platform = yaml.safe_load_all(content)
+            platform["platforms"]["kubernetes"]  # A package for Vertex AI, which Kubeflow would take, has no such part.
+            return specification
 
         return backend.read_package(path, parse, "compiled pipeline", "give the .yaml file that marco compile wrote")
 

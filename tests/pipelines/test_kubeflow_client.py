@@ -1,5 +1,6 @@
 """Submitting, following and scheduling, against a stand-in that speaks Kubeflow's API (kubeflow_api.py)."""
 
+import json
 import re
 import socket
 import time
@@ -391,6 +392,13 @@ def test_a_file_that_is_not_a_package_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
         kubeflow_backend.KubeflowBackend().read_package(path)
+
+
+def test_a_package_for_vertex_ai_is_refused(kubeflow, package):
+    package.write_text(json.dumps(next(yaml.safe_load_all(package.read_text()))))
+    with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
+        marco(kubeflow, "submit", package, "--no-wait")
+    assert kubeflow.requests == []
 
 
 def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_is_sent(kubeflow, package):
