@@ -281,7 +281,10 @@ def _kubeflow(api: Api, needs: Needs) -> Lines:
         down = "ml-pipeline has no ready pod; see kubectl --namespace kubeflow describe deployment ml-pipeline"
         yield (FINE, f"ml-pipeline {image.rpartition(':')[2]}") if ready else (WRONG, down)
         if "DEFAULT_SECURITY_CONTEXT_RUN_AS_USER" not in variables:
-            yield WRONG, "it cannot choose the user of steps, as a restricted namespace needs; upgrade it to 2.17"
+            yield (
+                WRONG,
+                "it cannot choose the user of steps, as a restricted namespace needs; upgrade it to 2.16 or 2.17",
+            )
     installed = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/pipeline-install-config") or {}
     data, keys = installed.get("data") or {}, ("defaultSecurityContextRunAsUser", "defaultSecurityContextRunAsNonRoot")
     root = "steps do not run as uid 1000 and so marked, as a restricted namespace needs; patch pipeline-install-config"
