@@ -73,7 +73,8 @@ def _namespace(api: Api, needs: Needs) -> Lines:
     yield (FINE, "it is a profile's") if part == "kubeflow-profile" else (WRONG, closed)
     level = labels.get("pod-security.kubernetes.io/enforce", "")
     loose = f"Pod Security level is {level or 'not set'}; kubectl apply -k k8s/overlays/… sets restricted"
-    yield (FINE, "Pod Security level restricted") if level == "restricted" else (WRONG, loose)
+    # For Kubeflow's previews k8s/README.md has one set baseline.
+    yield (FINE, f"Pod Security level {level}") if level in ("restricted", "baseline") else (WRONG, loose)
 
 
 def _account_names(needs: Needs) -> list[str]:
@@ -283,7 +284,7 @@ def _kubeflow(api: Api, needs: Needs) -> Lines:
         if "DEFAULT_SECURITY_CONTEXT_RUN_AS_USER" not in variables:
             yield (
                 WRONG,
-                "it cannot choose the user of steps, as a restricted namespace needs; upgrade it to 2.16 or 2.17",
+                "it cannot choose the user of steps, as a restricted namespace needs; upgrade it (2.16 or later)",
             )
     installed = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/pipeline-install-config") or {}
     data, keys = installed.get("data") or {}, ("defaultSecurityContextRunAsUser", "defaultSecurityContextRunAsNonRoot")
@@ -307,7 +308,8 @@ def _image(api: Api, needs: Needs) -> Lines:
 
 def _pull_rights(api: Api, needs: Needs, image: str) -> Lines:
     """Says by which login each account pulls an image; whether a registry wants one cannot be seen from here."""
-    registry = image.partition("/")[0]
+    first, slash, _ = image.partition("/")
+    registry = first if slash and (set(".:") & set(first)) else "docker.io"
     nodes = api.items("/api/v1/nodes", hidden_as_empty=True)
     if any(image in (cached.get("names") or []) for node in nodes for cached in node["status"].get("images") or []):
         yield FINE, f"a node has pulled {image.rpartition('/')[2][:40]}"
@@ -316,7 +318,7 @@ def _pull_rights(api: Api, needs: Needs, image: str) -> Lines:
         named = [item["name"] for item in (api.own(f"serviceaccounts/{account}") or {}).get("imagePullSecrets") or []]
         logins = {name: _registries(api, name) for name in named}
         known = sorted({host for hosts in logins.values() for host in hosts or ()})
-        if registry in known:
+        if any(fnmatch.fnmatchcase(registry, host) for host in known):
             yield FINE, f"{account} has a login for {registry}"
         elif known:
             fix = f"make {' or '.join(name for name in named if logins[name])} with --docker-server={registry}"
@@ -338,7 +340,9 @@ def _registries(api: Api, secret: str) -> list[str] | None:
         hosts = json.loads(base64.b64decode(data) or "{}").get("auths", {})
     except ValueError:
         return []
-    return [urllib.parse.urlsplit(host if "//" in host else f"//{host}").netloc for host in hosts]
+    names = (urllib.parse.urlsplit(host if "//" in host else f"//{host}").netloc for host in hosts)
+    # kubectl and the kubelet (pkg/credentialprovider/keyring.go) call Docker Hub by another name than images do.
+    return ["docker.io" if name == "index.docker.io" else name for name in names]
 
 
 def _mlflow(api: Api, needs: Needs) -> Lines:

@@ -314,8 +314,8 @@ FAULTS = {
         "kubectl label --overwrite namespace marco app.kubernetes.io/part-of=kubeflow-profile",
     ),
     "another level": (
-        change(CORE, "metadata", "labels", "pod-security.kubernetes.io/enforce", value="baseline"),
-        "Pod Security level is baseline",
+        change(CORE, "metadata", "labels", "pod-security.kubernetes.io/enforce", value="privileged"),
+        "Pod Security level is privileged",
     ),
     "no account": (gone(f"{CORE}/serviceaccounts/marco-pipeline"), "no service account marco-pipeline"),
     "no replicas' account": (gone(f"{CORE}/serviceaccounts/marco-training"), "no service account marco-training"),
@@ -467,6 +467,29 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(kubernetes, check):
     assert status == 0
     hidden = [line.split()[0] for line in lines if findings.UNSEEN in line and "may not read" in line]
     assert hidden == ["secrets", "nodes", "Kubeflow"]
+
+
+def test_a_namespace_may_be_baseline_for_the_sake_of_previews(kubernetes, check):
+    kubernetes.objects[CORE]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "baseline"
+    assert check()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "host"),
+    [
+        ("docker.io/me/marco", "https://index.docker.io/v1/"),
+        ("me/marco", "https://index.docker.io/v1/"),
+        ("eu.registry.example/marco", "*.registry.example"),
+    ],
+)
+def test_a_login_is_found_by_the_names_that_kubernetes_takes_for_its_registry(kubernetes, check, image, host):
+    kubernetes.objects[f"{CORE}/secrets/marco-registry"] = login(host)
+    package = copy.deepcopy(PACKAGE)
+    for executor in package[0]["deploymentSpec"]["executors"].values():
+        executor["container"]["image"] = f"{image}@sha256:{'0a' * 32}"
+    status, lines = check(package)
+    assert status == 0, lines
+    assert any("has a login for" in line for line in lines)
 
 
 def test_a_login_that_has_expired_is_not_taken_for_hidden_objects(kubernetes, check):
