@@ -532,6 +532,16 @@ def with_training(training):
     return package
 
 
+def test_what_was_found_before_something_hidden_is_kept(kubernetes, check):
+    kubernetes.hidden = {f"{CORE}/secrets/marco-registry"}
+    package = copy.deepcopy(PACKAGE)
+    package[0]["deploymentSpec"]["executors"]["Data_executor"]["container"]["image"] = "registry.example/marco:latest"
+    status, lines = check(package)
+    assert status == 1
+    assert [line for line in lines if findings.WRONG in line and "has no digest" in line]
+    assert [line for line in lines if line.startswith("image") and findings.UNSEEN in line]
+
+
 def test_another_file_is_refused(check):
     with pytest.raises(InputError, match="is not a compiled pipeline; give the file that marco compile wrote"):
         check([{"kind": "Pod"}, {}])
