@@ -1,7 +1,7 @@
 """What a pod of the pipeline's own account reaches: `marco cluster check --inside`, run by the pod of `pod_manifest`.
 
 It has the image, account, labels, volumes and secrets of a step, so that policies, rights and identities are a step's.
-It writes an object below the run's root and a file on each volume, and removes both.
+It writes an object below the run's root and where models go, and a file on each volume, and removes them.
 """
 
 import base64
@@ -220,6 +220,12 @@ def _data(api: Api, needs: Needs) -> Lines:
         try:
             store.list_objects(f"gs://{bucket}/.check-", TIMEOUT)
             yield FINE, f"gs://{bucket} may be listed"
+        except (errors.InputError, errors.ClusterError) as error:
+            yield WRONG, f"{error} (docs/cluster.md, Object storage)"
+    for uri in needs.written:
+        try:
+            _try_bucket(f"{uri}/.check-{uuid.uuid4().hex}")
+            yield FINE, f"an object below {uri} was written, read and removed"
         except (errors.InputError, errors.ClusterError) as error:
             yield WRONG, f"{error} (docs/cluster.md, Object storage)"
 

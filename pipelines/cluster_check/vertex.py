@@ -151,7 +151,7 @@ def _roles(cloud: Cloud, needs: Needs) -> Lines:
         pulling = granted if granted & PULL else granted | cloud.roles(repository=repository)
         yield _judge(cloud, "roles/artifactregistry.reader", PULL, pulling, fix)
     for bucket in needs.buckets:
-        written = needs.root.startswith(f"gs://{bucket}/")
+        written = any(f"{uri}/".startswith(f"gs://{bucket}/") for uri in (needs.root, *needs.written))
         all_roles = granted | cloud.roles(bucket)
         role = "roles/storage.objectUser" if written else "roles/storage.objectViewer"
         fix = f"gcloud storage buckets add-iam-policy-binding gs://{bucket}"

@@ -32,6 +32,7 @@ def needs(root=ROOT, tracking="", folder="/shared", **more):
         "endpoint": {},
         "root": root,
         "buckets": (),
+        "written": (),
         "content": "root: {}\n",
     }
     return package_needs.Needs(**{**fields, **more})
@@ -81,11 +82,11 @@ class Place:
     def __init__(self, kubernetes, folder):
         self.kubernetes, self.folder = kubernetes, folder
         self.mlflow, self.store, self.names = Mlflow(), ObjectStore(), {}
-        self.root, self.tracking, self.buckets = ROOT, "", ()
+        self.root, self.tracking, self.buckets, self.written = ROOT, "", (), ()
 
     def check(self):
         """Returns the findings."""
-        requested = needs(self.root, self.tracking, self.folder, buckets=self.buckets)
+        requested = needs(self.root, self.tracking, self.folder, buckets=self.buckets, written=self.written)
         return inside.check(kubernetes_api.Api("marco"), requested)
 
 
@@ -144,6 +145,17 @@ def test_a_place_on_a_bucket_is_tried_and_nothing_is_left(place, gcs):
     assert wrong(lines) == []
     assert gcs.objects("gs://runs/") == {}
     assert any("POST" in request and ".check-" in request for request in gcs.requests)
+
+
+def test_where_models_are_published_is_tried_too(place, gcs):
+    gcs.bucket("models")
+    place.buckets, place.written = ("models",), ("gs://models/marco",)
+    place.names["storage.googleapis.com"] = None
+    assert wrong(place.check()) == []
+    assert gcs.objects("gs://models/") == {}
+    assert any("POST" in request and ".check-" in request for request in gcs.requests)
+    gcs.inject("403", r"POST .*/upload/", times=9)
+    assert [line.subject for line in wrong(place.check())] == ["buckets"]
 
 
 def test_a_missing_bucket_is_found(place, gcs):

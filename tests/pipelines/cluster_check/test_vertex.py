@@ -100,6 +100,19 @@ def test_an_image_is_found_below_further_folders_and_with_a_tag(cloud, check):
     assert [line for line in lines if "it is in its repository" in line]
 
 
+def test_the_account_must_be_able_to_write_where_models_are_published(cloud, check):
+    cloud.buckets["models"] = ({"location": "EUROPE-WEST4"}, {"roles/storage.objectViewer"})
+    content = package()
+    pusher = {"inputs": {"parameters": {"destination": {"runtimeValue": {"constant": "gs://models/marco"}}}}}
+    content["root"]["dag"]["tasks"]["Pusher"] = pusher
+    content["deploymentSpec"]["executors"]["Pusher_executor"] = content["deploymentSpec"]["executors"][
+        "Trainer_executor"
+    ]
+    status, lines = check(content)
+    assert status == 1
+    assert [line for line in lines if "lacks roles/storage.objectUser on gs://models" in line]
+
+
 def test_an_account_may_pull_by_a_role_on_the_repository_alone(cloud, check):
     cloud.policy, cloud.pullers = {"roles/aiplatform.user"}, {"roles/artifactregistry.reader"}
     status, lines = check()
