@@ -54,8 +54,10 @@ class KubeflowBackend:
         """As `Backend.read_package`: a .yaml file of two documents, of which the first is the pipeline."""
 
         def parse(content: bytes) -> Any:
-            with errors.translated(ValueError, "{}", yaml.YAMLError, StopIteration):
-                return next(yaml.safe_load_all(content))
+            with errors.translated(ValueError, "{}", yaml.YAMLError):
+                specification, platform = yaml.safe_load_all(content)
+            platform["platforms"]["kubernetes"]  # A package for Vertex AI, which Kubeflow would take, has no such part.
+            return specification
 
         return backend.read_package(path, parse, "compiled pipeline", "give the .yaml file that marco compile wrote")
 
@@ -169,9 +171,10 @@ class KubeflowBackend:
 
     def _existing_experiment(self) -> str | None:
         name = self.experiment or DEFAULT_EXPERIMENT
+        client = self._client  # Outside of the `try`: a refusal to connect is an `InputError`, and so a `ValueError`.
         with reaching(_SERVICE):
             try:
-                return str(self._client.get_experiment(experiment_name=name, namespace=self.namespace).experiment_id)
+                return str(client.get_experiment(experiment_name=name, namespace=self.namespace).experiment_id)
             except ValueError:  # KFP's client raises it where there is none.
                 return None
 

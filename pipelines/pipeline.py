@@ -159,7 +159,8 @@ def leave_one_out(
     """Returns the steps that train and judge once without each value of `chosen`, and compare that with `judged`.
 
     `examples`: ExampleGen's; `inputs`: the Trainer's; `judged`: the channels `model` and `evaluation` of the training
-    on all images. No step waits for another value's but LeaveOneOut, and no model is published.
+    on all images. No step waits for another value's but LeaveOneOut, and a Trainer whose training is on several nodes
+    of a cluster; no model is published.
 
     Raises `InputError` if `chosen` names no value.
     """
@@ -170,11 +171,15 @@ def leave_one_out(
     found = leave_out.Sources(examples=examples, attribute=chosen.attribute, values=json.dumps(chosen.values))
     whole, steps = job.TrainingJob.model_validate_json(inputs["training"]), [found]
     earlier: dict[str, Any] = {}
+    in_turn, last = bool(whole.placement and whole.placement.replicas), judged["model"].producer_component
     for number, value in enumerate(chosen.values, 1):
         left_out = job.LeftOut(attribute=chosen.attribute, value=value)
         copy = "".join(f"{machines.COPY}{part}" for part in (number, left_out.slug) if part)
         training = whole.without(left_out).model_dump_json()
         trained = trainer.Trainer(**{**inputs, "training": training}, sources=found.outputs["sources"])
+        if in_turn:  # JobSets that start together could each get some of their pods, and wait for the others forever.
+            trained.add_upstream_node(last)
+            last = trained
         evaluated = evaluation.Evaluator(
             examples=examples,
             model=trained.outputs["model"],

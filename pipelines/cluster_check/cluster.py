@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import json
 import urllib.parse
+from typing import NamedTuple
 
 import yaml
 
@@ -24,10 +25,14 @@ RIGHTS = (
     ("get", "", "pods", ""),
     ("get", "", "pods/log", ""),
     ("get", "", "configmaps", "kfp-launcher"),
+    ("get", "", "secrets", "mlpipeline-minio-artifact"),
     ("create", "argoproj.io", "workflowtaskresults", ""),
     ("patch", "argoproj.io", "workflowtaskresults", ""),
 )
-REPLICAS_RIGHTS = tuple((verb, "jobset.x-k8s.io", "jobsets", "") for verb in ("create", "get", "delete"))
+REPLICAS_RIGHTS = (
+    ("list", "", "pods", ""),
+    *((verb, "jobset.x-k8s.io", "jobsets", "") for verb in ("create", "get", "delete")),
+)
 # Of disks that one node mounts at a time: kubernetes.io/docs/concepts/storage/persistent-volumes, access modes.
 ONE_NODE = {"pd.csi.storage.gke.io", "ebs.csi.aws.com", "disk.csi.azure.com", "rancher.io/local-path"}
 
@@ -46,15 +51,14 @@ def _versions(api: Api, needs: Needs) -> Lines:
 
 
 def _apis(api: Api, needs: Needs) -> Lines:
-    expected = {
-        "argoproj.io/v1alpha1": "Kubeflow Pipelines",
-        "serving.kserve.io/v1beta1": "KServe, for the model server",
-    }
+    expected = {"argoproj.io/v1alpha1": "Kubeflow Pipelines"}
     if needs.replicas:
         expected[jobset_api.API_VERSION] = "JobSet, for training on several nodes"
     for name, what in expected.items():
         missing = f"{name} is not served; install {what} (k8s/README.md)"
         yield (FINE, f"{name} is served") if api.get(f"/apis/{name}") is not None else (WRONG, missing)
+    server = "is served" if api.get("/apis/serving.kserve.io/v1beta1") is not None else "is not, and a run needs none"
+    yield FINE, f"KServe, for a model server, {server}"
 
 
 def _namespace(api: Api, needs: Needs) -> Lines:
@@ -69,7 +73,8 @@ def _namespace(api: Api, needs: Needs) -> Lines:
     yield (FINE, "it is a profile's") if part == "kubeflow-profile" else (WRONG, closed)
     level = labels.get("pod-security.kubernetes.io/enforce", "")
     loose = f"Pod Security level is {level or 'not set'}; kubectl apply -k k8s/overlays/… sets restricted"
-    yield (FINE, "Pod Security level restricted") if level == "restricted" else (WRONG, loose)
+    # For Kubeflow's previews k8s/README.md has one set baseline.
+    yield (FINE, f"Pod Security level {level}") if level in ("restricted", "baseline") else (WRONG, loose)
 
 
 def _account_names(needs: Needs) -> list[str]:
@@ -154,15 +159,39 @@ def _unbound(api: Api, name: str, spec: Object) -> tuple[str, str]:
     return FINE, f"claim {name} waits for its first pod; {chosen} makes the volume"
 
 
-def _requests(needs: Needs) -> dict[str, dict[str, float]]:
-    """Returns what each step, and each worker of a training on several nodes, asks for, by Kubernetes' names."""
-    requests = {}
+class _Pods(NamedTuple):
+    """`number` pods that run at once; what each asks for, by Kubernetes' names; and a step's settings of Kubernetes."""
+
+    number: int
+    request: dict[str, float]
+    settings: Object
+
+
+def _pods(needs: Needs) -> dict[str, _Pods]:
+    """Returns the pod of each step, and those of a training on several nodes."""
+    pods = {}
     for step, container in needs.containers.items():
         resources = container["resources"]
-        requests[step] = {"cpu": resources["cpuRequest"], "memory": resources["memoryRequest"] * 1e9}
+        request = {"cpu": resources["cpuRequest"], "memory": resources["memoryRequest"] * 1e9}
         if accelerator := resources.get("accelerator"):
-            requests[step][accelerator["type"]] = float(accelerator["count"])
-    return requests
+            request[accelerator["type"]] = float(accelerator["count"])
+        pods[step] = _Pods(1, request, needs.settings[step])
+    if not needs.replicas:
+        return pods
+    replicas = machines.Replicas.model_validate(needs.replicas)
+    kinds = (
+        ("worker", replicas.workers, replicas.worker),
+        ("parameter_server", replicas.parameter_servers, replicas.parameter_server),
+    )
+    for name, count, asked in kinds:
+        request = {"cpu": asked.cpu, "memory": amount(asked.memory)}
+        if asked.accelerators:
+            request[asked.accelerator] = float(asked.accelerators)
+        tolerations = [toleration.model_dump() for toleration in asked.tolerations]
+        settings = {"nodeSelector": {"labels": asked.node_selector}, "tolerations": tolerations}
+        if count:
+            pods[f"cluster.replicas.{name} ({count})"] = _Pods(count, request, settings)
+    return pods
 
 
 def amount(quantity: str) -> float:
@@ -173,30 +202,42 @@ def amount(quantity: str) -> float:
 
 
 def _quota(api: Api, needs: Needs) -> Lines:
-    quotas = (api.own("resourcequotas") or {}).get("items", [])
+    limit_ranges = (api.own("limitranges") or {}).get("items", [])
+    ranges = [item for each in limit_ranges for item in each["spec"]["limits"] if item["type"] == "Container"]
+    quotas = [quota["spec"].get("hard") or {} for quota in (api.own("resourcequotas") or {}).get("items", [])]
     refused = []
-    for quota in quotas:
-        hard = quota["spec"].get("hard", {})
-        for step, request in _requests(needs).items():
-            for resource, size in request.items():
-                # A step's limits are its requests.
-                names = (resource, f"requests.{resource}", f"limits.{resource}")
-                limits = {name: hard[name] for name in names if name in hard}
-                for name, limit in limits.items():
-                    if size > amount(limit):
-                        refused.append(f"{step} asks for {size:g} of {resource}, quota {name} is {limit}")
-    yield (
-        (WRONG, f"{'; '.join(refused)}: no pod would start; raise the quota")
-        if refused
-        else (FINE, "it holds each step")
-    )
+    for step, pods in _pods(needs).items():
+        for resource, size in pods.request.items():
+            # A step's limits are its requests.
+            names = (resource, f"requests.{resource}", f"limits.{resource}")
+            total = pods.number * size
+            limits = [(f"quota {name}", hard[name]) for hard in quotas for name in names if name in hard]
+            over = [f"{what} is {limit}" for what, limit in limits if total > amount(limit)]
+            largest = [item["max"][resource] for item in ranges if resource in item.get("max", {})]
+            over += [f"the LimitRange's max is {limit}" for limit in largest if size > amount(limit)]
+            refused += [f"{step} asks for {total:g} of {resource}, {text}" for text in over]
+    refused += [
+        f"quota {name} refuses containers that name none, as Argo's do, and no LimitRange gives them a default"
+        for name in sorted({name for hard in quotas for name in hard})
+        if not _has_default(name, ranges)
+    ]
+    text = f"{'; '.join(refused)}: no pod would start; change it (k8s/base/quota.yaml)"
+    yield (WRONG, text) if refused else (FINE, "it holds each step")
+
+
+def _has_default(name: str, ranges: list[Object]) -> bool:
+    """Returns whether a container that names no resources meets a quota such as `limits.cpu`."""
+    kind, _, resource = name.rpartition(".")
+    fields = ("default",) if kind == "limits" else ("default", "defaultRequest")
+    counted = resource in ("cpu", "memory") and kind in ("", "requests", "limits")
+    return not counted or any(resource in item.get(field, {}) for item in ranges for field in fields)
 
 
 def _nodes(api: Api, needs: Needs) -> Lines:
     nodes = (api.get("/api/v1/nodes") or {}).get("items", [])
     unplaced = []
-    for step, request in _requests(needs).items():
-        reasons = {_refusal(node, request, needs.settings[step]) for node in nodes}
+    for step, pods in _pods(needs).items():
+        reasons = {_refusal(node, pods.request, pods.settings) for node in nodes}
         if "" not in reasons:
             unplaced.append(f"{step}: {', '.join(sorted(reasons)) or 'there are no nodes'}")
     text = f"no node takes {'; '.join(unplaced)}; fix cluster.steps or add nodes (unless the cluster makes them itself)"
@@ -212,11 +253,13 @@ def _refusal(node: Object, request: dict[str, float], settings: Object) -> str:
     for resource, size in request.items():
         if amount(node["status"]["allocatable"].get(resource, "0")) < size:
             return f"less than {size:g} of {resource}"
+    tolerations = list(settings.get("tolerations", []))
+    if network.is_of_google(
+        node
+    ):  # Its API server adds these (Kubernetes' admission plugin ExtendedResourceToleration).
+        tolerations += [{"key": resource, "operator": "Exists"} for resource, size in request.items() if size]
     for taint in node["spec"].get("taints") or []:
-        if taint["effect"] != "PreferNoSchedule" and not any(
-            _tolerates(t, taint) for t in settings.get("tolerations", [])
-        ):
-            # The device plugin's own taint is tolerated by pods that ask for GPUs, where the admission plugin is on.
+        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(each, taint) for each in tolerations):
             return f"taint {taint['key']}, not tolerated"
     return ""
 
@@ -233,16 +276,21 @@ def _kubeflow(api: Api, needs: Needs) -> Lines:
     if deployment is None:
         yield WRONG, f"there is no ml-pipeline in {KUBEFLOW}; install Kubeflow Pipelines 2.17 (k8s/README.md)"
     else:
-        image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        image, variables = container["image"], {item["name"] for item in container.get("env") or []}
         ready = deployment["status"].get("readyReplicas", 0)
         down = "ml-pipeline has no ready pod; see kubectl --namespace kubeflow describe deployment ml-pipeline"
         yield (FINE, f"ml-pipeline {image.rpartition(':')[2]}") if ready else (WRONG, down)
+        if "DEFAULT_SECURITY_CONTEXT_RUN_AS_USER" not in variables:
+            yield (
+                WRONG,
+                "it cannot choose the user of steps, as a restricted namespace needs; upgrade it (2.16 or later)",
+            )
     installed = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/pipeline-install-config") or {}
-    user = (installed.get("data") or {}).get("defaultSecurityContextRunAsUser", "")
-    root = (
-        "steps do not run as uid 1000, as a restricted namespace needs; patch pipeline-install-config (k8s/README.md)"
-    )
-    yield (FINE, "steps run as uid 1000") if user == "1000" else (WRONG, root)
+    data, keys = installed.get("data") or {}, ("defaultSecurityContextRunAsUser", "defaultSecurityContextRunAsNonRoot")
+    root = "steps do not run as uid 1000 and so marked, as a restricted namespace needs; patch pipeline-install-config"
+    user = [data.get(key) for key in keys]
+    yield (FINE, "steps run as uid 1000") if user == ["1000", "true"] else (WRONG, f"{root} (k8s/README.md)")
     settings = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/workflow-controller-configmap") or {}
     defaults = yaml.safe_load(str((settings.get("data") or {}).get("workflowDefaults", ""))) or {}
     retry = defaults.get("spec", {}).get("templateDefaults", {}).get("retryStrategy", {})
@@ -260,7 +308,8 @@ def _image(api: Api, needs: Needs) -> Lines:
 
 def _pull_rights(api: Api, needs: Needs, image: str) -> Lines:
     """Says by which login each account pulls an image; whether a registry wants one cannot be seen from here."""
-    registry = image.partition("/")[0]
+    first, slash, _ = image.partition("/")
+    registry = first if slash and (set(".:") & set(first)) else "docker.io"
     nodes = api.items("/api/v1/nodes", hidden_as_empty=True)
     if any(image in (cached.get("names") or []) for node in nodes for cached in node["status"].get("images") or []):
         yield FINE, f"a node has pulled {image.rpartition('/')[2][:40]}"
@@ -269,7 +318,7 @@ def _pull_rights(api: Api, needs: Needs, image: str) -> Lines:
         named = [item["name"] for item in (api.own(f"serviceaccounts/{account}") or {}).get("imagePullSecrets") or []]
         logins = {name: _registries(api, name) for name in named}
         known = sorted({host for hosts in logins.values() for host in hosts or ()})
-        if registry in known:
+        if any(fnmatch.fnmatchcase(registry, host) for host in known):
             yield FINE, f"{account} has a login for {registry}"
         elif known:
             fix = f"make {' or '.join(name for name in named if logins[name])} with --docker-server={registry}"
@@ -291,7 +340,9 @@ def _registries(api: Api, secret: str) -> list[str] | None:
         hosts = json.loads(base64.b64decode(data) or "{}").get("auths", {})
     except ValueError:
         return []
-    return [urllib.parse.urlsplit(host if "//" in host else f"//{host}").netloc for host in hosts]
+    names = (urllib.parse.urlsplit(host if "//" in host else f"//{host}").netloc for host in hosts)
+    # kubectl and the kubelet (pkg/credentialprovider/keyring.go) call Docker Hub by another name than images do.
+    return ["docker.io" if name == "index.docker.io" else name for name in names]
 
 
 def _mlflow(api: Api, needs: Needs) -> Lines:

@@ -26,7 +26,8 @@ def collect(checks: Mapping[str, Callable[[], Lines]]) -> list[Finding]:
     findings = []
     for subject, check in checks.items():
         try:
-            findings += [Finding(subject, state, text) for state, text in check()]
+            for state, text in check():  # One by one: what comes before something hidden is kept.
+                findings.append(Finding(subject, state, text))
         except HiddenError as error:
             findings.append(Finding(subject, UNSEEN, f"you may not read this ({error}); ask who runs it"))
     return findings

@@ -1,7 +1,7 @@
 """What a pod of the pipeline's own account reaches: `marco cluster check --inside`, run by the pod of `pod_manifest`.
 
 It has the image, account, labels, volumes and secrets of a step, so that policies, rights and identities are a step's.
-It writes an object below the run's root and a file on each volume, and removes both.
+It writes an object below the run's root and where models go, and a file on each volume, and removes them.
 """
 
 import base64
@@ -21,6 +21,7 @@ from pathlib import Path
 import requests
 import yaml
 
+from components import mlflow_store
 from marco_model import errors, store
 from pipelines.cluster_check import cluster, findings
 from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
@@ -96,11 +97,18 @@ def _mlflow(api: Api, needs: Needs) -> Lines:
     if not uri.startswith("http"):
         yield UNSEEN, f"{uri} is a file of the steps, not a server"
         return
+    mlflow_store.library()
+    from mlflow import exceptions
+    from mlflow.utils import credentials, rest_utils
+
+    # With the login that steps have, by the variables that cluster.secrets gives them.
+    login, options = credentials.get_default_host_creds(uri), {"timeout": TIMEOUT, "max_retries": 0}
     try:
-        version = requests.get(f"{uri}/version", timeout=TIMEOUT)
-        experiments = f"{uri}/api/2.0/mlflow/experiments/search"
-        answer = requests.post(experiments, json={"max_results": 1}, timeout=TIMEOUT)
-    except requests.RequestException as error:
+        version = rest_utils.http_request(login, "/version", "GET", **options, raise_on_status=False)
+        experiments = "/api/2.0/mlflow/experiments/search"
+        search = {"json": {"max_results": 1}, "raise_on_status": False}
+        answer = rest_utils.http_request(login, experiments, "POST", **options, **search)
+    except exceptions.MlflowException as error:
         yield (
             WRONG,
             f"{uri} does not answer ({errors.one_line(error)}); start it, or let steps in (network.yaml, mlflow)",
@@ -212,6 +220,12 @@ def _data(api: Api, needs: Needs) -> Lines:
         try:
             store.list_objects(f"gs://{bucket}/.check-", TIMEOUT)
             yield FINE, f"gs://{bucket} may be listed"
+        except (errors.InputError, errors.ClusterError) as error:
+            yield WRONG, f"{error} (docs/cluster.md, Object storage)"
+    for uri in needs.written:
+        try:
+            _try_bucket(f"{uri}/.check-{uuid.uuid4().hex}")
+            yield FINE, f"an object below {uri} was written, read and removed"
         except (errors.InputError, errors.ClusterError) as error:
             yield WRONG, f"{error} (docs/cluster.md, Object storage)"
 

@@ -71,9 +71,15 @@ class Api:
         except client.ApiException as error:
             if error.status == 404:
                 return None
-            if error.status in (401, 403):
+            if error.status == 401:
+                login = "log in again (kubectl auth whoami), or have kubectl's plugin for it installed"
+                raise errors.InputError(f"the Kubernetes API does not know you (401); {login}") from error
+            if error.status == 403:
                 raise HiddenError(f"{error.status} {errors.one_line(error.reason or '')}".strip()) from error
             raise errors.ClusterError(f"the Kubernetes API answers {error.status} to {method} {path}") from error
         except urllib3.exceptions.HTTPError as error:
             raise errors.ClusterError(f"the Kubernetes API cannot be reached ({errors.one_line(error)})") from error
-        return dict(answer)
+        if not isinstance(answer, dict):
+            page = "kubectl's server answers with a page, not as the Kubernetes API; log in, or fix its address"
+            raise errors.InputError(page)
+        return answer

@@ -15,7 +15,8 @@ class Needs(NamedTuple):
     """Containers and Kubernetes' settings by step, the settings of the Trainer and the EndpointPusher, and places.
 
     `settings` is empty for Vertex AI, `endpoint` where nothing is deployed. `root`: the URI of the artifacts, "" where
-    Kubeflow chooses. `buckets`: the names of all buckets on `gs://` that the package names. `content`: the file's.
+    Kubeflow chooses. `buckets`: the names of all buckets on `gs://` that the package names. `written`: the URIs on
+    `gs://`, beside the root, that steps write: the models' and that of MLflow's artifacts. `content`: the file's.
     """
 
     containers: dict[str, Object]
@@ -24,6 +25,7 @@ class Needs(NamedTuple):
     endpoint: Object
     root: str
     buckets: tuple[str, ...]
+    written: tuple[str, ...]
     content: str
 
     @property
@@ -55,13 +57,17 @@ def read(package: Path) -> Needs:
         spec, *platform = [json.loads(content)] if package.suffix == ".json" else yaml.safe_load_all(content)
         tasks, executors = spec["root"]["dag"]["tasks"], spec["deploymentSpec"]["executors"]
         settings = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
+        training = _constant(tasks["Trainer"], "training")
+        pushed = tasks.get("Pusher", {}).get("inputs", {}).get("parameters", {}).get("destination", {})
+        written = {pushed.get("runtimeValue", {}).get("constant", ""), training["tracking"].get("artifacts") or ""}
         return Needs(
             containers={step: executors[f"{step}_executor"]["container"] for step in tasks},
             settings={step: settings[f"{step}_executor"] for step in tasks} if platform else {},
-            training=_constant(tasks["Trainer"], "training"),
+            training=training,
             endpoint=_constant(tasks["EndpointPusher"], "endpoint") if "EndpointPusher" in tasks else {},
             root=spec.get("defaultPipelineRoot", ""),
             buckets=tuple(sorted(set(re.findall(r"gs://([a-z0-9][\w.-]+)", content)))),
+            written=tuple(sorted(uri.rstrip("/") for uri in written if uri.startswith("gs://"))),
             content=content,
         )
 

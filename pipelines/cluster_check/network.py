@@ -197,7 +197,12 @@ def _google(api: Api, clients: dict[str, Peer]) -> Iterator[Connection]:
 
 def _on_google(api: Api) -> bool:
     nodes = api.items("/api/v1/nodes", hidden_as_empty=True)
-    return any(str(node["spec"].get("providerID", "")).startswith("gce://") for node in nodes)
+    return any(map(is_of_google, nodes))
+
+
+def is_of_google(node: Object) -> bool:
+    """Returns whether a node is one of Google Kubernetes Engine."""
+    return str(node["spec"].get("providerID", "")).startswith("gce://")
 
 
 def _service(api: Api, namespace: str, name: str, port: int) -> Iterator[tuple[Peer, int]]:

@@ -59,7 +59,11 @@ class Cloud:
             raise errors.InputError(f"{errors.one_line(error)}; {advice}") from error
         if answer.status_code == 404:
             return None
-        if answer.status_code in (401, 403):
+        if answer.status_code == 401:
+            raise errors.InputError(
+                f"{service} does not know you (401); log in by gcloud auth application-default login"
+            )
+        if answer.status_code == 403:
             off = f"{service}.googleapis.com is off" if "SERVICE_DISABLED" in answer.text else answer.reason
             raise HiddenError(f"{answer.status_code} {off}")
         if not answer.ok:
@@ -147,7 +151,7 @@ def _roles(cloud: Cloud, needs: Needs) -> Lines:
         pulling = granted if granted & PULL else granted | cloud.roles(repository=repository)
         yield _judge(cloud, "roles/artifactregistry.reader", PULL, pulling, fix)
     for bucket in needs.buckets:
-        written = needs.root.startswith(f"gs://{bucket}/")
+        written = any(f"{uri}/".startswith(f"gs://{bucket}/") for uri in (needs.root, *needs.written))
         all_roles = granted | cloud.roles(bucket)
         role = "roles/storage.objectUser" if written else "roles/storage.objectViewer"
         fix = f"gcloud storage buckets add-iam-policy-binding gs://{bucket}"

@@ -52,7 +52,10 @@ def apply(kubectl: fake.Kubectl | Kubectl, item: dict, *options: str) -> fake.An
 
 @pytest.fixture(scope="session")
 def kubectl() -> fake.Kubectl | Kubectl:
-    return Kubectl() if ENABLED in os.environ else fake.Kubectl()
+    if ENABLED not in os.environ:
+        return fake.Kubectl()
+    assert os.environ.get("KUBECONFIG"), "set KUBECONFIG to the cluster to test on; kubectl's default may be any"
+    return Kubectl()
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ class GoogleCloud:
     roles of the account in the project. `buckets`: location and roles of the account by name. `pullers`: roles of the
     account on the repository. `conditions`: expressions by role, wherever it is granted. `images`: names and digests in
     the repository. `quota`: limits by metric and region. `hidden`: services of which the user may read nothing.
+    `unknown`: the user's login has expired.
     """
 
     def __init__(self):
@@ -116,7 +117,7 @@ class GoogleCloud:
             "bucket": ({"location": LOCATION.upper(), "locationType": "region"}, {"roles/storage.objectUser"})
         }
         self.pullers, self.conditions = set(), {}
-        self.images, self.hidden, self.requests = set(), {}, []
+        self.images, self.hidden, self.unknown, self.requests = set(), {}, False, []
         self.quota = {"custom_model_training_nvidia_l4_gpus": {LOCATION: 8, "us-central1": 1}}
 
     def respond(self, request):
@@ -130,6 +131,8 @@ class GoogleCloud:
         return http_server.json_answer(200, answer)
 
     def _answer(self, request, service, path):
+        if self.unknown:
+            raise Refusal(401, "UNAUTHENTICATED")
         if reason := self.hidden.get(service):
             metadata = {"service": f"{service}.googleapis.com", "consumer": f"projects/{NUMBER}"}
             info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}

@@ -1,5 +1,6 @@
 """Submitting, following and scheduling, against a stand-in that speaks Kubeflow's API (kubeflow_api.py)."""
 
+import json
 import re
 import socket
 import time
@@ -354,6 +355,13 @@ def test_a_host_that_does_not_listen_fails_at_once(package):
         kubeflow_backend.connect("http://nowhere.invalid")
 
 
+@pytest.mark.parametrize("arguments", [("--list",), ("--remove", "weekly"), ("--list", "--experiment", "mine")])
+def test_a_refusal_is_not_taken_for_a_missing_experiment(kubeflow, arguments):
+    kubeflow.token = "secret"
+    with pytest.raises(InputError, match=r"refuses \(401: who are you\?\); give --token-file"):
+        marco(kubeflow, "schedule", *arguments)
+
+
 def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
     monkeypatch.setattr(kubeflow_backend, "_HEALTH_SECONDS", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -384,6 +392,13 @@ def test_a_file_that_is_not_a_package_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
         kubeflow_backend.KubeflowBackend().read_package(path)
+
+
+def test_a_package_for_vertex_ai_is_refused(kubeflow, package):
+    package.write_text(json.dumps(next(yaml.safe_load_all(package.read_text()))))
+    with pytest.raises(InputError, match=r"give the \.yaml file that marco compile wrote"):
+        marco(kubeflow, "submit", package, "--no-wait")
+    assert kubeflow.requests == []
 
 
 def test_a_parameter_that_the_package_does_not_have_is_refused_before_anything_is_sent(kubeflow, package):

@@ -1,5 +1,6 @@
 """Leave one source out: as packages, as a user runs it here, killed in a training, and as Kubeflow runs its steps."""
 
+import itertools
 import json
 import os
 import re
@@ -45,6 +46,16 @@ def test_a_package_has_a_training_for_each_source_beside_the_whole_one(tmp_path,
     assert not {step for step in published if COPIES & set(tasks[step]["dependentTasks"])}
     # Argo's names of tasks.
     assert all(re.fullmatch(r"[a-zA-Z0-9](-?[a-zA-Z0-9])*", step) for step in tasks)
+
+
+@pytest.mark.slow
+def test_trainings_on_several_nodes_run_one_after_another(tmp_path):
+    volume = "shared: /shared/marco, volumes: [{claim: marco-shared, path: /shared}]"
+    replicas = ("engine.kind=multi_worker", f"cluster={{{volume}, replicas: {{workers: 2}}}}")
+    (package, *_) = packages.write_package("local", tmp_path / "package.yaml", CHANGE, *replicas)
+    trainers = ["Trainer", *(f"Trainer-{number}-{name}" for number, name in enumerate(NAMES, 1))]
+    for before, step in itertools.pairwise(trainers):
+        assert before in packages.tasks(package)[step]["dependentTasks"]
 
 
 @pytest.mark.slow

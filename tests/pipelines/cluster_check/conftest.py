@@ -13,11 +13,12 @@ class Kubernetes:
 
     def __init__(self, objects):
         self.objects, self.denied, self.hidden, self.requests = objects, set(), set(), []
+        self.status = 0  # Of every answer, if not 0.
 
     def respond(self, request):
         self.requests.append((request.method, request.path))
-        if request.path in self.hidden:
-            return http_server.json_answer(403, {"message": "forbidden"})
+        if self.status or request.path in self.hidden:
+            return http_server.json_answer(self.status or 403, {"message": "refused"})
         if request.method == "POST":
             spec = json.loads(request.body)["spec"]
             of_itself = request.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"

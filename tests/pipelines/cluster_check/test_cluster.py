@@ -11,6 +11,7 @@ import yaml
 from marco_model.errors import InputError
 from pipelines import cli
 from pipelines.cluster_check import findings, needs as package_needs
+from tests.fakes import http_server
 from tests.k8s import network, rendering
 
 CORE, KUBEFLOW = "/api/v1/namespaces/marco", "/api/v1/namespaces/kubeflow"
@@ -19,6 +20,7 @@ DNS_SERVICE = "/api/v1/namespaces/kube-system/services/kube-dns"
 DNS_PODS = "/api/v1/namespaces/kube-system/pods"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 MLFLOW = "/apis/apps/v1/namespaces/marco/deployments/mlflow"
+INSTALLED = f"{KUBEFLOW}/configmaps/pipeline-install-config"
 STEPS = ("Data", "Trainer")
 TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 TRAINING = {
@@ -136,12 +138,11 @@ def objects():
     labels = {"app.kubernetes.io/part-of": "kubeflow-profile", "pod-security.kubernetes.io/enforce": "restricted"}
     taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
     defaults = {"spec": {"templateDefaults": {"retryStrategy": {"limit": "2", "retryPolicy": "OnError"}}}}
-    image = "ghcr.io/kubeflow/kfp-api-server:2.17.0"
+    image, variable = "ghcr.io/kubeflow/kfp-api-server:2.17.0", "DEFAULT_SECURITY_CONTEXT_RUN_AS_USER"
     return {
         "/version": {"major": "1", "minor": "34+"},
         "/apis/argoproj.io/v1alpha1": {},
         "/apis/jobset.x-k8s.io/v1alpha2": {},
-        "/apis/serving.kserve.io/v1beta1": {},
         CORE: {"metadata": {"labels": labels}},
         f"{CORE}/serviceaccounts/marco-pipeline": {"imagePullSecrets": [{"name": "marco-registry"}]},
         f"{CORE}/serviceaccounts/marco-training": {"imagePullSecrets": [{"name": "marco-registry"}]},
@@ -156,12 +157,15 @@ def objects():
         f"{CORE}/resourcequotas": {
             "items": [{"spec": {"hard": {"requests.cpu": "128", "requests.nvidia.com/gpu": "8", "pods": "100"}}}]
         },
+        f"{CORE}/limitranges": {
+            "items": [copy.deepcopy(item) for item in rendering.render("base") if item["kind"] == "LimitRange"]
+        },
         "/api/v1/nodes": {"items": [node({}), node({"pool": "gpu"}, [taint], **{"nvidia.com/gpu": "4"})]},
         "/apis/apps/v1/namespaces/kubeflow/deployments/ml-pipeline": {
-            "spec": {"template": {"spec": {"containers": [{"image": image}]}}},
+            "spec": {"template": {"spec": {"containers": [{"image": image, "env": [{"name": variable}]}]}}},
             "status": {"readyReplicas": 1},
         },
-        f"{KUBEFLOW}/configmaps/pipeline-install-config": {"data": {"defaultSecurityContextRunAsUser": "1000"}},
+        INSTALLED: {"data": {"defaultSecurityContextRunAsUser": "1000", "defaultSecurityContextRunAsNonRoot": "true"}},
         f"{KUBEFLOW}/configmaps/workflow-controller-configmap": {
             "data": {"workflowDefaults": yaml.safe_dump(defaults)}
         },
@@ -304,20 +308,21 @@ FAULTS = {
     "old": (change("/version", "minor", value="31"), "1.32 or later is needed"),
     "no Argo": (gone("/apis/argoproj.io/v1alpha1"), "install Kubeflow Pipelines"),
     "no JobSet": (gone("/apis/jobset.x-k8s.io/v1alpha2"), "install JobSet"),
-    "no KServe": (gone("/apis/serving.kserve.io/v1beta1"), "install KServe"),
     "no namespace": (gone(CORE), "make the profile of that name"),
     "another label": (
         change(CORE, "metadata", "labels", "app.kubernetes.io/part-of", value="marco"),
         "kubectl label --overwrite namespace marco app.kubernetes.io/part-of=kubeflow-profile",
     ),
     "another level": (
-        change(CORE, "metadata", "labels", "pod-security.kubernetes.io/enforce", value="baseline"),
-        "Pod Security level is baseline",
+        change(CORE, "metadata", "labels", "pod-security.kubernetes.io/enforce", value="privileged"),
+        "Pod Security level is privileged",
     ),
     "no account": (gone(f"{CORE}/serviceaccounts/marco-pipeline"), "no service account marco-pipeline"),
     "no replicas' account": (gone(f"{CORE}/serviceaccounts/marco-training"), "no service account marco-training"),
     "no results": (deny("create workflowtaskresults"), "may not create workflowtaskresults"),
     "no JobSets": (deny("delete jobsets"), "may not delete jobsets"),
+    "no keys of the object store": (deny("get secrets"), "may not get secrets"),
+    "no look at replicas": (deny("list pods"), "may not list pods"),
     "no secret": (gone(f"{CORE}/secrets/store"), "there is no Secret store"),
     "no mounted secret": (gone(f"{CORE}/secrets/certificates"), "there is no Secret certificates"),
     "no key": (change(f"{CORE}/secrets/store", "data", value={"other": "YQ=="}), "Secret store has no key key"),
@@ -336,6 +341,19 @@ FAULTS = {
     "quota of GPUs": (
         change(f"{CORE}/resourcequotas", *QUOTA, "requests.nvidia.com/gpu", value="1"),
         "Trainer asks for 2 of nvidia.com/gpu",
+    ),
+    "quota of replicas": (
+        change(f"{CORE}/resourcequotas", *QUOTA, "limits.memory", value="12Gi"),
+        "cluster.replicas.worker (2) asks for 1.71799e+10 of memory, quota limits.memory is 12Gi",
+    ),
+    "quota of limits": (
+        change(f"{CORE}/resourcequotas", *QUOTA, "limits.cpu", value="64"),
+        "quota limits.cpu refuses containers that name none",
+    ),
+    "no defaults": (gone(f"{CORE}/limitranges"), "quota requests.cpu refuses containers that name none"),
+    "a limit of pods": (
+        change(f"{CORE}/limitranges", "items", 0, "spec", "limits", 0, "max", value={"memory": "4Gi"}),
+        "Data asks for 8e+09 of memory, the LimitRange's max is 4Gi",
     ),
     "no GPUs": (
         change("/api/v1/nodes", *GPU, "status", "allocatable", "nvidia.com/gpu", value="0"),
@@ -358,7 +376,15 @@ FAULTS = {
         ),
         "up to 27 pods; set OnError",
     ),
-    "root": (gone(f"{KUBEFLOW}/configmaps/pipeline-install-config"), "steps do not run as uid 1000"),
+    "root": (gone(INSTALLED), "steps do not run as uid 1000"),
+    "root may be": (
+        change(INSTALLED, "data", value={"defaultSecurityContextRunAsUser": "1000"}),
+        "steps do not run as uid 1000 and so marked",
+    ),
+    "Kubeflow 2.15": (
+        change(ML_PIPELINE, *("spec", "template", "spec", "containers"), value=[{"image": "api-server:2.15.0"}]),
+        "it cannot choose the user of steps",
+    ),
     "no MLflow": (gone(f"{CORE}/endpoints/mlflow"), "there is no Service mlflow"),
     "MLflow's hosts": (
         change(
@@ -441,6 +467,79 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(kubernetes, check):
     assert status == 0
     hidden = [line.split()[0] for line in lines if findings.UNSEEN in line and "may not read" in line]
     assert hidden == ["secrets", "nodes", "Kubeflow"]
+
+
+def test_a_namespace_may_be_baseline_for_the_sake_of_previews(kubernetes, check):
+    kubernetes.objects[CORE]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "baseline"
+    assert check()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "host"),
+    [
+        ("docker.io/me/marco", "https://index.docker.io/v1/"),
+        ("me/marco", "https://index.docker.io/v1/"),
+        ("eu.registry.example/marco", "*.registry.example"),
+    ],
+)
+def test_a_login_is_found_by_the_names_that_kubernetes_takes_for_its_registry(kubernetes, check, image, host):
+    kubernetes.objects[f"{CORE}/secrets/marco-registry"] = login(host)
+    package = copy.deepcopy(PACKAGE)
+    for executor in package[0]["deploymentSpec"]["executors"].values():
+        executor["container"]["image"] = f"{image}@sha256:{'0a' * 32}"
+    status, lines = check(package)
+    assert status == 0, lines
+    assert any("has a login for" in line for line in lines)
+
+
+def test_a_login_that_has_expired_is_not_taken_for_hidden_objects(kubernetes, check):
+    kubernetes.status = 401
+    with pytest.raises(InputError, match=r"the Kubernetes API does not know you \(401\); log in again"):
+        check()
+
+
+def test_a_login_page_is_not_taken_for_an_answer(kubernetes, check, monkeypatch):
+    page = http_server.Answer(200, b"<html>Log in</html>", {"Content-Type": "text/html"})
+    monkeypatch.setattr(kubernetes, "respond", lambda request: page)
+    with pytest.raises(InputError, match="answers with a page, not as the Kubernetes API"):
+        check()
+
+
+def test_replicas_too_large_for_every_node_are_found(check):
+    training = copy.deepcopy(TRAINING)
+    training["placement"]["replicas"]["worker"] = {"memory": "64Gi"}
+    status, lines = check(with_training(training))
+    assert status == 1
+    assert any("no node takes cluster.replicas.worker (2): less than 6.87195e+10 of memory" in line for line in lines)
+
+
+@pytest.mark.parametrize(("provider", "wrong"), [("gce://crystals/a/node", 0), ("kind://docker/kind/node", 1)])
+def test_a_taint_of_gpus_is_tolerated_where_google_adds_the_toleration(kubernetes, check, provider, wrong):
+    for item in kubernetes.objects["/api/v1/nodes"]["items"]:
+        item["spec"]["providerID"] = provider
+    package = copy.deepcopy(PACKAGE)
+    package[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["Trainer_executor"]["tolerations"] = []
+    status, lines = check(package)
+    assert status == wrong
+    assert wrong == sum("taint nvidia.com/gpu, not tolerated" in line for line in lines)
+
+
+def with_training(training):
+    """Returns the package with other settings of the Trainer."""
+    package = copy.deepcopy(PACKAGE)
+    parameters = package[0]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    parameters["training"]["runtimeValue"]["constant"] = json.dumps(training)
+    return package
+
+
+def test_what_was_found_before_something_hidden_is_kept(kubernetes, check):
+    kubernetes.hidden = {f"{CORE}/secrets/marco-registry"}
+    package = copy.deepcopy(PACKAGE)
+    package[0]["deploymentSpec"]["executors"]["Data_executor"]["container"]["image"] = "registry.example/marco:latest"
+    status, lines = check(package)
+    assert status == 1
+    assert [line for line in lines if findings.WRONG in line and "has no digest" in line]
+    assert [line for line in lines if line.startswith("image") and findings.UNSEEN in line]
 
 
 def test_another_file_is_refused(check):

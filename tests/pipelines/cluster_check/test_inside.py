@@ -32,6 +32,7 @@ def needs(root=ROOT, tracking="", folder="/shared", **more):
         "endpoint": {},
         "root": root,
         "buckets": (),
+        "written": (),
         "content": "root: {}\n",
     }
     return package_needs.Needs(**{**fields, **more})
@@ -41,13 +42,15 @@ class Mlflow:
     """Answers as MLflow 3.17.2 does (mlflow/server/security_utils.py): `/version` is exempt from the host check."""
 
     def __init__(self):
-        self.host, self.version, self.status = "", "3.15.2", 200
+        self.host, self.version, self.status, self.login = "", "3.15.2", 200, ""
 
     def respond(self, request):
         if request.path == "/version":
             return http_server.Answer(200, self.version.encode())
         if request.headers["Host"] != self.host:
             return http_server.Answer(403, b"Invalid Host header - possible DNS rebinding attack detected")
+        if self.login and request.headers["Authorization"] != f"Basic {base64.b64encode(self.login.encode()).decode()}":
+            return http_server.Answer(401, b"You are not authenticated")
         return http_server.json_answer(self.status, {"experiments": []})
 
 
@@ -79,11 +82,11 @@ class Place:
     def __init__(self, kubernetes, folder):
         self.kubernetes, self.folder = kubernetes, folder
         self.mlflow, self.store, self.names = Mlflow(), ObjectStore(), {}
-        self.root, self.tracking, self.buckets = ROOT, "", ()
+        self.root, self.tracking, self.buckets, self.written = ROOT, "", (), ()
 
     def check(self):
         """Returns the findings."""
-        requested = needs(self.root, self.tracking, self.folder, buckets=self.buckets)
+        requested = needs(self.root, self.tracking, self.folder, buckets=self.buckets, written=self.written)
         return inside.check(kubernetes_api.Api("marco"), requested)
 
 
@@ -144,6 +147,17 @@ def test_a_place_on_a_bucket_is_tried_and_nothing_is_left(place, gcs):
     assert any("POST" in request and ".check-" in request for request in gcs.requests)
 
 
+def test_where_models_are_published_is_tried_too(place, gcs):
+    gcs.bucket("models")
+    place.buckets, place.written = ("models",), ("gs://models/marco",)
+    place.names["storage.googleapis.com"] = None
+    assert wrong(place.check()) == []
+    assert gcs.objects("gs://models/") == {}
+    assert any("POST" in request and ".check-" in request for request in gcs.requests)
+    gcs.inject("403", r"POST .*/upload/", times=9)
+    assert [line.subject for line in wrong(place.check())] == ["buckets"]
+
+
 def test_a_missing_bucket_is_found(place, gcs):
     place.root, place.buckets = "gs://runs/marco", ("runs",)
     place.names["storage.googleapis.com"] = None
@@ -186,6 +200,7 @@ FAULTS = {
     "a right": (fault("kubernetes", "denied", {"get pods"}), "rights", "may not get pods, "),
     "MLflow": (mlflow_down, "MLflow", "does not answer"),
     "MLflow's hosts": (fault("mlflow", "host", "localhost:5000"), "MLflow", "add it to --allowed-hosts of the server"),
+    "MLflow's login": (fault("mlflow", "login", "ann:secret"), "MLflow", "answers 401"),
     "MLflow's database": (fault("mlflow", "status", 500), "MLflow", "answers 500"),
     "MLflow's version": (fault("mlflow", "version", "2.22.0"), "MLflow", "MLflow 2.22.0 is too old; run version 3"),
     "another prefix": (
@@ -208,6 +223,13 @@ def test_a_fault_is_found_with_its_fix(place, name):
     assert any(line.subject == subject and text in line.text for line in found), found
     assert len({line.subject for line in found}) == (2 if name == "a name" else 1)
     assert place.store.objects == {}
+
+
+def test_mlflow_gets_the_login_of_a_step(place, monkeypatch):
+    place.mlflow.login = "ann:secret"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    assert wrong(place.check()) == []
 
 
 def test_requests_are_signed_as_the_example_of_amazon():

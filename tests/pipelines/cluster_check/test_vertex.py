@@ -100,6 +100,19 @@ def test_an_image_is_found_below_further_folders_and_with_a_tag(cloud, check):
     assert [line for line in lines if "it is in its repository" in line]
 
 
+def test_the_account_must_be_able_to_write_where_models_are_published(cloud, check):
+    cloud.buckets["models"] = ({"location": "EUROPE-WEST4"}, {"roles/storage.objectViewer"})
+    content = package()
+    pusher = {"inputs": {"parameters": {"destination": {"runtimeValue": {"constant": "gs://models/marco"}}}}}
+    content["root"]["dag"]["tasks"]["Pusher"] = pusher
+    content["deploymentSpec"]["executors"]["Pusher_executor"] = content["deploymentSpec"]["executors"][
+        "Trainer_executor"
+    ]
+    status, lines = check(content)
+    assert status == 1
+    assert [line for line in lines if "lacks roles/storage.objectUser on gs://models" in line]
+
+
 def test_an_account_may_pull_by_a_role_on_the_repository_alone(cloud, check):
     cloud.policy, cloud.pullers = {"roles/aiplatform.user"}, {"roles/artifactregistry.reader"}
     status, lines = check()
@@ -208,6 +221,12 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(cloud, check):
     assert status == 0
     assert [line.split()[0] for line in lines if findings.UNSEEN in line][:-1] == ["APIs", "roles", "quota"]
     assert [line for line in lines if "serviceusage.googleapis.com is off" in line]
+
+
+def test_a_login_that_has_expired_is_not_taken_for_hidden_objects(cloud, check):
+    cloud.unknown = True
+    with pytest.raises(InputError, match=r"serviceusage does not know you \(401\); log in by gcloud auth"):
+        check()
 
 
 def test_a_custom_role_and_the_default_account_are_not_visible(cloud, check):

@@ -160,7 +160,9 @@ def test_files_and_the_environment_are_refused_too(arguments, monkeypatch, capsy
 
 
 def test_the_address_of_kubeflow_in_the_environment_is_refused_too(monkeypatch, capsys, tmp_path):
-    (tmp_path / "package.yaml").write_text("pipelineInfo: {name: marco}\nroot: {dag: {tasks: {}}}\n")
+    (tmp_path / "package.yaml").write_text(
+        "pipelineInfo: {name: marco}\nroot: {dag: {tasks: {}}}\n---\nplatforms: {kubernetes: {}}\n"
+    )
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", URIS[0])
     monkeypatch.setattr(sys, "argv", ["marco", "submit", str(tmp_path / "package.yaml"), "--no-wait"])
     with pytest.raises(SystemExit) as ended:
