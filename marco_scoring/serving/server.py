@@ -101,6 +101,7 @@ def serve(
         "paths": {"()": connections.WithoutQuery},
     }
     log_config["handlers"]["default"]["filters"] = ["repetitions"]
+    log_config["loggers"]["asyncio"] = {"handlers": ["default"], "propagate": False}
     log_config["handlers"]["access"]["filters"] = ["paths"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
