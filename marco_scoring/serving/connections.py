@@ -120,7 +120,8 @@ class _Connection(h11_impl.H11Protocol):
         super().connection_made(transport)
         self.conn = _Parser(h11.SERVER, HEADER_BYTES)
         self.flow = _Flow(transport, self.conn)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        with contextlib.suppress(OSError):  # The sender may have gone already.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._deadline: asyncio.TimerHandle | None = None
         self._reading_deadline: asyncio.TimerHandle | None = None
         self._waiting_since = time.monotonic()
