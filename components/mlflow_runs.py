@@ -44,7 +44,7 @@ DESCRIPTION = contextvars.ContextVar("DESCRIPTION", default=("", ""))
 TRAINING_FILE = "training.json"
 PACKAGES = ("tensorflow", "keras", "tfx", "tensorflow-model-analysis", "apache-beam", "numpy", "mlflow")
 _NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
-_PARAMETERS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000  # MLflow's limits.
+_PARAMETERS_PER_BATCH, _METRICS_PER_BATCH, _LONGEST_NAME = 100, 1000, 250  # MLflow's limits.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +197,13 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def allowed_name(name: str) -> str:
-    """Returns `name` with the characters that MLflow refuses replaced by `_`."""
-    return _NOT_ALLOWED.sub("_", name)
+    """Returns `name` as MLflow takes it: without its middle if it is too long, and `_` for what it refuses.
+
+    It refuses some characters and, as names may be paths, parts that are empty or dots.
+    """
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME // 2 - 1]}_{name[-_LONGEST_NAME // 2 :]}"
+    return "/".join("_" if part in ("", ".", "..") else part for part in _NOT_ALLOWED.sub("_", name).split("/"))
 
 
 def runtime_versions() -> dict[str, str]:

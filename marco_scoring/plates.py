@@ -135,7 +135,7 @@ def time_points(images: Sequence[tuple[Hashable, Place]]) -> tuple[list[TimePoin
     for date in sorted(drops_at):
         # If the date has no time of day and the last time point began on that day, no pause is known.
         same_day = "T" not in date and starts and starts[-1][:10] == date
-        if seen & drops_at[date] or (_moment(date) - before >= PAUSE and not same_day):
+        if not starts or seen & drops_at[date] or (_moment(date) - before >= PAUSE and not same_day):
             starts.append(date)
             seen = set()
         seen |= drops_at[date]

@@ -9,12 +9,13 @@ import contextlib
 import dataclasses
 import datetime
 import io
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -323,10 +324,11 @@ class FileTable(ScoreTable):
                 f"{earlier} has scores of the model {cells['model']}, and this one is {model}; give the same --model, "
                 "or another --output"
             )
-        with errors.translated(errors.InputError, f"{earlier} has a score that is not a number: {{}}", ValueError):
-            scores = np.array([float(cells[name]) for name in self._scores], np.float32)
+        message = f"{earlier} has a score that is not a number: {{}}"
+        with errors.translated(errors.InputError, message, ValueError, TypeError):
+            scores = np.array([_number(cells[name]) for name in self._scores], np.float32)
             by_now, since = (cells.get(name, "") for name in COURSE_COLUMNS)
-            course = drop_courses.Answer(float(by_now), str(since)) if by_now != "" else None
+            course = drop_courses.Answer(_number(by_now), str(since)) if by_now != "" else None
         key = _key(cells["path"])
         self._replaces |= key in self.earlier
         self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]), course)
@@ -380,6 +382,13 @@ class FileTable(ScoreTable):
                 self._file.close()
             else:
                 self._end(lambda: self._partial.unlink(missing_ok=True))
+
+
+def _number(cell: Any) -> float:
+    """Returns a cell as a number; raises `ValueError` or `TypeError` for others, which no page can show."""
+    if not math.isfinite(number := float(cell)):
+        raise ValueError(cell)
+    return number
 
 
 def _key(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import string
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ def from_base64(text: str, limits: options.Limits) -> Instance:
     """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are accepted."""
     if len(text) > 2 * limits.max_image_bytes:
         return _too_long(len(text) * 3 // 4, limits)
-    packed = "".join(text.split())
-    packed += "=" * (-len(packed) % 4)
-    pieces = [packed[start : start + _PIECE] for start in range(0, len(packed), _PIECE)]
     try:
-        if any("=" in piece for piece in pieces[:-1]):
+        packed = text.encode("ascii").translate(None, string.whitespace.encode())
+        packed += b"=" * (-len(packed) % 4)
+        pieces = [packed[start : start + _PIECE] for start in range(0, len(packed), _PIECE)]
+        if any(b"=" in piece for piece in pieces[:-1]):
             raise ValueError("padding within the text")
         encoded = b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """What senders may take of `marco serve` before the application sees their requests: connections, time and memory.
 
-uvicorn waits for headers without end and accepts connections without limit. `connection_type` adds both limits to its
-HTTP protocol; `BodyLimit` refuses bodies that are too long or too slow, alone or together.
+uvicorn waits for headers and for readers without end, and accepts connections without limit. `connection_type` adds
+limits to its HTTP protocol; `BodyLimit` refuses bodies that are too long or too slow, alone or together.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,16 +18,26 @@ from typing import Any
 import h11
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http import h11_impl
+from uvicorn.protocols.http import flow_control, h11_impl
 
 HEADER_SECONDS = 10
 """Within which the headers of a request must arrive, from the connection or from their first byte on."""
 
+HEADER_BYTES = 1 << 14
+"""Most bytes of the headers of a request."""
+
 PATIENCE = 60
-"""Seconds to wait for the next byte of a body: a sender that vanished would otherwise keep others out."""
+"""Seconds to wait for the next byte of a body, or until an answer is read: a sender that vanished would otherwise keep
+others out."""
 
 SLOWEST_RATE = 16_384
 """Bytes per second that a body must arrive with, after the first `PATIENCE` seconds."""
+
+SMALL_CHUNKS, CHUNK = 1000, 1024
+"""How many chunks a body may have beside one for so many of its bytes: each takes as long as many bytes."""
+
+SEND_BUFFER = 1 << 17
+"""Bytes of answers that the system keeps of a connection until they are read; by itself it would keep megabytes."""
 
 REFUSED_PATIENCE = 2
 """Seconds to wait for the next byte of a body that is refused already."""
@@ -66,10 +77,40 @@ def allow(connections: int) -> int:
 def connection_type(most: int) -> type[asyncio.Protocol]:
     """Returns uvicorn's protocol of a connection, of which at most `most` are open at a time.
 
-    A new connection beyond that takes the place of the one that has been waiting longest for its sender: for a request
-    or for the rest of it. A connection is closed if the headers of a request take more than `HEADER_SECONDS`.
+    A new connection beyond that takes the place of the one that has been waiting longest for its sender: for a request,
+    for the rest of it, or until its answer is read. A connection is closed if the headers of a request take more than
+    `HEADER_SECONDS`, or if an answer is not read for `PATIENCE` seconds.
     """
     return type("Connection", (_Connection,), {"most": most})
+
+
+class _Parser(h11.Connection):
+    """Takes a body of very many small chunks for a malformed one."""
+
+    _chunks = _bytes = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._chunks > SMALL_CHUNKS + self._bytes / CHUNK:
+                raise h11.RemoteProtocolError("too many small chunks")
+        return event
+
+
+class _Flow(flow_control.FlowControl):
+    """Reads nothing after a request until it is answered; uvicorn reads more each time that a request is asked for."""
+
+    def __init__(self, transport: asyncio.Transport, parser: h11.Connection) -> None:
+        super().__init__(transport)
+        self._parser = parser
+
+    def resume_reading(self) -> None:
+        if self._parser.their_state is not h11.DONE:
+            super().resume_reading()
 
 
 class _Connection(h11_impl.H11Protocol):
@@ -77,7 +118,12 @@ class _Connection(h11_impl.H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.conn = _Parser(h11.SERVER, HEADER_BYTES)
+        self.flow = _Flow(transport, self.conn)
+        with contextlib.suppress(OSError):  # The sender may have gone already.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._deadline: asyncio.TimerHandle | None = None
+        self._reading_deadline: asyncio.TimerHandle | None = None
         self._waiting_since = time.monotonic()
         if len(self.connections) > self.most:
             others = [other for other in self.connections if isinstance(other, _Connection) and other is not self]
@@ -97,14 +143,31 @@ class _Connection(h11_impl.H11Protocol):
     def on_response_complete(self) -> None:
         self._waiting_since = time.monotonic()
         super().on_response_complete()
+        self.flow.resume_reading()  # What was read already may be the beginning of a request.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting_for_headers()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_deadline = self.loop.call_later(PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        with contextlib.suppress(h11.LocalProtocolError):  # Another answer has begun.
+            super().send_400_response(msg)
+        self.transport.close()
 
     def waits(self) -> bool:
         """Whether the server waits for this connection's sender, and not the sender for the server."""
-        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        unread = self.transport.get_write_buffer_size() > 0
+        return unread or self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
 
     def _await_headers(self) -> None:
         self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)

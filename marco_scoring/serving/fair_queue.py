@@ -101,6 +101,7 @@ class FairQueue(Generic[Item, Result]):
                 self._last_turns[sender] = self._turn
                 self._running[sender] += 1
                 return entry
+            self._forget(sender)
         return None
 
     def _may_run(self, sender: str) -> bool:
@@ -127,6 +128,10 @@ class FairQueue(Generic[Item, Result]):
         self._running[sender] -= 1
         if not self._running[sender]:
             del self._running[sender]
-            if sender not in self._waiting:
-                del self._last_turns[sender]
+        self._forget(sender)
         self._fill_slots()
+
+    def _forget(self, sender: str) -> None:
+        """Forgets the turn of a sender of whom nothing runs or waits."""
+        if sender not in self._running and sender not in self._waiting:
+            self._last_turns.pop(sender, None)

@@ -101,6 +101,7 @@ def serve(
         "paths": {"()": connections.WithoutQuery},
     }
     log_config["handlers"]["default"]["filters"] = ["repetitions"]
+    log_config["loggers"]["asyncio"] = {"handlers": ["default"], "propagate": False}
     log_config["handlers"]["access"]["filters"] = ["paths"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again at its end, where it would kill.
@@ -153,7 +154,7 @@ def application(
     async def predict(request: fastapi.Request) -> fastapi.Response:
         with scorer.time("preprocess"):
             images = await read(request, v1_images, request.headers)
-        outcomes = await scorer.score(images, sender(request))
+        outcomes = await score(images, request)
         return respond(request, protocols.v1_response(outcomes, classes))
 
     @app.post(f"/v2{MODEL}/infer")
@@ -161,7 +162,7 @@ def application(
         with scorer.time("preprocess"):
             length = request.headers.get("inference-header-content-length")
             query = await read(request, protocols.read_v2_binary, length, limits)
-        outcomes = await scorer.score(query.images, sender(request))
+        outcomes = await score(query.images, request)
         document = {
             "model_name": name,
             "model_version": scorer.classifier.name,
@@ -185,8 +186,18 @@ def application(
 
         return await asyncio.to_thread(read_whole) if sum(map(len, parts)) > options.MEBIBYTE else read_whole()
 
-    def sender(request: fastapi.Request) -> str:
-        return request.client.host if request.client else ""
+    async def score(images: list[classify.Instance], request: fastapi.Request) -> list[classify.Outcome]:
+        """Scores images while their sender waits for it: what waits of a request that was given up costs the others."""
+        scoring = asyncio.ensure_future(scorer.score(images, request.client.host if request.client else ""))
+        leaving = asyncio.ensure_future(_leaves(request))
+        try:
+            await asyncio.wait((scoring, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not scoring.done():
+                raise classify.RequestError("the sender has gone")  # Nobody reads it.
+            return await scoring
+        finally:
+            leaving.cancel()
+            scoring.cancel()
 
     def respond(request: fastapi.Request, document: dict[str, Any]) -> fastapi.Response:
         with scorer.time("postprocess"):
@@ -225,6 +236,12 @@ def application(
     for error in (classify.RequestError, fair_queue.Busy, HTTPException, Exception):
         app.add_exception_handler(error, _answer_error)
     return app
+
+
+async def _leaves(request: fastapi.Request) -> None:
+    """Returns when the sender of a request that was read has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _return(document: dict[str, Any]) -> fastapi.Response:

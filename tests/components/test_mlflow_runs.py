@@ -88,6 +88,16 @@ def test_what_is_logged_can_be_read(store):
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("name", ["../../etc", "a//b", "a/", ".", "..", "", "x" * 10_000, "a\nb", "日本"])
+def test_metrics_of_sources_of_any_name_are_logged(store, name):
+    """MLflow takes names for paths, and refused the metrics of a whole training because of one such institution."""
+    run = mlflow_runs.open_run(store, "marco", f"named {name.encode().hex()[:20]}", "named")
+    run.log_slices({f"eval/institution/{name}/{metric}": 0.5 for metric in ("accuracy", "recall")})
+    logged = [key for key in read(run).data.metrics if key.startswith("eval/institution/")]
+    assert any(key.endswith("/accuracy") for key in logged)
+    assert any(key.endswith("/recall") for key in logged)
+
+
 def test_the_run_of_a_model_is_read_from_its_artifact(tmp_path, store):
     assert mlflow_runs.run_of_model(str(tmp_path)) is None
     (tmp_path / "training.json").write_text(json.dumps({"mlflow_run_id": None, "tracking_uri": None}))

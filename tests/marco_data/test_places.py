@@ -9,7 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from marco_data.places import Place, main_images, place_of, plate_group
+from marco_data.places import Place, from_parts, main_images, place_of, plate_group
 
 
 @pytest.mark.parametrize(
@@ -261,3 +261,20 @@ def test_the_names_of_published_photographs_are_read():
     places = [place_of(name) for name in names]
     assert {(place.plate, place.date) for place in places} == {("90j8", "2018-04-11")}
     assert len({(place.well, place.drop) for place in places}) == len(names) == 96
+
+
+@pytest.mark.parametrize(
+    "path", ["plateID_1/batchID_{}/wellNum_1/profileID_1/d1_r1_ef.jpg", "imaging/1/{}/2.jpg", "p_A1_x_{}.jpg"]
+)
+def test_a_number_of_thousands_of_digits_is_no_inspection(path):
+    """Python does not convert it, and the name is that of a record, which may have any length: it ended an ingest."""
+    assert place_of(path.format("9" * 18)).inspection == "9" * 18
+    assert not place_of(path.format("9" * 5000)).inspection
+    parts = {"plate": "p", "well": "A1", "inspection": "9" * 5000}
+    assert from_parts("x.jpg", parts) == Place("p", "A1")
+
+
+def test_a_name_longer_than_any_files_states_no_place():
+    """One of 2,800 characters held an ingest for minutes."""
+    assert place_of("1_A01_Default_" * 18 + "_5.jpg") != Place()
+    assert place_of("1_A01_Default_" * 3000 + "_5.jpg") == Place()

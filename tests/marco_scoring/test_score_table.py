@@ -355,3 +355,20 @@ def test_damaged_images_do_not_keep_others_from_their_rows(files, tmp_path):
 def test_a_name_of_a_spreadsheet_is_refused(name):
     with pytest.raises(errors.InputError, match=r"would be no spreadsheet; give a name in \.csv"):
         table_lines.format_of(Path(name), None)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("crystals", "NaN"), ("crystals", "[1]"), ("crystals_by_now", "Infinity")]
+)
+def test_a_table_with_a_score_that_is_not_a_finite_number_is_not_continued(tmp_path, column, cell):
+    """A page with such a number in its data shows nothing at all."""
+    output, extras = tmp_path / "scores.jsonl", score_table.Extras(course=True)
+    names = score_table.columns(Brightness.classes, extras, stamped=True)
+    cells = dict.fromkeys(names, "0") | {"model": "brightness", column: json.loads(cell)}
+    output.write_text(json.dumps(cells) + "\n")
+    options = score_table.Options(resume=True)
+    with (
+        pytest.raises(errors.InputError, match="a score that is not a number"),
+        score_table.open_table(output, Brightness.classes, "brightness", extras, options=options),
+    ):
+        pass

@@ -32,6 +32,13 @@ def test_one_go_through_a_plate_is_one_time_point_however_long_it_takes():
     assert [tuple(point) for point in points] == [("2 Mar 2026", "day 0"), ("5 Mar 2026", "day 3")]
 
 
+def test_the_first_date_that_there_is_begins_a_time_point():
+    """.NET writes it for a date that it does not know."""
+    points, index = time_points(at(("A1", "0001-01-01T00:00"), ("A1", "9999-12-31T23:59")))
+    assert index == [0, 1]
+    assert [point.label for point in points] == ["1 Jan 1", "31 Dec 9999"]
+
+
 def test_two_time_points_on_a_day_are_separated_by_a_repeated_drop_or_by_a_pause():
     points, index = time_points(at(("A1", "2026-03-02T09:00"), ("A1", "2026-03-02T10:00"), ("A2", "2026-03-02T18:00")))
     assert index == [0, 1, 2]

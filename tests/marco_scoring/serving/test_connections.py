@@ -266,14 +266,25 @@ def test_one_sender_leaves_room_for_the_bodies_of_another():
 
 @pytest.fixture
 def server():
-    """A server that allows five connections; returns its port, and the event that lets it answer `/pending`."""
+    """A server that allows five connections; returns its port, and the event that lets it answer `/pending`.
+
+    Its answer is `ok`, and for `/long` eight megabytes. It begins that for `/begun` before it has read the request.
+    """
     release = threading.Event()
 
     async def application(scope, receive, send):
         while scope["path"] == "/pending" and not release.is_set():
             await asyncio.sleep(0.01)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        content = b"ok" * (1 << 22 if scope["path"] == "/long" else 1)
+        if scope["path"] != "/begun":
+            while (await receive()).get("more_body"):
+                pass
+            await asyncio.sleep(0.001)
+        length = str(len(content)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        while scope["path"] == "/begun" and not release.is_set():
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": content})
 
     config = uvicorn.Config(
         application, port=0, http=connections.connection_type(5), ws="none", lifespan="off", log_level="critical"
@@ -332,6 +343,82 @@ def test_headers_that_do_not_come_in_time_end_the_connection_and_others_last(ser
     with contextlib.suppress(ConnectionResetError):
         assert lasting.sock.recv(1) == b""
     lasting.close()
+
+
+def test_connections_that_do_not_read_their_answers_give_way_to_others(server):
+    port, _ = server
+    crowd = [half_open(port, b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n" * 2) for _ in range(5)]
+    time.sleep(0.5)
+    assert [get(port) for _ in range(5)] == [b"ok"] * 5
+    for connection in crowd:
+        connection.close()
+
+
+def read_all(connection):
+    read = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 20):
+            read += part
+    connection.close()
+    return read
+
+
+def test_an_answer_that_is_not_read_in_time_is_dropped(server, monkeypatch):
+    monkeypatch.setattr(connections, "PATIENCE", 0.3)
+    port, _ = server
+    slow = half_open(port, b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    time.sleep(1)
+    assert len(read_all(slow)) < 1 << 23
+    assert len(get(port, "/long")) == 1 << 23
+
+
+def test_requests_sent_ahead_wait_in_the_network(server):
+    """uvicorn read 256 KiB more for each request that it answered, and kept it all."""
+    port, _ = server
+    ahead = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000
+    connection, sent = half_open(port, b""), 0
+    reader = threading.Thread(target=read_all, args=(connection,))
+    reader.start()
+    end = time.monotonic() + 1
+    connection.settimeout(1)
+    with contextlib.suppress(TimeoutError):
+        while time.monotonic() < end:
+            sent += connection.send(ahead[sent % 27 :])
+    connection.shutdown(socket.SHUT_RDWR)
+    reader.join()
+    assert 0 < sent < 20 << 20
+
+
+def test_a_request_sent_ahead_in_two_parts_is_answered(server):
+    port, release = server
+    first = b"GET /pending HTTP/1.1\r\nHost: x\r\n\r\n"
+    connection = half_open(port, first + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
+    time.sleep(0.2)
+    release.set()
+    time.sleep(0.2)
+    connection.sendall(b"bcGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert read_all(connection).count(b" 200 OK") == 3
+
+
+@pytest.mark.parametrize(("size", "count", "status"), [(1, 900, b"200"), (1024, 5000, b"200"), (1, 100_000, b"400")])
+def test_bodies_of_very_many_small_chunks_are_refused(server, size, count, status):
+    port, _ = server
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    connection = half_open(port, head)
+    with contextlib.suppress(ConnectionError):
+        connection.sendall((b"%x\r\n" % size + b"x" * size + b"\r\n") * count + b"0\r\n\r\n")
+    assert connection.recv(12) == b"HTTP/1.1 " + status
+    connection.close()
+
+
+def test_an_error_of_a_sender_whose_answer_has_begun_is_no_failure_of_the_server(server, caplog):
+    port, _ = server
+    connection = half_open(port, b"POST /begun HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    connection.sendall(b"not a size\r\n")
+    read_all(connection)
+    assert get(port) == b"ok"
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_endless_headers_are_refused(server):

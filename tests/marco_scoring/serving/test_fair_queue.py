@@ -171,6 +171,20 @@ def test_a_client_that_has_stopped_waiting_is_left_out():
     assert virtually(scenario()) == [0, 2]
 
 
+def test_nothing_is_kept_of_senders_that_have_gone():
+    async def scenario():
+        bench = Bench.make()
+        asks = [asyncio.ensure_future(bench.ask(n, n, sender=f"10.0.0.{n}")) for n in range(9)]
+        await asyncio.sleep(0.5)
+        for ask in asks:
+            ask.cancel()
+        await asyncio.sleep(5)
+        assert not bench.queue.waiting
+        return bench.queue._last_turns
+
+    assert virtually(scenario()) == {}
+
+
 REQUESTS = st.lists(st.tuples(st.floats(0, 10), st.sampled_from("abc"), st.integers(0, 12)), min_size=1, max_size=25)
 OF_ONE_SENDER = st.lists(st.tuples(st.floats(0, 10), st.just("a"), st.integers(0, 12)), min_size=1, max_size=25)
 

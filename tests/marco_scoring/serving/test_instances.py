@@ -2,6 +2,7 @@ import base64
 import io
 import re
 import textwrap
+import tracemalloc
 
 import hypothesis
 import hypothesis.strategies as st
@@ -96,3 +97,14 @@ def test_any_other_json_value_is_refused(instance):
 def test_bytes_are_an_image_within_limits_or_refused(noise, start):
     image = from_bytes(start + noise, LIMITS)
     assert isinstance(image, Refused) or 1 <= image.pixels <= 5000
+
+
+def test_white_space_in_base64_costs_no_more_memory_than_a_few_copies():
+    """40 MB of it took a gigabyte."""
+    text = "AA " * 13_000
+    tracemalloc.start()
+    try:
+        assert isinstance(from_base64(text, options.Limits()), Refused)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(text)
+    finally:
+        tracemalloc.stop()

@@ -79,3 +79,11 @@ def test_events_are_unpacked_and_answered_in_their_own_form():
 def test_an_event_of_an_unknown_version_is_refused():
     with pytest.raises(RequestError, match="specversion is '7'"):
         protocols.event_data({**EVENT, "ce-specversion": "7"}, {})
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b"0.1", b"[[[[[[[[[[]]]]]]]]]]"])
+def test_a_document_of_very_many_values_is_refused_before_they_are_made(part):
+    """22 million lists, in a body of 63 MiB, took 8 s, in which no other request was answered, and 1.7 GB."""
+    text = b'{"instances": [' + b",".join([part] * 100_000) + b"]}"
+    with pytest.raises(RequestError, match="more than 100000 values"):
+        protocols.parse_json(text)

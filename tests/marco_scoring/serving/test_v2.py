@@ -112,3 +112,14 @@ def test_binary_data_that_ends_too_early_is_refused():
         body = request([], [1], parameters={"binary_data_size": len(tail)})
         with pytest.raises(RequestError, match="ends within an element"):
             protocols.read_v2(body, Limits(), tail)
+
+
+def test_binary_data_of_very_many_elements_is_not_split_to_its_end():
+    body, length = binary(*[b""] * 100_000)
+    with pytest.raises(RequestError, match="129 images in a request"):
+        protocols.read_v2_binary(body, length, Limits())
+
+
+def test_a_side_that_no_float_holds_is_refused():
+    with pytest.raises(RequestError, match="the tensor's shape is"):
+        protocols.read_v2(request(["a"], [10**400, 1.5]), Limits())
