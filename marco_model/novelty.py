@@ -153,6 +153,8 @@ def fit(features: np.ndarray, statistics: np.ndarray, labels: np.ndarray) -> Ref
 def limited(reference: Reference, features: np.ndarray, statistics: np.ndarray, kept: float = KEPT) -> Reference:
     """Returns the reference with limits that at least a share `kept` of held-out pictures is below in both views."""
     lost = 1 - kept
-    by_features = np.quantile(reference.feature_distances(features), 1 - _LOST_BY_FEATURES * lost)
-    by_pictures = np.quantile(reference.picture_distances(statistics), 1 - (1 - _LOST_BY_FEATURES) * lost)
-    return dataclasses.replace(reference, limits=(float(by_features), float(by_pictures)))
+    distances = reference.feature_distances(features), reference.picture_distances(statistics)
+    parts = _LOST_BY_FEATURES * lost, (1 - _LOST_BY_FEATURES) * lost
+    # A limit between two pictures would lose the farther one: of few pictures, more than the share.
+    limits = [float(np.quantile(each, 1 - part, method="higher")) for each, part in zip(distances, parts, strict=True)]
+    return dataclasses.replace(reference, limits=(limits[0], limits[1]))
