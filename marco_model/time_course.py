@@ -137,8 +137,16 @@ def limited(course: TimeCourse, held_out: Sequence[Series], share: float = FALSE
     for series in held_out:
         before = course.probabilities(series) * ~series.crystals
         highest.append((before[0], before[1:].max(initial=0)))
-    kept = min(len(highest), int(np.ceil((1 - share / 2) * (len(highest) + 1))))
-    return dataclasses.replace(course, thresholds=np.nextafter(np.sort(highest, axis=0)[kept - 1], 2))
+    return dataclasses.replace(course, thresholds=limit_above(np.array(highest), share / 2))
+
+
+def limit_above(highest: np.ndarray, share: float) -> np.ndarray:
+    """Returns the lowest limit that a share, at most, of the next values is expected at or above, float64 [...].
+
+    highest: float [values, ...], of held-out drops.
+    """
+    kept = min(len(highest), int(np.ceil((1 - share) * (len(highest) + 1))))
+    return np.asarray(np.nextafter(np.sort(highest, axis=0)[kept - 1], 2))
 
 
 def _directions(drops: Sequence[Series]) -> np.ndarray:
