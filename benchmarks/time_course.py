@@ -100,9 +100,8 @@ def by_course(course: time_course.TimeCourse, drop: Drop) -> int | None:
 
 def limit_of(drops: Sequence[Drop]) -> float:
     """Returns the crystal score at which as few drops have an early alarm as `time_course.limited` allows."""
-    highest = np.sort([drop.scores[~np.logical_or.accumulate(drop.shown)].max(initial=0) for drop in drops])
-    kept = min(len(drops), int(np.ceil((1 - time_course.FALSE_ALARMS) * (len(drops) + 1))))
-    return float(np.nextafter(highest[kept - 1], 2))
+    highest = [drop.scores[~np.logical_or.accumulate(drop.shown)].max(initial=0) for drop in drops]
+    return float(time_course.limit_above(np.array(highest), time_course.FALSE_ALARMS))
 
 
 def judge(drops: Sequence[Drop], alarm: Alarm) -> tuple[int, int, int, int]:

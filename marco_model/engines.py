@@ -80,13 +80,20 @@ class Work:
         return training_input.evaluation_batches(self.evaluation, size=size, batch_size=batch_size, share=share)
 
 
-def _mean_of(sums: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batches: tf.data.Dataset) -> tuple[float, float]:
-    """Returns mean cross-entropy and accuracy from `TrainingState.evaluation_sums` of all batches."""
+def _mean_of(sums: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batches: tf.data.Dataset) -> tuple[float, float, int]:
+    """Returns mean cross-entropy, accuracy and images with a label from `TrainingState.evaluation_sums` of all batches.
+
+    Raises `InputError` if the label of every image is hidden.
+    """
     total = tf.zeros([3])
     for images, labels in batches:
         total += sums(images, labels)
     entropy, correct, count = (float(value) for value in total)
-    return entropy / count, correct / count
+    if not count:
+        raise errors.InputError(
+            "recipe.unlabelled hides all labels of the validation split; raise data.validation_share, or hide fewer"
+        )
+    return entropy / count, correct / count, int(count)
 
 
 def ahead_on_gpu(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -162,8 +169,8 @@ class Synchronous:
             lambda context: parts[context.replica_id_in_sync_group % self._local]
         )
 
-    def evaluate(self) -> tuple[float, float]:
-        """Returns mean cross-entropy and accuracy of the running average, the same in every process."""
+    def evaluate(self) -> tuple[float, float, int]:
+        """Returns `_mean_of` the running average over the evaluation images, the same in every process."""
         return _mean_of(
             lambda images, labels: self._evaluation_sums(self._split(images), self._split(labels)),
             self._work.evaluation_batches(self._share),
@@ -232,8 +239,8 @@ class ParameterServers:
         self._latest = StepResult(loss, accuracy, int(stream))
         return self._latest
 
-    def evaluate(self) -> tuple[float, float]:
-        """Returns mean cross-entropy and accuracy of the running average, computed on the chief."""
+    def evaluate(self) -> tuple[float, float, int]:
+        """Returns `_mean_of` the running average over the evaluation images, computed on the chief."""
         # Read from the parameter servers once, not for every batch.
         sums = functools.partial(self._evaluation_sums, self._state.average_values())
         return _mean_of(sums, self._work.evaluation_batches(training_input.ALONE))

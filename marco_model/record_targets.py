@@ -69,7 +69,7 @@ def find(recipe: recipes.Recipe, files: Sequence[str], raw_names: Mapping[int, s
         sources |= set(texts)
         numbers |= {int(n) for n, text in zip(raw, texts, strict=True) if text not in recipe.unlabelled}
     known = tuple(sorted(sources.difference(_UNKNOWN_NAMES)))
-    raw_labels = {n: names.get(n, f"raw label {n}") for n in sorted(numbers - {UNKNOWN})}
+    raw_labels = {n: names.get(n, f"raw label {n}") for n in sorted(numbers) if n > UNKNOWN}
     raw_labels = {n: name for n, name in raw_labels.items() if name.casefold() not in _UNKNOWN_NAMES}
     _check(recipe, known, raw_labels)
     return Targets(

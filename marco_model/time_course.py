@@ -30,10 +30,11 @@ FALSE_ALARMS = 0.01
 _COMPONENTS = 16
 """Directions of the features, at most."""
 _LEAST = 1e-6
-_OWN = 3
-"""Inputs before the differences: one, the log-odds, and the highest so far."""
 _RIDGES = (0.01, 0.1, 1.0)
-"""Penalties on the weights of differences, of which held-out drops choose."""
+"""Penalties on weights that say more than a picture's own log-odds, of which held-out drops choose.
+
+A network is surer of its training pictures than of any others: without a penalty on all weights, pictures that it tells
+apart would make every answer 0 or 1, and no limit could tell drops apart."""
 
 
 class Series(NamedTuple):
@@ -137,8 +138,16 @@ def limited(course: TimeCourse, held_out: Sequence[Series], share: float = FALSE
     for series in held_out:
         before = course.probabilities(series) * ~series.crystals
         highest.append((before[0], before[1:].max(initial=0)))
-    kept = min(len(highest), int(np.ceil((1 - share / 2) * (len(highest) + 1))))
-    return dataclasses.replace(course, thresholds=np.nextafter(np.sort(highest, axis=0)[kept - 1], 2))
+    return dataclasses.replace(course, thresholds=limit_above(np.array(highest), share / 2))
+
+
+def limit_above(highest: np.ndarray, share: float) -> np.ndarray:
+    """Returns the lowest limit that a share, at most, of the next values is expected at or above, float64 [...].
+
+    highest: float [values, ...], of held-out drops.
+    """
+    kept = min(len(highest), int(np.ceil((1 - share) * (len(highest) + 1))))
+    return np.asarray(np.nextafter(np.sort(highest, axis=0)[kept - 1], 2))
 
 
 def _directions(drops: Sequence[Series]) -> np.ndarray:
@@ -166,11 +175,11 @@ def _fitted(drops: Sequence[Series], start: TimeCourse, ridge: float) -> TimeCou
     from scipy import optimize
 
     inputs, come = _later(drops, start)
-    strength = ridge * (np.arange(inputs.shape[1]) >= _OWN) / inputs.shape[1]
+    strength, own = ridge / inputs.shape[1], np.eye(inputs.shape[1])[1]
 
     def penalized(weights: np.ndarray) -> tuple[float, np.ndarray]:
         loss, gradient = _loss(weights, inputs, come)
-        return loss + float(strength @ weights**2), gradient + 2 * strength * weights
+        return loss + strength * float(((weights - own) ** 2).sum()), gradient + 2 * strength * (weights - own)
 
-    weights = optimize.minimize(penalized, np.zeros(inputs.shape[1]), jac=True, method="L-BFGS-B").x
+    weights = optimize.minimize(penalized, own, jac=True, method="L-BFGS-B").x
     return dataclasses.replace(start, weights=weights)

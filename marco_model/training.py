@@ -221,9 +221,9 @@ class _Run:
         weights of an earlier model that training began with give way only to an accuracy that is higher by more than
         one image: one image may be chance, and a lower loss no more than confidence.
         """
-        loss, accuracy = self._running.evaluate()
+        loss, accuracy, images = self._running.evaluate()
         if self.history and not self.best_step:
-            better = accuracy - self.best_accuracy > 1.5 / len(self._work.evaluation)
+            better = accuracy - self.best_accuracy > 1.5 / images
         else:
             least = min((past.loss for past in self.history if past.step == self.best_step), default=math.inf)
             better = (accuracy, -loss) > (self.best_accuracy, -least)

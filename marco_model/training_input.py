@@ -86,9 +86,9 @@ def _label(parsed: dict[str, tf.Tensor], sought: record_targets.Targets) -> tf.T
     return tf.stack([tf.where(labelled, label, PADDING), source, tf.where(labelled, raw, record_targets.UNKNOWN)])
 
 
-def class_of(label: tf.Tensor) -> tf.Tensor:
-    """Returns the index of the class, an int64 scalar, of what a reader returns as label."""
-    return label[0] if label.shape.rank else label
+def class_of(labels: tf.Tensor, rank: int = 0) -> tf.Tensor:
+    """Returns the class's index, int64, of the label that a reader returns, or, with `rank` 1, of those of a batch."""
+    return labels if labels.shape.rank == rank else labels[..., 0]
 
 
 def examples(records: RecordIndex) -> tf.data.Dataset:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import augmentation, batch_norm, errors, heads, preprocessing, recipe as recipes
+from marco_model import augmentation, batch_norm, errors, heads, preprocessing, recipe as recipes, training_input
 
 Update = Callable[..., None]
 """Calls a function with a variable, where it is, and with tensors and further variables that lie beside it."""
@@ -83,12 +83,11 @@ def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], rec
     `labels`: int64 [batch], or [batch, 3] as `training_input` makes them for the heads of raw labels and of sources.
     `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
     """
-    by_head = heads.by_name(outputs)
+    by_head, classes = heads.by_name(outputs), training_input.class_of(labels, 1)
     of_class = heads.known_cross_entropy if recipe.unlabelled else cross_entropy
-    loss = of_class(by_head["logits"], class_of(labels), recipe.label_smoothing)
+    loss = of_class(by_head["logits"], classes, recipe.label_smoothing)
     if "auxiliary_logits" in by_head:
-        auxiliary = of_class(by_head["auxiliary_logits"], class_of(labels), recipe.label_smoothing)
-        loss += recipe.auxiliary_weight * auxiliary
+        loss += recipe.auxiliary_weight * of_class(by_head["auxiliary_logits"], classes, recipe.label_smoothing)
     if recipe.adversarial_weight:
         loss += recipe.adversarial_weight * heads.known_cross_entropy(by_head[heads.SOURCE_LOGITS], labels[:, 1])
     if recipe.raw_weight:
@@ -97,17 +96,13 @@ def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], rec
     return loss + recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
-def class_of(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the indices of the classes, int64 [batch], of labels with or without further targets."""
-    return labels if labels.shape.rank == 1 else labels[:, 0]
-
-
 def share_right(outputs: Any, labels: tf.Tensor, *, all_known: bool) -> tf.Tensor:
     """Returns the share of the batch whose label is named, a float32 scalar; unless `all_known`, of known labels."""
-    right = tf.cast(tf.equal(tf.argmax(heads.by_name(outputs)["logits"], axis=-1), class_of(labels)), tf.float32)
+    classes = training_input.class_of(labels, 1)
+    right = tf.cast(tf.equal(tf.argmax(heads.by_name(outputs)["logits"], axis=-1), classes), tf.float32)
     if all_known:
         return tf.reduce_mean(right)
-    return tf.math.divide_no_nan(tf.reduce_sum(right), tf.reduce_sum(tf.cast(class_of(labels) >= 0, tf.float32)))
+    return tf.math.divide_no_nan(tf.reduce_sum(right), tf.reduce_sum(tf.cast(classes >= 0, tf.float32)))
 
 
 class TrainingState:

@@ -290,7 +290,7 @@ def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
 
 
 def find_left_out(configuration: Configuration, source: str) -> Configuration:
-    """Returns the configuration with the values to leave out that the shards at `source` have, if it names none.
+    """Returns the configuration with the known values that the shards at `source` have to leave out, if it names none.
 
     Every record is read, and no image decoded. Raises `InputError` if they have a single one.
     """
@@ -301,7 +301,9 @@ def find_left_out(configuration: Configuration, source: str) -> Configuration:
     values = sorted({key[1 + evaluations.SLICES.index(chosen.attribute)] for key in counts})
     if len(values) < 2:
         raise InputError(f"all images have the {chosen.attribute} {', '.join(values)}; leave_out needs two or more")
-    return configuration.model_copy(update={"leave_out": chosen.model_copy(update={"values": tuple(values)})})
+    # What is not known is no source: it may be images of any.
+    known = tuple(value for value in values if value != name_tables.UNKNOWN)
+    return configuration.model_copy(update={"leave_out": chosen.model_copy(update={"values": known})})
 
 
 def _without_credentials(parsed: Parsed) -> Parsed:

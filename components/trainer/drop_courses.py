@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -38,7 +38,8 @@ def add(
     """Adds `time_course.FILE` to the exported model in `directory`; says why where the data do not allow it.
 
     Drops are known by plate and well, and their inspections by number or date, as names of files state them and
-    `image/plate`. At most `_MOST_DROPS` of each split, evenly spread, pass the exported network.
+    `image/plate`. At most `_MOST_DROPS` of each split, evenly spread, pass the exported network. Drops of both
+    splits, which a set's own splits may have, are not held out: they count for training alone.
     """
     path = f"{directory}/{onnx_network.MODEL}"
     try:
@@ -49,7 +50,8 @@ def add(
     if not store.exists(path):
         log.warning("There will be no time course, which needs an ONNX model")
         return
-    splits = [(index, _several(record_places(index))) for index in (train, validation)]
+    taken = record_places(train)
+    splits = [(train, _several(taken)), (validation, _several(record_places(validation), set(map(_drop, taken))))]
     if min(len(drops) for _, drops in splits) < ENOUGH_DROPS:
         counts = " and ".join(str(len(drops)) for _, drops in splits)
         log.warning(
@@ -107,9 +109,14 @@ def record_places(records: record_index.RecordIndex) -> list[places.Place]:
     return found
 
 
-def _several(images: Sequence[places.Place]) -> list[plates.Drop]:
-    """Returns the drops with pictures of several inspections, or as many of them as are looked at."""
+def _drop(image: places.Place) -> Hashable:
+    return image.identity, plates.position(image.well), image.drop
+
+
+def _several(images: Sequence[places.Place], trained: Collection[Hashable] = ()) -> list[plates.Drop]:
+    """Returns the drops with pictures of several inspections but those `trained`, or as many as are looked at."""
     drops = [drop for drop in plates.drops_over_time(images) if len(drop) > 1]
+    drops = [drop for drop in drops if _drop(images[drop[0][0]]) not in trained]
     chosen = np.unique(np.linspace(0, len(drops) - 1, _MOST_DROPS).astype(int)) if drops else ()
     return [drops[number] for number in chosen]
 

@@ -220,7 +220,10 @@ class TrainingJob(settings.Section):
     @property
     def sees_unlabelled(self) -> bool:
         """Whether of the images that are left out just the labels are."""
-        return bool(self.left_out and self.recipe.adversarial_weight and self.left_out.value in self.recipe.unlabelled)
+        left, recipe = self.left_out, self.recipe
+        if not left or not recipe.adversarial_weight or recipe.sources != left.attribute:
+            return False
+        return left.value in recipe.unlabelled
 
     def named(self, name: str, key: str, parent: str) -> "TrainingJob":
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""

@@ -53,12 +53,13 @@ def test_nothing_is_looked_for_unless_the_recipe_asks():
 
 
 def test_what_records_have_is_numbered_and_what_is_unknown_is_left_out(path):
+    path = write(path, [*RECORDS, (0, None, None, -5)])
     found = record_targets.find(BOTH, [path], {3: "needles", 12: "unknown", 99: "plates"})
     assert found.sources == ("CSIRO", "Merck")
     assert list(found.raw_labels.items()) == [(3, "needles"), (5, "raw label 5"), (7, "raw label 7")]
     read = training_input.reader(index(path, found))
-    labels = [read(tf.constant(number, tf.int64))[1].numpy().tolist() for number in range(len(RECORDS))]
-    assert labels == [[0, 1, 2], [1, 0, 0], [1, 1, -1], [0, -1, -1], [1, 0, 1], [0, -1, 0]]
+    labels = [read(tf.constant(number, tf.int64))[1].numpy().tolist() for number in range(len(RECORDS) + 1)]
+    assert labels == [[0, 1, 2], [1, 0, 0], [1, 1, -1], [0, -1, -1], [1, 0, 1], [0, -1, 0], [0, -1, -1]]
 
 
 def test_the_imager_may_be_the_source_and_each_part_stands_alone(path):

@@ -129,6 +129,27 @@ def test_fitting_again_gives_the_same(fitted):
         np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
 
 
+def sharp(count, seed, certainty, seen=None):
+    """Drops whose log-odds are `certainty` with crystals and as far below 0 without; with `seen`, that throughout."""
+    rng = np.random.default_rng(seed)
+    drops = []
+    for _ in range(count):
+        crystals = np.arange(5) >= (rng.geometric(0.2) if seen is None else 5)
+        odds = np.where(crystals, certainty, -certainty) + rng.normal(0, 1, 5) if seen is None else np.full(5, seen)
+        score = 1 / (1 + np.exp(-odds))
+        scores = np.stack([(1 - score) / 2, score, (1 - score) / 2], axis=1)
+        drops.append(Series(rng.normal(0, 1, (5, FEATURES)), scores, crystals))
+    return drops
+
+
+def test_a_network_that_knows_its_training_drops_still_tells_sure_crystals_from_those_of_other_drops():
+    held_out = [*sharp(196, 2, 2.0), *sharp(3, 3, 2.0, seen=4.0)]
+    found = time_course.fit(sharp(100, 6, 3.0), held_out, CRYSTALS, 1.0)
+    drops = [drop._replace(views=found.project(drop.views)) for drop in sharp(200, 4, 9.0)]
+    early, late = early_and_late([found.alarm(found.probabilities(drop)) for drop in drops], drops)
+    assert early < 0.02 and late < 0.02
+
+
 def test_the_threshold_is_the_lowest_that_leaves_a_share_of_early_alarms():
     rng = np.random.default_rng(0)
     drops = [series(seed, 1)._replace(crystals=np.array([rng.random() < 0.3])) for seed in range(199)]

@@ -9,6 +9,7 @@ import pytest
 from marco_model import checkpoints, heads, record_targets, store, training, training_input
 from marco_model.errors import InputError
 from marco_model.recipe import Engine
+from tests.marco_model import small_problem
 from tests.marco_model.small_problem import RECIPE, SIZE, network, network_with_raw_head
 
 HEADS = dataclasses.replace(RECIPE, adversarial_weight=1.0, raw_weight=0.5, unlabelled=("CSIRO",))
@@ -59,7 +60,7 @@ def test_resumed_training_equals_uninterrupted_training(records, tmp_path, with_
         records, recipe = with_targets(records), HEADS
     else:
         recipe = RECIPE
-    whole, uninterrupted = train(records, tmp_path / "whole", recipe)
+    _, uninterrupted = train(records, tmp_path / "whole", recipe)
 
     class Killed(Exception):
         pass
@@ -72,12 +73,14 @@ def test_resumed_training_equals_uninterrupted_training(records, tmp_path, with_
 
     with pytest.raises(Killed):
         train(records, tmp_path / "parts", recipe, on_step=kill)
-    resumed, result = train(records, tmp_path / "parts", recipe)
+    _, result = train(records, tmp_path / "parts", recipe)
     assert result.resumed_from == 12
     assert [past.step for past in result.history] == [4, 8, 12, 16, 20, 24]
     assert [past.accuracy for past in result.history] == [past.accuracy for past in uninterrupted.history]
-    for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+    ends = [checkpoints.newest(str(tmp_path / name)).values for name in ("whole", "parts")]
+    assert ends[0].keys() == ends[1].keys() and with_heads is ("momentum/SourceLogits-Dense_0/kernel" in ends[0])
+    for name, value in ends[0].items():
+        np.testing.assert_allclose(value, ends[1][name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_early_stopping_waits_for_patience_and_keeps_the_best(records, tmp_path):
@@ -89,7 +92,7 @@ def test_early_stopping_waits_for_patience_and_keeps_the_best(records, tmp_path)
 
 def test_of_equal_accuracies_the_lower_loss_is_better(records, tmp_path, monkeypatch):
     results = iter([(0.5, 0.9), (0.4, 0.9), (0.45, 0.9), (0.1, 0.8), (0.4, 0.9), (0.39, 0.9)])
-    monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: next(results))
+    monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: (*next(results), 20))
     recipe = dataclasses.replace(RECIPE, steps=12)
     assert train(records, tmp_path, recipe)[1].best_step == 8
     _, result = train(records, tmp_path, dataclasses.replace(RECIPE, steps=24))
@@ -97,12 +100,19 @@ def test_of_equal_accuracies_the_lower_loss_is_better(records, tmp_path, monkeyp
 
 
 def test_a_start_gives_way_only_to_a_gain_of_more_than_one_image(records, tmp_path, monkeypatch):
-    assert len(records["validation_records"]) == 20
-    results = iter([(0.5, 0.9), (0.1, 0.9), (0.1, 0.95), (0.6, 1.0), (0.5, 1.0)])
-    monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: next(results))
+    assert len(records["validation_records"]) == 20  # The labels of ten are hidden.
+    results = iter([(0.5, 0.8), (0.1, 0.8), (0.1, 0.9), (0.6, 1.0), (0.5, 1.0)])
+    monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: (*next(results), 10))
     for steps, best in ((4, 0), (8, 0), (12, 12), (16, 16)):
         recipe = dataclasses.replace(RECIPE, steps=steps)
         assert train(records, tmp_path, recipe, evaluate_first=True)[1].best_step == best
+
+
+def test_a_validation_split_whose_labels_are_all_hidden_is_refused(records, tmp_path):
+    hidden = record_targets.Targets("institution", small_problem.SOURCES, small_problem.SOURCES)
+    validation = dataclasses.replace(records["validation_records"], targets=hidden)
+    with pytest.raises(InputError, match=r"unlabelled hides all labels of the validation split"):
+        train({**with_targets(records), "validation_records": validation}, tmp_path, HEADS)
 
 
 def test_too_few_images_are_named(records, tmp_path):

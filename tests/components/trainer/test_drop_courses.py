@@ -125,9 +125,14 @@ def test_a_model_is_exported_with_a_time_course_and_tells_it(exported, tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "count", "message"),
-    [(("Clear", "Salt"), 60, "named after crystals"), (("Clear", "Crystals"), 8, "8 drops")],
+    [
+        (("Clear", "Salt"), 60, "named after crystals"),
+        (("Clear", "Crystals"), 8, "have 8 and 0 drops"),
+        (("Clear", "Crystals"), 60, "have 60 and 0 drops"),
+    ],
 )
 def test_without_drops_or_crystals_there_is_none_and_why(exported, tmp_path, caplog, classes, count, message):
+    """Drops of both splits are not held out."""
     write_drops(tmp_path / "few.tfrecord", count, 3)
     few = index(tmp_path / "few.tfrecord")
     before = (exported / "model" / time_course.FILE).exists()

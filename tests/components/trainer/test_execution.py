@@ -78,6 +78,9 @@ def test_images_of_the_source_that_is_left_out_are_in_neither_split(small_job, t
     recipe = dataclasses.replace(small_job.recipe, adversarial_weight=0.1, unlabelled=("CSIRO",))
     unlabelled = small_job.model_copy(update={"left_out": left_out, "recipe": recipe})
     assert [len(index) for index in execution.read_records(unlabelled)] == [24, 8]
+    # An imager of that name hides other labels.
+    recipe = dataclasses.replace(recipe, sources="imager")
+    assert len(execution.read_records(unlabelled.model_copy(update={"recipe": recipe})).train) == 16
 
 
 def test_the_run_of_a_training_says_what_it_left_out(small_job):
