@@ -60,6 +60,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     esac
 
 
+# Without uv's cache, which outlives the build: it took a wheel of the same name and version for that of the last build.
 FROM dependencies AS project
 ARG SOURCE_DATE_EPOCH
 COPY README.md LICENSE ./
@@ -74,7 +75,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     set -eu; \
     if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
     tools/bin/uv -q build --wheel --require-hashes --build-constraints requirements.lock --out-dir dist; \
-    tools/bin/uv -q pip install --python /opt/marco --prefix /project --no-deps --no-index --find-links dist marco-pipeline; \
+    tools/bin/uv -q pip install --no-cache --python /opt/marco --prefix /project --no-deps --no-index dist/*.whl; \
     rm -f /project/.lock /opt/marco/.lock; \
     export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0; \
     /opt/marco/bin/python -m compileall -q -s /project -p /opt/marco \

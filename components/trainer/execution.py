@@ -74,7 +74,8 @@ def run(job: TrainingJob) -> None:
         directory, classes = job.model_directory, job.classes
         raw = tuple(job.targets.raw_labels.values())
         write_model(model, job.network, job.transform, job.name, directory, classes, fitted.temperature, raw)
-        describe_pictures(directory, records)
+        if not job.left_out:  # That model is for comparing accuracies only.
+            describe_pictures(directory, records)
         if job.tflite:
             tflite.add(directory, classes, job.validation_files)
         if job.time_course:

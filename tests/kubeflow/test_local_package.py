@@ -212,6 +212,21 @@ def test_missing_gpus_stop_the_step_before_an_image_is_read(root: Path) -> None:
     assert [path.name for path in root.glob("checkpoints/*/*")] == ["job.json"]
 
 
+def test_the_image_holds_the_checkout() -> None:
+    """A cache of an earlier build may not lend the image its code."""
+    listing = """
+import hashlib, importlib.util, pathlib, sys
+for name in sys.argv[1:]:
+    folder = pathlib.Path(importlib.util.find_spec(name).origin).parent
+    for path in sorted(folder.rglob("*.py")):
+        print(path.relative_to(folder.parent), hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+    arguments = ["-c", listing, *sorted(path.parent.name for path in Path().glob("*/py.typed"))]
+    inside = subprocess.check_output([*podman(), IMAGE, "python", *arguments], text=True)
+    outside = subprocess.check_output([sys.executable, *arguments], text=True)
+    assert inside.splitlines() == outside.splitlines() != []
+
+
 # Google's device plugin mounts the driver at the first place; NVIDIA's toolkit (EKS, GPU Operator) at the second or,
 # by CDI, where the node has it, which is the third on those of Red Hat and Amazon. There it also makes the loader's
 # cache again (NVIDIA/nvidia-container-toolkit v1.20.0, internal/ldconfig/ldconfig.go).
