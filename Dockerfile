@@ -60,7 +60,8 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     esac
 
 
-# Without uv's cache, which outlives the build: it took a wheel of the same name and version for that of the last build.
+# The wheel is installed by pip: uv notes the time when it was made, and takes one of the same name and version from its
+# cache, which outlives the build.
 FROM dependencies AS project
 ARG SOURCE_DATE_EPOCH
 COPY README.md LICENSE ./
@@ -75,8 +76,8 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     set -eu; \
     if [ -s /run/secrets/network ]; then . /run/secrets/network; fi; \
     tools/bin/uv -q build --wheel --require-hashes --build-constraints requirements.lock --out-dir dist; \
-    tools/bin/uv -q pip install --no-cache --python /opt/marco --prefix /project --no-deps --no-index dist/*.whl; \
-    rm -f /project/.lock /opt/marco/.lock; \
+    tools/bin/pip -qq --disable-pip-version-check --no-cache-dir --python /opt/marco/bin/python install --prefix /project \
+        --no-compile --no-deps --no-index --find-links dist marco-pipeline; \
     export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0; \
     /opt/marco/bin/python -m compileall -q -s /project -p /opt/marco \
         --invalidation-mode unchecked-hash /project/lib

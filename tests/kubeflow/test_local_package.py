@@ -225,6 +225,8 @@ for name in sys.argv[1:]:
     inside = subprocess.check_output([*podman(), IMAGE, "python", *arguments], text=True)
     outside = subprocess.check_output([sys.executable, *arguments], text=True)
     assert inside.splitlines() == outside.splitlines() != []
+    timed = subprocess.check_output([*podman(), IMAGE, "find", "/opt/marco", "-name", "uv_cache.json"], text=True)
+    assert not timed, "two builds would differ"
 
 
 # Google's device plugin mounts the driver at the first place; NVIDIA's toolkit (EKS, GPU Operator) at the second or,
