@@ -61,11 +61,14 @@ _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}"
 _COLUMNS = ((96, 12), (384, 24), (1536, 48))
 """The wells of a plate and its columns. Fewer than 96 are counted as those of a plate of 96."""
 
+_NUMBER = r"[0-9]{1,18}"
+"""Of an inspection: more digits are no number that is counted, and may be too many for Python to read."""
+
 _LONGEST_NAME = 255
 """Of a file, on most systems. A record's may be longer, and the time of a convention grows with its fourth power."""
 
 _STORAGE = re.compile(
-    r"(?:(?P<home>.*)/)?plateID_?(?P<plate>[0-9]+)/batchID_?(?P<inspection>[0-9]{1,18})/wellNum_?(?P<number>[0-9]{1,4})/"
+    rf"(?:(?P<home>.*)/)?plateID_?(?P<plate>[0-9]+)/batchID_?(?P<inspection>{_NUMBER})/wellNum_?(?P<number>[0-9]{{1,4}})/"
     r"profileID_?[0-9]+/d(?P<drop>[0-9]{1,2})_r[0-9]+_(?P<kind>ef|th|[0-9]+)",
     re.IGNORECASE,
 )
@@ -75,10 +78,10 @@ _DATED = re.compile(
     re.IGNORECASE,
 )
 _FORMULATRIX = re.compile(
-    rf"(?P<plate>[^_]+)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>[^_]+)_(?P<inspection>[0-9]{{1,18}})", re.IGNORECASE
+    rf"(?P<plate>[^_]+)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>[^_]+)_(?P<inspection>{_NUMBER})", re.IGNORECASE
 )
 _ROCKMAKER = re.compile(
-    rf"(?P<plate>.*[0-9].*)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>.*Default.*)_(?P<inspection>[0-9]{{1,18}})",
+    rf"(?P<plate>.*[0-9].*)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>.*Default.*)_(?P<inspection>{_NUMBER})",
     re.IGNORECASE,
 )
 _MINSTREL = re.compile(
@@ -92,7 +95,7 @@ _HWMRI = re.compile(
 _XCHEM = re.compile(r"(?P<plate>[^_]+)_(?P<column>0[1-9]|1[0-9]|2[0-4])(?P<row>[A-P])_(?P<drop>[1-9])")
 _PLATE_AND_WELL = re.compile(r"(?P<plate>[^_]+)_(?P<well>[A-P](?:0[1-9]|1[0-9]|2[0-4]))(?:[_-](?P<drop>[1-9]))?")
 _WELL_ALONE = re.compile(rf"{_WELL}(?:[_.-](?P<drop>[1-9]))?")
-_VMXI = re.compile(r"(?:(?P<home>.*)/)?imaging/(?P<plate>[0-9]+)/(?P<inspection>[0-9]{1,18})/[0-9]+(?P<kind>th)?")
+_VMXI = re.compile(rf"(?:(?P<home>.*)/)?imaging/(?P<plate>[0-9]+)/(?P<inspection>{_NUMBER})/[0-9]+(?P<kind>th)?")
 
 _COPY = re.compile(r"^copy of | - copy| ?\([0-9]+\)$", re.IGNORECASE)
 _LIGHT = re.compile(
@@ -100,7 +103,7 @@ _LIGHT = re.compile(
     re.IGNORECASE,
 )
 _INSPECTION_FOLDER = re.compile(
-    rf"(?:day|week|time ?point|inspection|insp|scan)[ _-]*(?P<inspection>[0-9]{{1,18}})|(?P<day>{_DAY})(?:[^0-9].*)?",
+    rf"(?:day|week|time ?point|inspection|insp|scan)[ _-]*(?P<inspection>{_NUMBER})|(?P<day>{_DAY})(?:[^0-9].*)?",
     re.IGNORECASE,
 )
 _FOLDER_DATE = re.compile(rf"(?<![0-9])(?:{_DAY})(?![0-9])")
@@ -328,7 +331,7 @@ def from_parts(path: str | Path, parts: Mapping[str, str | None]) -> Place:
     digits = re.sub(r"\D", "", part.get("date", ""))
     date = iso_date(digits[:8], digits[8:12])
     inspection = re.sub(r"[^0-9]", "", part.get("inspection", ""))
-    inspection = inspection if len(inspection) <= 18 else ""
+    inspection = inspection if re.fullmatch(_NUMBER, inspection) else ""
     if not part.get("plate"):
         place = _by_folder({"well": well, "drop": part.get("drop", "")}, folders) if well else Place()
         return place._replace(date=date or place.date, inspection=inspection or place.inspection)
