@@ -142,18 +142,17 @@ def averaging(arguments: list[str]) -> None:
     parser.add_argument("--views", type=int, default=8, choices=[2, 4, 8], help="of each image (default 8)")
     parser.add_argument("--seed", type=int, default=0, help="which set (default 0)")
     options = parser.parse_args(arguments)
-    encoded, plans = map(
-        list, zip(*benchmarks.draw(options.images, synthetic.Settings(seed=options.seed)), strict=True)
-    )
-    shown = np.array([drop.shown for drop in plans])
+    drawn = benchmarks.draw(options.images, synthetic.Settings(seed=options.seed))
+    encoded, shown = [jpeg for jpeg, _ in drawn], np.array([drop.shown for _, drop in drawn])
     right, seconds = [], []
     for average in (options.views, 1):
         begun = time.perf_counter()
         right.append(published_scores(encoded, average).argmax(axis=1) == shown)
         seconds.append(time.perf_counter() - begun)
     gained, lost = (int((right[first] & ~right[1 - first]).sum()) for first in (0, 1))
-    gain = difference(*right)
-    benchmarks.note(f"{gained} gained, {lost} lost: {gain}; {seconds[0] / seconds[1]:.2f} times the seconds")
+    benchmarks.note(
+        f"{gained} gained, {lost} lost: {difference(*right)}; {seconds[0] / seconds[1]:.2f} times the seconds"
+    )
     benchmarks.report(right[0].mean(), right[1].mean(), "accuracy")
 
 

@@ -189,9 +189,8 @@ def _report(found: Found, group: str) -> None:
     arms = list(found.values())
     first, last = arms[0], arms[-1]
     for name, groups in found.items():
-        compared = {
-            part: drops.difference(np.concatenate(groups[part]), np.concatenate(first[part])) for part in groups
-        }
+        pairs = {part: (np.concatenate(groups[part]), np.concatenate(first[part])) for part in groups}
+        compared = {part: drops.difference(*pair) for part, pair in pairs.items()}
         benchmarks.note(f"{name:14s} {_figures(groups)}  {compared if groups is not first else ''}")
     ours, peer = (float(np.concatenate(groups[group]).mean()) for groups in (last, first))
     benchmarks.report(ours, peer, "accuracy")

@@ -254,9 +254,8 @@ def _refusal(node: Object, request: dict[str, float], settings: Object) -> str:
         if amount(node["status"]["allocatable"].get(resource, "0")) < size:
             return f"less than {size:g} of {resource}"
     tolerations = list(settings.get("tolerations", []))
-    if network.is_of_google(
-        node
-    ):  # Its API server adds these (Kubernetes' admission plugin ExtendedResourceToleration).
+    if network.is_of_google(node):
+        # Its API server adds these, by Kubernetes' admission plugin ExtendedResourceToleration.
         tolerations += [{"key": resource, "operator": "Exists"} for resource, size in request.items() if size]
     for taint in node["spec"].get("taints") or []:
         if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(each, taint) for each in tolerations):
