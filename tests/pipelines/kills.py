@@ -351,7 +351,9 @@ class Campaign:
                 fresh(case, out, self.base)
                 before = case.check(out)
                 disk = os.statvfs(out)
-                size = (disk.f_blocks - disk.f_bfree) * disk.f_frsize + int(self.random.uniform(0, 0.9) * needed)
+                # Whole blocks, rounded down: a mount rounds up, and then a small output always has room.
+                blocks = disk.f_blocks - disk.f_bfree + int(self.random.uniform(0, 0.9) * needed) // disk.f_frsize
+                size = blocks * disk.f_frsize
                 subprocess.run([*mount[:4], f"remount,size={size}", *mount[5:]], check=True)
                 process = begin(case, out)
                 status = process.wait(900)
