@@ -21,7 +21,7 @@ minutes on two busy cores.
 
 `averaging`: what the mean over the symmetric views of an image gains (`marco predict --average`). Ours is the accuracy
 of the published classifier by `--views` of each drop, the peer that by one. The interval of the difference, paired by
-image, and how many times the seconds it takes go to stderr. Half an hour of one core.
+image, and how many times the seconds it takes go to stderr.
 
 All need the extra `released`.
 """
