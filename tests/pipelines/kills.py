@@ -352,8 +352,9 @@ class Campaign:
                 before = case.check(out)
                 disk = os.statvfs(out)
                 # Whole blocks, rounded down: a mount rounds up, and then a small output always has room.
+                # At least one block: to tmpfs, a size of 0 means no limit.
                 blocks = disk.f_blocks - disk.f_bfree + int(self.random.uniform(0, 0.9) * needed) // disk.f_frsize
-                size = blocks * disk.f_frsize
+                size = max(1, blocks) * disk.f_frsize
                 subprocess.run([*mount[:4], f"remount,size={size}", *mount[5:]], check=True)
                 process = begin(case, out)
                 status = process.wait(900)
