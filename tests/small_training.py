@@ -13,10 +13,11 @@ from marco_model.recipe import Engine, Recipe
 from tests import stores
 
 CLASSES = ("Clear", "Crystals")
+INSTITUTIONS = ("Merck", "CSIRO", "HWMRI")
 
 
 def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
-    """Writes grey drops, and brighter ones with a checkerboard; returns their JPEG images."""
+    """Writes grey drops, and brighter ones with a checkerboard, of each institution in turn; returns their images."""
     rng = np.random.default_rng(count)
     board = np.indices((160, 170)).sum(axis=0)[..., None] // 8 % 2 * 120
     images = []
@@ -36,6 +37,8 @@ def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
                 label_raw=index % 2,
                 source=0,
             )
+            institution = INSTITUTIONS[index // 2 % len(INSTITUTIONS)]
+            example.features.feature["institution"].bytes_list.value.append(institution.encode())
             writer.write(example.SerializeToString())
     return images
 

@@ -13,7 +13,7 @@ from components import sources
 from components.mlflow_runs import TRAINING_FILE
 from components.settings import Transform
 from components.trainer import execution, job as jobs
-from marco_model import preprocessing
+from marco_model import preprocessing, record_targets
 from marco_model.calibration import expected_calibration_error, fit_temperature
 from marco_model.errors import InputError
 from marco_model.load import open_classifier
@@ -29,11 +29,34 @@ def small_job(tmp_path):
     return small_training.small_job(tmp_path)
 
 
+def with_heads(job, folder):
+    """Returns the job with a head of sources and one of raw labels, without the images of CSIRO."""
+    recipe = dataclasses.replace(job.recipe, adversarial_weight=0.5, raw_weight=0.3)
+    targets = record_targets.find(recipe, job.train_files, {0: "clear drop", 1: "needles"})
+    path = str(folder / sources.FILE)
+    institutions = list(small_training.INSTITUTIONS)
+    pairs = [name for name in institutions for _ in range(2)]
+    sources.write(path, {"train": pairs * 4, "validation": [*pairs, *pairs[:2]]})
+    left_out = jobs.LeftOut(attribute="institution", value="CSIRO", sources=path)
+    return job.model_copy(update={"recipe": recipe, "targets": targets, "left_out": left_out})
+
+
+def train_on_two_devices(path):
+    """Trains the job of a file on two logical devices."""
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    execution.run(jobs.read(path))
+
+
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(small_job, tmp_path):
-    small_job.write()
-    path = f"{small_job.checkpoints}/job.json"
+@pytest.mark.parametrize("heads", [False, True], ids=["plain", "heads, a source left out"])
+def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_engine_takes_up(
+    small_job, tmp_path, heads
+):
+    job = with_heads(small_job, tmp_path) if heads else small_job
+    job.write()
+    path = f"{job.checkpoints}/job.json"
     counts = {"chief": 1, "worker": 2, "ps": 1}
     cluster = {name: [f"127.0.0.1:{processes.free_port()}" for _ in range(count)] for name, count in counts.items()}
     with contextlib.ExitStack() as replicas:
@@ -50,20 +73,25 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
     trained = json.loads((tmp_path / "artifact" / TRAINING_FILE).read_text())
     assert (trained["steps"], trained["resumed_from"]) == (8, 0)
     assert sum(trained["streams"].values()) == 8
-    assert accuracy(small_job, tmp_path) == trained["accuracy"]
-    assert open_classifier(small_job.model_directory).temperature == trained["calibration"]["temperature"]
+    if not heads:
+        assert accuracy(job, tmp_path) == trained["accuracy"]
+    assert open_classifier(job.model_directory).temperature == trained["calibration"]["temperature"]
 
     changes = {
-        "engine": Engine(),
-        "recipe": dataclasses.replace(small_job.recipe, steps=10),
+        "engine": Engine(kind="mirrored"),
+        "recipe": dataclasses.replace(job.recipe, steps=10),
         "key": "longer",
         "tflite": True,
         "model_directory": str(tmp_path / "longer" / "Format-Serving"),
     }
-    execution.run(small_job.model_copy(update=changes))
+    job.model_copy(update=changes).write()
+    with processes.start(train_on_two_devices, path, before=short_network.use) as process:
+        assert process.wait(300) == 0, process.stderr[-3000:]
     assert json.loads((tmp_path / "longer" / TRAINING_FILE).read_text())["resumed_from"] == 8
     checked = json.loads((tmp_path / "longer" / "Format-Serving" / "assets.extra" / "tflite.json").read_text())
     assert (checked["images"], checked["other_class"]) == (8, 0)
+    saved = tf.saved_model.load(str(tmp_path / "longer" / "Format-Serving"))
+    assert ("serving_raw" in saved.signatures) == heads
 
 
 def test_images_of_the_source_that_is_left_out_are_in_neither_split(small_job, tmp_path):

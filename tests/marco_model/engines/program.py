@@ -81,8 +81,11 @@ def run_training(kind, result, folder, recipe, pause=0.0, xla=False, own_checkpo
     np.savez(result, *model.get_weights(), trained=json.dumps(dataclasses.asdict(trained)))
 
 
-def run_with_large_checkpoints(folder, checkpoints, steps, every):
-    """Trains a network whose checkpoints take a while to write; prints the step it resumes from and a dot per step."""
+def run_with_large_checkpoints(folder, checkpoints, steps, every, changes):
+    """Trains a network whose checkpoints take a while to write; prints the step it resumes from and a dot per step.
+
+    `changes` changes the small recipe.
+    """
     recipe = dataclasses.replace(
         small_problem.RECIPE,
         steps=steps,
@@ -90,6 +93,7 @@ def run_with_large_checkpoints(folder, checkpoints, steps, every):
         evaluate_every=25,
         patience=steps,
         learning_rate=0.002,
+        **changes,
     )
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -97,12 +101,14 @@ def run_with_large_checkpoints(folder, checkpoints, steps, every):
             keras.Input((small_problem.SIZE, small_problem.SIZE, 3)),
             keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv"),
             keras.layers.BatchNormalization(scale=False, momentum=0.5, name="norm"),
-            keras.layers.Flatten(name="flat"),
-            keras.layers.Dense(1024, activation="relu", name="wide"),
+            keras.layers.Conv2D(1024, 7, activation="relu", name="wide"),
+            keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(2, name="logits"),
         ],
         name="small",
     )
+    if recipe.raw_weight:
+        model = heads.with_raw_head(keras.Model(model.inputs, model.outputs[0], name="small"), 3, seed=0)
     _train(
         model,
         recipe,

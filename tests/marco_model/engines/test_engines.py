@@ -258,7 +258,8 @@ def wait_for_another(process, checkpoints, ending):
 
 
 @pytest.mark.long
-def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
+@pytest.mark.parametrize("heads", [{}, HEADS], ids=["plain", "heads"])
+def test_kills_lose_at_most_one_interval_and_change_nothing(folder, heads):
     """Kills a training at random moments, right after a checkpoint, and while one is written, in turn."""
     from marco_model import checkpoints
 
@@ -268,7 +269,7 @@ def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
     for number in range(KILLS):
         saved = max(checkpoints.saved_steps(str(killed)), default=0)
         before = files(killed, ".partial")
-        with processes.start(program.run_with_large_checkpoints, folder, killed, steps, EVERY) as process:
+        with processes.start(program.run_with_large_checkpoints, folder, killed, steps, EVERY, heads) as process:
             if number % 3 == 0:
                 time.sleep(rng.uniform(0.5, 2.0))
             elif number % 3 == 1:
@@ -286,7 +287,7 @@ def test_kills_lose_at_most_one_interval_and_change_nothing(folder):
     assert during_a_write >= 2
     ends = []
     for place in (killed, folder / "whole"):
-        with processes.start(program.run_with_large_checkpoints, folder, place, steps, EVERY) as process:
+        with processes.start(program.run_with_large_checkpoints, folder, place, steps, EVERY, heads) as process:
             assert process.wait(120) == 0, process.stderr[-3000:]
         ends.append(checkpoints.newest(str(place)))
     assert all((ends[0].values[name] == value).all() for name, value in ends[1].values.items())
