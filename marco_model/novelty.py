@@ -1,7 +1,7 @@
 """How far a picture is from those that a model was trained on: what neither a score nor a probability tells.
 
 A softmax must choose a class, so an all-black picture is a Crystals of 0.84 to a classifier that never saw one. Each
-exported model therefore carries a `Reference`: what its training pictures looked like, in two views.
+exported model therefore carries a `Reference`: what its training pictures looked like, in three views.
 
 - The features that its last layer classifies: per class a mean, and a covariance that the classes share, whose
   Mahalanobis distance to the nearest class is a measure (Lee et al. 2018, arXiv:1807.03888). Features are many and
@@ -9,12 +9,13 @@ exported model therefore carries a `Reference`: what its training pictures looke
   all others (Tipping and Bishop 1999).
 - Some statistics of the pixels, such as brightness, colour and sharpness at several scales, since a network learns to
   look past these. Each imager has its own, so the distance is to the nearest training pictures (Sun et al. 2022,
-  arXiv:2204.06507), along the principal axes of the statistics in units of the deviations along them: brightness and
-  contrast vary much, what is left of the fine detail of a given contrast hardly, until a picture is out of focus.
+  arXiv:2204.06507), along the principal axes of the statistics in units of the deviations along them.
+- How many times less fine detail a picture has than its coarse contrast lets expect, since a picture out of focus lies
+  near pictures of little contrast: the strongest differences between neighbouring pixels, of which the mean and the
+  strongest differences at 8 pixels predict the logarithm, by least squares over the training pictures.
 
-The novelty of a picture is the larger of both, each divided by its limit: together the limits keep a share of held-out
-pictures. So 1 is the limit, whatever the model. Of the share that is lost, the features get a tenth: they tell less
-(docs/beyond-the-paper.md).
+The novelty of a picture is the largest of these, each divided by its limit: together the limits keep a share of
+held-out pictures. So 1 is the limit, whatever the model.
 """
 
 import dataclasses
@@ -34,12 +35,15 @@ ENOUGH_PICTURES = 50
 
 _COMPONENTS = 64
 """Leading principal components of the features, at most; a quarter of the pictures is the other bound."""
-_LOST_BY_FEATURES = 0.1
+_LOST_BY = (0.1, 0.7, 0.2)
+"""Shares of what the limits lose that features, picture statistics and blur lose; features tell least."""
 _NEIGHBOURS = 5
 _LEAST_VARIANCE = 0.1
 """Added to the variances along the axes of the statistics, which are 1 on average: the last axes are noise."""
 _SCALES = (1, 2, 4, 8)
 """Distances in pixels of the network's input at which sharpness is measured."""
+_FINEST, _COARSEST = -7, [-2, -1]
+"""Places in the statistics: of the strongest differences at 1 pixel, and of mean and strongest ones at 8."""
 _COLUMNS = 150
 """How many columns of a picture are looked at, or up to twice as many; neighbours say much the same."""
 _LEAST = 1e-3
@@ -74,7 +78,8 @@ class Reference:
     statistics: float32 [pictures, statistics], of training pictures, less their mean and along the axes.
     location: float32 [statistics], that mean.
     axes: float32 [statistics, statistics], principal axes divided by the deviations along them, as columns.
-    limits: the distances of features and of statistics that a share of the held-out pictures stays under.
+    detail: float32 [3], weights of mean and strongest differences at 8 pixels and a constant, which predict the finest.
+    limits: float32 [3], of features, statistics and blur, which a share of the held-out pictures stays under in all.
     """
 
     means: np.ndarray
@@ -84,15 +89,20 @@ class Reference:
     statistics: np.ndarray
     location: np.ndarray
     axes: np.ndarray
-    limits: tuple[float, float] = (1.0, 1.0)
+    detail: np.ndarray
+    limits: np.ndarray
 
     def novelty(self, features: np.ndarray, statistics: np.ndarray) -> np.ndarray:
         """Returns how far pictures are from the training pictures, float32 [pictures]: above 1 they are unknown.
 
         features: float [pictures, features]. statistics: float [pictures, statistics], as `picture_statistics` gives.
         """
-        by_features = self.feature_distances(features) / self.limits[0]
-        return np.maximum(by_features, self.picture_distances(statistics) / self.limits[1]).astype(np.float32)
+        return (self.measures(features, statistics) / self.limits).max(axis=1).astype(np.float32)
+
+    def measures(self, features: np.ndarray, statistics: np.ndarray) -> np.ndarray:
+        """Returns what `limits` are limits of, float64 [pictures, 3]."""
+        distances = self.feature_distances(features), self.picture_distances(statistics)
+        return np.stack([*distances, self.blur(statistics)], axis=1)
 
     def feature_distances(self, features: np.ndarray) -> np.ndarray:
         """Returns Mahalanobis distances to the nearest class, per feature: float64 [pictures]."""
@@ -110,6 +120,10 @@ class Reference:
         nearest = min(_NEIGHBOURS, len(self.statistics))
         return np.sqrt(np.partition(squares, nearest - 1, axis=1)[:, :nearest]).mean(axis=1)
 
+    def blur(self, statistics: np.ndarray) -> np.ndarray:
+        """Returns how many times less fine detail pictures have than their contrast lets expect: float64 [pictures]."""
+        return np.exp(_contrast(statistics) @ self.detail - np.asarray(statistics, np.float64)[:, _FINEST])
+
     def to_bytes(self) -> bytes:
         """Returns the reference as an NPZ file."""
         content = io.BytesIO()
@@ -123,8 +137,12 @@ def read(content: bytes, name: str) -> Reference:
     with errors.translated(errors.InputError, f"{name} is damaged ({{}}); export the model again", Exception):
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             values = {field.name: arrays[field.name] for field in dataclasses.fields(Reference)}
-        first, second = map(float, values.pop("limits"))
-        return Reference(**{**values, "rest": float(values["rest"]), "limits": (first, second)})
+        return Reference(**{**values, "rest": float(values["rest"])})
+
+
+def _contrast(statistics: np.ndarray) -> np.ndarray:
+    """Returns what predicts the fine detail of pictures: mean and strongest differences at 8 pixels, and 1."""
+    return np.insert(np.asarray(statistics, np.float64)[:, _COARSEST], 2, 1, axis=1)
 
 
 def fit(features: np.ndarray, statistics: np.ndarray, labels: np.ndarray) -> Reference:
@@ -145,6 +163,7 @@ def fit(features: np.ndarray, statistics: np.ndarray, labels: np.ndarray) -> Ref
     location, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), 1e-3)
     _, deviations, axes = np.linalg.svd((statistics - location) / scale, full_matrices=False)
     axes = axes.T / scale[:, None] / np.sqrt(deviations**2 / len(statistics) + _LEAST_VARIANCE)
+    detail, *_ = np.linalg.lstsq(_contrast(statistics), statistics[:, _FINEST], rcond=None)
     return Reference(
         means=means.astype(np.float32),
         centre=centre.astype(np.float32),
@@ -153,17 +172,19 @@ def fit(features: np.ndarray, statistics: np.ndarray, labels: np.ndarray) -> Ref
         statistics=((statistics - location) @ axes).astype(np.float32),
         location=location.astype(np.float32),
         axes=axes.astype(np.float32),
+        detail=detail.astype(np.float32),
+        limits=np.ones(3, np.float32),
     )
 
 
 def limited(reference: Reference, features: np.ndarray, statistics: np.ndarray, kept: float = KEPT) -> Reference:
-    """Returns the reference with the lowest limits that a share `kept` of held-out pictures, or more, is below in both.
+    """Returns the reference with limits that a share `kept` of held-out pictures, or little more, is below in all.
 
-    Of those that are lost, the features lose a tenth, and the statistics what is left.
+    Their proportions are those of limits that each lose their share of `_LOST_BY` alone.
     """
-    lost = int((1 - kept) * len(features) + 1e-9)
-    by_features, by_pictures = reference.feature_distances(features), reference.picture_distances(statistics)
-    first = np.sort(by_features)[-1 - round(_LOST_BY_FEATURES * lost)]
-    below = by_features <= first
-    second = np.sort(by_pictures[below])[-1 - lost + (~below).sum()]
-    return dataclasses.replace(reference, limits=(float(first), float(second)))
+    measures = reference.measures(features, statistics)
+    shares = [1 - (1 - kept) * lost for lost in _LOST_BY]
+    limits = np.array([np.quantile(*pair) for pair in zip(measures.T, shares, strict=True)])
+    largest = np.sort((measures / limits).max(axis=1))
+    limits *= largest[-1 - int((1 - kept) * len(measures) + 1e-9)]
+    return dataclasses.replace(reference, limits=limits.astype(np.float32))

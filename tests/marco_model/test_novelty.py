@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial import distance
-from sklearn import neighbors
+from sklearn import linear_model, neighbors
 
 from marco_model import InputError, novelty
 
@@ -40,6 +41,35 @@ def test_distances_are_mahalanobis_by_class_and_to_the_nearest_pictures(describe
     np.testing.assert_allclose(
         reference.picture_distances(statistics), found.mean(axis=1) / np.sqrt(STATISTICS), atol=1e-5
     )
+
+
+def test_blur_is_the_fine_detail_that_is_missing_from_what_contrast_predicts(described):
+    _, statistics, _ = described
+    reference = novelty.fit(*described)
+    finest, contrast = statistics[:, 10], statistics[:, 15:]
+    predicted = linear_model.LinearRegression().fit(contrast, finest).predict(contrast)
+    np.testing.assert_allclose(np.log(reference.blur(statistics)), predicted - finest, atol=1e-5)
+
+
+def test_pictures_out_of_focus_are_novel_and_faint_ones_are_not():
+    """Among training pictures of every contrast are a few that are somewhat blurred, and near those out of focus."""
+    draw = np.random.default_rng(3)
+
+    def pictures(count, *blur):
+        return np.stack([picture(np.exp(draw.uniform(np.log(0.05), np.log(1.5))), blur) for _ in range(count)])
+
+    def picture(contrast, blur):
+        light = draw.normal(0, 0.3) + draw.normal(0, 0.2) * np.linspace(-1, 1, 96)
+        edges = ndimage.gaussian_filter(draw.normal(size=(96, 96)), draw.uniform(3, 12)) > draw.uniform(-0.02, 0.02)
+        grey = light + ndimage.gaussian_filter(contrast * (edges - 0.5), draw.uniform(*blur))
+        return novelty.picture_statistics(np.tile(grey, (3, 1, 1)).astype(np.float32))
+
+    features = draw.normal(size=(600, 8))
+    statistics = np.concatenate([pictures(588, 0.5, 1), pictures(12, 1.5, 2)])[draw.permutation(600)]
+    reference = novelty.fit(features[:300], statistics[:300], np.arange(300) % 2)
+    reference = novelty.limited(reference, features[300:], statistics[300:])
+    assert (reference.novelty(features[:100], pictures(100, 4, 5)) > 1).mean() > 0.95
+    assert (reference.novelty(features[:100], pictures(100, 0.5, 1)) > 1).mean() < 0.05
 
 
 @pytest.mark.parametrize("kept", [0.95, 0.99])
