@@ -1,6 +1,7 @@
 """What the methods against domain shift gain away from home, and what raw labels gain, on synthetic drops.
 
     python -m benchmarks.heads shift
+    python -m benchmarks.heads institutions
     python -m benchmarks.heads raw --images 400
 
 `shift`: the pictures of one institution are given another lamp and lens (`shifted`). Each method trains the small
@@ -8,6 +9,8 @@ network of `benchmarks.batch_size` on the labels of the other institutions, and 
 `left out` never sees the institution; `images alone` sees its pictures without labels, which reaches batch norm only;
 `adversarial` learns from them not to tell sources apart; `colour` sees none of them and distorts colours more. Ours is
 the accuracy away of the last of `--methods`, the peer that of the first.
+
+`institutions`: the same for each institution in turn, as it was drawn. Ours and the peer are over all of them.
 
 `raw`: ours is the accuracy on unseen drops with a head of raw labels, the kinds that were drawn, the peer without it.
 
@@ -140,23 +143,46 @@ def shift(arguments: list[str]) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["left out", "adversarial"])
     options = parser.parse_args(arguments)
     pictures = draw(options.images + _UNSEEN, options.drops, options.away)
+    _report(_leave_out(options.away, pictures, options), "away")
+
+
+def institutions(arguments: list[str]) -> None:
+    """Measures and reports, in accuracy away."""
+    parser = _parser(4000)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["left out", "colour", "adversarial"])
+    options = parser.parse_args(arguments)
+    pictures = draw(options.images + _UNSEEN, options.drops)
+    found: dict[str, dict[str, list[np.ndarray]]] = {name: {"home": [], "away": []} for name in options.methods}
+    for away in drops.INSTITUTIONS:
+        benchmarks.note(f"without {away}:")
+        by_method = _leave_out(away, pictures, options)
+        _describe(by_method)
+        for name, groups in by_method.items():
+            for group, parts in groups.items():
+                found[name][group] += parts
+    benchmarks.note("all:")
+    _report(found, "away")
+
+
+def _leave_out(away: str, pictures: Sequence[Picture], options: argparse.Namespace) -> Found:
+    """Returns what each of `--methods` names rightly at home and at the institution `away`, for each seed."""
     unseen = pictures[options.images :]
     groups = {
-        "home": [picture for picture in unseen if picture.institution != options.away],
-        "away": [picture for picture in unseen if picture.institution == options.away],
+        "home": [picture for picture in unseen if picture.institution != away],
+        "away": [picture for picture in unseen if picture.institution == away],
     }
     found: dict[str, dict[str, list[np.ndarray]]] = {name: {"home": [], "away": []} for name in options.methods}
     for seed in options.seeds:
         for name in options.methods:
             changes = dict(METHODS[name], seed=seed)
             sees = changes.pop("unlabelled", False)
-            recipe = dataclasses.replace(RECIPE, **changes, unlabelled=(options.away,) if sees else ())
-            seen = [picture for picture in pictures[: options.images] if sees or picture.institution != options.away]
+            recipe = dataclasses.replace(RECIPE, **changes, unlabelled=(away,) if sees else ())
+            seen = [picture for picture in pictures[: options.images] if sees or picture.institution != away]
             model = train(seen, recipe)
             for group, judged in groups.items():
                 found[name][group].append(right(model, judged))
             benchmarks.note(f"seed {seed}  {_figures(found[name], last=True)}  {name}")
-    _report(found, "away")
+    return found
 
 
 def raw(arguments: list[str]) -> None:
@@ -185,16 +211,21 @@ def _figures(groups: Mapping[str, list[np.ndarray]], last: bool = False) -> str:
     return "  ".join(f"{group} {100 * share:.1f} %" for group, share in shares.items())
 
 
-def _report(found: Found, group: str) -> None:
-    arms = list(found.values())
-    first, last = arms[0], arms[-1]
+def _describe(found: Found) -> None:
+    """Notes the shares right of each arm, and their differences to the first."""
+    first = next(iter(found.values()))
     for name, groups in found.items():
         pairs = {part: (np.concatenate(groups[part]), np.concatenate(first[part])) for part in groups}
         compared = {part: drops.difference(*pair) for part, pair in pairs.items()}
         benchmarks.note(f"{name:14s} {_figures(groups)}  {compared if groups is not first else ''}")
+
+
+def _report(found: Found, group: str) -> None:
+    _describe(found)
+    first, *_, last = found.values()
     ours, peer = (float(np.concatenate(groups[group]).mean()) for groups in (last, first))
     benchmarks.report(ours, peer, "accuracy")
 
 
 if __name__ == "__main__":
-    benchmarks.choose(shift=shift, raw=raw)
+    benchmarks.choose(shift=shift, institutions=institutions, raw=raw)

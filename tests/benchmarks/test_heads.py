@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import heads
+from benchmarks.drops import INSTITUTIONS
 from benchmarks.batch_size import DRAWN_SIDE
 from marco_data.synthetic import Settings, plan
 
@@ -32,3 +33,23 @@ def test_every_method_trains_and_is_judged(capsys, monkeypatch):
     assert [line.split("  ")[-1] for line in output.err.splitlines() if line.startswith("seed")] == list(heads.METHODS)
     heads.raw(["--images", "60", "--seeds", "0"])
     assert "raw head" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_each_institution_is_left_out_in_turn_and_the_last_table_is_of_all(capsys, monkeypatch):
+    """The judge names rightly what is of an institution that the training saw, and the first picture of all."""
+    monkeypatch.setattr(heads, "_UNSEEN", 40)
+    monkeypatch.setattr(heads, "train", lambda pictures, recipe: {picture.institution for picture in pictures})
+    monkeypatch.setattr(
+        heads,
+        "right",
+        lambda seen, pictures: np.array([not n or p.institution in seen for n, p in enumerate(pictures)]),
+    )
+    heads.institutions(["--images", "60", "--seeds", "0", "1", "--methods", "left out", "adversarial"])
+    output = capsys.readouterr()
+    notes = output.err.splitlines()
+    assert [line for line in notes if line.startswith("without")] == [f"without {name}:" for name in INSTITUTIONS]
+    table = notes[notes.index("all:") + 1 :]
+    # Forty pictures away, of which five are the first of their institution, each for two seeds.
+    assert "home 100.0 %  away 12.5 %" in table[0]
+    assert "home 100.0 %  away 100.0 %  {'home': '+0.0" in table[1] and "'away': '+87.5 (" in table[1]
