@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import heads
-from benchmarks.drops import INSTITUTIONS
 from benchmarks.batch_size import DRAWN_SIDE
+from benchmarks.drops import INSTITUTIONS
 from marco_data.synthetic import Settings, plan
 
 
