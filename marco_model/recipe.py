@@ -94,6 +94,10 @@ class Recipe:
                     "and at most 1, or null for native windows"
                 )
 
+    def adversarial_by(self, attribute: str) -> bool:
+        """Whether training is adversarial over the sources of this attribute."""
+        return bool(self.adversarial_weight) and self.sources == attribute
+
     @property
     def batch_ratio(self) -> float:
         """How many times the batch that the recipe is stated for goes into `batch_size`."""

@@ -211,7 +211,7 @@ class TrainingJob(settings.Section):
         """
         name = "-".join(part for part in (self.name, "without", left_out.slug) if part)
         recipe = self.recipe
-        if recipe.adversarial_weight and recipe.sources == left_out.attribute:
+        if recipe.adversarial_by(left_out.attribute):
             unlabelled = tuple(dict.fromkeys([*recipe.unlabelled, left_out.value]))
             recipe = dataclasses.replace(recipe, unlabelled=unlabelled)
         plain = {"name": name, "tflite": False, "time_course": False}
@@ -221,9 +221,7 @@ class TrainingJob(settings.Section):
     def sees_unlabelled(self) -> bool:
         """Whether of the images that are left out just the labels are."""
         left, recipe = self.left_out, self.recipe
-        if not left or not recipe.adversarial_weight or recipe.sources != left.attribute:
-            return False
-        return left.value in recipe.unlabelled
+        return left is not None and recipe.adversarial_by(left.attribute) and left.value in recipe.unlabelled
 
     def named(self, name: str, key: str, parent: str) -> "TrainingJob":
         """Returns the job with this key, `name` with the key's beginning, and a folder of checkpoints in `parent`."""
