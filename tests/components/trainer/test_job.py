@@ -194,7 +194,9 @@ def test_the_targets_are_those_of_the_data_and_of_each_trials_recipe(tmp_path):
     assert jobs.TrainingJob.model_validate_json(job.model_dump_json()) == job
     assert job.with_values({"recipe.raw_weight": 0.0}).targets == record_targets.NONE
     with pytest.raises(InputError, match=r"recipe\.adversarial_weight needs .* there are none"):
-        job.with_values({"recipe.adversarial_weight": 1.0})
+        job.with_values({"recipe.adversarial_weight": 1.0, "recipe.sources": "imager"})
+    by_institution = job.with_values({"recipe.adversarial_weight": 1.0, "recipe.raw_weight": 0.0})
+    assert by_institution.targets == record_targets.Targets("institution", ("CSIRO", "HWMRI", "Merck"))
 
 
 def test_training_does_not_begin_from_a_model_that_changed_since_the_run_began():
