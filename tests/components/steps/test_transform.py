@@ -81,6 +81,6 @@ def test_records_keep_what_tells_which_drop_they_show_and_when(tmp_path, monkeyp
             ENCODED: images[number],
             contract.FILENAME: f"{number}.jpg".encode(),
             contract.PLATE: b"03c3",
-            contract.INSTITUTION: b"",
+            contract.INSTITUTION: small_training.INSTITUTIONS[number // 2].encode(),
         }
         assert features[LABEL].int64_list.value[0] == number % 2
