@@ -7,6 +7,7 @@ the user may not read is reported as not visible.
 import base64
 import fnmatch
 import functools
+import itertools
 import json
 import urllib.parse
 from typing import NamedTuple
@@ -201,28 +202,40 @@ def amount(quantity: str) -> float:
     return float(machines.quantity_bytes(quantity))
 
 
+def _written(number: float, resource: str) -> str:
+    """Returns an amount of a resource as people write it."""
+    return f"{number / 1e9:.3g} GB of memory" if resource == "memory" else f"{number:g} of {resource}"
+
+
 def _quota(api: Api, needs: Needs) -> Lines:
     limit_ranges = (api.own("limitranges") or {}).get("items", [])
     ranges = [item for each in limit_ranges for item in each["spec"]["limits"] if item["type"] == "Container"]
-    quotas = [quota["spec"].get("hard") or {} for quota in (api.own("resourcequotas") or {}).get("items", [])]
-    refused = []
+    quotas = (api.own("resourcequotas") or {}).get("items", [])
+    hard = [(quota["spec"].get("hard") or {}, quota.get("status", {}).get("used") or {}) for quota in quotas]
+    refused, waiting = [], []
     for step, pods in _pods(needs).items():
         for resource, size in pods.request.items():
             # A step's limits are its requests.
             names = (resource, f"requests.{resource}", f"limits.{resource}")
             total = pods.number * size
-            limits = [(f"quota {name}", hard[name]) for hard in quotas for name in names if name in hard]
-            over = [f"{what} is {limit}" for what, limit in limits if total > amount(limit)]
+            asks = f"{step} asks for {_written(total, resource)}"
+            for name, (limits, used) in itertools.product(names, hard):
+                if name not in limits:
+                    continue
+                limit, taken = limits[name], used.get(name, "0")
+                if total > amount(limit):
+                    refused.append(f"{asks}, quota {name} is {limit}")
+                elif total > amount(limit) - amount(taken):
+                    waiting.append(f"{asks} and waits while {taken} of quota {name}, {limit}, are in use")
             largest = [item["max"][resource] for item in ranges if resource in item.get("max", {})]
-            over += [f"the LimitRange's max is {limit}" for limit in largest if size > amount(limit)]
-            refused += [f"{step} asks for {total:g} of {resource}, {text}" for text in over]
+            refused += [f"{asks}, the LimitRange's max is {limit}" for limit in largest if size > amount(limit)]
     refused += [
         f"quota {name} refuses containers that name none, as Argo's do, and no LimitRange gives them a default"
-        for name in sorted({name for hard in quotas for name in hard})
+        for name in sorted({name for limit, _ in hard for name in limit})
         if not _has_default(name, ranges)
     ]
     text = f"{'; '.join(refused)}: no pod would start; change it (k8s/base/quota.yaml)"
-    yield (WRONG, text) if refused else (FINE, "it holds each step")
+    yield (WRONG, text) if refused else (FINE, "; ".join(["it holds each step", *waiting]))
 
 
 def _has_default(name: str, ranges: list[Object]) -> bool:
@@ -252,7 +265,7 @@ def _refusal(node: Object, request: dict[str, float], settings: Object) -> str:
             return f"no label {key}={value}"
     for resource, size in request.items():
         if amount(node["status"]["allocatable"].get(resource, "0")) < size:
-            return f"less than {size:g} of {resource}"
+            return f"less than {_written(size, resource)}"
     tolerations = list(settings.get("tolerations", []))
     if network.is_of_google(node):
         # Its API server adds these, by Kubernetes' admission plugin ExtendedResourceToleration.

@@ -344,7 +344,7 @@ FAULTS = {
     ),
     "quota of replicas": (
         change(f"{CORE}/resourcequotas", *QUOTA, "limits.memory", value="12Gi"),
-        "cluster.replicas.worker (2) asks for 1.71799e+10 of memory, quota limits.memory is 12Gi",
+        "cluster.replicas.worker (2) asks for 17.2 GB of memory, quota limits.memory is 12Gi",
     ),
     "quota of limits": (
         change(f"{CORE}/resourcequotas", *QUOTA, "limits.cpu", value="64"),
@@ -353,7 +353,7 @@ FAULTS = {
     "no defaults": (gone(f"{CORE}/limitranges"), "quota requests.cpu refuses containers that name none"),
     "a limit of pods": (
         change(f"{CORE}/limitranges", "items", 0, "spec", "limits", 0, "max", value={"memory": "4Gi"}),
-        "Data asks for 8e+09 of memory, the LimitRange's max is 4Gi",
+        "Data asks for 8 GB of memory, the LimitRange's max is 4Gi",
     ),
     "no GPUs": (
         change("/api/v1/nodes", *GPU, "status", "allocatable", "nvidia.com/gpu", value="0"),
@@ -366,7 +366,7 @@ FAULTS = {
     ),
     "small nodes": (
         change("/api/v1/nodes", "items", 1, "status", "allocatable", "memory", value="4Gi"),
-        "Trainer: less than 8e+09 of memory",
+        "Trainer: less than 8 GB of memory",
     ),
     "no Kubeflow": (gone(ML_PIPELINE), "no ml-pipeline in kubeflow"),
     "Kubeflow down": (change(ML_PIPELINE, "status", value={}), "ml-pipeline has no ready pod"),
@@ -474,6 +474,15 @@ def test_a_namespace_may_be_baseline_for_the_sake_of_previews(kubernetes, check)
     assert check()[0] == 0
 
 
+def test_a_step_that_waits_for_what_others_use_of_a_quota_is_no_fault(kubernetes, check):
+    kubernetes.objects[f"{CORE}/resourcequotas"]["items"][0]["status"] = {"used": {"requests.cpu": "125500m"}}
+    status, lines = check()
+    assert status == 0
+    (line,) = (line for line in lines if line.startswith("quota"))
+    assert "Data asks for 4 of cpu and waits while 125500m of quota requests.cpu, 128, are in use" in line
+    assert "Pusher" not in line
+
+
 @pytest.mark.parametrize(
     ("image", "host"),
     [
@@ -510,7 +519,7 @@ def test_replicas_too_large_for_every_node_are_found(check):
     training["placement"]["replicas"]["worker"] = {"memory": "64Gi"}
     status, lines = check(with_training(training))
     assert status == 1
-    assert any("no node takes cluster.replicas.worker (2): less than 6.87195e+10 of memory" in line for line in lines)
+    assert any("no node takes cluster.replicas.worker (2): less than 68.7 GB of memory" in line for line in lines)
 
 
 @pytest.mark.parametrize(("provider", "wrong"), [("gce://crystals/a/node", 0), ("kind://docker/kind/node", 1)])
