@@ -102,14 +102,17 @@ class _Parser(h11.Connection):
 
 
 class _Flow(flow_control.FlowControl):
-    """Reads nothing after a request until it is answered; uvicorn reads more each time that a request is asked for."""
+    """Reads little after a request until it is answered; uvicorn reads more each time that a request is asked for.
+
+    It goes on reading until something has been sent ahead, for else it would not notice that the sender has gone.
+    """
 
     def __init__(self, transport: asyncio.Transport, parser: h11.Connection) -> None:
         super().__init__(transport)
         self._parser = parser
 
     def resume_reading(self) -> None:
-        if self._parser.their_state is not h11.DONE:
+        if self._parser.their_state is not h11.DONE or not self._parser.trailing_data[0]:
             super().resume_reading()
 
 

@@ -268,7 +268,8 @@ def test_one_sender_leaves_room_for_the_bodies_of_another():
 def server():
     """A server that allows five connections; returns its port, and the event that lets it answer `/pending`.
 
-    Its answer is `ok`, and for `/long` eight megabytes. It begins that for `/begun` before it has read the request.
+    Its answer is `ok`, and for `/long` eight megabytes. It begins that for `/begun` before it has read the request. For
+    `/left` it waits until the sender has gone, and sets the event then.
     """
     release = threading.Event()
 
@@ -280,6 +281,8 @@ def server():
             while (await receive()).get("more_body"):
                 pass
             await asyncio.sleep(0.001)
+        if scope["path"] == "/left" and (await receive())["type"] == "http.disconnect":
+            release.set()
         length = str(len(content)).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         while scope["path"] == "/begun" and not release.is_set():
@@ -387,6 +390,17 @@ def test_requests_sent_ahead_wait_in_the_network(server):
     connection.shutdown(socket.SHUT_RDWR)
     reader.join()
     assert 0 < sent < 20 << 20
+
+
+@pytest.mark.parametrize("size", [0, 10_000, 100_000, 1_000_000])
+def test_a_sender_that_leaves_is_noticed_whatever_it_sent(server, size):
+    """uvicorn stops reading once 64 KiB of a body wait for the application, and saw no end of the connection then."""
+    port, gone = server
+    head = f"POST /left HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+    connection = half_open(port, head + b"x" * size)
+    assert not gone.wait(0.2)
+    connection.close()
+    assert gone.wait(5)
 
 
 def test_a_request_sent_ahead_in_two_parts_is_answered(server):
