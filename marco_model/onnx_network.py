@@ -84,17 +84,19 @@ class OnnxNetwork:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns scores, float32 [images, classes], novelties, float32 [images], and views, float32 [images, values].
 
-        Novelties are 0 without a `reference`. Views are what the `course` takes, without one the network's features.
+        Novelties are 0 without a `reference`, else those of the image as it is. Views are what the `course` takes,
+        without one the network's features.
         Takes at least one image, as `outputs` does, and raises what it does.
         """
 
         def run(
             session: "onnxruntime.InferenceSession", image: np.ndarray
         ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            scores, embeddings = self._mean(session, ["scores", "embeddings"], image)
+            by_view = self._by_view(session, ["scores", "embeddings"], image)
+            scores, embeddings = _means(by_view)
             unlike = np.zeros(1, np.float32)
-            if reference:
-                unlike = reference.novelty(embeddings, novelty.picture_statistics(image)[None])
+            if reference:  # Its limits are those of single views: means of several lie closer together.
+                unlike = reference.novelty(by_view[0][1], novelty.picture_statistics(image)[None])
             return scores, unlike, course.project(embeddings) if course else embeddings
 
         scores, novelties, views = zip(*self._map(run, images), strict=True)
@@ -129,10 +131,16 @@ class OnnxNetwork:
 
     def _mean(self, session: "onnxruntime.InferenceSession", names: list[str], image: np.ndarray) -> list[np.ndarray]:
         """Returns outputs of a network input, each [1, values], as means over its views."""
+        return _means(self._by_view(session, names, image))
+
+    def _by_view(
+        self, session: "onnxruntime.InferenceSession", names: list[str], image: np.ndarray
+    ) -> list[list[np.ndarray]]:
+        """Returns outputs of each view of a network input, each [1, values]."""
         # One after another, so that memory does not grow with their number.
-        inputs = (np.ascontiguousarray(view)[None] for view in views(image, self._average))
-        by_view = (session.run(names, {"images": view}) for view in inputs)
-        return [sum(values) / np.float32(self._average) for values in zip(*by_view, strict=True)]
+        return [
+            session.run(names, {"images": np.ascontiguousarray(view)[None]}) for view in views(image, self._average)
+        ]
 
     @functools.cached_property
     def _whole(self) -> "onnxruntime.InferenceSession":
@@ -148,6 +156,11 @@ class OnnxNetwork:
         name = "made of the published weights" if isinstance(self._model, bytes) else str(self._model)
         with errors.translated(errors.InputError, f"the ONNX model {name} cannot be read ({{}})", Exception):
             return session(self._model, threads)
+
+
+def _means(by_view: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Returns the mean of each output over the views."""
+    return [np.mean(values, axis=0) for values in zip(*by_view, strict=True)]
 
 
 def session(model: Path | bytes, threads: int) -> "onnxruntime.InferenceSession":

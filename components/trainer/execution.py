@@ -281,8 +281,12 @@ def describe_pictures(directory: str, records: Records) -> None:
         log.info("Images unlike the training pictures will not be flagged: %s", needed)
         return
     (features, statistics, labels), (held_out_features, held_out_statistics, _) = views
-    reference = novelty.fit(features, statistics, labels)
-    reference = novelty.limited(reference, held_out_features, held_out_statistics)
+    try:
+        reference = novelty.fit(features, statistics, labels)
+        reference = novelty.limited(reference, held_out_features, held_out_statistics)
+    except errors.InputError as error:
+        log.warning("Images unlike the training pictures will not be flagged: %s", error)
+        return
     store.write_bytes(f"{directory}/{novelty.FILE}", reference.to_bytes())
 
 

@@ -1,3 +1,6 @@
+import io
+from unittest import mock
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -55,13 +58,14 @@ def test_pictures_out_of_focus_are_novel_and_faint_ones_are_not():
     """Among training pictures of every contrast are a few that are somewhat blurred, and near those out of focus."""
     draw = np.random.default_rng(3)
 
-    def pictures(count, *blur):
-        return np.stack([picture(np.exp(draw.uniform(np.log(0.05), np.log(1.5))), blur) for _ in range(count)])
+    def pictures(count, low, high):
+        contrasts = np.exp(draw.uniform(np.log(0.05), np.log(1.5), count))
+        return np.stack([picture(contrast, draw.uniform(low, high)) for contrast in contrasts])
 
     def picture(contrast, blur):
         light = draw.normal(0, 0.3) + draw.normal(0, 0.2) * np.linspace(-1, 1, 96)
         edges = ndimage.gaussian_filter(draw.normal(size=(96, 96)), draw.uniform(3, 12)) > draw.uniform(-0.02, 0.02)
-        grey = light + ndimage.gaussian_filter(contrast * (edges - 0.5), draw.uniform(*blur))
+        grey = light + ndimage.gaussian_filter(contrast * (edges - 0.5), blur)
         return novelty.picture_statistics(np.tile(grey, (3, 1, 1)).astype(np.float32))
 
     features = draw.normal(size=(600, 8))
@@ -69,6 +73,8 @@ def test_pictures_out_of_focus_are_novel_and_faint_ones_are_not():
     reference = novelty.fit(features[:300], statistics[:300], np.arange(300) % 2)
     reference = novelty.limited(reference, features[300:], statistics[300:])
     assert (reference.novelty(features[:100], pictures(100, 4, 5)) > 1).mean() > 0.95
+    for blur in ((0.5, 4), (4, 0.5)):
+        assert (reference.novelty(features[:100], pictures(100, blur, blur)) > 1).mean() > 0.9, blur
     assert (reference.novelty(features[:100], pictures(100, 0.5, 1)) > 1).mean() < 0.05
 
 
@@ -94,6 +100,35 @@ def test_a_reference_is_read_as_it_was_written(described):
         novelty.read(reference.to_bytes()[:2000], "novelty.npz")
 
 
+def test_a_reference_of_an_earlier_version_is_none(described):
+    reference = novelty.limited(novelty.fit(*described), *described[:2])
+    content, earlier = io.BytesIO(), dict(np.load(io.BytesIO(reference.to_bytes())))
+    np.savez(content, **{name: values for name, values in earlier.items() if name != "detail"})
+    assert novelty.read(content.getvalue(), "novelty.npz") is None
+
+
+def test_each_measure_loses_its_share_of_what_the_limits_lose():
+    """The measures have different tails, and none has values where another is large."""
+    draw = np.random.default_rng(4)
+    measures = draw.lognormal(sigma=[0.1, 1, 2], size=(20_000, 3))
+    reference = mock.Mock(novelty.Reference, measures=lambda *_: measures)
+    with mock.patch("dataclasses.replace", lambda _, limits: limits):
+        limits = novelty.limited(reference, measures, measures, kept=0.9)
+    assert np.mean((measures > limits).any(axis=1)) == pytest.approx(0.1, abs=1e-4)
+    np.testing.assert_allclose((measures > limits).mean(axis=0), [0.01, 0.07, 0.02], atol=0.003)
+
+
+@pytest.mark.parametrize("what", ["features", "pictures"])
+def test_pictures_that_are_all_alike_have_no_limit(described, what):
+    features, statistics, labels = described
+    features, statistics = (
+        (np.ones_like(features), statistics) if what == "features" else (features, np.ones_like(statistics))
+    )
+    reference = novelty.fit(features, statistics, labels)
+    with pytest.raises(InputError, match="held-out pictures are copies of training pictures or all alike"):
+        novelty.limited(reference, features, statistics)
+
+
 def test_fewer_pictures_than_features_and_a_class_of_one(described):
     features, statistics, labels = described
     wide = np.tile(features[:60], 20)
@@ -102,17 +137,19 @@ def test_fewer_pictures_than_features_and_a_class_of_one(described):
     assert np.isfinite(reference.novelty(wide, statistics[:60])).all()
 
 
-def test_statistics_tell_brightness_colour_and_sharpness():
+@pytest.mark.parametrize("size", [64, 300])
+def test_statistics_are_of_brightness_colour_and_the_duller_direction(size):
+    """Every pixel is looked at, where the statistics look at some lines of a large picture."""
     draw = np.random.default_rng(1)
-    picture = draw.uniform(-0.5, 0.5, (3, 64, 64)).astype(np.float32)
-    blurred = picture.reshape(3, 16, 4, 16, 4).mean(axis=(2, 4)).repeat(4, axis=1).repeat(4, axis=2)
-    changes = {
-        "brighter": picture + 0.3,
-        "redder": picture + np.float32([0.3, 0, 0])[:, None, None],
-        "blurred": blurred,
-    }
-    base = novelty.picture_statistics(picture)
-    for name, changed in changes.items():
-        assert np.abs(novelty.picture_statistics(changed) - base).max() > 0.15, name
-    mirrored = novelty.picture_statistics(picture[:, :, ::-1])
-    np.testing.assert_allclose(mirrored, base, atol=0.1)
+    smooth = ndimage.gaussian_filter(draw.normal(size=(3, size, size)), (0, 2, 1))
+    picture = (0.2 * smooth / smooth.std() + np.array([0.1, -0.2, 0.3])[:, None, None]).astype(np.float32)
+    grey = picture.mean(axis=0)
+    colours = picture.reshape(3, -1)
+    saturation = (colours.max(axis=0) - colours.min(axis=0)).mean()
+    expected = [*colours.mean(axis=1), *colours.std(axis=1), saturation, *np.quantile(grey, [0.01, 0.99])]
+    for apart in (1, 2, 4, 8):
+        down, across = (np.abs(part[apart:] - part[:-apart]) for part in (grey, grey.T))
+        assert down.mean() < across.mean()  # It was smoothed more along columns.
+        expected += np.log([down.mean() + 1e-3, np.quantile(down, 0.99) + 1e-3]).tolist()
+    for turned in (picture, picture.transpose(0, 2, 1)):
+        np.testing.assert_allclose(novelty.picture_statistics(turned), expected, atol=0.03)
