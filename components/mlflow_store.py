@@ -246,12 +246,22 @@ def _probe(tracking_uri: str) -> None:
         raise _unreachable(tracking_uri, error) from error
 
 
+LOGIN_FIX = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts"
+
+
+def refused_host(answer: str) -> bool:
+    """Whether a server's answer says that it takes no requests to this name of it (MLflow 3, `--allowed-hosts`)."""
+    return "invalid host header" in answer.lower()
+
+
 def _unreachable(tracking_uri: str, error: Exception) -> errors.InputError:
     fix = "see that its folder exists and can be written" if sqlite_file(tracking_uri) else "start it"
     if "mlflow db upgrade" in str(error):
         fix = f"make a copy of it, then run: mlflow db upgrade {tracking_uri}"
+    elif refused_host(str(error)):
+        fix = "add this host and port to --allowed-hosts of the server"
     elif re.search("error code 40[13]", str(error)):
-        fix = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts"
+        fix = LOGIN_FIX
     return errors.InputError(
         f"MLflow at {tracking_uri} failed: {_first_line(error)}; {fix}, or set another tracking URI"
     )

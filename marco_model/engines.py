@@ -170,7 +170,10 @@ class Synchronous:
         )
 
     def evaluate(self) -> tuple[float, float, int]:
-        """Returns `_mean_of` the running average over the evaluation images, the same in every process."""
+        """Returns the running average's mean cross-entropy and accuracy, and how many evaluation images have a label.
+
+        The same in every process. Raises `InputError` if none has a label.
+        """
         return _mean_of(
             lambda images, labels: self._evaluation_sums(self._split(images), self._split(labels)),
             self._work.evaluation_batches(self._share),
@@ -240,7 +243,10 @@ class ParameterServers:
         return self._latest
 
     def evaluate(self) -> tuple[float, float, int]:
-        """Returns `_mean_of` the running average over the evaluation images, computed on the chief."""
+        """Returns the running average's mean cross-entropy and accuracy, and how many evaluation images have a label.
+
+        Computed on the chief. Raises `InputError` if none has a label.
+        """
         # Read from the parameter servers once, not for every batch.
         sums = functools.partial(self._evaluation_sums, self._state.average_values())
         return _mean_of(sums, self._work.evaluation_batches(training_input.ALONE))

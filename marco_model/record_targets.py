@@ -80,6 +80,19 @@ def find(recipe: recipes.Recipe, files: Sequence[str], raw_names: Mapping[int, s
     )
 
 
+def check_validation(recipe: recipes.Recipe, files: Sequence[str]) -> None:
+    """Raises `InputError` if the recipe hides the labels of all records of a validation split, TFRecord files."""
+    if not recipe.unlabelled:
+        return
+    names = {name for of_batch, _ in _values(files, recipe.sources) for name in of_batch}
+    found = sorted(name.decode("utf-8", "replace") for name in names)
+    if found and set(found) <= set(recipe.unlabelled):
+        raise errors.InputError(
+            f"recipe.unlabelled hides all labels of the validation split, whose images are of {', '.join(found)}; "
+            f"raise data.validation_share, or hide fewer by {recipe.sources}"
+        )
+
+
 def _values(files: Sequence[str], attribute: str) -> "Iterator[tuple[np.ndarray, np.ndarray]]":
     """Yields the sources (bytes) and the raw labels (int64) of batches of records, defaults where there are none."""
     from marco_model import preprocessing

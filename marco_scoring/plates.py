@@ -145,6 +145,12 @@ def time_points(images: Sequence[tuple[Hashable, Place]]) -> tuple[list[TimePoin
     return points + _label(starts), index
 
 
+def drop_of(place: Place) -> Hashable | None:
+    """Returns what identifies the drop that an image shows, by its plate, well and number; None without a well."""
+    well = position(place.well)
+    return (place.identity, well, place.drop) if well else None
+
+
 Drop = list[list[int]]
 """The images of one drop: the numbers of those of each time point, in the order of time."""
 
@@ -160,7 +166,7 @@ def drops_over_time(images: Sequence[Place]) -> list[Drop]:
             by_plate.setdefault(place.identity, []).append(number)
     found = []
     for members in by_plate.values():
-        named = [((position(images[number].well), images[number].drop), images[number]) for number in members]
+        named = [(drop_of(images[number]), images[number]) for number in members]
         by_drop: dict[Hashable, dict[int, list[int]]] = {}
         for number, (drop, _), time in zip(members, named, time_points(named)[1], strict=True):
             by_drop.setdefault(drop, {}).setdefault(time, []).append(number)
@@ -216,8 +222,7 @@ def best_rows(
     for cells in rows:
         rank = (not cells.get("flag"), sum(float(cells[name]) for name in crystal_columns))
         place = place_of(str(cells["path"]))
-        well = position(place.well)
-        drop = (place.identity, well, place.drop) if well else cells["path"]
+        drop = drop_of(place) or cells["path"]
         if not since.get(drop, {}).get(SINCE) and SINCE in cells:
             since[drop] = {SINCE: cells[SINCE]}
         best, shown, count = drops.get(drop, (rank, cells, 0))

@@ -324,7 +324,7 @@ class FileTable(ScoreTable):
                 f"{earlier} has scores of the model {cells['model']}, and this one is {model}; give the same --model, "
                 "or another --output"
             )
-        message = f"{earlier} has a score that is not a number: {{}}"
+        message = f"{earlier} has a score that is not a number ({{}}); correct that cell, or give another --output"
         with errors.translated(errors.InputError, message, ValueError, TypeError):
             scores = np.array([_number(cells[name]) for name in self._scores], np.float32)
             by_now, since = (cells.get(name, "") for name in COURSE_COLUMNS)

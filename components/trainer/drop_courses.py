@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -51,26 +51,19 @@ def add(
         log.warning("There will be no time course, which needs an ONNX model")
         return
     taken = record_places(train)
-    splits = [(train, _several(taken)), (validation, _several(record_places(validation), set(map(_drop, taken))))]
-    if min(len(drops) for _, drops in splits) < ENOUGH_DROPS:
-        counts = " and ".join(str(len(drops)) for _, drops in splits)
-        log.warning(
-            "There will be no time course: training and validation have %s drops with pictures of several inspections, "
-            "by the names of their files, and %d each are needed",
-            counts,
-            ENOUGH_DROPS,
-        )
+    trained = set(map(plates.drop_of, taken))
+    splits = [(train, _several(taken)), (validation, _several(record_places(validation), trained))]
+    if not _enough([len(drops) for _, drops in splits]):
         return
     metadata = json.loads(store.read_bytes(f"{directory}/{model_directory.METADATA}"))
     network = onnx_network.OnnxNetwork(store.read_bytes(path), pixels.Preparation.recorded(metadata))
     followed: list[list[time_course.Series]] = []
     with progress("Following drops", sum(len(drops) for _, drops in splits), "drops") as advance:
         for index, drops in splits:
-            followed.append([])
-            for series in read_series(network, index, drops, crystals):
-                followed[-1].append(series)
-                advance(1)
+            followed.append(list(read_series(network, index, _counted(drops, advance), crystals)))
     training, held_out = followed
+    if not _enough([len(drops) for drops in followed]):  # Without those whose labels are hidden.
+        return
     if min(sum(int(series.crystals.any()) for series in drops) for drops in (training, held_out)) < ENOUGH_CRYSTALS:
         log.warning("There will be no time course: crystals come to fewer than %d drops of a split", ENOUGH_CRYSTALS)
         return
@@ -83,6 +76,24 @@ def add(
         whole,
     )
     store.write_bytes(f"{directory}/{time_course.FILE}", course.to_bytes())
+
+
+def _enough(drops: Sequence[int]) -> bool:
+    """Says whether there are enough drops in training and validation, and in the log why not."""
+    if min(drops) < ENOUGH_DROPS:
+        log.warning(
+            "There will be no time course: training and validation have %d and %d drops with labelled pictures of "
+            "several inspections, by the names of their files, and %d each are needed",
+            *drops,
+            ENOUGH_DROPS,
+        )
+    return min(drops) >= ENOUGH_DROPS
+
+
+def _counted(drops: Iterable[plates.Drop], advance: Callable[[int], None]) -> Iterator[plates.Drop]:
+    for drop in drops:
+        yield drop
+        advance(1)
 
 
 def in_time(course: time_course.TimeCourse, drops: Sequence[time_course.Series]) -> tuple[int, int]:
@@ -109,14 +120,10 @@ def record_places(records: record_index.RecordIndex) -> list[places.Place]:
     return found
 
 
-def _drop(image: places.Place) -> Hashable:
-    return image.identity, plates.position(image.well), image.drop
-
-
 def _several(images: Sequence[places.Place], trained: Collection[Hashable] = ()) -> list[plates.Drop]:
-    """Returns the drops with pictures of several inspections but those `trained`, or as many as are looked at."""
+    """Returns at most `_MOST_DROPS` drops with pictures of several inspections, evenly spread and not `trained`."""
     drops = [drop for drop in plates.drops_over_time(images) if len(drop) > 1]
-    drops = [drop for drop in drops if _drop(images[drop[0][0]]) not in trained]
+    drops = [drop for drop in drops if plates.drop_of(images[drop[0][0]]) not in trained]
     chosen = np.unique(np.linspace(0, len(drops) - 1, _MOST_DROPS).astype(int)) if drops else ()
     return [drops[number] for number in chosen]
 
@@ -124,7 +131,7 @@ def _several(images: Sequence[places.Place], trained: Collection[Hashable] = ())
 def read_series(
     network: onnx_network.OnnxNetwork,
     records: record_index.RecordIndex,
-    drops: Sequence[plates.Drop],
+    drops: Iterable[plates.Drop],
     crystals: Sequence[int],
 ) -> Iterator[time_course.Series]:
     """Yields the pictures of each drop with their features, and by their labels whether crystals have come.

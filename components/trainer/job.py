@@ -231,7 +231,7 @@ class TrainingJob(settings.Section):
         """Returns the job with a search's values, such as `{"recipe.momentum": 0.9}`.
 
         Values of the search itself, which name neither recipe nor network, are ignored. The targets become those of the
-        recipe. Raises `InputError` if the values don't fit together, and as `record_targets.find`.
+        recipe. Raises `InputError` if the values don't fit together, or if the data have not what the recipe asks for.
         """
         sections = settings.by_section(values)
         changes: dict[str, Any] = {
@@ -241,6 +241,7 @@ class TrainingJob(settings.Section):
         if recipe.raw_weight:
             names = name_tables.find_table(name_tables.RAW_LABELS_FILE, [self.data.source], [self.data.source])
         changes["targets"] = record_targets.find(recipe, self.train_files, names)
+        record_targets.check_validation(recipe, self.validation_files)
         return self.model_copy(update=changes)
 
     def write(self) -> None:

@@ -101,6 +101,7 @@ def serve(
         "paths": {"()": connections.WithoutQuery},
     }
     log_config["handlers"]["default"]["filters"] = ["repetitions"]
+    # What asyncio says of broken connections is limited as uvicorn's messages are.
     log_config["loggers"]["asyncio"] = {"handlers": ["default"], "propagate": False}
     log_config["handlers"]["access"]["filters"] = ["paths"]
     for number in (signal.SIGINT, signal.SIGTERM):

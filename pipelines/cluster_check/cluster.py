@@ -58,8 +58,8 @@ def _apis(api: Api, needs: Needs) -> Lines:
     for name, what in expected.items():
         missing = f"{name} is not served; install {what} (k8s/README.md)"
         yield (FINE, f"{name} is served") if api.get(f"/apis/{name}") is not None else (WRONG, missing)
-    server = "is served" if api.get("/apis/serving.kserve.io/v1beta1") is not None else "is not, and a run needs none"
-    yield FINE, f"KServe, for a model server, {server}"
+    served = api.get("/apis/serving.kserve.io/v1beta1") is not None
+    yield FINE, "KServe is served" if served else "KServe is not served; only a model server needs it"
 
 
 def _namespace(api: Api, needs: Needs) -> Lines:
@@ -234,7 +234,7 @@ def _quota(api: Api, needs: Needs) -> Lines:
         for name in sorted({name for limit, _ in hard for name in limit})
         if not _has_default(name, ranges)
     ]
-    text = f"{'; '.join(refused)}: no pod would start; change it (k8s/base/quota.yaml)"
+    text = f"{'; '.join(refused)}: no pod would start; raise it, or apply the LimitRange (k8s/base/quota.yaml)"
     yield (WRONG, text) if refused else (FINE, "; ".join(["it holds each step", *waiting]))
 
 
@@ -253,7 +253,8 @@ def _nodes(api: Api, needs: Needs) -> Lines:
         reasons = {_refusal(node, pods.request, pods.settings) for node in nodes}
         if "" not in reasons:
             unplaced.append(f"{step}: {', '.join(sorted(reasons)) or 'there are no nodes'}")
-    text = f"no node takes {'; '.join(unplaced)}; fix cluster.steps or add nodes (unless the cluster makes them itself)"
+    fix = "lower it in cluster.steps or cluster.replicas, or add nodes (unless the cluster makes them itself)"
+    text = f"no node takes {'; '.join(unplaced)}; {fix}"
     yield (WRONG, text) if unplaced else (FINE, f"each step fits one of {len(nodes)} nodes")
 
 
@@ -286,7 +287,7 @@ def _kubeflow(api: Api, needs: Needs) -> Lines:
     place = f"/apis/apps/v1/namespaces/{KUBEFLOW}/deployments/ml-pipeline"
     deployment = api.get(place)
     if deployment is None:
-        yield WRONG, f"there is no ml-pipeline in {KUBEFLOW}; install Kubeflow Pipelines 2.17 (k8s/README.md)"
+        yield WRONG, f"there is no ml-pipeline in {KUBEFLOW}; install Kubeflow Pipelines 2.16 or later (k8s/README.md)"
     else:
         container = deployment["spec"]["template"]["spec"]["containers"][0]
         image, variables = container["image"], {item["name"] for item in container.get("env") or []}
@@ -294,15 +295,14 @@ def _kubeflow(api: Api, needs: Needs) -> Lines:
         down = "ml-pipeline has no ready pod; see kubectl --namespace kubeflow describe deployment ml-pipeline"
         yield (FINE, f"ml-pipeline {image.rpartition(':')[2]}") if ready else (WRONG, down)
         if "DEFAULT_SECURITY_CONTEXT_RUN_AS_USER" not in variables:
-            yield (
-                WRONG,
-                "it cannot choose the user of steps, as a restricted namespace needs; upgrade it (2.16 or later)",
-            )
+            old = f"ml-pipeline {image.rpartition(':')[2]} cannot choose the user of steps"
+            yield WRONG, f"{old}, as a restricted namespace needs; upgrade it (2.16 or later)"
     installed = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/pipeline-install-config") or {}
-    data, keys = installed.get("data") or {}, ("defaultSecurityContextRunAsUser", "defaultSecurityContextRunAsNonRoot")
-    root = "steps do not run as uid 1000 and so marked, as a restricted namespace needs; patch pipeline-install-config"
-    user = [data.get(key) for key in keys]
-    yield (FINE, "steps run as uid 1000") if user == ["1000", "true"] else (WRONG, f"{root} (k8s/README.md)")
+    data = installed.get("data") or {}
+    needed = {"defaultSecurityContextRunAsUser": "1000", "defaultSecurityContextRunAsNonRoot": "true"}
+    other = ", ".join(f"{key} {data.get(key, 'not set')}" for key, value in needed.items() if data.get(key) != value)
+    root = f"{other} in pipeline-install-config: a restricted namespace needs {' and '.join(needed.values())}"
+    yield (WRONG, f"{root}; patch it (k8s/README.md)") if other else (FINE, "steps run as uid 1000")
     settings = api.get(f"/api/v1/namespaces/{KUBEFLOW}/configmaps/workflow-controller-configmap") or {}
     defaults = yaml.safe_load(str((settings.get("data") or {}).get("workflowDefaults", ""))) or {}
     retry = defaults.get("spec", {}).get("templateDefaults", {}).get("retryStrategy", {})

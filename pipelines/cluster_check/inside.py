@@ -17,6 +17,7 @@ import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import requests
 import yaml
@@ -102,12 +103,12 @@ def _mlflow(api: Api, needs: Needs) -> Lines:
     from mlflow.utils import credentials, rest_utils
 
     # With the login that steps have, by the variables that cluster.secrets gives them.
-    login, options = credentials.get_default_host_creds(uri), {"timeout": TIMEOUT, "max_retries": 0}
+    login = credentials.get_default_host_creds(uri)
+    options: dict[str, Any] = {"timeout": TIMEOUT, "max_retries": 0, "raise_on_status": False}
     try:
-        version = rest_utils.http_request(login, "/version", "GET", **options, raise_on_status=False)
+        version = rest_utils.http_request(login, "/version", "GET", **options)
         experiments = "/api/2.0/mlflow/experiments/search"
-        search = {"json": {"max_results": 1}, "raise_on_status": False}
-        answer = rest_utils.http_request(login, experiments, "POST", **options, **search)
+        answer = rest_utils.http_request(login, experiments, "POST", json={"max_results": 1}, **options)
     except exceptions.MlflowException as error:
         yield (
             WRONG,
@@ -115,8 +116,10 @@ def _mlflow(api: Api, needs: Needs) -> Lines:
         )
         return
     host = urllib.parse.urlsplit(uri).netloc
-    if answer.status_code == 403 and "host" in answer.text.lower():
+    if mlflow_store.refused_host(answer.text):
         yield WRONG, f"MLflow refuses requests to {host}; add it to --allowed-hosts of the server"
+    elif answer.status_code in (401, 403):
+        yield WRONG, f"{uri} answers {answer.status_code}; {mlflow_store.LOGIN_FIX} (cluster.secrets)"
     elif not answer.ok:
         yield WRONG, f"{uri} answers {answer.status_code} {errors.one_line(answer.text)}; see its log"
     else:

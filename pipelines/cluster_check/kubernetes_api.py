@@ -80,6 +80,6 @@ class Api:
         except urllib3.exceptions.HTTPError as error:
             raise errors.ClusterError(f"the Kubernetes API cannot be reached ({errors.one_line(error)})") from error
         if not isinstance(answer, dict):
-            page = "kubectl's server answers with a page, not as the Kubernetes API; log in, or fix its address"
-            raise errors.InputError(page)
+            page = "answers with a page, not as the Kubernetes API; log in, or fix that address"
+            raise errors.InputError(f"{self._client.configuration.host} {page}")
         return answer

@@ -95,6 +95,15 @@ def test_sources_that_make_no_sense_are_refused(path, recipe, message):
         record_targets.find(recipe, [path])
 
 
+def test_a_validation_split_without_labels_is_refused(tmp_path, path):
+    hidden = write(tmp_path / "hidden", [(0, "Merck", "Rock", 1), (1, "Merck", "Rock", None)])
+    recipe = Recipe(unlabelled=("Merck",))
+    record_targets.check_validation(Recipe(), ["no such file"])
+    record_targets.check_validation(recipe, [hidden, path])
+    with pytest.raises(InputError, match=r"hides all labels of the validation split, whose images are of Merck; raise"):
+        record_targets.check_validation(recipe, [hidden])
+
+
 def test_heads_with_nothing_to_tell_apart_are_refused(tmp_path):
     path = write(tmp_path / "one", [(0, "Merck", "Rock", 1), (1, "Merck", "Rock", None)])
     with pytest.raises(InputError, match=r"adversarial_weight needs .* by institution there are Merck: set it to 0"):

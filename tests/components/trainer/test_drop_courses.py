@@ -138,3 +138,16 @@ def test_without_drops_or_crystals_there_is_none_and_why(exported, tmp_path, cap
     before = (exported / "model" / time_course.FILE).exists()
     drop_courses.add(str(exported / "model"), classes, few, few)
     assert message in caplog.text and (exported / "model" / time_course.FILE).exists() is before
+
+
+@pytest.mark.slow
+def test_drops_with_hidden_labels_do_not_count(exported, caplog):
+    """Of 60 drops 12 have a hidden label, and 48 are too few."""
+    splits = [index(exported / f"{name}.tfrecord") for name in ("train", "validation")]
+    hidden = tuple(f"0001_A{well}_ImagerDefaults_1.jpg" for well in range(1, 13))
+    sought = record_targets.Targets(contract.FILENAME, hidden, unlabelled=hidden)
+    splits[1] = dataclasses.replace(splits[1], targets=sought)
+    before = (exported / "model" / time_course.FILE).exists()
+    drop_courses.add(str(exported / "model"), small_training.CLASSES, *splits)
+    assert "have 60 and 48 drops" in caplog.text
+    assert (exported / "model" / time_course.FILE).exists() is before

@@ -376,14 +376,14 @@ FAULTS = {
         ),
         "up to 27 pods; set OnError",
     ),
-    "root": (gone(INSTALLED), "steps do not run as uid 1000"),
+    "root": (gone(INSTALLED), "defaultSecurityContextRunAsUser not set"),
     "root may be": (
         change(INSTALLED, "data", value={"defaultSecurityContextRunAsUser": "1000"}),
-        "steps do not run as uid 1000 and so marked",
+        "defaultSecurityContextRunAsNonRoot not set in pipeline-install-config",
     ),
     "Kubeflow 2.15": (
         change(ML_PIPELINE, *("spec", "template", "spec", "containers"), value=[{"image": "api-server:2.15.0"}]),
-        "it cannot choose the user of steps",
+        "ml-pipeline 2.15.0 cannot choose the user of steps",
     ),
     "no MLflow": (gone(f"{CORE}/endpoints/mlflow"), "there is no Service mlflow"),
     "MLflow's hosts": (
