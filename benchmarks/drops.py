@@ -21,7 +21,7 @@ minutes on two busy cores.
 
 `averaging`: what the mean over the symmetric views of an image gains (`marco predict --average`). Ours is the accuracy
 of the published classifier by `--views` of each drop, the peer that by one. The interval of the difference, paired by
-image, and how many times the seconds it takes go to stderr.
+image, and how many times the seconds it takes, the opening of the model included, go to stderr.
 
 All need the extra `released`.
 """
@@ -128,9 +128,8 @@ def realism(arguments: list[str]) -> None:
     benchmarks.report(drops["agreed"].mean(), from_colour, "share")
 
 
-def difference(ours: np.ndarray, peer: np.ndarray) -> str:
-    """Returns the difference of two shares of right pictures, bool [pictures], in points, with its interval."""
-    pairs = significance.pairs(ours, peer)
+def difference(pairs: significance.Pairs) -> str:
+    """Returns the difference of two shares of right pictures in points, with its interval."""
     low, high, _ = significance.paired_interval(pairs, 0.95)
     return f"{100 * pairs.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
@@ -149,10 +148,9 @@ def averaging(arguments: list[str]) -> None:
         begun = time.perf_counter()
         right.append(published_scores(encoded, average).argmax(axis=1) == shown)
         seconds.append(time.perf_counter() - begun)
-    gained, lost = (int((right[first] & ~right[1 - first]).sum()) for first in (0, 1))
-    benchmarks.note(
-        f"{gained} gained, {lost} lost: {difference(*right)}; {seconds[0] / seconds[1]:.2f} times the seconds"
-    )
+    pairs = significance.pairs(*right)
+    ratio = seconds[0] / seconds[1]
+    benchmarks.note(f"{pairs.gained} gained, {pairs.lost} lost: {difference(pairs)}; {ratio:.2f} times the seconds")
     benchmarks.report(right[0].mean(), right[1].mean(), "accuracy")
 
 

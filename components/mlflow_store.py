@@ -286,7 +286,7 @@ def reaching(tracking_uri: str) -> Iterator[None]:
             f"MLflow at {tracking_uri} needs the package {error.name} for its artifacts; install it (for s3://: boto3)"
         ) from error
     except Exception as error:
-        if getattr(error, "error_code", None) in _REFUSALS:
+        if getattr(error, "error_code", None) in _REFUSALS and not refused_host(str(error)):
             raise errors.InputError(
                 f"MLflow at {tracking_uri} refuses: {_first_line(error)}; fix what it names"
             ) from error

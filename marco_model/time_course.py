@@ -142,7 +142,7 @@ def limited(course: TimeCourse, held_out: Sequence[Series], share: float = FALSE
 
 
 def limit_above(highest: np.ndarray, share: float) -> np.ndarray:
-    """Returns the lowest limit that a share, at most, of the next values is expected at or above, float64 [...].
+    """Returns the lowest limit that at most a share of further values is expected to reach, float64 [...].
 
     highest: float [values, ...], of held-out drops.
     """

@@ -290,7 +290,7 @@ def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
 
 
 def find_left_out(configuration: Configuration, source: str) -> Configuration:
-    """Returns the configuration with the known values that the shards at `source` have to leave out, if it names none.
+    """Returns the configuration, which leaves out each known value in the shards at `source` in turn if it names none.
 
     Every record is read, and no image decoded. Raises `InputError` if they have a single one.
     """

@@ -20,8 +20,8 @@ from marco_scoring.serving import classify, options
 SIGNATURE = "serving_default"
 
 MOST_VALUES = 100_000
-"""Most lists, objects and values after the first of a JSON document: no other thread runs while they are made, and each
-takes up to 80 bytes for three in the document."""
+"""Most commas and opening brackets of a JSON document, those in texts too: no other thread runs while its values are
+made, and each takes up to 80 bytes for three in the document."""
 
 
 def parse_json(text: bytes) -> Any:

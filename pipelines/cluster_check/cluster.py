@@ -18,7 +18,7 @@ from components import machines
 from components.trainer import jobset_api
 from pipelines.cluster_check import findings, needs as package_needs, network
 from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
-from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, REPLICAS_ACCOUNT, Api
+from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
 from pipelines.cluster_check.needs import Needs
 
 OLDEST = (1, 32)
@@ -79,7 +79,7 @@ def _namespace(api: Api, needs: Needs) -> Lines:
 
 
 def _account_names(needs: Needs) -> list[str]:
-    return [ACCOUNT, *([needs.replicas.get("service_account", REPLICAS_ACCOUNT)] if needs.replicas else [])]
+    return [ACCOUNT, *([needs.replicas.service_account] if needs.replicas else [])]
 
 
 def _accounts(api: Api, needs: Needs) -> Lines:
@@ -177,9 +177,8 @@ def _pods(needs: Needs) -> dict[str, _Pods]:
         if accelerator := resources.get("accelerator"):
             request[accelerator["type"]] = float(accelerator["count"])
         pods[step] = _Pods(1, request, needs.settings[step])
-    if not needs.replicas:
+    if not (replicas := needs.replicas):
         return pods
-    replicas = machines.Replicas.model_validate(needs.replicas)
     kinds = (
         ("worker", replicas.workers, replicas.worker),
         ("parameter_server", replicas.parameter_servers, replicas.parameter_server),

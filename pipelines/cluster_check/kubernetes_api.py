@@ -10,7 +10,7 @@ from components.trainer import jobset_api
 from marco_model import errors
 from pipelines.cluster_check.findings import HiddenError, Object
 
-KUBEFLOW, ACCOUNT, REPLICAS_ACCOUNT = "kubeflow", "marco-pipeline", "marco-training"
+KUBEFLOW, ACCOUNT = "kubeflow", "marco-pipeline"
 
 
 class Api:

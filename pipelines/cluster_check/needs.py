@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import yaml
 
+from components import machines
 from marco_model import errors
 from pipelines.cluster_check.findings import FINE, WRONG, Lines, Object
 
@@ -29,9 +30,10 @@ class Needs(NamedTuple):
     content: str
 
     @property
-    def replicas(self) -> Object:
-        """Returns `cluster.replicas` of the package, empty where the Trainer trains by itself."""
-        return dict((self.training.get("placement") or {}).get("replicas") or {})
+    def replicas(self) -> machines.Replicas | None:
+        """Returns `cluster.replicas` of the package, None where the Trainer trains by itself."""
+        replicas = (self.training.get("placement") or {}).get("replicas")
+        return machines.Replicas.model_validate(replicas) if replicas else None
 
     @property
     def tracking(self) -> str:
@@ -57,14 +59,14 @@ def read(package: Path) -> Needs:
         spec, *platform = [json.loads(content)] if package.suffix == ".json" else yaml.safe_load_all(content)
         tasks, executors = spec["root"]["dag"]["tasks"], spec["deploymentSpec"]["executors"]
         settings = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
-        training = _constant(tasks["Trainer"], "training")
-        pushed = tasks.get("Pusher", {}).get("inputs", {}).get("parameters", {}).get("destination", {})
-        written = {pushed.get("runtimeValue", {}).get("constant", ""), training["tracking"].get("artifacts") or ""}
+        training = json.loads(_constant(tasks["Trainer"], "training"))
+        pushed = _constant(tasks["Pusher"], "destination") if "Pusher" in tasks else ""
+        written = {pushed, training["tracking"].get("artifacts") or ""}
         return Needs(
             containers={step: executors[f"{step}_executor"]["container"] for step in tasks},
             settings={step: settings[f"{step}_executor"] for step in tasks} if platform else {},
             training=training,
-            endpoint=_constant(tasks["EndpointPusher"], "endpoint") if "EndpointPusher" in tasks else {},
+            endpoint=json.loads(_constant(tasks["EndpointPusher"], "endpoint")) if "EndpointPusher" in tasks else {},
             root=spec.get("defaultPipelineRoot", ""),
             buckets=tuple(sorted(set(re.findall(r"gs://([a-z0-9][\w.-]+)", content)))),
             written=tuple(sorted(uri.rstrip("/") for uri in written if uri.startswith("gs://"))),
@@ -72,8 +74,8 @@ def read(package: Path) -> Needs:
         )
 
 
-def _constant(task: Object, parameter: str) -> Object:
-    return dict(json.loads(task["inputs"]["parameters"][parameter]["runtimeValue"]["constant"]))
+def _constant(task: Object, parameter: str) -> str:
+    return str(task["inputs"]["parameters"][parameter]["runtimeValue"]["constant"])
 
 
 def image_digests(needs: Needs) -> Lines:

@@ -36,8 +36,8 @@ def check(
 
     It asks the Kubernetes API that kubectl is configured for, as you; with --target vertex Google Cloud. One line for
     each thing: fine, wrong with the fix, or not visible to you. The exit status is 1 if something is wrong. With
-    --inside, in the pod that --pod prints, names, servers and stores are tried; an object below the run's root and
-    where models go, and a file on each volume, are written and removed again.
+    --inside, in the pod that --pod prints, names, servers and stores are tried; an object below the run's root, where
+    models go and where MLflow keeps artifacts, and a file on each volume, are written and removed again.
 
     Example: marco cluster check marco.yaml --namespace marco
     """

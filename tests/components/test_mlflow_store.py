@@ -55,6 +55,20 @@ def test_a_server_that_refuses_the_login_is_known_before_the_first_step(folder):
         mlflow_store.connect(address)
 
 
+def test_a_host_that_a_server_refuses_is_not_taken_for_a_wrong_login():
+    class Refusing:
+        """Answers as MLflow 3.15 to a name that is not among its hosts (server/security_utils.py)."""
+
+        def respond(self, request):
+            if request.path == "/health":
+                return http_server.Answer(200, b"OK")
+            return http_server.Answer(403, b"Invalid Host header - possible DNS rebinding attack detected")
+
+    expected = r"failed: .*Invalid Host header.*; add this host and port to --allowed-hosts of the server"
+    with http_server.serving(Refusing()) as address, pytest.raises(InputError, match=expected):
+        mlflow_store.connect(address)
+
+
 def test_a_store_is_found_by_directory_by_run_and_by_uri(folder, monkeypatch):
     with pytest.raises(InputError, match=r"no MLflow store at sqlite:.*mlflow\.db; change to the directory"):
         mlflow_store.find_store()

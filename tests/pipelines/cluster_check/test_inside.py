@@ -200,7 +200,7 @@ FAULTS = {
     "a right": (fault("kubernetes", "denied", {"get pods"}), "rights", "may not get pods, "),
     "MLflow": (mlflow_down, "MLflow", "does not answer"),
     "MLflow's hosts": (fault("mlflow", "host", "localhost:5000"), "MLflow", "add it to --allowed-hosts of the server"),
-    "MLflow's login": (fault("mlflow", "login", "ann:secret"), "MLflow", "answers 401"),
+    "MLflow's login": (fault("mlflow", "login", "ann:secret"), "MLflow", "answers 401; set MLFLOW_TRACKING_USERNAME"),
     "MLflow's database": (fault("mlflow", "status", 500), "MLflow", "answers 500"),
     "MLflow's version": (fault("mlflow", "version", "2.22.0"), "MLflow", "MLflow 2.22.0 is too old; run version 3"),
     "another prefix": (
