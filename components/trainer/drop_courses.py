@@ -68,12 +68,11 @@ def add(
         log.warning("There will be no time course: crystals come to fewer than %d drops of a split", ENOUGH_CRYSTALS)
         return
     course = time_course.fit(training, held_out, crystals, float(metadata["temperature"]))
-    timely, whole = in_time(course, held_out)
     log.info(
         "Crystals have come to a drop at a probability of %.3f: by the next inspection in %d of %d held-out drops",
         course.thresholds[1],
-        timely,
-        whole,
+        time_course.alarms_in_time(course, [drop._replace(views=course.project(drop.views)) for drop in held_out]),
+        sum(bool(drop.crystals.any()) for drop in held_out),
     )
     store.write_bytes(f"{directory}/{time_course.FILE}", course.to_bytes())
 
@@ -94,17 +93,6 @@ def _counted(drops: Iterable[plates.Drop], advance: Callable[[int], None]) -> It
     for drop in drops:
         yield drop
         advance(1)
-
-
-def in_time(course: time_course.TimeCourse, drops: Sequence[time_course.Series]) -> tuple[int, int]:
-    """Returns how many drops have their alarm with the first picture of crystals or the next, and how many have any."""
-    timely = whole = 0
-    for series in drops:
-        alarm = course.alarm(course.probabilities(series._replace(views=course.project(series.views))))
-        first = int(series.crystals.argmax())
-        whole += bool(series.crystals.any())
-        timely += alarm is not None and bool(series.crystals.any()) and 0 <= alarm - first <= 1
-    return timely, whole
 
 
 def record_places(records: record_index.RecordIndex) -> list[places.Place]:

@@ -150,6 +150,18 @@ def test_a_network_that_knows_its_training_drops_still_tells_sure_crystals_from_
     assert early < 0.02 and late < 0.02
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_course_finds_no_fewer_drops_in_time_than_the_scores_alone(seed):
+    """Held-out drops are surer than those of the training, and two that always look like crystals set the limit."""
+    training = sharp(150, 10 + seed, 1.0)
+    held_out = [*sharp(118, 20 + seed, 3.0), *sharp(2, 30 + seed, 3.0, seen=3.0)]
+    found = time_course.fit(training, held_out, CRYSTALS, 1.0)
+    alone = dataclasses.replace(found, weights=np.eye(len(found.weights))[1])
+    projected = [drop._replace(views=found.project(drop.views)) for drop in held_out]
+    counts = [time_course.alarms_in_time(time_course.limited(each, projected), projected) for each in (found, alone)]
+    assert counts[0] >= counts[1] > 40
+
+
 def test_the_threshold_is_the_lowest_that_leaves_a_share_of_early_alarms():
     rng = np.random.default_rng(0)
     drops = [series(seed, 1)._replace(crystals=np.array([rng.random() < 0.3])) for seed in range(199)]
