@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import drops
+from components import significance
 from components.settings import Transform
 from marco_data.synthetic import Settings, plan
 from marco_model import record_index, training_input
@@ -45,9 +46,8 @@ def test_the_head_is_fine_tuned_from_the_published_weights_and_judged():
 
 def test_a_difference_has_its_interval_in_points():
     ours, peer = np.repeat([True, False], [90, 10]), np.repeat([True, False], [80, 20])
-    difference, low, high = (
-        float(part.strip("()")) for part in drops.difference(ours, peer).replace("to ", "").split()
-    )
+    text = drops.difference(significance.pairs(ours, peer))
+    difference, low, high = (float(part.strip("()")) for part in text.replace("to ", "").split())
     error = 1.96 * np.sqrt((10 - 10**2 / 100) / 100**2) * 100  # Of 10 gains and no loss, by the normal distribution.
     assert (difference, low, high) == pytest.approx((10, 10 - error, 10 + error), abs=0.5)
 
