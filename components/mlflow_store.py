@@ -34,6 +34,8 @@ RUN_VARIABLE = "MARCO_TRACKING_URI"
 """The store of the run that a step belongs to, which `marco run` and a compiled package set for their steps."""
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
 """Tag by which MLflow 3 shows an experiment as trainings; without it, it shows an empty page for traces of agents."""
+LOGIN_FIX = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts"
+
 _SQLITE = "sqlite:///"
 _PROBE_SECONDS = 5.0
 _FIRST_CONTACT_SECONDS = 60.0
@@ -244,9 +246,6 @@ def _probe(tracking_uri: str) -> None:
             urllib.request.urlopen(tracking_uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS).close()
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(tracking_uri, error) from error
-
-
-LOGIN_FIX = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts"
 
 
 def refused_host(answer: str) -> bool:

@@ -38,7 +38,7 @@ def write_examples(path: pathlib.Path, count: int) -> list[bytes]:
                 source=0,
             )
             institution = INSTITUTIONS[index // 2 % len(INSTITUTIONS)]
-            example.features.feature["institution"].bytes_list.value.append(institution.encode())
+            example.features.feature[contract.INSTITUTION].bytes_list.value.append(institution.encode())
             writer.write(example.SerializeToString())
     return images
 

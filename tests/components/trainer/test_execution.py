@@ -34,8 +34,7 @@ def with_heads(job, folder):
     recipe = dataclasses.replace(job.recipe, adversarial_weight=0.5, raw_weight=0.3)
     targets = record_targets.find(recipe, job.train_files, {0: "clear drop", 1: "needles"})
     path = str(folder / sources.FILE)
-    institutions = list(small_training.INSTITUTIONS)
-    pairs = [name for name in institutions for _ in range(2)]
+    pairs = [name for name in small_training.INSTITUTIONS for _ in range(2)]
     sources.write(path, {"train": pairs * 4, "validation": [*pairs, *pairs[:2]]})
     left_out = jobs.LeftOut(attribute="institution", value="CSIRO", sources=path)
     return job.model_copy(update={"recipe": recipe, "targets": targets, "left_out": left_out})
