@@ -5,9 +5,8 @@ Slices are all images, those of each institution, of each imager, and of each pa
 metric by its name (null where undefined) and `confusion_matrix`, rows being true classes.
 """
 
-import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,20 +41,6 @@ class SliceKey(NamedTuple):
         return f"{self.kind}/{self.value}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """`metrics`: share by `metric_names`, NaN where undefined; `confusion`: int64 [true class, predicted class]."""
-
-    key: SliceKey
-    metrics: dict[str, float]
-    confusion: np.ndarray
-
-    @property
-    def count(self) -> int:
-        """The number of its images."""
-        return int(self.confusion.sum())
-
-
 def slice_masks(table: "pd.DataFrame", cross: bool = True) -> Iterator[tuple[SliceKey, np.ndarray]]:
     """Yields each slice but the one of all images, with the rows that are in it, bool [rows].
 
@@ -83,15 +68,26 @@ def plates(table: "pd.DataFrame") -> np.ndarray:
     return np.unique(np.array(names, str), return_inverse=True)[1]
 
 
-def evaluate(table: "pd.DataFrame", classes: Sequence[str]) -> list[Slice]:
-    """Returns every slice of a `components.prediction_table` of one row or more, all images first."""
+Slices = dict[str, dict[str, dict[str, Any]]]
+"""The `slices` of `metrics.json`: kind → value → numbers."""
+
+
+def evaluate(table: "pd.DataFrame", classes: Sequence[str]) -> tuple[dict[str, float], Slices]:
+    """Returns the metrics of all images, as `metrics_of` does, and the slices, sorted by their values in each kind.
+
+    `table`: a `components.prediction_table` of one row or more.
+    """
     true, scores = table["label"].to_numpy(), scores_of(table)
-    masks = [(SliceKey(OVERALL, ALL), np.ones(len(table), bool)), *slice_masks(table)]
-    slices = []
-    for key, mask in masks:
+    slices: Slices = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
+    overall: dict[str, float] = {}
+    for key, mask in [(SliceKey(OVERALL, ALL), np.ones(len(table), bool)), *slice_masks(table)]:
         confusion = confusion_matrix(true[mask], scores[mask].argmax(axis=1), len(classes))
-        slices.append(Slice(key, metrics_of(confusion, true[mask], scores[mask], classes), confusion))
-    return slices
+        metrics = metrics_of(confusion, true[mask], scores[mask], classes)
+        overall = overall or metrics
+        numbers = {name: None if math.isnan(share) else share for name, share in sorted(metrics.items())}
+        count = int(confusion.sum())
+        slices[key.kind][key.value] = {"count": count, **numbers, "confusion_matrix": confusion.tolist()}
+    return overall, slices
 
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -196,19 +192,6 @@ def missed_thresholds(metrics: Mapping[str, float], thresholds: Mapping[str, flo
 def _below(value: float, bound: float) -> str:
     """To four digits, or to all where four would look like the bound."""
     return f"{value:.4f}" if float(f"{value:.4f}") < bound else repr(value)
-
-
-def slices_json(slices: Iterable[Slice]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns the `slices` of `metrics.json`, sorted by their values in each kind."""
-    content: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (OVERALL, *SLICES, CROSS_NAME)}
-    for part in slices:
-        numbers = {name: None if math.isnan(share) else share for name, share in sorted(part.metrics.items())}
-        content[part.key.kind][part.key.value] = {
-            "count": part.count,
-            **numbers,
-            "confusion_matrix": part.confusion.tolist(),
-        }
-    return content
 
 
 def slice_metrics(evaluation_uri: str) -> dict[str, Any]:

@@ -75,23 +75,24 @@ def Evaluator(
     table = prediction_table.read(evaluation.uri)
     if table.empty:
         raise errors.InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
-    slices, bounds = evaluations.evaluate(table, json.loads(classes)), json.loads(thresholds)
-    missed = evaluations.missed_thresholds(slices[0].metrics, bounds)
+    names, bounds = json.loads(classes), json.loads(thresholds)
+    overall, slices = evaluations.evaluate(table, names)
+    missed = evaluations.missed_thresholds(overall, bounds)
     if not bounds:
         missed = ["no threshold is set, so nothing can be blessed"]
     with published_models.on_this_machine(path_utils.serving_model_dir(model.uri)) as folder:
         fingerprint = model_directory.model_fingerprint(folder)
     content = {
         "model": fingerprint,
-        "classes": json.loads(classes),
+        "classes": names,
         "blessed": not missed,
         "thresholds": bounds,
         "failures": missed,
-        "slices": evaluations.slices_json(slices),
+        "slices": slices,
     }
     if average > 1:
         other = prediction_table.read(averaged)
-        content["averaged"] = evaluations.compare_averaged(table, other, content["classes"], average)
+        content["averaged"] = evaluations.compare_averaged(table, other, names, average)
     text = json.dumps(content, indent=1) + "\n"
     io_utils.write_string_file(f"{evaluation.uri}/{evaluations.METRICS_FILE}", text)
     artifacts.bless(blessing, model, not missed)
