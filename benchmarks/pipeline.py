@@ -66,7 +66,7 @@ def ingest(arguments: list[str]) -> None:
 
     def ingest_set(path: Path, output: Path) -> None:
         pipeline = beam.Pipeline(argv=list(options.beam or settings.LOCAL_BEAM_ARGS))
-        summary = ingestion.ingest([str(path)], f"{output}/examples", f"{output}/quarantine", None, lambda: pipeline)
+        summary = ingestion.ingest([str(path)], f"{output}/examples", f"{output}/quarantine", None, pipeline)
         if summary["quarantined"]:
             raise RuntimeError(f"the set should be sound: {summary['reasons']}")
 

@@ -74,7 +74,7 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 BY_SHARD, BY_HASH = "shard", "hash"
-THREE, AS_PUBLISHED = "three", "as_published"
+THREE = "three"
 
 
 class IngestOptions(Section):

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def ingest(
     examples: str,
     quarantine: str,
     options: IngestOptions | None = None,
-    make_pipeline: Callable[[], beam.Pipeline] | None = None,
+    pipeline: beam.Pipeline | None = None,
 ) -> dict[str, Any]:
     """Reads shards, writes `Split-train` and so on below `examples` and rejected records below `quarantine`.
 
@@ -42,7 +42,7 @@ def ingest(
         examples: folder of the output, without files; it holds only staged files until everything is done.
         quarantine: folder of the rejected records.
         options: see `IngestOptions`.
-        make_pipeline: returns the Beam pipeline to run on; the local runner by default.
+        pipeline: the Beam pipeline to run on; the local runner by default.
 
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
@@ -63,18 +63,18 @@ def ingest(
     folder = files.join(examples, _STAGING)
     files.delete_tree(folder)
     shard_names = tuple(file.name for file in shard_files)
-    pipeline = make_pipeline() if make_pipeline else beam.Pipeline(argv=list(LOCAL_BEAM_ARGS))
-    with errors.expected_errors(), pipeline:
+    with errors.expected_errors(), pipeline or beam.Pipeline(argv=list(LOCAL_BEAM_ARGS)) as running:
         (
-            pipeline
+            running
             | "Units" >> beam.Create(units)
             | "Spread" >> beam.Reshuffle()
             | "Stage" >> beam.ParDo(_Stage(folder, tables, options))
             | "Keys" >> beam.FlatMap(staging.duplicate_keys)
             | "ByKey" >> beam.GroupByKey()
-            | "Duplicates" >> beam.FlatMap(_duplicates_by_unit, shard_names)
+            | "Duplicates" >> beam.FlatMapTuple(lambda key, same: staging.find_duplicates(key, same, shard_names))
+            | "Unit" >> beam.WithKeys(lambda duplicate: duplicate.place.unit)
             | "ByUnit" >> beam.GroupByKey()
-            | "Settle" >> beam.Map(_settle_unit, folder, shard_names)
+            | "Settle" >> beam.MapTuple(lambda unit, found: publishing.settle(folder, unit, found, shard_names))
         )
     numbers = [unit.number for unit in units]
     summary = publishing.publish(folder, numbers, examples, quarantine, options.max_quarantined, tables.overlay)
@@ -116,21 +116,7 @@ class _Stage(beam.DoFn):
         self._pool.shutdown()
 
 
-def _duplicates_by_unit(
-    group: tuple[bytes, Iterable[staging.StagedRecord]], shard_names: Sequence[str]
-) -> Iterator[tuple[int, staging.Duplicate]]:
-    for duplicate in staging.find_duplicates(*group, shard_names):
-        yield duplicate.place.unit, duplicate
-
-
-def _settle_unit(group: tuple[int, Iterable[staging.Duplicate]], folder: str, shard_names: Sequence[str]) -> None:
-    unit, duplicates = group
-    publishing.settle(folder, unit, staging.merge_reasons(duplicates), shard_names)
-
-
-def ingest_to_folder(
-    paths: Sequence[str], output: Path, options: IngestOptions, beam_args: Sequence[str] = LOCAL_BEAM_ARGS
-) -> dict[str, Any]:
+def ingest_to_folder(paths: Sequence[str], output: Path, options: IngestOptions) -> dict[str, Any]:
     """Writes `examples/`, `quarantine/` and `summary.json` below `output`; returns the summary.
 
     `output` must be new, empty, or the rest of a killed ingest. Raises `InputError` as `ingest` does, and if another
@@ -145,9 +131,8 @@ def ingest_to_folder(
         for folder in (examples, quarantine):
             if folder.exists():
                 shutil.rmtree(folder)
-        argv = list(beam_args)
         with beam_log.errors_raised_only():
-            summary = ingest(paths, str(examples), str(quarantine), options, lambda: beam.Pipeline(argv=argv))
+            summary = ingest(paths, str(examples), str(quarantine), options)
         with store.whole_file(output / publishing.SUMMARY_FILE) as file:
             file.write(json.dumps(summary, indent=2) + "\n")
     return summary

@@ -91,12 +91,13 @@ class OverlayTrace:
         return QUARANTINED if number in self._quarantined else UNUSED
 
 
-def settle(folder: str, unit: int, duplicates: Sequence[staging.Duplicate], shard_names: Sequence[str]) -> None:
-    """Rewrites a unit's pieces without `duplicates` and adds these to its rejected records, in the order of the input.
+def settle(folder: str, unit: int, found: Iterable[staging.Duplicate], shard_names: Sequence[str]) -> None:
+    """Rewrites a unit's pieces without its duplicates, and adds these to its rejected records in the input's order.
 
-    `folder` has the staged files. A second attempt finds the first one's report, which is written last, and does
-    nothing.
+    `folder` has the staged files. `found`: the duplicates, one perhaps several times for different reasons. A second
+    attempt finds the first one's report, which is written last, and does nothing.
     """
+    duplicates = staging.merge_reasons(found)
     report = staging.read_report(folder, unit)
     places = [duplicate.place for duplicate in duplicates]
     removed_keys = {(place.shard, place.record) for place in places}

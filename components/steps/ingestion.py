@@ -58,7 +58,7 @@ def MarcoExampleGen(
     """
     chosen = settings.IngestOptions.model_validate_json(options)
     try:
-        summary = ingest.ingest([input_uri], examples.uri, quarantine.uri, chosen, lambda: beam_pipeline)
+        summary = ingest.ingest([input_uri], examples.uri, quarantine.uri, chosen, beam_pipeline)
         _require_splits(summary, input_uri, chosen)
     except errors.InputError as error:
         kept = f"{quarantine.uri.rstrip('/')}-kept"
@@ -109,19 +109,14 @@ def curated_schema(
     return schema
 
 
-def statistics_features() -> list[str]:
-    """Returns the features that statistics are taken of: all of the schema but the image bytes."""
-    return [
-        feature.name for feature in curated_schema().feature if STATISTICS_ENVIRONMENT not in feature.not_in_environment
-    ]
-
-
 def stats_options() -> Any:
     """Returns the `tfdv.StatsOptions` for ExampleGen's output, as TFX's `StatisticsGen(stats_options=…)` takes it.
 
     Image bytes are left out: their histograms and top values mean nothing, and would carry images into the metadata.
     """
-    return tfdv.StatsOptions(feature_allowlist=statistics_features())
+    features = curated_schema().feature
+    names = [feature.name for feature in features if STATISTICS_ENVIRONMENT not in feature.not_in_environment]
+    return tfdv.StatsOptions(feature_allowlist=names)
 
 
 @decorators.component

@@ -152,7 +152,7 @@ def test_two_worker_processes_write_the_same_bytes(damaged_set, tmp_path, monkey
         str(together / "examples"),
         str(together / "quarantine"),
         options,
-        lambda: beam.Pipeline(argv=arguments),
+        beam.Pipeline(argv=arguments),
     )
     workers = {int(line) for line in (tmp_path / "workers").read_text().split()}
     assert len(workers) == 2 and os.getpid() not in workers

@@ -16,7 +16,7 @@ def test_statistics_are_taken_of_all_but_the_image_bytes():
     from marco_data import contract
 
     features = set(contract.BYTES_FEATURES + contract.INT_FEATURES) | {"institution", "imager"}
-    assert set(ingestion.statistics_features()) == features - {contract.ENCODED}
+    assert set(ingestion.stats_options().feature_allowlist) == features - {contract.ENCODED}
 
 
 @pytest.mark.slow
