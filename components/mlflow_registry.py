@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components import mlflow_runs, mlflow_store
+from components import mlflow_runs, mlflow_store, settings
 from marco_model import errors, model_directory, store
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class Promotion(NamedTuple):
     unchanged: bool
 
 
-def list_versions(tracking: str, name: str, recall_class: str = "Crystals") -> list[VersionSummary]:
+def list_versions(tracking: str, name: str) -> list[VersionSummary]:
     """Returns the versions of a registered model, newest first; raises `InputError` if it does not exist."""
     with mlflow_store.session(tracking) as client:
         aliases = _aliases(client, tracking, name)
@@ -240,7 +240,7 @@ def list_versions(tracking: str, name: str, recall_class: str = "Crystals") -> l
                 version=number,
                 aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
                 accuracy=metrics.get("eval/accuracy"),
-                recall=metrics.get(f"eval/recall/{recall_class}"),
+                recall=metrics.get(f"eval/recall/{settings.CRYSTALS}"),
                 place=_place(version.tags),
                 created=datetime.datetime.fromtimestamp(version.creation_timestamp / 1000, datetime.timezone.utc),
                 data=version.tags.get(mlflow_runs.DATA, ""),

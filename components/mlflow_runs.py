@@ -127,10 +127,6 @@ class Run:
             for name, value in tags.items():
                 client.set_tag(self.run_id, allowed_name(name), value)
 
-    def nest_in(self, parent: "Run") -> None:
-        """Shows the run below `parent`, a run of the same experiment."""
-        self.set_tags({PARENT: parent.run_id})
-
     def close(self, status: str = "FINISHED") -> None:
         """Sets the status: `FINISHED`, `FAILED` or `KILLED`. Metrics can still be added afterwards."""
         with mlflow_store.session(self.tracking_uri) as client:

@@ -44,13 +44,6 @@ _UI_SECONDS = 120.0
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
 
 
-def local_store(directory: str | Path) -> str:
-    """Returns the tracking URI of a SQLite store in `directory` (made if missing); artifacts lie beside it."""
-    folder = Path(directory).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"{_SQLITE}{folder / FILE}"
-
-
 def default_store(uri: str | None = None) -> str:
     """Returns the tracking URI of a run on this machine: `uri`, else `MLFLOW_TRACKING_URI`, else this directory's.
 

@@ -40,7 +40,8 @@ _ATTEMPTS = 10
 _CLEANING_SECONDS = 10.0
 
 RECORD_FILE = "pushed.json"
-"""What the Pusher writes into its output about the model that it pushed."""
+"""What the Pusher writes into its output: `pushed` (bool), and `path`, `version`, `registered_model` and
+`registered_version`, which are None where they do not apply."""
 
 
 class Version(NamedTuple):
@@ -89,19 +90,11 @@ def publish(model: Path, destination: str, note: Mapping[str, Any]) -> Version:
     return Version(number, f"{destination.rstrip('/')}/{number}", unchanged)
 
 
-def read_push(pushed_model_uri: str) -> dict[str, Any]:
-    """Returns the record of a push: `pushed` (bool), and `path`, `version`, `registered_model`, `registered_version`.
-
-    These four are None where they do not apply.
-    """
-    path = f"{pushed_model_uri}/{RECORD_FILE}"
-    return store.read_json(path, missing=f"there is no {path}; run the Pusher again")
-
-
 def published_path(pushed_model_uri: str) -> str | None:
     """Returns the folder or `gs://` URI of the published version, or None if the model was not pushed."""
-    path = read_push(pushed_model_uri)["path"]
-    return None if path is None else str(path)
+    record = f"{pushed_model_uri}/{RECORD_FILE}"
+    path: str | None = store.read_json(record, missing=f"there is no {record}; run the Pusher again")["path"]
+    return path
 
 
 # In a folder

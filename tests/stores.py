@@ -10,12 +10,11 @@ from pathlib import Path
 
 
 def local_store(folder):
-    """Returns the tracking URI of a new, empty store, as `components.mlflow_store.local_store` does."""
-    from components import mlflow_store
-
-    uri = mlflow_store.local_store(folder)
-    shutil.copy(_empty_database(), uri.removeprefix("sqlite:///"))
-    return uri
+    """Returns the tracking URI of a new, empty store in `folder`, which is made if missing."""
+    file = Path(folder).resolve() / "mlflow.db"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_empty_database(), file)
+    return f"sqlite:///{file}"
 
 
 @functools.cache

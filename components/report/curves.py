@@ -81,9 +81,9 @@ def curve(positive: np.ndarray, scores: np.ndarray) -> Curve | None:
     return Curve(thresholds, rates, recalls)
 
 
-def thinned(count: int, keep: int = POINTS) -> np.ndarray:
-    """Returns at most `keep` of the indices 0 … count - 1, first and last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, keep)).round().astype(int))
+def thinned(count: int) -> np.ndarray:
+    """Returns at most `POINTS` of the indices 0 … count - 1, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
 
 
 def roc(name: str, positive: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

@@ -106,4 +106,4 @@ def LeaveOneOut(
         for file in Path(scratch).iterdir():
             store.write_bytes(f"{report.uri}/{file.name}", file.read_bytes())
     if run and away_run:
-        away_run.nest_in(run)
+        away_run.set_tags({mlflow_runs.PARENT: run.run_id})

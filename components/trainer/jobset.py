@@ -434,10 +434,10 @@ def beating(file: str, every: float) -> Iterator[None]:
         thread.join()
 
 
-def end_with(file: str, silence: float, grace: float = GRACE) -> None:
+def end_with(file: str, silence: float) -> None:
     """Ends this process as at a preemption once `file` has not changed for `silence` seconds.
 
-    It gets SIGTERM, on which training saves and ends with 143; after `grace` more seconds it ends with 143 regardless.
+    It gets SIGTERM, on which training saves and ends with 143; after `GRACE` more seconds it ends with 143 regardless.
     """
 
     def read() -> str:
@@ -454,7 +454,7 @@ def end_with(file: str, silence: float, grace: float = GRACE) -> None:
                 content, changed = current, time.monotonic()
         log.warning("%s has not changed for %.0f s: the step that started this is gone; ending", file, silence)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(grace)
+        time.sleep(GRACE)
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, name="heartbeat", daemon=True).start()

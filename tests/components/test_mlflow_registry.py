@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path):
     """A copy of the store that a test may change; its versions point to the copied models."""
     shutil.copytree(trained, tmp_path / "run")
-    store = mlflow_store.local_store(tmp_path / "run")
+    store = f"sqlite:///{tmp_path}/run/mlflow.db"
     client = mlflow_store.connect(store)
     for version in ("1", "2"):
         for tag in ("published_at", "served_at"):

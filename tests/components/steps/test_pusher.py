@@ -1,12 +1,13 @@
 """The Pusher's executor on a real model and a real MLflow store."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 
-from components.published_models import published_path, read_push
+from components.published_models import RECORD_FILE, published_path
 from tests import stores
 
 pytestmark = pytest.mark.slow
@@ -61,6 +62,10 @@ def push(folder, model, destination, blessed, name):
     return output
 
 
+def record(output):
+    return json.loads((pathlib.Path(output.uri) / RECORD_FILE).read_text())
+
+
 def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, store, jpeg):
     import mlflow
     import pandas as pd
@@ -78,7 +83,7 @@ def test_blessed_models_become_versions_and_champion(tmp_path, colour_model, sto
     assert str(client.get_model_version_by_alias("drops", "champion").version) == "1"
 
     again = push(tmp_path / "pushed2", first, models, True, "drops")
-    assert read_push(again.uri) == read_push(output.uri)
+    assert record(again) == record(output)
     assert len(client.search_model_versions("name = 'drops'")) == 1
 
     second = train_model(tmp_path / "second", colour_model, store, "second", extra=b"other")
@@ -126,7 +131,7 @@ def test_without_mlflow_a_blessed_model_is_still_published(tmp_path, colour_mode
     model.uri = str(colour_model)
     output = push(tmp_path / "pushed", model, tmp_path / "models", True, "drops")
     assert published_path(output.uri) == str(tmp_path / "models/1")
-    assert read_push(output.uri)["registered_version"] is None
+    assert record(output)["registered_version"] is None
 
 
 def test_a_model_in_a_bucket_is_pushed_to_another(tmp_path, colour_model, gcs):
