@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     backend = choose_backend(options.backend)
     # Keras reads it when it is first imported, which the steps and the input do.
     os.environ.setdefault("KERAS_BACKEND", backend)
-    from benchmarks import input, trace, train_step
+    from benchmarks import input, train_step
     from marco_model import pixels
 
     library: Any = train_step.Jax() if backend == "jax" else train_step.TensorFlow()
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         end_to_end = rate(step, library.ahead(windows))
     fastest.row(end_to_end, "end to end, from records")
     if backend == "tensorflow" and options.profile:
-        print(trace.profile(lambda: step(*noise), options.profile), flush=True)
+        print(train_step.profile(lambda: step(*noise), options.profile), flush=True)
     benchmarks.report(end_to_end, PAPER, "images/s end to end")
 
 

@@ -31,7 +31,7 @@ class Report(artifact.Artifact):
 
 
 class Sources(artifact.Artifact):
-    """`sources.npz`: the source of each training and validation image (`components.sources`)."""
+    """`sources.npz`: the source of each training and validation image (`components.leave_out`)."""
 
     TYPE_NAME = "components.Sources"
 

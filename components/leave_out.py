@@ -5,8 +5,14 @@ confidence of every interval), `smallest` and `rows`, one for each value left ou
 `accuracy` and `target` (its recall) a comparison. That has `home` and `away`, each a `components.report.curves.share`,
 of the model that saw the source and of the one that did not; and `difference`, away less home, with its limits `low`
 and `high`, paired by image and plate, all None below `smallest` images. `mean` is their plain mean over the values.
+
+The file `sources.npz` of a set of examples has the source of each image that a training may see, so that one source can
+be left out without reading the images: `names` (str, sorted), and for each role of `ROLES` an array, int32 [records],
+of places in `names`, in the order of `marco_model.record_index.read_index`.
 """
 
+import collections
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,13 +21,47 @@ import numpy as np
 
 from components import evaluations, prediction_table, significance
 from components.report import curves
-from marco_model import errors
+from marco_data import shards
+from marco_model import errors, store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-JSON_FILE, HTML_FILE = "leave_out.json", "leave_out.html"
+JSON_FILE, HTML_FILE, SOURCES_FILE = "leave_out.json", "leave_out.html", "sources.npz"
+ROLES = (shards.TRAIN, shards.VALIDATION)
 ACCURACY, TARGET = METRICS = ("accuracy", "target")
+
+
+def write_sources(path: str, sources: Mapping[str, Sequence[str]]) -> None:
+    """Writes the file; `sources`: the source of each record by role."""
+    names = sorted({name for role in ROLES for name in sources[role]})
+    numbers = {name: number for number, name in enumerate(names)}
+    columns = {role: np.array([numbers[name] for name in sources[role]], np.int32) for role in ROLES}
+    content = io.BytesIO()
+    np.savez_compressed(content, names=np.array(names, str), **columns)  # type: ignore[arg-type]
+    store.write_bytes(path, content.getvalue())
+
+
+def seen(path: str, role: str, left_out: str) -> np.ndarray:
+    """Returns which records of a role are not of the source `left_out`, bool [records]."""
+    content = io.BytesIO(store.read_bytes(path, f"{path} is missing; run the step Sources again"))
+    with np.load(content, allow_pickle=False) as columns:
+        return np.asarray(columns["names"][columns[role]] != left_out)
+
+
+def check_sources(sources: Mapping[str, Sequence[str]], attribute: str, values: Sequence[str]) -> None:
+    """Raises `InputError` for a value that no training image has, or without which a split would be empty."""
+    counts = {role: collections.Counter(sources[role]) for role in ROLES}
+    for value in values:
+        if not counts[shards.TRAIN][value]:
+            known = ", ".join(sorted(counts[shards.TRAIN]))
+            raise errors.InputError(f"no training image has the {attribute} {value!r}; leave_out.values may be {known}")
+        for role in ROLES:
+            if not counts[role].total() - counts[role][value]:
+                raise errors.InputError(
+                    f"without the {attribute} {value!r} no {role} image is left; leave it out of leave_out.values, or "
+                    "add images of others"
+                )
 
 
 def compare(
@@ -79,11 +119,7 @@ def _comparison(home: np.ndarray, away: np.ndarray, plates: np.ndarray, smallest
     if len(home) < smallest:
         return {**shares, **dict.fromkeys(("difference", "low", "high", "error"))}
     counts = significance.pairs(away, home, plates)
-    return {
-        **shares,
-        "difference": counts.difference,
-        **significance.paired_interval(counts, curves.LEVEL)._asdict(),
-    }
+    return {**shares, "difference": counts.difference, **significance.paired_interval(counts, curves.LEVEL)._asdict()}
 
 
 def _mean(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

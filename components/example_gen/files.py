@@ -1,12 +1,13 @@
-"""The output files of an ingest, on this machine, on `gs://` or on another store that Beam knows.
+"""What Beam's passes over images share: output files on this machine, on `gs://` or on another store, and the log.
 
 A `Writer` is open while records are processed and its file appears when it is closed. Whole files are read and written
 with `marco_model.store`; here are the operations on files and folders that it does not have.
 """
 
 import contextlib
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from apache_beam.io import filesystem, filesystems
@@ -53,6 +54,21 @@ def make_folder(path: str) -> None:
     """Makes a folder if the store has folders and this one does not exist."""
     if not store.is_object(path) and not store.exists(path):
         filesystems.FileSystems.mkdirs(path)
+
+
+@contextlib.contextmanager
+def errors_raised_only() -> Iterator[None]:
+    """Keeps Beam's log off stderr: the errors in it are raised too, so they would be shown twice.
+
+    The level is put back at the end, because one process may run several steps whose logs are kept.
+    """
+    logger = logging.getLogger("apache_beam")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class Writer:

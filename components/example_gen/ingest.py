@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 
-from components import beam_log
 from components.example_gen import checks, files, publishing, staging
 from components.settings import LOCAL_BEAM_ARGS, IngestOptions
 from marco_data import name_tables, overlay, place_reader, progress, shards
@@ -47,8 +46,7 @@ def ingest(
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
         `left_out_labels` (label → count), `splits` (split → count; `validation` if it has records), `shards`,
-        `empty_shards`, `sources` (whether there is a sources.csv), and the effect of the overlay
-        (`OverlayTrace.counts`).
+        `empty_shards`, `sources` (whether there is a sources.csv), and the effect of the overlay (`publishing`).
 
     Raises:
         InputError: no shards, an unknown split, an invalid sources.csv or overlay, no labels-raw.csv although the label
@@ -131,7 +129,7 @@ def ingest_to_folder(paths: Sequence[str], output: Path, options: IngestOptions)
         for folder in (examples, quarantine):
             if folder.exists():
                 shutil.rmtree(folder)
-        with beam_log.errors_raised_only():
+        with files.errors_raised_only():
             summary = ingest(paths, str(examples), str(quarantine), options)
         with store.whole_file(output / publishing.SUMMARY_FILE) as file:
             file.write(json.dumps(summary, indent=2) + "\n")

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 import marco_model
-from components import beam_log, prediction_table, published_models, settings
+from components import prediction_table, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from marco_data import contract, image_files, name_tables, place_reader, places, shards
@@ -155,13 +155,8 @@ def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, s
 def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
     """Yields the images of a file; damaged records are skipped, since ExampleGen's quarantine lists them."""
     if not file.is_shard:
-        yield Candidate(
-            _priority(seed, file.name, _A_FILE),
-            file.path,
-            _A_FILE,
-            naming.of_file(file.name, os.fsdecode(file.path)),
-            file.name,
-        )
+        imager = naming.of_file(file.name, os.fsdecode(file.path))
+        yield Candidate(_priority(seed, file.name, _A_FILE), file.path, _A_FILE, imager, file.name)
         return
     for index, features in shards.read_examples(os.fsdecode(file.path)):
         if not features:
@@ -310,7 +305,7 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
     sources = institutions(paths, found)
     pipeline = beam.Pipeline(argv=list(setup.beam_options or settings.LOCAL_BEAM_ARGS))
     with _staging(setup.staging) as staging:
-        with errors.expected_errors(), beam_log.errors_raised_only(), pipeline:
+        with errors.expected_errors(), files.errors_raised_only(), pipeline:
             all_images = (
                 pipeline
                 | "Found" >> beam.Create(list(found))

@@ -1,6 +1,7 @@
 """The steps that judge a trained model: Evaluator, ChampionGate and Report.
 
-The Evaluator judges the model by one split of ExampleGen's output, images as they came. The ChampionGate compares a
+The Evaluator judges the model by one split of ExampleGen's output, images as they came; Beam's workers run it once over
+them, and its scores become a `components.prediction_table`. The ChampionGate compares a
 blessed candidate with the champion on the same examples, and decides which of them serves. The Report is one page that
 shows how the model did, from the Evaluator's table and the gate's decision.
 """
@@ -8,10 +9,14 @@ shows how the model did, from the Evaluator's table and the gate's decision.
 import datetime
 import json
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import pandas as pd
+import tensorflow as tf
 from absl import logging
 from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import artifact_utils, standard_artifacts
@@ -24,13 +29,13 @@ from components import (
     gate,
     mlflow_runs,
     prediction_table,
-    predictions,
     published_models,
     settings,
 )
 from components.report import page
 from components.steps.entrypoint import unstaged
-from marco_model import errors, model_directory, record_index, store
+from marco_data import contract
+from marco_model import errors, model_directory, preprocessing, record_index, saved_model as saved_models, store
 
 FIRST = "there is no champion to beat: the thresholds alone decide"
 NO_GAIN = (
@@ -41,6 +46,8 @@ ENOUGH = "more evaluation images may show a gain; with gate.champion=none the th
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
 _TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
+_TEXTS = (contract.FILENAME, *evaluations.SLICES)
+_NUMBERS = (contract.IMAGE_ID, contract.LABEL)
 
 
 @decorators.component(use_beam=True)
@@ -69,9 +76,9 @@ def Evaluator(
     files, saved_model = artifacts.split_files(examples, split), path_utils.serving_model_path(model.uri)
     averaged = f"{evaluation.uri}/averaged"
     with errors.expected_errors(), beam_pipeline as pipeline:
-        predictions.write_table(pipeline, files, saved_model, batch_size, evaluation.uri)
+        write_predictions(pipeline, files, saved_model, batch_size, evaluation.uri)
         if average > 1:
-            predictions.write_table(pipeline, files, saved_model, batch_size, averaged, average)
+            write_predictions(pipeline, files, saved_model, batch_size, averaged, average)
     table = prediction_table.read(evaluation.uri)
     if table.empty:
         raise errors.InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
@@ -102,6 +109,104 @@ def Evaluator(
         log_evaluation(run, content)
     else:
         logging.info("The model was trained without MLflow; the evaluation is in its artifact alone.")
+
+
+class Predict(beam.DoFn):
+    """From a TFRecord file of ExampleGen's output to its rows of the table, through the signature `serving_examples`.
+
+    TensorFlow reads and unpacks ahead while the model works; at most three batches of images are in memory.
+    """
+
+    def __init__(self, model_path: str, batch_size: int, average: int = 1):
+        self._model_path = model_path
+        self._batch_size = batch_size
+        self._average = average
+
+    def setup(self) -> None:
+        """Loads the model once per worker."""
+        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
+        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
+        spec[contract.PLATE] = tf.io.FixedLenFeature([], tf.string, default_value="")
+        self._model = saved_models.load(self._model_path)
+        self._score = self._mean_scores if self._average > 1 else self._model.signatures["serving_examples"]
+        self._parse = tf.function(
+            lambda serialized: tf.io.parse_example(serialized, spec), input_signature=[tf.TensorSpec([None], tf.string)]
+        )
+
+    def _mean_scores(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the signature does for the mean over the views of each image."""
+        encoded = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+        images = self._model.images(tf.io.parse_example(examples, encoded)[contract.ENCODED])
+        views = preprocessing.views(images, self._average)
+        return {"scores": tf.add_n([tf.nn.softmax(self._model.logits(view)) for view in views]) / self._average}
+
+    def process(self, file: str) -> Iterator[pd.DataFrame]:
+        """Yields the rows of the records of `file`, if it has any.
+
+        Raises `InputError` if a score is not finite: the argmax of such scores would pass for a class.
+        """
+        records = tf.data.TFRecordDataset(file)
+        shard, scored = file.rpartition("/")[2], 0
+        features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS, contract.PLATE)}
+        scores: list[np.ndarray] = []
+        for serialized in preprocessing.without_autotuning(records.batch(self._batch_size).prefetch(1)):
+            scores.append(self._score(examples=serialized)["scores"].numpy())
+            if not np.isfinite(scores[-1]).all():
+                within = int((~np.isfinite(scores[-1])).any(axis=1).argmax())
+                raise errors.InputError(
+                    f"the model at {self._model_path} gives record {scored + within} of {shard} scores that are not "
+                    f"finite ({', '.join(str(score) for score in scores[-1][within])}); train it again"
+                )
+            for name, values in self._parse(serialized).items():
+                features[name].append(values.numpy())
+            scored += len(scores[-1])
+        if scores:
+            joined = {name: np.concatenate(batches) for name, batches in features.items()}
+            yield _rows(shard, joined, np.concatenate(scores))
+
+
+def write_predictions(
+    pipeline: beam.Pipeline, files: Sequence[str], model_path: str, batch_size: int, output: str, average: int = 1
+) -> None:
+    """Adds to `pipeline` the scoring of every record of `files` by the SavedModel at `model_path`, as one table.
+
+    Workers share the files among them; the one that writes holds the whole table once. `output`: a folder or a URI.
+    `average`: scores are the mean over so many views of an image (`marco_model.preprocessing.views`).
+    """
+    path = f"{output}/{prediction_table.PREDICTIONS_FILE}"
+    label = f" over {average} views" if average > 1 else ""
+    _ = (
+        pipeline
+        | f"Files{label}" >> beam.Create(list(files))
+        | f"Spread{label}" >> beam.Reshuffle()
+        | f"Predict{label}" >> beam.ParDo(Predict(model_path, batch_size, average))
+        | f"Gather{label}" >> beam.combiners.ToList()
+        | f"Write{label}" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
+    )
+
+
+def _rows(shard: str, features: dict[str, np.ndarray], scores: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "shard": shard,
+            "index": np.arange(len(scores), dtype=np.int32),
+            "image_id": features[contract.IMAGE_ID],
+            "filename": _text(features[contract.FILENAME]),
+            "label": features[contract.LABEL].astype(np.int16),
+            "institution": _text(features[contract.INSTITUTION]),
+            "imager": _text(features[contract.IMAGER]),
+            "scores": list(scores),
+            "plate": _text(features[contract.PLATE]),
+        }
+    )
+
+
+def _text(values: np.ndarray) -> list[str]:
+    return [value.decode("utf-8", "replace") for value in values.tolist()]
+
+
+def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(prediction_table.COLUMNS))
 
 
 def log_evaluation(run: mlflow_runs.Run, evaluation: dict) -> None:
@@ -215,7 +320,7 @@ def predict_champion(
         # Workers elsewhere can't see this machine's copy.
         distant = store.is_object(champion) and type(beam_pipeline.runner).__name__ not in _LOCAL_RUNNERS
         with errors.expected_errors(), beam_pipeline as pipeline:
-            predictions.write_table(pipeline, files, champion if distant else str(folder), batch_size, output)
+            write_predictions(pipeline, files, champion if distant else str(folder), batch_size, output)
     return columns
 
 

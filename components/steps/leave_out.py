@@ -6,7 +6,6 @@ so that each LeaveOneOut takes the one before it, and adds a value to its table;
 
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
@@ -15,7 +14,7 @@ import tensorflow as tf
 from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import standard_artifacts
 
-from components import artifacts, evaluations, leave_out, mlflow_runs, prediction_table, sources as source_files
+from components import artifacts, evaluations, leave_out, mlflow_runs, prediction_table
 from components.report import page
 from marco_data import shards
 from marco_model import errors, preprocessing, store
@@ -31,40 +30,34 @@ def Sources(
 ) -> None:
     """Writes the `attribute` of every image that a training may see, ExampleGen's, each of which is read once.
 
-    `values`: JSON of those that are to be left out. Raises `InputError` as `components.sources.check` does.
+    `values`: JSON of those that are to be left out. Raises `InputError` as `components.leave_out.check_sources` does.
     """
-    roles = {source_files.TRAIN: shards.TRAIN, source_files.VALIDATION: artifacts.validation_split(examples)}
+    roles = {shards.TRAIN: shards.TRAIN, shards.VALIDATION: artifacts.validation_split(examples)}
     pairs = [(role, file) for role, split in roles.items() for file in artifacts.split_files(examples, split)]
-    chosen, path = json.loads(values), f"{sources.uri}/{source_files.FILE}"
+    chosen, path = json.loads(values), f"{sources.uri}/{leave_out.SOURCES_FILE}"
     with errors.expected_errors(), beam_pipeline as pipeline:
         _ = (
             pipeline
             | "Files" >> beam.Create(pairs)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_ReadSources(attribute))
+            | "Read" >> beam.Map(_read_sources, attribute)
             | "Gather" >> beam.combiners.ToList()
             | "Write" >> beam.Map(_write_sources, attribute, chosen, path)
         )
 
 
-class _ReadSources(beam.DoFn):
-    """From a role and a TFRecord file to both with the source of each record."""
-
-    def __init__(self, attribute: str) -> None:
-        self._attribute = attribute
-
-    def process(self, pair: tuple[str, str]) -> Iterator[tuple[str, str, list[str]]]:
-        specification = {self._attribute: tf.io.FixedLenFeature([], tf.string)}
-        names = (batch[self._attribute] for batch in preprocessing.parsed_records([pair[1]], specification))
-        yield (*pair, [name.decode("utf-8", "replace") for batch in names for name in batch.tolist()])
+def _read_sources(pair: tuple[str, str], attribute: str) -> tuple[str, str, list[str]]:
+    """Returns a role and a TFRecord file with the source of each record."""
+    batches = preprocessing.parsed_records([pair[1]], {attribute: tf.io.FixedLenFeature([], tf.string)})
+    return (*pair, [name.decode("utf-8", "replace") for batch in batches for name in batch[attribute].tolist()])
 
 
 def _write_sources(parts: list[tuple[str, str, list[str]]], attribute: str, values: list[str], path: str) -> None:
-    names: dict[str, list[str]] = {role: [] for role in source_files.ROLES}
+    names: dict[str, list[str]] = {role: [] for role in leave_out.ROLES}
     for role, _, found in sorted(parts):
         names[role] += found
-    source_files.check(names, attribute, values)
-    source_files.write(path, names)
+    leave_out.check_sources(names, attribute, values)
+    leave_out.write_sources(path, names)
 
 
 @decorators.component

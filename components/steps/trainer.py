@@ -11,7 +11,7 @@ from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import Artifact, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components import artifacts, sources as source_files
+from components import artifacts, leave_out
 from components.trainer.job import TrainingJob, TrainingParameters
 from marco_data import shards
 
@@ -79,7 +79,7 @@ def Trainer(
     directory = path_utils.serving_model_dir(model.uri)
     job = _bind(training, parameters, examples, transform_graph, model_directory=directory, best=best)
     if job.left_out and sources:
-        file = f"{sources.uri}/{source_files.FILE}"
+        file = f"{sources.uri}/{leave_out.SOURCES_FILE}"
         job = job.model_copy(update={"left_out": job.left_out.model_copy(update={"sources": file})})
     # Each way imports its own client, of Vertex AI or of Kubernetes; training in this process needs neither.
     if job.custom_job:

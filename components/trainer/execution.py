@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from components import mlflow_runs, settings, sources
+from components import leave_out, mlflow_runs, settings
 from components.trainer import drop_courses
 from components.trainer.job import TrainingJob
 from marco_data import image_files
@@ -139,7 +139,7 @@ def read_records(job: TrainingJob) -> Records:
     records = Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
     if job.left_out and not job.sees_unlabelled:
         path, value = job.left_out.sources, job.left_out.value
-        seen = {role: sources.seen(path, role, value) for role in Records._fields}
+        seen = {role: leave_out.seen(path, role, value) for role in Records._fields}
         records = Records(*(index.select(seen[role]) for role, index in records._asdict().items()))
     return records.with_targets(job.targets)
 

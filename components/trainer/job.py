@@ -56,7 +56,7 @@ class DataSet(settings.Section):
 class LeftOut(settings.Section):
     """The images that a training does not see, in neither split: those whose `attribute` has this value.
 
-    `sources`: the file that says which these are (`components.sources`). The graph does not know it.
+    `sources`: the file that says which these are (`components.leave_out`). The graph does not know it.
     """
 
     attribute: settings.SourceAttribute

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import benchmarks
-from benchmarks import gpu, input, trace, train_step
+from benchmarks import gpu, input, train_step
 
 TINY = ["--batches", "2", "--steps", "1", "--size", "151", "--depth-multiplier", "0.1"]
 
@@ -59,7 +59,7 @@ def test_too_few_records_are_reported(tmp_path, monkeypatch):
     ],
 )
 def test_a_profile_names_kernels_without_numbers_and_operations_by_type(name, on_gpu, kind):
-    assert trace.kind_of(name, on_gpu=on_gpu) == kind
+    assert train_step.kind_of(name, on_gpu=on_gpu) == kind
 
 
 def test_a_missing_jax_is_reported(monkeypatch):

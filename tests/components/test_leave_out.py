@@ -141,3 +141,38 @@ def test_mlflow_gets_each_share_and_difference_by_its_name():
     assert metrics["leave_out/institution/Merck/accuracy/home"] == merck["accuracy"]["home"]["share"]
     assert metrics["leave_out/institution/Merck/recall/Crystals/difference"] == merck["target"]["difference"]
     assert metrics["leave_out/institution/mean/accuracy/away"] == content["mean"]["accuracy"]["away"]
+
+
+FOUND = {"train": ["Merck", "CSIRO", "Merck", "Zürich"], "validation": ["CSIRO", "Merck"]}
+
+
+def test_the_records_of_a_source_are_told_apart_in_their_order(tmp_path):
+    path = str(tmp_path / "artifact" / leave_out.SOURCES_FILE)
+    leave_out.write_sources(path, FOUND)
+    assert leave_out.seen(path, "train", "Merck").tolist() == [False, True, False, True]
+    assert leave_out.seen(path, "train", "Zürich").tolist() == [True, True, True, False]
+    assert leave_out.seen(path, "validation", "Merck").tolist() == [True, False]
+    assert leave_out.seen(path, "validation", "another").all()
+    assert leave_out.seen(path, "train", "CSIRO").dtype == np.bool_
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"sources\.npz is missing; run the step Sources again"):
+        leave_out.seen(str(tmp_path / "sources.npz"), "train", "Merck")
+
+
+@pytest.mark.parametrize(
+    ("found", "value", "message"),
+    [
+        (FOUND, "Merk", "no training image has the institution 'Merk'; leave_out.values may be CSIRO, Merck, Zürich"),
+        ({**FOUND, "train": ["Merck"]}, "Merck", "without the institution 'Merck' no train image is left"),
+        ({**FOUND, "validation": ["Merck"] * 3}, "Merck", "'Merck' no validation image is left; leave it out of"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(found, value, message):
+    with pytest.raises(InputError, match=message):
+        leave_out.check_sources(found, "institution", ["CSIRO", value] if "CSIRO" in found["train"] else [value])
+
+
+def test_a_source_that_can_be_left_out_is_accepted():
+    leave_out.check_sources(FOUND, "institution", ["Merck", "CSIRO", "Zürich"])

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from components import leave_out, mlflow_runs, mlflow_store, prediction_table, sources
+from components import leave_out, mlflow_runs, mlflow_store, prediction_table
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from tests import stores
@@ -51,11 +51,11 @@ def test_sources_are_in_the_order_of_the_records(tmp_path, examples):
     found = artifact("Sources", tmp_path / "sources")
     parameters = {"attribute": "institution", "values": json.dumps(["Zürich"])}
     run("Sources", {"examples": examples}, {"sources": found}, parameters)
-    path = f"{found.uri}/{sources.FILE}"
+    path = f"{found.uri}/{leave_out.SOURCES_FILE}"
     # `write_examples` deals records out to the shards in turn.
     order = [*range(0, 150, 2), *range(1, 150, 2)]
-    assert sources.seen(path, "train", "Zürich").tolist() == [number % 3 != 1 for number in order]
-    assert sources.seen(path, "validation", "Zürich").sum() == 6
+    assert leave_out.seen(path, "train", "Zürich").tolist() == [number % 3 != 1 for number in order]
+    assert leave_out.seen(path, "validation", "Zürich").sum() == 6
 
 
 def test_a_value_that_no_training_image_has_ends_the_run(tmp_path, examples):

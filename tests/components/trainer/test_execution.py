@@ -9,7 +9,7 @@ import tensorflow as tf
 from mlflow import MlflowClient
 from scipy.special import softmax
 
-from components import sources
+from components import leave_out
 from components.mlflow_runs import TRAINING_FILE
 from components.settings import Transform
 from components.trainer import execution, job as jobs
@@ -33,9 +33,9 @@ def with_heads(job, folder):
     """Returns the job with a head of sources and one of raw labels, without the images of CSIRO."""
     recipe = dataclasses.replace(job.recipe, adversarial_weight=0.5, raw_weight=0.3)
     targets = record_targets.find(recipe, job.train_files, {0: "clear drop", 1: "needles"})
-    path = str(folder / sources.FILE)
+    path = str(folder / leave_out.SOURCES_FILE)
     pairs = [name for name in small_training.INSTITUTIONS for _ in range(2)]
-    sources.write(path, {"train": pairs * 4, "validation": [*pairs, *pairs[:2]]})
+    leave_out.write_sources(path, {"train": pairs * 4, "validation": [*pairs, *pairs[:2]]})
     left_out = jobs.LeftOut(attribute="institution", value="CSIRO", sources=path)
     return job.model_copy(update={"recipe": recipe, "targets": targets, "left_out": left_out})
 
@@ -95,8 +95,8 @@ def test_a_chief_two_workers_and_a_parameter_server_make_a_model_that_another_en
 
 def test_images_of_the_source_that_is_left_out_are_in_neither_split(small_job, tmp_path):
     whole = execution.read_records(small_job)
-    path = str(tmp_path / sources.FILE)
-    sources.write(path, {"train": ["Merck", "CSIRO", "HWMRI"] * 8, "validation": ["CSIRO", "Merck"] * 4})
+    path = str(tmp_path / leave_out.SOURCES_FILE)
+    leave_out.write_sources(path, {"train": ["Merck", "CSIRO", "HWMRI"] * 8, "validation": ["CSIRO", "Merck"] * 4})
     left_out = jobs.LeftOut(attribute="institution", value="CSIRO", sources=path)
     records = execution.read_records(small_job.model_copy(update={"left_out": left_out}))
     assert (len(whole.train), len(whole.validation)) == (24, 8)

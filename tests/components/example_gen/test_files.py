@@ -2,12 +2,12 @@ import logging
 
 import pytest
 
-from components import beam_log
+from components.example_gen import files
 
 
 def test_errors_are_logged_again_afterwards(caplog):
     logger = logging.getLogger("apache_beam.runners")
-    with pytest.raises(OSError, match="broke"), beam_log.errors_raised_only():
+    with pytest.raises(OSError, match="broke"), files.errors_raised_only():
         logger.error("it broke")
         raise OSError("broke")
     assert not caplog.records
