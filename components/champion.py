@@ -134,8 +134,7 @@ class Judging:
     signature: "str | RuntimeParameter" = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Lookup:
+class Lookup(settings.Section):
     """Where a run looks for the champion.
 
     `champion`: `registry`, `none`, or a model's folder or URI. `tracking`: MLflow's URI; `model_name`: the registered
@@ -146,15 +145,6 @@ class Lookup:
     tracking: str
     model_name: str
     settings: str
-
-    @classmethod
-    def read(cls, text: str) -> "Lookup":
-        """Returns the lookup that `written` returned as text."""
-        return cls(**json.loads(text))
-
-    def written(self) -> str:
-        """Returns it as JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     def to_beat(self, signature: str) -> str:
         """Returns the parameter `champion` of a run with this signature: `write_champion`, or empty for none.

@@ -118,30 +118,17 @@ def decide(
     margins = {ACCURACY: rules.accuracy_margin, recall_name: rules.recall_margin}
     compared = {name: mask for name, mask in whole.items() if name == ACCURACY or mask.any()}
     level = (1 - rules.confidence) / 2 / len(compared)
-    better = [
-        _check(name, BETTER, candidate[mask], champion[mask], plates[mask], rules, level=level)
-        for name, mask in compared.items()
-    ]
-    checks = [
-        _check(
-            name,
-            NOT_WORSE,
-            candidate[mask],
-            champion[mask],
-            plates[mask],
-            rules,
-            margin=margins[name],
-            tail=rules.caution,
-        )
-        for name, mask in whole.items()
-    ]
     parts = [(key.name, mask, bool(mask.sum() >= rules.smallest_slice)) for key, mask in slices]
     tail = (1 - rules.confidence) / 2 / max(1, sum(large for _, _, large in parts))
-    for name, mask, large in parts:
-        margin = rules.slice_margin if large else None
-        checks.append(
-            _check(name, SLICE, candidate[mask], champion[mask], plates[mask], rules, margin=margin, tail=tail)
-        )
+
+    def check(name: str, kind: str, mask: np.ndarray, **bounds: Any) -> Check:
+        return _check(name, kind, candidate[mask], champion[mask], plates[mask], rules, **bounds)
+
+    better = [check(name, BETTER, mask, level=level) for name, mask in compared.items()]
+    checks = [
+        *(check(name, NOT_WORSE, mask, margin=margins[name], tail=rules.caution) for name, mask in whole.items()),
+        *(check(name, SLICE, mask, margin=rules.slice_margin if big else None, tail=tail) for name, mask, big in parts),
+    ]
     results = {check: f"{check.name} {check}, p = {check.p:.2g}" for check in better}
     gains = ", ".join(result for check, result in results.items() if check.passed)
     reasons = [_fell(check, rules) for check in checks if not check.passed]

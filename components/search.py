@@ -20,6 +20,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from components.settings import Tuning, kind_of
 from components.trainer import execution, job as jobs
+from components.vertex import api
 from marco_model import engines, errors
 
 OBJECTIVE = keras_tuner.Objective("accuracy", "max")
@@ -193,13 +194,6 @@ def search_of(spec: Any) -> tuple[Any, ...]:
     return limits, {(metric.metric_id, metric.goal) for metric in spec.metrics}
 
 
-def _vertex_ai() -> Any:
-    """Returns Google's library, which takes seconds to import: other searches do without."""
-    from google.cloud import aiplatform_v1
-
-    return aiplatform_v1
-
-
 class VizierOracle(keras_tuner.Oracle):
     """An oracle whose search is a study of Vizier's, with its default algorithm.
 
@@ -226,7 +220,7 @@ class VizierOracle(keras_tuner.Oracle):
         self._client_id = "tuner0"
         with self._reaching():
             endpoint = {"api_endpoint": f"{region}-aiplatform.googleapis.com"}
-            self._client = client or _vertex_ai().VizierServiceClient(client_options=endpoint)
+            self._client = client or api.messages().VizierServiceClient(client_options=endpoint)
         self._study = self._open(f"projects/{project}/locations/{region}", study)
 
     @keras_tuner.synchronized
@@ -280,8 +274,8 @@ class VizierOracle(keras_tuner.Oracle):
     def _open(self, parent: str, display_name: str) -> str:
         goal = "MAXIMIZE" if self.objective.direction == "max" else "MINIMIZE"
         specs = [parameter_spec(entry) for entry in self.hyperparameters.space if not isinstance(entry, hp.Fixed)]
-        spec = _vertex_ai().StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
-        expected = _vertex_ai().Study(display_name=display_name, study_spec=spec)
+        spec = api.messages().StudySpec(metrics=[{"metric_id": self.objective.name, "goal": goal}], parameters=specs)
+        expected = api.messages().Study(display_name=display_name, study_spec=spec)
         with self._reaching():
             try:
                 study = self._client.create_study(request={"parent": parent, "study": expected}, **_patience())
@@ -297,7 +291,7 @@ class VizierOracle(keras_tuner.Oracle):
 
     def _settle(self) -> None:
         """Makes our list of ended trials and Vizier's the same."""
-        state = _vertex_ai().Trial.State
+        state = api.messages().Trial.State
         with self._reaching():
             trials = list(self._client.list_trials(request={"parent": self._study}, **_patience()))
         ours = {name: trial_id for trial_id, name in self._names.items()}

@@ -139,7 +139,7 @@ def _package(
     if store.is_remote(root):
         package["defaultPipelineRoot"] = where.root  # TFX leaves it out.
     lookup = pipeline.lookup(configuration, scheme.classes, where, image=configuration.cluster.image)
-    add_data_step(package, configuration, places.data(configuration, root), lookup.written())
+    add_data_step(package, configuration, places.data(configuration, root), lookup.model_dump_json())
     for container in _containers(package):
         container["env"] = [{"name": mlflow_store.RUN_VARIABLE, "value": where.tracking}]
     return package

@@ -39,15 +39,6 @@ def describe(source: str, initial: str, drawn: dict | None, place: str, overlay:
     }
 
 
-def champion(lookup: Lookup, fingerprint: str, initial: str, steps: str) -> dict[str, str]:
-    """Returns the parameter `champion`, the model to beat, and the run's `signature` (`components.champion`).
-
-    Raises `InputError` if MLflow cannot be reached.
-    """
-    own = signature(lookup.settings, fingerprint, initial, steps)
-    return {"champion": lookup.to_beat(own), "signature": own}
-
-
 def _draw(place: str, images: int, settings: synthetic.Settings) -> None:
     if not store.is_object(place):
         synthetic.synthesize(pathlib.Path(place), images, settings, overwrite=True)
@@ -65,7 +56,7 @@ def _draw(place: str, images: int, settings: synthetic.Settings) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes each output into the file that the launcher names."""
+    """Writes each output into the file that the launcher names; `champion` and `signature`: `components.champion`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", required=True, help="shards; empty: those in --place")
     parser.add_argument("--place", required=True, help="folder of the data if --source is empty")
@@ -79,7 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     parse_steps(options.steps)
     outputs = describe(options.source, options.initial, json.loads(options.synthetic), options.place, options.overlay)
-    outputs |= champion(Lookup.read(options.lookup), outputs["fingerprint"], outputs["initial"], options.steps)
+    lookup = Lookup.model_validate_json(options.lookup)
+    own = signature(lookup.settings, outputs["fingerprint"], outputs["initial"], options.steps)
+    outputs |= {"champion": lookup.to_beat(own), "signature": own}
     for name, value in outputs.items():
         file = pathlib.Path(getattr(options, f"{name}_file"))
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 from components import machines
 from components.trainer.job import FILE, CustomJob, TrainingJob
 from components.vertex.api import ENDED, PACE, Api, Pace, Unsure, state_of
+from components.vertex.options import Machine
 from marco_model import errors, store, training
 
 TRAINING, ATTEMPT = "marco-training", "marco-attempt"
@@ -68,9 +69,7 @@ def message(job: TrainingJob, options: CustomJob, attempt: str) -> dict[str, Any
         "command": ["marco", "train", f"{job.checkpoints}/{FILE}"],
         "env": [{"name": name, "value": value} for name, value in options.environment.items()],
     }
-    machine: dict[str, Any] = {"machine_type": pools.machine_type}
-    if pools.accelerators:
-        machine |= {"accelerator_type": pools.accelerator, "accelerator_count": pools.accelerators}
+    machine = Machine(pools.machine_type, pools.accelerator, pools.accelerators).spec()
     plain = {"machine_type": pools.parameter_server_machine_type}
     spec: dict[str, Any] = {
         "worker_pool_specs": [

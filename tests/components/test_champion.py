@@ -162,8 +162,8 @@ def test_a_server_that_does_not_answer_is_an_error_and_not_a_missing_champion(st
 
 
 def test_a_lookup_survives_a_round_trip_through_an_argument():
-    lookup = Lookup("registry", "http://mlflow:5000", "marco", "0" * 64)
-    assert Lookup.read(lookup.written()) == lookup
+    lookup = Lookup(champion="registry", tracking="http://mlflow:5000", model_name="marco", settings="0" * 64)
+    assert Lookup.model_validate_json(lookup.model_dump_json()) == lookup
 
 
 def test_different_trainings_have_different_signatures():

@@ -8,7 +8,7 @@ from marco_data.shards import fingerprint
 from marco_model import store
 from marco_model.errors import InputError
 
-LOOKUP = Lookup("registry", "sqlite:////nowhere/mlflow.db", "marco", "settings")
+LOOKUP = Lookup(champion="registry", tracking="sqlite:////nowhere/mlflow.db", model_name="marco", settings="settings")
 SMALL = {"images": 8, "seed": 3, "eval_share": 0.25, "shorter_side": 48, "label_noise": 0.0}
 
 
@@ -18,7 +18,7 @@ def arguments(folder, source="", place="", synthetic=None, steps=""):
     ]
     return [
         *("--source", source, "--place", str(place), "--synthetic", json.dumps(synthetic)),
-        *("--initial", "random", "--lookup", LOOKUP.written(), "--steps", steps, *outputs),
+        *("--initial", "random", "--lookup", LOOKUP.model_dump_json(), "--steps", steps, *outputs),
     ]
 
 
@@ -84,6 +84,8 @@ def test_missing_data_are_reported(tmp_path):
 
 def test_an_mlflow_server_that_does_not_answer_is_not_a_missing_champion(tmp_path):
     options = arguments(tmp_path, place=tmp_path / "data", synthetic=SMALL)
-    options[options.index("--lookup") + 1] = Lookup("registry", "http://127.0.0.1:1", "marco", "settings").written()
+    options[options.index("--lookup") + 1] = LOOKUP.model_copy(
+        update={"tracking": "http://127.0.0.1:1"}
+    ).model_dump_json()
     with pytest.raises(InputError, match=r"MLflow at http://127\.0\.0\.1:1 failed"):
         cluster_data.main(options)
