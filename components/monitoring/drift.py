@@ -120,15 +120,6 @@ _CAUSES = (two_sample.STATISTIC, two_sample.STRANGERS, two_sample.EMBEDDING, two
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """A test with its place in the whole check: its p-value adjusted for all others, and whether it is an alarm."""
-
-    test: two_sample.Test
-    adjusted: float
-    alarm: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class Verdict:
     """One imager.
 
@@ -142,7 +133,7 @@ class Verdict:
         before: how many images of the reference that is.
         resembles: the imager whose images of the reference are nearest to most of these, and to which share of them;
             only of a new imager.
-        findings: alarms first, in the order cause to consequence, then by size.
+        tests: alarms first, in the order cause to consequence, then by size.
     """
 
     imager: str
@@ -153,7 +144,7 @@ class Verdict:
     compared_with: str
     before: int
     resembles: tuple[str, float] | None
-    findings: tuple[Finding, ...]
+    tests: tuple[two_sample.Test, ...]
 
     @property
     def alarming(self) -> bool:
@@ -165,7 +156,7 @@ class Verdict:
         """What came first: `unreadable`, `new imager`, the name of a statistic or a kind of test; empty if nothing."""
         if self.status in (NEW, UNREADABLE):
             return self.status
-        return next((finding.test.name for finding in self.findings if finding.alarm), "")
+        return next((test.name for test in self.tests if test.alarm), "")
 
 
 def check(
@@ -189,19 +180,23 @@ def check(
     tests_of: dict[str, list[two_sample.Test]] = {}
     for number, imager in enumerate(enough):
         new, old, _ = compared[imager]
-        tests = two_sample.TESTS * len(enough)
-        tests_of[imager] = two_sample.compare(new, old, limits, tests, np.random.default_rng([seed, number]))
+        count = two_sample.TESTS * len(enough)
+        tests_of[imager] = two_sample.compare(new, old, limits, count, np.random.default_rng([seed, number]))
     adjusted = iter(two_sample.holm([test.p_value for tests in tests_of.values() for test in tests]))
     verdicts = []
     for imager, (new, old, name) in compared.items():
-        findings = _findings(tests_of.get(imager, []), adjusted, limits)
+        judged = [
+            dataclasses.replace(test, adjusted=p_value, alarm=p_value <= limits.alpha and test.effect >= test.limit)
+            for test, p_value in zip(tests_of.get(imager, []), adjusted, strict=False)
+        ]
+        tests = tuple(sorted(judged, key=_order))
         lost = failed.get(imager, 0)
         unreadable = len(new) + lost >= limits.least and lost >= limits.unreadable * (len(new) + lost)
-        is_new = len(new) > 0 and (_another_camera(findings) or (name == "" and imager != UNKNOWN))
-        status = UNREADABLE if unreadable else NEW if is_new else _status(findings, new, limits)
+        is_new = len(new) > 0 and (_another_camera(tests) or (name == "" and imager != UNKNOWN))
+        status = UNREADABLE if unreadable else NEW if is_new else _status(tests, new, limits)
         resembles = _resembles(reference.table, new) if status == NEW else None
         count = seen.get(imager, len(new) + lost)
-        verdicts.append(Verdict(imager, status, len(new), lost, count, name, len(old), resembles, findings))
+        verdicts.append(Verdict(imager, status, len(new), lost, count, name, len(old), resembles, tests))
     return sorted(verdicts, key=lambda verdict: (not verdict.alarming, verdict.status in UNDECIDED, verdict.imager))
 
 
@@ -218,35 +213,26 @@ def _samples(
     return tables[0], tables[1], imager if known else ""
 
 
-def _findings(tests: Sequence[two_sample.Test], adjusted: Any, limits: two_sample.Limits) -> tuple[Finding, ...]:
-    findings = []
-    for test in tests:
-        p_value = next(adjusted)
-        findings.append(Finding(test, p_value, p_value <= limits.alpha and test.effect >= test.limit))
-    return tuple(sorted(findings, key=_order))
-
-
-def _order(finding: Finding) -> tuple[float, ...]:
-    test = finding.test
+def _order(test: two_sample.Test) -> tuple[float, ...]:
     cause = float(_CAUSES.index(test.kind))
     if test.name == "noise" and float(test.after) < float(test.before):  # type: ignore[arg-type]
         cause += 0.5  # What blurs an image smooths its noise.
-    return not finding.alarm, cause if finding.alarm else 0, -test.effect / test.limit
+    return not test.alarm, cause if test.alarm else 0, -test.effect / test.limit
 
 
-def _another_camera(findings: Sequence[Finding]) -> bool:
+def _another_camera(tests: Sequence[two_sample.Test]) -> bool:
     """Returns whether the images have another size, or look like none of the reference and no statistic says why."""
-    alarms = [finding.test for finding in findings if finding.alarm]
+    alarms = [test for test in tests if test.alarm]
     if any(test.name in ("height", "width") for test in alarms):
         return True
     kinds = {test.kind for test in alarms}
     return two_sample.STRANGERS in kinds and two_sample.STATISTIC not in kinds
 
 
-def _status(findings: Sequence[Finding], new: statistics.Table, limits: two_sample.Limits) -> str:
-    if not findings:
+def _status(tests: Sequence[two_sample.Test], new: statistics.Table, limits: two_sample.Limits) -> str:
+    if not tests:
         return FEW_BEFORE if len(new) >= limits.least else TOO_FEW
-    return ALARM if any(finding.alarm for finding in findings) else CLEAN
+    return ALARM if any(test.alarm for test in tests) else CLEAN
 
 
 def _resembles(old: statistics.Table, new: statistics.Table) -> tuple[str, float]:

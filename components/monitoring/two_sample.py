@@ -219,7 +219,8 @@ class Test:
     """A comparison and its result.
 
     `effect`: how large the difference is, 0 … 1, by `kind` as `Limits` says; `limit`: from where it counts. `before`,
-    `after`: medians of a statistic, shares of the classes, a share of strangers.
+    `after`: medians of a statistic, shares of the classes, a share of strangers. In the whole check: `adjusted`, the
+    p-value adjusted for all other tests, and whether it is an `alarm`.
     """
 
     kind: str
@@ -229,6 +230,8 @@ class Test:
     p_value: float
     before: float | list[float]
     after: float | list[float]
+    adjusted: float = 1.0
+    alarm: bool = False
 
 
 def compare(new: Table, old: Table, limits: Limits, tests: int, rng: np.random.Generator) -> list[Test]:

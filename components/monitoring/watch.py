@@ -67,7 +67,7 @@ def change(test: two_sample.Test, classes: Sequence[str]) -> str:
 def headline(verdict: drift.Verdict, classes: Sequence[str]) -> str:
     """Returns the finding for an imager in one line."""
     count = f"{verdict.images:,} images"
-    alarms = [finding.test for finding in verdict.findings if finding.alarm]
+    alarms = [test for test in verdict.tests if test.alarm]
     if verdict.status == drift.UNREADABLE:
         return f"unreadable: {verdict.failed:,} of {verdict.failed + verdict.images:,} images{_also(alarms)}"
     if verdict.status == drift.NEW:
@@ -125,12 +125,8 @@ def _imager(verdict: drift.Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "seen": verdict.seen,
         "compared_with": verdict.compared_with,
         "resembles": list(verdict.resembles) if verdict.resembles else None,
-        "tests": [_test(finding) for finding in verdict.findings],
+        "tests": [dataclasses.asdict(test) for test in verdict.tests],
     }
-
-
-def _test(finding: drift.Finding) -> dict[str, Any]:
-    return {**dataclasses.asdict(finding.test), "adjusted": finding.adjusted, "alarm": finding.alarm}
 
 
 def write(
@@ -172,26 +168,25 @@ def _card(verdict: drift.Verdict, new: statistics.Table, reference: drift.Refere
     known = verdict.compared_with
     old = reference.table.of_imager(known) if known else reference.table
     against = f"{len(old):,} images of {'the same imager' if known else 'all imagers'}"
-    shown = [finding for finding in verdict.findings if finding.alarm] or list(verdict.findings[:2])
+    shown = [test for test in verdict.tests if test.alarm] or list(verdict.tests[:2])
     return {
         "imager": verdict.imager,
         "style": "alarm" if verdict.alarming else "few" if verdict.status in drift.UNDECIDED else "clean",
         "headline": headline(verdict, reference.classes),
         "note": f"{verdict.images:,} measured of {verdict.seen:,}; reference: {against}",
-        "figures": [figure for finding in shown if (figure := _figure(finding, new, old, reference.classes))],
+        "figures": [figure for test in shown if (figure := _figure(test, new, old, reference.classes))],
         "thumbnails": _thumbnails(old, new) if verdict.alarming else [],
         "tests": [
-            {**_test(finding), "title": title(finding.test), "change": change(finding.test, reference.classes)}
-            for finding in verdict.findings
+            {**dataclasses.asdict(test), "title": title(test), "change": change(test, reference.classes)}
+            for test in verdict.tests
         ],
     }
 
 
 def _figure(
-    finding: drift.Finding, new: statistics.Table, old: statistics.Table, classes: Sequence[str]
+    test: two_sample.Test, new: statistics.Table, old: statistics.Table, classes: Sequence[str]
 ) -> dict[str, Any] | None:
     """Returns what the page draws of a test: the `shares` of the classes, or a `histogram`; None for other tests."""
-    test = finding.test
     figure = {"title": title(test), "text": change(test, classes)}
     if test.kind == two_sample.CLASSES:
         return {**figure, "shares": list(zip(classes, test.before, test.after, strict=True))}  # type: ignore[arg-type]

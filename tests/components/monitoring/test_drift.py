@@ -71,7 +71,7 @@ def test_a_shift_of_the_classes_is_flagged_and_named_first(pool, old):
     together = dataclasses.replace(old, table=pool.with_imager(old.table, "Lab"))
     (verdict,) = verdicts_of(together, pool.with_imager(pool.all.take(rows), "Lab")).values()
     assert verdict.first == "classes"
-    assert [finding.test.kind for finding in verdict.findings if finding.alarm] == ["classes"]
+    assert [test.kind for test in verdict.tests if test.alarm] == ["classes"]
 
 
 def test_twenty_clean_resamples_raise_at_most_one_alarm(pool):
