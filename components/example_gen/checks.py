@@ -30,12 +30,8 @@ class Tables:
     names: place_reader.NamedPlaces | None = None
 
 
-class OverlayEffect(NamedTuple):
-    """The effect of an overlay on a record: its class without it, and with it (empty if the record is left out)."""
-
-    image_id: int
-    old_class: str
-    new_class: str
+OverlayEffect = tuple[int, str, str]
+"""An overlay's effect on an image, by its id: the class without it, and with it (empty if the record is left out)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +234,7 @@ def _overlay_effect(image_id: int, scheme: labels.LabelScheme, own_label: _Label
     except KeyError:
         before = None
     old_class = own_label.title if before is None else scheme.classes[before]
-    return OverlayEffect(image_id, old_class, "" if index is None else scheme.classes[index])
+    return image_id, old_class, "" if index is None else scheme.classes[index]
 
 
 def _check_image(features: Mapping[str, Any], max_pixels: int) -> None:

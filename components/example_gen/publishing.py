@@ -1,8 +1,4 @@
-"""The end of an ingest: duplicates are removed from units, counts and the quarantine written, examples published.
-
-`settle` rewrites a unit without its duplicates. `publish` writes the quarantine with its tables, checks the limit and
-gives the staged examples their names. `OverlayTrace` accounts for every answer of an overlay.
-"""
+"""The end of an ingest: duplicates are removed from units, counts and the quarantine written, examples published."""
 
 import collections
 import dataclasses
@@ -28,67 +24,6 @@ def _csv(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     name_tables.write_rows(text, rows)
     return text.getvalue().encode()
-
-
-class OverlayTrace:
-    """The outcome of every answer of an overlay, from the units' reports.
-
-    An answer `changed` the class of a written record or `confirmed` it. Otherwise the label scheme `left_out` its
-    record, or all its records were `quarantined` (as duplicates, for instance), or no record has its id: `unused`.
-    """
-
-    def __init__(self, answers: Mapping[int, overlay.Answer]) -> None:
-        self._answers = answers
-        self._applied: dict[int, staging.AppliedAnswer] = {}
-        self._quarantined: set[int] = set()
-
-    def add(self, report: staging.UnitReport) -> None:
-        """Adds a unit."""
-        for applied in report.applied:
-            if applied.split or applied.image_id not in self._applied:
-                self._applied[applied.image_id] = applied
-        if self._answers:
-            ids = {int(entry.image_id) for entry in report.entries if entry.image_id}
-            self._quarantined |= ids & self._answers.keys()
-
-    def counts(self) -> dict[str, Any]:
-        """Returns `relabelled` (`total`, `confirmed`, `splits`, `by_class`: old → new → count) and the unused ids.
-
-        These are `overlay_unused`, which no record has, and `overlay_not_written`, whose records were quarantined or
-        left out.
-        """
-        outcomes = {number: self._outcome(number) for number in sorted(self._answers)}
-        changed = [self._applied[number] for number, outcome in outcomes.items() if outcome == CHANGED]
-        by_class: dict[str, collections.Counter[str]] = {}
-        for applied in changed:
-            by_class.setdefault(applied.old_class, collections.Counter())[applied.new_class] += 1
-        return {
-            "relabelled": {
-                "total": len(changed),
-                "confirmed": list(outcomes.values()).count(CONFIRMED),
-                "splits": {split: sum(applied.split == split for applied in changed) for split in shards.SPLITS},
-                "by_class": {old: dict(sorted(new.items())) for old, new in sorted(by_class.items())},
-            },
-            "overlay_unused": [number for number, outcome in outcomes.items() if outcome == UNUSED],
-            "overlay_not_written": [n for n, outcome in outcomes.items() if outcome in (LEFT_OUT, QUARANTINED)],
-        }
-
-    def table(self) -> bytes:
-        """Returns `overlay.csv`: one row per answer with its outcome, and the split and old class of its record."""
-        rows: list[Sequence[object]] = [OVERLAY_HEADER]
-        for number, answer in sorted(self._answers.items()):
-            applied = self._applied.get(number)
-            record = (applied.split, applied.old_class) if applied else ("", "")
-            rows.append((number, answer.label, answer.rater, answer.date, self._outcome(number), *record))
-        return _csv(rows)
-
-    def _outcome(self, number: int) -> str:
-        applied = self._applied.get(number)
-        if applied and applied.split:
-            return CONFIRMED if applied.old_class == applied.new_class else CHANGED
-        if applied:
-            return LEFT_OUT
-        return QUARANTINED if number in self._quarantined else UNUSED
 
 
 def settle(folder: str, unit: int, found: Iterable[staging.Duplicate], shard_names: Sequence[str]) -> None:
@@ -173,7 +108,7 @@ def publish(
     examples: str,
     quarantine: str,
     max_quarantined: float,
-    answers: Mapping[int, overlay.Answer] | None = None,
+    answers: Mapping[int, overlay.Answer],
 ) -> dict[str, Any]:
     """Writes the quarantine and its tables; then, unless it exceeds the limit, renames the staged examples into place.
 
@@ -183,15 +118,13 @@ def publish(
     """
     files.make_folder(quarantine)
     pieces: dict[str, list[tuple[str, Sequence[int]]]] = {split: [] for split in shards.SPLITS}
-    summary = _Summary()
-    trace = OverlayTrace(answers or {})
+    summary = _Summary(answers)
     # Written unit by unit, so that no number of entries fills the memory.
     entries = files.Writer(files.join(quarantine, ENTRIES_FILE))
     entries.write(_csv([ENTRY_HEADER]))
     for unit in units:
         report = staging.read_report(folder, unit)
         summary.add(report)
-        trace.add(report)
         entries.write(_csv([getattr(entry, name) for name in ENTRY_HEADER] for entry in report.entries))
         _publish_rejected(folder, report, quarantine)
         for split in shards.SPLITS:
@@ -200,9 +133,9 @@ def publish(
                 for piece, lengths in enumerate(report.pieces[split])
             ]
     entries.close()
-    counts = {**summary.as_dict(), **trace.counts()}
+    counts = summary.counts()
     if answers:
-        store.write_bytes(files.join(quarantine, OVERLAY_FILE), trace.table())
+        store.write_bytes(files.join(quarantine, OVERLAY_FILE), summary.overlay_table())
     store.write_bytes(files.join(quarantine, COUNTS_FILE), _csv([("reason", "count"), *counts["reasons"].items()]))
     store.write_bytes(files.join(quarantine, SUMMARY_FILE), (json.dumps(counts, indent=2) + "\n").encode())
     records = counts["read"] - counts["left_out"]
@@ -222,15 +155,20 @@ def publish(
 
 
 class _Summary:
-    """The counts of records read and of their outcomes, which are counted separately and must agree.
+    """What became of the records read, which are counted separately and must agree, and of the answers of an overlay.
 
-    A record that is read is written, quarantined or, by the label scheme, left out.
+    A record that is read is written, quarantined or, by the label scheme, left out. An answer `changed` the class of a
+    written record or `confirmed` it. Otherwise the label scheme `left_out` its record, or all its records were
+    `quarantined` (as duplicates, for instance), or no record has its id: `unused`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Mapping[int, overlay.Answer]) -> None:
         self._read, self._splits = 0, dict.fromkeys(shards.SPLITS, 0)
         self._reasons, self._left_out, self._unmapped = (collections.Counter[str]() for _ in range(3))
         self._empty_shards: list[str] = []
+        self._answers = answers
+        self._applied: dict[int, staging.AppliedAnswer] = {}
+        self._quarantined: set[int] = set()
 
     def add(self, report: staging.UnitReport) -> None:
         """Adds a unit."""
@@ -241,14 +179,29 @@ class _Summary:
         self._left_out.update(report.left_out)
         self._unmapped.update(entry.detail for entry in report.entries if entry.reason == contract.UNMAPPED_LABEL)
         self._empty_shards += report.empty_shards
+        for applied in report.applied:
+            if applied.split or applied.image_id not in self._applied:
+                self._applied[applied.image_id] = applied
+        if self._answers:
+            ids = {int(entry.image_id) for entry in report.entries if entry.image_id}
+            self._quarantined |= ids & self._answers.keys()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the summary; raises `RuntimeError` if a record is unaccounted for."""
+    def counts(self) -> dict[str, Any]:
+        """Returns the summary; raises `RuntimeError` if a record is unaccounted for.
+
+        Of the overlay it has `relabelled` (`total`, `confirmed`, `splits`, `by_class`: old → new → count), and the ids
+        `overlay_unused`, which no record has, and `overlay_not_written`, whose records were quarantined or left out.
+        """
         written, quarantined, left_out = sum(self._splits.values()), self._reasons.total(), self._left_out.total()
         if self._read != written + quarantined + left_out:
             raise RuntimeError(
                 f"{self._read} records read, {written} written, {quarantined} quarantined and {left_out} left out"
             )
+        outcomes = {number: self._outcome(number) for number in sorted(self._answers)}
+        changed = [self._applied[number] for number, outcome in outcomes.items() if outcome == CHANGED]
+        by_class: dict[str, collections.Counter[str]] = {}
+        for applied in changed:
+            by_class.setdefault(applied.old_class, collections.Counter())[applied.new_class] += 1
         return {
             "read": self._read,
             "written": written,
@@ -258,7 +211,32 @@ class _Summary:
             "left_out_labels": dict(self._left_out.most_common()),
             "splits": {split: n for split, n in self._splits.items() if n or split != shards.VALIDATION},
             "empty_shards": self._empty_shards,
+            "relabelled": {
+                "total": len(changed),
+                "confirmed": list(outcomes.values()).count(CONFIRMED),
+                "splits": {split: sum(applied.split == split for applied in changed) for split in shards.SPLITS},
+                "by_class": {old: dict(sorted(new.items())) for old, new in sorted(by_class.items())},
+            },
+            "overlay_unused": [number for number, outcome in outcomes.items() if outcome == UNUSED],
+            "overlay_not_written": [n for n, outcome in outcomes.items() if outcome in (LEFT_OUT, QUARANTINED)],
         }
+
+    def overlay_table(self) -> bytes:
+        """Returns `overlay.csv`: one row per answer with its outcome, and the split and old class of its record."""
+        rows: list[Sequence[object]] = [OVERLAY_HEADER]
+        for number, answer in sorted(self._answers.items()):
+            applied = self._applied.get(number)
+            record = (applied.split, applied.old_class) if applied else ("", "")
+            rows.append((number, answer.label, answer.rater, answer.date, self._outcome(number), *record))
+        return _csv(rows)
+
+    def _outcome(self, number: int) -> str:
+        applied = self._applied.get(number)
+        if applied and applied.split:
+            return CONFIRMED if applied.old_class == applied.new_class else CHANGED
+        if applied:
+            return LEFT_OUT
+        return QUARANTINED if number in self._quarantined else UNUSED
 
     def unmapped(self) -> str:
         """Returns the commonest labels without an entry in the label scheme, for a message; empty if there are none."""

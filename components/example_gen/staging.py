@@ -293,12 +293,7 @@ class Duplicate(NamedTuple):
 
 
 # Of two reasons for one record the first of these is reported.
-_RANK = (
-    contract.TRAIN_AND_EVAL,
-    contract.DUPLICATE_ID,
-    contract.ID_OF_OTHER_IMAGE,
-    contract.DUPLICATE_CONTENT,
-)
+_RANK = (contract.TRAIN_AND_EVAL, contract.DUPLICATE_ID, contract.ID_OF_OTHER_IMAGE, contract.DUPLICATE_CONTENT)
 
 
 def duplicate_keys(record: StagedRecord) -> Iterator[tuple[bytes, StagedRecord]]:
