@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marco_data import contract
 from marco_model import errors, store
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ def read(evaluation_uri: str) -> "pd.DataFrame":
     message = f"{path} is not a table of predictions ({{}}); run the Evaluator again"
     with errors.translated(errors.InputError, message, Exception):
         frame = table.to_pandas()
-        # Tables of earlier versions have no plates.
-        frame = frame if "plate" in frame else frame.assign(plate="")
         scores_of(frame[list(COLUMNS)])
     return frame
 
@@ -88,33 +85,21 @@ def encoded_images(examples_uri: str, split: str, rows: "pd.DataFrame") -> list[
     """Returns the encoded image (JPEG or PNG) of each of `rows`, in their order; raises `InputError` if one is missing.
 
     `examples_uri`: ExampleGen's output. `rows`: with `shard` (base name of a TFRecord file of `split`) and `index` (the
-    record in it). Reads each file once, up to the last record that is asked for.
+    record in it).
     """
-    shards, indices = rows["shard"].tolist(), rows["index"].tolist()
-    images: dict[tuple[str, int], bytes] = {}
-    for shard in sorted(set(shards)):
-        numbers = {int(index) for name, index in zip(shards, indices, strict=True) if name == shard}
-        path = f"{examples_uri.rstrip('/')}/Split-{split}/{shard}"
-        images |= {(shard, index): encoded for index, encoded in _records(path, numbers).items()}
-    return [images[shard, int(index)] for shard, index in zip(shards, indices, strict=True)]
-
-
-def _records(path: str, numbers: set[int]) -> dict[int, bytes]:
     import tensorflow as tf
 
-    from marco_model import preprocessing
+    from marco_model import record_index, training_input
 
-    records = tf.data.TFRecordDataset(path).take(max(numbers) + 1).enumerate()
-    chosen = tf.constant(sorted(numbers), tf.int64)
-    records = records.filter(lambda index, _: tf.reduce_any(chosen == index))
-    feature = {contract.ENCODED: tf.io.FixedLenFeature([], tf.string)}
-    images = records.map(lambda index, data: (index, tf.io.parse_single_example(data, feature)[contract.ENCODED]))
-    try:
-        encoded = {
-            int(index): bytes(image) for index, image in preprocessing.without_autotuning(images).as_numpy_iterator()
-        }
-    except tf.errors.NotFoundError:
-        raise errors.InputError(f"{path} is not there; give the examples that were judged") from None
-    if missing := numbers - set(encoded):
-        raise errors.InputError(f"{path} has no record {min(missing)}; give the examples that were judged")
-    return encoded
+    images: dict[tuple[str, int], bytes] = {}
+    for shard, indices in rows.groupby("shard")["index"]:
+        path = f"{examples_uri.rstrip('/')}/Split-{split}/{shard}"
+        if not store.exists(path):
+            raise errors.InputError(f"{path} is not there; give the examples that were judged")
+        records = record_index.read_index([path])
+        read = training_input.reader(records)
+        for index in sorted(set(indices)):
+            if index >= len(records):
+                raise errors.InputError(f"{path} has no record {index}; give the examples that were judged")
+            images[shard, index] = bytes(read(tf.constant(index, tf.int64))[0].numpy())
+    return [images[place] for place in zip(rows["shard"], rows["index"], strict=True)]

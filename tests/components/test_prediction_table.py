@@ -66,14 +66,6 @@ def test_the_types_of_the_columns(tmp_path):
     assert schema.field("scores").type.value_type == pyarrow.float32()
 
 
-def test_a_table_of_an_earlier_version_is_read_without_plates(tmp_path):
-    path = tmp_path / "predictions.parquet"
-    prediction_table.write(table(), path)
-    earlier = pyarrow.parquet.read_table(path).drop(["plate"])
-    pyarrow.parquet.write_table(earlier, path)
-    assert prediction_table.read(str(tmp_path))["plate"].tolist() == [""] * 5
-
-
 def test_no_examples_give_an_empty_table(tmp_path):
     prediction_table.write(table(0), tmp_path / "predictions.parquet")
     assert prediction_table.scores_of(prediction_table.read(str(tmp_path))).shape == (0, 0)
