@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 import benchmarks
+from components import significance
 from marco_data import places, synthetic
 from marco_model import load, model_directory, time_course
 from marco_scoring import drop_courses, plates
@@ -116,7 +116,7 @@ def judge(drops: Sequence[Drop], alarm: Alarm) -> tuple[int, int, int, int]:
 
 def share(count: int, whole: int) -> str:
     """Returns a share in per cent with its interval at 95 % (Wilson)."""
-    low, high = stats.binomtest(count, whole).proportion_ci(method="wilson")
+    low, high = significance.share_interval(count, whole)
     return f"{count / whole:6.1%} ({low:.1%} to {high:.1%})"
 
 

@@ -1,8 +1,4 @@
-"""What the containers of a run on a cluster are given: the sections `cluster` and `machines` of a configuration.
-
-`Resources` is one container on Kubernetes, `Replicas` a training on several nodes there, `Placement` what every
-container shares, and `Cluster` all of a run. `Machines` is a training on several machines of Vertex AI.
-"""
+"""What the containers of a run on a cluster are given: the sections `cluster` and `machines` of a configuration."""
 
 import re
 from typing import Annotated, Literal
@@ -190,7 +186,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 class Machines(Section):
-    """The machines of a training: `workers` counts all that train, the chief among them.
+    """The machines of a training on Vertex AI: `workers` counts all that train, the chief among them.
 
     `parameter_servers` are those of `engine.kind` `parameter_server`. Types of machines and accelerators are Vertex
     AI's own, such as n1-standard-16 and NVIDIA_TESLA_T4.

@@ -115,10 +115,7 @@ def read_note(version: Path) -> dict[str, Any]:
 
 
 def publish_in_folder(model: Path, destination: str, note: Mapping[str, Any]) -> tuple[int, bool]:
-    """Returns the number of the version of `model` in `destination`, and whether it existed before.
-
-    `note`, with the model's `fingerprint`, is kept with it. See `publish`.
-    """
+    """Returns the number of the version and whether it existed before; `note` has the `fingerprint`. See `publish`."""
     folder = Path(destination)
     newest = (folder_versions(folder) or [0])[-1]
     if newest and read_note(folder / str(newest)).get("fingerprint") == note["fingerprint"]:
@@ -158,10 +155,7 @@ class _Disturbed(Exception):
 
 
 def publish_in_bucket(model: Path, destination: str, note: Mapping[str, Any]) -> tuple[int, bool]:
-    """Returns the number of the version of `model` below `destination`, and whether it existed before.
-
-    `note`, with the model's `fingerprint`, is kept with it. See `publish`.
-    """
+    """Returns the number of the version and whether it existed before; `note` has the `fingerprint`. See `publish`."""
     root, fingerprint = destination.rstrip("/"), note["fingerprint"]
     paths = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
     paths.pop(model_directory.PUSH_RECORD, None)

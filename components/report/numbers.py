@@ -66,16 +66,9 @@ def numbers(
 def _verdict(evaluation: Mapping[str, Any], decision: Mapping[str, Any] | None) -> dict[str, Any]:
     """The gate's decision; without a gate that of the Evaluator's thresholds alone."""
     bounds = [{"name": name, "bound": bound} for name, bound in sorted(evaluation["thresholds"].items())]
-    failures = list(evaluation["failures"])
-    verdict = decision or {"blessed": evaluation["blessed"], "reasons": failures}
-    return {
-        "thresholds": bounds,
-        "failures": failures,
-        "blessed": verdict["blessed"],
-        "champion": verdict.get("champion"),
-        "reasons": list(verdict.get("reasons", [])),
-        "checks": list(verdict.get("checks", [])),
-    }
+    failures = evaluation["failures"]
+    alone = {"blessed": evaluation["blessed"], "champion": None, "reasons": failures, "checks": []}
+    return {"thresholds": bounds, "failures": failures, **(decision or alone)}
 
 
 def learning_curve(training: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -61,7 +61,8 @@ def run(command: list[str], retries: int) -> int:
             seconds = WAIT_SECONDS * 2 ** (attempt - 1)
             final = status == INPUT_ERROR or attempt > retries
             following = "the step fails" if final else f"again in {seconds:.0f} s"
-            _say(f"attempt {attempt} of {retries + 1} ended with exit status {status}; {following}")
+            ended = f"attempt {attempt} of {retries + 1} ended with exit status {status}"
+            print(f"marco: {ended}; {following}", file=sys.stderr, flush=True)
             if final:
                 return status
             until = time.monotonic() + seconds
@@ -73,10 +74,6 @@ def run(command: list[str], retries: int) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _say(text: str) -> None:
-    print(f"marco: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:

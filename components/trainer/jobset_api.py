@@ -1,8 +1,4 @@
-"""A JobSet as the Kubernetes API shows it: requests with patience, and following one until it ends.
-
-`Api` makes requests and turns their failures into plain errors. `Follower` reports what waits, the chief's log as it
-comes, and which replica failed first and how.
-"""
+"""A JobSet as the Kubernetes API shows it: requests with patience, and following one until it ends."""
 
 import dataclasses
 import os
@@ -177,7 +173,10 @@ class Api:
 
 
 class Follower:
-    """Follows a JobSet to its end and reports to `show`, one line at a time."""
+    """Follows a JobSet to its end and reports to `show`, one line at a time.
+
+    That is what waits, the chief's log as it comes, and which replica failed first and how.
+    """
 
     def __init__(self, api: Api, jobset: str, replicas: Replicas, show: Callable[[str], None], pace: Pace) -> None:
         self._api, self._jobset, self._replicas, self._show, self._pace = api, jobset, replicas, show, pace
