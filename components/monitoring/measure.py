@@ -235,15 +235,8 @@ class Describer:
 
 
 _BATCH = 8
-_THUMBNAIL_SIDE = 144
-
-
-class Sampling(NamedTuple):
-    """How many images of an imager are measured, of how many a thumbnail is kept, and what the draw depends on."""
-
-    images: int = 1000
-    thumbnails: int = 8
-    seed: int = 0
+_THUMBNAILS, _THUMBNAIL_SIDE = 8, 144
+"""How many images of an imager have one, and its shorter side in pixels."""
 
 
 class Setup(NamedTuple):
@@ -295,11 +288,15 @@ class Measured(NamedTuple):
     failed: list[tuple[str, str, str]]
 
 
-def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, sampling: Sampling) -> Measured:
-    """Measures up to `sampling.images` images of each imager; which ones depends on their names and the seed alone.
+def measure_images(
+    paths: Sequence[str], setup: Setup, images: int, seed: int = 0, days: float | None = None
+) -> Measured:
+    """Measures up to so many images of each imager; which ones depends on their names and the seed alone.
 
-    `found`: what `find_images` returned for `paths`; may be empty. Raises InputError where the model can't be used.
+    `paths`, `days`: see `find_images`, which may find none. Raises InputError as it does, and for a model that can't be
+    used.
     """
+    found = find_images(paths, days, setup.naming)
     if not found:
         return Measured(from_rows([]), {}, [])
     sources = institutions(paths, found)
@@ -308,9 +305,9 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
         with errors.expected_errors(), files.errors_raised_only(), pipeline:
             all_images = (
                 pipeline
-                | "Found" >> beam.Create(list(found))
+                | "Found" >> beam.Create(found)
                 | "Spread" >> beam.Reshuffle()
-                | "List" >> beam.FlatMap(candidates, setup.naming, sources, sampling.seed)
+                | "List" >> beam.FlatMap(candidates, setup.naming, sources, seed)
                 | "ByImager" >> beam.WithKeys(lambda candidate: candidate.imager)
             )
             _ = (
@@ -321,12 +318,12 @@ def measure_images(paths: Sequence[str], found: Sequence[Found], setup: Setup, s
             )
             _ = (
                 all_images
-                | "Sample" >> beam.combiners.Top.SmallestPerKey(sampling.images)
+                | "Sample" >> beam.combiners.Top.SmallestPerKey(images)
                 | "Number" >> beam.FlatMap(_numbered)
                 | "ByFile" >> beam.GroupByKey()
                 | "Read" >> beam.FlatMap(_read, setup.bits)
                 | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
-                | "Measure" >> beam.ParDo(_Measure(setup.model, sampling.thumbnails))
+                | "Measure" >> beam.ParDo(_Measure(setup.model))
                 | "WriteRows" >> beam.io.WriteToParquet(files.join(staging, "rows"), SCHEMA, num_shards=1)
             )
         return _collected(staging)
@@ -365,9 +362,8 @@ def _read(
 class _Measure(beam.DoFn):
     """From batches of encoded images to rows of `SCHEMA`."""
 
-    def __init__(self, model: str, thumbnails: int) -> None:
+    def __init__(self, model: str) -> None:
         self._model = model
-        self._thumbnails = thumbnails
 
     def setup(self) -> None:
         # A copy of a model in a bucket stays until the worker ends.
@@ -376,7 +372,7 @@ class _Measure(beam.DoFn):
         atexit.register(folder.close)
 
     def process(self, batch: list[tuple[int, Candidate, bytes | str]]) -> Iterator[dict[str, Any]]:
-        rows = [_row(candidate, place, data, self._thumbnails) for place, candidate, data in batch]
+        rows = [_row(candidate, place, data) for place, candidate, data in batch]
         sound = [index for index, row in enumerate(rows) if not row["reason"]]
         described = self._describe([cast(bytes, batch[index][2]) for index in sound])
         for index, result in zip(sound, described, strict=True):
@@ -387,13 +383,13 @@ class _Measure(beam.DoFn):
         yield from rows
 
 
-def _row(candidate: Candidate, place: int, data: bytes | str, thumbnails: int) -> dict[str, Any]:
+def _row(candidate: Candidate, place: int, data: bytes | str) -> dict[str, Any]:
     if isinstance(data, str):
         return _failed(candidate, data)
     try:
         pixels.check(data)
         measured = image_statistics(data)
-        thumbnail = _thumbnail(data) if place < thumbnails else b""
+        thumbnail = _thumbnail(data) if place < _THUMBNAILS else b""
     except errors.InputError as error:
         return _failed(candidate, str(error))
     return _failed(candidate, "") | {"statistics": measured.tolist(), "thumbnail": thumbnail}

@@ -212,18 +212,13 @@ def _thumbnails(old: statistics.Table, new: statistics.Table) -> list[dict[str, 
 
 
 def make_reference(
-    paths: Sequence[str],
-    output: Path,
-    facts: dict[str, Any],
-    setup: measure.Setup,
-    sampling: measure.Sampling,
+    paths: Sequence[str], output: Path, facts: dict[str, Any], setup: measure.Setup, images: int, seed: int = 0
 ) -> drift.Reference:
-    """Measures up to `sampling.images` images of each imager and writes the reference into the folder `output`.
+    """Measures up to so many images of each imager and writes the reference into the folder `output`.
 
     `facts`: what `model_facts` returns for the model of `setup`.
     """
-    measured = measure.measure_images(paths, measure.find_images(paths, naming=setup.naming), setup, sampling)
-    reference = drift.make_reference(measured, facts)
+    reference = drift.make_reference(measure.measure_images(paths, setup, images, seed), facts)
     drift.write_reference(reference, output)
     return reference
 
@@ -241,8 +236,7 @@ def check_images(
 
     `days`: only images of files that changed so many days ago at most; that there are none is no error.
     """
-    sampling = measure.Sampling(images=limits.most, seed=seed)
-    measured = measure.measure_images(paths, measure.find_images(paths, days, setup.naming), setup, sampling)
+    measured = measure.measure_images(paths, setup, limits.most, seed, days)
     table = reference.project(measured.table)
     failed = collections.Counter(imager for imager, _, _ in measured.failed)
     verdicts = drift.check(reference, table, measured.seen, limits, seed, failed)

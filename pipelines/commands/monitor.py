@@ -69,7 +69,8 @@ def reference(
         output,
         watch.model_facts(folder),
         measure.make_setup(model, folder, output, **vars(measuring)),
-        measure.Sampling(images=sample, seed=seed),
+        sample,
+        seed,
     )
     least = two_sample.Limits().least
     for name, seen in made.facts["seen"].items():

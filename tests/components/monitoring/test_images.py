@@ -66,13 +66,13 @@ def test_records_name_their_imager_and_damaged_ones_are_skipped(shards, real_ima
     ]
     got = {candidate.index: data for candidate, data in encoded_images(shard.path, [found[0], found[1]])}
     assert got[1] == real_images["clear_220.jpeg"].read_bytes()
-    assert "9000x9000 pixels are more" in measure._row(found[1], 0, got[3], 1)["reason"]
+    assert "9000x9000 pixels are more" in measure._row(found[1], 0, got[3])["reason"]
     assert {candidate.imager for candidate in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
 
 
 def test_a_damaged_image_is_not_measured(real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
-    row = measure._row(measure.Candidate(0, b"a.jpg", -1, "Own", "a.jpg"), 0, data[: len(data) // 2] + data[-2:], 1)
+    row = measure._row(measure.Candidate(0, b"a.jpg", -1, "Own", "a.jpg"), 0, data[: len(data) // 2] + data[-2:])
     assert "premature end" in row["reason"]
     assert (row["statistics"], row["thumbnail"]) == ([], b"")
 

@@ -12,6 +12,6 @@ from components.monitoring.measure import Candidate, _row
 def test_the_thumbnail_of_a_strip_shows_its_middle(size, shown):
     png = io.BytesIO()
     Image.new("RGB", size, (200, 100, 50)).save(png, "PNG")
-    row = _row(Candidate(0, b"a.png", -1, "Lab", "a.png"), 0, png.getvalue(), 1)
+    row = _row(Candidate(0, b"a.png", -1, "Lab", "a.png"), 0, png.getvalue())
     assert row["reason"] == ""
     assert Image.open(io.BytesIO(row["thumbnail"])).size == shown

@@ -28,13 +28,12 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(shards, small_model, tmp_path_factory):
     """A reference of the drops, and its folder."""
-    from components.monitoring.measure import Naming, Sampling, Setup
+    from components.monitoring.measure import Naming, Setup
     from components.monitoring.watch import make_reference, model_facts
 
     folder = tmp_path_factory.mktemp("references") / "reference"
     setup = Setup(str(small_model), Naming(), f"{folder}.rows")
-    sampling = Sampling(images=50, thumbnails=3)
-    return make_reference([str(shards)], folder, model_facts(small_model), setup, sampling), folder
+    return make_reference([str(shards)], folder, model_facts(small_model), setup, 50), folder
 
 
 def test_a_reference_is_a_sample_of_each_imager(made, shards):
@@ -44,7 +43,7 @@ def test_a_reference_is_a_sample_of_each_imager(made, shards):
     assert reference.facts["seen"] == {HOME: counts["HWMRI"], MERCK: counts["Merck"]}
     assert reference.table.embedding.shape == (100, 32)
     assert len(set(zip(reference.table.imager, reference.table.name, strict=True))) > 90
-    assert [sum(map(bool, reference.table.of_imager(imager).thumbnail)) for imager in (HOME, MERCK)] == [3, 3]
+    assert [sum(map(bool, reference.table.of_imager(imager).thumbnail)) for imager in (HOME, MERCK)] == [8, 8]
     assert not folder.with_name(f"{folder.name}.rows").exists()
 
 
