@@ -9,7 +9,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import pydantic
 
@@ -136,26 +136,19 @@ class Parameter(Section):
 
     @pydantic.model_validator(mode="after")
     def _limits_or_choices(self) -> "Parameter":
-        if self.choices:
-            if (self.min, self.max) != (None, None):
-                raise ValueError(self._ambiguous())
-            return self
-        low, high = self.limits()
-        if not low < high:
-            raise ValueError(f"a parameter has min {low} and max {high}; min must be smaller")
-        if self.sampling == "log" and low <= 0:
-            raise ValueError(f"a parameter has min {low} and sampling log; min must be above 0")
+        limits = [limit for limit in (self.min, self.max) if limit is not None]
+        if len(limits) != (0 if self.choices else 2):
+            values = f"min {self.min}, max {self.max}, choices {list(self.choices)}"
+            raise ValueError(f"a parameter has {values}; give both limits, or choices")
+        if limits and not limits[0] < limits[1]:
+            raise ValueError(f"a parameter has min {self.min} and max {self.max}; min must be smaller")
+        if limits and self.sampling == "log" and limits[0] <= 0:
+            raise ValueError(f"a parameter has min {self.min} and sampling log; min must be above 0")
         return self
 
     def limits(self) -> tuple[float, float]:
-        """Returns `min` and `max`; raises `InputError` if either is not set, as with choices."""
-        if self.min is None or self.max is None:
-            raise errors.InputError(self._ambiguous())
-        return self.min, self.max
-
-    def _ambiguous(self) -> str:
-        values = f"min {self.min}, max {self.max}, choices {list(self.choices)}"
-        return f"a parameter has {values}; give both limits, or choices"
+        """Returns `min` and `max` of a parameter without choices."""
+        return cast(float, self.min), cast(float, self.max)
 
 
 class Tuning(Section):

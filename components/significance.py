@@ -80,9 +80,12 @@ def _chances(counts: Pairs) -> np.ndarray:
     return chances
 
 
-def _total(counts: Pairs) -> int:
-    """Returns the most gains that could have been: the discordant images, or the sum of the plates' differences."""
-    return sum(abs(difference) for difference, _ in counts.plates) if counts.plates else counts.discordant
+def _gains(counts: Pairs) -> tuple[int, int]:
+    """Returns the gains, and the most that could have been: of discordant images, or of the plates' differences."""
+    if not counts.plates:
+        return counts.gained, counts.discordant
+    differences = [difference for difference, _ in counts.plates]
+    return sum(max(difference, 0) for difference in differences), sum(map(abs, differences))
 
 
 def p_better(counts: Pairs) -> float:
@@ -91,9 +94,8 @@ def p_better(counts: Pairs) -> float:
     McNemar 1947; exact: under no difference a discordant image is a gain as often as a loss. With plates it is Fisher's
     randomization test of their differences, also exact, of which McNemar's is the one where each image is a plate.
     """
-    if not _total(counts):
-        return 1.0
-    return float(min(_chances(counts)[_gains(counts) :].sum(), 1.0))
+    gains, most = _gains(counts)
+    return float(min(_chances(counts)[gains:].sum(), 1.0)) if most else 1.0
 
 
 def p_different(counts: Pairs) -> float:
@@ -107,21 +109,15 @@ def p_different(counts: Pairs) -> float:
     return min(2 * p_better(counts), 2 * p_better(swapped), 1.0)
 
 
-def _gains(counts: Pairs) -> int:
-    return sum(max(difference, 0) for difference, _ in counts.plates) if counts.plates else counts.gained
-
-
 def smallest_better(counts: Pairs, level: float) -> float | None:
     """Returns the smallest difference that `p_better` would call better at `level`, of as many discordant images.
 
     None if even gains alone would not be enough.
     """
-    total = _total(counts)
-    if not total:
-        return None
+    _, most = _gains(counts)
     tails = _chances(counts)[::-1].cumsum()[::-1]
     enough = np.flatnonzero(tails <= level)
-    return (2 * int(enough[0]) - total) / counts.count if len(enough) else None
+    return (2 * int(enough[0]) - most) / counts.count if most and len(enough) else None
 
 
 def paired_interval(counts: Pairs, confidence: float) -> Interval:

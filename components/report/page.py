@@ -199,9 +199,6 @@ def card(report: Mapping[str, Any]) -> str:
             f"{number(share['share'], 'percent')} ({number(share['low'], 'share')} to {number(share['high'], 'share')})"
         )
 
-    def of_all(share: Mapping[str, Any]) -> str:
-        return f"{interval(share)}, {number(share['found'], 'count')} of {number(share['count'], 'count')}"
-
     environment = pages.environment(TEMPLATES, autoescape=False)
     environment.filters.update(number=number, interval=interval, cell=_cell, yaml=json.dumps)
     about = {**dict.fromkeys(("license", "splits", "network", "split", *_ABOUT)), **report["about"]}

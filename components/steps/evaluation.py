@@ -46,8 +46,15 @@ ENOUGH = "more evaluation images may show a gain; with gate.champion=none the th
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
 _TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
-_TEXTS = (contract.FILENAME, *evaluations.SLICES)
-_NUMBERS = (contract.IMAGE_ID, contract.LABEL)
+_COLUMNS = {
+    contract.IMAGE_ID: "image_id",
+    contract.FILENAME: "filename",
+    contract.LABEL: "label",
+    contract.INSTITUTION: "institution",
+    contract.IMAGER: "imager",
+    contract.PLATE: "plate",
+}
+"""Features of a record, and the columns of the table of predictions that they become."""
 
 
 @decorators.component(use_beam=True)
@@ -124,8 +131,8 @@ class Predict(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the model once per worker."""
-        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _TEXTS}
-        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in _NUMBERS}
+        spec = {name: tf.io.FixedLenFeature([], tf.string) for name in _COLUMNS}
+        spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in (contract.IMAGE_ID, contract.LABEL)}
         spec[contract.PLATE] = tf.io.FixedLenFeature([], tf.string, default_value="")
         self._model = saved_models.load(self._model_path)
         self._score = self._mean_scores if self._average > 1 else self._model.signatures["serving_examples"]
@@ -146,23 +153,24 @@ class Predict(beam.DoFn):
         Raises `InputError` if a score is not finite: the argmax of such scores would pass for a class.
         """
         records = tf.data.TFRecordDataset(file)
-        shard, scored = file.rpartition("/")[2], 0
-        features: dict[str, list[np.ndarray]] = {name: [] for name in (*_TEXTS, *_NUMBERS, contract.PLATE)}
-        scores: list[np.ndarray] = []
+        shard = file.rpartition("/")[2]
+        columns: dict[str, list[Any]] = {column: [] for column in ("scores", *_COLUMNS.values())}
         for serialized in preprocessing.without_autotuning(records.batch(self._batch_size).prefetch(1)):
-            scores.append(self._score(examples=serialized)["scores"].numpy())
-            if not np.isfinite(scores[-1]).all():
-                within = int((~np.isfinite(scores[-1])).any(axis=1).argmax())
+            scores = self._score(examples=serialized)["scores"].numpy()
+            if not np.isfinite(scores).all():
+                within = int((~np.isfinite(scores)).any(axis=1).argmax())
                 raise errors.InputError(
-                    f"the model at {self._model_path} gives record {scored + within} of {shard} scores that are not "
-                    f"finite ({', '.join(str(score) for score in scores[-1][within])}); train it again"
+                    f"the model at {self._model_path} gives record {len(columns['scores']) + within} of {shard} scores "
+                    f"that are not finite ({', '.join(str(score) for score in scores[within])}); train it again"
                 )
+            columns["scores"] += list(scores)
             for name, values in self._parse(serialized).items():
-                features[name].append(values.numpy())
-            scored += len(scores[-1])
-        if scores:
-            joined = {name: np.concatenate(batches) for name, batches in features.items()}
-            yield _rows(shard, joined, np.concatenate(scores))
+                cells = values.numpy().tolist()
+                columns[_COLUMNS[name]] += [
+                    cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in cells
+                ]
+        if columns["scores"]:
+            yield pd.DataFrame({"shard": shard, "index": range(len(columns["scores"])), **columns})
 
 
 def write_predictions(
@@ -183,26 +191,6 @@ def write_predictions(
         | f"Gather{label}" >> beam.combiners.ToList()
         | f"Write{label}" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
     )
-
-
-def _rows(shard: str, features: dict[str, np.ndarray], scores: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "shard": shard,
-            "index": np.arange(len(scores), dtype=np.int32),
-            "image_id": features[contract.IMAGE_ID],
-            "filename": _text(features[contract.FILENAME]),
-            "label": features[contract.LABEL].astype(np.int16),
-            "institution": _text(features[contract.INSTITUTION]),
-            "imager": _text(features[contract.IMAGER]),
-            "scores": list(scores),
-            "plate": _text(features[contract.PLATE]),
-        }
-    )
-
-
-def _text(values: np.ndarray) -> list[str]:
-    return [value.decode("utf-8", "replace") for value in values.tolist()]
 
 
 def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -58,6 +58,8 @@ class Executor(base_executor.BaseExecutor):
             else:
                 logging.warning("The model is not blessed and so is not published.")
             if run and name:
+                pipeline = getattr(self._context, "pipeline_info", None)
+                pipeline_run = os.environ.get(POD_RUN) or getattr(self._context, "pipeline_run_id", None) or ""
                 registered = mlflow_registry.register(
                     run,
                     name,
@@ -65,7 +67,12 @@ class Executor(base_executor.BaseExecutor):
                     classes=model_directory.class_names(saved_model),
                     fingerprint=model_directory.model_fingerprint(saved_model),
                     published_at=version.path if version else None,
-                    tags=self._lineage(exec_properties),
+                    tags={
+                        mlflow_runs.JUDGED_AGAINST: exec_properties["judged_against"],
+                        mlflow_runs.SIGNATURE: exec_properties["signature"],
+                        mlflow_runs.PIPELINE: pipeline.id if pipeline else "",
+                        mlflow_runs.PIPELINE_RUN: pipeline_run,
+                    },
                 )
         output.set_int_custom_property("pushed", int(version is not None))
         if version:
@@ -79,16 +86,6 @@ class Executor(base_executor.BaseExecutor):
             "registered_version": registered,
         }
         io_utils.write_string_file(f"{output.uri}/{published_models.RECORD_FILE}", json.dumps(record, indent=1) + "\n")
-
-    def _lineage(self, properties: dict[str, str]) -> dict[str, str]:
-        """Returns the tags that name a version's pipeline and run, and the champion that it was compared with."""
-        pipeline = getattr(self._context, "pipeline_info", None)
-        return {
-            mlflow_runs.JUDGED_AGAINST: properties["judged_against"],
-            mlflow_runs.SIGNATURE: properties["signature"],
-            mlflow_runs.PIPELINE: pipeline.id if pipeline else "",
-            mlflow_runs.PIPELINE_RUN: os.environ.get(POD_RUN) or getattr(self._context, "pipeline_run_id", None) or "",
-        }
 
 
 @decorators.component
