@@ -9,7 +9,7 @@ from typing import Any
 
 from components.vertex.api import Api
 from components.vertex.options import Endpoint, Machine, read_machine
-from marco_model import errors, store
+from marco_model import errors
 
 MANAGED = "marco-pipeline"
 FINGERPRINT, CONTAINER, RUN = "marco-fingerprint", "marco-container", "marco-run"
@@ -131,12 +131,8 @@ def ensure_version(api: Api, options: Endpoint, model: str, release: Release) ->
     """Returns the version of the model `model`, a display name, that `release` is; uploads it if it is missing.
 
     A version is the same files at the same place in the same container. Place and container of a version never change:
-    a later deployment reads the files from the bucket again. Raises `InputError` for a release that lies elsewhere.
+    a later deployment reads the files from the bucket again.
     """
-    if not store.is_object(release.uri):
-        raise errors.InputError(
-            f"{release.uri} is not on gs://, where Vertex AI takes models from; set destination to gs://…"
-        )
     container: dict[str, Any] = {"image_uri": options.container}
     if options.server == "marco":
         # Routes are left to Vertex AI, which passes them to the container as AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE.
@@ -314,13 +310,14 @@ def look(api: Api, endpoint: str) -> State:
     return read_state(api.read("Endpoint", "get_endpoint", {"name": endpoint}))
 
 
-def deploy(api: Api, options: Endpoint, endpoint: str, version: Version, name: str) -> Deployed:
+def deploy(api: Api, options: Endpoint, endpoint: str, version: Version) -> Deployed:
     """Deploys a version on the machine of `options` unless it is there: with all traffic if no other model has any.
 
     Takes minutes. Raises `components.vertex.api.Failed` if its container does not start.
     """
     seen: list[State] = []
     asked, machine = "", options.machine
+    name = f"{last(version.model)}-{version.number} {version.fingerprint[:12]}"
 
     def find() -> Deployed | None:
         seen[:] = [look(api, endpoint)]

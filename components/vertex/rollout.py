@@ -40,7 +40,7 @@ def push(api: Api, options: Endpoint, version: Version, images: Sequence[golden.
     endpoints.check_free(state, version.number, current)
     if options.check_endpoint and not (current and current.share):
         _prove(api, options, version, images)
-    trial = endpoints.deploy(api, options, state.name, version, _title(version))
+    trial = endpoints.deploy(api, options, state.name, version)
     old = None if serving is None or serving.id == trial.id else serving
     shares = [share for share in options.traffic if share >= trial.share] if old else [100]
     try:
@@ -121,7 +121,7 @@ def _back(api: Api, options: Endpoint, state: State, serving: Deployed, before: 
     if old is None:
         # The serving model runs on the machines that the traffic needs.
         options = options.kept_on(serving.machine)
-        old = endpoints.deploy(api, options, state.name, known[before], _title(known[before]))
+        old = endpoints.deploy(api, options, state.name, known[before])
     # Before the traffic: once that has moved, a repeated command only cleans up.
     endpoints.make_default(api, known[before])
     labels = {endpoints.SERVING: old.id, endpoints.PREVIOUS: None, endpoints.WITHDRAWN: f"{serving.version}-{old.id}"}
@@ -148,7 +148,7 @@ def _prove(api: Api, options: Endpoint, version: Version, images: Sequence[golde
         # Left by a killed command; of several, the last one may go with its traffic.
         for left in sorted(state.deployed, key=lambda left: left.share):
             endpoints.undeploy(api, place, left.id, last=True)
-    trial = endpoints.deploy(api, options, place, version, _title(version))
+    trial = endpoints.deploy(api, options, place, version)
     try:
         golden.check(api, place, trial.id, 100, images, options.tolerance)
     except golden.GoldenFailed as error:
@@ -186,10 +186,6 @@ def _describe(deployment: Deployed, other: Deployed | None) -> str:
     """Returns a deployed model's version, and its machine where `other` is the same version."""
     is_same = other and deployment.version == other.version
     return f"{deployment.version} on {deployment.machine}" if is_same else deployment.version
-
-
-def _title(version: Version) -> str:
-    return f"{endpoints.last(version.model)}-{version.number} {version.fingerprint[:12]}"
 
 
 class Deployment(NamedTuple):

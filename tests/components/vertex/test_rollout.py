@@ -211,7 +211,7 @@ def test_leftovers_of_a_killed_push_on_the_check_endpoint_are_undeployed(world):
     for name, number in (("other", 8), ("marco", 9)):
         release = endpoints.Release(f"gs://bucket/{name}/{number}", f"{number}" * 64)
         left = endpoints.ensure_version(world.api, options, name, release)
-        endpoints.deploy(world.api, options, check, left, "left")
+        endpoints.deploy(world.api, options, check, left)
     world.push(1)
     assert world.traffic() == {V2: 100} and world.deployed("marco-check") == []
     body = {"endpoint": check, "deployed_model": {"id": "77", "model": left.name, "display_name": "left"}}
