@@ -192,14 +192,6 @@ def kind_of(name: str) -> type:
     )
 
 
-def by_section(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns values such as `{"recipe.momentum": 0.9}` by section and field, without those of the search itself."""
-    return {
-        section: {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
-        for section in SECTIONS
-    }
-
-
 def _check_values(name: str, parameter: Parameter) -> None:
     kind = kind_of(name)
     if not parameter.choices and kind not in (int, float):

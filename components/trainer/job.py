@@ -233,10 +233,10 @@ class TrainingJob(settings.Section):
         Values of the search itself, which name neither recipe nor network, are ignored. The targets become those of the
         recipe. Raises `InputError` if the values don't fit together, or if the data have not what the recipe asks for.
         """
-        sections = settings.by_section(values)
-        changes: dict[str, Any] = {
-            name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()
-        }
+        changes: dict[str, Any] = {}
+        for section in settings.SECTIONS:
+            fields = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
+            changes[section] = dataclasses.replace(getattr(self, section), **fields)
         recipe, names = changes["recipe"], None
         if recipe.raw_weight:
             names = name_tables.find_table(name_tables.RAW_LABELS_FILE, [self.data.source], [self.data.source])
