@@ -4,7 +4,7 @@ Ours is the whole step as training takes it, from uint8 windows: distortions, fo
 auxiliary head, smoothed loss and L2, RMSProp, moving statistics and the running average. The peer has float images
 ready and does forward and backward pass, plain cross-entropy and the same optimizer. Same batch, same cores, in turns.
 With `--peer undistorted` the peer is our own step on the same windows, which it only maps to [-1, 1]. `benchmarks.gpu`
-takes our step from here too, on TensorFlow or on JAX.
+takes our step from here too, on TensorFlow or on JAX, and what its time goes to.
 
     python -m benchmarks.train_step
 """
