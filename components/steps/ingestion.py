@@ -90,19 +90,14 @@ def schema_fingerprint() -> str:
     return hashlib.sha256(SCHEMA.read_bytes()).hexdigest()
 
 
-def curated_schema(
-    institutions: Sequence[str] = (), imagers: Sequence[str] = (), classes: Sequence[str] = labels.CLASSES
-) -> Any:
-    """Returns the `tensorflow_metadata` Schema; names become domains, no names mean that any are fine.
+def curated_schema(classes: Sequence[str] = labels.CLASSES) -> Any:
+    """Returns the `tensorflow_metadata` Schema.
 
     `classes`, in the order of their indices, are the domains of `image/class/label` and `image/class/text`.
     """
     schema = tfdv.load_schema_text(str(SCHEMA))
-    domains = {contract.INSTITUTION: institutions, contract.IMAGER: imagers}
     for feature in schema.feature:
-        if domains.get(feature.name):
-            feature.string_domain.value.extend(sorted(set(domains[feature.name])))
-        elif feature.name == contract.LABEL:
+        if feature.name == contract.LABEL:
             feature.int_domain.max = len(classes) - 1
         elif feature.name == contract.LABEL_TEXT:
             feature.string_domain.value[:] = classes
@@ -124,18 +119,15 @@ def CuratedSchema(
     schema: annotations.OutputArtifact[standard_artifacts.Schema],
     fingerprint: annotations.Parameter[str],
     classes: annotations.Parameter[str],
-    institutions: annotations.Parameter[str] = "[]",
-    imagers: annotations.Parameter[str] = "[]",
 ) -> None:
-    """Writes `schema.pbtxt` of the installed package with the domains of these names.
+    """Writes `schema.pbtxt` of the installed package for these classes.
 
-    `fingerprint`: `schema_fingerprint()`, so that the cache knows which schema it holds. JSON: `classes`, names in
-    index order; the names that `institutions` and `imagers` may have, none meaning any.
+    `fingerprint`: `schema_fingerprint()`, so that the cache knows which schema it holds. `classes`: JSON, names in
+    index order.
     """
     if fingerprint != schema_fingerprint():
         logging.warning("The pipeline was compiled with another curated schema than the one installed here.")
-    content = curated_schema(json.loads(institutions), json.loads(imagers), json.loads(classes))
-    io_utils.write_pbtxt_file(f"{schema.uri}/{SCHEMA.name}", content)
+    io_utils.write_pbtxt_file(f"{schema.uri}/{SCHEMA.name}", curated_schema(json.loads(classes)))
 
 
 def describe_anomaly(split: str, anomalies: Any, statistics: Any) -> str:
@@ -172,8 +164,7 @@ class ValidatorExecutor(executor.Executor):
         if self._sentences:
             raise errors.InputError(
                 f"examples do not fit the curated schema ({' | '.join(self._sentences)}); fix the data or its ingest "
-                "settings, or, if the data is right, the configured institutions and imagers or "
-                "components/steps/schema.pbtxt"
+                "settings, or, if the data is right, components/steps/schema.pbtxt"
             )
         return result
 
