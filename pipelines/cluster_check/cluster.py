@@ -6,7 +6,6 @@ the user may not read is reported as not visible.
 
 import base64
 import fnmatch
-import functools
 import itertools
 import json
 import urllib.parse
@@ -16,10 +15,9 @@ import yaml
 
 from components import machines
 from components.trainer import jobset_api
-from pipelines.cluster_check import findings, needs as package_needs, network
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
+from pipelines.cluster_check import needs as package_needs, network
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, Lines, Needs, Object
 
 OLDEST = (1, 32)
 RIGHTS = (
@@ -36,11 +34,6 @@ REPLICAS_RIGHTS = (
 )
 # Of disks that one node mounts at a time: kubernetes.io/docs/concepts/storage/persistent-volumes, access modes.
 ONE_NODE = {"pd.csi.storage.gke.io", "ebs.csi.aws.com", "disk.csi.azure.com", "rancher.io/local-path"}
-
-
-def check(api: Api, needs: Needs) -> list[findings.Finding]:
-    """Returns the findings of all checks, in order; raises `ClusterError` if the API fails."""
-    return findings.collect({subject: functools.partial(work, api, needs) for subject, work in CHECKS.items()})
 
 
 def _versions(api: Api, needs: Needs) -> Lines:

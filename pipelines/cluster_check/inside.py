@@ -8,7 +8,6 @@ and removes them.
 import base64
 import contextlib
 import datetime
-import functools
 import hashlib
 import hmac
 import json
@@ -25,10 +24,9 @@ import yaml
 
 from components import mlflow_store
 from marco_model import errors, store
-from pipelines.cluster_check import cluster, findings
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
+from pipelines.cluster_check import cluster
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 TIMEOUT = 10.0
 RESOLV = Path("/etc/resolv.conf")
@@ -37,11 +35,6 @@ SERVICES = {"metadata-grpc-service": 8080, "ml-pipeline": 8887}
 STORE_PORT = 9000
 STORES = ("seaweedfs", "minio-service")
 _POD, _PACKAGE = "marco-check", "/package/marco.yaml"
-
-
-def check(api: Api, needs: Needs) -> list[findings.Finding]:
-    """Returns the findings of all checks, in order; `api` is the pod's own."""
-    return findings.collect({subject: functools.partial(work, api, needs) for subject, work in CHECKS.items()})
 
 
 def _resolve(host: str) -> list[str]:

@@ -16,9 +16,8 @@ import requests
 
 from components.vertex import api as vertex_api, options
 from marco_model import errors
-from pipelines.cluster_check import findings, needs as package_needs
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check import needs as package_needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 ADDRESS = "https://{service}.googleapis.com"
 TIMEOUT = 30.0
@@ -103,11 +102,6 @@ class Cloud:
         member = f"serviceAccount:{self.account}"
         bindings = [item for item in (policy or {}).get("bindings", []) if member in item.get("members", [])]
         return {CONDITIONAL * ("condition" in item) + item["role"] for item in bindings}
-
-
-def check(cloud: Cloud, needs: Needs) -> list[findings.Finding]:
-    """Returns the findings of all checks, in order; raises `ClusterError` if a service fails."""
-    return findings.collect({subject: functools.partial(work, cloud, needs) for subject, work in CHECKS.items()})
 
 
 def _apis(cloud: Cloud, needs: Needs) -> Lines:
