@@ -128,28 +128,18 @@ def _volumes(api: Api, needs: Needs) -> Lines:
 def _unbound(api: Api, name: str, spec: Object) -> tuple[str, str]:
     """Says whether a storage class will make the volume of a claim that has none yet."""
     classes = {item["metadata"]["name"]: item for item in api.items("/apis/storage.k8s.io/v1/storageclasses")}
-    default = "storageclass.kubernetes.io/is-default-class"
-    chosen = spec.get("storageClassName") or next(
-        (
-            title
-            for title, item in classes.items()
-            if (item["metadata"].get("annotations") or {}).get(default) == "true"
-        ),
-        "",
-    )
+    notes = {title: item["metadata"].get("annotations") or {} for title, item in classes.items()}
+    defaults = [title for title in notes if notes[title].get("storageclass.kubernetes.io/is-default-class") == "true"]
+    chosen = spec.get("storageClassName") or next(iter(defaults), "")
     if chosen not in classes:
         what = f"storage class {chosen}" if chosen else "default storage class"
-        return (
-            WRONG,
-            f"claim {name} waits, there is no {what}; name one of {', '.join(classes) or 'none'} in an overlay",
-        )
+        fix = f"name one of {', '.join(classes) or 'none'} in an overlay"
+        return WRONG, f"claim {name} waits, there is no {what}; {fix}"
     provisioner = classes[chosen]["provisioner"]
     if "ReadWriteMany" in spec["accessModes"] and provisioner in ONE_NODE:
         several = "name a class that several nodes mount, such as NFS, Filestore or CephFS"
-        return (
-            WRONG,
-            f"claim {name} wants ReadWriteMany, and {chosen} ({provisioner}) makes disks for one node; {several}",
-        )
+        found = f"claim {name} wants ReadWriteMany, and {chosen} ({provisioner}) makes disks for one node"
+        return WRONG, f"{found}; {several}"
     return FINE, f"claim {name} waits for its first pod; {chosen} makes the volume"
 
 

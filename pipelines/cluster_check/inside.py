@@ -104,10 +104,8 @@ def _mlflow(api: Api, needs: Needs) -> Lines:
         experiments = "/api/2.0/mlflow/experiments/search"
         answer = rest_utils.http_request(login, experiments, "POST", json={"max_results": 1}, **options)
     except exceptions.MlflowException as error:
-        yield (
-            WRONG,
-            f"{uri} does not answer ({errors.one_line(error)}); start it, or let steps in (network.yaml, mlflow)",
-        )
+        fix = "start it, or let steps in (network.yaml, mlflow)"
+        yield WRONG, f"{uri} does not answer ({errors.one_line(error)}); {fix}"
         return
     host = urllib.parse.urlsplit(uri).netloc
     if mlflow_store.refused_host(answer.text):
