@@ -76,7 +76,14 @@ def inspect_shards(
                     inspection.unreadable += 1
                     continue
                 sample = _sample(features, sources)
-                _count(inspection, split, features, sample, raw_names, rules)
+                imager = _text(features, contract.IMAGER)
+                imager = imager or name_tables.imager_of(sample.institution, sample.filename, rules)
+                inspection.classes[split, sample.class_name] += 1
+                inspection.imagers[split, sample.institution, imager] += 1
+                inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
+                number = features.get(contract.LABEL_RAW)
+                if isinstance(number, int):
+                    inspection.raw_labels[split, str(number), raw_names.get(number, ""), sample.class_name] += 1
                 if samples:
                     _draw_sample(drawn, features.get(contract.IMAGE_ID), sample, samples)
             advance(1)
@@ -119,23 +126,6 @@ def _sample(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> S
     class_name = _text(features, contract.LABEL_TEXT) or f"label {features[contract.LABEL]}"
     institution = _text(features, contract.INSTITUTION) or (sources or {}).get(number, f"source {number}")
     return Sample(features[contract.ENCODED], class_name, institution, _text(features, contract.FILENAME))
-
-
-def _count(
-    inspection: Inspection,
-    split: str,
-    features: Mapping[str, Any],
-    sample: Sample,
-    raw_names: Mapping[int, str],
-    rules: Sequence[name_tables.ImagerRule],
-) -> None:
-    imager = _text(features, contract.IMAGER) or name_tables.imager_of(sample.institution, sample.filename, rules)
-    inspection.classes[split, sample.class_name] += 1
-    inspection.imagers[split, sample.institution, imager] += 1
-    inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
-    number = features.get(contract.LABEL_RAW)
-    if isinstance(number, int):
-        inspection.raw_labels[split, str(number), raw_names.get(number, ""), sample.class_name] += 1
 
 
 def _draw_sample(

@@ -172,22 +172,19 @@ def fingerprint(paths: Sequence[str], overlay_path: str = "") -> str:
 
 def _local_files(path: str) -> list[File]:
     root = Path(path)
-    unreadable: dict[Path, str] = {}
     if root.is_dir():
         listing = folder_walk.walk([root])
-        paths, unreadable = listing.files, listing.unreadable
     elif root.is_file():
-        root, paths = root.parent, [root]
+        root, listing = root.parent, folder_walk.Walk([root])
     elif glob.has_magic(path):
         root, listing = folder_walk.expand(path)
-        paths, unreadable = listing.files, listing.unreadable
     else:
         return []
     files = []
-    for file in paths:
+    for file in listing.files:
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        if file in unreadable:
-            files.append(File(str(file), name, 0, 0, unreadable[file]))
+        if file in listing.unreadable:
+            files.append(File(str(file), name, 0, 0, listing.unreadable[file]))
         else:
             status = file.stat()
             files.append(File(str(file), name, status.st_size, status.st_mtime))
