@@ -1,7 +1,4 @@
-"""The images of a set of shards as files again (`marco data export`).
-
-`export_images` writes one folder per class and `labels.csv`, from which `marco data import` makes the same set.
-"""
+"""The images of shards as files again (`marco data export`), of which `marco data import` makes the same set."""
 
 import collections
 import dataclasses

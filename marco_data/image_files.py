@@ -1,8 +1,4 @@
-"""Image files of drops: files, encoded bytes and headers.
-
-`find_images` lists the images of folders. `encoded_image` returns a file as the classifier takes it: an upright JPEG or
-PNG. `flag` names a picture that shows no drop. `image_header` reads format and size without decoding.
-"""
+"""Image files of drops: files, encoded bytes and headers."""
 
 import contextlib
 import io
