@@ -22,10 +22,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which records are exported: those of these splits, classes and institutions; an empty one takes all.
-
-    Classes and institutions are compared without regard to case.
-    """
+    """The records to export; an empty field stands for all. The case of classes and institutions does not count."""
 
     splits: Sequence[str] = ()
     classes: Sequence[str] = ()

@@ -92,10 +92,7 @@ def inspect_shards(
 
 
 def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
-    """Returns a quarantine's entries by reason, most frequent first, or None if there is no quarantine at `path`.
-
-    `path` is the output of `marco data ingest` or the quarantine itself.
-    """
+    """Returns by reason, most frequent first, the entries of a quarantine or an ingest's output; None without one."""
     for place in (Path(path) / "quarantine" / QUARANTINE_FILE, Path(path) / QUARANTINE_FILE):
         if place.is_file():
             by_reason: dict[str, list[dict[str, str]]] = {}
@@ -142,10 +139,7 @@ def _draw_sample(
 
 
 def contact_sheet(samples: Mapping[str, Sequence[Sample]]) -> Image.Image:
-    """Draws the samples, one row per class, each with its class, institution and file name; RGB.
-
-    An image that does not decode becomes an empty cell with a note.
-    """
+    """Draws the samples with captions, RGB, one row per class; an image that does not decode is a cell with a note."""
     names = [*(name for name in labels.CLASSES if name in samples), *sorted(samples.keys() - set(labels.CLASSES))]
     columns = max((len(samples[name]) for name in names), default=1)
     height, width = CELL + _CAPTION + _GAP, CELL + _GAP

@@ -78,10 +78,7 @@ def _readable(path: str) -> list[File]:
 
 
 def list_files(path: str) -> list[File]:
-    """Returns every file that a file, folder or glob stands for: see `folder_walk`.
-
-    Raises `InputError` if there is no such file.
-    """
+    """Returns every file that a file, folder or glob stands for (`folder_walk`); raises `InputError` without any."""
     files = _remote_files(path) if store.is_remote(path) else _local_files(path)
     if not files:
         raise errors.InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
@@ -89,10 +86,7 @@ def list_files(path: str) -> list[File]:
 
 
 def split_of(name: str, default: str = "") -> str:
-    """Returns the split by a shard's name, else by the nearest folder's name that has a split, else `default`.
-
-    Raises `InputError` if there is no split and no default.
-    """
+    """Returns the split by the name of a shard or its nearest folder, or `default`; raises `InputError` without any."""
     for part in reversed(PurePosixPath(name.replace("://", "/")).parts):
         for pattern, split in _SPLITS:
             if pattern.match(part):

@@ -195,10 +195,7 @@ def _named(backend: Backend, name: str) -> list[ScheduleStatus]:
 
 
 def explain_cron(text: str, expression: str, fields: int, advice: str) -> str:
-    """Returns a cron expression in words.
-
-    `text`: the value of `--cron`. `fields`: how many the service takes. Raises `InputError` with `advice` otherwise.
-    """
+    """Returns a cron expression in words; raises `InputError`, with the option's `text`, unless it has `fields`."""
     from cronsim import CronSim, CronSimError
 
     try:

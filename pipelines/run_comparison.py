@@ -52,8 +52,7 @@ def find_judged(run: str, tracking: str, name: str | None) -> Judged:
     """Returns what `run` names: a run's folder, an MLflow run id, or a version or alias of a registered model.
 
     `tracking` and `name`, for ids and versions: as `mlflow_store.find_store` and `mlflow_registry.choose_model` take
-    them. Raises `InputError` if there is no such run, or
-    it was not evaluated.
+    them. Raises `InputError` if there is no such run, or it was not evaluated.
     """
     if (Path(run) / "summary.json").is_file():
         return _of_folder(run)

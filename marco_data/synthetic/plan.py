@@ -79,10 +79,7 @@ IMAGERS: tuple[Imager, ...] = (
 
 
 def file_name(imager: Imager, plate: int, place: int, serial: int) -> str:
-    """Returns the base name of the image of well `place` (0 … 95) of plate number `plate`.
-
-    `serial` (0 … 999) varies the number of the inspection, or its date and time.
-    """
+    """Returns the image's base name of well `place` (0 … 95); `serial` (0 … 999) varies the inspection or its date."""
     row, column = _ROWS[place // 12], place % 12 + 1
     if imager.name == HWMRI_HOME:
         month, day, hour, minute = serial % 12 + 1, serial % 28 + 1, serial % 24, serial * 7 % 60
