@@ -247,7 +247,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     (name, in index order → `precision`, `recall`, null where no image decides them, and `count`), `slices.institution`
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
     `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
-    it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
+    it lies there) and `model_fingerprint` (of the model that it judged), `seconds` (step →
     seconds), `reused` (steps that were not run again), `resumed_from` (training's first step), `best_step` (whose
     weights the model has; 0 for those that training began with), `start_accuracy` (of the model that training began
     with, on the same images as `accuracy`; null where it was not the gate's champion).
@@ -287,7 +287,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],
         "evaluation": _from(output, steps["Evaluator"].outputs["evaluation"]),
-        "model_fingerprint": evaluation.get("model"),
+        "model_fingerprint": evaluation["model"],
         "seconds": {name: round(step.seconds, 1) for name, step in steps.items()},
         "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],
