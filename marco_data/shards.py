@@ -49,8 +49,7 @@ def find_shards(paths: Iterable[str]) -> list[File]:
     """Returns the shards among files, folders (with subfolders) and globs, local or `gs://`, sorted by name.
 
     A name is relative to the folder given, or the whole path if two would be equal. A shard with several paths is
-    listed once. Raises `InputError` if a path does not exist, has no shard, or has a folder or link that cannot be
-    read.
+    listed once. Raises `InputError` if a path does not exist, has no shard, or has what cannot be read.
     """
     by_path: dict[str, File] = {}
     for path in paths:

@@ -73,7 +73,6 @@ def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
     offset = index = 0
     while True:
         header, body = stream.read(LENGTH_BYTES), b""
-        detail = f"the shard ends {len(header)} bytes into a length"
         if len(header) == LENGTH_BYTES:
             length = _length(header)
             if length is None or length > MAX_RECORD_BYTES:
@@ -88,6 +87,8 @@ def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
                 index += 1
                 continue
             detail = f"the shard ends {len(body)} bytes into a record of {length}"
+        else:
+            detail = f"the shard ends {len(header)} bytes into a length"
         problem = stream.problem if isinstance(stream, Inflated) else ""
         if header or problem:
             reason = BAD_COMPRESSION if problem else TRUNCATED_SHARD

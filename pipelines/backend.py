@@ -195,7 +195,10 @@ def _named(backend: Backend, name: str) -> list[ScheduleStatus]:
 
 
 def explain_cron(text: str, expression: str, fields: int, advice: str) -> str:
-    """Returns a cron expression in words; raises `InputError`, with the option's `text`, unless it has `fields`."""
+    """Returns a cron expression in words.
+
+    `text`: the value of `--cron`. `fields`: how many the service takes. Raises `InputError` with `advice` otherwise.
+    """
     from cronsim import CronSim, CronSimError
 
     try:

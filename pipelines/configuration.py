@@ -1,7 +1,6 @@
 """The configuration of a pipeline run: frozen, checked, read from a short YAML preset and `key=value` overrides.
 
-`Configuration` has one field per section of a preset, and `load` reads one. Sections that a step takes as they are,
-such as `report`, are in `components`.
+Sections that a step takes as they are, such as `report`, are in `components`.
 """
 
 import pathlib
@@ -350,7 +349,7 @@ def _override(values: dict[str, Any], change: str) -> None:
 
 
 def _section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
-    """Returns the mapping at a path, made if missing; raises `InputError`, with `option`, if it is within a value."""
+    """Returns the mapping at a path, made if missing; raises `InputError` with `option` if it leads through a value."""
     for name in names:
         values = values.setdefault(name, {})
         if not isinstance(values, dict):

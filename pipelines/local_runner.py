@@ -247,10 +247,10 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     (name, in index order → `precision`, `recall`, null where no image decides them, and `count`), `slices.institution`
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
     `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
-    it lies there) and `model_fingerprint` (of the model that it judged), `seconds` (step →
-    seconds), `reused` (steps that were not run again), `resumed_from` (training's first step), `best_step` (whose
-    weights the model has; 0 for those that training began with), `start_accuracy` (of the model that training began
-    with, on the same images as `accuracy`; null where it was not the gate's champion).
+    it lies there) and `model_fingerprint` (of the model that it judged), `seconds` (step → seconds), `reused` (steps
+    that were not run again), `resumed_from` (training's first step), `best_step` (whose weights the model has; 0 for
+    those that training began with), `start_accuracy` (of the model that training began with, on the same images as
+    `accuracy`; null where it was not the gate's champion).
     """
     ingested = store.read_json(f"{steps['MarcoExampleGen'].outputs['quarantine']}/summary.json")
     evaluation = evaluations.slice_metrics(steps["Evaluator"].outputs["evaluation"])
@@ -269,10 +269,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "decision": {name: decision[name] for name in ("blessed", "reasons", "champion")},
         "accuracy": overall["accuracy"],
         "examples": ingested["splits"],
-        "quarantined": ingested["quarantined"],
-        "reasons": ingested["reasons"],
-        "left_out": ingested["left_out"],
-        "left_out_labels": ingested["left_out_labels"],
+        **{name: ingested[name] for name in ("quarantined", "reasons", "left_out", "left_out_labels")},
         "classes": {
             name: {
                 "precision": overall[f"precision/{name}"],

@@ -1,8 +1,6 @@
 """What a pod of the pipeline's own account reaches: `marco cluster check --inside`, run by the pod of `pod_manifest`.
 
 It has the image, account, labels, volumes and secrets of a step, so that policies, rights and identities are a step's.
-It writes an object below the run's root, where models go and where MLflow keeps artifacts, and a file on each volume,
-and removes them.
 """
 
 import base64

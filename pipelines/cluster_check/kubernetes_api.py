@@ -22,7 +22,7 @@ class Api:
         self._known: dict[str, Object | None] = {}
 
     def get(self, path: str) -> Object | None:
-        """Returns what is at `path`, read once, None for nothing; raises `HiddenError` where it may not be read."""
+        """Returns what is at `path`, read once; None if nothing is, `HiddenError` is raised if it may not be read."""
         if path not in self._known:
             self._known[path] = self._request("GET", path)
         return self._known[path]
