@@ -1,7 +1,4 @@
-"""The images of a set of shards as files again (`marco data export`).
-
-`export_images` writes one folder per class and `labels.csv`, from which `marco data import` makes the same set.
-"""
+"""The images of shards as files again (`marco data export`), of which `marco data import` makes the same set."""
 
 import collections
 import dataclasses
@@ -25,10 +22,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which records are exported: those of these splits, classes and institutions; an empty one takes all.
-
-    Classes and institutions are compared without regard to case.
-    """
+    """The records to export; an empty field stands for all. The case of classes and institutions does not count."""
 
     splits: Sequence[str] = ()
     classes: Sequence[str] = ()

@@ -1,8 +1,4 @@
-"""Image files of drops: files, encoded bytes and headers.
-
-`find_images` lists the images of folders. `encoded_image` returns a file as the classifier takes it: an upright JPEG or
-PNG. `flag` names a picture that shows no drop. `image_header` reads format and size without decoding.
-"""
+"""Image files of drops: files, encoded bytes and headers."""
 
 import contextlib
 import io
@@ -45,8 +41,7 @@ def as_text(path: object) -> str:
 def find_images(paths: Iterable[str | Path]) -> folder_walk.Walk:
     """Returns the files among `paths`, and the images in folders and their subfolders: see `folder_walk.walk`.
 
-    Folders and links that cannot be read are among the files: `encoded_image` says why. Raises `InputError` for a path
-    that does not exist.
+    Folders and links that cannot be read are among the files: `encoded_image` says why.
     """
     return folder_walk.walk(paths, has_image_ending)
 

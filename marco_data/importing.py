@@ -1,8 +1,4 @@
-"""Your own images as a set of MARCO shards (`marco data import`).
-
-`import_images` reads the images of a table of `label_tables`, draws the splits, and writes shards and the tables beside
-them.
-"""
+"""Your own images as a set of MARCO shards (`marco data import`)."""
 
 import collections
 import dataclasses

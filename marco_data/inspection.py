@@ -76,7 +76,14 @@ def inspect_shards(
                     inspection.unreadable += 1
                     continue
                 sample = _sample(features, sources)
-                _count(inspection, split, features, sample, raw_names, rules)
+                imager = _text(features, contract.IMAGER)
+                imager = imager or name_tables.imager_of(sample.institution, sample.filename, rules)
+                inspection.classes[split, sample.class_name] += 1
+                inspection.imagers[split, sample.institution, imager] += 1
+                inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
+                number = features.get(contract.LABEL_RAW)
+                if isinstance(number, int):
+                    inspection.raw_labels[split, str(number), raw_names.get(number, ""), sample.class_name] += 1
                 if samples:
                     _draw_sample(drawn, features.get(contract.IMAGE_ID), sample, samples)
             advance(1)
@@ -85,10 +92,7 @@ def inspect_shards(
 
 
 def read_quarantine(path: str) -> dict[str, list[dict[str, str]]] | None:
-    """Returns a quarantine's entries by reason, most frequent first, or None if there is no quarantine at `path`.
-
-    `path` is the output of `marco data ingest` or the quarantine itself.
-    """
+    """Returns by reason, most frequent first, the entries of a quarantine or an ingest's output; None without one."""
     for place in (Path(path) / "quarantine" / QUARANTINE_FILE, Path(path) / QUARANTINE_FILE):
         if place.is_file():
             by_reason: dict[str, list[dict[str, str]]] = {}
@@ -121,23 +125,6 @@ def _sample(features: Mapping[str, Any], sources: Mapping[int, str] | None) -> S
     return Sample(features[contract.ENCODED], class_name, institution, _text(features, contract.FILENAME))
 
 
-def _count(
-    inspection: Inspection,
-    split: str,
-    features: Mapping[str, Any],
-    sample: Sample,
-    raw_names: Mapping[int, str],
-    rules: Sequence[name_tables.ImagerRule],
-) -> None:
-    imager = _text(features, contract.IMAGER) or name_tables.imager_of(sample.institution, sample.filename, rules)
-    inspection.classes[split, sample.class_name] += 1
-    inspection.imagers[split, sample.institution, imager] += 1
-    inspection.sizes[split, f"{features.get(contract.WIDTH)}×{features.get(contract.HEIGHT)}"] += 1
-    number = features.get(contract.LABEL_RAW)
-    if isinstance(number, int):
-        inspection.raw_labels[split, str(number), raw_names.get(number, ""), sample.class_name] += 1
-
-
 def _draw_sample(
     drawn: dict[str, list[tuple[float, int, Sample]]], number: int | None, sample: Sample, samples: int
 ) -> None:
@@ -152,10 +139,7 @@ def _draw_sample(
 
 
 def contact_sheet(samples: Mapping[str, Sequence[Sample]]) -> Image.Image:
-    """Draws the samples, one row per class, each with its class, institution and file name; RGB.
-
-    An image that does not decode becomes an empty cell with a note.
-    """
+    """Draws the samples with captions, RGB, one row per class; an image that does not decode is a cell with a note."""
     names = [*(name for name in labels.CLASSES if name in samples), *sorted(samples.keys() - set(labels.CLASSES))]
     columns = max((len(samples[name]) for name in names), default=1)
     height, width = CELL + _CAPTION + _GAP, CELL + _GAP

@@ -116,10 +116,7 @@ def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def read_rows(text: str) -> Iterator[list[str]]:
-    """Yields the rows of a CSV file as spreadsheets write it, the header first; cells are as `write_rows` took them.
-
-    See `read_cells` for the separators.
-    """
+    """Yields the rows of a CSV file, the header first, as `write_rows` took them; separators as for `read_cells`."""
     return ([plain(cell) for cell in row] for row in _reader(text))
 
 

@@ -248,7 +248,7 @@ def is_visible(light: str) -> bool:
     return not light or bool(re.fullmatch("vis(?:ible)?|bright-?field", light, re.IGNORECASE))
 
 
-def plate_group(path: str | Path, place_of: PlaceOf = place_of) -> str:
+def plate_group(path: str | Path) -> str:
     """Returns the plate by which an image of a set is kept together with others; empty if nothing names one.
 
     `path`: relative to the set, or to the folder of its class. Whatever its name is, its folder counts as a plate.

@@ -49,8 +49,7 @@ def find_shards(paths: Iterable[str]) -> list[File]:
     """Returns the shards among files, folders (with subfolders) and globs, local or `gs://`, sorted by name.
 
     A name is relative to the folder given, or the whole path if two would be equal. A shard with several paths is
-    listed once. Raises `InputError` if a path does not exist, has no shard, or has a folder or link that cannot be
-    read.
+    listed once. Raises `InputError` if a path does not exist, has no shard, or has what cannot be read.
     """
     by_path: dict[str, File] = {}
     for path in paths:
@@ -78,10 +77,7 @@ def _readable(path: str) -> list[File]:
 
 
 def list_files(path: str) -> list[File]:
-    """Returns every file that a file, folder or glob stands for: see `folder_walk`.
-
-    Raises `InputError` if there is no such file.
-    """
+    """Returns every file that a file, folder or glob stands for (`folder_walk`); raises `InputError` without any."""
     files = _remote_files(path) if store.is_remote(path) else _local_files(path)
     if not files:
         raise errors.InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
@@ -89,10 +85,7 @@ def list_files(path: str) -> list[File]:
 
 
 def split_of(name: str, default: str = "") -> str:
-    """Returns the split by a shard's name, else by the nearest folder's name that has a split, else `default`.
-
-    Raises `InputError` if there is no split and no default.
-    """
+    """Returns the split by the name of a shard or its nearest folder, or `default`; raises `InputError` without any."""
     for part in reversed(PurePosixPath(name.replace("://", "/")).parts):
         for pattern, split in _SPLITS:
             if pattern.match(part):
@@ -172,22 +165,19 @@ def fingerprint(paths: Sequence[str], overlay_path: str = "") -> str:
 
 def _local_files(path: str) -> list[File]:
     root = Path(path)
-    unreadable: dict[Path, str] = {}
     if root.is_dir():
         listing = folder_walk.walk([root])
-        paths, unreadable = listing.files, listing.unreadable
     elif root.is_file():
-        root, paths = root.parent, [root]
+        root, listing = root.parent, folder_walk.Walk([root])
     elif glob.has_magic(path):
         root, listing = folder_walk.expand(path)
-        paths, unreadable = listing.files, listing.unreadable
     else:
         return []
     files = []
-    for file in paths:
+    for file in listing.files:
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        if file in unreadable:
-            files.append(File(str(file), name, 0, 0, unreadable[file]))
+        if file in listing.unreadable:
+            files.append(File(str(file), name, 0, 0, listing.unreadable[file]))
         else:
             status = file.stat()
             files.append(File(str(file), name, status.st_size, status.st_mtime))

@@ -9,7 +9,7 @@ import dataclasses
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import google_crc32c
 
@@ -26,13 +26,6 @@ BAD_LENGTH = "bad_length"
 TRUNCATED_SHARD = "truncated_shard"
 BAD_COMPRESSION = "bad_compression"
 REST_REASONS = (BAD_LENGTH, TRUNCATED_SHARD, BAD_COMPRESSION)
-
-
-class Readable(Protocol):
-    """A stream as the reader needs it."""
-
-    def read(self, size: int) -> bytes:
-        """Returns the next `size` bytes, fewer only at the end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,34 +72,31 @@ def read_records(shard: BinaryIO) -> Iterator[Record | Rest]:
     stream = open_stream(shard)
     offset = index = 0
     while True:
-        header = stream.read(LENGTH_BYTES)
+        header, body = stream.read(LENGTH_BYTES), b""
+        if len(header) == LENGTH_BYTES:
+            length = _length(header)
+            if length is None or length > MAX_RECORD_BYTES:
+                detail = "the checksum of a length is wrong" if length is None else f"a record of {length} bytes"
+                yield Rest(index, offset, BAD_LENGTH, f"{detail}; the rest of the shard is lost", _rest(header, stream))
+                return
+            body = stream.read(length + 4)
+            if len(body) == length + 4:
+                data = body[:length]
+                yield Record(index, offset, data, struct.unpack_from("<I", body, length)[0] == masked_crc32c(data))
+                offset += length + FRAME_BYTES
+                index += 1
+                continue
+            detail = f"the shard ends {len(body)} bytes into a record of {length}"
+        else:
+            detail = f"the shard ends {len(header)} bytes into a length"
         problem = stream.problem if isinstance(stream, Inflated) else ""
-        if len(header) < LENGTH_BYTES:
-            if problem:
-                yield Rest(index, offset, BAD_COMPRESSION, problem, _rest(header, stream))
-            elif header:
-                detail = f"the shard ends {len(header)} bytes into a length"
-                yield Rest(index, offset, TRUNCATED_SHARD, detail, _rest(header, stream))
-            return
-        length = _length(header)
-        if length is None or length > MAX_RECORD_BYTES:
-            detail = "the checksum of a length is wrong" if length is None else f"a record of {length} bytes"
-            yield Rest(index, offset, BAD_LENGTH, f"{detail}; the rest of the shard is lost", _rest(header, stream))
-            return
-        body = stream.read(length + 4)
-        if len(body) < length + 4:
-            problem = stream.problem if isinstance(stream, Inflated) else ""
-            detail = problem or f"the shard ends {len(body)} bytes into a record of {length}"
+        if header or problem:
             reason = BAD_COMPRESSION if problem else TRUNCATED_SHARD
-            yield Rest(index, offset, reason, detail, _rest(header + body, stream))
-            return
-        data = body[:length]
-        yield Record(index, offset, data, struct.unpack_from("<I", body, length)[0] == masked_crc32c(data))
-        offset += length + FRAME_BYTES
-        index += 1
+            yield Rest(index, offset, reason, problem or detail, _rest(header + body, stream))
+        return
 
 
-def open_stream(shard: BinaryIO) -> Readable:
+def open_stream(shard: BinaryIO) -> "BinaryIO | Inflated":
     """Returns the shard's uncompressed bytes as a stream.
 
     The low bytes of a length may look like a zlib header, so a valid first length is checked before the magic bytes.
@@ -148,22 +138,17 @@ class Inflated:
             self._input = self._shard.read(CHUNK_BYTES)
             self._bytes_in += len(self._input)
         if not self._input:
-            self._done = True
-            self.problem = "" if self._inflater.eof else "the compressed stream ends early"
-            return b""
+            return self._end("" if self._inflater.eof else "the compressed stream ends early")
         if self._inflater.eof and not self._next_member():
             return b""
         try:
             data = self._inflater.decompress(self._input, size)
         except zlib.error as error:
-            self._done = True
-            self.problem = f"the compressed stream is damaged: {error}"
-            return b""
+            return self._end(f"the compressed stream is damaged: {error}")
         self._input = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
         self._bytes_out += len(data)
         if self._bytes_out > MAX_RECORD_BYTES + MAX_RATIO * self._bytes_in:
-            self._done = True
-            self.problem = f"the compressed stream inflates to more than {MAX_RATIO} times its size"
+            self._end(f"the compressed stream inflates to more than {MAX_RATIO} times its size")
         return data
 
     def _next_member(self) -> bool:
@@ -174,9 +159,12 @@ class Inflated:
         if self._wbits == GZIP_WBITS and self._input.startswith(b"\x1f"):
             self._inflater = zlib.decompressobj(self._wbits)
             return True
-        self._done = True
-        self.problem = "bytes follow the end of the compressed stream"
+        self._end("bytes follow the end of the compressed stream")
         return False
+
+    def _end(self, problem: str) -> bytes:
+        self._done, self.problem = True, problem
+        return b""
 
 
 def _length(header: bytes) -> int | None:
@@ -184,7 +172,7 @@ def _length(header: bytes) -> int | None:
     return length if checksum == masked_crc32c(header[:8]) else None
 
 
-def _rest(beginning: bytes, stream: Readable) -> Iterator[bytes]:
+def _rest(beginning: bytes, stream: BinaryIO | Inflated) -> Iterator[bytes]:
     yield beginning
     while chunk := stream.read(CHUNK_BYTES):
         yield chunk

@@ -64,12 +64,17 @@ def compile_for_kubeflow(configuration: configurations.Configuration, root: str,
     if output.suffix != ".yaml":
         raise InputError(f"--output is {output}; Kubeflow Pipelines takes only .yaml packages")
     package = _package(configuration, root)
-    add_resources(package, configuration.cluster, _KUBEFLOW_RETRY_SECONDS)
-    _repeat_in_pods(package, configuration.cluster)
-    platform = platform_document(package, configuration.cluster)
+    cluster, tasks = configuration.cluster, package["root"]["dag"]["tasks"]
+    add_resources(package, cluster, _KUBEFLOW_RETRY_SECONDS)
+    for container in _containers(package):
+        container["command"] = [*ATTEMPTS, *container["command"][len(_MODULE) :]]
+        if cluster.retries:
+            container["env"].append({"name": attempts.RETRIES, "value": str(cluster.retries)})
+    executors = {f"{step}_executor": _executor_config(cluster, cluster.resources(step)) for step in tasks}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
     with store.whole_file(output) as file:
         file.write(yaml.safe_dump_all([package, platform], sort_keys=True, width=120))
-    return len(package["root"]["dag"]["tasks"])
+    return len(tasks)
 
 
 def compile_for_vertex(configuration: configurations.Configuration, root: str, output: Path) -> int:
@@ -238,19 +243,8 @@ def _containers(package: dict[str, Any]) -> list[dict[str, Any]]:
     return [executor["container"] for executor in package["deploymentSpec"]["executors"].values()]
 
 
-def _repeat_in_pods(package: dict[str, Any], cluster: machines.Cluster) -> None:
-    """Has every container run its step by `components.steps.attempts`."""
-    for container in _containers(package):
-        container["command"] = [*ATTEMPTS, *container["command"][len(_MODULE) :]]
-        if cluster.retries:
-            container["env"].append({"name": attempts.RETRIES, "value": str(cluster.retries)})
-
-
 def add_resources(package: dict[str, Any], cluster: machines.Cluster, retry_seconds: int) -> None:
-    """Gives every container its resources and environment, and every task its retries.
-
-    `retry_seconds`: for which the service repeats a task.
-    """
+    """Gives each container resources and environment, and each task its retries for at most `retry_seconds`."""
     executors = package["deploymentSpec"]["executors"]
     for step, task in package["root"]["dag"]["tasks"].items():
         container = executors[f"{step}_executor"]["container"]
@@ -268,15 +262,6 @@ def _resources(resources: machines.Resources) -> dict[str, Any]:
     if not resources.accelerators:
         return limits
     return {**limits, "accelerator": {"type": resources.accelerator, "count": str(resources.accelerators)}}
-
-
-def platform_document(package: dict[str, Any], cluster: machines.Cluster) -> dict[str, Any]:
-    """Returns the package's second document: what only Kubernetes knows, of every executor."""
-    executors = {
-        f"{step}_executor": _executor_config(cluster, cluster.resources(step))
-        for step in package["root"]["dag"]["tasks"]
-    }
-    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
 
 
 def _executor_config(cluster: machines.Cluster, resources: machines.Resources) -> dict[str, Any]:

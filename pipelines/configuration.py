@@ -1,7 +1,6 @@
 """The configuration of a pipeline run: frozen, checked, read from a short YAML preset and `key=value` overrides.
 
-`Configuration` has one field per section of a preset, and `load` reads one. Sections that a step takes as they are,
-such as `report`, are in `components`.
+Sections that a step takes as they are, such as `report`, are in `components`.
 """
 
 import pathlib
@@ -261,10 +260,7 @@ def load_deploying(preset: str | None, options: dict[str, dict[str, Any]], overr
 
 
 def load_labels(scheme: str) -> Labels:
-    """Returns the labels of a scheme's name, or of the section `labels` of a YAML file, such as your own preset.
-
-    Raises `InputError` as `load` does.
-    """
+    """Returns the labels of a scheme's name or of a YAML file's section `labels`; raises `InputError` as `load`."""
     if not scheme.endswith((".yaml", ".yml")):
         return settings.parse(Labels, {"scheme": scheme}, f"labels {scheme!r}", "labels")
     return settings.parse(Labels, _read(pathlib.Path(scheme)).get("labels") or {}, f"labels in {scheme}", "labels")
@@ -343,10 +339,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], change: str) -> None:
-    """Makes a change such as `recipe.steps=500` in place; the value is YAML.
-
-    Raises `InputError` if it has no `=`, or leads through a value.
-    """
+    """Makes a change such as `recipe.steps=500`, of YAML; raises `InputError` without a `=`, or as `_section` does."""
     key, equals, text = change.partition("=")
     if not equals:
         raise InputError(f"--set {change!r} has no '='; write it as section.key=value")
@@ -356,10 +349,7 @@ def _override(values: dict[str, Any], change: str) -> None:
 
 
 def _section(values: dict[str, Any], names: list[str], option: str) -> dict[str, Any]:
-    """Returns the mapping at a path of names, made if it does not exist; an error names `option`.
-
-    Raises `InputError` if the path leads through a value.
-    """
+    """Returns the mapping at a path, made if missing; raises `InputError` with `option` if it leads through a value."""
     for name in names:
         values = values.setdefault(name, {})
         if not isinstance(values, dict):

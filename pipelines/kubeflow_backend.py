@@ -26,11 +26,10 @@ _PAGE = 100
 
 @dataclasses.dataclass
 class KubeflowBackend:
-    """Kubeflow Pipelines at `host`, by default that of `KF_PIPELINES_ENDPOINT`, of the pod or of kubectl's context.
+    """Kubeflow Pipelines, to which it connects at the first request. `host`, `token_file` and `ca`: see `connect`.
 
     `experiment`: where runs are listed; the default, `marco`, is made where it is missing, others with
-    `create_experiment`. `namespace`: whose runs and pipelines, on an installation with several users. `token_file` and
-    `ca`: see `connect`. It connects at the first request.
+    `create_experiment`. `namespace`: whose runs and pipelines, on an installation with several users.
     """
 
     host: str | None = None

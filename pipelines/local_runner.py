@@ -1,4 +1,8 @@
-"""Runs the graph on this machine: shows each step, and sums up the results."""
+"""Runs the graph on this machine: shows each step, and sums up the results.
+
+TFX reuses a step of an earlier run into the same folder if the folders of its outputs exist. Here the files in them are
+listed when a step ends, and a step that has lost one since is run again.
+"""
 
 import contextlib
 import datetime
@@ -6,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +20,13 @@ from rich import table, text
 from components import champion, evaluations, gate, leave_out, mlflow_runs, mlflow_store, published_models
 from components.report import page
 from marco_model import errors, store
-from pipelines import earlier_steps
+
+log = logging.getLogger(__name__)
+
+STORE, FILES = "metadata.db", "files.json"
+"""In a run's folder: the store of ML Metadata; and in its folder of steps: `folder`, where that is, and `outputs`, the
+size in bytes of each file by the URI of an output and the path below it."""
+_FIX = "delete it to run all steps again; training goes on from its checkpoints, and published models stay"
 
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
@@ -136,7 +146,7 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
     deployment = runner_utils.extract_local_deployment_config(compiled)
     steps = {}
     folder = Path(graph.pipeline_info.pipeline_root)
-    earlier_steps.forget_incomplete(folder, graph.metadata_connection_config)
+    forget_incomplete(folder, graph.metadata_connection_config)
     for node in compiled.nodes:
         name = node.pipeline_node.node_info.id
         step_lines.begin(name)
@@ -154,9 +164,79 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
         reused = bool(state.last_known_state == type(state).CACHED)
         outputs = {channel: values[0].uri for channel, values in artifacts.items()}
         if not reused:
-            earlier_steps.record(folder, outputs.values())
+            record_outputs(folder, outputs.values())
         steps[name] = StepRecord(reused, step_lines.end(reused), outputs)
     return steps
+
+
+def check_store(output: Path) -> None:
+    """Raises `InputError` if the store of ML Metadata in a run's folder is damaged or locked."""
+    if (file := output / STORE).is_file():
+        mlflow_store.check_database(file, _FIX)
+
+
+def forget_incomplete(steps: Path, connection: Any) -> None:
+    """Lets TFX run those steps again whose outputs have lost or changed a file, and all steps of a moved folder.
+
+    `steps`: the folder of all steps' outputs. `connection`: to the store, as `metadata.Metadata` takes it. Raises
+    `InputError` if the store cannot be opened.
+    """
+    from tfx.orchestration.local.local_dag_runner import metadata
+
+    facts = _read_facts(steps)
+    moved = facts["folder"] != str(steps)
+    lost = {uri: "" if moved else _lost(uri, files) for uri, files in facts["outputs"].items()}
+    gone = [uri for uri in lost if moved or lost[uri]]
+    message = f"{steps.parent / STORE} cannot be used ({{}}); {_FIX}"
+    with errors.translated(errors.InputError, message, Exception), metadata.Metadata(connection) as handle:
+        for uri in gone:
+            _forget(handle.store, uri)
+    if moved:
+        log.warning("the steps were run in %s and are run again here, since they name that folder", facts["folder"])
+    for uri in gone:
+        if lost[uri]:
+            log.warning("%s has lost or changed %s: the step is run again", Path(uri).relative_to(steps), lost[uri])
+        del facts["outputs"][uri]
+    if gone:
+        _write_facts(steps, facts)
+
+
+def record_outputs(steps: Path, uris: Iterable[str]) -> None:
+    """Lists the files of a step's outputs."""
+    facts = _read_facts(steps)
+    facts["outputs"] |= {uri: _sizes(uri) for uri in uris}
+    _write_facts(steps, facts)
+
+
+def _read_facts(steps: Path) -> dict[str, Any]:
+    return store.read_json(str(steps / FILES)) or {"folder": str(steps), "outputs": {}}
+
+
+def _write_facts(steps: Path, facts: dict[str, Any]) -> None:
+    store.write_bytes(str(steps / FILES), json.dumps(facts | {"folder": str(steps)}, indent=1).encode())
+
+
+def _sizes(uri: str) -> dict[str, int]:
+    folder = Path(uri)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def _lost(uri: str, files: dict[str, int]) -> str:
+    """Returns the first file that is missing or has another size; empty if there is none."""
+    sizes = _sizes(uri)
+    return next((name for name, size in files.items() if sizes.get(name) != size), "")
+
+
+def _forget(metadata_store: Any, uri: str) -> None:
+    """Marks the executions that gave this output as failed, so that TFX does not reuse them."""
+    artifacts = [artifact.id for artifact in metadata_store.get_artifacts_by_uri(uri)]
+    events = metadata_store.get_events_by_artifact_ids(artifacts)
+    executions = metadata_store.get_executions_by_id(
+        sorted({event.execution_id for event in events if event.type in (event.OUTPUT, event.PENDING_OUTPUT)})
+    )
+    for execution in executions:
+        execution.last_known_state = execution.FAILED
+    metadata_store.put_executions(executions)
 
 
 def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
@@ -167,10 +247,10 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     (name, in index order → `precision`, `recall`, null where no image decides them, and `count`), `slices.institution`
     and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
     `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
-    it lies there) and `model_fingerprint` (of the model that it judged, null where it does not say), `seconds` (step →
-    seconds), `reused` (steps that were not run again), `resumed_from` (training's first step), `best_step` (whose
-    weights the model has; 0 for those that training began with), `start_accuracy` (of the model that training began
-    with, on the same images as `accuracy`; null where it was not the gate's champion).
+    it lies there) and `model_fingerprint` (of the model that it judged), `seconds` (step → seconds), `reused` (steps
+    that were not run again), `resumed_from` (training's first step), `best_step` (whose weights the model has; 0 for
+    those that training began with), `start_accuracy` (of the model that training began with, on the same images as
+    `accuracy`; null where it was not the gate's champion).
     """
     ingested = store.read_json(f"{steps['MarcoExampleGen'].outputs['quarantine']}/summary.json")
     evaluation = evaluations.slice_metrics(steps["Evaluator"].outputs["evaluation"])
@@ -189,10 +269,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "decision": {name: decision[name] for name in ("blessed", "reasons", "champion")},
         "accuracy": overall["accuracy"],
         "examples": ingested["splits"],
-        "quarantined": ingested["quarantined"],
-        "reasons": ingested["reasons"],
-        "left_out": ingested["left_out"],
-        "left_out_labels": ingested["left_out_labels"],
+        **{name: ingested[name] for name in ("quarantined", "reasons", "left_out", "left_out_labels")},
         "classes": {
             name: {
                 "precision": overall[f"precision/{name}"],
@@ -207,7 +284,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "mlflow_run_id": training["mlflow_run_id"],
         "tracking_uri": training["tracking_uri"],
         "evaluation": _from(output, steps["Evaluator"].outputs["evaluation"]),
-        "model_fingerprint": evaluation.get("model"),
+        "model_fingerprint": evaluation["model"],
         "seconds": {name: round(step.seconds, 1) for name, step in steps.items()},
         "reused": [name for name, step in steps.items() if step.reused],
         "resumed_from": training["resumed_from"],

@@ -1,7 +1,4 @@
-"""The one graph: here components are wired, and nowhere else. Runners only choose how it is executed.
-
-Below it the training that the graph runs, and where its gate looks for the champion.
-"""
+"""The one graph: here components are wired, and nowhere else. Runners only choose how it is executed."""
 
 import json
 from collections.abc import Mapping, Sequence

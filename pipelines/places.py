@@ -59,10 +59,7 @@ def absolute(configuration: Configuration) -> Configuration:
 
 
 def local_data(configuration: Configuration, output: Path) -> str:
-    """Returns where the shards of a run on this machine are; draws them if the configuration asks for synthetic ones.
-
-    Raises `InputError` if it names no data.
-    """
+    """Returns where the shards of a local run are, drawn if so configured; raises `InputError` if no data are named."""
     data = configuration.data
     if data.source:
         return store.absolute(data.source)

@@ -52,8 +52,7 @@ def find_judged(run: str, tracking: str, name: str | None) -> Judged:
     """Returns what `run` names: a run's folder, an MLflow run id, or a version or alias of a registered model.
 
     `tracking` and `name`, for ids and versions: as `mlflow_store.find_store` and `mlflow_registry.choose_model` take
-    them. Raises `InputError` if there is no such run, or
-    it was not evaluated.
+    them. Raises `InputError` if there is no such run, or it was not evaluated.
     """
     if (Path(run) / "summary.json").is_file():
         return _of_folder(run)
@@ -71,8 +70,7 @@ def find_judged(run: str, tracking: str, name: str | None) -> Judged:
 
 def _of_folder(run: str) -> Judged:
     summary = store.read_json(f"{run}/summary.json")
-    model = summary.get("model_fingerprint") or ""
-    evaluation = str(Path(run) / summary["evaluation"])
+    model, evaluation = summary.get("model_fingerprint", ""), str(Path(run) / summary["evaluation"])
     if _judges(evaluation, model):
         return _of_evaluation(run, evaluation)
     if not summary["tracking_uri"]:
@@ -80,9 +78,8 @@ def _of_folder(run: str) -> Judged:
             f"{evaluation}, which {run}/summary.json names, is missing or of another model, and no MLflow store is "
             "named beside it; run it again"
         )
-    own = {mlflow_runs.FINGERPRINT: model} if model else {}
     uri = mlflow_store.trust(summary["tracking_uri"], f"{run}/summary.json")
-    return _of_mlflow(run, uri, summary["mlflow_run_id"], own)
+    return _of_mlflow(run, uri, summary["mlflow_run_id"], {mlflow_runs.FINGERPRINT: model})
 
 
 def _of_mlflow(label: str, uri: str, run_id: str, own: Mapping[str, str] | None = None) -> Judged:
@@ -105,12 +102,9 @@ def _of_mlflow(label: str, uri: str, run_id: str, own: Mapping[str, str] | None 
 
 
 def _judges(evaluation: str, model: str) -> bool:
-    """Returns whether an evaluation exists and is of the model with this fingerprint: TFX reuses folders.
-
-    An evaluation without a fingerprint is accepted.
-    """
+    """Returns whether an evaluation exists and is of the model with this fingerprint: TFX reuses folders."""
     exists = store.exists(f"{evaluation}/{evaluations.METRICS_FILE}")
-    return exists and evaluations.slice_metrics(evaluation).get("model", "") in ("", model)
+    return exists and evaluations.slice_metrics(evaluation).get("model") == model
 
 
 def _of_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[tuple[str, evaluations.SliceKey], Share]]:

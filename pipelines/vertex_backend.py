@@ -144,13 +144,8 @@ class VertexBackend:
             raise
 
 
-def connect(project: str | None, location: str | None, address: str | None) -> VertexBackend:
-    """Returns Vertex AI Pipelines at an `address`, None for its own; raises `InputError` without project and region."""
-    return VertexBackend(place(project, location, address))
-
-
 def place(project: str | None, location: str | None, address: str | None) -> vertex_options.Vertex:
-    """Returns a project and region; raises `InputError` without either."""
+    """Returns a project and region, at `address` if it is not None; raises `InputError` if one of them is missing."""
     if not (project and location):
         raise InputError(f"--project is {project} and --location {location}; Vertex AI needs both")
     values = {"project": project, "location": location, "api": address or ""}

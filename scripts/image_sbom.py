@@ -36,10 +36,7 @@ def installed() -> dict[str, Any]:
 
 
 def bill(packages: dict[str, Any], name: str) -> str:
-    """Returns the CycloneDX document of `installed`'s packages; the same for the same packages.
-
-    Raises `ValueError` if it is not valid by CycloneDX's schema.
-    """
+    """Returns the CycloneDX document of packages, equal for equal ones; raises `ValueError` if it is not valid."""
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.output.json import JsonV1Dot6

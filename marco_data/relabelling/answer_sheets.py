@@ -1,8 +1,4 @@
-"""The answers of experts, in sheets of `marco relabel export` or of a plate page, and the images that they are about.
-
-`read_key` returns the images of an export, `read_records` the records that have the images of plate pages' sheets, and
-`read_sheets` the answers.
-"""
+"""The answers of experts, in sheets of `marco relabel export` or of a plate page, and the images they are about."""
 
 import dataclasses
 import datetime

@@ -1,8 +1,4 @@
-"""The images that experts look at, and the folder they get (`marco relabel export`).
-
-`most_disagreeing` chooses the images whose labels are least probable. `write_export` writes them without labels, with
-sheets and a page to label them in, and beside them the key, which experts do not get.
-"""
+"""The images that experts look at, and the folder they get (`marco relabel export`)."""
 
 import hashlib
 import json

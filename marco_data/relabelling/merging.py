@@ -1,8 +1,6 @@
 """From the sheets of several experts to an overlay with one label per image, and a report (`marco relabel merge`).
 
-`merge_sheets` does all of it: `answer_sheets` reads the images and the answers, `merge` combines the answers by a rule,
-and `build_report` counts the changes and measures how far raters agree. An image that the rule does not decide keeps
-its label.
+An image that the rule does not decide keeps its label.
 """
 
 import collections

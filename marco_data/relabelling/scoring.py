@@ -1,8 +1,4 @@
-"""How probable each record's label is, by a classifier itself or by models fitted to its features.
-
-`score_records` reads every record of the shards and scores it. With folds, the classifier only gives features, and
-`cross_probabilities` judges each image by a model that was fitted without it.
-"""
+"""How probable each record's label is, by a classifier itself or by models fitted to its features."""
 
 import dataclasses
 import itertools
@@ -140,17 +136,10 @@ def labelled_records(files: Sequence[shards.File], on_problem: OnProblem) -> Ite
         split = shards.split_of(shard.path, default=ALL)
         with store.open_raw(shard.path) as file:
             for record in tfrecord.read_records(file):
-                if not isinstance(record, tfrecord.Record):
-                    problem = record.detail
-                elif not record.intact:
-                    problem = "its checksum does not match"
-                else:
-                    try:
-                        yield LabelledRecord(number, record.index, split, *_record_values(record.data))
-                        continue
-                    except errors.InputError as error:
-                        problem = str(error)
-                on_problem(shard.name, record.index, problem)
+                try:
+                    yield LabelledRecord(number, record.index, split, *_record_values(record))
+                except errors.InputError as error:
+                    on_problem(shard.name, record.index, str(error))
 
 
 def records_of_images(files: Sequence[shards.File], digests: Collection[str]) -> dict[str, list[LabelledRecord]]:
@@ -169,8 +158,12 @@ def records_of_images(files: Sequence[shards.File], digests: Collection[str]) ->
     return records
 
 
-def _record_values(data: bytes) -> tuple[int, str, str, bytes]:
-    features = contract.parse_example(data).features.feature
+def _record_values(record: tfrecord.Record | tfrecord.Rest) -> tuple[int, str, str, bytes]:
+    if isinstance(record, tfrecord.Rest):
+        raise errors.InputError(record.detail)
+    if not record.intact:
+        raise errors.InputError("its checksum does not match")
+    features = contract.parse_example(record.data).features.feature
     values = []
     for name in (contract.IMAGE_ID, contract.FILENAME, contract.LABEL_TEXT, contract.ENCODED):
         kind, entries = contract.feature_values(features[name]) if name in features else ("", ())

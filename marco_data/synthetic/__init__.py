@@ -1,7 +1,4 @@
-"""Synthetic photographs of crystallization drops in the MARCO contract; see docs/synthetic.md.
-
-`synthesize` writes a set, `draw` draws one image, `plan` returns what an image will show without drawing it.
-"""
+"""Synthetic photographs of crystallization drops in the MARCO contract; see docs/synthetic.md."""
 
 from marco_data.synthetic.plan import KINDS, Plan, Settings, plan
 from marco_data.synthetic.render import Drop, draw

@@ -98,11 +98,11 @@ def distance_to_outline(
     return enlarge(distance.astype(np.float32), shape)
 
 
-def wobble(rng: np.random.Generator, amount: float, highest: int = 5) -> list[tuple[int, float, float]]:
+def wobble(rng: np.random.Generator, amount: float) -> list[tuple[int, float, float]]:
     """Returns random harmonics whose amplitudes fall with their number; `amount` is about the largest."""
     return [
         (number, amount * float(rng.uniform(0.2, 1.0)) / (number - 1) ** 1.2, float(rng.uniform(0, 2 * np.pi)))
-        for number in range(2, highest + 1)
+        for number in range(2, 6)
     ]
 
 

@@ -193,10 +193,7 @@ class Solid(NamedTuple):
 
 
 def prism(sides: int, radius: float, half_height: float, cap: float, aspect: float) -> Solid:
-    """Returns a prism along z over a polygon; `aspect` widens it in x, `cap` is the height of its pyramids.
-
-    `cap` is relative to the radius; with 0 the ends are flat.
-    """
+    """Returns a prism along z, widened in x by `aspect`; `cap`: height of its pyramids in radii, 0 for flat ends."""
     angles = (np.arange(sides) + 0.5) * 2 * np.pi / sides
     ring = np.stack([radius * np.cos(angles) * aspect**0.5, radius * np.sin(angles) / aspect**0.5], axis=1)
     top = np.column_stack([ring, np.full(sides, half_height)])

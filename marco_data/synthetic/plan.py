@@ -1,7 +1,8 @@
 """The plan of a synthetic set: what image `index` shows, by which imager, in which split, without drawing it.
 
-`Settings` are the parameters of a set, `plan` returns the `Plan` of an image, `KINDS` and `IMAGERS` are the choices.
-With `Settings.inspections` the images are those of drops over time, whose courses are in `growth`.
+With `Settings.inspections` the images are those of drops over time. `Timeline` is one drop's course, drawn once; its
+`moment` is what the picture of an inspection shows. Time counts in inspections, whose intervals double as in most
+laboratories: most change comes early.
 """
 
 import dataclasses
@@ -13,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from marco_data.name_tables import FORMULATRIX, HWMRI_HOME, INSTITUTIONS, MINSTREL
-from marco_data.synthetic import growth
 from marco_model import errors, labels
 
 
@@ -79,10 +79,7 @@ IMAGERS: tuple[Imager, ...] = (
 
 
 def file_name(imager: Imager, plate: int, place: int, serial: int) -> str:
-    """Returns the base name of the image of well `place` (0 … 95) of plate number `plate`.
-
-    `serial` (0 … 999) varies the number of the inspection, or its date and time.
-    """
+    """Returns the image's base name of well `place` (0 … 95); `serial` (0 … 999) varies the inspection or its date."""
     row, column = _ROWS[place // 12], place % 12 + 1
     if imager.name == HWMRI_HOME:
         month, day, hour, minute = serial % 12 + 1, serial % 28 + 1, serial % 24, serial * 7 % 60
@@ -115,6 +112,114 @@ INSTITUTION_SHARES: dict[str, float] = {name: 2.0 if name == "CSIRO" else 1.0 fo
 _STEPS = tuple(1.2207440846057596**-power for power in (1, 2, 3))
 
 
+VISIBLE = 0.3
+"""Size of crystals, of 1 when grown, from which a picture shows them; also the amount of other matter."""
+MOST_INSPECTIONS = 12
+
+CLEAR = ("clear drop", "clear drop with dust")
+CRYSTALS = ("needles", "plates", "facetted blocks", "clusters")
+PRECIPITATES = ("light precipitate", "heavy precipitate", "granular precipitate")
+UNJUDGED = ("out of focus", "dark")
+"""What the imager makes of a picture now and then, whatever the drop holds."""
+_UNJUDGED_SHARE = 0.03
+
+
+class Course(NamedTuple):
+    """A course and its share of the drops; `matter`: kinds of which one fills the drop, at some time."""
+
+    name: str
+    share: float
+    matter: tuple[str, ...] = ()
+    crystals: bool = False
+
+
+COURSES = (
+    Course("stays clear", 0.2),
+    Course("precipitates", 0.15, PRECIPITATES),
+    Course("separates", 0.1, ("phase separation",)),
+    Course("skin", 0.1, ("film",)),
+    Course("crystals", 0.2, crystals=True),
+    Course("crystals dissolve", 0.1, crystals=True),
+    Course("precipitate turns crystal", 0.1, PRECIPITATES, crystals=True),
+    Course("skin over crystals", 0.05, ("film",), crystals=True),
+)
+
+
+class Moment(NamedTuple):
+    """What the picture of an inspection shows.
+
+    kind: the name of its kind in `plan.KINDS`, by which it is labelled. size: of the crystals, 0 without any to 1 when
+    grown. amount: of other matter, 0 to 1.
+    """
+
+    kind: str
+    size: float
+    amount: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """The course of a drop. Times count from the first inspection, which is 0, and are infinite for what never comes.
+
+    clear, matter, crystal: the kinds that are drawn. nucleation, dissolving: of crystals. onset: of other matter.
+    growth, spreading: how long crystals and other matter take to come, to 63 % and wholly. unjudged: the kind of the
+    picture of each inspection that the imager spoils, else empty.
+    """
+
+    course: Course
+    clear: str
+    matter: str
+    crystal: str
+    nucleation: float
+    growth: float
+    dissolving: float
+    onset: float
+    spreading: float
+    unjudged: tuple[str, ...]
+
+    def moment(self, inspection: int) -> Moment:
+        """Returns what the picture of an inspection (0, 1, …) shows."""
+        size = 1 - float(np.exp(-max(inspection - self.nucleation, 0) / self.growth))
+        size *= float(np.exp(-max(inspection - self.dissolving, 0) / 0.4))
+        amount = float(np.clip((inspection - self.onset) / self.spreading, 0, 1))
+        if self.course.name == "precipitate turns crystal":
+            amount *= 1 - 0.7 * size
+        matter = self.matter if amount >= VISIBLE else self.clear
+        shown = self.crystal if size >= VISIBLE else matter
+        return Moment(self.unjudged[inspection] or shown, size, amount)
+
+    @property
+    def first_crystals(self) -> int | None:
+        """The first inspection whose picture shows crystals; None if no picture does."""
+        kinds = (self.moment(inspection).kind for inspection in range(len(self.unjudged)))
+        return next((inspection for inspection, kind in enumerate(kinds) if kind in CRYSTALS), None)
+
+
+def draw_timeline(rng: np.random.Generator, inspections: int) -> Timeline:
+    """Returns the course of a drop over so many inspections."""
+    course = COURSES[int(rng.choice(len(COURSES), p=[course.share for course in COURSES]))]
+    nucleation = float(rng.uniform(-0.5, inspections - 1)) if course.crystals else np.inf
+    dissolving = nucleation + float(rng.uniform(1, 3)) if course.name == "crystals dissolve" else np.inf
+    onset = float(rng.uniform(-1.5, inspections - 1))
+    if course.name == "precipitate turns crystal":
+        onset = -1.0
+    elif course.name == "skin over crystals":
+        onset = nucleation + float(rng.uniform(0.5, 2))
+    spoiled = rng.random(inspections) < _UNJUDGED_SHARE
+    return Timeline(
+        course=course,
+        clear=str(rng.choice(CLEAR)),
+        matter=str(rng.choice(course.matter)) if course.matter else "",
+        crystal=str(rng.choice(CRYSTALS)),
+        nucleation=nucleation,
+        growth=float(np.exp(rng.uniform(np.log(0.05), np.log(0.3)))),
+        dissolving=dissolving,
+        onset=onset if course.matter else np.inf,
+        spreading=float(rng.uniform(0.3, 1)),
+        unjudged=tuple(str(rng.choice(UNJUDGED)) if bad else "" for bad in spoiled),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All parameters of a synthetic set.
@@ -124,7 +229,7 @@ class Settings:
     shorter_side: pixels; 0 keeps each imager's full size.
     label_noise: share of images labelled with a class that they do not show, 0 … 1.
     institutions, classes: name → weight, normalized to shares; a missing name has weight 0.
-    inspections: images of each drop, one after another, 1 … 12. From 2 on, courses decide the classes (`growth`).
+    inspections: images of each drop, one after another, 1 … 12. From 2 on, courses decide the classes.
 
     Raises `InputError` for a value out of range or an unknown name.
     """
@@ -145,9 +250,8 @@ class Settings:
                 raise errors.InputError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
         if self.shorter_side and self.shorter_side < 32:
             raise errors.InputError(f"shorter side is {self.shorter_side} pixels; give at least 32, or 0 for full size")
-        if not 1 <= self.inspections <= growth.MOST_INSPECTIONS:
-            most = growth.MOST_INSPECTIONS
-            raise errors.InputError(f"inspections is {self.inspections}; give a number from 1 to {most}")
+        if not 1 <= self.inspections <= MOST_INSPECTIONS:
+            raise errors.InputError(f"inspections is {self.inspections}; give a number from 1 to {MOST_INSPECTIONS}")
         if self.inspections > 1 and len(set(self.classes.values())) > 1:
             raise errors.InputError("the shares of class are given, with inspections; the courses of drops decide them")
         for kind, shares, known in (
@@ -180,7 +284,7 @@ class Plan:
     filename: str
     drop: int
     inspection: int = 0
-    timeline: growth.Timeline | None = None
+    timeline: Timeline | None = None
 
     @property
     def noisy(self) -> bool:
@@ -206,7 +310,7 @@ def plan(settings: Settings, index: int) -> Plan:
     imager = IMAGERS[number]
     timeline = None
     if settings.inspections > 1:
-        timeline = growth.timeline(generator(settings.seed, drop, "course"), settings.inspections)
+        timeline = draw_timeline(generator(settings.seed, drop, "course"), settings.inspections)
         kind = [kind.name for kind in KINDS].index(timeline.moment(inspection).kind)
         shown = labels.CLASSES.index(KINDS[kind].label)
     else:

@@ -10,8 +10,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from marco_data.synthetic import canvas, contents, growth
-from marco_data.synthetic.plan import IMAGERS, KINDS, Imager, Plan, Settings, generator, plan
+from marco_data.synthetic import canvas, contents
+from marco_data.synthetic.plan import IMAGERS, KINDS, Imager, Plan, Settings, Timeline, generator, plan
 
 # The contents of a drop that nobody can judge.
 _UNJUDGED = ("phase separation", "phase separation", "clear drop", "light precipitate")
@@ -64,7 +64,7 @@ def _photograph(rng: np.random.Generator, drop_plan: Plan, shape: tuple[int, int
     return _expose(scene, imager, *_brightness_and_blur(scene, kind))
 
 
-def _inspection(seed: int, drop_plan: Plan, timeline: growth.Timeline, shape: tuple[int, int]) -> np.ndarray:
+def _inspection(seed: int, drop_plan: Plan, timeline: Timeline, shape: tuple[int, int]) -> np.ndarray:
     """Draws a drop as at its other inspections, but for what has come or gone since and how the picture is taken."""
     moment, imager = timeline.moment(drop_plan.inspection), drop_plan.imager
 

@@ -6,7 +6,6 @@ the user may not read is reported as not visible.
 
 import base64
 import fnmatch
-import functools
 import itertools
 import json
 import urllib.parse
@@ -16,10 +15,9 @@ import yaml
 
 from components import machines
 from components.trainer import jobset_api
-from pipelines.cluster_check import findings, needs as package_needs, network
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
+from pipelines.cluster_check import needs as package_needs, network
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, Lines, Needs, Object
 
 OLDEST = (1, 32)
 RIGHTS = (
@@ -36,11 +34,6 @@ REPLICAS_RIGHTS = (
 )
 # Of disks that one node mounts at a time: kubernetes.io/docs/concepts/storage/persistent-volumes, access modes.
 ONE_NODE = {"pd.csi.storage.gke.io", "ebs.csi.aws.com", "disk.csi.azure.com", "rancher.io/local-path"}
-
-
-def check(api: Api, needs: Needs) -> list[findings.Finding]:
-    """Returns the findings of all checks, in order; raises `ClusterError` if the API fails."""
-    return findings.collect({subject: functools.partial(work, api, needs) for subject, work in CHECKS.items()})
 
 
 def _versions(api: Api, needs: Needs) -> Lines:
@@ -135,28 +128,18 @@ def _volumes(api: Api, needs: Needs) -> Lines:
 def _unbound(api: Api, name: str, spec: Object) -> tuple[str, str]:
     """Says whether a storage class will make the volume of a claim that has none yet."""
     classes = {item["metadata"]["name"]: item for item in api.items("/apis/storage.k8s.io/v1/storageclasses")}
-    default = "storageclass.kubernetes.io/is-default-class"
-    chosen = spec.get("storageClassName") or next(
-        (
-            title
-            for title, item in classes.items()
-            if (item["metadata"].get("annotations") or {}).get(default) == "true"
-        ),
-        "",
-    )
+    notes = {title: item["metadata"].get("annotations") or {} for title, item in classes.items()}
+    defaults = [title for title in notes if notes[title].get("storageclass.kubernetes.io/is-default-class") == "true"]
+    chosen = spec.get("storageClassName") or next(iter(defaults), "")
     if chosen not in classes:
         what = f"storage class {chosen}" if chosen else "default storage class"
-        return (
-            WRONG,
-            f"claim {name} waits, there is no {what}; name one of {', '.join(classes) or 'none'} in an overlay",
-        )
+        fix = f"name one of {', '.join(classes) or 'none'} in an overlay"
+        return WRONG, f"claim {name} waits, there is no {what}; {fix}"
     provisioner = classes[chosen]["provisioner"]
     if "ReadWriteMany" in spec["accessModes"] and provisioner in ONE_NODE:
         several = "name a class that several nodes mount, such as NFS, Filestore or CephFS"
-        return (
-            WRONG,
-            f"claim {name} wants ReadWriteMany, and {chosen} ({provisioner}) makes disks for one node; {several}",
-        )
+        found = f"claim {name} wants ReadWriteMany, and {chosen} ({provisioner}) makes disks for one node"
+        return WRONG, f"{found}; {several}"
     return FINE, f"claim {name} waits for its first pod; {chosen} makes the volume"
 
 

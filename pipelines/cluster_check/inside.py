@@ -1,14 +1,11 @@
 """What a pod of the pipeline's own account reaches: `marco cluster check --inside`, run by the pod of `pod_manifest`.
 
 It has the image, account, labels, volumes and secrets of a step, so that policies, rights and identities are a step's.
-It writes an object below the run's root, where models go and where MLflow keeps artifacts, and a file on each volume,
-and removes them.
 """
 
 import base64
 import contextlib
 import datetime
-import functools
 import hashlib
 import hmac
 import json
@@ -25,10 +22,9 @@ import yaml
 
 from components import mlflow_store
 from marco_model import errors, store
-from pipelines.cluster_check import cluster, findings
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
+from pipelines.cluster_check import cluster
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 TIMEOUT = 10.0
 RESOLV = Path("/etc/resolv.conf")
@@ -37,11 +33,6 @@ SERVICES = {"metadata-grpc-service": 8080, "ml-pipeline": 8887}
 STORE_PORT = 9000
 STORES = ("seaweedfs", "minio-service")
 _POD, _PACKAGE = "marco-check", "/package/marco.yaml"
-
-
-def check(api: Api, needs: Needs) -> list[findings.Finding]:
-    """Returns the findings of all checks, in order; `api` is the pod's own."""
-    return findings.collect({subject: functools.partial(work, api, needs) for subject, work in CHECKS.items()})
 
 
 def _resolve(host: str) -> list[str]:
@@ -111,10 +102,8 @@ def _mlflow(api: Api, needs: Needs) -> Lines:
         experiments = "/api/2.0/mlflow/experiments/search"
         answer = rest_utils.http_request(login, experiments, "POST", json={"max_results": 1}, **options)
     except exceptions.MlflowException as error:
-        yield (
-            WRONG,
-            f"{uri} does not answer ({errors.one_line(error)}); start it, or let steps in (network.yaml, mlflow)",
-        )
+        fix = "start it, or let steps in (network.yaml, mlflow)"
+        yield WRONG, f"{uri} does not answer ({errors.one_line(error)}); {fix}"
         return
     host = urllib.parse.urlsplit(uri).netloc
     if mlflow_store.refused_host(answer.text):

@@ -8,7 +8,7 @@ from kubernetes import client
 
 from components.trainer import jobset_api
 from marco_model import errors
-from pipelines.cluster_check.findings import HiddenError, Object
+from pipelines.cluster_check.needs import HiddenError, Object
 
 KUBEFLOW, ACCOUNT = "kubeflow", "marco-pipeline"
 
@@ -22,10 +22,7 @@ class Api:
         self._known: dict[str, Object | None] = {}
 
     def get(self, path: str) -> Object | None:
-        """Returns what is at `path`, None if nothing is there; raises `HiddenError` where that may not be read.
-
-        Each path is read once.
-        """
+        """Returns what is at `path`, read once; None if nothing is, `HiddenError` is raised if it may not be read."""
         if path not in self._known:
             self._known[path] = self._request("GET", path)
         return self._known[path]
@@ -41,10 +38,7 @@ class Api:
         return []
 
     def may(self, verb: str, group: str, resource: str, name: str = "", account: str = "") -> bool:
-        """Returns whether the user has a right in the namespace, or a service account of it.
-
-        Asking leaves no object behind.
-        """
+        """Returns whether the user or a service account has a right in the namespace; this leaves no object behind."""
         resource, _, subresource = resource.partition("/")
         attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name}
         spec: dict[str, Any] = {"resourceAttributes": {"namespace": self.namespace, **attributes}}

@@ -16,9 +16,8 @@ import requests
 
 from components.vertex import api as vertex_api, options
 from marco_model import errors
-from pipelines.cluster_check import findings, needs as package_needs
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check import needs as package_needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 ADDRESS = "https://{service}.googleapis.com"
 TIMEOUT = 30.0
@@ -105,11 +104,6 @@ class Cloud:
         return {CONDITIONAL * ("condition" in item) + item["role"] for item in bindings}
 
 
-def check(cloud: Cloud, needs: Needs) -> list[findings.Finding]:
-    """Returns the findings of all checks, in order; raises `ClusterError` if a service fails."""
-    return findings.collect({subject: functools.partial(work, cloud, needs) for subject, work in CHECKS.items()})
-
-
 def _apis(cloud: Cloud, needs: Needs) -> Lines:
     place = f"projects/{cloud.place.project}/services"
     names = ["aiplatform", "storage", *(["artifactregistry"] if any(map(_repository, needs.images())) else [])]
@@ -133,9 +127,8 @@ def _account(cloud: Cloud, needs: Needs) -> Lines:
         yield WRONG, f"{cloud.account} {state}"
         return
     right = "iam.serviceAccounts.actAs"
-    may = right in (cloud.get("iam", f"{path}:testIamPermissions", {"permissions": [right]}) or {}).get(
-        "permissions", []
-    )
+    answer = cloud.get("iam", f"{path}:testIamPermissions", {"permissions": [right]}) or {}
+    may = right in answer.get("permissions", [])
     refused = f"you may not run steps as {cloud.account}; have roles/iam.serviceAccountUser granted to you on it"
     yield (FINE, f"you may run steps as {cloud.account}") if may else (WRONG, refused)
 
@@ -165,10 +158,8 @@ def _judge(cloud: Cloud, role: str, enough: set[str], granted: set[str], fix: st
     doubtful |= granted & {CONDITIONAL + name for name in enough}
     if doubtful:
         return UNSEEN, f"whether {min(doubtful)} of {cloud.account} has what {role} gives"
-    return (
-        WRONG,
-        f"{cloud.account} lacks {role}; {fix} --member serviceAccount:{cloud.account} --role {role.split()[0]}",
-    )
+    grant = f"{fix} --member serviceAccount:{cloud.account} --role {role.split()[0]}"
+    return WRONG, f"{cloud.account} lacks {role}; {grant}"
 
 
 def _buckets(cloud: Cloud, needs: Needs) -> Lines:
@@ -176,10 +167,8 @@ def _buckets(cloud: Cloud, needs: Needs) -> Lines:
     for bucket in needs.buckets:
         content = cloud.get("storage", f"storage/v1/b/{bucket}?fields=location,locationType,customPlacementConfig")
         if content is None:
-            yield (
-                WRONG,
-                f"gs://{bucket} does not exist; gcloud storage buckets create gs://{bucket} --location {region}",
-            )
+            create = f"gcloud storage buckets create gs://{bucket} --location {region}"
+            yield WRONG, f"gs://{bucket} does not exist; {create}"
             continue
         location = content["location"].lower()
         pair = [place.lower() for place in content.get("customPlacementConfig", {}).get("dataLocations", [])]
@@ -226,10 +215,8 @@ def _quota(cloud: Cloud, needs: Needs) -> Lines:
         if limit is None:
             yield UNSEEN, f"the quota of {accelerator} for {step} ({name})"
         elif 0 <= limit < count:
-            yield (
-                WRONG,
-                f"{step} asks for {count} {accelerator}, the quota in {cloud.place.location} is {limit}; raise {name}",
-            )
+            low = f"the quota in {cloud.place.location} is {limit}; raise {name}"
+            yield WRONG, f"{step} asks for {count} {accelerator}, {low}"
         else:
             yield FINE, f"the quota of {accelerator} holds the {count} of {step}"
 

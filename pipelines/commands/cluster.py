@@ -1,15 +1,12 @@
 """Looking at the cluster that packages run on."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from marco_model.errors import InputError
 from pipelines.commands import options
-
-if TYPE_CHECKING:
-    from pipelines.cluster_check import findings, needs as package_needs
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -41,7 +38,7 @@ def check(
 
     Example: marco cluster check marco.yaml --namespace marco
     """
-    from pipelines.cluster_check import findings, needs as package_needs
+    from pipelines.cluster_check import needs as package_needs
 
     needs = package_needs.read(package)
     if (target == "kubeflow") != bool(needs.settings):
@@ -51,30 +48,21 @@ def check(
 
         typer.echo(trials.pod_manifest(needs, namespace), nl=False)
         return
-    lines = _look(needs, vertex, namespace, inside, service_account)
+    if target == "kubeflow":
+        from pipelines.cluster_check import cluster as shown, inside as trials, kubernetes_api
+
+        lines = package_needs.collect(trials.CHECKS if inside else shown.CHECKS, kubernetes_api.Api(namespace), needs)
+    else:
+        from pipelines import vertex_backend
+        from pipelines.cluster_check import vertex as google
+
+        place = vertex_backend.place(vertex.project, vertex.location, vertex.api)
+        lines = package_needs.collect(google.CHECKS, google.Cloud(place, service_account or ""), needs)
     width = max(len(finding.subject) for finding in lines)
     for finding in lines:
         typer.echo(f"{finding.subject:{width}}  {finding.state:11}  {finding.text}")
-    wrong = sum(finding.state == findings.WRONG for finding in lines)
-    unseen = sum(finding.state == findings.UNSEEN for finding in lines)
+    wrong = sum(finding.state == package_needs.WRONG for finding in lines)
+    unseen = sum(finding.state == package_needs.UNSEEN for finding in lines)
     typer.echo(f"{len(lines)} looked at, {wrong} wrong, {unseen} not visible.")
     if wrong:
         raise typer.Exit(1)
-
-
-def _look(
-    needs: "package_needs.Needs",
-    vertex: options.VertexOptions,
-    namespace: str,
-    inside: bool,
-    service_account: str | None,
-) -> "list[findings.Finding]":
-    if needs.settings:
-        from pipelines.cluster_check import cluster as shown, inside as trials, kubernetes_api
-
-        return (trials.check if inside else shown.check)(kubernetes_api.Api(namespace), needs)
-    from pipelines import vertex_backend
-    from pipelines.cluster_check import vertex as google
-
-    place = vertex_backend.place(vertex.project, vertex.location, vertex.api)
-    return google.check(google.Cloud(place, service_account or ""), needs)

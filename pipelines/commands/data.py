@@ -33,8 +33,7 @@ def import_(
     ] = 0.15,
     shard_images: Annotated[int, typer.Option(min=1, help="Most images per shard.")] = 1024,
     raw_labels: Annotated[
-        bool,
-        typer.Option("--raw-labels", help="The labels are your own names; a label scheme maps them to classes."),
+        bool, typer.Option("--raw-labels", help="The labels are your own names; a label scheme maps them to classes.")
     ] = False,
     names: options.Names = "",
     keep_splits: Annotated[
@@ -65,11 +64,7 @@ def import_(
 
 
 def _end(
-    output: Path,
-    counts: Mapping[str, int],
-    warnings: Sequence[str],
-    failures: Sequence[tuple[str, str]],
-    listed: str,
+    output: Path, counts: Mapping[str, int], warnings: Sequence[str], failures: Sequence[tuple[str, str]], listed: str
 ) -> None:
     """Prints how many images are in `output`, and which are not and why; ends with status 1 if there are such."""
     parts = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -305,11 +300,7 @@ def synthesize(
         raise InputError(f"--size is {size!r}; give `full` or the shorter side in pixels, such as 320")
     shorter_side = 0 if size == "full" else int(size)
     drawn = synthetic.Settings(
-        seed=seed,
-        eval_share=eval_share,
-        shorter_side=shorter_side,
-        label_noise=label_noise,
-        inspections=inspections,
+        seed=seed, eval_share=eval_share, shorter_side=shorter_side, label_noise=label_noise, inspections=inspections
     )
     manifest = synthetic.synthesize(output, images, drawn, shard_images=shard_images, processes=processes)
     for group, counts in manifest["counts"].items():

@@ -14,10 +14,7 @@ from pipelines import configuration
 from pipelines.commands import options
 
 app = typer.Typer()
-Name = Annotated[
-    str | None,
-    typer.Option("--endpoint", help="The endpoint's display name; by default the preset's."),
-]
+Name = Annotated[str | None, typer.Option("--endpoint", help="The endpoint's display name; by default the preset's.")]
 GoldenImages = Annotated[
     str | None,
     typer.Option("--golden", help="Folder or gs:// URI of golden images; by default the preset's, else drawn ones."),
@@ -118,12 +115,7 @@ def push(
 
 @app.command()
 @options.grouped
-def promote(
-    *,
-    endpoint: Name = None,
-    golden_images: GoldenImages = None,
-    where: DeployOptions,
-) -> None:
+def promote(*, endpoint: Name = None, golden_images: GoldenImages = None, where: DeployOptions) -> None:
     """Give the version on trial all traffic, in the remaining steps, and undeploy the one before.
 
     Example: marco deploy promote --endpoint marco --project PROJECT --location europe-west4
@@ -139,10 +131,7 @@ def promote(
 def rollback(
     *,
     endpoint: Name = None,
-    to: Annotated[
-        str | None,
-        typer.Option(help="The version to serve again; by default the one before."),
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="The version to serve again; by default the one before.")] = None,
     where: DeployOptions,
 ) -> None:
     """Undeploy the version on trial or, if none is on trial, serve the version before again.
@@ -159,11 +148,7 @@ def rollback(
 
 @app.command()
 @options.grouped
-def status(
-    *,
-    endpoint: Name = None,
-    where: DeployOptions,
-) -> None:
+def status(*, endpoint: Name = None, where: DeployOptions) -> None:
     """Show what an endpoint serves: versions, their traffic, age and origin.
 
     Example: marco deploy status --endpoint marco --project PROJECT --location europe-west4
@@ -196,8 +181,7 @@ def score_batch(
         Path, typer.Option(callback=options.output_file, help="CSV to write here, as marco predict does.")
     ] = Path("scores.csv"),
     version: Annotated[
-        str | None,
-        typer.Option(help="The model's version; by default the one that was promoted last."),
+        str | None, typer.Option(help="The model's version; by default the one that was promoted last.")
     ] = None,
     where: DeployOptions,
 ) -> None:

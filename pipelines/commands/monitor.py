@@ -32,8 +32,7 @@ class MeasureOptions:
         list[str] | None, typer.Option(help="An option of Beam, such as --beam=--runner=DataflowRunner; repeatable.")
     ] = None
     staging: Annotated[
-        str,
-        typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT."),
+        str, typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT.")
     ] = ""
 
 
@@ -93,13 +92,9 @@ def check(
     reference: Annotated[str, typer.Option(help="What marco monitor reference wrote: a folder or gs:// URI.")],
     output: Annotated[Path, typer.Option(callback=options.output_folder, help="Folder for drift.json and drift.html.")],
     model: options.Model = None,
-    days: Annotated[
-        float | None,
-        typer.Option(min=0, help="Only files that changed within so many days."),
-    ] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Only files that changed within so many days.")] = None,
     limits: Annotated[
-        Path | None,
-        typer.Option(help="JSON file with limits other than the default ones (docs/monitoring.md)."),
+        Path | None, typer.Option(help="JSON file with limits other than the default ones (docs/monitoring.md).")
     ] = None,
     tracking: Annotated[
         str,

@@ -27,10 +27,7 @@ from marco_model import InputError, errors, model_directory as directories, stor
 ImagePaths = Annotated[
     list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
 ]
-Model = Annotated[
-    str | None,
-    typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier."),
-]
+Model = Annotated[str | None, typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier.")]
 Names = Annotated[
     str,
     typer.Option(
@@ -127,14 +124,26 @@ def output_file(parameter: typer.CallbackParam, value: Path | None) -> Path | No
 
     A link is followed; a device or a pipe needs only to be writable.
     """
-    if value is not None and str(value) != STDOUT:
-        _check_file(value, parameter.opts[0])
+    if value is None or str(value) == STDOUT:
+        return value
+    option = f"{parameter.opts[0]} {value}"
+    if store.is_stream(value):
+        if not os.access(value, os.W_OK):
+            raise InputError(f"{option} cannot be written: Permission denied")
+    elif value.is_dir():
+        raise InputError(f"{option} is a folder; give the name of a file")
+    else:
+        _check_writable(Path(os.path.realpath(value)).parent, option)
     return value
 
 
 def output_folder(parameter: typer.CallbackParam, value: Path) -> Path:
     """As `output_file`, for a folder that may exist."""
-    return _check_folder(value, parameter.opts[0])
+    option = f"{parameter.opts[0]} {value}"
+    if value.exists() and not value.is_dir():
+        raise InputError(f"{option} is a file; give a folder")
+    _check_writable(Path(os.path.realpath(value)), option)
+    return value
 
 
 def new_folder(parameter: typer.CallbackParam, value: Path) -> Path:
@@ -142,23 +151,6 @@ def new_folder(parameter: typer.CallbackParam, value: Path) -> Path:
     store.require_new_or_empty(value)
     _check_writable(store.folder_of_aside(value), f"{parameter.opts[0]} {value}")
     return value
-
-
-def _check_file(path: Path, option: str) -> None:
-    if store.is_stream(path):
-        if not os.access(path, os.W_OK):
-            raise InputError(f"{option} {path} cannot be written: Permission denied")
-    elif path.is_dir():
-        raise InputError(f"{option} {path} is a folder; give the name of a file")
-    else:
-        _check_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
-
-
-def _check_folder(path: Path, option: str) -> Path:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{option} {path} is a file; give a folder")
-    _check_writable(Path(os.path.realpath(path)), f"{option} {path}")
-    return path
 
 
 def _check_writable(folder: Path, option: str) -> None:

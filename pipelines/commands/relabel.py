@@ -31,8 +31,7 @@ def export(
         typer.Option(min=0, help="Judge each image by a model of the features, fitted without its fold; 0: by scores."),
     ] = 0,
     raters: Annotated[
-        list[str] | None,
-        typer.Option(help="Who gets a sheet; may be repeated, or names joined by commas."),
+        list[str] | None, typer.Option(help="Who gets a sheet; may be repeated, or names joined by commas.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the order in which images are shown.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 8,
@@ -123,8 +122,7 @@ def merge(
         str, typer.Option(help="Date of answers without one; else the day of their sheet's last change.")
     ] = "",
     earlier: Annotated[
-        str | None,
-        typer.Option(help="An overlay of an earlier round, whose answers stay where this one has none."),
+        str | None, typer.Option(help="An overlay of an earlier round, whose answers stay where this one has none.")
     ] = None,
 ) -> None:
     """Combine experts' answers into an overlay, which `marco run --overlay` and `marco data ingest --overlay` apply.

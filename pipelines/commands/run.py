@@ -20,13 +20,11 @@ from pipelines.commands import options
 def run(
     preset: options.Preset = "local",
     output: Annotated[
-        Path,
-        typer.Option(callback=options.output_folder, help="Folder of the run: data, steps, models, summary.json."),
+        Path, typer.Option(callback=options.output_folder, help="Folder of the run: data, steps, models, summary.json.")
     ] = Path("runs/local"),
     data: Annotated[str | None, typer.Option(help="Folder, glob or gs:// URI of MARCO shards.")] = None,
     overlay: Annotated[
-        str | None,
-        typer.Option(help="Labels that experts gave, which `marco relabel merge` wrote; local or gs://."),
+        str | None, typer.Option(help="Labels that experts gave, which `marco relabel merge` wrote; local or gs://.")
     ] = None,
     name: Annotated[str, typer.Option(help="The run's name in MLflow; by default the model's, with a key.")] = "",
     note: Annotated[str, typer.Option(help="The run's description in MLflow, in Markdown.")] = "",
@@ -41,7 +39,7 @@ def run(
     Example: marco run --preset finetune --data shards --output runs/mine --set recipe.steps=500
     """
     from components import mlflow_store
-    from pipelines import configuration, earlier_steps, local_runner, places
+    from pipelines import configuration, local_runner, places
 
     loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay, leave_out=leave_out))
     tracking = places.local(loaded, output).tracking
@@ -50,7 +48,7 @@ def run(
     with store.sole_writer(output):
         source = places.local_data(loaded, output)
         # TFX takes seconds to import; mistakes in the configuration and the stores are found before.
-        earlier_steps.check_store(output)
+        local_runner.check_store(output)
         from pipelines import pipeline
 
         results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
@@ -171,8 +169,7 @@ def compile_(
         ),
     ] = "/shared",
     image: Annotated[
-        str | None,
-        typer.Option(help="Container image with this project, best by digest; by default cluster.image."),
+        str | None, typer.Option(help="Container image with this project, best by digest; by default cluster.image.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="MARCO shards; by default the preset's, or ROOT/data.")] = None,
     site: Annotated[
@@ -227,8 +224,7 @@ class ServiceOptions(options.VertexOptions):
     ] = None
     ca: Annotated[Path | None, typer.Option(help="A file with the certificates to trust.")] = None
     experiment: Annotated[
-        str | None,
-        typer.Option(help="An experiment of Kubeflow; by default marco, which is made if it is missing."),
+        str | None, typer.Option(help="An experiment of Kubeflow; by default marco, which is made if it is missing.")
     ] = None
     create_experiment: Annotated[
         bool, typer.Option("--create-experiment", help="Make the experiment if it is missing.")
@@ -244,7 +240,7 @@ class ServiceOptions(options.VertexOptions):
             )
         if names := [f"--{name}" for name in ("host", "namespace", "experiment") if getattr(self, name) is not None]:
             raise InputError(f"{', '.join(names)}: Vertex AI has none; leave it out, or give --target kubeflow")
-        return vertex_backend.connect(self.project, self.location, self.api)
+        return vertex_backend.VertexBackend(vertex_backend.place(self.project, self.location, self.api))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -205,8 +205,7 @@ def explain(
     ],
     model: options.Model = None,
     class_name: Annotated[
-        str | None,
-        typer.Option("--class", help="The class to explain. Without it: of each image the predicted one."),
+        str | None, typer.Option("--class", help="The class to explain. Without it: of each image the predicted one.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Noisy copies of an image; time grows with them.")] = 50,
     noise: Annotated[

@@ -7,7 +7,7 @@ import pytest
 
 from components import mlflow_store
 from marco_model import errors
-from pipelines import earlier_steps, local_runner
+from pipelines import local_runner
 
 pytestmark = pytest.mark.slow  # TFX takes seconds to import.
 
@@ -23,7 +23,7 @@ def graph(output):
         pipeline_name="two",
         pipeline_root=str(output / "pipeline"),
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(output / earlier_steps.STORE)
+            str(output / local_runner.STORE)
         ),
         components=[made, two_steps.Use(examples=made.outputs["examples"])],
         enable_cache=True,
@@ -52,7 +52,7 @@ def change(path):
 def test_a_step_that_lost_a_file_is_run_again_with_those_after_it(tmp_path, damage):
     first, _ = run(tmp_path)
     assert reused(first) == [False, False]
-    with sqlite3.connect(tmp_path / earlier_steps.STORE) as connection:  # The clock has gone back a year since.
+    with sqlite3.connect(tmp_path / local_runner.STORE) as connection:  # The clock has gone back a year since.
         connection.execute("UPDATE Execution SET create_time_since_epoch = create_time_since_epoch + 31536000000")
     damage(tmp_path.joinpath(first["Make"].outputs["examples"], "Split-train", "shard-2"))
     again, shown = run(tmp_path)
@@ -76,16 +76,16 @@ def test_a_moved_folder_says_why_its_steps_are_run_again(tmp_path, move):
 
 @pytest.fixture
 def database(tmp_path):
-    with sqlite3.connect(tmp_path / earlier_steps.STORE) as connection:
+    with sqlite3.connect(tmp_path / local_runner.STORE) as connection:
         connection.execute("CREATE TABLE numbers (value)")
         connection.executemany("INSERT INTO numbers VALUES (?)", [(f"{number:0200}",) for number in range(500)])
-    return tmp_path / earlier_steps.STORE
+    return tmp_path / local_runner.STORE
 
 
 def test_a_whole_store_or_none_is_no_error(tmp_path, database):
-    earlier_steps.check_store(tmp_path)
+    local_runner.check_store(tmp_path)
     database.unlink()
-    earlier_steps.check_store(tmp_path)
+    local_runner.check_store(tmp_path)
 
 
 @pytest.mark.parametrize("first, length", [(0, 100), (0, 40_000), (8192, 60_000)])
@@ -93,7 +93,7 @@ def test_a_damaged_store_is_one_line_with_the_fix(tmp_path, database, first, len
     content = bytearray(database.read_bytes())
     database.write_bytes(content[:first] + bytes([255]) * 200 + content[first + 200 : length])
     with pytest.raises(errors.InputError, match=r"metadata.db is damaged \(.*\); delete it to run all steps again"):
-        earlier_steps.check_store(tmp_path)
+        local_runner.check_store(tmp_path)
 
 
 def test_a_locked_store_is_waited_for_and_then_named(tmp_path, database, monkeypatch):
@@ -101,14 +101,14 @@ def test_a_locked_store_is_waited_for_and_then_named(tmp_path, database, monkeyp
     with sqlite3.connect(database, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(errors.InputError, match=r"another process has locked .*metadata.db"):
-            earlier_steps.check_store(tmp_path)
+            local_runner.check_store(tmp_path)
         other.rollback()
-    earlier_steps.check_store(tmp_path)
+    local_runner.check_store(tmp_path)
 
 
 def test_a_store_of_another_version_of_ml_metadata_is_one_line(tmp_path):
     run(tmp_path)
-    with sqlite3.connect(tmp_path / earlier_steps.STORE) as connection:
+    with sqlite3.connect(tmp_path / local_runner.STORE) as connection:
         connection.execute("UPDATE MLMDEnv SET schema_version = 999")
     with pytest.raises(errors.InputError, match=r"metadata.db cannot be used \(.*999.*\); delete it"):
         run(tmp_path)

@@ -22,7 +22,7 @@ INSTITUTIONS = np.where(np.arange(COUNT) % 5 < 3, "CSIRO", "Merck")
 IMAGERS = np.where(np.arange(COUNT) % 2, "Rock", "Minstrel")
 
 
-def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model=None):
+def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model="one"):
     """Writes the output of the Evaluator for a model that is wrong on some images; returns its folder and the hits.
 
     `first`: the id of the first image; runs with another one have judged other images.
@@ -57,7 +57,7 @@ def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model=No
         "institution": {name: counts(name == INSTITUTIONS) for name in ("CSIRO", "Merck")},
         "imager": {name: counts(name == IMAGERS) for name in ("Minstrel", "Rock")},
     }
-    metrics = {"classes": list(CLASSES), "slices": slices, **({"model": model} if model else {})}
+    metrics = {"classes": list(CLASSES), "slices": slices, "model": model}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder, guesses == LABELS
 
@@ -65,7 +65,7 @@ def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model=No
 def run_folder(folder, seed, tracking="sqlite:////nowhere.db", **options):
     _, right = evaluation(folder / "evaluation", seed, **options)
     summary = {"evaluation": "evaluation", "tracking_uri": tracking, "mlflow_run_id": "0" * 32}
-    summary["model_fingerprint"] = options.get("model")
+    summary["model_fingerprint"] = options.get("model", "one")
     (folder / "summary.json").write_text(json.dumps(summary))
     return str(folder), right
 
@@ -216,7 +216,7 @@ def test_the_command_compares_a_folder_a_run_and_a_version(tmp_path, monkeypatch
     folder, right = run_folder(tmp_path / "one", 0)
     evaluated, better = evaluation(tmp_path / "kept", 1)
     kept = mlflow_runs.open_run(store, "marco", "kept", "kept")
-    kept.set_tags({"evaluation": str(evaluated)})
+    kept.set_tags({"evaluation": str(evaluated), "model.fingerprint": "one"})
     gone = mlflow_runs.open_run(store, "marco", "gone", "gone")
     gone.log_slices(
         {"eval/accuracy": 0.75, "eval/count": 40.0, "eval/recall/Crystals": 0.5, "train/loss": 1.0, "epoch": 2.0}

@@ -6,7 +6,8 @@ import pytest
 
 from marco_data.name_tables import imager_of
 from marco_data.places import place_of
-from marco_data.synthetic import KINDS, Settings, draw, growth, plan, synthesize
+from marco_data.synthetic import KINDS, Settings, draw, plan, synthesize
+from marco_data.synthetic.plan import CLEAR, COURSES, CRYSTALS, Timeline
 from marco_data.synthetic.writer import manifest_of
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -24,18 +25,18 @@ def _series(drops, settings=SETTINGS):
 def _timeline(**changes):
     values = dict.fromkeys(("nucleation", "dissolving", "onset"), np.inf)
     values |= {"clear": "clear drop", "matter": "film", "crystal": "plates", "growth": 0.3, "spreading": 0.5}
-    return growth.Timeline(**values | {"course": growth.COURSES[0], "unjudged": ("",) * 6} | changes)
+    return Timeline(**values | {"course": COURSES[0], "unjudged": ("",) * 6} | changes)
 
 
 def test_courses_are_drawn_in_proportion_and_of_kinds_that_exist():
-    assert sum(course.share for course in growth.COURSES) == pytest.approx(1)
+    assert sum(course.share for course in COURSES) == pytest.approx(1)
     counts = Counter(series[0].timeline.course for series in _series(3000))
-    assert {course: counts[course] / 3000 for course in growth.COURSES} == pytest.approx(
-        {course: course.share for course in growth.COURSES}, abs=0.03
+    assert {course: counts[course] / 3000 for course in COURSES} == pytest.approx(
+        {course: course.share for course in COURSES}, abs=0.03
     )
-    assert {LABELS[kind] for kind in growth.CRYSTALS} == {"Crystals"}
-    assert {LABELS[kind] for kind in growth.CLEAR} == {"Clear"}
-    assert {LABELS[kind] for course in growth.COURSES for kind in course.matter} == {"Other", "Precipitate"}
+    assert {LABELS[kind] for kind in CRYSTALS} == {"Crystals"}
+    assert {LABELS[kind] for kind in CLEAR} == {"Clear"}
+    assert {LABELS[kind] for course in COURSES for kind in course.matter} == {"Other", "Precipitate"}
 
 
 def test_crystals_grow_from_their_nucleation_on_and_dissolve():
@@ -50,7 +51,7 @@ def test_crystals_grow_from_their_nucleation_on_and_dissolve():
 
 
 def test_precipitate_that_turns_into_crystals_is_used_up():
-    course = next(course for course in growth.COURSES if course.name == "precipitate turns crystal")
+    course = next(course for course in COURSES if course.name == "precipitate turns crystal")
     timeline = _timeline(course=course, matter="heavy precipitate", nucleation=2.5, onset=-1.0)
     moments = [timeline.moment(inspection) for inspection in range(6)]
     assert [LABELS[moment.kind] for moment in moments] == ["Precipitate"] * 3 + ["Crystals"] * 3
