@@ -16,7 +16,8 @@ the accuracy away of the last of `--methods`, the peer that of the first.
 
 All train on the same drops, from the weights and in the order of each seed. Tables go to stderr, each difference with
 its interval at 95 %, paired by image; a picture counts once for each seed and institution that is left out, so that
-intervals are somewhat too narrow. Drawing takes two minutes of two cores, a training less than one.
+intervals are somewhat too narrow. Drawing takes two minutes of two cores, a training about one of a core, and
+`institutions` an hour.
 """
 
 import argparse
