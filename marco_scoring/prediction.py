@@ -128,24 +128,22 @@ def predict(
     ):
         # A file that changes after this is scored again by the next run.
         stamps = {path: score_table.stamp(path) for path in files}
-        earlier = {path: scores for path in files if (scores := table.earlier_scores(path)) is not None}
+        earlier = {path: row for path in files if (row := table.earlier_row(path))}
         others = table.earlier_others(files)
         gone = sum(not os.path.lexists(path) for path in others)
         strange = len(others) if len(others) == len(table.earlier) else 0
         without_well = sum(not place_of(path).well for path in earlier)
-        for scores in earlier.values():
-            by_class[classes[int(scores.argmax())]] += 1
+        for row in earlier.values():
+            by_class[classes[int(row.scores.argmax())]] += 1
         _check_scores(classifier, earlier, read)
         if observe:
-            for path, scores in earlier.items():
-                known = _read([path], read)[0]
-                if isinstance(known, Image):
-                    known = known._replace(flag=known.flag or table.earlier_flag(path))
-                observe(path, known if isinstance(known, Image) else None, scores)
+            for path, row in earlier.items():
+                known: Image | str | None = _read([path], read)[0]
+                known = known._replace(flag=known.flag or row.flag) if isinstance(known, Image) else None
+                observe(path, known, row.scores)
         advance(len(earlier), earlier=True)
-        for path, image, result in score_each(
-            classifier, [path for path in files if path not in earlier], batch_size, read
-        ):
+        remaining = [path for path in files if path not in earlier]
+        for path, image, result in score_each(classifier, remaining, batch_size, read):
             if observe:
                 observe(path, image, result)
             if isinstance(result, str) or image is None:
@@ -159,35 +157,18 @@ def predict(
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
             advance(1)
-        courses = _courses(classifier, files, pictures, table, batch_size, place_of, read)
+        courses: dict[Path, drop_courses.Answer] = {}
+        if classifier.time_course:
+            settled = [path for path, row in earlier.items() if row.course or row.flag]
+            # Tables do not hold what the time course takes.
+            again = drop_courses.to_score_again({path: place_of(path) for path in files}, earlier, settled)
+            for path, image, result in score_each(classifier, again, batch_size, read):
+                if image is not None and not isinstance(result, str):
+                    pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
+            found = drop_courses.answers(classifier.time_course, pictures)
+            table.add_courses(found)
+            courses = {path: row.course for path, row in earlier.items() if row.course} | found
     return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange, courses)
-
-
-def _courses(
-    classifier: "marco_model.LoadedClassifier",
-    files: Sequence[Path],
-    pictures: list[drop_courses.Picture],
-    table: score_table.ScoreTable,
-    batch_size: int,
-    place_of: places.PlaceOf,
-    read: Read,
-) -> dict[Path, drop_courses.Answer]:
-    """Adds to the table what drops' pictures say together, and returns it by path; `pictures` were scored just now.
-
-    Earlier pictures of their drops are scored again, since tables do not hold what the time course takes.
-    """
-    if classifier.time_course is None:
-        return {}
-    known = {path: answer for path in files if (answer := table.earlier_course(path))}
-    scored = {path for path in files if table.earlier_scores(path) is not None}
-    settled = [path for path in scored if path in known or table.earlier_flag(path)]
-    again = drop_courses.to_score_again({path: place_of(path) for path in files}, scored, settled)
-    for path, image, result in score_each(classifier, again, batch_size, read):
-        if image is not None and not isinstance(result, str):
-            pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
-    found = drop_courses.answers(classifier.time_course, pictures)
-    table.add_courses(found)
-    return known | found
 
 
 def row_of(
@@ -201,15 +182,17 @@ def row_of(
     return cells | (dict.fromkeys(score_table.COURSE_COLUMNS, "") if classifier.time_course else {})
 
 
-def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray], read: Read) -> None:
+def _check_scores(
+    classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, score_table.Earlier], read: Read
+) -> None:
     """Scores one image again: models of one name may differ."""
-    for path, scores in earlier.items():
+    for path, row in earlier.items():
         image = _read([path], read)[0]
         if isinstance(image, Image):
             again = classifier.score([image.encoded])[0]
-            if not np.allclose(again, scores, atol=_SAME_SCORES):
+            if not np.allclose(again, row.scores, atol=_SAME_SCORES):
                 raise errors.InputError(
-                    f"{path} has the scores {np.round(scores, 3).tolist()} in the table, and "
+                    f"{path} has the scores {np.round(row.scores, 3).tolist()} in the table, and "
                     f"{np.round(again, 3).tolist()} by {classifier.name}, another model of that name; give the "
                     "same --model, or another --output"
                 )
@@ -254,26 +237,18 @@ def score_each(
             images, following = upcoming.result(), start + batch_size
             upcoming = reader.submit(_read, files[following : following + batch_size], read)
             encoded = [image.encoded for image in images if isinstance(image, Image)]
-            scored = iter(errors.result_or_reason(lambda batch: _score(classifier, batch), encoded))
+            scored = iter(
+                errors.result_or_reason(lambda batch: zip(*classifier.described(batch), strict=True), encoded)
+            )
             for path, image in zip(files[start:following], images, strict=True):
                 if not isinstance(image, Image):
                     yield path, None, image
                 elif isinstance(result := next(scored), str):
                     yield path, image, result
                 else:
-                    flag = image.flag or (UNKNOWN if result[1] > 1 else "")
-                    yield path, Image(image.encoded, flag, *result[1:]), result[0]
-
-
-def _score(
-    classifier: "marco_model.LoadedClassifier", encoded: list[bytes]
-) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    if classifier.time_course:
-        scores, novelties, views = classifier.described(encoded)
-    else:
-        scores, novelties = classifier.scores_and_novelty(encoded)
-        views = np.zeros((len(scores), 0), np.float32)
-    return list(zip(scores, novelties.tolist(), views, strict=True))
+                    scores, novelty, views = result
+                    flag = image.flag or (UNKNOWN if novelty > 1 else "")
+                    yield path, Image(image.encoded, flag, float(novelty), views), scores
 
 
 def _read(files: Sequence[Path], read: Read) -> list[Image | str]:

@@ -127,7 +127,8 @@ def score_images(
                 failures.append((image_files.as_text(path), str(scores)))
             else:
                 rows.append(prediction.row_of(classifier, path, image, scores, place_of(path)))
-                pictures.append(drop_courses.Picture(path, place_of(path), scores, image.views, image.flag))
+                if classifier.time_course:
+                    pictures.append(drop_courses.Picture(path, place_of(path), scores, image.views, image.flag))
             advance(1)
     if classifier.time_course:
         courses = drop_courses.answers(classifier.time_course, pictures)
