@@ -89,9 +89,7 @@ class LoadedClassifier:
 
         Above 1 an image is unknown: see `novelty`. It is 0 for a model without a `reference`. Raises what `score` does.
         """
-        if not (self._network and self.reference and image_bytes):
-            return self.score(image_bytes), np.zeros(len(image_bytes), np.float32)
-        return self._network.described(image_bytes, self.reference)[:2]
+        return self.described(image_bytes)[:2]
 
     def described(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns what `scores_and_novelty` does, and what `time_course` takes of each image, float32 [images, values].
@@ -199,35 +197,20 @@ def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -
         raise errors.InputError(f"scores are to be the mean over {average} views; give 1, 2, 4 or 8")
     folder = model_directory.saved_model_directory(directory)
     metadata = model_directory.read_metadata(folder)
-    if not metadata:
-        return _published(folder, threads, average)
-    name = metadata.get("name", folder.name)
-    file = folder / onnx_network.MODEL
-    if not file.is_file():
-        return _in_tensorflow(folder, name, metadata["classes"], metadata, average)
-    network = onnx_network.OnnxNetwork(file, pixels.Preparation.recorded(metadata), threads, average)
-    return LoadedClassifier(folder, _averaged(name, average), metadata["classes"], metadata, network)
-
-
-def _published(folder: Path, threads: int, average: int) -> LoadedClassifier:
-    name = model_directory.PUBLISHED_NAME
-    if model_directory.is_published(folder):
-        model = published.onnx_model(folder)
-        network = onnx_network.OnnxNetwork(model, pixels.Preparation(published.INPUT_SIZE), threads, average)
-        return LoadedClassifier(folder, _averaged(name, average), labels.CLASSES, {}, network)
-    # Another graph with the published one's signature.
-    return _in_tensorflow(folder, name, labels.CLASSES, {}, average)
-
-
-def _averaged(name: str, average: int) -> str:
-    """Returns the name of a model in results, which says so if its scores are means."""
-    return f"{name}, mean of {average} views" if average > 1 else name
-
-
-def _in_tensorflow(
-    folder: Path, name: str, classes: Sequence[str], metadata: dict[str, Any], average: int
-) -> LoadedClassifier:
-    """Opens a model without an ONNX model, such as one exported before there were any."""
+    model: Path | bytes | None = None
+    if metadata:
+        name, classes = metadata.get("name", folder.name), metadata["classes"]
+        if (file := folder / onnx_network.MODEL).is_file():
+            model, preparation = file, pixels.Preparation.recorded(metadata)
+    else:
+        name, classes = model_directory.PUBLISHED_NAME, labels.CLASSES
+        if model_directory.is_published(folder):
+            model, preparation = published.onnx_model(folder), pixels.Preparation(published.INPUT_SIZE)
+    if model is not None:
+        # Results say where scores are means.
+        name = f"{name}, mean of {average} views" if average > 1 else name
+        network = onnx_network.OnnxNetwork(model, preparation, threads, average)
+        return LoadedClassifier(folder, name, classes, metadata, network)
     if average > 1:
         raise errors.InputError(f"the model in {folder} has no {onnx_network.MODEL}, which averages; export it again")
     opened = LoadedClassifier(folder, name, classes, metadata, None)
