@@ -25,7 +25,6 @@ from marco_model import (
     labels,
     model_directory,
     network as networks,
-    published_package,
 )
 
 log = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ def export_published(directory: str | Path) -> None:
     metadata = {
         "name": "marco-released",
         **networks.Network(initial=networks.RELEASED).facts(),
-        "source": f"{published_package.NAME} {published_package.VERSION}",
+        "source": f"{model_directory.PACKAGE} {model_directory.PACKAGE_VERSION}",
         "saved_model_sha256": model_directory.PUBLISHED_SHA256,
     }
     classifier.export(published_network(), directory, classes=labels.CLASSES, input_size=599, metadata=metadata)
