@@ -22,7 +22,7 @@ from PIL import Image
 import marco_model
 from marco_data import image_files, overlay, pages, place_reader, places, progress
 from marco_model import calibration, pixels, store
-from marco_scoring import drop_courses, plates, prediction, score_table
+from marco_scoring import plates, prediction, score_table
 
 QUALITY = 72
 _SIZES = ((800, 480), (2_500, 320))
@@ -133,7 +133,7 @@ class DropImage:
     time: int = 0
     latest: bool = False
     new: bool = False
-    course: drop_courses.Answer | None = None
+    course: plates.CourseAnswer | None = None
 
     @functools.cached_property
     def position(self) -> plates.Position | None:

@@ -17,7 +17,7 @@ import numpy as np
 import marco_model
 from marco_data import image_files, name_tables, place_reader, places, progress
 from marco_model import calibration, errors, pixels, store
-from marco_scoring import drop_courses, plates, score_table
+from marco_scoring import plates, score_table
 
 Write = Callable[[Sequence[Any]], Any]
 
@@ -89,7 +89,7 @@ class Outcome(NamedTuple):
     without_well: int = 0
     gone: int = 0
     strange: int = 0
-    courses: Mapping[Path, drop_courses.Answer] = {}
+    courses: Mapping[Path, plates.CourseAnswer] = {}
 
 
 def predict(
@@ -119,7 +119,7 @@ def predict(
         novelty=classifier.reference is not None,
         course=classifier.time_course is not None,
     )
-    pictures: list[drop_courses.Picture] = []
+    pictures: list[plates.ScoredPicture] = []
     by_class = collections.Counter(dict.fromkeys(classes, 0))
     by_flag: collections.Counter[str] = collections.Counter()
     with (
@@ -152,20 +152,20 @@ def predict(
                 cells = row_of(classifier, path, image, result, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 if classifier.time_course:
-                    pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
+                    pictures.append(plates.ScoredPicture(path, place_of(path), result, image.views, image.flag))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
             advance(1)
-        courses: dict[Path, drop_courses.Answer] = {}
+        courses: dict[Path, plates.CourseAnswer] = {}
         if classifier.time_course:
             settled = [path for path, row in earlier.items() if row.course or row.flag]
             # Tables do not hold what the time course takes.
-            again = drop_courses.to_score_again({path: place_of(path) for path in files}, earlier, settled)
+            again = plates.to_score_again({path: place_of(path) for path in files}, earlier, settled)
             for path, image, result in score_each(classifier, again, batch_size, read):
                 if image is not None and not isinstance(result, str):
-                    pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
-            found = drop_courses.answers(classifier.time_course, pictures)
+                    pictures.append(plates.ScoredPicture(path, place_of(path), result, image.views, image.flag))
+            found = plates.course_answers(classifier.time_course, pictures)
             table.add_courses(found)
             courses = {path: row.course for path, row in earlier.items() if row.course} | found
     return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange, courses)

@@ -21,7 +21,7 @@ import numpy as np
 
 from marco_data import image_files, name_tables, places
 from marco_model import errors, store
-from marco_scoring import drop_courses, plates, table_lines
+from marco_scoring import plates, table_lines
 
 Format = table_lines.Format
 Row = table_lines.Row
@@ -113,7 +113,7 @@ class Earlier(NamedTuple):
     stamp: tuple[str, str]
     scores: np.ndarray
     flag: str
-    course: drop_courses.Answer | None = None
+    course: plates.CourseAnswer | None = None
 
 
 def errors_path(output: Path) -> Path:
@@ -169,7 +169,7 @@ class ScoreTable:
         """Writes the row of an image where it belongs."""
         self.written += 1
 
-    def add_courses(self, courses: Mapping[Path, drop_courses.Answer]) -> None:
+    def add_courses(self, courses: Mapping[Path, plates.CourseAnswer]) -> None:
         """Fills `COURSE_COLUMNS` of rows, by path, when the table is completed."""
         self._courses |= {
             _key(path): dict(zip(COURSE_COLUMNS, answer, strict=True)) for path, answer in courses.items()
@@ -314,7 +314,7 @@ class FileTable(ScoreTable):
         with errors.translated(errors.InputError, message, ValueError, TypeError):
             scores = np.array([_number(cells[name]) for name in self._scores], np.float32)
             by_now, since = (cells.get(name, "") for name in COURSE_COLUMNS)
-            course = drop_courses.Answer(_number(by_now), str(since)) if by_now != "" else None
+            course = plates.CourseAnswer(_number(by_now), str(since)) if by_now != "" else None
         key = _key(cells["path"])
         self._replaces |= key in self.earlier
         self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]), course)
