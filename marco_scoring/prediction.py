@@ -49,22 +49,23 @@ def _as_text(row: Sequence[Any]) -> list[str]:
 
 
 class Image(NamedTuple):
-    """An image that was read: JPEG or PNG bytes, its flag, and once it is scored its novelty and views.
+    """An image that was read: JPEG or PNG bytes, its flag, and once it is scored its scores, novelty and views.
 
-    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`). `views`: what the
-    model's time course takes, float32 [values].
+    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`). `scores`: float32
+    [classes]. `views`: what the model's time course takes, float32 [values].
     """
 
     encoded: bytes
     flag: str
+    scores: np.ndarray = np.zeros(0, np.float32)
     novelty: float = 0.0
     views: np.ndarray = np.zeros(0, np.float32)
 
 
 Read = Callable[[Path], bytes]
 """As `image_files.encoded_image`; raises `InputError` for a file that cannot be scored."""
-Observe = Callable[[Path, Image | None, np.ndarray | str], None]
-"""Called with each file's path, its image if it could be read, and its scores or the reason for none."""
+Observe = Callable[[Path, Image | str], None]
+"""Called with each file's path, and its scored image or the reason for none."""
 
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
@@ -138,21 +139,22 @@ def predict(
         _check_scores(classifier, earlier, read)
         if observe:
             for path, row in earlier.items():
-                known: Image | str | None = _read([path], read)[0]
-                known = known._replace(flag=known.flag or row.flag) if isinstance(known, Image) else None
-                observe(path, known, row.scores)
+                (known,) = _read([path], read)
+                if isinstance(known, Image):
+                    known = known._replace(flag=known.flag or row.flag, scores=row.scores)
+                observe(path, known)
         advance(len(earlier), earlier=True)
         remaining = [path for path in files if path not in earlier]
-        for path, image, result in score_each(classifier, remaining, batch_size, read):
+        for path, image in score_each(classifier, remaining, batch_size, read):
             if observe:
-                observe(path, image, result)
-            if isinstance(result, str) or image is None:
-                table.write_failure(path, str(result))
+                observe(path, image)
+            if isinstance(image, str):
+                table.write_failure(path, image)
             else:
-                cells = row_of(classifier, path, image, result, place_of(path))
+                cells = row_of(classifier, path, image, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 if classifier.time_course:
-                    pictures.append(plates.ScoredPicture(path, place_of(path), result, image.views, image.flag))
+                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
@@ -162,9 +164,9 @@ def predict(
             settled = [path for path, row in earlier.items() if row.course or row.flag]
             # Tables do not hold what the time course takes.
             again = plates.to_score_again({path: place_of(path) for path in files}, earlier, settled)
-            for path, image, result in score_each(classifier, again, batch_size, read):
-                if image is not None and not isinstance(result, str):
-                    pictures.append(plates.ScoredPicture(path, place_of(path), result, image.views, image.flag))
+            for path, image in score_each(classifier, again, batch_size, read):
+                if isinstance(image, Image):
+                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
             found = plates.course_answers(classifier.time_course, pictures)
             table.add_courses(found)
             courses = {path: row.course for path, row in earlier.items() if row.course} | found
@@ -172,10 +174,10 @@ def predict(
 
 
 def row_of(
-    classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, scores: np.ndarray, place: places.Place
+    classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, place: places.Place
 ) -> score_table.Row:
     """Returns the row of an image, with what else the classifier gives; the cells of its drop's course are empty."""
-    temperature = classifier.temperature
+    scores, temperature = image.scores, classifier.temperature
     probabilities = calibration.calibrate(scores[None], temperature)[0] if temperature != 1 else ()
     cells = score_table.row(path, classifier.classes, scores, classifier.name, place, probabilities, image.flag)
     cells |= {score_table.NOVELTY: image.novelty} if classifier.reference else {}
@@ -226,29 +228,28 @@ def write_scores(
 
 def score_each(
     classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int, read: Read
-) -> Iterator[tuple[Path, Image | None, np.ndarray | str]]:
-    """Yields each file, its image if there is one, and its scores, float32 [classes], or the reason for none.
+) -> Iterator[tuple[Path, Image | str]]:
+    """Yields each file, and its scored image or the reason for none.
 
     The next batch is read while one is scored.
     """
+
+    def score(images: list[Image]) -> list[Image]:
+        described = classifier.described([image.encoded for image in images])
+        return [
+            Image(image.encoded, image.flag or (UNKNOWN if novelty > 1 else ""), scores, float(novelty), views)
+            for image, scores, novelty, views in zip(images, *described, strict=True)
+        ]
+
     with ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(_read, files[:batch_size], read)
         for start in range(0, len(files), batch_size):
             images, following = upcoming.result(), start + batch_size
             upcoming = reader.submit(_read, files[following : following + batch_size], read)
-            encoded = [image.encoded for image in images if isinstance(image, Image)]
-            scored = iter(
-                errors.result_or_reason(lambda batch: zip(*classifier.described(batch), strict=True), encoded)
-            )
+            readable = [image for image in images if isinstance(image, Image)]
+            scored = iter(errors.result_or_reason(score, readable))
             for path, image in zip(files[start:following], images, strict=True):
-                if not isinstance(image, Image):
-                    yield path, None, image
-                elif isinstance(result := next(scored), str):
-                    yield path, image, result
-                else:
-                    scores, novelty, views = result
-                    flag = image.flag or (UNKNOWN if novelty > 1 else "")
-                    yield path, Image(image.encoded, flag, float(novelty), views), scores
+                yield path, next(scored) if isinstance(image, Image) else image
 
 
 def _read(files: Sequence[Path], read: Read) -> list[Image | str]:

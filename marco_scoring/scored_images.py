@@ -122,13 +122,13 @@ def score_images(
     pictures: list[plates.ScoredPicture] = []
     failures: list[tuple[str, str]] = []
     with progress.progress("scoring", len(files), visible=show_progress) as advance:
-        for path, image, scores in prediction.score_each(classifier, files, batch_size, read):
-            if image is None or isinstance(scores, str):
-                failures.append((image_files.as_text(path), str(scores)))
+        for path, image in prediction.score_each(classifier, files, batch_size, read):
+            if isinstance(image, str):
+                failures.append((image_files.as_text(path), image))
             else:
-                rows.append(prediction.row_of(classifier, path, image, scores, place_of(path)))
+                rows.append(prediction.row_of(classifier, path, image, place_of(path)))
                 if classifier.time_course:
-                    pictures.append(plates.ScoredPicture(path, place_of(path), scores, image.views, image.flag))
+                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
             advance(1)
     if classifier.time_course:
         courses = plates.course_answers(classifier.time_course, pictures)
