@@ -9,6 +9,7 @@ installed on a Python of today. So this project cannot require it. pip fetches i
 wherever pip's settings say, and checks its hash.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -17,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from marco_model import errors, labels, store
+
+Arrays = TypeVar("Arrays")
 
 MODEL_FILE = "saved_model.pb"
 """A folder with this file is a model; without it, a folder is not a version."""
@@ -139,6 +142,14 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
         return metadata | {"classes": list(metadata["classes"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
+
+
+def read_arrays(kind: type[Arrays], path: Path) -> Arrays:
+    """Returns the dataclass `kind`, of arrays and floats, in an NPZ file; raises `InputError` if it is damaged."""
+    with errors.translated(errors.InputError, f"{path} is damaged ({{}}); export the model again", Exception):
+        values = store.arrays(path.read_bytes())
+        fields = {field.name: values[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        return kind(**{name: value if value.ndim else float(value) for name, value in fields.items()})
 
 
 def class_names(saved_model: Path) -> list[str]:
