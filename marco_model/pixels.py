@@ -291,7 +291,8 @@ def flag(encoded: bytes) -> str:
         return ""
     if shorter_side < _SMALLEST_SIDE:
         return TOO_SMALL
-    shares = np.bincount(centre_square(brightness).ravel(), minlength=256).cumsum() / centre_square(brightness).size
+    square = centre_square(brightness)
+    shares = np.bincount(square.ravel(), minlength=256).cumsum() / square.size
     darkest, brightest = np.searchsorted(shares, (0.01, 0.99))
     if brightest < _BLACK:
         return BLACK
