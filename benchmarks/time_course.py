@@ -22,7 +22,7 @@ import benchmarks
 from components import significance
 from marco_data import places, synthetic
 from marco_model import load, model_directory, time_course
-from marco_scoring import drop_courses, plates
+from marco_scoring import plates
 
 BATCH = 64
 
@@ -34,7 +34,7 @@ class Drop(NamedTuple):
     come: whether they have nucleated by then, if too small to be seen.
     """
 
-    pictures: list[drop_courses.Picture]
+    pictures: list[plates.ScoredPicture]
     scores: np.ndarray
     hits: np.ndarray
     shown: np.ndarray
@@ -62,7 +62,7 @@ def draw(classifier: load.LoadedClassifier, count: int, settings: synthetic.Sett
     for batch in benchmarks.batches(drawn, BATCH):
         scores, _, views = classifier.described([jpeg for jpeg, _ in batch])
         for (_, plan), score, view in zip(batch, scores, views, strict=True):
-            scored.append(drop_courses.Picture(Path(plan.filename), places.place_of(plan.filename), score, view))
+            scored.append(plates.ScoredPicture(Path(plan.filename), places.place_of(plan.filename), score, view))
     drops = []
     for start, pictures in enumerate(benchmarks.batches(scored, settings.inspections)):
         plans = [plan for _, plan in drawn[start * settings.inspections :][: settings.inspections]]
@@ -94,7 +94,7 @@ def projected(course: time_course.TimeCourse, drop: Drop) -> Drop:
 
 def by_course(course: time_course.TimeCourse, drop: Drop) -> int | None:
     """Returns the first picture by which the drop's row in a table says since when there are crystals."""
-    answers = drop_courses.answers(course, drop.pictures)
+    answers = plates.course_answers(course, drop.pictures)
     return first_true(np.array([bool(answers[picture.path].since) for picture in drop.pictures]))
 
 

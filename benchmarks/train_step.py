@@ -95,7 +95,8 @@ def stock_step(input_size: int = 299) -> Step:
             current = [tf.convert_to_tensor(variable) for variable in statistics]
             logits, moved = model.stateless_call(values, current, images, training=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
-        optimizer.apply(tf.distribute.get_strategy(), tape.gradient(loss, values), rate)
+        every = training_step.on_all_devices(tf.distribute.get_strategy())
+        optimizer.apply(every, tape.gradient(loss, values), rate)
         for variable, value in zip(statistics, moved, strict=True):
             variable.assign(value)
         return loss

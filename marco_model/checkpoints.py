@@ -6,7 +6,6 @@ interval and not the training. A store that does not answer is no damage: it is 
 
 import dataclasses
 import errno
-import io
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -62,18 +61,16 @@ def save(directory: str, checkpoint: Checkpoint) -> str:
     earlier one, are removed. Raises `ClusterError` if the store is out of reach.
     """
     path = _path(directory, checkpoint.step)
-    content = io.BytesIO()
-    np.savez(
-        content,
-        step=np.int64(checkpoint.step),
-        best_step=np.int64(checkpoint.best_step),
-        best_accuracy=np.float64(checkpoint.best_accuracy),
-        history=np.array([dataclasses.astuple(past) for past in checkpoint.history], np.float64).reshape(-1, 3),
+    about = {
+        "step": np.int64(checkpoint.step),
+        "best_step": np.int64(checkpoint.best_step),
+        "best_accuracy": np.float64(checkpoint.best_accuracy),
+        "history": np.array([dataclasses.astuple(past) for past in checkpoint.history], np.float64).reshape(-1, 3),
         # A zip's checksums are those of its members; the count shows whether one is missing from its directory.
-        arrays=np.int64(len(checkpoint.values)),
-        **checkpoint.values,  # type: ignore[arg-type]
-    )
-    _through_outages(lambda: _write(path, content), path)
+        "arrays": np.int64(len(checkpoint.values)),
+    }
+    content = store.npz({**about, **checkpoint.values})
+    _through_outages(lambda: store.write_bytes(path, content), path)
     _through_outages(lambda: _remove_others(directory, checkpoint.step), directory)
     return path
 
@@ -134,14 +131,6 @@ def _names(directory: str) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
-def _write(path: str, content: io.BytesIO) -> None:
-    if store.is_remote(path):
-        store.write_bytes(path, content.getvalue())
-        return
-    with store.whole_file(path, "wb") as file:
-        file.write(content.getbuffer())
-
-
 def _remove_others(directory: str, step: int) -> None:
     steps = saved_steps(directory)
     before = [other for other in steps if other < step]
@@ -155,11 +144,10 @@ def _remove_others(directory: str, step: int) -> None:
 
 
 def _parse(content: bytes) -> Checkpoint:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        values = {name: arrays[name] for name in arrays.files}
+    values = store.arrays(content)
     step, best_step, count = (int(values.pop(name)) for name in ("step", "best_step", "arrays"))
     best_accuracy = float(values.pop("best_accuracy"))
-    history = [Evaluated(int(past), float(loss), float(share)) for past, loss, share in values.pop("history", ())]
+    history = [Evaluated(int(past), float(loss), float(share)) for past, loss, share in values.pop("history")]
     if len(values) != count:
         raise ValueError(f"it has {len(values)} of {count} arrays")
     return Checkpoint(step, best_step, best_accuracy, values, history)

@@ -1,7 +1,6 @@
 """The served model: from encoded images to named scores, class, calibrated probabilities and features; its export."""
 
 import contextlib
-import io
 import json
 import logging
 import math
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from marco_model import (
@@ -225,10 +223,8 @@ def export(
         tf.io.gfile.makedirs(f"{folder}/assets.extra")
         with tf.io.gfile.GFile(f"{folder}/{model_directory.METADATA}", "w") as file:
             json.dump(record, file, indent=2)
-        weights = io.BytesIO()
-        np.savez(weights, **{variable.path: variable.numpy() for variable in model.variables})
         with tf.io.gfile.GFile(f"{folder}/{model_directory.WEIGHTS}", "wb") as file:
-            file.write(weights.getvalue())
+            file.write(store.npz({variable.path: variable.numpy() for variable in model.variables}))
         if preprocess is None or "shrink" in metadata:
             _write_onnx_model(logits_only(folded), f"{folder}/{onnx_network.MODEL}")
 

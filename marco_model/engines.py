@@ -60,19 +60,11 @@ class Work:
 
         Then the strength of the gradient's reversal, if training is adversarial.
         """
-        rates = [recipes.learning_rate_at(self.recipe, step, self.steps_per_epoch)]
-        rates.append(recipes.average_decay_at(self.recipe, step))
+        rate = recipes.learning_rate_at(self.recipe, step, self.steps_per_epoch)
+        rates = [rate, recipes.average_decay_at(self.recipe, step)]
         if self.recipe.adversarial_weight:
             rates.append(recipes.reversal_at(self.recipe, step))
         return tuple(tf.constant(rate, tf.float32) for rate in rates)
-
-    def batches(self, first: int, share: training_input.Share) -> tf.data.Dataset:
-        """The share's part of every batch from step `first` on, without end (`training_input.training_batches`)."""
-        return training_input.training_batches(self.train, self.recipe, self.input_size, first=first, share=share)
-
-    def endless(self) -> tf.data.Dataset:
-        """The training images without end, for each worker in another order (`training_input.endless_batches`)."""
-        return training_input.endless_batches(self.train, self.recipe, self.input_size)
 
     def evaluation_batches(self, share: training_input.Share) -> tf.data.Dataset:
         """One pass over the evaluation images (`training_input.evaluation_batches`)."""
@@ -146,7 +138,9 @@ class Synchronous:
         """Takes the steps `first` to `last` − 1, one for each result that is asked for."""
         work = self._work
         if first != self._next:
-            batches = work.batches(first, self._share)
+            batches = training_input.training_batches(
+                work.train, work.recipe, work.input_size, first=first, share=self._share
+            )
             # Of several GPUs each takes its part of a batch, which the host splits.
             self._batches, self._next = iter(ahead_on_gpu(batches) if self._local == 1 else batches), first
         for step in range(first, last):
@@ -215,7 +209,8 @@ class ParameterServers:
             return strategy.run(state.step, args=(images, labels, seed, *rates)), seed[0]
 
         self._step = step
-        self._batches = iter(self._coordinator.create_per_worker_dataset(work.endless))
+        endless = functools.partial(training_input.endless_batches, work.train, work.recipe, work.input_size)
+        self._batches = iter(self._coordinator.create_per_worker_dataset(endless))
         self._evaluation_sums = tf.function(state.evaluation_sums, autograph=False)
 
     def steps(self, first: int, last: int) -> Generator[StepResult, None, None]:
@@ -243,10 +238,7 @@ class ParameterServers:
         return self._latest
 
     def evaluate(self) -> tuple[float, float, int]:
-        """Returns the running average's mean cross-entropy and accuracy, and how many evaluation images have a label.
-
-        Computed on the chief. Raises `InputError` if none has a label.
-        """
+        """Returns and raises what `Synchronous.evaluate` does, computed on the chief."""
         # Read from the parameter servers once, not for every batch.
         sums = functools.partial(self._evaluation_sums, self._state.average_values())
         return _mean_of(sums, self._work.evaluation_batches(training_input.ALONE))
@@ -264,10 +256,10 @@ def start(engine: recipes.Engine) -> Running:
 
     Raises `InputError` if the options don't go together or `TF_CONFIG` does not describe such a cluster.
     """
-    if engine.kind == "one_device":
-        return Synchronous(tf.distribute.get_strategy(), share=training_input.ALONE, leads=True)
-    if engine.kind == "mirrored":
-        return Synchronous(tf.distribute.MirroredStrategy(), share=training_input.ALONE, leads=True)
+    if engine.kind in ("one_device", "mirrored"):
+        one_device = engine.kind == "one_device"
+        strategy = tf.distribute.get_strategy() if one_device else tf.distribute.MirroredStrategy()
+        return Synchronous(strategy, share=training_input.ALONE, leads=True)
     if engine.kind == "multi_worker":
         cluster = recipes.cluster_from_environment(engine.kind, ["worker"])
         chiefs = cluster.processes.get("chief", [])

@@ -169,13 +169,11 @@ STORAGE_STATUS, BUG_STATUS = 74, 70
 """Exit statuses for a full disk or another failure of the storage (`EX_IOERR`), and for a bug (`EX_SOFTWARE`)."""
 _PIPE_STATUS = 128 + 13
 """As SIGPIPE would end the process, which Python ignores."""
-_ROOM = "make room, or give another place"
-_ACCESS = "give this account access, or give another place"
-_OPEN_FILES = "raise the limit of open files (ulimit -n)"
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FIXES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _OPEN_FILES),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or give another place"),
+    **dict.fromkeys(_REFUSED, "give this account access, or give another place"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk or its server is well, and run again"),
 }
 # How TensorFlow, SQLite and Arrow name them, whose errors have no number.
@@ -186,7 +184,6 @@ _WORDS = {
     "disk I/O error": errno.EIO,
     "attempt to write a readonly database": errno.EROFS,
 }
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def storage_fix(error: BaseException | None) -> str:

@@ -92,14 +92,16 @@ def reverse_gradient(features: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
     return reverse(features)
 
 
-def known_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+def cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0, *, all_known: bool = False
+) -> tf.Tensor:
     """Returns the cross-entropy of float32 [batch, classes] logits with int64 [batch] labels, of which −1 are unknown.
 
-    An unknown label adds nothing, and the sum is divided by the whole batch: each label weighs the same however many
-    are known, and the mean over the replicas of a batch is that of the batch. Smoothing is that of
-    `training_step.cross_entropy`.
+    Smoothing s over k classes: 1 − s + s/k for the label, s/k for the others. An unknown label adds nothing, and the
+    sum is divided by the whole batch: each label weighs the same however many are known, and the mean over the replicas
+    of a batch is that of the batch. `all_known`: no label is unknown.
     """
     classes = logits.shape[-1]
     target = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
     losses = tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(logits, tf.float32))
-    return tf.reduce_mean(tf.where(labels >= 0, losses, 0.0))
+    return tf.reduce_mean(losses if all_known else tf.where(labels >= 0, losses, 0.0))

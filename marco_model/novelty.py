@@ -19,11 +19,10 @@ held-out pictures. So 1 is the limit, whatever the model.
 """
 
 import dataclasses
-import io
 
 import numpy as np
 
-from marco_model import errors
+from marco_model import errors, store
 
 FILE = "assets.extra/novelty.npz"
 """The reference in an exported classifier's folder."""
@@ -134,24 +133,8 @@ class Reference:
 
     def to_bytes(self) -> bytes:
         """Returns the reference as an NPZ file."""
-        content = io.BytesIO()
         values = {name: np.asarray(value, np.float32) for name, value in vars(self).items()}
-        np.savez_compressed(content, **values)  # type: ignore[arg-type]
-        return content.getvalue()
-
-
-def read(content: bytes, name: str) -> Reference | None:
-    """Returns the reference in an NPZ file, None if it is one of an earlier version, which has other arrays.
-
-    Raises `InputError` that calls the file `name` if it is damaged.
-    """
-    with errors.translated(errors.InputError, f"{name} is damaged ({{}}); export the model again", Exception):
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            fields = [field.name for field in dataclasses.fields(Reference)]
-            if not set(fields) <= set(arrays.files):
-                return None
-            values = {name: arrays[name] for name in fields}
-        return Reference(**{**values, "rest": float(values["rest"])})
+        return store.npz(values, compressed=True)
 
 
 def _contrast(statistics: np.ndarray) -> np.ndarray:

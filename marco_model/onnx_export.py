@@ -29,15 +29,14 @@ def convert(network: keras.Model) -> bytes:
 
     Raises `UnknownLayer`, and `InputError` if the scores of noise differ by more than `TOLERANCE` from Keras's.
     """
-    conversion = _Conversion()
+    graph = _Conversion()
     names = {id(network.inputs[0]): "images"}
     for layer in network.layers:
         if not isinstance(layer, keras.layers.InputLayer):
             if len(layer._inbound_nodes) != 1:
                 raise UnknownLayer(f"layer {layer.name} is used several times")
             inputs = [names[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
-            names[id(layer.output)] = conversion.layer(layer, inputs)
-    graph = conversion.graph
+            names[id(layer.output)] = graph.layer(layer, inputs)
     graph.add("Softmax", names[id(network.output["logits"])], axis=1, output="scores")
     graph.add("Identity", names[id(network.output["embeddings"])], output="embeddings")
     _, height, width, channels = network.inputs[0].shape
@@ -64,11 +63,8 @@ def _check(network: keras.Model, model: bytes) -> None:
         )
 
 
-class _Conversion:
+class _Conversion(onnx_graph.Graph):
     """The graph so far, and a method for each kind of layer."""
-
-    def __init__(self) -> None:
-        self.graph = onnx_graph.Graph()
 
     def layer(self, layer: keras.layers.Layer, inputs: list[str]) -> str:
         """Adds a layer, whatever it is, and returns the name of its output."""
@@ -85,11 +81,11 @@ class _Conversion:
         if name not in _ACTIVATIONS:
             raise UnknownLayer(f"layer {layer.name} has the activation {name}")
         if name == "softmax":
-            return self.graph.add("Softmax", value, axis=1)
-        return self.graph.add(_ACTIVATIONS[name], value)
+            return self.add("Softmax", value, axis=1)
+        return self.add(_ACTIVATIONS[name], value)
 
     def _number(self, value: float) -> str:
-        return self.graph.constant(np.array(value, np.float32))
+        return self.constant(np.array(value, np.float32))
 
     def _unchanged(self, layer: keras.layers.Layer, value: str) -> str:
         return value
@@ -100,9 +96,9 @@ class _Conversion:
         if layer.negative_slope or layer.threshold:
             raise UnknownLayer(f"layer {layer.name} is no plain ReLU")
         if layer.max_value is None:
-            return self.graph.add("Relu", value)
+            return self.add("Relu", value)
         limits = [self._number(limit) for limit in (0, layer.max_value)]
-        return self.graph.add("Clip", value, *limits)
+        return self.add("Clip", value, *limits)
 
     def _conv2d(self, layer: keras.layers.Conv2D, value: str) -> str:
         kernel, bias = np.asarray(layer.kernel), np.asarray(layer.bias) if layer.use_bias else None
@@ -115,7 +111,7 @@ class _Conversion:
     def _separableconv2d(self, layer: keras.layers.SeparableConv2D, value: str) -> str:
         bias = np.asarray(layer.bias) if layer.use_bias else None
         spread = self._convolution(layer, value, *_depthwise(layer.depthwise_kernel))
-        return self.graph.convolution(spread, np.asarray(layer.pointwise_kernel), bias)
+        return self.convolution(spread, np.asarray(layer.pointwise_kernel), bias)
 
     def _convolution(
         self,
@@ -127,7 +123,7 @@ class _Conversion:
     ) -> str:
         strides, dilations = layer.strides, layer.dilation_rate
         reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel.shape[:2], dilations, strict=True)]
-        return self.graph.convolution(
+        return self.convolution(
             value,
             kernel,
             bias,
@@ -141,33 +137,31 @@ class _Conversion:
         mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
         gamma = np.asarray(layer.gamma) if layer.scale else np.ones_like(mean)
         beta = np.asarray(layer.beta) if layer.center else np.zeros_like(mean)
-        parts = [self.graph.constant(part) for part in (gamma, beta, mean, variance)]
-        return self.graph.add("BatchNormalization", value, *parts, epsilon=float(layer.epsilon))
+        parts = [self.constant(part) for part in (gamma, beta, mean, variance)]
+        return self.add("BatchNormalization", value, *parts, epsilon=float(layer.epsilon))
 
     def _dense(self, layer: keras.layers.Dense, value: str) -> str:
         if len(layer.input.shape) != 2:
             raise UnknownLayer(f"layer {layer.name} is dense over an image")
-        product = self.graph.add("MatMul", value, self.graph.constant(np.asarray(layer.kernel)))
-        return (
-            self.graph.add("Add", product, self.graph.constant(np.asarray(layer.bias))) if layer.use_bias else product
-        )
+        product = self.add("MatMul", value, self.constant(np.asarray(layer.kernel)))
+        return self.add("Add", product, self.constant(np.asarray(layer.bias))) if layer.use_bias else product
 
     def _add(self, layer: keras.layers.Add, *values: str) -> str:
-        return self.graph.add("Sum", *values)
+        return self.add("Sum", *values)
 
     def _customscalelayer(self, layer: keras.layers.Layer, value: str, other: str) -> str:
         """Keras's own, of Inception-ResNet-v2: the first input and `scale` times the second."""
-        scaled = self.graph.add("Mul", other, self._number(layer.scale))
-        return self.graph.add("Add", value, scaled)
+        scaled = self.add("Mul", other, self._number(layer.scale))
+        return self.add("Add", value, scaled)
 
     def _concatenate(self, layer: keras.layers.Concatenate, *values: str) -> str:
         if layer.axis not in (-1, len(layer.output.shape) - 1):
             raise UnknownLayer(f"layer {layer.name} concatenates other than channels")
-        return self.graph.add("Concat", *values, axis=1)
+        return self.add("Concat", *values, axis=1)
 
     def _rescaling(self, layer: keras.layers.Rescaling, value: str) -> str:
-        scaled = self.graph.add("Mul", value, self._number(layer.scale))
-        return self.graph.add("Add", scaled, self._number(layer.offset))
+        scaled = self.add("Mul", value, self._number(layer.scale))
+        return self.add("Add", scaled, self._number(layer.offset))
 
     def _maxpooling2d(self, layer: keras.layers.MaxPooling2D, value: str) -> str:
         return self._pool("MaxPool", layer, value)
@@ -177,28 +171,28 @@ class _Conversion:
 
     def _pool(self, operator: str, layer: keras.layers.Layer, value: str) -> str:
         padding = _padding(layer, layer.pool_size)
-        return self.graph.add(operator, value, kernel_shape=layer.pool_size, strides=layer.strides, pads=padding)
+        return self.add(operator, value, kernel_shape=layer.pool_size, strides=layer.strides, pads=padding)
 
     def _globalaveragepooling2d(self, layer: keras.layers.GlobalAveragePooling2D, value: str) -> str:
-        pooled = self.graph.add("GlobalAveragePool", value)
-        return pooled if layer.keepdims else self.graph.add("Flatten", pooled)
+        pooled = self.add("GlobalAveragePool", value)
+        return pooled if layer.keepdims else self.add("Flatten", pooled)
 
     def _zeropadding2d(self, layer: keras.layers.ZeroPadding2D, value: str) -> str:
         (top, bottom), (left, right) = layer.padding
-        return self.graph.add("Pad", value, self.graph.constant([0, 0, top, left, 0, 0, bottom, right]))
+        return self.add("Pad", value, self.constant([0, 0, top, left, 0, 0, bottom, right]))
 
     def _cropping2d(self, layer: keras.layers.Cropping2D, value: str) -> str:
         (top, bottom), (left, right) = layer.cropping
         _, height, width, _ = layer.input.shape
         limits = [[top, left], [height - bottom, width - right], [2, 3]]
-        return self.graph.add("Slice", value, *map(self.graph.constant, limits))
+        return self.add("Slice", value, *map(self.constant, limits))
 
     def _reshape(self, layer: keras.layers.Layer, value: str) -> str:
         if len(layer.input.shape) == 4:
-            value = self.graph.add("Transpose", value, perm=_CHANNELS_LAST)
-        reshaped = self.graph.add("Reshape", value, self.graph.constant([-1, *layer.output.shape[1:]]))
+            value = self.add("Transpose", value, perm=_CHANNELS_LAST)
+        reshaped = self.add("Reshape", value, self.constant([-1, *layer.output.shape[1:]]))
         if len(layer.output.shape) == 4:
-            reshaped = self.graph.add("Transpose", reshaped, perm=_CHANNELS_FIRST)
+            reshaped = self.add("Transpose", reshaped, perm=_CHANNELS_FIRST)
         return reshaped
 
     _flatten = _reshape

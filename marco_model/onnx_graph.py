@@ -11,7 +11,7 @@ import numpy as np
 
 _IR_VERSION, _OPERATOR_SET = 8, 13
 _FLOAT, _INT64 = 1, 7
-_INT, _FLOATS, _INTS = 2, 6, 7
+_INT, _INTS = 2, 7
 """Kinds of attributes."""
 
 Attribute = int | float | Sequence[int]

@@ -70,7 +70,7 @@ class OnnxNetwork:
 
         Raises `InputError` if one of them does not decode, or if ONNX Runtime cannot read the model.
         """
-        rows = self._map(lambda session, image: self._mean(session, [name], image)[0], images)
+        rows = self._map(lambda session, image: _means(self._by_view(session, [name], image))[0], images)
         if rows:
             return np.concatenate(rows)
         width = next(output.shape[1] for output in self._whole.get_outputs() if output.name == name)
@@ -109,7 +109,8 @@ class OnnxNetwork:
         """
 
         def run(session: "onnxruntime.InferenceSession", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self._mean(session, ["embeddings"], image)[0], novelty.picture_statistics(image)[None]
+            (features,) = _means(self._by_view(session, ["embeddings"], image))
+            return features, novelty.picture_statistics(image)[None]
 
         features, statistics = zip(*self._map(run, images), strict=True)
         return np.concatenate(features), np.concatenate(statistics)
@@ -128,10 +129,6 @@ class OnnxNetwork:
             with ThreadPoolExecutor(self._threads, thread_name_prefix="network") as pool:
                 return list(pool.map(functools.partial(prepare_and_run, self._single), images))
         return [prepare_and_run(self._whole, image) for image in images]
-
-    def _mean(self, session: "onnxruntime.InferenceSession", names: list[str], image: np.ndarray) -> list[np.ndarray]:
-        """Returns outputs of a network input, each [1, values], as means over its views."""
-        return _means(self._by_view(session, names, image))
 
     def _by_view(
         self, session: "onnxruntime.InferenceSession", names: list[str], image: np.ndarray

@@ -115,31 +115,25 @@ def decode(encoded: bytes) -> np.ndarray:
 
     Raises `InputError` for anything else, for a file that is cut short or damaged, and for more than `MAX_PIXELS`.
     """
+    return reduced(encoded, 0)
+
+
+def check(encoded: bytes) -> None:
+    """Raises `InputError` for what `decode` refuses; a JPEG takes less than half as long as there."""
+    reduced(encoded, 1)
+
+
+def reduced(encoded: bytes, side: int) -> np.ndarray:
+    """Decodes as `decode` does, but a JPEG up to eight times smaller, where its sides remain `side` pixels or more."""
     with errors.translated(errors.InputError, "does not decode: {}", Exception):
         if encoded.startswith(_JPEG_START):
-            return _decode_jpeg(encoded)
+            return _decode_jpeg(encoded, side)
         if encoded.startswith(_PNG_START):
             return _decode_png(encoded)
         raise errors.InputError("does not decode: unknown image file format; JPEG and PNG are accepted")
 
 
-def check(encoded: bytes) -> None:
-    """Raises `InputError` for what `decode` refuses; a JPEG takes less than half as long as there."""
-    if encoded.startswith(_JPEG_START):
-        reduced(encoded, 1)
-    else:
-        decode(encoded)
-
-
-def reduced(encoded: bytes, side: int) -> np.ndarray:
-    """Decodes as `decode` does, but a JPEG up to eight times smaller, where its sides remain `side` pixels or more."""
-    if not encoded.startswith(_JPEG_START):
-        return decode(encoded)
-    with errors.translated(errors.InputError, "does not decode: {}", Exception):
-        return _decode_jpeg(encoded, side)
-
-
-def _decode_jpeg(encoded: bytes, side: int = 0) -> np.ndarray:
+def _decode_jpeg(encoded: bytes, side: int) -> np.ndarray:
     height, width, is_cmyk, _ = jpeg_header(encoded)
     _check_size(height, width)
     image = _without_warnings(encoded, side, is_cmyk)
@@ -297,7 +291,8 @@ def flag(encoded: bytes) -> str:
         return ""
     if shorter_side < _SMALLEST_SIDE:
         return TOO_SMALL
-    shares = np.bincount(centre_square(brightness).ravel(), minlength=256).cumsum() / centre_square(brightness).size
+    square = centre_square(brightness)
+    shares = np.bincount(square.ravel(), minlength=256).cumsum() / square.size
     darkest, brightest = np.searchsorted(shares, (0.01, 0.99))
     if brightest < _BLACK:
         return BLACK

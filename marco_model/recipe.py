@@ -69,7 +69,6 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        """Checks what types cannot express."""
         for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 1")

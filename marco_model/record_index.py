@@ -9,7 +9,6 @@ A frame is a length (uint64, little-endian), its checksum (4 bytes), the data an
 """
 
 import dataclasses
-import io
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,6 @@ class RecordIndex:
     targets: record_targets.Targets = record_targets.NONE
 
     def __len__(self) -> int:
-        """The number of records."""
         return len(self.offset)
 
     def select(self, chosen: np.ndarray) -> "RecordIndex":
@@ -53,9 +51,8 @@ def index_path(folder: str) -> str:
 
 def write_index(folder: str, lengths: Mapping[str, Sequence[int]]) -> None:
     """Writes the index of the files in `folder`; `lengths`: bytes of the data of each record, by a file's base name."""
-    content = io.BytesIO()
-    np.savez(content, **{name: np.asarray(values, np.int64) for name, values in lengths.items()})  # type: ignore[arg-type]
-    store.write_bytes(index_path(folder), content.getvalue())
+    arrays = {name: np.asarray(values, np.int64) for name, values in lengths.items()}
+    store.write_bytes(index_path(folder), store.npz(arrays))
 
 
 def read_index(files: Sequence[str]) -> RecordIndex:
@@ -68,11 +65,9 @@ def read_index(files: Sequence[str]) -> RecordIndex:
     for folder in sorted({file.rpartition("/")[0] for file in files}):
         if store.exists(index_path(folder)):
             damaged = f"{index_path(folder)} is damaged ({{}}); remove it, and the files are read through"
-            # zipfile and NumPy raise many kinds for a damaged file.
             with errors.translated(errors.InputError, damaged, Exception):
-                content = io.BytesIO(store.read_bytes(index_path(folder)))
-                with np.load(content, allow_pickle=False) as arrays:
-                    known |= {f"{folder}/{name}": arrays[name] for name in arrays.files}
+                arrays = store.arrays(store.read_bytes(index_path(folder)))
+                known |= {f"{folder}/{name}": lengths for name, lengths in arrays.items()}
     lengths = [known[file] if file in known else _walk(file) for file in files]
     ends = [np.cumsum(values + FRAME_BYTES) for values in lengths]
     return RecordIndex(

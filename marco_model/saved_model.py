@@ -110,40 +110,28 @@ class SavedModel:
 
     def embed(self, image_bytes: Sequence[bytes]) -> np.ndarray:
         """Returns float32 [images, features], as `LoadedClassifier.embed` does."""
-        embeddings = self.embeddings
         images = self.images(image_bytes)
         if not len(images):  # The network takes no empty batch.
-            return embeddings(tf.zeros([1, *images.shape[1:]])).numpy()[:0]
-        return embeddings(tf.constant(images)).numpy()
+            return self.embeddings(tf.zeros([1, *images.shape[1:]])).numpy()[:0]
+        return self.embeddings(tf.constant(images)).numpy()
 
     @property
     def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The function from what `images` returns to logits, float32 [images, classes], differentiable.
-
-        Raises `InputError` if the model was exported without its network's own functions.
-        """
+        """The function from what `images` returns to logits, float32 [images, classes], differentiable."""
         return self._network.logits
 
     @property
     def embeddings(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The function from what `images` returns, at least one image, to what `embed` returns.
-
-        Raises `InputError` if the model was exported without its features.
-        """
-        embeddings = getattr(self._network, "embeddings", None)
-        if embeddings is None:
-            raise errors.InputError(f"the model in {self._folder} was exported without embeddings; export it again")
-        return embeddings
+        """The function from what `images` returns, at least one image, to what `embed` returns."""
+        return self._network.embeddings
 
     @functools.cached_property
     def _network(self) -> Any:
-        """A module with `images` and `logits`; the published graph has none, so its weights are put into ours."""
-        if self._published:
-            network = weights.published_network(Path(self._folder))
-            return classifier.Classifier(batch_norm.fold(network), self._classes, network.input_shape[1])
-        if not hasattr(self._saved, "logits"):
-            raise errors.InputError(f"the model in {self._folder} was exported without gradients; export it again")
-        return self._saved
+        """A `Classifier`; the published graph is not one, so its weights are put into one."""
+        if not self._published:
+            return self._saved
+        network = weights.published_network(Path(self._folder))
+        return classifier.Classifier(batch_norm.fold(network), self._classes, network.input_shape[1])
 
 
 @contextlib.contextmanager

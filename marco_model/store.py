@@ -1,4 +1,4 @@
-"""Bytes on this machine and in buckets: places, reading, writing, objects, transfers.
+"""Bytes on this machine and in buckets: places, reading, writing, arrays, objects, transfers.
 
 A place is a path of this machine or a URI. `gs://` is read and written with Google's own client, whose requests are
 retried for up to `RETRY_SECONDS`; other stores are read through Beam's file systems. What fails is raised as one line:
@@ -13,10 +13,10 @@ import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from marco_model.errors import ClusterError, InputError, one_line, translated
 from marco_model.local_files import (
@@ -32,6 +32,9 @@ from marco_model.local_files import (
     whole_directory as whole_directory,
     whole_file as whole_file,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEME = "gs://"
 CONNECT_SECONDS, READ_SECONDS, RETRY_SECONDS = 10.0, 60.0, 120.0
@@ -152,6 +155,26 @@ def write_bytes(path: str, content: bytes) -> None:
     else:
         with whole_file(path, "wb") as file:
             file.write(content)
+
+
+# Arrays
+
+
+def npz(values: Mapping[str, Any], *, compressed: bool = False) -> bytes:
+    """Returns arrays by name as an NPZ file."""
+    import numpy as np
+
+    content = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(content, **values)
+    return content.getvalue()
+
+
+def arrays(content: bytes) -> dict[str, "np.ndarray"]:
+    """Returns the arrays in an NPZ file by name; if it is damaged, zipfile and NumPy raise many kinds of errors."""
+    import numpy as np
+
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 # Objects

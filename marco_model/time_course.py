@@ -13,13 +13,12 @@ probability. The regression is fitted to the training drops (`fit`), the thresho
 """
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from marco_model import calibration, errors
+from marco_model import calibration, store
 
 FILE = "assets.extra/time_course.npz"
 """The time course in an exported classifier's folder."""
@@ -83,17 +82,7 @@ class TimeCourse:
 
     def to_bytes(self) -> bytes:
         """Returns the time course as an NPZ file."""
-        content = io.BytesIO()
-        np.savez_compressed(content, **{name: np.asarray(value) for name, value in vars(self).items()})  # type: ignore[arg-type]
-        return content.getvalue()
-
-
-def read(content: bytes, name: str) -> TimeCourse:
-    """Returns the time course in an NPZ file; raises `InputError` that calls the file `name` if it is damaged."""
-    with errors.translated(errors.InputError, f"{name} is damaged ({{}}); export the model again", Exception):
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            values = {field.name: arrays[field.name] for field in dataclasses.fields(TimeCourse)}
-        return TimeCourse(temperature=float(values.pop("temperature")), **values)
+        return store.npz(vars(self), compressed=True)
 
 
 def _inputs(drop: Series, course: TimeCourse) -> np.ndarray:
@@ -167,30 +156,23 @@ def _directions(drops: Sequence[Series]) -> np.ndarray:
     return axes[:kept].T / (deviations[:kept] / np.sqrt(len(changes)))
 
 
-def _later(drops: Sequence[Series], course: TimeCourse) -> tuple[np.ndarray, np.ndarray]:
-    """Returns inputs and truth of all pictures but the first ones, whose probability is not the regression's."""
-    inputs = np.concatenate([_inputs(drop, course)[1:] for drop in drops])
-    return inputs, np.concatenate([drop.crystals[1:] for drop in drops])
-
-
-def _loss(weights: np.ndarray, inputs: np.ndarray, come: np.ndarray) -> tuple[float, np.ndarray]:
-    """Returns the mean cross-entropy and its gradient."""
-    logits = inputs @ weights
-    likely = np.exp(-np.logaddexp(0, -logits))
-    return float((np.logaddexp(0, logits) - come * logits).mean()), inputs.T @ (likely - come) / len(come)
-
-
 def _fitted(drops: Sequence[Series], start: TimeCourse, ridge: float) -> TimeCourse:
+    """Returns the regression of all pictures but the first ones, whose probability is not the regression's."""
     from scipy import optimize
 
-    inputs, come = _later(drops, start)
+    inputs = np.concatenate([_inputs(drop, start)[1:] for drop in drops])
+    come = np.concatenate([drop.crystals[1:] for drop in drops])
     strength, own = ridge / inputs.shape[1], np.eye(inputs.shape[1])[1]
     if not np.isfinite(ridge):
         return dataclasses.replace(start, weights=own)
 
-    def penalized(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, gradient = _loss(weights, inputs, come)
-        return loss + strength * float(((weights - own) ** 2).sum()), gradient + 2 * strength * (weights - own)
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns the mean cross-entropy with the penalty, and the gradient."""
+        logits, excess = inputs @ weights, weights - own
+        likely = np.exp(-np.logaddexp(0, -logits))
+        entropy = float((np.logaddexp(0, logits) - come * logits).mean())
+        gradient = inputs.T @ (likely - come) / len(come)
+        return entropy + strength * float((excess**2).sum()), gradient + 2 * strength * excess
 
-    weights = optimize.minimize(penalized, own, jac=True, method="L-BFGS-B").x
+    weights = optimize.minimize(loss, own, jac=True, method="L-BFGS-B").x
     return dataclasses.replace(start, weights=weights)

@@ -118,9 +118,7 @@ def training_batches(
         return window(seed, step % steps * batch + share.index * own + place)
 
     numbers = tf.data.Dataset.range(first * own, tf.int64.max)
-    return _prepared(
-        numbers.map(example, num_parallel_calls=_parallel(records)).batch(own, drop_remainder=True), records
-    )
+    return _prepared(numbers, example, own, records)
 
 
 def endless_batches(records: RecordIndex, recipe: recipes.Recipe, size: int) -> tf.data.Dataset:
@@ -172,9 +170,7 @@ def evaluation_batches(records: RecordIndex, *, size: int, batch_size: int, shar
         return tf.cond(position < count, prepare, lambda: blank)
 
     numbers = tf.data.Dataset.range(-(-count // batch_size) * own)
-    return _prepared(
-        numbers.map(example, num_parallel_calls=_parallel(records)).batch(own, drop_remainder=True), records
-    )
+    return _prepared(numbers, example, own, records)
 
 
 def _parallel(records: RecordIndex) -> int:
@@ -182,8 +178,11 @@ def _parallel(records: RecordIndex) -> int:
     return max(pixels.cores(), REMOTE_READS if store.is_remote(records.files[0]) else 0)
 
 
-def _prepared(batches: tf.data.Dataset, records: RecordIndex) -> tf.data.Dataset:
-    """Returns the batches, made ahead, by as many threads as records are read at the same time."""
+def _prepared(
+    numbers: tf.data.Dataset, example: Callable[[tf.Tensor], Example], size: int, records: RecordIndex
+) -> tf.data.Dataset:
+    """Returns batches of the examples of `numbers`, made ahead, by as many threads as records are read at a time."""
+    batches = numbers.map(example, num_parallel_calls=_parallel(records)).batch(size, drop_remainder=True)
     options = tf.data.Options()
     options.threading.private_threadpool_size = _parallel(records)
     return preprocessing.without_autotuning(batches.prefetch(2).with_options(options))

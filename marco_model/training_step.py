@@ -19,7 +19,7 @@ Update = Callable[..., None]
 """Calls a function with a variable, where it is, and with tensors and further variables that lie beside it."""
 
 
-def _on_all_devices(strategy: tf.distribute.Strategy) -> Update:
+def on_all_devices(strategy: tf.distribute.Strategy) -> Update:
     """Returns how `merge_call` updates a variable: the copy of each replica, or the one on a parameter server."""
     return lambda function, variable, *arguments: strategy.extended.update(variable, function, args=arguments)
 
@@ -48,16 +48,12 @@ class RMSProp:
         self.mean_squares = _variables_beside(variables, tf.ones_like)
         self.momenta = _variables_beside(variables, tf.zeros_like)
 
-    def apply(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
-        """Takes one step; call it through `merge_call`.
+    def apply(self, update: Update, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
+        """Takes one step through `update`, such as that of `on_all_devices` in a `merge_call`.
 
         `gradients` are in the order of the variables and the same on every replica; `learning_rate` is a float32
         scalar.
         """
-        self.apply_with(_on_all_devices(strategy), gradients, learning_rate)
-
-    def apply_with(self, update: Update, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> None:
-        """Takes one step, as `apply` does, through `update`."""
         for arguments in zip(self._variables, self.mean_squares, self.momenta, gradients, strict=True):
             update(self._update, *arguments, learning_rate)
 
@@ -67,16 +63,6 @@ class RMSProp:
         tf.raw_ops.ResourceApplyRMSProp(**handles, lr=learning_rate, grad=gradient, **self._constants)
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """Returns the mean over float32 [batch, classes] logits of the cross-entropy with int64 [batch] labels, smoothed.
-
-    Smoothing s over k classes: 1 − s + s/k for the label, s/k for the others.
-    """
-    classes = logits.shape[-1]
-    target = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
-    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(logits, tf.float32)))
-
-
 def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: recipes.Recipe) -> tf.Tensor:
     """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and further heads' logits.
 
@@ -84,15 +70,15 @@ def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], rec
     `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
     """
     by_head, classes = heads.by_name(outputs), training_input.class_of(labels, 1)
-    of_class = heads.known_cross_entropy if recipe.unlabelled else cross_entropy
-    loss = of_class(by_head["logits"], classes, recipe.label_smoothing)
+    smoothing, all_known = recipe.label_smoothing, not recipe.unlabelled
+    loss = heads.cross_entropy(by_head["logits"], classes, smoothing, all_known=all_known)
     if "auxiliary_logits" in by_head:
-        loss += recipe.auxiliary_weight * of_class(by_head["auxiliary_logits"], classes, recipe.label_smoothing)
+        auxiliary = heads.cross_entropy(by_head["auxiliary_logits"], classes, smoothing, all_known=all_known)
+        loss += recipe.auxiliary_weight * auxiliary
     if recipe.adversarial_weight:
-        loss += recipe.adversarial_weight * heads.known_cross_entropy(by_head[heads.SOURCE_LOGITS], labels[:, 1])
+        loss += recipe.adversarial_weight * heads.cross_entropy(by_head[heads.SOURCE_LOGITS], labels[:, 1])
     if recipe.raw_weight:
-        raw = heads.known_cross_entropy(by_head[heads.RAW_LOGITS], labels[:, 2], recipe.label_smoothing)
-        loss += recipe.raw_weight * raw
+        loss += recipe.raw_weight * heads.cross_entropy(by_head[heads.RAW_LOGITS], labels[:, 2], smoothing)
     return loss + recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
@@ -214,8 +200,8 @@ class TrainingState:
             [tf.convert_to_tensor(_own(replica, variable)) for variable in variables]
             for variables in (self.trained, self.statistics)
         )
-        outcome = self._forward_and_backward(trained, statistics, images, draws, labels, reversal)
-        gradients, added, loss, accuracy = outcome
+        arguments = trained, statistics, images, draws, labels, reversal
+        gradients, added, loss, accuracy = self._forward_and_backward(*arguments)
         self._update_own(replica, gradients, added, learning_rate, average_decay)
         return loss, accuracy
 
@@ -253,7 +239,7 @@ class TrainingState:
         return tape.gradient(loss, trained), added, loss, accuracy
 
     def _update_all(self, strategy: tf.distribute.Strategy, *arguments: Any) -> None:
-        self._update(_on_all_devices(strategy), *arguments)
+        self._update(on_all_devices(strategy), *arguments)
 
     def _update_own(self, replica: tf.distribute.ReplicaContext, *arguments: Any) -> None:
         def update(function: Callable[..., None], *operands: tf.Variable | tf.Tensor | float) -> None:
@@ -269,7 +255,7 @@ class TrainingState:
         learning_rate: tf.Tensor,
         average_decay: tf.Tensor,
     ) -> None:
-        self.optimizer.apply_with(update, gradients, learning_rate)
+        self.optimizer.apply(update, gradients, learning_rate)
         # A share of the current value is kept: asynchronous workers that added to stale values, or replaced them, would
         # undo each other's steps and could make a variance negative.
         for variable, kept, addend in zip(self.statistics, self._kept, added, strict=True):

@@ -5,7 +5,6 @@ earlier model are in the `WEIGHTS` file of its folder, local or on gs://, which 
 """
 
 import hashlib
-import io
 import json
 import logging
 import zipfile
@@ -25,7 +24,7 @@ from marco_model import (
     labels,
     model_directory,
     network as networks,
-    published_package,
+    store,
 )
 
 log = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ def export_published(directory: str | Path) -> None:
     metadata = {
         "name": "marco-released",
         **networks.Network(initial=networks.RELEASED).facts(),
-        "source": f"{published_package.NAME} {published_package.VERSION}",
+        "source": f"{model_directory.PACKAGE} {model_directory.PACKAGE_VERSION}",
         "saved_model_sha256": model_directory.PUBLISHED_SHA256,
     }
     classifier.export(published_network(), directory, classes=labels.CLASSES, input_size=599, metadata=metadata)
@@ -138,8 +137,7 @@ def _earlier_weights(network: networks.Network) -> tuple[dict[str, np.ndarray], 
     message = f"the model in {folder} is damaged ({{}}); copy or export it again"
     with errors.translated(errors.InputError, message, ValueError, zipfile.BadZipFile, EOFError):
         metadata: dict[str, Any] = json.loads(record)
-        with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
-            values = {path: arrays[path] for path in arrays.files}
+        values = store.arrays(weights)
     for name, expected in network.facts().items():
         if metadata.get(name, expected) != expected:
             raise errors.InputError(

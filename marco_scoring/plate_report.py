@@ -22,7 +22,7 @@ from PIL import Image
 import marco_model
 from marco_data import image_files, overlay, pages, place_reader, places, progress
 from marco_model import calibration, pixels, store
-from marco_scoring import drop_courses, plates, prediction, score_table
+from marco_scoring import plates, prediction, score_table
 
 QUALITY = 72
 _SIZES = ((800, 480), (2_500, 320))
@@ -76,7 +76,7 @@ def predict_with_report(
 ) -> prediction.Outcome:
     """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
 
-    Raises InputError before scoring if the classifier has no such classes, or no gradients to explain.
+    Raises InputError before scoring if the classifier has no such classes, or without TensorFlow, which explains.
     """
     crystals = plates.crystal_classes(classifier.classes, options.crystal_classes)
     if options.explain:
@@ -88,15 +88,16 @@ def predict_with_report(
     # Thumbnails are made on a separate thread, while the next batch is scored.
     with ThreadPoolExecutor(1) as maker:
 
-        def observe(path: Path, image: prediction.Image | None, result: np.ndarray | str) -> None:
-            if isinstance(result, str) or image is None:
-                failures.append((image_files.as_text(path), str(result)))
+        def observe(path: Path, image: prediction.Image | str) -> None:
+            if isinstance(image, str):
+                failures.append((image_files.as_text(path), image))
                 return
-            score = float(plates.crystal_score(result, crystals))
-            hit = int(result.argmax()) in crystals and not image.flag
+            scores = image.scores
+            score = float(plates.crystal_score(scores, crystals))
+            hit = int(scores.argmax()) in crystals and not image.flag
             digest = overlay.image_digest(image.encoded)
             picture = maker.submit(thumbnail, image.encoded, size)
-            images.append(DropImage(path, digest, result, score, hit, picture, place_of(path), image.flag))
+            images.append(DropImage(path, digest, scores, score, hit, picture, place_of(path), image.flag))
             if len(images) > MOST_WAITING:
                 images[-MOST_WAITING - 1].thumbnail.result()
 
@@ -133,7 +134,7 @@ class DropImage:
     time: int = 0
     latest: bool = False
     new: bool = False
-    course: drop_courses.Answer | None = None
+    course: plates.CourseAnswer | None = None
 
     @functools.cached_property
     def position(self) -> plates.Position | None:
@@ -248,8 +249,7 @@ def draw_overlays(
 ) -> dict[Path, Thumbnail]:
     """Returns overlays of the images with the highest crystal scores, by path, of at most `size` pixels a side.
 
-    Each explains the crystal class that scored highest in the image. The files are read again, one at a time. Raises
-    InputError if the model was exported without gradients.
+    Each explains the crystal class that scored highest in the image. The files are read again, one at a time.
     """
     from marco_model import attribution
 

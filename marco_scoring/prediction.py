@@ -17,7 +17,7 @@ import numpy as np
 import marco_model
 from marco_data import image_files, name_tables, place_reader, places, progress
 from marco_model import calibration, errors, pixels, store
-from marco_scoring import drop_courses, plates, score_table
+from marco_scoring import plates, score_table
 
 Write = Callable[[Sequence[Any]], Any]
 
@@ -49,22 +49,23 @@ def _as_text(row: Sequence[Any]) -> list[str]:
 
 
 class Image(NamedTuple):
-    """An image that was read: JPEG or PNG bytes, its flag, and once it is scored its novelty and views.
+    """An image that was read: JPEG or PNG bytes, its flag, and once it is scored its scores, novelty and views.
 
-    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`). `views`: what the
-    model's time course takes, float32 [values].
+    `flag`: as `pixels.flag` gives, or `UNKNOWN` if its novelty is above 1 (`marco_model.novelty`). `scores`: float32
+    [classes]. `views`: what the model's time course takes, float32 [values].
     """
 
     encoded: bytes
     flag: str
+    scores: np.ndarray = np.zeros(0, np.float32)
     novelty: float = 0.0
     views: np.ndarray = np.zeros(0, np.float32)
 
 
 Read = Callable[[Path], bytes]
 """As `image_files.encoded_image`; raises `InputError` for a file that cannot be scored."""
-Observe = Callable[[Path, Image | None, np.ndarray | str], None]
-"""Called with each file's path, its image if it could be read, and its scores or the reason for none."""
+Observe = Callable[[Path, Image | str], None]
+"""Called with each file's path, and its scored image or the reason for none."""
 
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
@@ -89,7 +90,7 @@ class Outcome(NamedTuple):
     without_well: int = 0
     gone: int = 0
     strange: int = 0
-    courses: Mapping[Path, drop_courses.Answer] = {}
+    courses: Mapping[Path, plates.CourseAnswer] = {}
 
 
 def predict(
@@ -119,7 +120,7 @@ def predict(
         novelty=classifier.reference is not None,
         course=classifier.time_course is not None,
     )
-    pictures: list[drop_courses.Picture] = []
+    pictures: list[plates.ScoredPicture] = []
     by_class = collections.Counter(dict.fromkeys(classes, 0))
     by_flag: collections.Counter[str] = collections.Counter()
     with (
@@ -128,88 +129,72 @@ def predict(
     ):
         # A file that changes after this is scored again by the next run.
         stamps = {path: score_table.stamp(path) for path in files}
-        earlier = {path: scores for path in files if (scores := table.earlier_scores(path)) is not None}
+        earlier = {path: row for path in files if (row := table.earlier_row(path))}
         others = table.earlier_others(files)
         gone = sum(not os.path.lexists(path) for path in others)
         strange = len(others) if len(others) == len(table.earlier) else 0
         without_well = sum(not place_of(path).well for path in earlier)
-        for scores in earlier.values():
-            by_class[classes[int(scores.argmax())]] += 1
+        for row in earlier.values():
+            by_class[classes[int(row.scores.argmax())]] += 1
         _check_scores(classifier, earlier, read)
         if observe:
-            for path, scores in earlier.items():
-                known = _read([path], read)[0]
+            for path, row in earlier.items():
+                (known,) = _read([path], read)
                 if isinstance(known, Image):
-                    known = known._replace(flag=known.flag or table.earlier_flag(path))
-                observe(path, known if isinstance(known, Image) else None, scores)
+                    known = known._replace(flag=known.flag or row.flag, scores=row.scores)
+                observe(path, known)
         advance(len(earlier), earlier=True)
-        for path, image, result in score_each(
-            classifier, [path for path in files if path not in earlier], batch_size, read
-        ):
+        remaining = [path for path in files if path not in earlier]
+        for path, image in score_each(classifier, remaining, batch_size, read):
             if observe:
-                observe(path, image, result)
-            if isinstance(result, str) or image is None:
-                table.write_failure(path, str(result))
+                observe(path, image)
+            if isinstance(image, str):
+                table.write_failure(path, image)
             else:
-                cells = row_of(classifier, path, image, result, place_of(path))
+                cells = row_of(classifier, path, image, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 if classifier.time_course:
-                    pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
+                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
             advance(1)
-        courses = _courses(classifier, files, pictures, table, batch_size, place_of, read)
+        courses: dict[Path, plates.CourseAnswer] = {}
+        if classifier.time_course:
+            settled = [path for path, row in earlier.items() if row.course or row.flag]
+            # Tables do not hold what the time course takes.
+            again = plates.to_score_again({path: place_of(path) for path in files}, earlier, settled)
+            for path, image in score_each(classifier, again, batch_size, read):
+                if isinstance(image, Image):
+                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
+            found = plates.course_answers(classifier.time_course, pictures)
+            table.add_courses(found)
+            courses = {path: row.course for path, row in earlier.items() if row.course} | found
     return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange, courses)
 
 
-def _courses(
-    classifier: "marco_model.LoadedClassifier",
-    files: Sequence[Path],
-    pictures: list[drop_courses.Picture],
-    table: score_table.ScoreTable,
-    batch_size: int,
-    place_of: places.PlaceOf,
-    read: Read,
-) -> dict[Path, drop_courses.Answer]:
-    """Adds to the table what drops' pictures say together, and returns it by path; `pictures` were scored just now.
-
-    Earlier pictures of their drops are scored again, since tables do not hold what the time course takes.
-    """
-    if classifier.time_course is None:
-        return {}
-    known = {path: answer for path in files if (answer := table.earlier_course(path))}
-    scored = {path for path in files if table.earlier_scores(path) is not None}
-    settled = [path for path in scored if path in known or table.earlier_flag(path)]
-    again = drop_courses.to_score_again({path: place_of(path) for path in files}, scored, settled)
-    for path, image, result in score_each(classifier, again, batch_size, read):
-        if image is not None and not isinstance(result, str):
-            pictures.append(drop_courses.Picture(path, place_of(path), result, image.views, image.flag))
-    found = drop_courses.answers(classifier.time_course, pictures)
-    table.add_courses(found)
-    return known | found
-
-
 def row_of(
-    classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, scores: np.ndarray, place: places.Place
+    classifier: "marco_model.LoadedClassifier", path: str | Path, image: Image, place: places.Place
 ) -> score_table.Row:
     """Returns the row of an image, with what else the classifier gives; the cells of its drop's course are empty."""
-    temperature = classifier.temperature
+    scores, temperature = image.scores, classifier.temperature
     probabilities = calibration.calibrate(scores[None], temperature)[0] if temperature != 1 else ()
     cells = score_table.row(path, classifier.classes, scores, classifier.name, place, probabilities, image.flag)
     cells |= {score_table.NOVELTY: image.novelty} if classifier.reference else {}
     return cells | (dict.fromkeys(score_table.COURSE_COLUMNS, "") if classifier.time_course else {})
 
 
-def _check_scores(classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, np.ndarray], read: Read) -> None:
+def _check_scores(
+    classifier: "marco_model.LoadedClassifier", earlier: Mapping[Path, score_table.Earlier], read: Read
+) -> None:
     """Scores one image again: models of one name may differ."""
-    for path, scores in earlier.items():
+    for path, row in earlier.items():
         image = _read([path], read)[0]
         if isinstance(image, Image):
             again = classifier.score([image.encoded])[0]
-            if not np.allclose(again, scores, atol=_SAME_SCORES):
+            if not np.allclose(again, row.scores, atol=_SAME_SCORES):
                 raise errors.InputError(
-                    f"{path} has the scores {np.round(scores, 3).tolist()} in the table, and "
+                    f"{path} has the scores {np.round(row.scores, 3).tolist()} in the table, and "
                     f"{np.round(again, 3).tolist()} by {classifier.name}, another model of that name; give the "
                     "same --model, or another --output"
                 )
@@ -243,37 +228,28 @@ def write_scores(
 
 def score_each(
     classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int, read: Read
-) -> Iterator[tuple[Path, Image | None, np.ndarray | str]]:
-    """Yields each file, its image if there is one, and its scores, float32 [classes], or the reason for none.
+) -> Iterator[tuple[Path, Image | str]]:
+    """Yields each file, and its scored image or the reason for none.
 
     The next batch is read while one is scored.
     """
+
+    def score(images: list[Image]) -> list[Image]:
+        described = classifier.described([image.encoded for image in images])
+        return [
+            Image(image.encoded, image.flag or (UNKNOWN if novelty > 1 else ""), scores, float(novelty), views)
+            for image, scores, novelty, views in zip(images, *described, strict=True)
+        ]
+
     with ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(_read, files[:batch_size], read)
         for start in range(0, len(files), batch_size):
             images, following = upcoming.result(), start + batch_size
             upcoming = reader.submit(_read, files[following : following + batch_size], read)
-            encoded = [image.encoded for image in images if isinstance(image, Image)]
-            scored = iter(errors.result_or_reason(lambda batch: _score(classifier, batch), encoded))
+            readable = [image for image in images if isinstance(image, Image)]
+            scored = iter(errors.result_or_reason(score, readable))
             for path, image in zip(files[start:following], images, strict=True):
-                if not isinstance(image, Image):
-                    yield path, None, image
-                elif isinstance(result := next(scored), str):
-                    yield path, image, result
-                else:
-                    flag = image.flag or (UNKNOWN if result[1] > 1 else "")
-                    yield path, Image(image.encoded, flag, *result[1:]), result[0]
-
-
-def _score(
-    classifier: "marco_model.LoadedClassifier", encoded: list[bytes]
-) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    if classifier.time_course:
-        scores, novelties, views = classifier.described(encoded)
-    else:
-        scores, novelties = classifier.scores_and_novelty(encoded)
-        views = np.zeros((len(scores), 0), np.float32)
-    return list(zip(scores, novelties.tolist(), views, strict=True))
+                yield path, next(scored) if isinstance(image, Image) else image
 
 
 def _read(files: Sequence[Path], read: Read) -> list[Image | str]:

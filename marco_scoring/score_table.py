@@ -21,7 +21,7 @@ import numpy as np
 
 from marco_data import image_files, name_tables, places
 from marco_model import errors, store
-from marco_scoring import drop_courses, plates, table_lines
+from marco_scoring import plates, table_lines
 
 Format = table_lines.Format
 Row = table_lines.Row
@@ -113,7 +113,7 @@ class Earlier(NamedTuple):
     stamp: tuple[str, str]
     scores: np.ndarray
     flag: str
-    course: drop_courses.Answer | None = None
+    course: plates.CourseAnswer | None = None
 
 
 def errors_path(output: Path) -> Path:
@@ -155,20 +155,10 @@ class ScoreTable:
         self.written = 0
         self._courses: dict[str, Row] = {}
 
-    def earlier_scores(self, path: Path) -> np.ndarray | None:
-        """Returns the scores of a file whose row is there already and that has not changed since; None for others."""
+    def earlier_row(self, path: Path) -> Earlier | None:
+        """Returns the row of a file that is there already, if the file has not changed since; None for others."""
         known = self.earlier.get(_key(path))
-        return known.scores if known and known.stamp == stamp(path) else None
-
-    def earlier_flag(self, path: Path) -> str:
-        """Returns the flag of a file whose row is there already; empty for others."""
-        known = self.earlier.get(_key(path))
-        return known.flag if known else ""
-
-    def earlier_course(self, path: Path) -> drop_courses.Answer | None:
-        """Returns what the row of a file that is there already says of its drop; None if it says nothing."""
-        known = self.earlier.get(_key(path))
-        return known.course if known else None
+        return known if known and known.stamp == stamp(path) else None
 
     def earlier_others(self, files: Iterable[Path]) -> list[str]:
         """Returns the absolute paths of the earlier rows that are of none of `files`."""
@@ -176,11 +166,10 @@ class ScoreTable:
         return [path for path in self.earlier if path not in own]
 
     def write(self, cells: Row) -> None:
-        """Writes the row of an image."""
-        self.write_line(cells)
+        """Writes the row of an image where it belongs."""
         self.written += 1
 
-    def add_courses(self, courses: Mapping[Path, drop_courses.Answer]) -> None:
+    def add_courses(self, courses: Mapping[Path, plates.CourseAnswer]) -> None:
         """Fills `COURSE_COLUMNS` of rows, by path, when the table is completed."""
         self._courses |= {
             _key(path): dict(zip(COURSE_COLUMNS, answer, strict=True)) for path, answer in courses.items()
@@ -188,10 +177,6 @@ class ScoreTable:
 
     def _with_courses(self, rows: Iterable[Row]) -> list[Row]:
         return [{**cells, **self._courses.get(_key(cells["path"]), {})} for cells in rows]
-
-    def write_line(self, cells: Row) -> None:
-        """Writes a row where it belongs."""
-        raise NotImplementedError
 
     def write_failure(self, path: str | Path, reason: str) -> None:
         """Lists a file that could not be scored."""
@@ -221,13 +206,14 @@ class StreamTable(ScoreTable):
         if not show:
             stream.write(table_lines.header(format, names))
 
-    def write_line(self, cells: Row) -> None:
+    def write(self, cells: Row) -> None:
         """Writes a row, or keeps it until the table can be drawn."""
         if self._show or self._waits:
             self._rows.append(cells)
         else:
             self._stream.write(table_lines.line(self.format, self.names, cells))
             self._stream.flush()
+        super().write(cells)
 
     def write_failure(self, path: str | Path, reason: str) -> None:
         """Lists a file on stderr."""
@@ -328,7 +314,7 @@ class FileTable(ScoreTable):
         with errors.translated(errors.InputError, message, ValueError, TypeError):
             scores = np.array([_number(cells[name]) for name in self._scores], np.float32)
             by_now, since = (cells.get(name, "") for name in COURSE_COLUMNS)
-            course = drop_courses.Answer(_number(by_now), str(since)) if by_now != "" else None
+            course = plates.CourseAnswer(_number(by_now), str(since)) if by_now != "" else None
         key = _key(cells["path"])
         self._replaces |= key in self.earlier
         self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]), course)
@@ -337,10 +323,11 @@ class FileTable(ScoreTable):
         self._file.write(text.encode())
         self._file.flush()
 
-    def write_line(self, cells: Row) -> None:
+    def write(self, cells: Row) -> None:
         """Writes a row to the partial file, whole."""
         self._replaces |= _key(cells["path"]) in self.earlier
         self._put(table_lines.line(self.format, self.names, cells))
+        super().write(cells)
 
     def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
         """Makes the partial file the table, and writes or removes the list of failed files."""

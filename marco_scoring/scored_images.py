@@ -13,7 +13,7 @@ import numpy as np
 import marco_model
 from marco_data import image_files, place_reader, places, progress
 from marco_model import errors, model_directory
-from marco_scoring import drop_courses, prediction, score_table
+from marco_scoring import plates, prediction, score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,18 +119,19 @@ def score_images(
         files, left_out = find_files([source for source in sources if not isinstance(source, bytes)])
         place_of, read = place_reader.reader(files, names), functools.partial(image_files.encoded_image, bits=bits)
     rows: list[score_table.Row] = []
-    pictures: list[drop_courses.Picture] = []
+    pictures: list[plates.ScoredPicture] = []
     failures: list[tuple[str, str]] = []
     with progress.progress("scoring", len(files), visible=show_progress) as advance:
-        for path, image, scores in prediction.score_each(classifier, files, batch_size, read):
-            if image is None or isinstance(scores, str):
-                failures.append((image_files.as_text(path), str(scores)))
+        for path, image in prediction.score_each(classifier, files, batch_size, read):
+            if isinstance(image, str):
+                failures.append((image_files.as_text(path), image))
             else:
-                rows.append(prediction.row_of(classifier, path, image, scores, place_of(path)))
-                pictures.append(drop_courses.Picture(path, place_of(path), scores, image.views, image.flag))
+                rows.append(prediction.row_of(classifier, path, image, place_of(path)))
+                if classifier.time_course:
+                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
             advance(1)
     if classifier.time_course:
-        courses = drop_courses.answers(classifier.time_course, pictures)
+        courses = plates.course_answers(classifier.time_course, pictures)
         for row, picture in zip(rows, pictures, strict=True):
             if answer := courses.get(picture.path):
                 row |= zip(score_table.COURSE_COLUMNS, answer, strict=True)

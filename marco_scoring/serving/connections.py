@@ -225,14 +225,6 @@ class _Body:
     size: int = 0
     left: bool = False
 
-    def replay(self, receive: Receive) -> Receive:
-        """Returns a function that returns the messages of the body, and then those of `receive`."""
-
-        async def messages() -> Message:
-            return self.messages.popleft() if self.messages else await receive()
-
-        return messages
-
 
 class BodyLimit:
     """Answers 413, 503 or 408 instead of the application.
@@ -256,6 +248,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = _Body(client[0] if (client := scope.get("client")) else "")
+
+        async def replayed() -> Message:
+            return body.messages.popleft() if body.messages else await receive()
+
         try:
             refusal = await self._read(body, dict(scope["headers"]), receive)
             if refusal:
@@ -263,7 +259,7 @@ class BodyLimit:
                 reads_on = refusal.status_code != 408 and b"expect" not in dict(scope["headers"])
                 await self._refuse(refusal, reads_on, receive, send)
             elif not body.left:
-                await self._app(scope, body.replay(receive), send)
+                await self._app(scope, replayed, send)
         finally:
             self._count(body, 0)
 

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pydantic_core
 
 from marco_model import errors
@@ -67,12 +68,9 @@ def v1_response(outcomes: Sequence[classify.Outcome], classes: Sequence[str]) ->
     The object has what the SavedModel returns for a row, `scores`, `classes`, `class`, `probabilities` and `version`,
     and `novelty` if the model tells it, or only `error`, the reason why the image has no scores.
     """
-    return {
-        "predictions": [
-            {"error": outcome.reason} if isinstance(outcome, classify.Refused) else _row(outcome, classes)
-            for outcome in outcomes
-        ]
-    }
+    refused = classify.Refused
+    rows = [{"error": each.reason} if isinstance(each, refused) else _row(each, classes) for each in outcomes]
+    return {"predictions": rows}
 
 
 def _row(outcome: classify.Scored, classes: Sequence[str]) -> dict[str, Any]:
@@ -162,15 +160,8 @@ def v2_response(request: Request, outcomes: Sequence[classify.Outcome], classes:
     A refused image has its reason in `error`, 0 for scores and probabilities, and empty strings for class and version;
     a scored one has an empty `error`. `error` is always returned, so that nobody takes zeros for scores.
     """
-    zeros = [0.0] * len(classes)
-    blank = {
-        "scores": zeros,
-        "classes": list(classes),
-        "class": "",
-        "probabilities": zeros,
-        "version": "",
-        "novelty": 0.0,
-    }
+    zeros = np.zeros(len(classes))
+    blank = {**_row(classify.Scored(zeros, zeros, "", 0.0), classes), "class": ""}
     rows: list[dict[str, Any]] = [
         {**blank, ERROR: outcome.reason}
         if isinstance(outcome, classify.Refused)

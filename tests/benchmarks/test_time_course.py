@@ -5,11 +5,11 @@ import pytest
 
 from benchmarks import time_course
 from marco_data.places import Place
-from marco_scoring.drop_courses import Picture
+from marco_scoring.plates import ScoredPicture
 
 
 def drop(scores, shown, come=None):
-    pictures = [Picture(Path(str(number)), Place(), np.zeros(4), np.zeros(2)) for number in range(len(scores))]
+    pictures = [ScoredPicture(Path(str(number)), Place(), np.zeros(4), np.zeros(2)) for number in range(len(scores))]
     shown, scores = np.array(shown, bool), np.array(scores)
     return time_course.Drop(pictures, scores, scores > 0.5, shown, shown if come is None else np.array(come, bool))
 

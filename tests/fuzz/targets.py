@@ -341,12 +341,12 @@ def read_descriptions(data: bytes) -> None:
 
 def read_bundle(data: bytes) -> None:
     """The index of a checkpoint beside 64 bytes of tensors."""
-    from marco_model import tensor_bundle
+    from marco_model import published
 
     prefix = contract.scratch() / "variables"
     prefix.with_name("variables.data-00000-of-00001").write_bytes(bytes(64))
     prefix.with_name("variables.index").write_bytes(data)
-    tensor_bundle.read(prefix)
+    published.read_checkpoint(prefix)
 
 
 _CSV = ("\r\n", ",", ";", "\t", '"', "sep=;", "²", "\ufeff", "\0")
@@ -413,5 +413,5 @@ TARGETS: dict[str, Target] = {
          "components.monitoring.drift", "components.published_models"),
         ("classes", "descr", "fortran_order", "<f4", "|O", *_JSON),
     ),
-    "bundles": Target(read_bundle, ("marco_model.tensor_bundle",)),
+    "bundles": Target(read_bundle, ("marco_model.published",)),
 }  # fmt: skip

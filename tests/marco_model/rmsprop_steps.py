@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from marco_model.training_step import RMSProp
+from marco_model.training_step import RMSProp, on_all_devices
 
 TARGET = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 STEPS = 1_000
@@ -40,7 +40,7 @@ def by_ours(strategy):
             apart = tf.cast(context.replica_id_in_sync_group, tf.float32) * 2.0 - (context.num_replicas_in_sync - 1)
             gradient = tf.convert_to_tensor(weights) - TARGET + noise + apart
             gradient = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradient)
-            context.merge_call(optimizer.apply, args=([gradient], rate))
+            context.merge_call(lambda merged: optimizer.apply(on_all_devices(merged), [gradient], rate))
 
         strategy.run(replica)
 

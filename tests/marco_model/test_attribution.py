@@ -90,19 +90,6 @@ def test_the_published_graph_is_explained_by_its_weights(published_classifier, e
         loaded.images([b"not an image"])
 
 
-def test_an_export_without_gradients_is_reported(tmp_path):
-    older = tf.Module()
-    older.scores = tf.function(
-        lambda image_bytes: {"scores": tf.zeros([tf.shape(image_bytes)[0], 2])},
-        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
-    )
-    tf.saved_model.save(older, str(tmp_path), signatures=older.scores)
-    (tmp_path / "assets.extra").mkdir()
-    (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"]}')
-    with pytest.raises(InputError, match="export it again"):
-        _ = open_classifier(tmp_path).logits
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_strongest_hundredth_falls_on_the_one_crystal_ten_times_more_often_than_chance(published_classifier, seed):

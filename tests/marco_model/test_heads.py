@@ -47,11 +47,12 @@ def test_unknown_labels_add_nothing_and_every_known_one_weighs_the_same():
     for smoothing in (0.0, 0.1):
         rows = [(log, label) for log, label in zip(logs, labels, strict=True) if label >= 0]
         losses = [-(1 - smoothing) * log[label] - smoothing * log.mean() for log, label in rows]
-        loss = heads.known_cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
+        loss = heads.cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
         assert float(loss) == pytest.approx(sum(losses) / BATCH, abs=1e-6)
         known = np.where(labels < 0, 1, labels)
-        loss = heads.known_cross_entropy(tf.constant(logits), tf.constant(known), smoothing)
-        assert float(loss) == pytest.approx(float(training_step.cross_entropy(logits, known, smoothing)), abs=1e-6)
+        loss = heads.cross_entropy(tf.constant(logits), tf.constant(known), smoothing)
+        alone = heads.cross_entropy(logits, known, smoothing, all_known=True)
+        assert float(loss) == pytest.approx(float(alone), abs=1e-6)
 
 
 def test_the_gradients_of_adversarial_training_are_those_of_a_transcription():

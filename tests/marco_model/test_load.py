@@ -36,26 +36,23 @@ def test_probabilities_are_the_models_own(released_directory, released_classifie
     np.testing.assert_allclose(served["probabilities"], classifier.probabilities(encoded), atol=1e-5)
 
 
-def test_an_export_from_before_temperature_and_features_still_scores(tmp_path):
-    older = tf.Module()
-    older.scores = tf.function(
+def test_a_model_without_temperature_and_onnx_model_scores(tmp_path):
+    plain = tf.Module()
+    plain.scores = tf.function(
         lambda image_bytes: {
             "scores": tf.tile([[0.9, 0.1]], [tf.shape(image_bytes)[0], 1]),
             "classes": tf.tile([["a", "b"]], [tf.shape(image_bytes)[0], 1]),
         },
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
     )
-    older.logits = tf.function(lambda images: images[:, 0, 0, :2], input_signature=[tf.TensorSpec([None, 8, 8, 3])])
-    tf.saved_model.save(older, str(tmp_path), signatures=older.scores)
+    tf.saved_model.save(plain, str(tmp_path), signatures=plain.scores)
     (tmp_path / "assets.extra").mkdir()
-    (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "older", "classes": ["a", "b"], "input_size": 8}')
+    (tmp_path / "assets.extra" / "marco.json").write_text('{"name": "plain", "classes": ["a", "b"], "input_size": 8}')
     classifier = open_classifier(tmp_path)
     assert classifier.temperature == 1.0
     image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     np.testing.assert_allclose(classifier.score([image] * 2), [[0.9, 0.1]] * 2)
     np.testing.assert_allclose(classifier.probabilities([image] * 2), [[0.9, 0.1]] * 2, rtol=1e-6)
-    with pytest.raises(InputError, match="exported without embeddings; export it again"):
-        classifier.embed([image])
     with pytest.raises(InputError, match=r"has no assets\.extra/model\.onnx, which averages; export it again"):
         open_classifier(tmp_path, average=2)
 

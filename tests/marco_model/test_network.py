@@ -32,7 +32,8 @@ def train(model, steps=2):
             outputs, others = model.stateless_call(values, others, images, training=True)
             loss = training_loss(outputs, labels, [value for value in values if len(value.shape) > 1], recipe)
         gradients = tape.gradient(loss, values)
-        optimizer.apply(tf.distribute.get_strategy(), gradients, tf.constant(recipe.learning_rate))
+        update = training_step.on_all_devices(tf.distribute.get_strategy())
+        optimizer.apply(update, gradients, tf.constant(recipe.learning_rate))
     assert np.isfinite(float(loss))
     for variable, value in zip(
         model.trainable_variables + model.non_trainable_variables, trained + list(others), strict=True

@@ -1,4 +1,3 @@
-import io
 from unittest import mock
 
 import numpy as np
@@ -7,7 +6,7 @@ from scipy import ndimage
 from scipy.spatial import distance
 from sklearn import linear_model, neighbors
 
-from marco_model import InputError, novelty
+from marco_model import InputError, model_directory, novelty
 
 PICTURES, FEATURES, STATISTICS = 300, 20, novelty.picture_statistics(np.zeros((3, 32, 32), np.float32)).size
 
@@ -91,20 +90,16 @@ def test_the_limits_keep_the_share_of_held_out_pictures(described, kept, held_ou
     assert np.min(far) > 3
 
 
-def test_a_reference_is_read_as_it_was_written(described):
+def test_a_reference_is_read_as_it_was_written(described, tmp_path):
     features, statistics, _ = described
     reference = novelty.limited(novelty.fit(*described), features, statistics)
-    again = novelty.read(reference.to_bytes(), "novelty.npz")
+    file = tmp_path / "novelty.npz"
+    file.write_bytes(reference.to_bytes())
+    again = model_directory.read_arrays(novelty.Reference, file)
     np.testing.assert_allclose(again.novelty(features, statistics), reference.novelty(features, statistics), rtol=1e-4)
+    file.write_bytes(reference.to_bytes()[:2000])
     with pytest.raises(InputError, match=r"novelty.npz is damaged .*; export the model again"):
-        novelty.read(reference.to_bytes()[:2000], "novelty.npz")
-
-
-def test_a_reference_of_an_earlier_version_is_none(described):
-    reference = novelty.limited(novelty.fit(*described), *described[:2])
-    content, earlier = io.BytesIO(), dict(np.load(io.BytesIO(reference.to_bytes())))
-    np.savez(content, **{name: values for name, values in earlier.items() if name != "detail"})
-    assert novelty.read(content.getvalue(), "novelty.npz") is None
+        model_directory.read_arrays(novelty.Reference, file)
 
 
 def test_each_measure_loses_its_share_of_what_the_limits_lose():

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model import load, model_directory, published, saved_model, tensor_bundle
+from marco_model import load, model_directory, published, saved_model
 from marco_model.errors import InputError
 
 
 def test_a_checkpoint_is_read_as_tensorflow_reads_it():
     prefix = model_directory.published_directory() / "variables" / "variables"
-    tensors, reader = tensor_bundle.read(prefix), tf.train.load_checkpoint(str(prefix))
+    tensors, reader = published.read_checkpoint(prefix), tf.train.load_checkpoint(str(prefix))
     shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     del shapes["global_step"]  # The only one that is no float32.
     assert {name: tensor.shape for name, tensor in tensors.items()} == shapes
@@ -20,7 +20,7 @@ def test_a_checkpoint_is_read_as_tensorflow_reads_it():
 def test_a_checkpoint_of_this_tensorflow_is_read(tmp_path, count):
     values = {f"layer_{index}": tf.Variable(np.full((index % 3 + 1, 2), index, np.float32)) for index in range(count)}
     prefix = tf.train.Checkpoint(**values).write(str(tmp_path / "variables"))
-    tensors = tensor_bundle.read(tmp_path / "variables")
+    tensors = published.read_checkpoint(tmp_path / "variables")
     for name, variable in values.items():
         np.testing.assert_array_equal(tensors[f"{name}/.ATTRIBUTES/VARIABLE_VALUE"], variable.numpy())
     assert prefix.endswith("variables")
@@ -28,12 +28,12 @@ def test_a_checkpoint_of_this_tensorflow_is_read(tmp_path, count):
 
 def test_a_damaged_checkpoint_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read .*No such file"):
-        tensor_bundle.read(tmp_path / "variables")
+        published.read_checkpoint(tmp_path / "variables")
     tf.train.Checkpoint(a=tf.Variable([1.0])).write(str(tmp_path / "variables"))
     index = tmp_path / "variables.index"
     index.write_bytes(index.read_bytes()[:-60])
     with pytest.raises(InputError, match="cannot be read"):
-        tensor_bundle.read(tmp_path / "variables")
+        published.read_checkpoint(tmp_path / "variables")
 
 
 def test_the_published_scores_are_the_graphs_own(encoded, published_scores):

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from marco_model import calibration, errors, time_course
+from marco_model import calibration, errors, model_directory, time_course
 from marco_model.time_course import Series, TimeCourse
 
 CLASSES, FEATURES, COMPONENTS = 3, 8, 2
@@ -72,12 +72,15 @@ def test_the_alarm_is_the_first_picture_at_the_threshold():
 
 def test_it_is_kept_as_a_file(tmp_path):
     chain = course(thresholds=np.array([0.8, 0.9]))
-    again = time_course.read(chain.to_bytes(), "file")
+    file = tmp_path / "old.npz"
+    file.write_bytes(chain.to_bytes())
+    again = model_directory.read_arrays(time_course.TimeCourse, file)
     drop = series(3)
     np.testing.assert_array_equal(again.probabilities(drop), chain.probabilities(drop))
     assert (again.thresholds.tolist(), again.temperature) == ([0.8, 0.9], 1.7)
-    with pytest.raises(errors.InputError, match=r"^old\.npz is damaged .*; export the model again$"):
-        time_course.read(b"PK", "old.npz")
+    file.write_bytes(b"PK")
+    with pytest.raises(errors.InputError, match=r"/old\.npz is damaged .*; export the model again$"):
+        model_directory.read_arrays(time_course.TimeCourse, file)
 
 
 def simulated(count, seed):

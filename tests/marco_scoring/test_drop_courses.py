@@ -11,7 +11,7 @@ from PIL import Image
 from marco_data.places import place_of
 from marco_model import errors
 from marco_model.time_course import Series, TimeCourse
-from marco_scoring import drop_courses, plate_report, prediction, score_images, score_table
+from marco_scoring import plate_report, plates, prediction, score_images, score_table
 from tests.fakes.classifier import Scripted
 from tests.marco_scoring.plate_report.test_page import Page
 
@@ -165,18 +165,18 @@ def test_a_plate_page_has_the_answers_too(files, tmp_path):
 
 def pictures(*named):
     scores = np.array([0.5, 0.5])
-    return [drop_courses.Picture(name, place_of(name), scores, np.zeros(0), flag) for name, flag in named]
+    return [plates.ScoredPicture(name, place_of(name), scores, np.zeros(0), flag) for name, flag in named]
 
 
 def test_pictures_of_one_inspection_are_one_and_others_are_left_out():
     names = ["03c3_A1-1_2026-03-02_VIS_1.png", "03c3_A1-1_2026-03-02_VIS_2.png", "03c3_A1-1_2026-03-02_UV_1.png"]
-    found = drop_courses.answers(COURSE, pictures(*((name, "") for name in names)))
+    found = plates.course_answers(COURSE, pictures(*((name, "") for name in names)))
     assert set(found) == set(names[:2]) and {answer.by_now for answer in found.values()} == {0.5}
-    assert drop_courses.answers(COURSE, pictures((names[0], "black"))) == {}
+    assert plates.course_answers(COURSE, pictures((names[0], "black"))) == {}
 
 
 def test_only_drops_with_unanswered_pictures_are_scored_again():
     names = [f"03c3_{well}_ImagerDefaults_{number}.png" for well in ("A1", "A2") for number in (1, 2)]
     files = {name: place_of(name) for name in names}
-    assert drop_courses.to_score_again(files, set(names[:3]), set(names[:3])) == [names[2]]
-    assert drop_courses.to_score_again(files, set(names), set(names)) == []
+    assert plates.to_score_again(files, set(names[:3]), set(names[:3])) == [names[2]]
+    assert plates.to_score_again(files, set(names), set(names)) == []

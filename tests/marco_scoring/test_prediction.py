@@ -136,7 +136,7 @@ def test_batches_with_a_damaged_image_take_no_memory_that_stays(real_images, tmp
     cut.write_bytes(sound.read_bytes()[:30_000])
     peaks = []
 
-    def observe(path, image, result):
+    def observe(path, image):
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     files = []

@@ -326,7 +326,7 @@ def test_a_report_of_a_continued_run_has_all_images(files, tmp_path):
         files,
         output,
         2,
-        lambda path, image, result: seen.append((path, image.encoded[:4], len(result))),
+        lambda path, image: seen.append((path, image.encoded[:4], len(image.scores))),
         place_reader.reader(files),
         score_table.Options(append=True),
     )

@@ -64,7 +64,7 @@ def test_pictures_unlike_those_of_training_are_unknown(exported, tmp_path, monke
 
     seen = []
     options = score_table.Options(resume=True)
-    prediction.predict(classifier, files, output, observe=lambda _, image, __: seen.append(image.flag), options=options)
+    prediction.predict(classifier, files, output, observe=lambda _, image: seen.append(image.flag), options=options)
     assert seen == ["", "unknown"]
 
 
