@@ -154,23 +154,30 @@ def predict(
                 cells = row_of(classifier, path, image, place_of(path))
                 table.write(cells | dict(zip(score_table.STAMP_COLUMNS, stamps[path], strict=True)))
                 if classifier.time_course:
-                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
+                    pictures += _pictures([(path, image)], place_of)
                 by_class[cells["class"]] += 1
                 by_flag.update([image.flag] if image.flag else [])
                 without_well += not cells["well"]
             advance(1)
-        courses: dict[Path, plates.CourseAnswer] = {}
+        courses = {path: row.course for path, row in earlier.items() if row.course}
         if classifier.time_course:
+            # Tables do not hold what the time course takes, so that earlier pictures of such drops are scored again.
             settled = [path for path, row in earlier.items() if row.course or row.flag]
-            # Tables do not hold what the time course takes.
             again = plates.to_score_again({path: place_of(path) for path in files}, earlier, settled)
-            for path, image in score_each(classifier, again, batch_size, read):
-                if isinstance(image, Image):
-                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
+            pictures += _pictures(score_each(classifier, again, batch_size, read), place_of)
             found = plates.course_answers(classifier.time_course, pictures)
             table.add_courses(found)
-            courses = {path: row.course for path, row in earlier.items() if row.course} | found
+            courses |= found
     return Outcome(dict(by_class), len(table.failures), len(earlier), by_flag, without_well, gone, strange, courses)
+
+
+def _pictures(scored: Iterable[tuple[Path, Image | str]], place_of: places.PlaceOf) -> list[plates.ScoredPicture]:
+    """Returns what the time course takes of the images that were scored."""
+    return [
+        plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag)
+        for path, image in scored
+        if isinstance(image, Image)
+    ]
 
 
 def row_of(

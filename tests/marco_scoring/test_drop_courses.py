@@ -111,6 +111,15 @@ def test_an_appended_picture_is_seen_with_the_earlier_ones(files, tmp_path):
     check(rows(output))
 
 
+def test_a_picture_that_changed_and_got_a_flag_has_no_earlier_answer(files, tmp_path):
+    output, changed = tmp_path / "scores.csv", files[0]
+    assert changed in prediction.predict(Brightness(), files, output, 3).courses
+    draw(changed, 0)  # Its darkest pixels are 0, its brightest 12: black.
+    outcome = prediction.predict(Brightness(), files, output, 3, options=score_table.Options(append=True))
+    assert rows(output)[changed.name]["flag"] == "black"
+    assert changed not in outcome.courses and len(outcome.courses) == 8
+
+
 def test_a_run_that_was_stopped_is_completed(files, tmp_path):
     class Stopping(Brightness):
         def score(self, images):

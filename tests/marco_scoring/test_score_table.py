@@ -333,6 +333,21 @@ def test_a_report_of_a_continued_run_has_all_images(files, tmp_path):
     assert seen == [(path, b"\x89PNG", 2) for path in files]
 
 
+def test_a_report_of_a_continued_run_says_why_an_earlier_image_is_missing(files, tmp_path):
+    output, seen = tmp_path / "scores.csv", {}
+    predict(Brightness(), files, output)
+
+    def read(path):
+        if path == files[3]:
+            raise errors.InputError("cannot be read: Permission denied")
+        return path.read_bytes()
+
+    options = score_table.Options(append=True)
+    prediction.predict(Brightness(), files, output, 2, seen.__setitem__, options=options, read=read)
+    assert seen.pop(files[3]) == "cannot be read: Permission denied"
+    assert {path for path, image in seen.items() if image.encoded[:4] == b"\x89PNG"} == {*files} - {files[3]}
+
+
 def test_resume_without_a_stopped_run_scores_what_the_table_lacks(files, tmp_path):
     output = tmp_path / "scores.csv"
     predict(Brightness(), files[:6], output)
