@@ -5,6 +5,7 @@ float32 [batch, classes], each row summing to 1, and `embeddings`, float32 [batc
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,8 +163,12 @@ def _means(by_view: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
 
 def session(model: Path | bytes, threads: int) -> "onnxruntime.InferenceSession":
     """Returns the model, from a file or its content, ready to run on the processor with so many threads."""
+    # ONNX Runtime 1.29 and later keep a device's id and send events to their maker unless this is set before the import
+    # (microsoft/onnxruntime, pull request 27379); Windows has the function.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(3)  # Without warnings, such as of a machine without a GPU.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -101,3 +105,21 @@ def test_a_folder_without_a_classifier_is_refused(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "other"), signatures=module.double)
     with pytest.raises(InputError, match="image_bytes"):
         open_classifier(tmp_path / "other")
+
+
+def test_scoring_keeps_nothing_in_the_users_home(real_images, tmp_path):
+    """ONNX Runtime 1.29 and later keep a device's id and events there to send, but not in tests and on CI.
+
+    Their variables are not handed on.
+    """
+    program = (
+        "import sys, marco_model\n"
+        "classifier = marco_model.open_published_classifier()\n"
+        "print(classifier.score([open(sys.argv[1], 'rb').read()]).shape)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    command = [sys.executable, "-c", program, str(real_images["clear_220.jpeg"])]
+    done = subprocess.run(command, env={"HOME": str(home), "PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.stdout.strip() == "(1, 4)", done.stderr
+    assert list(home.iterdir()) == []
