@@ -272,7 +272,8 @@ def picture(encoded: bytes, side: int) -> "Image.Image | None":
     return shown
 
 
-TOO_SMALL, BLACK, BLANK = "too small", "black", "blank"
+UNUSABLE = TOO_SMALL, BLACK, BLANK = "too small", "black", "blank"
+"""Flags of pictures that show no drop that can be judged: they are no hits and come last, whatever their scores."""
 _SMALLEST_SIDE = 200
 """Pixels of the shorter side; below, the published classifier's answers are no longer those for the larger image."""
 _BLACK, _CONTRAST = 16, 10

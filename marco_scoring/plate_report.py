@@ -94,7 +94,7 @@ def predict_with_report(
                 return
             scores = image.scores
             score = float(plates.crystal_score(scores, crystals))
-            hit = int(scores.argmax()) in crystals and not image.flag
+            hit = int(scores.argmax()) in crystals and image.flag not in pixels.UNUSABLE
             digest = overlay.image_digest(image.encoded)
             picture = maker.submit(thumbnail, image.encoded, size)
             images.append(DropImage(path, digest, scores, score, hit, picture, place_of(path), image.flag))
@@ -115,11 +115,11 @@ def predict_with_report(
 class DropImage:
     """A scored file: its digest, scores, float32 [classes], place, and a thumbnail if one could be made.
 
-    `score`: that of crystals. `flag`: see `pixels.flag`; an image with one is neither a hit nor ranked before others.
-    `hit`: the class with the highest score is a crystal class. `place_images` sets the rest. `plate`: index into the
-    plates; None if its path has no well of a plate. `time`: index into the plate's time points. `latest`: it shows its
-    drop as last seen. `new`: it is the first hit of its drop, at the plate's last time point. `course`: what the drop's
-    pictures say by then, where the model tells.
+    `score`: that of crystals. `flag`: see `prediction.Image`. `hit`: the image can be judged, and the class with the
+    highest score is a crystal class. `place_images` sets the rest. `plate`: index into the plates; None if its path has
+    no well of a plate. `time`: index into the plate's time points. `latest`: it shows its drop as last seen. `new`: it
+    is the first hit of its drop, at the plate's last time point. `course`: what the drop's pictures say by then, where
+    the model tells.
     """
 
     path: Path
@@ -164,8 +164,8 @@ class DropImage:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Sorts the best images first: by their crystal scores, those with a flag at the end."""
-        return bool(self.flag), -self.score
+        """Sorts the best images first: by their crystal scores, those that cannot be judged at the end."""
+        return self.flag in pixels.UNUSABLE, -self.score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,6 +322,7 @@ class Page:
             "hits": sum(image.latest and image.hit for image in placed),
             "loose_hits": sum(image.hit for image in self.images if image.plate is None),
             "new": len({image.drop for image in placed if image.new}),
+            "unknown": sum(image.flag == prediction.UNKNOWN for image in self.images),
         }
 
     def data(self) -> dict[str, Any]:
@@ -352,6 +353,7 @@ class Page:
             "digest": image.digest,
             "key": image.mark_key,
             "flag": image.flag,
+            "unusable": image.flag in pixels.UNUSABLE,
             "plate": image.plate,
             "well": image.well,
             "drop": image.place.drop,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_data.places import Place, PlaceOf, is_visible
-from marco_model import time_course
+from marco_model import pixels, time_course
 from marco_model.errors import InputError
 
 
@@ -204,10 +204,10 @@ def course_answers(course: time_course.TimeCourse, pictures: Sequence[ScoredPict
     """Returns the answers of pictures, by path.
 
     Pictures of one inspection have one answer, and none depends on a later inspection. One without a well, in other
-    than visible light, or with a flag, has none.
+    than visible light, or that cannot be judged, has none.
     """
     found: dict[Path, CourseAnswer] = {}
-    judged = [picture for picture in pictures if not picture.flag]
+    judged = [picture for picture in pictures if picture.flag not in pixels.UNUSABLE]
     for drop in drops_over_time([picture.place for picture in judged]):
         inspections = [[judged[number] for number in numbers] for numbers in drop]
         views = np.stack([np.mean([picture.views for picture in those], axis=0) for those in inspections])
@@ -276,13 +276,13 @@ def best_rows(
     """Yields one row of a table of scores per drop, in the order of their first images, with the number of its images.
 
     It is the row with the highest sum over `crystal_columns`, of all slices, lights and inspections; of equal ones the
-    later. An image that is flagged counts only if all of its drop are. An image without a well is a drop of its own.
-    Where rows tell since when a drop has crystals, the row tells it by all images.
+    later. An image that cannot be judged counts only if all of its drop are such. An image without a well is a drop of
+    its own. Where rows tell since when a drop has crystals, the row tells it by all images.
     """
     drops: dict[Hashable, tuple[tuple[bool, float], dict[str, Any], int]] = {}
     since: dict[Hashable, dict[str, Any]] = {}
     for cells in rows:
-        rank = (not cells.get("flag"), sum(float(cells[name]) for name in crystal_columns))
+        rank = (cells.get("flag") not in pixels.UNUSABLE, sum(float(cells[name]) for name in crystal_columns))
         place = place_of(str(cells["path"]))
         drop = drop_of(place) or cells["path"]
         if not since.get(drop, {}).get(SINCE) and SINCE in cells:

@@ -70,7 +70,7 @@ Observe = Callable[[Path, Image | str], None]
 BATCH_SIZE = 8
 """Larger batches were no faster on two cores and take more memory."""
 UNKNOWN = "unknown"
-"""The flag of an image that is unlike the model's training pictures."""
+"""The flag of an image that is unlike the model's training pictures: a warning, which changes neither rank nor hits."""
 _SAME_SCORES = 1e-4
 """The most that scores of one model differ by between machines."""
 
@@ -162,7 +162,7 @@ def predict(
         courses = {path: row.course for path, row in earlier.items() if row.course}
         if classifier.time_course:
             # Tables do not hold what the time course takes, so that earlier pictures of such drops are scored again.
-            settled = [path for path, row in earlier.items() if row.course or row.flag]
+            settled = [path for path, row in earlier.items() if row.course or row.flag in pixels.UNUSABLE]
             again = plates.to_score_again({path: place_of(path) for path in files}, earlier, settled)
             pictures += _pictures(score_each(classifier, again, batch_size, read), place_of)
             found = plates.course_answers(classifier.time_course, pictures)

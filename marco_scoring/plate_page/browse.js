@@ -56,9 +56,9 @@ const browse = (() => {
     const column = columns.find((one) => one.key === state.sort);
     const order = column.compare || ((one, other) => compare(column.value(one), column.value(other)));
     const sign = state.descending ? -1 : 1;
-    const flaggedLast = (one, other) => (column.number ? Boolean(one.flag) - Boolean(other.flag) : 0);
+    const unusableLast = (one, other) => (column.number ? one.unusable - other.unusable : 0);
     return candidates().filter(matches).sort((one, other) =>
-      flaggedLast(one, other) || sign * order(one, other) || byScore(one, other));
+      unusableLast(one, other) || sign * order(one, other) || byScore(one, other));
   }
 
   function cell(column, image) {

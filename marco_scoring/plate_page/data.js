@@ -15,7 +15,7 @@ const scoresOf = (image) => (shown.probabilities ? image.probabilities : image.s
 
 const dropKey = (image) => [image.plate, ...image.at, image.drop].join("/");
 // Images that cannot be judged, such as black ones, come last whatever their scores.
-const byScore = (one, other) => Boolean(one.flag) - Boolean(other.flag) || crystals(other) - crystals(one);
+const byScore = (one, other) => one.unusable - other.unusable || crystals(other) - crystals(one);
 const byPlace = (one, other) =>
   one.plate - other.plate || one.at[0] - other.at[0] || one.at[1] - other.at[1] || one.drop.localeCompare(other.drop);
 

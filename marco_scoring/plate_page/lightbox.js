@@ -31,7 +31,7 @@ const lightbox = (() => {
             make("p", { class: "when" }, [image.plate !== null && report.plates.length > 1 ? `plate ${plateName(image)}` : "", time].filter(Boolean).join(" · "))),
           starButton(image),
           make("button", { type: "button", class: "close", "aria-label": "Close", "data-focus": "close", onclick: () => dialog.close() }, "×")),
-        image.flag ? make("p", { class: "hint" }, `Ranked last: ${image.flag}.`) : null,
+        image.flag ? make("p", { class: "hint" }, image.unusable ? `Ranked last: ${image.flag}.` : "Unlike the images that the model was trained on: its scores say less here.") : null,
         scoreBars(image),
         markForm(image),
         strip.length > 1 ? timeStrip(strip, image, show) : null,

@@ -17,7 +17,7 @@ function drawChooser() {
   refill(element("chooser"), ...report.plates.map((plate, index) => {
     const latest = placed.filter((image) => image.plate === index && image.latest);
     const hits = latest.filter((image) => image.hit).length;
-    const best = latest.reduce((most, image) => (image.flag ? most : Math.max(most, crystals(image))), 0);
+    const best = latest.reduce((most, image) => (image.unusable ? most : Math.max(most, crystals(image))), 0);
     return make("button", { type: "button", "aria-pressed": String(Boolean(maps.get(index)?.section.isConnected)), "data-focus": index, onclick: () => showPlate(index) },
       miniature(plate, latest),
       make("span", {}, make("b", {}, plate.name),

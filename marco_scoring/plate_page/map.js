@@ -52,7 +52,7 @@ function plateMap(plate, index) {
       button.classList.toggle("absent", !image);
       button.classList.toggle("new", Boolean(image && image.new));
       const name = placeText(image || drops.get(cell.key)[0]);
-      button.classList.toggle("flagged", Boolean(image && image.flag));
+      button.classList.toggle("unusable", Boolean(image && image.unusable));
       button.setAttribute("aria-label", image
         ? `${name}: ${report.classes[classOf(image)]}, crystals ${digits(crystals(image))}${image.new ? ", new" : ""}${image.flag ? `, ${image.flag}` : ""}${marks.isStarred(image) ? ", favourite" : ""}`
         : `${name}: no image at this time point`);

@@ -160,6 +160,9 @@ def predict(
 
 
 def _print_outcome(outcome: "prediction.Outcome", output: Path | None, to_file: bool) -> None:
+    from marco_model import pixels
+    from marco_scoring import prediction
+
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     total = sum(outcome.by_class.values())
     scored = f"{options.counted(total, 'image')} scored: {counts}"
@@ -174,10 +177,16 @@ def _print_outcome(outcome: "prediction.Outcome", output: Path | None, to_file: 
             "compared from the working folder, so give them from the same one (docs/scores.md)",
             err=True,
         )
-    if outcome.by_flag:
-        flags = ", ".join(f"{count} {name}" for name, count in sorted(outcome.by_flag.items()))
-        typer.echo(f"flagged, as pictures that cannot be judged (docs/scores.md): {flags}", err=True)
-        typer.echo("flagged images are in the counts above; leave them out when you sort by a score", err=True)
+    unusable = {name: count for name in pixels.UNUSABLE if (count := outcome.by_flag.get(name))}
+    if unusable:
+        flags = ", ".join(f"{count} {name}" for name, count in unusable.items())
+        typer.echo(f"counted, but flagged, as pictures that cannot be judged (docs/scores.md): {flags}", err=True)
+    if unknown := outcome.by_flag.get(prediction.UNKNOWN):
+        typer.echo(
+            f"{options.counted(unknown, 'image')} unlike those that the model was trained on, where scores say less "
+            "(flag unknown, docs/scores.md): look at them yourself",
+            err=True,
+        )
     if outcome.without_well and total > 1:
         typer.echo(
             f"{outcome.without_well} of {total} scored images have no well; --names reads names of your own "

@@ -182,6 +182,7 @@ def test_pictures_of_one_inspection_are_one_and_others_are_left_out():
     found = plates.course_answers(COURSE, pictures(*((name, "") for name in names)))
     assert set(found) == set(names[:2]) and {answer.by_now for answer in found.values()} == {0.5}
     assert plates.course_answers(COURSE, pictures((names[0], "black"))) == {}
+    assert set(plates.course_answers(COURSE, pictures((names[0], "unknown")))) == {names[0]}
 
 
 def test_only_drops_with_unanswered_pictures_are_scored_again():

@@ -146,6 +146,32 @@ def test_a_flagged_image_is_no_hit_and_comes_last(tmp_path):
     assert re.search(r'data-count="loose-hits">(\d+)', text).group(1) == "0"
 
 
+def test_an_image_unlike_those_of_training_keeps_its_rank_and_is_a_hit(tmp_path):
+    """A model that was trained on few images finds many of its crystals unlike them."""
+
+    class Novel(Scripted):
+        reference = "few images"
+
+        def scores_and_novelty(self, images):
+            return self.score(images), np.full(len(images), 2.8, np.float32)
+
+    files = []
+    for drop, colour in ((1, (120, 9, 9)), (2, (250, 9, 9)), (3, (9, 9, 250))):
+        files.append(tmp_path / f"03c3_A1-{drop}_2026-03-02_VIS_1.png")
+        picture = Image.new("RGB", (256, 208), colour)
+        picture.paste((255, 255, 255), (0, 104, 256, 208))
+        picture.save(files[-1])
+    outcome = predict_with_report(Novel(), files, tmp_path / "s.csv", tmp_path / "p.html", Options(["marco"]))
+    assert outcome.by_flag == {"unknown": 3}
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    images = json.loads(Page(text).data)["images"]
+    assert [(image["flag"], image["unusable"]) for image in images] == [("unknown", False)] * 3
+    hits = [image["class"] == 1 for image in images]
+    assert any(hits) and [image["hit"] for image in images] == hits
+    assert re.search(r'data-count="hits">(\d+)', text).group(1) == str(sum(hits))
+    assert "3 images are unlike those that the model was trained on" in " ".join(Page(text).text.split())
+
+
 def test_plates_of_one_name_in_two_folders_stay_two(tmp_path):
     files = [
         tmp_path / lab / "03c3" / day / "A01_1.png"

@@ -118,7 +118,7 @@ def test_a_folder_of_plates_is_scored_whole_or_named(tmp_path, brightness, capsy
     shown = capsys.readouterr()
     assert "passed over: 2 .jp2, 1 without ending; left out, hidden or copies: #recycle, .snapshot\n" in shown.err
     assert "1 of 3 files could not be scored" in shown.err
-    assert "flagged, as pictures that cannot be judged (docs/scores.md): 2 blank\n" in shown.err
+    assert "counted, but flagged, as pictures that cannot be judged (docs/scores.md): 2 blank\n" in shown.err
 
 
 def test_endings_that_are_passed_over_are_named_where_there_are_no_images(tmp_path, brightness):
