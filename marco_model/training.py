@@ -83,7 +83,8 @@ def train(
         validation_records: the same, for early stopping and for choosing the best weights.
         checkpoint_directory: local or in an object store; where checkpoints are saved, and where training resumes from
             if it holds one. All processes of a cluster must see it.
-        evaluate_first: whether the first weights count as the best so far, as those of a trained model should.
+        evaluate_first: whether the first weights count as the best so far, as those of a trained model should. Where
+            no accuracy could replace them, nothing is trained.
         engine: where to train.
         running: the engine if it was started before, as clusters must be before TensorFlow is used.
         on_resume: called with the step from which training resumes, if it does.
@@ -155,6 +156,8 @@ class _Run:
         self._state, self._work, self._running, self._directory = state, work, running, directory
         self._on_step, self._on_metrics = on_step, on_metrics
         self.streams: dict[int, int] = {}
+        # Without `evaluate_first`, step 0 is not evaluated.
+        self._cannot_gain = False
         running.begin(state, work)
         saved = _agreed_checkpoint(directory, running)
         self.first = self.step = self._saved = saved.step
@@ -167,7 +170,7 @@ class _Run:
     def to_the_end(self, notice: Notice) -> None:
         """Trains until the last step, until patience runs out, or until there is a signal."""
         recipe = self._work.recipe
-        while self.step < recipe.steps and not self._out_of_patience():
+        while self.step < recipe.steps and not self._out_of_patience() and not self._cannot_gain:
             until = min(_next(self.step, recipe.evaluate_every), _next(self.step, recipe.checkpoint_every))
             self._advance(min(until, recipe.steps), notice)
             ended = self.step == recipe.steps
@@ -222,8 +225,9 @@ class _Run:
         one image: one image may be chance, and a lower loss no more than confidence.
         """
         loss, accuracy, images = self._running.evaluate()
-        if self.history and not self.best_step:
-            better = accuracy - self.best_accuracy > 1.5 / images
+        chance = 1.5 / images
+        if from_start := bool(self.history) and not self.best_step:
+            better = accuracy > self.best_accuracy + chance
         else:
             least = min((past.loss for past in self.history if past.step == self.best_step), default=math.inf)
             better = (accuracy, -loss) > (self.best_accuracy, -least)
@@ -233,7 +237,17 @@ class _Run:
             self.best_step, self.best_accuracy = self.step, accuracy
         self._on_metrics(self.step, {"validation/loss": loss, "validation/accuracy": accuracy})
         log.info("Step %d: validation accuracy %.3f, best %.3f", self.step, accuracy, self.best_accuracy)
-        if self._out_of_patience():
+        if from_start and not better and accuracy > self.best_accuracy:
+            log.info("The first weights stay the best: a gain of one image may be chance")
+        self._cannot_gain = not self.step and accuracy + chance > 1
+        if self._cannot_gain:
+            log.warning(
+                "Nothing is trained: the first weights label %d of %d validation images right, and a gain of one image "
+                "may be chance; validate on more images, or on more that these weights get wrong",
+                round(accuracy * images),
+                images,
+            )
+        elif self._out_of_patience():
             log.info("Stopping early: no gain in %d steps", self.step - self.best_step)
         self._reported = (self.step, time.monotonic())
 

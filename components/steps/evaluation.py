@@ -40,7 +40,13 @@ from marco_model import errors, model_directory, preprocessing, record_index, sa
 FIRST = "there is no champion to beat: the thresholds alone decide"
 NO_GAIN = (
     "training gained nothing: at no evaluation in {steps} steps were the weights better than those it began with, "
-    "which label {accuracy:.1%} of the validation images right, so the model is unchanged"
+    "which label {accuracy:.1%} of the validation images right, so the model is unchanged; more validation images may "
+    "show a gain (data.validation_share, or --validation-share of marco data import)"
+)
+NOT_TRAINED = (
+    "nothing was trained: the weights that training begins with label {accuracy:.1%} of the validation images right, "
+    "and a gain of one image may be chance; validate on more images (data.validation_share, or --validation-share of "
+    "marco data import), or label more that these weights get wrong"
 )
 ENOUGH = "more evaluation images may show a gain; with gate.champion=none the thresholds alone decide"
 SERVING = "it is the champion itself, which is serving already"
@@ -248,7 +254,7 @@ def ChampionGate(
     if not artifacts.is_blessed(model_blessing):
         verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
     elif (training := mlflow_runs.training_of_model(model.uri)).get("best_step") == 0:
-        verdict = gate.Verdict(False, [NO_GAIN.format(**training)], [])
+        verdict = gate.Verdict(False, [(NO_GAIN if training["steps"] else NOT_TRAINED).format(**training)], [])
     elif to_beat is None:
         verdict = gate.Verdict(True, [FIRST], [])
     else:

@@ -108,6 +108,21 @@ def test_a_start_gives_way_only_to_a_gain_of_more_than_one_image(records, tmp_pa
         assert train(records, tmp_path, recipe, evaluate_first=True)[1].best_step == best
 
 
+@pytest.mark.parametrize("wrong, steps", [(0, 0), (1, 0), (2, 8)])
+def test_a_start_that_no_training_could_replace_is_not_trained(records, tmp_path, monkeypatch, caplog, wrong, steps):
+    monkeypatch.setattr("marco_model.engines.Synchronous.evaluate", lambda self: (0.1, 1 - wrong / 20, 20))
+    recipe = dataclasses.replace(RECIPE, steps=8)
+    model, _ = train(records, tmp_path / "first", recipe)
+    before = model.get_weights()
+    result = training.train(
+        model, recipe, input_size=SIZE, evaluate_first=True, checkpoint_directory=str(tmp_path / "second"), **records
+    )
+    assert (result.steps, result.best_step) == (steps, 0)
+    assert [past.step for past in result.history] == [0, 4, 8][: 1 + steps // 4]
+    assert all((left == right).all() for left, right in zip(before, model.get_weights(), strict=True))
+    assert (f"label {20 - wrong} of 20 validation images right" in caplog.text) is (steps == 0)
+
+
 def test_a_validation_split_whose_labels_are_all_hidden_is_refused(records, tmp_path):
     hidden = record_targets.Targets("institution", small_problem.SOURCES, small_problem.SOURCES)
     validation = dataclasses.replace(records["validation_records"], targets=hidden)
@@ -159,12 +174,13 @@ def test_bfloat16_and_xla_learn_as_well(records, tmp_path, with_heads):
 
 
 def test_the_first_weights_win_if_training_does_not_improve_them(records, tmp_path):
-    model, _ = train(records, tmp_path / "first")
+    model, first = train(records, tmp_path / "first", dataclasses.replace(RECIPE, steps=4))
+    assert first.accuracy <= 0.9
     before = model.get_weights()
     recipe = dataclasses.replace(RECIPE, steps=8, learning_rate=1.0)
     options = {"checkpoint_directory": str(tmp_path / "second"), **records}
     result = training.train(model, recipe, input_size=SIZE, evaluate_first=True, **options)
-    assert (result.best_step, result.accuracy) == (0, 1.0)
+    assert (result.best_step, result.accuracy, result.steps) == (0, first.accuracy, 8)
     assert all((left == right).all() for left, right in zip(before, model.get_weights(), strict=True))
 
 

@@ -221,19 +221,26 @@ def test_a_model_that_the_evaluator_refuses_is_not_compared(tmp_path, examples, 
     assert decision["champion"]["version"] == "7"
 
 
-@pytest.mark.parametrize("to_beat", ["", "worse"])
-def test_a_model_with_the_weights_its_training_began_with_is_refused(tmp_path, examples, models, to_beat):
+@pytest.mark.parametrize(
+    ("to_beat", "steps", "said"),
+    [
+        ("", 30, "training gained nothing: at no evaluation in 30 steps"),
+        ("worse", 30, "training gained nothing: at no evaluation in 30 steps"),
+        ("", 0, "nothing was trained: the weights that training begins with"),
+    ],
+)
+def test_a_model_with_the_weights_its_training_began_with_is_refused(tmp_path, examples, models, to_beat, steps, said):
     from components import mlflow_runs
 
     trained = tmp_path / "trained"
     shutil.copytree(models / "candidate", trained)
-    (trained / mlflow_runs.TRAINING_FILE).write_text(json.dumps({"steps": 30, "best_step": 0, "accuracy": 0.918}))
+    (trained / mlflow_runs.TRAINING_FILE).write_text(json.dumps({"steps": steps, "best_step": 0, "accuracy": 0.918}))
     to_beat = to_beat and champion.write_champion(str(models / to_beat / "Format-Serving"))
     decision = gate(tmp_path, examples, str(trained), to_beat)
     assert not decision["blessed"]
     (reason,) = decision["reasons"]
-    assert reason.startswith("training gained nothing: at no evaluation in 30 steps")
-    assert "91.8%" in reason
+    assert reason.startswith(said)
+    assert "91.8%" in reason and "--validation-share" in reason
 
 
 def test_the_champion_itself_is_blessed_because_it_serves_already(tmp_path, examples, models):
