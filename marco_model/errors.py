@@ -150,7 +150,10 @@ EXTRAS: dict[str, str] = {
 
 @contextlib.contextmanager
 def naming_extra() -> Iterator[None]:
-    """Raises `InputError`, with the extra to install, for a package that the light install leaves out."""
+    """Raises `InputError`, with the extra to install, for a package that the light install leaves out.
+
+    The extra `train` is the work of `make env`: pip alone finds no TFX for most systems and Pythons.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -159,9 +162,15 @@ def naming_extra() -> Iterator[None]:
         if package.startswith(("marco_", "components", "pipelines")):
             raise
         extra = EXTRAS.get(package, "train")
+        missing = f"this needs {module}, which is not installed"
+        if extra == "train":
+            raise InputError(
+                f"{missing}; set up TensorFlow and the pipeline, on Linux on x86_64 (docs/runtimes.md), in the "
+                "project's folder: make env && . .venv/bin/activate"
+            ) from error
         raise InputError(
-            f"this needs {module}, which is not installed; install the project with its extra `{extra}` "
-            f"(docs/runtimes.md), in its folder: pip install '.[{extra}]'"
+            f"{missing}; install the project with its extra `{extra}` (docs/runtimes.md), in its folder: "
+            f"pip install '.[{extra}]'"
         ) from error
 
 

@@ -61,8 +61,10 @@ def saved_model_directory(directory: str | Path) -> Path:
     children = directory.iterdir() if directory.is_dir() else ()
     versions = [child for child in children if child.name.isdecimal() and (child / MODEL_FILE).is_file()]
     if not versions:
+        of_run = any((parent / "summary.json").is_file() for parent in directory.absolute().parents[:2])
+        reason = "; a run publishes one only if it is blessed, and summary.json says why it is not" if of_run else ""
         raise errors.InputError(
-            f"no model in {directory}: a folder with {MODEL_FILE}, or of numbered versions, is expected"
+            f"no model in {directory}: a folder with {MODEL_FILE}, or of numbered versions, is expected{reason}"
         )
     return max(versions, key=lambda version: int(version.name))
 

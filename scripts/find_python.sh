@@ -85,7 +85,7 @@ if at_least "$glibc" 2.39; then
 else
     find_complete compatible 3.10 || true
     wanted="Python 3.10 (with glibc $glibc, no other version has TFX)"
-    install="pyenv install 3.10, or uv python install 3.10"
+    install="pyenv install 3.10, or uv python install 3.10 (uv itself: pip install uv, in any environment)"
 fi
 if [ -z "$found" ] && [ -z "$incomplete" ]; then
     [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON is not $wanted: name one that is, or leave PYTHON out to have one found."

@@ -95,18 +95,18 @@ def test_sets_are_imported_and_inspected(environment, real_images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "extra"),
+    ("arguments", "fix"),
     [
-        (["explain", "--output", "o", "{images}"], "train"),
-        (["run", "--preset", "local", "--output", "o"], "train"),
-        (["serve"], "serve"),
-        (["predict", "--model", "gs://a/b", "--output", "s.csv", "{images}"], "cluster"),
+        (["explain", "--output", "o", "{images}"], "make env && . .venv/bin/activate"),
+        (["run", "--preset", "local", "--output", "o"], "make env && . .venv/bin/activate"),
+        (["serve"], "pip install '.[serve]'"),
+        (["predict", "--model", "gs://a/b", "--output", "s.csv", "{images}"], "pip install '.[cluster]'"),
     ],
 )
-def test_what_needs_more_names_its_extra(environment, variables, real_images, tmp_path, arguments, extra):
+def test_what_needs_more_says_how_to_get_it(environment, variables, real_images, tmp_path, arguments, fix):
     folder = next(iter(real_images.values())).parent
     filled = [argument.format(images=folder) for argument in arguments]
     result = run(environment / "marco", *filled, cwd=tmp_path, env=variables)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].endswith(f"pip install '.[{extra}]'")
+    assert result.stderr.splitlines()[-1].endswith(fix)
     assert "Traceback" not in result.stderr

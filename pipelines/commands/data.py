@@ -50,6 +50,8 @@ def import_(
     """
     if csv is None and folder is not None and folder.suffix.lower() == ".csv":
         csv, folder = folder, None
+    if csv is not None and csv.is_dir():
+        raise InputError(f"--csv {csv} is a folder; leave --csv out if it has a folder for each class")
     if keep_splits and csv is None:
         raise InputError("--keep-splits takes the splits from a CSV; give --csv labels.csv too")
     if csv is not None:

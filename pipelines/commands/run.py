@@ -49,6 +49,7 @@ def run(
         source = places.local_data(loaded, output)
         # TFX takes seconds to import; mistakes in the configuration and the stores are found before.
         local_runner.check_store(output)
+        typer.echo("starting TFX", err=True)
         from pipelines import pipeline
 
         results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)

@@ -379,6 +379,10 @@ def test_the_command_lists_unreadable_files_and_imports_the_rest(tmp_path, plate
     missing = subprocess.run([*command[:-3], str(tmp_path / "new")], capture_output=True, text=True)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
     assert missing.stderr.startswith("error: nothing to import")
+    folder = subprocess.run(
+        [*command[:5], "--csv", str(tmp_path), "--output", str(tmp_path / "new")], capture_output=True, text=True
+    )
+    assert f"--csv {tmp_path} is a folder; leave --csv out if it has a folder for each class" in folder.stderr
 
 
 def ids(folder):

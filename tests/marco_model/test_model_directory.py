@@ -107,3 +107,13 @@ def test_the_cache_is_where_the_system_keeps_caches(absent, monkeypatch, tmp_pat
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setenv(variable, str(tmp_path))
     assert model_directory.cache_folder() == tmp_path / below / "marco-pipeline"
+
+
+def test_a_run_that_published_nothing_is_named_where_its_model_is_missing(tmp_path):
+    (tmp_path / "run" / "models").mkdir(parents=True)
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    for place in ("run/models", "run/models/1"):
+        with pytest.raises(InputError, match=r"no model in .*summary\.json says why it is not"):
+            model_directory.saved_model_directory(tmp_path / place)
+    with pytest.raises(InputError, match=r"is expected$"):
+        model_directory.saved_model_directory(tmp_path / "elsewhere")

@@ -222,14 +222,14 @@ def test_a_model_that_the_evaluator_refuses_is_not_compared(tmp_path, examples, 
 
 
 @pytest.mark.parametrize(
-    ("to_beat", "steps", "said"),
+    ("to_beat", "steps", "start"),
     [
         ("", 30, "training gained nothing: at no evaluation in 30 steps"),
         ("worse", 30, "training gained nothing: at no evaluation in 30 steps"),
         ("", 0, "nothing was trained: the weights that training begins with"),
     ],
 )
-def test_a_model_with_the_weights_its_training_began_with_is_refused(tmp_path, examples, models, to_beat, steps, said):
+def test_a_model_with_the_weights_its_training_began_with_is_refused(tmp_path, examples, models, to_beat, steps, start):
     from components import mlflow_runs
 
     trained = tmp_path / "trained"
@@ -239,7 +239,7 @@ def test_a_model_with_the_weights_its_training_began_with_is_refused(tmp_path, e
     decision = gate(tmp_path, examples, str(trained), to_beat)
     assert not decision["blessed"]
     (reason,) = decision["reasons"]
-    assert reason.startswith(said)
+    assert reason.startswith(start)
     assert "91.8%" in reason and "--validation-share" in reason
 
 
