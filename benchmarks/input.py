@@ -25,6 +25,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,15 @@ def noise(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), np.arange(count, dtype=np.int64) % 4
 
 
+def repeated(encoded: list[bytes], count: int) -> Iterator[bytes]:
+    """Yields the images again and again, `count` in all, of which no two have the same bytes."""
+    for number in range(count):
+        yield benchmarks.distinct(encoded[number % len(encoded)], number)
+
+
 def write_images(encoded: list[bytes], count: int, folder: Path) -> record_index.RecordIndex:
     """Writes `count` records of the images, again and again, to files in `folder`; returns their index."""
-    distinct = (benchmarks.distinct(encoded[number % len(encoded)], number) for number in range(count))
-    examples = (benchmarks.example(jpeg, number, number % 4) for number, jpeg in enumerate(distinct))
+    examples = (benchmarks.example(jpeg, number, number % 4) for number, jpeg in enumerate(repeated(encoded, count)))
     return record_index.read_index(benchmarks.write_records(folder, examples, shards=4))
 
 
@@ -100,7 +106,7 @@ def reference_windows(records: record_index.RecordIndex) -> tf.data.Dataset:
     return examples.shuffle(SHUFFLE).map(window).batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def bare_windows(encoded: list[bytes], count: int) -> tf.data.Dataset:
+def bare_windows(encoded: list[bytes]) -> tf.data.Dataset:
     """Returns batches of random windows of images in memory, decoded one by one, and nothing else done to them.
 
     Batched, since taking each window out of tf.data by itself would be slower.
@@ -111,8 +117,8 @@ def bare_windows(encoded: list[bytes], count: int) -> tf.data.Dataset:
         return tf.io.decode_and_crop_jpeg(jpeg, tf.concat([corner, [SIZE, SIZE]], 0), channels=3)
 
     shapes = [tf.io.extract_jpeg_shape(jpeg) for jpeg in encoded]
-    repeated = tf.data.Dataset.from_tensor_slices((encoded, shapes)).repeat().take(count)
-    return repeated.map(window).batch(BATCH, drop_remainder=True)
+    images = tf.data.Dataset.from_tensor_slices((encoded, shapes))
+    return images.map(window).batch(BATCH, drop_remainder=True)
 
 
 def rate(dataset: tf.data.Dataset) -> float:
@@ -195,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
         shares = tuple(options.window_share) if options.window_share else None
         ours = training_windows(records, options.count, window_share=shares)
         bare = options.peer == "decoding"
-        peer = bare_windows(encoded, options.count) if bare else reference_windows(records)
+        peer = bare_windows(list(repeated(encoded, options.count))) if bare else reference_windows(records)
         figures = benchmarks.medians(ours, peer, options.rounds, warm_up=1, figure=rate)
     benchmarks.report(*figures, "images/s on one core")
 

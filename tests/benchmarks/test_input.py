@@ -26,7 +26,7 @@ def test_both_sides_make_what_training_needs(real_images, tmp_path):
     distorted, _ = next(iter(input.reference_windows(records)))
     assert (distorted.shape, distorted.dtype) == (windows.shape, "float32")
     assert labels.shape == (32,)
-    bare = next(iter(input.bare_windows(encoded, 32)))
+    bare = next(iter(input.bare_windows(list(input.repeated(encoded, 32)))))
     # The same images, cropped elsewhere.
     assert np.mean(bare) == pytest.approx(np.mean(windows), rel=0.1)
 
