@@ -12,7 +12,6 @@ of places in `names`, in the order of `marco_model.record_index.read_index`.
 """
 
 import collections
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,16 +36,13 @@ def write_sources(path: str, sources: Mapping[str, Sequence[str]]) -> None:
     names = sorted({name for role in ROLES for name in sources[role]})
     numbers = {name: number for number, name in enumerate(names)}
     columns = {role: np.array([numbers[name] for name in sources[role]], np.int32) for role in ROLES}
-    content = io.BytesIO()
-    np.savez_compressed(content, names=np.array(names, str), **columns)  # type: ignore[arg-type]
-    store.write_bytes(path, content.getvalue())
+    store.write_bytes(path, store.npz({"names": np.array(names, str), **columns}, compressed=True))
 
 
 def seen(path: str, role: str, left_out: str) -> np.ndarray:
     """Returns which records of a role are not of the source `left_out`, bool [records]."""
-    content = io.BytesIO(store.read_bytes(path, f"{path} is missing; run the step Sources again"))
-    with np.load(content, allow_pickle=False) as columns:
-        return np.asarray(columns["names"][columns[role]] != left_out)
+    columns = store.arrays(store.read_bytes(path, f"{path} is missing; run the step Sources again"))
+    return np.asarray(columns["names"][columns[role]] != left_out)
 
 
 def check_sources(sources: Mapping[str, Sequence[str]], attribute: str, values: Sequence[str]) -> None:

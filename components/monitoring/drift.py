@@ -1,7 +1,6 @@
 """The reference, and the check against it: which imagers' images have changed, and what changed first."""
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,7 +88,8 @@ def write_reference(reference: Reference, directory: Path) -> None:
         raise errors.InputError(f"{directory} holds something other than a reference; give a new folder")
     with store.whole_directory(directory, replace=True) as aside:
         statistics.write_table(reference.table, aside / _IMAGES)
-        np.savez(aside / _PROJECTION, mean=reference.mean, components=reference.components)
+        projection = store.npz({"mean": reference.mean, "components": reference.components})
+        (aside / _PROJECTION).write_bytes(projection)
         (aside / FILE).write_text(json.dumps(reference.facts, indent=2) + "\n")
 
 
@@ -103,11 +103,9 @@ def read_reference(directory: str) -> Reference:
             f"the reference in {directory} is of another version; make it again: marco monitor reference"
         )
     damaged = f"the reference in {directory} is damaged ({{}}); make it again: marco monitor reference"
-    # zipfile and NumPy raise many kinds for a damaged file.
     with errors.translated(errors.InputError, damaged, Exception):
-        content = io.BytesIO(store.read_bytes(f"{folder}/{_PROJECTION}"))
-        with np.load(content, allow_pickle=False) as arrays:
-            mean, components = arrays["mean"], arrays["components"]
+        projection = store.arrays(store.read_bytes(f"{folder}/{_PROJECTION}"))
+        mean, components = projection["mean"], projection["components"]
     return Reference(facts, mean, components, statistics.read_table(f"{folder}/{_IMAGES}"))
 
 
