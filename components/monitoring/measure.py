@@ -211,10 +211,7 @@ Described = tuple[np.ndarray, np.ndarray]
 
 
 class Describer:
-    """A classifier that returns embeddings beside scores.
-
-    Raises InputError if the folder holds no classifier, or one exported without its features.
-    """
+    """A classifier that returns embeddings beside scores; raises InputError if the folder holds none."""
 
     def __init__(self, model: Path) -> None:
         import tensorflow as tf
