@@ -256,10 +256,10 @@ def start(engine: recipes.Engine) -> Running:
 
     Raises `InputError` if the options don't go together or `TF_CONFIG` does not describe such a cluster.
     """
-    if engine.kind in ("one_device", "mirrored"):
-        one_device = engine.kind == "one_device"
-        strategy = tf.distribute.get_strategy() if one_device else tf.distribute.MirroredStrategy()
-        return Synchronous(strategy, share=training_input.ALONE, leads=True)
+    if engine.kind == "one_device":
+        return Synchronous(tf.distribute.get_strategy(), share=training_input.ALONE, leads=True)
+    if engine.kind == "mirrored":
+        return Synchronous(tf.distribute.MirroredStrategy(), share=training_input.ALONE, leads=True)
     if engine.kind == "multi_worker":
         cluster = recipes.cluster_from_environment(engine.kind, ["worker"])
         chiefs = cluster.processes.get("chief", [])

@@ -193,6 +193,7 @@ def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -
     folder = model_directory.saved_model_directory(directory)
     metadata = model_directory.read_metadata(folder)
     model: Path | bytes | None = None
+    preparation = pixels.Preparation(published.INPUT_SIZE)
     if metadata:
         name, classes = metadata.get("name", folder.name), metadata["classes"]
         if (file := folder / onnx_network.MODEL).is_file():
@@ -200,7 +201,7 @@ def open_classifier(directory: str | Path, threads: int = 0, average: int = 1) -
     else:
         name, classes = model_directory.PUBLISHED_NAME, labels.CLASSES
         if model_directory.is_published(folder):
-            model, preparation = published.onnx_model(folder), pixels.Preparation(published.INPUT_SIZE)
+            model = published.onnx_model(folder)
     if model is not None:
         # Results say where scores are means.
         name = f"{name}, mean of {average} views" if average > 1 else name

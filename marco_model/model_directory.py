@@ -146,12 +146,17 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
         raise errors.InputError(f"{path} is damaged ({error!r}); give a model exported by marco") from error
 
 
-def read_arrays(kind: type[Arrays], path: Path) -> Arrays:
-    """Returns the dataclass `kind`, of arrays and floats, in an NPZ file; raises `InputError` if it is damaged."""
+def read_arrays(kind: type[Arrays], path: Path) -> Arrays | None:
+    """Returns the dataclass `kind`, of arrays and floats, in an NPZ file, None if the file is of an earlier version.
+
+    That has other arrays. Raises `InputError` if it is damaged.
+    """
+    content, names = path.read_bytes(), {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     with errors.translated(errors.InputError, f"{path} is damaged ({{}}); export the model again", Exception):
-        values = store.arrays(path.read_bytes())
-        fields = {field.name: values[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        return kind(**{name: value if value.ndim else float(value) for name, value in fields.items()})
+        values = store.arrays(content)
+        if not names <= values.keys():
+            return None
+        return kind(**{name: values[name] if values[name].ndim else float(values[name]) for name in names})
 
 
 def class_names(saved_model: Path) -> list[str]:

@@ -127,8 +127,13 @@ class SavedModel:
 
     @functools.cached_property
     def _network(self) -> Any:
-        """A `Classifier`; the published graph is not one, so its weights are put into one."""
+        """A `Classifier`; the published graph is not one, so its weights are put into one.
+
+        Raises `InputError` if the model has nothing but its signatures.
+        """
         if not self._published:
+            if not (hasattr(self._saved, "logits") and hasattr(self._saved, "embeddings")):
+                raise errors.InputError(f"the model in {self._folder} was exported without gradients; export it again")
             return self._saved
         network = weights.published_network(Path(self._folder))
         return classifier.Classifier(batch_norm.fold(network), self._classes, network.input_shape[1])

@@ -166,7 +166,7 @@ class ScoreTable:
         return [path for path in self.earlier if path not in own]
 
     def write(self, cells: Row) -> None:
-        """Writes the row of an image where it belongs."""
+        """Counts the row of an image; subclasses write it where it belongs."""
         self.written += 1
 
     def add_courses(self, courses: Mapping[Path, plates.CourseAnswer]) -> None:

@@ -211,7 +211,7 @@ Described = tuple[np.ndarray, np.ndarray]
 
 
 class Describer:
-    """A classifier that returns embeddings beside scores; raises InputError if the folder holds none."""
+    """A classifier that returns embeddings beside scores; raises InputError if the folder holds no such model."""
 
     def __init__(self, model: Path) -> None:
         import tensorflow as tf

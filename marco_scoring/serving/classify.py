@@ -170,7 +170,7 @@ class Versions:
 
 
 def warm_up(classifier: "marco_model.LoadedClassifier") -> None:
-    """Scores a grey image of a usual size, so that the first request is not slow."""
+    """Scores a grey image of a usual size, so that the first request is not slow and no file is found damaged then."""
     import simplejpeg
 
-    classifier.score([simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))])
+    classifier.scores_and_novelty([simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))])

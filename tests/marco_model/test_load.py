@@ -57,6 +57,9 @@ def test_a_model_without_temperature_and_onnx_model_scores(tmp_path):
     image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     np.testing.assert_allclose(classifier.score([image] * 2), [[0.9, 0.1]] * 2)
     np.testing.assert_allclose(classifier.probabilities([image] * 2), [[0.9, 0.1]] * 2, rtol=1e-6)
+    for function in ("logits", "embeddings"):
+        with pytest.raises(InputError, match="was exported without gradients; export it again"):
+            getattr(classifier, function)
     with pytest.raises(InputError, match=r"has no assets\.extra/model\.onnx, which averages; export it again"):
         open_classifier(tmp_path, average=2)
 

@@ -6,7 +6,7 @@ from scipy import ndimage
 from scipy.spatial import distance
 from sklearn import linear_model, neighbors
 
-from marco_model import InputError, model_directory, novelty
+from marco_model import InputError, model_directory, novelty, store
 
 PICTURES, FEATURES, STATISTICS = 300, 20, novelty.picture_statistics(np.zeros((3, 32, 32), np.float32)).size
 
@@ -97,6 +97,9 @@ def test_a_reference_is_read_as_it_was_written(described, tmp_path):
     file.write_bytes(reference.to_bytes())
     again = model_directory.read_arrays(novelty.Reference, file)
     np.testing.assert_allclose(again.novelty(features, statistics), reference.novelty(features, statistics), rtol=1e-4)
+    earlier = {name: values for name, values in vars(reference).items() if name != "detail"}
+    file.write_bytes(store.npz(earlier))
+    assert model_directory.read_arrays(novelty.Reference, file) is None
     file.write_bytes(reference.to_bytes()[:2000])
     with pytest.raises(InputError, match=r"novelty.npz is damaged .*; export the model again"):
         model_directory.read_arrays(novelty.Reference, file)

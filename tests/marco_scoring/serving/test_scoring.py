@@ -1,6 +1,7 @@
 """The server's scoring in one process: time limit, lanes, and newer versions."""
 
 import asyncio
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -104,3 +105,13 @@ def test_the_newest_version_is_followed_and_what_cannot_be_served_is_not(tmp_pat
                 versions.newest()
     publish(10)
     assert versions.newest().name == "v10"
+
+
+@pytest.mark.slow  # The model is exported by TensorFlow.
+@pytest.mark.parametrize("name", ["novelty.npz", "time_course.npz"])
+def test_a_version_with_a_damaged_file_is_refused_before_it_is_served(small_model, tmp_path, name):
+    shutil.copytree(small_model[0], tmp_path / "1")
+    classify.Versions(tmp_path).newest()
+    (tmp_path / "1" / "assets.extra" / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match=rf"{name} is damaged .*; export the model again"):
+        classify.Versions(tmp_path).newest()
