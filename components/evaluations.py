@@ -83,7 +83,8 @@ def evaluate(table: "pd.DataFrame", classes: Sequence[str]) -> tuple[dict[str, f
     for key, mask in [(SliceKey(OVERALL, ALL), np.ones(len(table), bool)), *slice_masks(table)]:
         confusion = confusion_matrix(true[mask], scores[mask].argmax(axis=1), len(classes))
         metrics = metrics_of(confusion, true[mask], scores[mask], classes)
-        overall = overall or metrics
+        if key.kind == OVERALL:
+            overall = metrics
         numbers = {name: None if math.isnan(share) else share for name, share in sorted(metrics.items())}
         count = int(confusion.sum())
         slices[key.kind][key.value] = {"count": count, **numbers, "confusion_matrix": confusion.tolist()}

@@ -23,10 +23,10 @@ from marco_model import errors, store
 
 log = logging.getLogger(__name__)
 
-STORE, FILES = "metadata.db", "files.json"
+STORE, OUTPUT_SIZES = "metadata.db", "files.json"
 """In a run's folder: the store of ML Metadata; and in its folder of steps: `folder`, where that is, and `outputs`, the
 size in bytes of each file by the URI of an output and the path below it."""
-_FIX = "delete it to run all steps again; training goes on from its checkpoints, and published models stay"
+_STORE_FIX = "delete it to run all steps again; training goes on from its checkpoints, and published models stay"
 
 # Loggers whose INFO lines are meant for people.
 _OURS = ("marco_model", "marco_data", "components", "pipelines")
@@ -172,7 +172,7 @@ def run_steps(graph: Any, step_lines: StepLines) -> dict[str, StepRecord]:
 def check_store(output: Path) -> None:
     """Raises `InputError` if the store of ML Metadata in a run's folder is damaged or locked."""
     if (file := output / STORE).is_file():
-        mlflow_store.check_database(file, _FIX)
+        mlflow_store.check_database(file, _STORE_FIX)
 
 
 def forget_incomplete(steps: Path, connection: Any) -> None:
@@ -187,7 +187,7 @@ def forget_incomplete(steps: Path, connection: Any) -> None:
     moved = facts["folder"] != str(steps)
     lost = {uri: "" if moved else _lost(uri, files) for uri, files in facts["outputs"].items()}
     gone = [uri for uri in lost if moved or lost[uri]]
-    message = f"{steps.parent / STORE} cannot be used ({{}}); {_FIX}"
+    message = f"{steps.parent / STORE} cannot be used ({{}}); {_STORE_FIX}"
     with errors.translated(errors.InputError, message, Exception), metadata.Metadata(connection) as handle:
         for uri in gone:
             _forget(handle.store, uri)
@@ -209,11 +209,11 @@ def record_outputs(steps: Path, uris: Iterable[str]) -> None:
 
 
 def _read_facts(steps: Path) -> dict[str, Any]:
-    return store.read_json(str(steps / FILES)) or {"folder": str(steps), "outputs": {}}
+    return store.read_json(str(steps / OUTPUT_SIZES)) or {"folder": str(steps), "outputs": {}}
 
 
 def _write_facts(steps: Path, facts: dict[str, Any]) -> None:
-    store.write_bytes(str(steps / FILES), json.dumps(facts | {"folder": str(steps)}, indent=1).encode())
+    store.write_bytes(str(steps / OUTPUT_SIZES), json.dumps(facts | {"folder": str(steps)}, indent=1).encode())
 
 
 def _sizes(uri: str) -> dict[str, int]:

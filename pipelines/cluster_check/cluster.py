@@ -16,8 +16,9 @@ import yaml
 from components import machines
 from components.trainer import jobset_api
 from pipelines.cluster_check import needs as package_needs, network
+from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, Lines, Needs, Object
+from pipelines.cluster_check.needs import Needs
 
 OLDEST = (1, 32)
 RIGHTS = (

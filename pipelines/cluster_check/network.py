@@ -6,8 +6,9 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
 from pipelines.cluster_check.kubernetes_api import KUBEFLOW, Api
-from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
+from pipelines.cluster_check.needs import Needs
 
 PROFILE = {"app.kubernetes.io/part-of": "kubeflow-profile"}
 STEP, REPLICA = "workflows.argoproj.io/workflow", "jobset.sigs.k8s.io/jobset-name"

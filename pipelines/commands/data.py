@@ -48,7 +48,7 @@ def import_(
 
     Example: marco data import --output drops --csv labels.csv --institution CSIRO
     """
-    if csv is None and folder is not None and folder.suffix.lower() == ".csv":
+    if csv is None and folder is not None and folder.suffix.lower() == ".csv" and not folder.is_dir():
         csv, folder = folder, None
     if csv is not None and csv.is_dir():
         raise InputError(f"--csv {csv} is a folder; leave --csv out if it has a folder for each class")
