@@ -158,7 +158,7 @@ class LoadedClassifier:
     def logits(self) -> Callable[[Any], Any]:
         """The function from what `images` returns to logits, float32 [images, classes], differentiable in TensorFlow.
 
-        Raises `InputError` if TensorFlow is not installed.
+        Raises `InputError` if TensorFlow is not installed, or if the model has nothing but its signatures.
         """
         return self.saved_model.logits
 
@@ -166,7 +166,7 @@ class LoadedClassifier:
     def embeddings(self) -> Callable[[Any], Any]:
         """The function from what `images` returns, at least one image, to what `embed` returns; in TensorFlow.
 
-        Raises `InputError` if TensorFlow is not installed.
+        Raises `InputError` if TensorFlow is not installed, or if the model has nothing but its signatures.
         """
         return self.saved_model.embeddings
 

@@ -222,7 +222,7 @@ def _sizes(uri: str) -> dict[str, int]:
 
 
 def _lost(uri: str, files: dict[str, int]) -> str:
-    """Returns the first file that is missing or has another size; empty if there is none."""
+    """Returns the first file that is missing or has another size; empty if all are whole."""
     sizes = _sizes(uri)
     return next((name for name, size in files.items() if sizes.get(name) != size), "")
 
