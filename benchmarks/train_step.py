@@ -3,14 +3,22 @@
 Ours is the whole step as training takes it, from uint8 windows: distortions, forward and backward pass with the
 auxiliary head, smoothed loss and L2, RMSProp, moving statistics and the running average. The peer has float images
 ready and does forward and backward pass, plain cross-entropy and the same optimizer. Same batch, same cores, in turns.
-With `--peer undistorted` the peer is our own step on the same windows, which it only maps to [-1, 1]. `benchmarks.gpu`
-takes our step from here too, on TensorFlow or on JAX, and what its time goes to.
+
+Each side has a process of its own, since TensorFlow chooses its kernels when it is imported: ours those that training
+sets (`recipe.TENSORFLOW_DEFAULTS`), the peer those that TensorFlow takes by itself. With `--peer keras-onednn` the peer
+has our kernels too. With `--peer undistorted` it is our own step on the same windows, which it only maps to [-1, 1].
+`benchmarks.gpu` takes our step from here too, on TensorFlow or on JAX, and what its time goes to.
 
     python -m benchmarks.train_step
 """
 
 import collections
+import concurrent.futures
+import contextlib
+import functools
 import math
+import multiprocessing
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -250,26 +258,60 @@ def kind_of(name: str, *, on_gpu: bool) -> str:
     return operation[1] if operation else ""
 
 
+STEPS = {"ours": paper_step, "undistorted": functools.partial(paper_step, augment=False), "keras": stock_step}
+
+
+@functools.cache
+def _call(name: str, size: int, batch: int) -> Callable[[], Any]:
+    """Returns a call of the step of `STEPS` on a batch of noise: uint8, for Keras float32 in [-1, 1]."""
+    windows, targets = (tf.constant(part) for part in input.noise(size, batch))
+    images = tf.cast(windows, tf.float32) / 127.5 - 1.0 if name == "keras" else windows
+    step = STEPS[name](input_size=size)
+    return lambda: step(images, targets)
+
+
+def take(name: str, size: int, batch: int, count: int) -> float:
+    """Takes steps of `STEPS` and returns the last one's loss; the first call in a process makes the step."""
+    losses = [_call(name, size, batch)() for _ in range(count)]
+    return float(losses[-1])
+
+
+@contextlib.contextmanager
+def own_process(variables: dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """Yields a call of functions in a new process that has these of `recipe.TENSORFLOW_DEFAULTS` alone set."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        inherited = dict(os.environ)
+        for name in recipe.TENSORFLOW_DEFAULTS:
+            os.environ.pop(name, None)
+        os.environ.update(variables)
+        pool.submit(os.getpid).result()  # The process starts now.
+        os.environ.clear()
+        os.environ.update(inherited)
+        yield lambda *call: pool.submit(*call).result()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    parser = benchmarks.parser(__doc__, rounds=11)
-    parser.add_argument("--peer", choices=["keras", "undistorted"], default="keras", help="(default keras)")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a step, on both sides")
+    parser = benchmarks.parser(__doc__, rounds=7)
+    peers = ["keras", "keras-onednn", "undistorted"]
+    parser.add_argument("--peer", choices=peers, default="keras", help="(default keras)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step, on both sides (default 16)")
+    parser.add_argument("--steps", type=int, default=3, help="steps a turn (default 3)")
     sizes_help = "pixels of our input and of Keras's (default 599 299)"
     parser.add_argument("--sizes", type=int, nargs=2, default=(599, 299), help=sizes_help)
     options = parser.parse_args(arguments)
     our_size, keras_size = options.sizes
-    windows, targets = (tf.constant(part) for part in input.noise(our_size, options.batch_size))
-    ours = paper_step(input_size=our_size)
-    if options.peer == "keras":
-        images = tf.constant(input.noise(keras_size, options.batch_size)[0], tf.float32) / 127.5 - 1.0
-        peer = stock_step(keras_size)
-    else:
-        images, peer = windows, paper_step(augment=False, input_size=our_size)
-    figures = benchmarks.medians(
-        lambda: float(ours(windows, targets)), lambda: float(peer(images, targets)), options.rounds, warm_up=2
-    )
-    benchmarks.report(*figures, f"seconds for a step of {options.batch_size} images")
+    step, size = ("undistorted", our_size) if options.peer == "undistorted" else ("keras", keras_size)
+    defaults = recipe.TENSORFLOW_DEFAULTS
+    with own_process(defaults) as ours, own_process({} if options.peer == "keras" else defaults) as peer:
+        figures = benchmarks.medians(
+            lambda: ours(take, "ours", our_size, options.batch_size, options.steps),
+            lambda: peer(take, step, size, options.batch_size, options.steps),
+            options.rounds,
+            warm_up=1,
+        )
+    a_step = (seconds / options.steps for seconds in figures)
+    benchmarks.report(*a_step, f"seconds for a step of {options.batch_size} images")
 
 
 if __name__ == "__main__":

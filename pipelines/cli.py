@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer.core
 
 import marco_model
-from marco_model import errors
+from marco_model import errors, recipe
 from pipelines.commands import options, run, score
 
 _GROUPS = {
@@ -97,6 +97,7 @@ def main() -> None:
     """Runs `marco`; an expected error or a signal becomes one line on stderr and an exit status."""
     # TensorFlow and Google's libraries print warnings about CUDA and Python versions at every start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    recipe.set_tensorflow_defaults()
     warnings.simplefilter("ignore", FutureWarning)
     # A file's name need not be UTF-8, and pipes on Windows take few letters.
     if isinstance(sys.stdout, io.TextIOWrapper):

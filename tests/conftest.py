@@ -12,6 +12,8 @@ import pytest
 
 # Read by TensorFlow, Keras and Matplotlib when they are first imported; processes that tests start inherit them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As `marco` sets it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -18,6 +18,7 @@ import shutil
 import sys
 from typing import Any
 
+from marco_model import recipe
 from marco_model.errors import exit_status
 
 _STAGED = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
@@ -118,6 +119,7 @@ def run() -> None:
     So the exit status of an expected error stays what `exit_status` says, by which `attempts` decides.
     """
     status: str | int | None = 0
+    recipe.set_tensorflow_defaults()
     try:
         with exit_status():
             main(sys.argv[1:])

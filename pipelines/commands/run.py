@@ -103,8 +103,6 @@ def train(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("marco_model", "components"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    # TensorFlow reads it when it is imported; by default each record of a bucket would cost 64 MiB from its place on.
-    os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", "65536")
     from components.trainer import execution, job
 
     if heartbeat:

@@ -1,34 +1,59 @@
+import contextlib
 import json
+import os
 
 import pytest
 
 from benchmarks import train_step
+from marco_model import recipe
+
+SMALL = ["--batch-size", "2", "--rounds", "1", "--sizes", "151", "75"]
 
 
-@pytest.fixture
-def step_options(monkeypatch):
-    """Replaces our step by one that does next to nothing; holds the options of the steps that were made."""
-    made = []
-
-    def paper_step(**options):
-        made.append(options)
-        return lambda windows, targets: windows[0, 0, 0, 0]
-
-    monkeypatch.setattr(train_step, "paper_step", paper_step)
-    return made
+def variables():
+    return {name: os.environ.get(name) for name in recipe.TENSORFLOW_DEFAULTS}
 
 
-def test_the_same_step_without_distortions_is_a_peer(step_options, capsys):
-    train_step.main(["--batch-size", "2", "--rounds", "1", "--sizes", "151", "75", "--peer", "undistorted"])
-    assert step_options == [{"input_size": 151}, {"augment": False, "input_size": 151}]
+def test_a_process_has_the_settings_of_its_side_alone(monkeypatch):
+    for name in recipe.TENSORFLOW_DEFAULTS:
+        monkeypatch.setenv(name, "of this machine")
+    with train_step.own_process(recipe.TENSORFLOW_DEFAULTS) as ours, train_step.own_process({}) as peer:
+        assert ours(variables) == recipe.TENSORFLOW_DEFAULTS
+        assert set(peer(variables).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("peer", "sides"),
+    [
+        ("keras", [(1, "ours", 151), (0, "keras", 75)]),
+        ("keras-onednn", [(1, "ours", 151), (1, "keras", 75)]),
+        ("undistorted", [(1, "ours", 151), (1, "undistorted", 151)]),
+    ],
+)
+def test_each_peer_has_its_step_and_its_kernels(monkeypatch, capsys, peer, sides):
+    calls = []
+
+    @contextlib.contextmanager
+    def own_process(variables):
+        yield lambda function, *arguments: calls.append((len(variables) > 0, *arguments))
+
+    monkeypatch.setattr(train_step, "own_process", own_process)
+    train_step.main([*SMALL, "--peer", peer])
+    assert calls[:2] == [(*side, 2, 3) for side in sides]
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["unit"] == "seconds for a step of 2 images"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_network")
+def test_the_same_step_without_distortions_is_a_peer():
+    plain, distorted = (train_step.take(name, 151, 2, 1) for name in ("undistorted", "ours"))
+    assert plain != distorted
 
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_network")
 def test_it_times_both_sides_and_reports_their_ratio(capsys):
-    train_step.main(["--batch-size", "2", "--rounds", "1", "--sizes", "151", "75"])
+    train_step.main(SMALL)
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer["ours"] > 0
     assert answer["peer"] > 0
