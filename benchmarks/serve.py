@@ -1,15 +1,19 @@
-"""Single images to the released network as `marco released` exports it, and to the published graph of 2018.
+"""Single images of the released network as `marco serve` scores them, and by the published graph of 2018.
 
-Both are called through their signature `serving_default` with the bytes of the same real images of 1280x960 pixels, one
-image per request, taking turns in one process; each figure is the median of all requests. Written to stderr: the same
-for requests of 8 and 32 images, and for how many of the real images and of `--drops` synthetic ones of full size the
+Ours is the network on ONNX Runtime in the server's threads: an image that is alone by all of them, those of a request
+by one each. The peer is the published graph through its signature `serving_default`, in TensorFlow. Both are given the
+bytes of the same real images of 1280x960 pixels, one image per request, taking turns in one process; each figure is the
+median of all requests. Written to stderr: the same for requests of 8 and 32 images, for the exported SavedModel, which
+other servers load, in our place, and for how many of the real images and of `--drops` synthetic ones of full size the
 served class equals that of the Keras model (a difference is an error) and of the published graph.
 
     python -m benchmarks.serve
 """
 
+import functools
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +22,38 @@ import tensorflow as tf
 import benchmarks
 from benchmarks import drops
 from marco_data import synthetic
-from marco_model import labels, model_directory, saved_model, weights
+from marco_model import labels, load, model_directory, pixels, saved_model, weights
+from marco_scoring.serving import classify
 
-Score = Callable[[list[bytes]], dict[str, np.ndarray]]
+Score = Callable[[list[bytes]], np.ndarray]
+"""From encoded images to their classes, text [images]."""
+
+
+def open_server(directory: Path) -> Score:
+    """Returns the function that scores each image of a request as `marco serve` does."""
+    threads = pixels.cores()
+    classifier = load.open_classifier(directory, threads)
+    classify.warm_up(classifier, threads)
+    pool = ThreadPoolExecutor(threads)
+
+    def score(encoded: list[bytes]) -> np.ndarray:
+        outcomes = pool.map(functools.partial(classify.classify, classifier), encoded)
+        return np.array([classifier.classes[int(np.argmax(outcome.scores))] for outcome in outcomes])  # type: ignore[union-attr]
+
+    return score
 
 
 def open_signature(directory: Path) -> Score:
-    """Returns the function from encoded images to the outputs of `serving_default` of the SavedModel in `directory`."""
+    """Returns the function that calls `serving_default` of the SavedModel in `directory` in TensorFlow."""
     with saved_model.without_warnings():
         saved = tf.saved_model.load(str(directory))
     signature = saved.signatures["serving_default"]
 
-    def score(encoded: list[bytes]) -> dict[str, np.ndarray]:
+    def score(encoded: list[bytes]) -> np.ndarray:
         outputs = signature(image_bytes=tf.constant(encoded))
-        # Keeps the model alive as well: a signature alone does not.
-        return {name: tensor.numpy() for name, tensor in outputs.items()} if saved else {}
+        # The published graph sorts each row by score. `saved` keeps the model alive: a signature alone does not.
+        best = outputs["classes"][:, 0] if saved and "classes" in outputs else outputs["class"]
+        return best.numpy().astype(str)
 
     return score
 
@@ -51,9 +72,7 @@ def medians(ours: Score, peer: Score, requests: list[list[bytes]], rounds: int) 
 def agreement(ours: Score, peer: Score, encoded: list[bytes]) -> tuple[int, int]:
     """Returns for how many images the served class is the Keras model's, and the published graph's."""
     batches = list(benchmarks.batches(encoded, 16))
-    served = np.concatenate([ours(batch)["class"].astype(str) for batch in batches])
-    # The published graph sorts each row by score.
-    published = np.concatenate([peer(batch)["classes"][:, 0].astype(str) for batch in batches])
+    served, published = (np.concatenate([score(batch) for batch in batches]) for score in (ours, peer))
     keras_model = np.array(labels.CLASSES)[drops.classify(weights.published_network(), encoded, 599)]
     return int((served == keras_model).sum()), int((served == published).sum())
 
@@ -66,9 +85,12 @@ def main(arguments: list[str] | None = None) -> None:
     encoded = [path.read_bytes() for path in options.images]
     with benchmarks.scratch() as folder:
         weights.export_published(folder / "model")
-        ours = open_signature(folder / "model")
+        ours, exported = open_server(folder / "model"), open_signature(folder / "model")
     peer = open_signature(model_directory.published_directory())
-    alone = medians(ours, peer, [[image] for image in encoded], options.rounds)
+    requests = [[image] for image in encoded]
+    alone = medians(ours, peer, requests, options.rounds)
+    own, other = medians(exported, peer, requests, max(options.rounds // 2, 1))
+    benchmarks.note(f"the exported SavedModel, one image: {own:.3f} s; peer {other:.3f} s; ratio {own / other:.3f}")
     for size in (8, 32):
         request = list(itertools.islice(itertools.cycle(encoded), size))
         own, other = medians(ours, peer, [request], max(options.rounds // 4, 1))

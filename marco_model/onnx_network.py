@@ -4,9 +4,11 @@ The model maps `images`, float32 [batch, 3, size, size] in [-1, 1] as `pixels.ev
 float32 [batch, classes], each row summing to 1, and `embeddings`, float32 [batch, features].
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,9 +43,9 @@ def views(image: np.ndarray, count: int) -> list[np.ndarray]:
 class OnnxNetwork:
     """A network, and how encoded images become its input.
 
-    A few images are scored one after another, each by all threads. As many images as there are threads, or more, are
-    decoded and scored side by side, one thread for each, which is less work in all. Each image passes the network
-    alone, so that memory does not grow with their number.
+    A few images are scored one after another, each by all threads, or by the calling thread while other calls run. As
+    many images as there are threads, or more, are decoded and scored side by side, one thread for each, which is less
+    work in all. Each image passes the network alone, so that memory does not grow with their number.
 
     `model`: the file, or its content. `preparation`: how an encoded image becomes the network's input. `threads`: 0 for
     one per core. `average`: outputs are the mean over so many `views` of an image.
@@ -60,6 +62,8 @@ class OnnxNetwork:
         self._average = average
         self.preparation = preparation
         self._threads = threads or pixels.cores()
+        self._calls = 0
+        self._counting = threading.Lock()
 
     def images(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Returns the network's input, float32 [images, 3, size, size]; raises `InputError` if one does not decode."""
@@ -126,10 +130,25 @@ class OnnxNetwork:
         def prepare_and_run(session: "onnxruntime.InferenceSession", image: bytes | np.ndarray) -> Result:
             return run(session, image if isinstance(image, np.ndarray) else self.preparation(image))
 
-        if len(images) >= self._threads or "_single" in vars(self):
+        # A folder's last few images need no second session.
+        only_single = "_single" in vars(self) and "_whole" not in vars(self)
+        if self._threads > 1 and (len(images) >= self._threads or only_single):
             with ThreadPoolExecutor(self._threads, thread_name_prefix="network") as pool:
                 return list(pool.map(functools.partial(prepare_and_run, self._single), images))
-        return [prepare_and_run(self._whole, image) for image in images]
+        with self._counted() as alone:
+            return [prepare_and_run(self._whole if alone else self._single, image) for image in images]
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[bool]:
+        """Yields whether no other call runs; counts this one meanwhile."""
+        with self._counting:
+            self._calls += 1
+            alone = self._calls == 1
+        try:
+            yield alone
+        finally:
+            with self._counting:
+                self._calls -= 1
 
     def _by_view(
         self, session: "onnxruntime.InferenceSession", names: list[str], image: np.ndarray

@@ -145,11 +145,11 @@ def classify(classifier: "marco_model.LoadedClassifier", image: bytes | Prepared
 class Versions:
     """The model in `directory`, or the newest of the numbered versions there: each opened, and warm.
 
-    An image is scored by one thread. `average`: as `marco_model.open_classifier` takes it.
+    `threads`, `average`: as `marco_model.open_classifier` takes them.
     """
 
-    def __init__(self, directory: Path, average: int = 1) -> None:
-        self._directory, self._average = directory, average
+    def __init__(self, directory: Path, threads: int = 1, average: int = 1) -> None:
+        self._directory, self._threads, self._average = directory, threads, average
         self._opened: Path | None = None
         self._classes: tuple[str, ...] = ()
 
@@ -161,16 +161,21 @@ class Versions:
         folder = model_directory.saved_model_directory(self._directory)
         if folder == self._opened:
             return None
-        classifier = marco_model.open_classifier(folder, threads=1, average=self._average)
+        classifier = marco_model.open_classifier(folder, self._threads, self._average)
         if self._opened and classifier.classes != self._classes:
             raise errors.InputError(f"{folder} has other classes, {classifier.classes}; start the server again")
-        warm_up(classifier)
+        warm_up(classifier, self._threads)
         self._opened, self._classes = folder, classifier.classes
         return classifier
 
 
-def warm_up(classifier: "marco_model.LoadedClassifier") -> None:
-    """Scores a grey image of a usual size, so that the first request is not slow and no file is found damaged then."""
+def warm_up(classifier: "marco_model.LoadedClassifier", threads: int = 1) -> None:
+    """Scores grey images of a usual size, so that no request is slow for being first, and no damage is found only then.
+
+    Each is scored as requests are: one by all threads, then as many as there are `threads`, each by one.
+    """
     import simplejpeg
 
-    classifier.scores_and_novelty([simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))])
+    image = simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))
+    for count in (1, threads):
+        classifier.scores_and_novelty([image] * count)

@@ -359,7 +359,7 @@ def serve(
             raise InputError(f"--reload-seconds follows versions in a local folder, not --model {model}; leave it out")
         directory = Path(model)
     server.serve(
-        classify.Versions(directory, average), name, host, port, concurrency, limits, vertex,
+        classify.Versions(directory, concurrency.slots, average), name, host, port, concurrency, limits, vertex,
         grace_seconds=grace_seconds, reload_seconds=reload_seconds, access_log=access_log, bits=bits,
     )  # fmt: skip
 
