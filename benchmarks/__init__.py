@@ -5,21 +5,24 @@ both sides get.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import io
 import json
+import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from marco_data import contract, synthetic, tfrecord
-from marco_model import labels
+from marco_model import labels, recipe
 
 IMAGES = str(Path(__file__).parents[1] / "tests" / "data" / "images")
 """A folder of six real images of 1280x960 pixels."""
@@ -106,6 +109,20 @@ def medians(
             latest = ", ".join(f"{name} {values[-1]:.4g}" for name, values in figures.items())
             note(f"round {number - warm_up + 1}: {latest}")
     return statistics.median(figures["ours"][warm_up:]), statistics.median(figures["peer"][warm_up:])
+
+
+@contextlib.contextmanager
+def own_process(variables: Mapping[str, str]) -> Iterator[Callable[..., Any]]:
+    """Yields a call of functions in a new process that has these of `recipe.TENSORFLOW_DEFAULTS` alone set."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        inherited = dict(os.environ)
+        for name in recipe.TENSORFLOW_DEFAULTS:
+            os.environ.pop(name, None)
+        os.environ.update(variables)
+        pool.submit(os.getpid).result()  # The process starts now.
+        os.environ.clear()
+        os.environ.update(inherited)
+        yield lambda *call: pool.submit(*call).result()
 
 
 def report(ours: float, peer: float, unit: str, **more: object) -> None:

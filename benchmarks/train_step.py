@@ -13,12 +13,8 @@ has our kernels too. With `--peer undistorted` it is our own step on the same wi
 """
 
 import collections
-import concurrent.futures
-import contextlib
 import functools
 import math
-import multiprocessing
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -258,7 +254,11 @@ def kind_of(name: str, *, on_gpu: bool) -> str:
     return operation[1] if operation else ""
 
 
-STEPS = {"ours": paper_step, "undistorted": functools.partial(paper_step, augment=False), "keras": stock_step}
+STEPS: dict[str, Callable[..., Step]] = {
+    "ours": paper_step,
+    "undistorted": functools.partial(paper_step, augment=False),
+    "keras": stock_step,
+}
 
 
 @functools.cache
@@ -276,20 +276,6 @@ def take(name: str, size: int, batch: int, count: int) -> float:
     return float(losses[-1])
 
 
-@contextlib.contextmanager
-def own_process(variables: dict[str, str]) -> Iterator[Callable[..., Any]]:
-    """Yields a call of functions in a new process that has these of `recipe.TENSORFLOW_DEFAULTS` alone set."""
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        inherited = dict(os.environ)
-        for name in recipe.TENSORFLOW_DEFAULTS:
-            os.environ.pop(name, None)
-        os.environ.update(variables)
-        pool.submit(os.getpid).result()  # The process starts now.
-        os.environ.clear()
-        os.environ.update(inherited)
-        yield lambda *call: pool.submit(*call).result()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
     parser = benchmarks.parser(__doc__, rounds=7)
@@ -302,16 +288,17 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     our_size, keras_size = options.sizes
     step, size = ("undistorted", our_size) if options.peer == "undistorted" else ("keras", keras_size)
-    defaults = recipe.TENSORFLOW_DEFAULTS
-    with own_process(defaults) as ours, own_process({} if options.peer == "keras" else defaults) as peer:
+    ours_set = recipe.TENSORFLOW_DEFAULTS
+    peer_set = {} if options.peer == "keras" else ours_set
+    with benchmarks.own_process(ours_set) as ours, benchmarks.own_process(peer_set) as peer:
         figures = benchmarks.medians(
             lambda: ours(take, "ours", our_size, options.batch_size, options.steps),
             lambda: peer(take, step, size, options.batch_size, options.steps),
             options.rounds,
             warm_up=1,
         )
-    a_step = (seconds / options.steps for seconds in figures)
-    benchmarks.report(*a_step, f"seconds for a step of {options.batch_size} images")
+    own, other = (seconds / options.steps for seconds in figures)
+    benchmarks.report(own, other, f"seconds for a step of {options.batch_size} images")
 
 
 if __name__ == "__main__":

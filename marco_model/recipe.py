@@ -198,8 +198,7 @@ class Engine:
 ONE_DEVICE = Engine()
 
 TENSORFLOW_DEFAULTS = {
-    # oneDNN's kernels. TensorFlow uses them by itself on processors with AVX512-VNNI alone, and elsewhere a training
-    # step takes a third longer without (docs/training.md, "On a CPU").
+    # oneDNN's kernels, without which a training step takes a third longer (docs/training.md, "On a CPU").
     "TF_ENABLE_ONEDNN_OPTS": "1",
     # By default each record that is read from a bucket would cost 64 MiB from its place on.
     "GCS_READAHEAD_BUFFER_SIZE_BYTES": "65536",

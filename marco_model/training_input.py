@@ -181,8 +181,12 @@ def _parallel(records: RecordIndex) -> int:
 def _prepared(
     numbers: tf.data.Dataset, example: Callable[[tf.Tensor], Example], size: int, records: RecordIndex
 ) -> tf.data.Dataset:
-    """Returns batches of the examples of `numbers`, made ahead, by as many threads as records are read at a time."""
+    """Returns batches of the examples of `numbers`, made ahead, by as many threads as records are read at a time.
+
+    Each thread writes its examples into the batch; by default one thread of tf.data copies them all.
+    """
     batches = numbers.map(example, num_parallel_calls=_parallel(records)).batch(size, drop_remainder=True)
     options = tf.data.Options()
     options.threading.private_threadpool_size = _parallel(records)
+    options.experimental_optimization.map_and_batch_fusion = True
     return preprocessing.without_autotuning(batches.prefetch(2).with_options(options))

@@ -17,7 +17,7 @@ def option(default: float, least: int, text: str, most: int | None = None) -> An
 class Concurrency:
     """How many images are scored at a time, and how many may wait."""
 
-    threads: int = option(0, 0, "Images scored at a time, each by a thread, one alone by all of them; 0 for one per core that may be used.")
+    threads: int = option(0, 0, "Images scored at a time, each by a thread, a lone one by all; 0: one per usable core.")
     max_waiting: int = option(512, 1, "Images that may wait; beyond that a request gets 503.")
 
     @property

@@ -4,10 +4,9 @@ import os
 
 import pytest
 
+import benchmarks
 from benchmarks import train_step
 from marco_model import recipe
-
-SMALL = ["--batch-size", "2", "--rounds", "1", "--sizes", "151", "75"]
 
 
 def variables():
@@ -17,9 +16,13 @@ def variables():
 def test_a_process_has_the_settings_of_its_side_alone(monkeypatch):
     for name in recipe.TENSORFLOW_DEFAULTS:
         monkeypatch.setenv(name, "of this machine")
-    with train_step.own_process(recipe.TENSORFLOW_DEFAULTS) as ours, train_step.own_process({}) as peer:
+    with benchmarks.own_process(recipe.TENSORFLOW_DEFAULTS) as ours, benchmarks.own_process({}) as peer:
         assert ours(variables) == recipe.TENSORFLOW_DEFAULTS
         assert set(peer(variables).values()) == {None}
+    assert set(variables().values()) == {"of this machine"}
+
+
+SMALL = ["--batch-size", "2", "--rounds", "1", "--sizes", "151", "75"]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,7 @@ def test_each_peer_has_its_step_and_its_kernels(monkeypatch, capsys, peer, sides
     def own_process(variables):
         yield lambda function, *arguments: calls.append((len(variables) > 0, *arguments))
 
-    monkeypatch.setattr(train_step, "own_process", own_process)
+    monkeypatch.setattr(benchmarks, "own_process", own_process)
     train_step.main([*SMALL, "--peer", peer])
     assert calls[:2] == [(*side, 2, 3) for side in sides]
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["unit"] == "seconds for a step of 2 images"
