@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import reprlib
@@ -47,7 +48,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        problems = "; ".join(_describe(problem, section) for problem in error.errors())
+        problems = "; ".join(_describe(problem, section, kind) for problem in error.errors())
         raise errors.InputError(f"{origin}: {problems}") from error
 
 
@@ -56,16 +57,44 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 
 
-def _describe(problem: Any, section: str) -> str:
+def _describe(problem: Any, section: str, kind: type[pydantic.BaseModel]) -> str:
     key = ".".join(str(part) for part in (section, *problem["loc"]) if part != "") or "the content"
     message = str(problem["msg"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key {key!r}; remove it or fix its name"
+        meant = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"], kind), n=1)
+        fix = f"did you mean {meant[0]!r}?" if meant else "remove it or fix its name"
+        return f"unknown key {key!r}; {fix}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"{key} is not set; give a value"
     if problem["type"] == "value_error":
         return message.removeprefix("Value error, ")
     return f"{key} is {_SHORT.repr(problem['input'])}; {message.replace('Input should be', 'it must be', 1)}"
+
+
+def _keys_beside(location: Sequence[str | int], kind: type[pydantic.BaseModel]) -> list[str]:
+    """Returns the keys that may stand where `location` leads in a `kind`; of a choice those of all its kinds."""
+    schema = kind.model_json_schema()
+    places = [schema]
+    for part in location[:-1]:
+        inner = [
+            place.get("properties", {}).get(part, place.get("additionalProperties"))
+            for place in _resolved(places, schema)
+        ]
+        places = [place for place in inner if isinstance(place, dict)]
+    return sorted({key for place in _resolved(places, schema) for key in place.get("properties", {})})
+
+
+def _resolved(places: Sequence[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns parts of a JSON schema with references followed and choices laid side by side."""
+    found = []
+    for place in places:
+        if "$ref" in place:
+            found += _resolved([schema["$defs"][place["$ref"].rpartition("/")[2]]], schema)
+        elif choices := [*place.get("anyOf", []), *place.get("oneOf", []), *place.get("allOf", [])]:
+            found += _resolved(choices, schema)
+        else:
+            found.append(place)
+    return found
 
 
 def digest(settings: Mapping[str, Any]) -> str:

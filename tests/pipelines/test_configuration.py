@@ -57,9 +57,9 @@ def test_the_rule_for_batch_sizes_is_off_elsewhere(name):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("recipe.stepz=1", "unknown key 'recipe.stepz'"),
-        ("stepz=1", "unknown key 'stepz'"),
-        ("data.synthetic.imags=9", "unknown key 'data.synthetic.imags'"),
+        ("recipe.stepz=1", "unknown key 'recipe.stepz'; did you mean 'steps'?"),
+        ("stepz=1", "unknown key 'stepz'; remove it or fix its name"),
+        ("data.synthetic.imags=9", "unknown key 'data.synthetic.imags'; did you mean 'images'?"),
         ("recipe.steps=-1", "recipe.steps is -1"),
         (
             "recipe.window_share=[0.9, 0.7]",
