@@ -48,7 +48,8 @@ def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        problems = "; ".join(_describe(problem, section, kind) for problem in error.errors())
+        found = enumerate(error.errors())
+        problems = "; ".join(_describe(problem, section, kind if number < 3 else None) for number, problem in found)
         raise errors.InputError(f"{origin}: {problems}") from error
 
 
@@ -57,11 +58,13 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 
 
-def _describe(problem: Any, section: str, kind: type[pydantic.BaseModel]) -> str:
+def _describe(problem: Any, section: str, kind: type[pydantic.BaseModel] | None) -> str:
+    """Returns what is wrong with a value, and with a `kind` which key of it an unknown one was meant as."""
     key = ".".join(str(part) for part in (section, *problem["loc"]) if part != "") or "the content"
     message = str(problem["msg"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        meant = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"], kind), n=1)
+        keys = _keys_beside(problem["loc"], kind) if kind else []
+        meant = difflib.get_close_matches(str(problem["loc"][-1])[:100], keys, n=1)
         fix = f"did you mean {meant[0]!r}?" if meant else "remove it or fix its name"
         return f"unknown key {key!r}; {fix}"
     if problem["type"] in ("missing", "missing_argument"):

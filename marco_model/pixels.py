@@ -229,23 +229,29 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 def plain_png(encoded: bytes) -> bytes:
     """Returns a PNG with only the chunks that its pixels need, after its EXIF data if these are sound.
 
-    Pillow refuses images for damage or size of the others, which TensorFlow ignores. It also takes the size from a
-    header in another place than the first: `InputError` is raised for such a file.
+    Pillow refuses images for damage or size of the others, which TensorFlow ignores. It takes some damage of the chunks
+    that count, which TensorFlow refuses, and the size from a header in another place than the first: `InputError` is
+    raised for such a file.
     """
-    if not encoded.startswith(b"\0\0\0\x0dIHDR", len(_PNG_SIGNATURE)):
+    if not encoded.startswith(_PNG_SIGNATURE + b"\0\0\0\x0dIHDR"):
         raise errors.InputError("does not decode: a PNG that does not begin with its header")
     pixel_chunks, exif = list[bytes](), b""
-    position = len(_PNG_SIGNATURE)
-    while position + 8 <= len(encoded):
+    position, kind = len(_PNG_SIGNATURE), b""
+    while position + 8 <= len(encoded) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", encoded, position)
         chunk = encoded[position : position + length + 12]
         position += len(chunk)
+        is_sound = len(chunk) == length + 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
         if kind == b"IHDR" and pixel_chunks:
             raise errors.InputError("does not decode: a PNG with two headers")
         if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            if not is_sound:
+                raise errors.InputError(f"does not decode: a PNG whose chunk {kind.decode()} is damaged or cut short")
             pixel_chunks.append(chunk)
-        elif kind == b"eXIf" and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+        elif kind == b"eXIf" and is_sound:
             exif = chunk
+    if kind != b"IEND":
+        raise errors.InputError("does not decode: a PNG that is cut short")
     return b"".join([_PNG_SIGNATURE, *pixel_chunks[:1], exif, *pixel_chunks[1:]])
 
 

@@ -106,6 +106,7 @@ def pictures() -> dict[str, bytes]:
         "found_png_two_headers": png[:33] + _png_header(48, 32) + png[33:],
         "found_png_late_header": png[:8] + _chunk(b"eXIf", bytes(13)) + png[8:],
         "found_png_long_header": png[:8] + _chunk(b"IHDR", png[16:29] + bytes(7)) + png[33:],
+        "found_png_long_pixels": png[:33] + b"\x01" + png[34:],
         "found_png_signature": png.replace(b"\r\n", b"\0\n", 1),
         "h2_beyond_the_limit": _sized(jpeg, 13370, 13370),
         # H3: each scan, however short, costs a pass over the whole image.

@@ -215,3 +215,19 @@ def test_an_image_is_converted_strip_by_strip_as_at_once(mode, monkeypatch):
     colours = np.random.default_rng(0).integers(0, 256, (31, 207, 3), dtype=np.uint8)
     image = Image.fromarray(colours).convert(mode)
     np.testing.assert_array_equal(pixels.rgb_array(image), np.asarray(image.convert("RGB")))
+
+
+def test_a_png_whose_bytes_changed_is_decoded_as_tensorflow_does_or_refused():
+    """Pillow takes lengths that go past the end, wrong check sums and a damaged end, for which training would stop."""
+    encoded = ENCODED["one pixel"]
+    changed = [
+        encoded[:place] + bytes([byte]) + encoded[place + 1 :]
+        for place in range(4, len(encoded))
+        for byte in {0, 1, 77, 255, encoded[place] ^ 1} - {encoded[place]}
+    ]
+    for png in changed:
+        try:
+            image = pixels.decode(png)
+        except InputError:
+            continue
+        np.testing.assert_array_equal(image, preprocessing.decode(tf.constant(png)).numpy())
