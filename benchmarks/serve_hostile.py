@@ -1,7 +1,7 @@
 """What hostile clients cost a normal client of `marco serve`, and the server's memory.
 
-A normal client sends one image after the other, first to a quiet server, then beside these attacks, all at once, from
-another process and another address:
+A normal client sends one image after the other, first beside another normal client, then beside these attacks, all at
+once, from another process and another address. (A client that is alone has all threads, whoever the others are.)
 
 - bombs: JPEGs with a second frame header that hides 179 million pixels, a PNG of a billion;
 - scans: JPEGs of a few kilobytes, with as many scans as are refused, and with as many as are just decoded;
@@ -101,16 +101,20 @@ def _ordinary() -> list[object]:
     return [serve_load.v1(benchmarks.jpeg_files(benchmarks.IMAGES)[0].read_bytes())]
 
 
+COMPANY = "company"
+"""Another normal client, which is no attack."""
+
 REQUESTS: dict[str, tuple[int, Callable[[], list[object]]]] = {
     "bombs": (2, lambda: [serve_load.v1(hidden_frame(), serve_load.BILLION_PIXELS)]),
     "scans": (2, _many_scans),
     "large": (2, lambda: [serve_load.v1(slow_jpeg(7000, 7000, 15))]),
     "bodies": (1, lambda: [{"instances": [{"b64": "A" * (60 << 20)}]}]),
     "flood": (8, _ordinary),
+    COMPANY: (1, _ordinary),
 }
-"""Attacks by requests: the number of clients, and the documents that each sends in turns."""
+"""What others request: the number of clients, and the documents that each sends in turns."""
 
-ATTACKS = (*REQUESTS, "headers")
+ATTACKS = (*(name for name in REQUESTS if name != COMPANY), "headers")
 
 
 def _ask(bodies: list[bytes], host: str, end: float) -> None:
@@ -200,15 +204,20 @@ def main(arguments: list[str] | None = None) -> None:
     image = options.images[0].read_bytes()
     with serve_load.serving(*model, *(f"--{option}" for option in options.serve)) as server:
         host = server.url.removeprefix("http://")
-        quiet, failed = normal_client(host, image, options.seconds)
-        benchmarks.note(f"quiet: {len(quiet)} requests, memory at most {most_memory(server) >> 20} MiB")
+        alone, _ = normal_client(host, image, options.seconds / 4)
+        with attacking(host, [COMPANY], options.seconds + 30):
+            quiet, failed = normal_client(host, image, options.seconds)
+        benchmarks.note(
+            f"alone: median {1000 * np.median(alone):.0f} ms; beside another normal client: {len(quiet)} requests, "
+            f"memory at most {most_memory(server) >> 20} MiB"
+        )
         with attacking(host, options.attacks, options.seconds + 30):
             beside, refused = normal_client(host, image, options.seconds)
         benchmarks.note(f"beside attacks: {len(beside)} requests, {refused} refused")
         memory = most_memory(server) >> 20
         alive = server.process.poll() is None
     (median, tail), (quiet_median, quiet_tail) = (1000 * np.percentile(side, [50, 99]) for side in (beside, quiet))
-    benchmarks.note(f"median {median:.0f} ms, quiet {quiet_median:.0f} ms; memory at most {memory} MiB")
+    benchmarks.note(f"median {median:.0f} ms, without attacks {quiet_median:.0f} ms; memory at most {memory} MiB")
     benchmarks.report(tail, quiet_tail, "ms", memory_mib=memory, refused=failed + refused)
     sys.exit(0 if alive and not failed + refused and tail <= TIMES * quiet_tail else 1)
 
