@@ -1,6 +1,7 @@
 """The entrypoint with messages as the launcher of Kubeflow Pipelines 2 writes them."""
 
 import json
+import os
 
 import pytest
 
@@ -218,3 +219,16 @@ def test_the_endpoint_pusher_of_a_compiled_package_starts(compiled, tmp_path):
     assert json.loads((tmp_path / "out/deployment/deployment.json").read_text()) == {"deployed": False}
     (deployment,) = json.loads((tmp_path / "executor_output.json").read_text())["artifacts"]["deployment"]["artifacts"]
     assert deployment["metadata"]["deployed"] == 0
+
+
+def test_tensorflow_reads_what_a_step_sets_unless_it_is_set(monkeypatch):
+    """By default TensorFlow reads 64 MiB of a bucket for each record; only `marco train` had changed that."""
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("GCS_READAHEAD_BUFFER_SIZE_BYTES", "of this machine")
+    monkeypatch.delenv("GCS_READAHEAD_BUFFER_SIZE_BYTES")
+    seen = []
+    monkeypatch.setattr(entrypoint, "main", lambda arguments: seen.append(dict(os.environ)))
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    entrypoint.run()
+    assert seen[0]["GCS_READAHEAD_BUFFER_SIZE_BYTES"] == "65536"
+    assert seen[0]["TF_ENABLE_ONEDNN_OPTS"] == "0"
