@@ -99,7 +99,7 @@ def test_broken_files_are_listed_and_the_others_are_scored(files, tmp_path):
     assert [row[0] for row in rows(tmp_path / "scores.csv")[1:]] == [str(path) for path in paths]
     assert rows(tmp_path / "scores.errors.csv") == [
         ["path", "reason"],
-        [str(damaged), "does not decode: damaged"],
+        [str(damaged), "does not decode: a PNG whose chunk IDAT is damaged or cut short"],
         [str(text), "not a JPEG, PNG, TIFF or BMP image"],
     ]
     prediction.predict(MeanColours(), paths, tmp_path / "scores.csv")
