@@ -157,36 +157,61 @@ def random_window(
         smallest, largest = share
         scaled = (smallest + (largest - smallest) * draws[2]) * tf.cast(shorter, tf.float32)
         side = tf.clip_by_value(tf.cast(tf.round(scaled), tf.int32), 1, shorter)
-        factors = [1, *JPEG_REDUCTIONS]
     else:
-        side, factors = tf.minimum(shorter, size), [1]
+        side = tf.minimum(shorter, size)
     room = shape[:2] - side + 1
     corner = tf.minimum(tf.cast(draws[:2] * tf.cast(room, tf.float32), tf.int32), room - 1)
-    reduction = tf.reduce_sum(tf.cast(side >= size * tf.constant(factors[1:], tf.int32), tf.int32))
+    # Whole where the window is small: a JPEG's window is decoded from fewer neighbours at its rim.
+    is_partial = is_jpeg & (side >= size)
+    if share:
+        window = _scaled(_reduced_square(encoded, is_partial, corner, side, size), size)
+    else:
+        window = tf.cond(
+            is_partial,
+            lambda: _jpeg_square(encoded, corner, side),
+            lambda: _scaled(_square(decode(encoded), corner, side), size),
+        )
+    return tf.ensure_shape(window, [size, size, 3])
+
+
+def _reduced_square(
+    encoded: tf.Tensor, is_partial: tf.Tensor, corner: tf.Tensor, side: tf.Tensor, size: int
+) -> tf.Tensor:
+    """Returns the square of an image, uint8, reduced by the largest factor that leaves it at least `size`."""
+    factors = [1, *JPEG_REDUCTIONS]
+    reduction = tf.reduce_sum(tf.cast(side >= size * tf.constant(JPEG_REDUCTIONS), tf.int32))
     factor = tf.gather(factors, reduction)
     corner, side = corner // factor, side // factor
 
     def partial() -> tf.Tensor:
-        window = tf.concat([corner, [side, side]], 0)
-        reduced = [
-            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio)
-            for ratio in factors
-        ]
+        reduced = [lambda ratio=ratio: _jpeg_square(encoded, corner, side, ratio) for ratio in factors]
         return tf.switch_case(reduction, reduced)
 
     def whole() -> tf.Tensor:
-        native = side * factor
-        square = tf.slice(decode(encoded), tf.concat([corner * factor, [0]], 0), tf.stack([native, native, 3]))
+        square = _square(decode(encoded), corner * factor, side * factor)
         return tf.cond(
             factor > 1,
             lambda: _rounded(tf.raw_ops.ResizeArea(images=square[None], size=[side, side])[0]),
             lambda: tf.identity(square),
         )
 
-    # Whole where the window is small: a JPEG's window is decoded from fewer neighbours at its rim.
-    square = tf.cond(is_jpeg & (side >= size), partial, whole)
-    window = tf.cond(tf.equal(side, size), lambda: tf.identity(square), lambda: _rounded(resize(square, size, size)))
-    return tf.ensure_shape(window, [size, size, 3])
+    return tf.cond(is_partial, partial, whole)
+
+
+def _jpeg_square(encoded: tf.Tensor, corner: tf.Tensor, side: tf.Tensor, ratio: int = 1) -> tf.Tensor:
+    """Decodes a square of a JPEG alone, uint8 [side, side, 3]; corner and side are those of the image reduced."""
+    return tf.io.decode_and_crop_jpeg(encoded, tf.concat([corner, [side, side]], 0), channels=3, ratio=ratio)
+
+
+def _square(image: tf.Tensor, corner: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    return tf.slice(image, tf.concat([corner, [0]], 0), tf.stack([side, side, 3]))
+
+
+def _scaled(square: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns a uint8 square scaled to `size` as the evaluation path does; unchanged where it has that size."""
+    return tf.cond(
+        tf.equal(tf.shape(square)[0], size), lambda: tf.identity(square), lambda: _rounded(resize(square, size, size))
+    )
 
 
 def _rounded(pixels: tf.Tensor) -> tf.Tensor:
