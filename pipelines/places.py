@@ -6,7 +6,7 @@ from pathlib import Path
 from components import machines, mlflow_store, settings
 from components.trainer import job
 from marco_data import overlay, place_reader, synthetic
-from marco_model import InputError, store
+from marco_model import InputError, model_directory, network, store
 from pipelines.configuration import Configuration
 
 
@@ -43,7 +43,7 @@ def local(configuration: Configuration, output: Path) -> Places:
 def absolute(configuration: Configuration) -> Configuration:
     """Returns the configuration with absolute paths of its overlay, names and champion, which steps read elsewhere.
 
-    Overlay and names are read first, so that errors come early.
+    Overlay and names are read first, and the champion looked for, so that errors come early.
     """
     data, rules = configuration.data, configuration.gate
     if data.overlay:
@@ -53,8 +53,16 @@ def absolute(configuration: Configuration) -> Configuration:
         place_reader.NamedPlaces(data.names)
         if place_reader.is_table(data.names):
             data = data.model_copy(update={"names": store.absolute(data.names)})
-    if rules.champion not in (settings.REGISTRY, settings.NONE):
+    if rules.champion not in (settings.REGISTRY, settings.NONE, network.RELEASED):
         rules = rules.model_copy(update={"champion": store.absolute(rules.champion)})
+        if not store.is_object(rules.champion):
+            try:
+                model_directory.saved_model_directory(rules.champion)
+            except InputError as error:
+                raise InputError(
+                    f"gate.champion is {rules.champion}: {error}; give {settings.REGISTRY}, {settings.NONE}, "
+                    f"{network.RELEASED}, a model's folder, or gs://BUCKET/FOLDER"
+                ) from None
     return configuration.model_copy(update={"data": data, "gate": rules})
 
 

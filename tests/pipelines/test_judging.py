@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from marco_model.errors import InputError
 from marco_model.labels import FOUR
 from pipelines import configuration, places
 from pipelines.pipeline import lookup
@@ -71,11 +72,26 @@ def test_the_look_up_is_the_configurations():
     assert (look_up.champion, look_up.tracking, look_up.model_name) == ("none", "http://mlflow:5000", "drops")
 
 
-@pytest.mark.parametrize(("named", "meant"), [("models/1", "{}/models/1"), ("gs://m/1", "gs://m/1"), ("none", "none")])
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [("models/1", "{}/models/1"), *((name, name) for name in ("gs://m/1", "none", "registry", "released"))],
+)
 def test_a_champion_is_the_same_from_every_working_directory(tmp_path, monkeypatch, named, meant):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/1").mkdir(parents=True)
+    (tmp_path / "models/1/saved_model.pb").write_bytes(b"")
     loaded = places.absolute(configuration.load("local", [f"gate.champion={named}"]))
     assert loaded.gate.champion == meant.format(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["nothing", "models", "s3://models/1"])
+def test_a_champion_that_does_not_exist_is_refused_before_anything_runs(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/1").mkdir(parents=True)
+    place = named if named.startswith("s3") else str(tmp_path / named)
+    reason = rf"^gate\.champion is {place}: no model in .*; give registry, none, released, a model's folder, or gs://"
+    with pytest.raises(InputError, match=reason):
+        places.absolute(configuration.load("local", [f"gate.champion={named}"]))
 
 
 @pytest.mark.slow
