@@ -16,7 +16,8 @@ from marco_model import errors, store
 
 DECISION_FILE = "decision.json"
 ACCURACY = "accuracy"
-BETTER, NOT_WORSE, SLICE = "better", "not_worse", "slice"
+BETTER, NOT_WORSE, SLICE, CONSTANT = "better", "not_worse", "slice", "constant"
+MORE_IMAGES = "more evaluation images may show a gain"
 _KEY = ["shard", "index"]
 
 
@@ -24,10 +25,11 @@ _KEY = ["shard", "index"]
 class Check:
     """One question: `passed` if `difference`, candidate less champion, is at least `limit`.
 
-    `kind`: `better`, `not_worse` or `slice`. `count`: images; `candidate` and `champion`: the share of them labelled
-    right; `low` and `high`: the interval of the difference. `limit` is None if no difference of these images would
-    be enough (`better`), if they are too few to judge (`slice`), or if there are none (`not_worse`, which then is
-    not passed). `p`: McNemar's, of `better` only.
+    `kind`: `better`, `not_worse`, `slice`, or `constant`, whose champion gives the same answer always. `count`: images;
+    `candidate` and `champion`: the share of them labelled right; `low` and `high`: the interval of the difference.
+    `limit` is None if no difference of these images would be enough (`better`, `constant`), if they are too few to
+    judge (`slice`), or if there are none (`not_worse`, which then is not passed). `p`: McNemar's, of `better` and
+    `constant` only.
     """
 
     name: str
@@ -137,6 +139,35 @@ def decide(
         reason = f"no evidence that it is better than {rival}: {shown}; p of at most {level:g} is wanted"
         reasons.insert(0, reason)
     return Verdict(not reasons, reasons or [f"better than {rival}: {gains}"], [*better, *checks])
+
+
+def decide_alone(candidate: pd.DataFrame, classes: Sequence[str], rules: settings.Rules) -> Verdict:
+    """Decides about a candidate without a champion: it must be better than always answering the commonest class.
+
+    `candidate`: a table of `components.prediction_table`. Only accuracy counts: a model that guesses finds some
+    crystals, too.
+    """
+    labels = candidate["label"].to_numpy()
+    counts = np.bincount(labels, minlength=len(classes))
+    commonest = int(counts.argmax())
+    name = classes[commonest]
+    if counts[commonest] == len(labels):
+        reason = (
+            f"all {len(labels):,} evaluation images are {name}: no model can be shown to be better than always "
+            "answering that; evaluate on images of several classes"
+        )
+        return Verdict(False, [reason], [])
+    right = prediction_table.scores_of(candidate).argmax(axis=1) == labels
+    level = (1 - rules.confidence) / 2
+    check = _check(ACCURACY, CONSTANT, right, labels == commonest, evaluations.plates(candidate), rules, level=level)
+    if check.passed:
+        reason = f"there is no champion to beat, and it is better than always answering {name}: {check.name} {check}"
+        return Verdict(True, [f"{reason}, p = {check.p:.2g}"], [check])
+    reason = (
+        f"no evidence that it is better than always answering {name}: {check.name} {check.candidate:.2%} against "
+        f"{check.champion:.2%} of {check.count:,} images, p = {check.p:.2g}; p of at most {level:g} is wanted"
+    )
+    return Verdict(False, [reason, *([MORE_IMAGES] if check.difference > 0 else [])], [check])
 
 
 def _check(

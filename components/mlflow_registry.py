@@ -67,7 +67,7 @@ def find_champion(client: Any, name: str) -> Any:
         lost = ", ".join(recorded or [current])
         raise errors.InputError(
             f"version {lost} of {name} was champion and is deleted in MLflow; marco models promote VERSION makes "
-            "another one champion, or with --set gate.champion=none the thresholds alone decide"
+            "another one champion, or with --set gate.champion=none there is none to beat"
         )
     log.warning(
         "No version of %s has the alias champion in MLflow: version %s was it last and counts.", name, before[-1]

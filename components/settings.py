@@ -255,6 +255,7 @@ class Rules(Section):
     accuracy and recall and just equal in the other is refused; the more, the smaller the falls that are found.
     `recall_class`: whose recall must not fall; None for Crystals if there is such a class, otherwise for none.
     `smallest_slice`: slices of fewer images are not judged. `cross`: institution and imager together are slices too.
+    `evidence`: whether a model that has no champion to beat must be better than always answering the commonest class.
     """
 
     confidence: float = pydantic.Field(0.95, ge=0.5, lt=1)
@@ -265,6 +266,7 @@ class Rules(Section):
     recall_class: str | None = None
     smallest_slice: int = pydantic.Field(20, ge=1)
     cross: bool = False
+    evidence: bool = True
 
     def recall_index(self, classes: Sequence[str]) -> int | None:
         """Returns the index of the class whose recall must not fall, or None.

@@ -37,7 +37,7 @@ from components.steps.entrypoint import unstaged
 from marco_data import contract
 from marco_model import errors, model_directory, preprocessing, record_index, saved_model as saved_models, store
 
-FIRST = "there is no champion to beat: the thresholds alone decide"
+FIRST = "there is no champion to beat, and gate.evidence is false: the thresholds alone decide"
 NO_GAIN = (
     "training gained nothing: at no evaluation in {steps} steps were the weights better than those it began with, "
     "which label {accuracy:.1%} of the validation images right, so the model is unchanged; more validation images may "
@@ -48,7 +48,7 @@ NOT_TRAINED = (
     "and a gain of one image may be chance; validate on more images (data.validation_share, or --validation-share of "
     "marco data import), or label more that these weights get wrong"
 )
-ENOUGH = "more evaluation images may show a gain; with gate.champion=none the thresholds alone decide"
+ENOUGH = f"{gate.MORE_IMAGES}; with gate.champion=none there is no model to beat"
 SERVING = "it is the champion itself, which is serving already"
 _LOCAL_RUNNERS = {"DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner", "PrismRunner"}
 _TAG_LENGTH = 5000  # Characters; MLflow refuses more than 8,000.
@@ -236,8 +236,9 @@ def ChampionGate(
     training began with (`best_step` 0) is refused. `champion` is what `components.champion.write_champion` returns,
     empty for none. If by now MLflow's registry has another champion of `registered_model`, and it is not the candidate
     itself, that one is to be beaten; an empty name leaves the registry out. Without a champion, the model that training
-    began with (`initial`, as `network.initial`) is to be beaten if it has the same classes; otherwise the Evaluator's
-    verdict stands. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
+    began with (`initial`, as `network.initial`) is to be beaten if it has the same classes; otherwise the candidate
+    must be better than always answering the commonest class (`components.gate.decide_alone`), unless the rules ask
+    for no evidence. JSON: `rules` (`components.settings.Rules`) and `classes`, names in order.
 
     Raises:
         InputError: the candidate's predictions are not of these examples, MLflow cannot be reached, or its champion
@@ -249,14 +250,16 @@ def ChampionGate(
         candidate = model_directory.model_fingerprint(folder)
     if run and registered_model:
         champion = champions.current_champion(run.tracking_uri, registered_model, candidate) or champion
-    names = json.loads(classes)
+    names, chosen = json.loads(classes), settings.Rules.model_validate_json(rules)
     to_beat = champions.parse_champion(champion) or champions.starting_champion(initial, names)
     if not artifacts.is_blessed(model_blessing):
         verdict = gate.Verdict(False, list(evaluations.slice_metrics(evaluation.uri)["failures"]), [])
     elif (training := mlflow_runs.training_of_model(model.uri)).get("best_step") == 0:
         verdict = gate.Verdict(False, [(NO_GAIN if training["steps"] else NOT_TRAINED).format(**training)], [])
-    elif to_beat is None:
+    elif to_beat is None and not chosen.evidence:
         verdict = gate.Verdict(True, [FIRST], [])
+    elif to_beat is None:
+        verdict = gate.decide_alone(prediction_table.read(evaluation.uri), names, chosen)
     else:
         files = artifacts.split_files(examples, split)
         try:
@@ -271,7 +274,6 @@ def ChampionGate(
             verdict = gate.Verdict(True, [SERVING], [])
             if columns is not None:
                 own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
-                chosen = settings.Rules.model_validate_json(rules)
                 verdict = gate.compare(own, other, columns, names, chosen, champions.rival(to_beat))
                 if to_beat["version"] == champions.START and not verdict.blessed:
                     verdict.reasons.append(ENOUGH)

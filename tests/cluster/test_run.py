@@ -59,6 +59,7 @@ class Pipeline(NamedTuple):
             "recipe.steps=40",
             "thresholds.accuracy=0",
             "thresholds.recall/Crystals=0",
+            "gate.evidence=false",
             *changes,
         )
         options = [option for setting in settings for option in ("--set", setting)]

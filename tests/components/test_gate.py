@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from components.evaluations import SliceKey
-from components.gate import BETTER, NOT_WORSE, SLICE, decide
+from components.gate import BETTER, CONSTANT, MORE_IMAGES, NOT_WORSE, SLICE, decide, decide_alone
 from components.settings import Rules, parse, percent
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -225,6 +226,78 @@ def test_the_champion_stays_if_no_image_of_the_class_can_check_its_recall():
     assert (decision.blessed, len(decision.reasons)) == (False, 1)
     assert decision.reasons[0].startswith("recall/Crystals could not be checked: no image of that class")
     assert decide_on(60, 10, 1000, positive=None).blessed
+
+
+BALANCED, LOPSIDED = (0.25, 0.25, 0.25, 0.25), (0.95, 0.02, 0.02, 0.01)
+
+
+def table(labels, answers, plate=""):
+    """Returns a table of predictions; `plate`: of all images, or of each."""
+    columns = {"label": labels, "scores": list(np.eye(4)[answers]), "institution": "CSIRO", "plate": plate}
+    return pd.DataFrame({**columns, "filename": [f"{index}.jpg" for index in range(len(labels))]})
+
+
+def labels_of(shares, count, seed=0):
+    return np.random.default_rng(seed).choice(4, count, p=shares)
+
+
+@pytest.mark.parametrize("shares", [BALANCED, LOPSIDED])
+@pytest.mark.parametrize("answer", range(4))
+@pytest.mark.parametrize("count", [6, 320, 8_000])
+def test_one_answer_for_every_image_is_refused_without_a_champion(shares, answer, count):
+    labels = labels_of(shares, count, seed=1)
+    verdict = decide_alone(table(labels, np.full(count, answer)), CLASSES, Rules())
+    assert not verdict.blessed
+    assert verdict.reasons[0].startswith(("no evidence that it is better than always answering ", "all 6 evaluation"))
+
+
+@pytest.mark.parametrize("shares", [BALANCED, LOPSIDED, (0.6, 0.1, 0.2, 0.1)])
+@pytest.mark.parametrize("plates", [1, 8])
+@pytest.mark.parametrize("count", [40, 320])
+def test_at_most_five_of_a_hundred_models_that_guess_pass_without_a_champion(shares, plates, count):
+    passed = 0
+    for seed in range(SEEDS):
+        labels, guesses = labels_of(shares, count, seed), labels_of(shares, count, 1_000 + seed)
+        plate = [str(index // plates) for index in range(count)]
+        passed += decide_alone(table(labels, guesses, plate), CLASSES, Rules()).blessed
+    assert passed <= 5
+
+
+def test_a_model_that_is_right_more_often_than_one_answer_passes_and_says_so():
+    labels = np.repeat([0, 1, 2, 3], [84, 80, 78, 78])
+    answers = np.where(np.arange(320) % 2, labels, 0)
+    verdict = decide_alone(table(labels, answers), CLASSES, Rules())
+    (check,) = verdict.checks
+    assert (verdict.blessed, check.kind, check.name, check.passed) == (True, CONSTANT, "accuracy", True)
+    assert (check.count, check.candidate, check.champion) == (320, 202 / 320, 84 / 320)
+    (reason,) = verdict.reasons
+    assert reason.startswith(
+        "there is no champion to beat, and it is better than always answering Clear: accuracy 26.25% → 63.12% of 320 "
+    )
+
+
+def test_a_model_that_is_no_better_than_one_answer_is_told_both_shares():
+    labels = np.repeat([0, 1, 2, 3], [84, 80, 78, 78])
+    verdict = decide_alone(table(labels, np.full(320, 1)), CLASSES, Rules())
+    assert verdict.reasons == [
+        "no evidence that it is better than always answering Clear: accuracy 25.00% against 26.25% of 320 images, "
+        "p = 0.65; p of at most 0.025 is wanted"
+    ]
+    few = decide_alone(table(labels[::64], labels[::64]), CLASSES, Rules())
+    assert (few.blessed, few.reasons[1:]) == (False, [MORE_IMAGES])
+
+
+def test_a_plate_is_one_piece_of_evidence_without_a_champion_too():
+    labels = np.repeat([0, 1, 2], [40, 30, 30])
+    assert decide_alone(table(labels, labels), CLASSES, Rules()).blessed
+    assert not decide_alone(table(labels, labels, [str(label) for label in labels]), CLASSES, Rules()).blessed
+
+
+def test_images_of_one_class_cannot_show_that_a_model_is_better():
+    verdict = decide_alone(table(np.zeros(50, int), np.zeros(50, int)), CLASSES, Rules())
+    (reason,) = verdict.reasons
+    assert not verdict.blessed
+    assert reason.startswith("all 50 evaluation images are Clear: no model can be shown to be better")
 
 
 @pytest.mark.parametrize(("confidence", "shown"), [(0.95, "95%"), (0.996, "99.6%"), (0.99999, "99.999%")])

@@ -31,6 +31,7 @@ TINY = (
     "network.depth_multiplier=0.1",
     "network.auxiliary=false",
     "thresholds={accuracy: 0.01}",
+    "gate.evidence=false",
     "export.tflite=false",
 )
 

@@ -27,6 +27,7 @@ def test_the_published_model_has_raw_scores_under_the_names_of_the_set(tmp_path)
         **TINY,
         "recipe": RECIPE,
         "thresholds": {"accuracy": 0.0},
+        "gate": {"evidence": False},
         "data": {"source": str(tmp_path / "set")},
         "tracking": {"uri": stores.local_store(tmp_path)},
     }

@@ -53,6 +53,7 @@ def ran(request, drops, tmp_path_factory):
     labels = read_section("Ten classes on synthetic drops")["labels"] if request.param == "ten" else OWN
     metric = "recall/Crystals" if request.param == "ten" else "auc/Solid"
     values = {"name": "tried", "labels": labels, "thresholds": {"accuracy": 0.0, metric: 0.0}, **TINY}
+    values |= {"gate": {"evidence": False}}  # A training of two steps has none.
     folder, kinds = drops
     output = tmp_path_factory.mktemp(request.param)
     values |= {"data": {"source": str(folder)}, "tracking": {"uri": f"sqlite:///{output}/mlflow.db"}}

@@ -27,6 +27,7 @@ TINY = {
     "network.auxiliary": "false",
     "thresholds.accuracy": 0.05,
     "thresholds.recall/Crystals": 0.0,
+    "gate.evidence": "false",  # So few images and steps show none.
 }
 
 
@@ -154,6 +155,20 @@ def test_the_published_model_scores_an_image_through_marco_predict(runs, real_im
 def test_a_run_writes_nothing_but_mlflows_store_outside_its_output(runs):
     assert {path.name for path in runs["elsewhere"].iterdir()} <= {"scores.csv", "mlflow.db", "mlartifacts"}
     assert not (runs["output"] / "mlflow.db").exists()
+
+
+@pytest.mark.long
+def test_a_training_from_scratch_that_cannot_learn_publishes_nothing_and_says_why(tmp_path):
+    changed = {"data.synthetic.images": 48, "recipe.steps": 4, "recipe.evaluate_every": 4, "recipe.learning_rate": 0}
+    done = wait_for(start(tmp_path / "run", tmp_path, **changed, **{"gate.evidence": "true"}))
+    assert done.returncode == 3, done.stdout
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    reason = summary["failures"][0]
+    assert reason.startswith("no evidence that it is better than always answering ")
+    assert summary["decision"] == {"blessed": False, "champion": None, "reasons": summary["failures"]}
+    assert summary["model_path"] is None
+    assert f"not blessed, nothing published: {reason}" in done.stdout
+    assert reason.split(":")[0] in pathlib.Path(summary["report_path"]).read_text()
 
 
 @pytest.mark.long

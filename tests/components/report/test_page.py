@@ -71,6 +71,7 @@ def build(table, evaluation, **options):
         "paper's classes",
         "gate",
         "start",
+        "alone",
         "averaged",
         "no gain",
         "other classes",
@@ -87,6 +88,9 @@ def written(request, predictions, evaluation):
     if request.param == "start":
         start = {**DECISION, "champion": {"model": "released", "version": "start"}}
         return build(predictions(300), evaluation(), decision=start, training=TRAINING)
+    if request.param == "alone":
+        check = {**DECISION["checks"][0], "name": "accuracy", "kind": "constant"}
+        return build(predictions(300), evaluation(), decision={**DECISION, "champion": None, "checks": [check]})
     if request.param == "averaged":
         content = evaluations.compare_averaged(predictions(300), predictions(300, seed=0, ties=True), CLASSES, 8)
         return build(predictions(300), evaluation(averaged=content))

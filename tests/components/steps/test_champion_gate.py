@@ -80,7 +80,7 @@ def examples(tmp_path, write_examples, record):
     return write_examples(tmp_path / "examples", {"train": records[:1], "eval": records}, shards=2)
 
 
-def evaluation_of(folder, guesses, failures=()):
+def evaluation_of(folder, guesses, failures):
     """Writes the output of the Evaluator: the candidate's predictions, in the two shards of `examples`."""
     index = np.arange(COUNT)
     frame = pd.DataFrame(
@@ -100,8 +100,22 @@ def evaluation_of(folder, guesses, failures=()):
     (folder / "metrics.json").write_text(json.dumps({"failures": list(failures)}))
 
 
-def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=None, registered_model="", initial=""):
-    """Runs the gate on the model `candidate` and returns its decision, which must equal the blessing."""
+def gate(
+    folder,
+    examples,
+    models,
+    to_beat,
+    blessed=True,
+    failures=(),
+    rules=None,
+    registered_model="",
+    initial="",
+    guesses=None,
+):
+    """Runs the gate on the model `candidate` and returns its decision, which must equal the blessing.
+
+    `guesses`: what the Evaluator saw of the candidate; None for what it answers.
+    """
     from tfx.types import standard_artifacts
 
     from components.artifacts import Decision
@@ -114,7 +128,8 @@ def gate(folder, examples, models, to_beat, blessed=True, failures=(), rules=Non
         return artifact
 
     evaluation = make_artifact(standard_artifacts.ModelEvaluation, "evaluation")
-    evaluation_of(pathlib.Path(evaluation.uri), predict(range(0, COUNT, 10)), failures)
+    guesses = predict(range(0, COUNT, 10)) if guesses is None else guesses
+    evaluation_of(pathlib.Path(evaluation.uri), guesses, failures)
     verdict = make_artifact(standard_artifacts.ModelBlessing, "verdict")
     verdict.set_int_custom_property("blessed", int(blessed))
     blessing = make_artifact(standard_artifacts.ModelBlessing, "blessing")
@@ -177,12 +192,34 @@ def test_a_worse_candidate_is_refused_with_the_reasons(tmp_path, examples, model
     assert any(reason.startswith("accuracy fell by 10.00%") for reason in decision["reasons"])
 
 
-def test_without_a_champion_the_evaluators_verdict_stands(tmp_path, examples, models):
+def test_without_a_champion_the_candidate_must_be_better_than_one_answer(tmp_path, examples, models):
     decision = gate(tmp_path, examples, models, "")
+    assert (decision["blessed"], decision["champion"]) == (True, None)
+    (reason,) = decision["reasons"]
+    assert reason.startswith(
+        "there is no champion to beat, and it is better than always answering Clear: accuracy 25.00% → 90.00% of 400 "
+    )
+    (check,) = decision["checks"]
+    assert (check["kind"], check["count"], check["champion"], check["passed"]) == ("constant", COUNT, 0.25, True)
+
+
+def test_a_candidate_of_one_answer_is_refused_without_a_champion(tmp_path, examples, models, tracked):
+    trained, run = tracked
+    decision = gate(tmp_path, examples, trained, "", guesses=np.full(COUNT, 2))
+    assert not decision["blessed"]
+    assert decision["reasons"] == [
+        "no evidence that it is better than always answering Clear: accuracy 25.00% against 25.00% of 400 images, "
+        "p = 0.53; p of at most 0.025 is wanted"
+    ]
+    assert run.tags()["failures"] == decision["reasons"][0]
+
+
+def test_a_trial_run_may_ask_for_no_evidence(tmp_path, examples, models):
+    decision = gate(tmp_path, examples, models, "", rules=Rules(evidence=False), guesses=np.full(COUNT, 2))
     assert decision == {
         "blessed": True,
         "champion": None,
-        "reasons": ["there is no champion to beat: the thresholds alone decide"],
+        "reasons": ["there is no champion to beat, and gate.evidence is false: the thresholds alone decide"],
         "checks": [],
     }
 
@@ -202,7 +239,7 @@ def test_a_training_that_made_its_first_weights_worse_is_refused(tmp_path, examp
     assert not decision["blessed"]
     assert decision["reasons"][0].startswith("no evidence that it is better than the model that training began with: ")
     assert decision["reasons"][1].startswith("accuracy fell by 10.00%")
-    assert decision["reasons"][-1].endswith("with gate.champion=none the thresholds alone decide")
+    assert decision["reasons"][-1].endswith("with gate.champion=none there is no model to beat")
     assert run.tags()["gate.champion"] == f"the model that training began with ({start})"
 
 
