@@ -227,9 +227,12 @@ def lock_path(path: Path, seconds: float = 0.0) -> int | None:
 
 
 def open_locked(path: Path) -> IO[bytes] | None:
-    """Opens a file to read and append that no other process has open by this function; returns None if one has."""
+    """Opens a file to read and append that no other process has open by this function; returns None if one has.
+
+    It has no buffer, whose rest a full disk would refuse again when the file is closed.
+    """
     while True:
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)
         if not _lock(file):
             file.close()
             return None
