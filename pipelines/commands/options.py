@@ -26,7 +26,7 @@ from marco_data import image_files
 from marco_model import InputError, errors, model_directory as directories, store
 
 ImagePaths = Annotated[
-    list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
+    list[str], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
 ]
 Model = Annotated[str | None, typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier.")]
 Names = Annotated[

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8080
 
 
-def images(paths: Sequence[Path]) -> list[Path]:
+def images(paths: Sequence[str | Path]) -> list[Path]:
     """Returns the image files among and below `paths`, see `scored_images.find_files`; what is left out is on stderr.
 
     Raises `InputError` if there are none.
@@ -289,7 +289,7 @@ def released(
 
 def tflite(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Images on which both models must name the same class.")
+        list[str], typer.Argument(metavar="PATH…", help="Images on which both models must name the same class.")
     ],
     output: Annotated[Path, typer.Option(callback=options.output_file, help="File to write, such as model.tflite.")],
     model: options.Model = None,

@@ -61,6 +61,7 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
     [
         (["nowhere"], "no such file or folder: nowhere"),
         (["."], "no images in ."),
+        ([""], "a path is empty"),
         (["--model", "nowhere", "drop.png"], "no model in nowhere"),
         (["--explain", "3", "drop.png"], "--explain and --thumbnail-size need --report FILE"),
         (["--report", ".", "drop.png"], "--report . is a folder"),
