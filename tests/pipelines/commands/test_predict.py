@@ -61,10 +61,16 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
     [
         (["nowhere"], "no such file or folder: nowhere"),
         (["."], "no images in ."),
+        ([""], "a path is empty"),
         (["--model", "nowhere", "drop.png"], "no model in nowhere"),
         (["--explain", "3", "drop.png"], "--explain and --thumbnail-size need --report FILE"),
         (["--report", ".", "drop.png"], "--report . is a folder"),
         (["--report", "scores.csv", "drop.png"], "--report and --output are both scores.csv"),
+        (
+            ["--report", "scores.errors.csv", "drop.png"],
+            "--report and the list of failures of --output are both scores.e",
+        ),
+        (["--report", "scores.partial.csv", "drop.png"], "--report and the partial file of --output are both scores.p"),
     ],
 )
 def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, arguments, reason):
@@ -75,6 +81,27 @@ def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, ar
     assert done.stderr.startswith(f"error: {reason}")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["--output", "scores"], "--output scores"),
+        (["--output", "link.csv"], "--output link.csv"),
+        (["--output", "other.csv", "--report", "scores"], "--report scores"),
+        (["--output", "listed.csv"], "the list of failures of --output listed.errors.csv"),
+        (["--output", "names.csv"], "--output names.csv"),
+    ],
+)
+def test_an_input_is_not_written_over(tmp_path, arguments, refused):
+    (tmp_path / "names.csv").write_text("path,plate,well\n")
+    for name in ("scores", "listed.errors.csv"):
+        Image.new("L", (300, 300), 200).save(tmp_path / name, "PNG")
+    (tmp_path / "link.csv").symlink_to("scores")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = marco("predict", *arguments, "--names", "names.csv", "scores", "listed.errors.csv", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {refused} is an input, ")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 class Brightness(ScriptedClassifier):
