@@ -57,6 +57,8 @@ ROWS = (*string.ascii_uppercase, *(f"A{letter}" for letter in "ABCDEF"))
 """The names of the rows of a plate of 1,536 wells."""
 _COLUMN = "(?:0?[1-9]|[1-3][0-9]|4[0-8])"
 _WELL = rf"(?P<well>(?:A[A-F]|[A-Z]){_COLUMN})"
+_TWO_DIGITS = "(?:0[1-9]|[1-3][0-9]|4[0-8])"
+_DROP = "(?P<drop>0?[1-9]|[1-9][0-9])"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}"
 _COLUMNS = ((96, 12), (384, 24), (1536, 48))
 """The wells of a plate and its columns. Fewer than 96 are counted as those of a plate of 96."""
@@ -93,8 +95,11 @@ _HWMRI = re.compile(
     r"(?P<plate>X[0-9]{9})(?P<well>[0-9]{4})(?P<day>[0-9]{8})(?P<time>[0-9]{4})(?P<rest>-[a-z]+)?", re.IGNORECASE
 )
 _XCHEM = re.compile(r"(?P<plate>[^_]+)_(?P<column>0[1-9]|1[0-9]|2[0-4])(?P<row>[A-P])_(?P<drop>[1-9])")
-_PLATE_AND_WELL = re.compile(r"(?P<plate>[^_]+)_(?P<well>[A-P](?:0[1-9]|1[0-9]|2[0-4]))(?:[_-](?P<drop>[1-9]))?")
-_WELL_ALONE = re.compile(rf"{_WELL}(?:[_.-](?P<drop>[1-9]))?")
+# At the end of a name, T05, V02 and Z03 are times, versions and slices rather than wells of the rows Q to Z.
+_PLATE_AND_WELL = re.compile(
+    rf"(?P<plate>[^_]+)_(?P<well>(?:A[A-F]|[A-P]){_TWO_DIGITS}|[Q-Z]{_TWO_DIGITS}(?=[_-]))(?:[_-]{_DROP})?"
+)
+_WELL_ALONE = re.compile(rf"{_WELL}(?:[_.-]{_DROP})?")
 _VMXI = re.compile(rf"(?:(?P<home>.*)/)?imaging/(?P<plate>[0-9]+)/(?P<inspection>{_NUMBER})/[0-9]+(?P<kind>th)?")
 
 _COPY = re.compile(r"^copy of | - copy| ?\([0-9]+\)$", re.IGNORECASE)
