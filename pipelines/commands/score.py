@@ -133,6 +133,8 @@ def predict(
     _check_report(report, output, bool(explain or thumbnail_size or (crystal_class and not best)))
     files = images(paths)
     place_of = place_reader.reader(files, names)
+    if unused := place_reader.unused_rows(place_of, files):
+        typer.echo(unused, err=True)
     read = functools.partial(image_files.encoded_image, bits=bits)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory, average=average)
