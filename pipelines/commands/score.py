@@ -134,6 +134,8 @@ def predict(
     files = images(paths)
     _check_inputs(output, report, [*files, *([names] if place_reader.is_table(names) else [])])
     place_of = place_reader.reader(files, names)
+    if unused := place_reader.unused_rows(place_of, files):
+        typer.echo(unused, err=True)
     read = functools.partial(image_files.encoded_image, bits=bits)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory, average=average)

@@ -171,6 +171,14 @@ def test_appending_says_which_rows_are_of_no_image_here(tmp_path, brightness, ca
     assert "1 of 2 scored images have no well" in shown
 
 
+def test_rows_of_names_without_an_image_are_counted(tmp_path, capsys, brightness):
+    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
+    (tmp_path / "names.csv").write_text("path,plate,well\na.png,p,B2\nb.png,p,B3\n")
+    score.predict([tmp_path / "a.png"], tmp_path / "scores.csv", "model", names=str(tmp_path / "names.csv"))
+    assert read(tmp_path / "scores.csv")[0]["well"] == "B2"
+    assert "rows of --names for files that are not among the images: 1\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("report", [False, True])
 def test_bits_of_the_camera_are_stated(tmp_path, brightness, report):
     Image.fromarray(np.full((300, 300), 1020, np.uint16)).save(tmp_path / "a.tif")
