@@ -35,9 +35,9 @@ Kind = TypeVar("Kind", bound=pydantic.BaseModel)
 
 
 class Section(pydantic.BaseModel):
-    """A section of a configuration, or what is passed on as JSON: frozen, and without unknown keys."""
+    """A section of a configuration, or what is passed on as JSON: frozen, without unknown keys, NaN and infinities."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str = "") -> Kind:
@@ -133,7 +133,7 @@ class IngestOptions(Section):
     max_pixels: int = pydantic.Field(pixels.MAX_PIXELS, ge=1, le=pixels.MAX_PIXELS)
     imager_rules: tuple[ImagerRule, ...] = IMAGER_RULES
     shard_bytes: int = pydantic.Field(100_000_000, ge=1)
-    decode_workers: int = 0
+    decode_workers: int = pydantic.Field(0, ge=0)
     label_scheme: labels.LabelScheme = labels.FOUR
     overlay: str = ""
     names: str = ""
@@ -195,7 +195,7 @@ class Tuning(Section):
     steps: int = pydantic.Field(500, ge=1)
     # hyperband gives most trials a fraction of `steps` and chooses `trials` by itself; vizier needs project and region.
     oracle: Literal["random", "bayesian", "hyperband", "vizier"] = "bayesian"
-    seed: int = 0
+    seed: int = pydantic.Field(0, ge=0)
     project: str = ""
     region: str = ""
 

@@ -1,9 +1,14 @@
+import copy
 import dataclasses
+import functools
 import json
+import math
+import operator
 
 import pydantic
 import pytest
 
+from components import settings
 from marco_model.errors import InputError
 from pipelines import configuration
 
@@ -78,6 +83,45 @@ def test_a_wrong_setting_is_reported_in_one_line(override, message):
         configuration.load("paper", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+EVERY_SECTION = (
+    "recipe.stated_for_batch=64",
+    "recipe.window_share=[0.7, 1.0]",
+    "engine.kind=multi_worker",
+    "data.synthetic={}",
+    "tuning.space={recipe.momentum: {min: 0.5, max: 0.9}}",
+    "vertex={project: crystals-123, location: europe-west4}",
+    "machines={}",
+    "endpoint.name=drops",
+    "cluster.volumes=[{claim: files, path: /files}]",
+    "cluster.shared=/files",
+    "cluster.replicas={}",
+)
+
+
+def numbers(values, *place):
+    """Yields the places of all numbers in a configuration."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, dict | list):
+            yield from numbers(value, *place, key)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*place, key)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -1])
+def test_every_number_of_a_configuration_is_finite_and_not_negative(wrong):
+    complete = configuration.load("local", [*EVERY_SECTION]).model_dump(mode="json")
+    places = list(numbers(complete))
+    assert len(places) > 80
+    for *sections, last in places:
+        values = copy.deepcopy(complete)
+        functools.reduce(operator.getitem, sections, values)[last] = wrong
+        named = last if isinstance(last, str) else sections[-1]
+        # The limit of a search is refused by the range of the field that is searched.
+        named = f"{named}|momentum" if "space" in sections else named
+        with pytest.raises(InputError, match=rf"\b({named})\b.*{wrong}"):
+            settings.parse(configuration.Configuration, values, "here")
 
 
 def test_windows_are_native_in_the_paper_and_fit_evaluation_where_the_published_weights_are_tuned():
