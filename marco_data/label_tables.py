@@ -165,10 +165,15 @@ def from_csv(
 
 
 def _splits(path: Path, rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
+    if SPLIT not in rows[0][1]:
+        raise errors.InputError(
+            f"{path.name} has no column {SPLIT} to keep splits of; add it with {', '.join(shards.SPLITS)}, "
+            "or leave --keep-splits out"
+        )
     for line, row in rows:
-        if row.get(SPLIT) not in shards.SPLITS:
+        if row[SPLIT] not in shards.SPLITS:
             raise errors.InputError(
-                f"{path.name}, line {line}: split is {row.get(SPLIT, '')!r}; expected one of {', '.join(shards.SPLITS)}"
+                f"{path.name}, line {line}: split is {row[SPLIT]!r}; expected one of {', '.join(shards.SPLITS)}"
             )
         yield row[SPLIT]
 

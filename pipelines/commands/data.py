@@ -22,7 +22,8 @@ app = typer.Typer()
 def import_(
     output: Annotated[Path, typer.Option(callback=options.new_folder, help="New folder for the shards.")],
     folder: Annotated[
-        Path | None, typer.Argument(help="A folder a class below it; with --csv, the folder of the files listed.")
+        Path | None,
+        typer.Argument(help="A folder with one sub-folder per class; with --csv, the folder of the files listed."),
     ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Labels: filename,label or terf's header; paths are relative to it.")
