@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import pydantic
@@ -35,9 +35,9 @@ Kind = TypeVar("Kind", bound=pydantic.BaseModel)
 
 
 class Section(pydantic.BaseModel):
-    """A section of a configuration, or what is passed on as JSON: frozen, and without unknown keys."""
+    """A section of a configuration, or what is passed on as JSON: frozen, without unknown keys, NaN and infinities."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str = "") -> Kind:
@@ -57,21 +57,27 @@ def parse(kind: type[Kind], values: Mapping[str, Any], origin: str, section: str
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 
+_FIXES: dict[tuple[str | int, ...], str] = {("recipe", "window_share"): recipe.WINDOW_SHARE}
+"""What to give instead of a value of another type, for settings whose type does not say it."""
+
 
 def _describe(problem: Any, section: str, kind: type[pydantic.BaseModel] | None) -> str:
     """Returns what is wrong with a value, and with a `kind` which key of it an unknown one was meant as."""
     key = ".".join(str(part) for part in (section, *problem["loc"]) if part != "") or "the content"
     message = str(problem["msg"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        name = str(problem["loc"][-1])
         keys = _keys_beside(problem["loc"], kind) if kind else []
-        meant = difflib.get_close_matches(str(problem["loc"][-1])[:100], keys, n=1)
-        fix = f"did you mean {meant[0]!r}?" if meant else "remove it or fix its name"
+        meant = difflib.get_close_matches(name[:100], keys, n=1)
+        meant += _keys_named(name, kind)[:3] if kind else []
+        fix = f"did you mean {' or '.join(map(repr, meant))}?" if meant else "remove it or fix its name"
         return f"unknown key {key!r}; {fix}"
     if problem["type"] in ("missing", "missing_argument"):
-        return f"{key} is not set; give a value"
+        return f"{key} is not set; {_FIXES.get(problem['loc'][:2], 'give a value')}"
     if problem["type"] == "value_error":
         return message.removeprefix("Value error, ")
-    return f"{key} is {_SHORT.repr(problem['input'])}; {message.replace('Input should be', 'it must be', 1)}"
+    fix = _FIXES.get(problem["loc"][:2]) or message.replace("Input should be", "it must be", 1)
+    return f"{key} is {_SHORT.repr(problem['input'])}; {fix}"
 
 
 def _keys_beside(location: Sequence[str | int], kind: type[pydantic.BaseModel]) -> list[str]:
@@ -85,6 +91,20 @@ def _keys_beside(location: Sequence[str | int], kind: type[pydantic.BaseModel]) 
         ]
         places = [place for place in inner if isinstance(place, dict)]
     return sorted({key for place in _resolved(places, schema) for key in place.get("properties", {})})
+
+
+def _keys_named(name: str, kind: type[pydantic.BaseModel]) -> list[str]:
+    """Returns the keys of this name in all sections of a `kind`, with their sections: `recipe.steps`."""
+    schema = kind.model_json_schema()
+
+    def within(place: dict[str, Any], sections: tuple[str, ...]) -> Iterator[str]:
+        for inner in _resolved([place], schema):
+            for key, value in inner.get("properties", {}).items():
+                if key == name:
+                    yield ".".join((*sections, key))
+                yield from within(value, (*sections, key))
+
+    return list(within(schema, ()))
 
 
 def _resolved(places: Sequence[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,7 +153,7 @@ class IngestOptions(Section):
     max_pixels: int = pydantic.Field(pixels.MAX_PIXELS, ge=1, le=pixels.MAX_PIXELS)
     imager_rules: tuple[ImagerRule, ...] = IMAGER_RULES
     shard_bytes: int = pydantic.Field(100_000_000, ge=1)
-    decode_workers: int = 0
+    decode_workers: int = pydantic.Field(0, ge=0)
     label_scheme: labels.LabelScheme = labels.FOUR
     overlay: str = ""
     names: str = ""
@@ -195,7 +215,7 @@ class Tuning(Section):
     steps: int = pydantic.Field(500, ge=1)
     # hyperband gives most trials a fraction of `steps` and chooses `trials` by itself; vizier needs project and region.
     oracle: Literal["random", "bayesian", "hyperband", "vizier"] = "bayesian"
-    seed: int = 0
+    seed: int = pydantic.Field(0, ge=0)
     project: str = ""
     region: str = ""
 

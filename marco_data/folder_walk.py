@@ -66,8 +66,11 @@ def walk(paths: Iterable[str | Path], is_wanted: Callable[[str], bool] = lambda 
     """Returns the files among `paths`, whatever their names, and those below folders whose base name `is_wanted`.
 
     Of a file with several names, a path that is given counts first and a link last. A link to a folder above itself is
-    ignored. Raises `InputError` for a path that does not exist.
+    ignored. Raises `InputError` for a path that does not exist, and for an empty one, which an unset variable gives.
     """
+    paths = list(paths)
+    if "" in paths:  # Else it would be the working directory.
+        raise errors.InputError("a path is empty (''); give a file or a folder, or . for the working directory")
     return _Walker(is_wanted).walk([Path(path) for path in paths])
 
 

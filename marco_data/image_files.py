@@ -83,7 +83,7 @@ def upright(encoded: bytes, bits: int | None = None) -> bytes:
         picture = _rgb(image, bits)
         del image  # To free its memory.
         return _png_of(picture)
-    _check_size(image)
+    pixels.check_size(image.height, image.width)
     if is_jpeg:
         encoded = _with_end(encoded, image)
     orientation, is_deep = _orientation(image), is_png and encoded[24] == 16
@@ -108,12 +108,6 @@ def _with_end(encoded: bytes, image: Image.Image) -> bytes:
         pixels.decode(encoded + _JPEG_END)
         return encoded + _JPEG_END
     return encoded
-
-
-def _check_size(image: Image.Image) -> None:
-    count = image.width * image.height
-    if count > pixels.MAX_PIXELS:
-        raise InputError(f"{image.width}x{image.height} pixels are more than the {pixels.MAX_PIXELS:,} accepted")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -168,7 +162,7 @@ def _rgb(image: Image.Image, bits: int | None) -> np.ndarray:
             depth, is_inverted = max(image.tag_v2.get(_BITS, (1,))), image.tag_v2.get(_PHOTOMETRIC) == 0
         elif image.format != PNG:
             depth = 8
-        _check_size(image)
+        pixels.check_size(image.height, image.width)
         if image.mode == "F" or (image.mode == "I" and image.format != PNG):
             raise InputError("32-bit samples have no fixed range; save it with 8 or 16 bits")
         if image.mode.startswith("I"):

@@ -45,7 +45,8 @@ class LabelTable:
     """The images of a set, and the names of their classes, raw labels and sources by number.
 
     `left_out`: how many files are thumbnails or focus slices of an image (`marco_data.places.main_images`). `notes`:
-    which files were passed over. `splits`: the split by key, if splits are kept.
+    which files were passed over, and how many rows of `--names` have no image. `splits`: the split by key, if splits
+    are kept.
     """
 
     images: tuple[LabelledImage, ...]
@@ -96,7 +97,8 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
     if not images:
         expected = "" if raw_labels else f" named {', '.join(labels.CLASSES)}"
         raise errors.InputError(f"{str(folder)!r} holds no folder{expected} with images in it")
-    return LabelTable(_with_plates(images, names), classes, classes, sources, left_out, notes)
+    plated, unused = _with_plates(images, names)
+    return LabelTable(plated, classes, classes, sources, left_out, [*notes, *unused])
 
 
 def _is_class_folder(path: Path) -> bool:
@@ -110,12 +112,14 @@ def _is_class_folder(path: Path) -> bool:
     return path.is_dir()
 
 
-def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[LabelledImage, ...]:
-    """Returns images with their plates, for images with their paths below the set or the class instead."""
+def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[tuple[LabelledImage, ...], list[str]]:
+    """Returns images with their plates, for images with their paths below the set or the class instead, and notes."""
     if not names:
-        return tuple(dataclasses.replace(image, plate=places.plate_group(image.plate)) for image in images)
-    place_of = place_reader.reader([image.path for image in images], names)
-    return tuple(dataclasses.replace(image, plate=place_of(image.path).group) for image in images)
+        return tuple(dataclasses.replace(image, plate=places.plate_group(image.plate)) for image in images), []
+    paths = [image.path for image in images]
+    place_of = place_reader.reader(paths, names)
+    plated = tuple(dataclasses.replace(image, plate=place_of(image.path).group) for image in images)
+    return plated, list(filter(None, [place_reader.unused_rows(place_of, paths)]))
 
 
 def from_csv(
@@ -148,7 +152,7 @@ def from_csv(
             images.append(LabelledImage(root / name, _key(institution, name), label, label, source, str(name)))
         table = LabelTable(tuple(images), classes, classes, sources)
     _refuse_repeats(path, [line for line, _ in rows], table)
-    plated = _with_plates(table.images, names)
+    plated, notes = _with_plates(table.images, names)
     if PLATE in rows[0][1] and not names:
         plated = tuple(
             dataclasses.replace(image, plate=row[PLATE] or places.plate_group(image.path.name))
@@ -157,14 +161,19 @@ def from_csv(
     splits = dict(zip((image.key for image in plated), _splits(path, rows), strict=True)) if keep_splits else {}
     main = set(places.main_images([image.path for image in plated]))
     kept = tuple(image for image in plated if image.path in main)
-    return dataclasses.replace(table, images=kept, left_out=len(plated) - len(kept), splits=splits)
+    return dataclasses.replace(table, images=kept, left_out=len(plated) - len(kept), notes=notes, splits=splits)
 
 
 def _splits(path: Path, rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
+    if SPLIT not in rows[0][1]:
+        raise errors.InputError(
+            f"{path.name} has no column {SPLIT} to keep splits of; add it with {', '.join(shards.SPLITS)}, "
+            "or leave --keep-splits out"
+        )
     for line, row in rows:
-        if row.get(SPLIT) not in shards.SPLITS:
+        if row[SPLIT] not in shards.SPLITS:
             raise errors.InputError(
-                f"{path.name}, line {line}: split is {row.get(SPLIT, '')!r}; expected one of {', '.join(shards.SPLITS)}"
+                f"{path.name}, line {line}: split is {row[SPLIT]!r}; expected one of {', '.join(shards.SPLITS)}"
             )
         yield row[SPLIT]
 

@@ -7,7 +7,7 @@ That is a regular expression with named groups, which is searched for in each fi
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from marco_data import name_tables, places
@@ -15,6 +15,8 @@ from marco_model import errors, store
 
 PARTS = ("plate", "well", "drop", "inspection", "date", "light")
 _PATHS = ("path", "filename")
+_REASONS = 10
+"""Most cells that a message names."""
 
 
 def reader(paths: Iterable[str | Path], names: str = "") -> places.PlaceOf:
@@ -42,6 +44,12 @@ def reader(paths: Iterable[str | Path], names: str = "") -> places.PlaceOf:
     return read
 
 
+def unused_rows(place_of: places.PlaceOf, paths: Iterable[str | Path]) -> str:
+    """Returns in words how many rows of a `--names` CSV are for files that are not among `paths`; empty if none is."""
+    unused = place_of.unused(paths) if isinstance(place_of, NamedPlaces) else 0
+    return f"rows of --names for files that are not among the images: {unused}" if unused else ""
+
+
 def _absolute(path: str | Path) -> str:
     text = str(path)
     return text if "://" in text else os.path.normpath(Path(path).absolute())
@@ -50,7 +58,8 @@ def _absolute(path: str | Path) -> str:
 class NamedPlaces:
     """The places that a regular expression or a CSV file gives paths, see above; it can be sent to other processes.
 
-    Raises `InputError` if `names` can be neither. A CSV file may lie on `gs://`.
+    Raises `InputError` if `names` can be neither, and if a well, date or inspection of a CSV file cannot be read. The
+    file may lie on `gs://`.
     """
 
     def __init__(self, names: str) -> None:
@@ -72,6 +81,10 @@ class NamedPlaces:
     def of_record(self, filename: str) -> places.Place:
         """Returns the place of a record, of whose file only the name is known: rows of one name must agree."""
         return self._place(filename, self._by_name.get(filename.replace("\\", "/").rsplit("/", 1)[-1]))
+
+    def unused(self, paths: Iterable[str | Path]) -> int:
+        """Returns how many rows of the CSV file name none of `paths`."""
+        return len(self._rows.keys() - set(map(_absolute, paths)))
 
     def _place(self, path: str | Path, row: Mapping[str, str | None] | None) -> places.Place:
         if self._expression:
@@ -117,6 +130,7 @@ def _read_table(file: str) -> dict[str, dict[str, str]]:
     _check([name for name in header if name in PARTS], f"--names {file} has", "columns")
     folder = file.rpartition("/")[0] if store.is_remote(file) else str(Path(file).parent)
     by_path: dict[str, dict[str, str]] = {}
+    unreadable: dict[tuple[str, str], list[int]] = {}
     for line, cells in rows:
         if len(cells) != len(header):
             raise errors.InputError(f"{file}, line {line}: {len(cells)} cells, the header has {len(header)}")
@@ -126,4 +140,19 @@ def _read_table(file: str) -> dict[str, dict[str, str]]:
         if path in by_path:
             raise errors.InputError(f"{file}, line {line}: {row[path_column]!r} is listed twice; keep one of its lines")
         by_path[path] = {name: row[name] for name in PARTS if name in row}
+        for name in places.unreadable(by_path[path]):
+            unreadable.setdefault((name, row[name]), []).append(line)
+    if unreadable:
+        raise errors.InputError(f"{file}, {_unreadable(unreadable)}")
     return by_path
+
+
+def _unreadable(cells: Mapping[tuple[str, str], Sequence[int]]) -> str:
+    """Returns in words which cells of a column and a text cannot be read, by their lines, and what is expected."""
+    reasons = []
+    for (name, text), (first, *more) in list(cells.items())[:_REASONS]:
+        reasons.append(f"line {first}{f' and {len(more)} more' if more else ''}: {name} is {text!r}")
+    if len(cells) > _REASONS:
+        reasons.append(f"{len(cells) - _REASONS} more values like these")
+    expected = [places.EXPECTED[name] for name in dict.fromkeys(name for name, _ in cells)]
+    return "; ".join([*reasons, f"expected {'; '.join(expected)}; an empty cell states nothing"])

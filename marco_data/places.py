@@ -57,6 +57,8 @@ ROWS = (*string.ascii_uppercase, *(f"A{letter}" for letter in "ABCDEF"))
 """The names of the rows of a plate of 1,536 wells."""
 _COLUMN = "(?:0?[1-9]|[1-3][0-9]|4[0-8])"
 _WELL = rf"(?P<well>(?:A[A-F]|[A-Z]){_COLUMN})"
+_TWO_DIGITS = "(?:0[1-9]|[1-3][0-9]|4[0-8])"
+_DROP = "(?P<drop>0?[1-9]|[1-9][0-9])"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}"
 _COLUMNS = ((96, 12), (384, 24), (1536, 48))
 """The wells of a plate and its columns. Fewer than 96 are counted as those of a plate of 96."""
@@ -93,8 +95,11 @@ _HWMRI = re.compile(
     r"(?P<plate>X[0-9]{9})(?P<well>[0-9]{4})(?P<day>[0-9]{8})(?P<time>[0-9]{4})(?P<rest>-[a-z]+)?", re.IGNORECASE
 )
 _XCHEM = re.compile(r"(?P<plate>[^_]+)_(?P<column>0[1-9]|1[0-9]|2[0-4])(?P<row>[A-P])_(?P<drop>[1-9])")
-_PLATE_AND_WELL = re.compile(r"(?P<plate>[^_]+)_(?P<well>[A-P](?:0[1-9]|1[0-9]|2[0-4]))(?:[_-](?P<drop>[1-9]))?")
-_WELL_ALONE = re.compile(rf"{_WELL}(?:[_.-](?P<drop>[1-9]))?")
+# At the end of a name, T05, V02 and Z03 are times, versions and slices rather than wells of the rows Q to Z.
+_PLATE_AND_WELL = re.compile(
+    rf"(?P<plate>[^_]+)_(?P<well>(?:A[A-F]|[A-P]){_TWO_DIGITS}|[Q-Z]{_TWO_DIGITS}(?=[_-]))(?:[_-]{_DROP})?"
+)
+_WELL_ALONE = re.compile(rf"{_WELL}(?:[_.-]{_DROP})?")
 _VMXI = re.compile(rf"(?:(?P<home>.*)/)?imaging/(?P<plate>[0-9]+)/(?P<inspection>{_NUMBER})/[0-9]+(?P<kind>th)?")
 
 _COPY = re.compile(r"^copy of | - copy| ?\([0-9]+\)$", re.IGNORECASE)
@@ -317,23 +322,44 @@ def storage_well(path: str | Path) -> tuple[str, int]:
     return (f"{match['home']}/{match['plate']}", int(match["number"])) if match else ("", 0)
 
 
+EXPECTED = {
+    "well": "a well from A1 to AF48, or four digits",
+    "date": "a date such as 2026-11-26 or 2026-11-26T14:30",
+    "inspection": "an inspection's number of at most 18 digits",
+}
+"""The parts that `from_parts` may be unable to read, and what they may be."""
+
+
 def from_parts(path: str | Path, parts: Mapping[str, str | None]) -> Place:
     """Returns the place that is given as text by the names of a `Place`'s fields; without a plate, the folder names it.
 
     A date may have any form whose digits are those of a day, or of a day and a time. A well that no plate has, a date
-    that does not exist and a number of more than 18 digits count as not given.
+    that does not exist and a number of more than 18 digits count as not given; `unreadable` returns them.
     """
-    part = {name: (value or "").strip() for name, value in parts.items()}
+    part = _readable(parts)
     folders, _ = _parts(path)
-    well = part.get("well", "")
-    if not re.fullmatch(rf"{_WELL}|[0-9]{{4}}", well, re.IGNORECASE):
-        well = ""
-    digits = re.sub(r"\D", "", part.get("date", ""))
-    date = iso_date(digits[:8], digits[8:12])
-    inspection = re.sub(r"[^0-9]", "", part.get("inspection", ""))
-    inspection = inspection if re.fullmatch(_NUMBER, inspection) else ""
+    well, date, inspection = part.get("well", ""), part.get("date", ""), part.get("inspection", "")
     if not part.get("plate"):
         place = _by_folder({"well": well, "drop": part.get("drop", "")}, folders) if well else Place()
         return place._replace(date=date or place.date, inspection=inspection or place.inspection)
     home = _context(folders, part["plate"], None)[0]
     return Place(part["plate"], well, part.get("drop", ""), inspection, date, part.get("light", ""), home)
+
+
+def unreadable(parts: Mapping[str, str | None]) -> list[str]:
+    """Returns the names of the parts that are given but that `from_parts` counts as not given."""
+    readable = _readable(parts)
+    return [name for name in EXPECTED if (parts.get(name) or "").strip() and not readable[name]]
+
+
+def _readable(parts: Mapping[str, str | None]) -> dict[str, str]:
+    """Returns the parts as a `Place` has them; those that cannot be read are empty."""
+    part = {name: (value or "").strip() for name, value in parts.items()}
+    if not re.fullmatch(rf"{_WELL}|[0-9]{{4}}", part.get("well", ""), re.IGNORECASE):
+        part["well"] = ""
+    digits = re.sub(r"[^0-9]", "", part.get("date", ""))
+    # Fewer digits, as of 3/2/2026 or 9:30, could be read in several ways.
+    part["date"] = iso_date(digits[:8], digits[8:12]) if len(digits) in (8, 12) or len(digits) >= 14 else ""
+    inspection = re.sub(r"[^0-9]", "", part.get("inspection", ""))
+    part["inspection"] = inspection if re.fullmatch(_NUMBER, inspection) else ""
+    return part

@@ -164,6 +164,8 @@ def fingerprint(paths: Sequence[str], overlay_path: str = "") -> str:
 
 
 def _local_files(path: str) -> list[File]:
+    if not path:  # Else it would be the working directory.
+        return []
     root = Path(path)
     if root.is_dir():
         listing = folder_walk.walk([root])

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,28 @@ def whole_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         sync(aside)
         aside.replace(path)
     sync(path.parent)
+
+
+def refuse_inputs(outputs: Iterable[tuple[str, Path]], inputs: Iterable[str | Path]) -> None:
+    """Raises `InputError` if a file to write is one of `inputs`, also under another name or through a link.
+
+    `outputs`: what the message calls a path, such as `--output`, and the path. Devices and pipes may be both.
+    """
+    existing: dict[tuple[int, int] | None, str] = {
+        file: f"{name} {path}" for name, path in outputs if (file := _file_number(path)) and not is_stream(path)
+    }
+    for path in inputs if existing else ():
+        if output := existing.get(_file_number(path)):
+            raise InputError(f"{output} is an input, {path}, and would replace it; give another name")
+
+
+def _file_number(path: str | Path) -> tuple[int, int] | None:
+    """Returns what is the same for a file under all its names; None if there is no such file."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_stream(path: str | Path) -> bool:
@@ -205,9 +227,12 @@ def lock_path(path: Path, seconds: float = 0.0) -> int | None:
 
 
 def open_locked(path: Path) -> IO[bytes] | None:
-    """Opens a file to read and append that no other process has open by this function; returns None if one has."""
+    """Opens a file to read and append that no other process has open by this function; returns None if one has.
+
+    It has no buffer, whose rest a full disk would refuse again when the file is closed.
+    """
     while True:
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)
         if not _lock(file):
             file.close()
             return None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from marco_model import inception_table
+from marco_model import inception_table, ranges
 from marco_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +87,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nasnet_large": _nasnet("NASNetLarge", 331, 6),
 }
 
+RANGES: dict[str, ranges.Range] = {
+    "depth_multiplier": ranges.Range(gt=0),
+    "batch_norm_momentum": ranges.Range(ge=0, lt=1),
+}
+"""What each number of a network may be, whatever the architecture."""
+
 RANDOM = "random"
 RELEASED = "released"
 
@@ -123,6 +129,7 @@ class Network:
     def __post_init__(self) -> None:
         """Fills in the architecture's own values and checks what types cannot express."""
         own = self._own()
+        ranges.check("network", self, RANGES)
         if self.trainable not in ("all", "head", *own.blocks):
             raise InputError(
                 f"network.trainable is {self.trainable!r}; give all, head, or the first block of {self.architecture} "

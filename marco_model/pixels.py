@@ -10,16 +10,14 @@ import functools
 import io
 import os
 import re
-import struct
 import sys
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from marco_model import errors
+from marco_model import errors, png
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +37,6 @@ MAX_SCANNED = 1_000_000_000
 bounds its time, to about three seconds."""
 
 _JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DIRECTIONS = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))
 """Steps through rows and columns for each orientation, after rows and columns of 5 to 8 are exchanged."""
 _START_OF_SCAN = b"\xff\xda"
@@ -135,7 +132,7 @@ def reduced(encoded: bytes, side: int) -> np.ndarray:
 
 def _decode_jpeg(encoded: bytes, side: int) -> np.ndarray:
     height, width, is_cmyk, _ = jpeg_header(encoded)
-    _check_size(height, width)
+    check_size(height, width)
     image = _without_warnings(encoded, side, is_cmyk)
     return _from_cmyk(image, inverted=bool(_ADOBE.search(encoded))) if is_cmyk else image
 
@@ -171,7 +168,8 @@ def _without_warnings(encoded: bytes, side: int, is_cmyk: bool) -> np.ndarray:
         return _without_warnings(known, side, is_cmyk)
 
 
-def _check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int) -> None:
+    """Raises `InputError` for more than `MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise errors.InputError(f"{width}x{height} pixels are more than the {MAX_PIXELS:,} accepted")
 
@@ -189,7 +187,6 @@ def _decode_png(encoded: bytes) -> np.ndarray:
     from PIL import Image
 
     image: Image.Image = Image.open(io.BytesIO(plain_png(encoded)), formats=("PNG",))
-    _check_size(image.height, image.width)
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255.
         return rgb_of_grey((deep_array(image) >> 8).astype(np.uint8))
     return rgb_array(image)
@@ -227,32 +224,10 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 
 
 def plain_png(encoded: bytes) -> bytes:
-    """Returns a PNG with only the chunks that its pixels need, after its EXIF data if these are sound.
-
-    Pillow refuses images for damage or size of the others, which TensorFlow ignores. It takes some damage of the chunks
-    that count, which TensorFlow refuses, and the size from a header in another place than the first: `InputError` is
-    raised for such a file.
-    """
-    if not encoded.startswith(_PNG_SIGNATURE + b"\0\0\0\x0dIHDR"):
-        raise errors.InputError("does not decode: a PNG that does not begin with its header")
-    pixel_chunks, exif = list[bytes](), b""
-    position, kind = len(_PNG_SIGNATURE), b""
-    while position + 8 <= len(encoded) and kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", encoded, position)
-        chunk = encoded[position : position + length + 12]
-        position += len(chunk)
-        is_sound = len(chunk) == length + 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if kind == b"IHDR" and pixel_chunks:
-            raise errors.InputError("does not decode: a PNG with two headers")
-        if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-            if not is_sound:
-                raise errors.InputError(f"does not decode: a PNG whose chunk {kind.decode()} is damaged or cut short")
-            pixel_chunks.append(chunk)
-        elif kind == b"eXIf" and is_sound:
-            exif = chunk
-    if kind != b"IEND":
-        raise errors.InputError("does not decode: a PNG that is cut short")
-    return b"".join([_PNG_SIGNATURE, *pixel_chunks[:1], exif, *pixel_chunks[1:]])
+    """Returns `png.only_pixels` of a PNG; raises `InputError` also for one that is too large to decode."""
+    header = png.read_header(encoded)
+    check_size(header.height, header.width)
+    return png.only_pixels(encoded)
 
 
 def turned(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -313,7 +288,7 @@ def _reduced_brightness(encoded: bytes) -> tuple[np.ndarray, int]:
 
     if encoded.startswith(_JPEG_START):
         height, width, is_cmyk, _ = jpeg_header(encoded)
-        _check_size(height, width)
+        check_size(height, width)
         if not is_cmyk:
             least = {"min_height": _REDUCED_SIDE, "min_width": _REDUCED_SIDE}
             grey = simplejpeg.decode_jpeg(encoded, "GRAY", fastdct=True, strict=False, **least)

@@ -12,7 +12,42 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from marco_model import ranges
 from marco_model.errors import InputError
+
+# More fits neither 32 bits nor anybody's time.
+_MOST = 2**31 - 1
+_COUNT, _WEIGHT, _SHARE = ranges.Range(ge=1, le=_MOST), ranges.Range(ge=0), ranges.Range(ge=0, lt=1)
+
+RANGES: dict[str, ranges.Range] = {
+    "steps": _COUNT,
+    "batch_size": _COUNT,
+    "stated_for_batch": _COUNT,
+    # Training at the rate 0 shows what a network is worth as it is.
+    "learning_rate": ranges.Range(ge=0),
+    "learning_rate_decay": ranges.Range(gt=0, le=1),
+    "epochs_per_decay": ranges.Range(gt=0),
+    "warm_up_steps": ranges.Range(ge=0, le=_MOST),
+    "rho": _SHARE,
+    "momentum": _SHARE,
+    # Without it RMSProp divides by 0 where a gradient is 0.
+    "epsilon": ranges.Range(gt=0),
+    "label_smoothing": _SHARE,
+    "auxiliary_weight": _WEIGHT,
+    "weight_decay": _WEIGHT,
+    "average_decay": _SHARE,
+    "colour_distortion": _WEIGHT,
+    "adversarial_weight": _WEIGHT,
+    "raw_weight": _WEIGHT,
+    "evaluate_every": _COUNT,
+    "patience": _COUNT,
+    "checkpoint_every": _COUNT,
+    # Keras draws from 32 bits, and the seeds of heads are some higher.
+    "seed": ranges.Range(ge=0, le=_MOST),
+}
+"""What each number of a recipe may be."""
+
+WINDOW_SHARE = "give the smallest and the largest share, above 0 and at most 1, or null for native windows"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,29 +105,11 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "patience", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.stated_for_batch is not None and self.stated_for_batch < 1:
-            raise InputError(
-                f"recipe.stated_for_batch is {self.stated_for_batch}; give the batch size that the recipe is stated "
-                "for, at least 1, or null"
-            )
-        if self.warm_up_steps < 0:
-            raise InputError(f"recipe.warm_up_steps is {self.warm_up_steps}; it must be at least 0")
-        for name in ("rho", "momentum", "label_smoothing", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name in ("adversarial_weight", "raw_weight", "colour_distortion"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"recipe.{name} is {getattr(self, name)}; it must be at least 0, which turns it off")
+        ranges.check("recipe", self, RANGES)
         if self.window_share is not None:
             smallest, largest = self.window_share
             if not 0 < smallest <= largest <= 1:
-                raise InputError(
-                    f"recipe.window_share is {[smallest, largest]}; give the smallest and the largest share, above 0 "
-                    "and at most 1, or null for native windows"
-                )
+                raise InputError(f"recipe.window_share is {[smallest, largest]}; {WINDOW_SHARE}")
 
     def adversarial_by(self, attribute: str) -> bool:
         """Whether training is adversarial over the sources of this attribute."""

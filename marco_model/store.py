@@ -26,6 +26,7 @@ from marco_model.local_files import (
     is_stream as is_stream,
     lock_path as lock_path,
     open_locked as open_locked,
+    refuse_inputs as refuse_inputs,
     require_new_or_empty as require_new_or_empty,
     sole_writer as sole_writer,
     sync as sync,

@@ -76,7 +76,8 @@ def predict_with_report(
 ) -> prediction.Outcome:
     """Scores `files` into `output`, as `predict` does, and writes the HTML file `report`.
 
-    Raises InputError before scoring if the classifier has no such classes, or without TensorFlow, which explains.
+    Raises InputError before scoring if the classifier has no such classes, or without TensorFlow, which explains. The
+    message of an `OSError` says whether the page is what cannot be written.
     """
     crystals = plates.crystal_classes(classifier.classes, options.crystal_classes)
     if options.explain:
@@ -106,8 +107,15 @@ def predict_with_report(
         image.course = outcome.courses.get(image.path)
     overlays = draw_overlays(classifier, images, crystals, options, size) if options.explain else {}
     page = Page(classifier, crystals, options.explain_command, place_images(images), images, failures, overlays)
-    with store.whole_file(report) as file:
-        file.write(page.render())
+    try:
+        with store.whole_file(report) as file:
+            file.write(page.render())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        to_file = output is not None and output != score_table.STDOUT
+        where = f" in {output}" if to_file else ""
+        raise OSError(error.errno, f"{error.strerror or error}; the scores are complete{where}", str(report)) from error
     return outcome
 
 

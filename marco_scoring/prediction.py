@@ -297,6 +297,8 @@ def explain(
     from marco_model import attribution
 
     names = output_names(files, directory)
+    pictures = [directory / f"{name}{ending}" for name in names for ending in (".png", *([".npy"] if raw else []))]
+    store.refuse_inputs((("the overlay", path) for path in pictures), files)
     chosen = None if class_name is None else plates.class_index(classifier.classes, class_name)
     gradient = attribution.class_gradient(classifier.logits)
     failed = 0
@@ -330,12 +332,13 @@ def explain(
 def output_names(files: Sequence[Path], directory: Path) -> list[str]:
     """Returns a name without ending for each file: its own, with `-2`, `-3` … if an earlier file has the same name.
 
-    Names are compared without case, as some file systems do. Raises InputError if a file is in `directory`.
+    Names are compared without case, as some file systems do. Raises InputError if a file, or what it links to, is in
+    `directory`.
     """
     names: list[str] = []
     taken: set[str] = set()
     for path in files:
-        if path.parent.resolve() == directory.resolve():
+        if directory.resolve() in (path.parent.resolve(), path.resolve().parent):
             raise errors.InputError(f"{path} is in the output folder {directory}; give another folder")
         name, number = path.stem, 1
         while name.casefold() in taken:

@@ -187,7 +187,7 @@ class ScoreTable:
 
     def remains(self) -> str:
         """Returns where the rows of a run that is stopped are."""
-        return f"{self.written} images were scored"
+        return "1 image was scored" if self.written == 1 else f"{self.written} images were scored"
 
     def close(self) -> None:
         """Closes what is open; after a failure the rows stay."""
@@ -271,14 +271,17 @@ class FileTable(ScoreTable):
         if file is None:
             raise errors.InputError(f"another process writes {output}; wait until it ends, or give another --output")
         self._file = file
+        whole = _whole_lines(self._file, self.format)
         try:
-            self._begin(model, options)
+            self._begin(whole, model, options)
         except BaseException:
+            if not whole:  # The table still has all rows; with some of them here, --resume would lose the others.
+                self.earlier.clear()
+                self._file.truncate(0)
             self.close()
             raise
 
-    def _begin(self, model: str, options: Options) -> None:
-        whole = _whole_lines(self._file, self.format)
+    def _begin(self, whole: int, model: str, options: Options) -> None:
         self._file.truncate(whole)
         earlier = self._partial
         if whole and not options.resume:
@@ -293,6 +296,8 @@ class FileTable(ScoreTable):
                 self._put(table_lines.header(self.format, self.names))
                 return
         header, rows = table_lines.read_rows(earlier, self.format)
+        if options.format is None and self.format == "csv" and table_lines.has_mark(earlier):
+            self.format = "excel"
         if missing := [name for name in self.names if name not in header and header]:
             raise errors.InputError(f"{earlier} has no column {', '.join(missing)}; give another --output")
         # Columns that somebody added to the table stay.
@@ -320,8 +325,14 @@ class FileTable(ScoreTable):
         self.earlier[key] = Earlier((str(cells["bytes"]), str(cells["modified"])), scores, str(cells["flag"]), course)
 
     def _put(self, text: str) -> None:
-        self._file.write(text.encode())
-        self._file.flush()
+        rest, end = memoryview(text.encode()), self._file.seek(0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            raise OSError(error.errno, error.strerror, str(self._partial)) from error
 
     def write(self, cells: Row) -> None:
         """Writes a row to the partial file, whole."""
@@ -359,8 +370,11 @@ class FileTable(ScoreTable):
 
     def remains(self) -> str:
         """Returns where the rows of a run that is stopped are."""
+        if self._file.closed:
+            return f"the scores are complete in {self._output}"
         count = len(self.earlier) + self.written
-        return f"{count} rows are in {self._partial}; the same command with --resume scores the rest"
+        rows = "1 row is" if count == 1 else f"{count} rows are"
+        return f"{rows} in {self._partial}; the same command with --resume scores the rest"
 
     def close(self) -> None:
         """Leaves the partial file if it has rows."""

@@ -1,5 +1,6 @@
 """Rows of a table of scores as lines of its formats, and read back from them."""
 
+import codecs
 import csv
 import io
 import json
@@ -58,6 +59,12 @@ def _csv_line(cells: Iterable[Any]) -> str:
 def header(format: Format, names: Sequence[str]) -> str:
     """Returns the beginning of a table, empty where rows name their columns."""
     return "" if format == "jsonl" else (_BOM if format == "excel" else "") + _csv_line(names)
+
+
+def has_mark(path: Path) -> bool:
+    """Returns whether a table on disk begins with a byte order mark, as `excel` does."""
+    with path.open("rb") as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def read_rows(path: Path, format: Format) -> tuple[list[str], Iterator[Row]]:

@@ -71,7 +71,7 @@ class Synthetic(settings.Section):
     """A synthetic set, drawn before the run if no data are given."""
 
     images: int = pydantic.Field(1_000, ge=8)
-    seed: int = 0
+    seed: int = pydantic.Field(0, ge=0)
     eval_share: float = pydantic.Field(0.25, gt=0, lt=1)
     # Pixels of the drawn image's shorter side; 0 draws each imager's own size.
     shorter_side: int = pydantic.Field(0, ge=0)

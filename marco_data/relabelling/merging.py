@@ -47,6 +47,7 @@ def merge_sheets(
     """
     if bool(key_path) == bool(data):
         raise errors.InputError("give --key for sheets of `marco relabel export`, or --data for sheets of a plate page")
+    store.refuse_inputs([("--output", output)], [*sheets, key_path])
     ids = None
     if data:
         images, classes, ids = answer_sheets.read_records(sheets, data)

@@ -1,5 +1,6 @@
 """`marco data`: make, import, check and describe sets of scored images."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich import console, table
 
 from components import settings
 from marco_data import contract, exporting, importing, inspection, label_tables, shards
-from marco_model import InputError, pixels
+from marco_model import InputError, pixels, store
 from pipelines import configuration
 from pipelines.commands import options
 
@@ -21,7 +22,8 @@ app = typer.Typer()
 def import_(
     output: Annotated[Path, typer.Option(callback=options.new_folder, help="New folder for the shards.")],
     folder: Annotated[
-        Path | None, typer.Argument(help="A folder a class below it; with --csv, the folder of the files listed.")
+        Path | None,
+        typer.Argument(help="A folder with one sub-folder per class; with --csv, the folder of the files listed."),
     ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Labels: filename,label or terf's header; paths are relative to it.")
@@ -202,7 +204,7 @@ def inspect(
         list[str], typer.Argument(help="Shards, folders of them, or what `marco data ingest` wrote.", metavar="PATH")
     ],
     contact_sheet: Annotated[
-        Path | None, typer.Option(callback=options.output_file, help="Write examples of each class to this PNG.")
+        Path | None, typer.Option(callback=options.output_picture, help="Write examples of each class to this PNG.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Images of each class on the sheet.")] = 6,
     raw_labels: Annotated[
@@ -214,6 +216,8 @@ def inspect(
     Example: marco data inspect --contact-sheet sheet.png runs/checked
     """
     terminal = console.Console(highlight=False, markup=False, emoji=False)
+    if contact_sheet:
+        store.refuse_inputs([("--contact-sheet", contact_sheet)], _files(paths))
     quarantines = {path: entries for path in paths if (entries := inspection.read_quarantine(path)) is not None}
     try:
         images = inspection.inspect_shards(paths, samples if contact_sheet else 0)
@@ -225,6 +229,13 @@ def inspect(
         _print_images(terminal, images, raw_labels, contact_sheet)
     for path, entries in quarantines.items():
         terminal.print(_quarantine(path, entries) if entries else f"the quarantine of {path} is empty")
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    """Returns the local files that are or may be a set's; the set is checked when it is read."""
+    with contextlib.suppress(InputError):
+        return [file.path for path in paths if not store.is_remote(path) for file in shards.list_files(path)]
+    return []
 
 
 def _print_images(

@@ -22,10 +22,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from marco_data import image_files
 from marco_model import InputError, errors, model_directory as directories, store
 
 ImagePaths = Annotated[
-    list[Path], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
+    list[str], typer.Argument(metavar="PATH…", help="Images (JPEG, PNG, TIFF, BMP) and folders of them.")
 ]
 Model = Annotated[str | None, typer.Option(help="A model's folder or gs:// URI. Without it: the published classifier.")]
 Names = Annotated[
@@ -122,8 +123,18 @@ def counted(count: int, noun: str) -> str:
 def output_file(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
     """Raises `InputError`, before any work begins, if no file can be written where an option says; its callback.
 
-    A link is followed; a device or a pipe needs only to be writable.
+    A link is followed; a device or a pipe needs only to be writable. The name of an image is refused too: a shell makes
+    `--output *.jpg` one photograph to write and the others to read.
     """
+    if value is not None and not store.is_stream(value) and not value.is_dir():
+        option, names = f"{parameter.opts[0]} {value}", (value.name, os.path.realpath(value))
+        if any(map(image_files.has_image_ending, names)):
+            raise InputError(f"{option} has the ending of an image; give the file to write another name")
+    return output_picture(parameter, value)
+
+
+def output_picture(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """As `output_file`, for a file that may be named as an image."""
     if value is None or str(value) == STDOUT:
         return value
     option = f"{parameter.opts[0]} {value}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8080
 
 
-def images(paths: Sequence[Path]) -> list[Path]:
+def images(paths: Sequence[str | Path]) -> list[Path]:
     """Returns the image files among and below `paths`, see `scored_images.find_files`; what is left out is on stderr.
 
     Raises `InputError` if there are none.
@@ -132,7 +132,10 @@ def predict(
 
     _check_report(report, output, bool(explain or thumbnail_size or (crystal_class and not best)))
     files = images(paths)
+    _check_inputs(output, report, [*files, *([names] if place_reader.is_table(names) else [])])
     place_of = place_reader.reader(files, names)
+    if unused := place_reader.unused_rows(place_of, files):
+        typer.echo(unused, err=True)
     read = functools.partial(image_files.encoded_image, bits=bits)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory, average=average)
@@ -203,8 +206,24 @@ def _check_report(report: Path | None, output: Path | None, about_report: bool) 
                 "--explain and --thumbnail-size need --report FILE; --crystal-class needs --report FILE or --best"
             )
         return
-    if output is not None and report.resolve() == output.resolve():
-        raise InputError(f"--report and --output are both {report}; give two names")
+    for name, path in _table_files(output).items():
+        if report.resolve() == path.resolve():
+            raise InputError(f"--report and {name} are both {report}; give two names")
+
+
+def _table_files(output: Path | None) -> dict[str, Path]:
+    """Returns the files that writing the table makes, by what messages call them; none for standard output."""
+    from marco_scoring import score_table
+
+    if output is None or output == score_table.STDOUT:
+        return {}
+    beside = {"list of failures": score_table.errors_path(output), "partial file": score_table.partial_path(output)}
+    return {"--output": output, **{f"the {name} of --output": path for name, path in beside.items()}}
+
+
+def _check_inputs(output: Path | None, report: Path | None, inputs: Sequence[str | Path]) -> None:
+    """Raises `InputError`, before anything is read, if the table or the report would replace an input."""
+    store.refuse_inputs([*_table_files(output).items(), *([("--report", report)] if report else [])], inputs)
 
 
 def explain(
@@ -272,7 +291,7 @@ def released(
 
 def tflite(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Images on which both models must name the same class.")
+        list[str], typer.Argument(metavar="PATH…", help="Images on which both models must name the same class.")
     ],
     output: Annotated[Path, typer.Option(callback=options.output_file, help="File to write, such as model.tflite.")],
     model: options.Model = None,
@@ -285,6 +304,7 @@ def tflite(
     Example: marco tflite --model models/released --output released.tflite plates/03c3
     """
     files = images(paths)
+    store.refuse_inputs([("--output", output)], files)
     directory = options.model_directory(model, "converting")
     from marco_model.tflite import convert_and_check
 

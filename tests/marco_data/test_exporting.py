@@ -119,6 +119,9 @@ def test_without_keep_splits_an_import_draws_its_own(tmp_path):
     (tmp_path / "out" / "labels.csv").write_text(text)
     with pytest.raises(errors.InputError, match=r"labels\.csv, line 2: split is 'trian'"):
         label_tables.from_csv(tmp_path / "out" / "labels.csv", keep_splits=True)
+    (tmp_path / "out" / "labels.csv").write_text("filename,label\na.jpg,Clear\n")
+    with pytest.raises(errors.InputError, match=r"labels\.csv has no column split .*leave --keep-splits out"):
+        label_tables.from_csv(tmp_path / "out" / "labels.csv", keep_splits=True)
 
 
 def test_splits_classes_and_institutions_are_chosen(tmp_path):

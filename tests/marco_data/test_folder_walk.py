@@ -255,3 +255,13 @@ def test_objects_of_a_bucket_are_left_out_by_the_same_names():
         for chosen in itertools.permutations(parts, length):
             hidden = any(folder_walk.is_left_out(part) for part in chosen)
             assert image_files.is_image_below("/".join(chosen)) == (chosen[-1] == "a.jpg" and not hidden)
+
+
+@pytest.mark.parametrize("read", [image_files.find_images, shards.find_shards])
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch, read):
+    """As a script gives with a variable that is not set."""
+    fill(tmp_path, "drop.jpg", "train-00000-of-00001")
+    monkeypatch.chdir(tmp_path)
+    assert read(["."])
+    with pytest.raises(errors.InputError, match="empty"):
+        read([""])

@@ -16,6 +16,7 @@ from marco_data.name_tables import write_tables
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
+from pipelines.commands import data
 
 
 def jpeg(shade, width=30):
@@ -136,6 +137,15 @@ def test_the_command_prints_tables_writes_the_sheet_and_explains_the_quarantine(
     assert "2 records cannot be read" in done.stdout
     assert REASONS["too_many_pixels"] in done.stdout and "60000x60000" in done.stdout
     assert Image.open(tmp_path / "s.png").width > 3 * CELL
+
+
+def test_a_contact_sheet_does_not_take_a_shard_s_place(shards, tmp_path):
+    shard = next(path for path in shards.rglob("*-of-*"))
+    before = shard.read_bytes()
+    (tmp_path / "s.png").symlink_to(shard)
+    with pytest.raises(InputError, match=r"--contact-sheet .*s.png is an input"):
+        data.inspect([str(shards)], tmp_path / "s.png")
+    assert shard.read_bytes() == before
 
 
 def test_the_documentation_lists_the_reasons_as_they_are():

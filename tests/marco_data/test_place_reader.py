@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from marco_data.place_reader import NamedPlaces, content_digest, reader
-from marco_data.places import Place
+from marco_data import label_tables
+from marco_data.place_reader import NamedPlaces, content_digest, reader, unused_rows
+from marco_data.places import Place, from_parts, unreadable
 from marco_model.errors import InputError
 
 
@@ -87,6 +88,63 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, prob
     with pytest.raises(InputError, match=problem) as error:
         reader([tmp_path / "a.jpg"], str(tmp_path / "places.csv"))
     assert "\n" not in str(error.value)
+
+
+def test_cells_of_a_table_that_cannot_be_read_are_named_with_their_lines(tmp_path):
+    table = tmp_path / "places.csv"
+    rows = [
+        "a.jpg,p,A1,2026-03-02 14:30,1",
+        "b.jpg,p,Z99,,",
+        "c.jpg,p,Z99,notadate,",
+        "d.jpg,p,,2026-02-30,",
+        "e.jpg,,,,",
+    ]
+    table.write_text("path,plate,well,date,inspection\n" + "\n".join(rows) + "\nf.jpg,p,0155,3/2/2026,first\n")
+    with pytest.raises(InputError) as error:
+        NamedPlaces(str(table))
+    assert str(error.value) == (
+        f"{table}, line 3 and 1 more: well is 'Z99'; line 4: date is 'notadate'; line 5: date is '2026-02-30'; line 7: "
+        "date is '3/2/2026'; line 7: inspection is 'first'; expected a well from A1 to AF48, or four digits; a date "
+        "such as 2026-11-26 or 2026-11-26T14:30; an inspection's number of at most 18 digits; an empty cell "
+        "states nothing"
+    )
+    table.write_text("path,plate,well\n" + "".join(f"{n}.jpg,p,A{n}\n" for n in range(40, 65)))
+    with pytest.raises(
+        InputError, match="line 19: well is 'A57'; line 20: well is 'A58'; 6 more values like these; exp"
+    ):
+        NamedPlaces(str(table))
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("20260302", "2026-03-02"),
+        ("2026/03/02 14:30:59.5", "2026-03-02T14:30"),
+        ("2026-03-02 14h30", "2026-03-02T14:30"),
+        ("3/2/2026", ""),
+        ("2026-1-12", ""),
+        ("2026-03-02 1:30", ""),
+        ("2026-03-02 1:30:15", ""),
+    ],
+)
+def test_dates_that_could_be_read_in_several_ways_are_not_given(text, date):
+    assert from_parts("x.jpg", {"plate": "p", "date": text}).date == date
+    assert unreadable({"plate": "p", "date": text}) == ([] if date else ["date"])
+
+
+def test_rows_for_files_that_are_not_among_the_images_are_counted(tmp_path):
+    table = tmp_path / "places.csv"
+    table.write_text("path,plate\na.jpg,p\nb.jpg,p\nx/a.jpg,p\n")
+    files = [tmp_path / "a.jpg", tmp_path / "c.jpg"]
+    note = "rows of --names for files that are not among the images: 2"
+    assert unused_rows(reader(files, str(table)), files) == note
+    assert unused_rows(reader(files, "(?P<plate>a)"), files) == unused_rows(reader(files), files) == ""
+    (tmp_path / "labels.csv").write_text("filename,label\na.jpg,Clear\nc.jpg,Clear\n")
+    assert label_tables.from_csv(tmp_path / "labels.csv", names=str(table)).notes == [note]
+    (tmp_path / "set" / "Clear").mkdir(parents=True)
+    (tmp_path / "set" / "Clear" / "a.jpg").touch()
+    table.write_text("path,plate\na.jpg,p\nset/Clear/a.jpg,p\nx/a.jpg,p\n")
+    assert label_tables.from_folder(tmp_path / "set", names=str(table)).notes == [note]
 
 
 def test_records_are_named_by_their_file_names_where_these_are_clear(tmp_path):

@@ -9,7 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from marco_data.places import Place, from_parts, main_images, place_of, plate_group
+from marco_data.places import ROWS, Place, from_parts, main_images, place_of, plate_group
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,28 @@ def test_all_wells_of_generated_trees_are_found(convention, data):
         assert place.identity.startswith(home.strip("/"))
 
 
+@pytest.mark.parametrize("drop", ["1", "9", "03", "12"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "pl/plate1_{well}_{drop}.jpg",
+        "pl/plate1_{well}-{drop}.jpg",
+        "pl/plate1/{well}_{drop}.jpg",
+        "pl/plate1_{well}-{drop}_ImagerDefaults_6.jpg",
+        "pl/plate1_{well}-{drop}_2026-03-02.jpg",
+    ],
+)
+def test_all_wells_and_drops_of_a_plate_of_1536_are_read(form, drop):
+    for well in (f"{row}{column:02}" for row in ROWS for column in range(1, 49)):
+        path = form.format(well=well, drop=drop)
+        assert place_of(path)[:3] == ("plate1", well, drop), path
+
+
+def test_rows_that_stand_for_times_and_slices_need_a_drop():
+    read = {row: place_of(f"plate1_{row}48.jpg").well for row in ROWS}
+    assert read == {row: "" if row in tuple("QRSTUVWXYZ") else f"{row}48" for row in ROWS}
+
+
 @hypothesis.given(
     st.datetimes(datetime.datetime(1000, 1, 1)),
     st.sampled_from(
@@ -185,6 +207,17 @@ MEANINGLESS = [
         "A49.jpg",
         "03c3_A0_x_1.jpg",
     ),
+    *("IMG_0123_45.jpg", "DSC_A1234.jpg", "scan_AB12_2019.jpg", "scan3_AF12_01.jpg", "20201201_A1B2.jpg"),
+    *(
+        "20201201_AB12_01.jpg",
+        "lysozyme_AB12_01.jpg",
+        "x7_A1_12.jpg",
+        "x7_AG01_1.jpg",
+        "x7_AF49_1.jpg",
+        "x7_A01_00.jpg",
+    ),
+    *("x7_A01_100.jpg", "x7_A01_2019.jpg", "lyso2_T20.jpg", "gel3_Z03.jpg", "x7_V02.jpg", "run1_S01.jpg"),
+    *("A01_00.jpg", "A01_100.jpg", "A01_2019.jpg", "AG01_1.jpg", "AF49_01.jpg", "AB123.jpg"),
 ]
 
 

@@ -94,6 +94,8 @@ def test_fields_that_are_left_out_take_the_architectures_own_values():
     [
         ({"architecture": "nasnet_mobile", "variant": "paper"}, "network.variant is 'paper'.*only inception_v3"),
         ({"architecture": "nasnet_large", "depth_multiplier": 0.5}, "depth_multiplier is 0.5"),
+        ({"depth_multiplier": float("inf")}, "network.depth_multiplier is inf; it must be a finite number, above 0"),
+        ({"batch_norm_momentum": 1.0}, "network.batch_norm_momentum is 1.0; it must be at least 0 and below 1"),
         ({"architecture": "inception_resnet_v2", "auxiliary": True}, "auxiliary is True"),
         ({"architecture": "inception_resnet_v2", "input_size": 74}, "74.*at least 75"),
         ({"input_size": 150}, "150.*at least 151"),

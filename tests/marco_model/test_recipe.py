@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -35,6 +36,12 @@ def test_the_average_is_short_at_first_and_never_longer_than_asked():
         {"steps": 0},
         {"batch_size": -1},
         {"average_decay": 1.0},
+        {"seed": 2**31},
+        {"learning_rate": -1.0},
+        {"learning_rate_decay": 0.0},
+        {"learning_rate_decay": 1.1},
+        {"epochs_per_decay": 0.0},
+        {"epsilon": 0.0},
         {"label_smoothing": -0.1},
         {"adversarial_weight": -1.0},
         {"raw_weight": float("inf")},
@@ -45,6 +52,17 @@ def test_impossible_values_are_refused_by_name(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=rf"recipe\.{name}"):
         Recipe(**wrong)
+
+
+OTHERS = ("augment", "window_share", "sources", "unlabelled")
+NUMBERS = [field.name for field in dataclasses.fields(Recipe) if field.name not in OTHERS]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_a_range(name, value):
+    with pytest.raises(InputError, match=rf"recipe\.{name} is {value}; it must be .*(at least|above) \d"):
+        Recipe(**{name: value})
 
 
 LENGTHS = ("steps", "warm_up_steps", "evaluate_every", "checkpoint_every")
@@ -99,7 +117,7 @@ def test_rate_per_image_and_average_are_the_same_at_the_same_image(batch_size):
 
 
 def test_a_batch_size_that_no_recipe_can_be_stated_for_is_refused():
-    with pytest.raises(InputError, match=r"recipe\.stated_for_batch is 0; give the batch size"):
+    with pytest.raises(InputError, match=r"recipe\.stated_for_batch is 0; it must be at least 1"):
         Recipe(stated_for_batch=0)
 
 

@@ -90,6 +90,19 @@ def test_an_unknown_class_is_refused_with_the_known_ones(classifier, plate, tmp_
 def test_images_in_the_output_folder_are_not_written_over(tmp_path):
     with pytest.raises(InputError, match="give another folder"):
         output_names([tmp_path / "plate" / "drop.png"], tmp_path / "plate")
+    (tmp_path / "link.png").symlink_to(tmp_path / "plate" / "link.png")
+    with pytest.raises(InputError, match="give another folder"):
+        output_names([tmp_path / "link.png"], tmp_path / "plate")
+
+
+def test_an_overlay_is_not_written_through_a_link_to_its_image(tmp_path):
+    image = tmp_path / "drop.png"
+    image.write_text("kept")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "drop.png").symlink_to(image)
+    with pytest.raises(InputError, match=r"the overlay .*drop.png is an input"):
+        explain(None, [image], tmp_path / "out", **QUICK)
+    assert image.read_text() == "kept"
 
 
 @given(st.lists(st.tuples(st.sampled_from("xy"), st.sampled_from(["a", "A", "a-2", "a-3", "b.c"])), max_size=12))

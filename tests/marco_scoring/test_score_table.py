@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -94,6 +95,66 @@ def test_what_was_scored_stays_and_resume_scores_only_the_rest(files, tmp_path, 
     whole = tmp_path / f"whole-{name}"
     predict(Brightness(), files, whole)
     assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.fixture
+def small_disk(monkeypatch):
+    """Returns a function that limits the size of what is written, as a full disk does; a part of a row still fits."""
+    limits = []
+
+    def limit(size):
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits.append((resource.getrlimit(resource.RLIMIT_FSIZE), handler))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[0][0][1]))
+
+    def lift():
+        while limits:
+            before, handler = limits.pop()
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    yield types.SimpleNamespace(limit=limit, lift=lift)
+    lift()
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_full_disk_names_the_partial_file_which_has_whole_rows(files, tmp_path, small_disk, count):
+    output, partial = tmp_path / "scores.csv", tmp_path / "scores.partial.csv"
+    predict(Brightness(), files[: count + 1], output)
+    size = output.stat().st_size - 5
+    output.unlink()
+    small_disk.limit(size)
+    with pytest.raises(OSError, match="too large") as stopped:
+        predict(Brightness(), files, output)
+    small_disk.lift()
+    rows_are = "1 row is" if count == 1 else f"{count} rows are"
+    assert f"; {rows_are} in {partial}; the same command with --resume scores the rest" in stopped.value.strerror
+    assert partial.read_bytes().endswith(b"\r\n") and len(rows(partial)) == count
+    assert predict(Brightness(), files, output, resume=True).earlier == count
+    assert len(rows(output)) == 9
+
+
+@pytest.mark.parametrize("option", [{}, {"append": True}])
+def test_a_disk_that_is_full_before_the_first_row_leaves_what_there_was(files, tmp_path, small_disk, option):
+    output = tmp_path / "scores.csv"
+    if option:
+        predict(Brightness(), files[:5], output)
+    before = output.read_bytes() if option else b""
+    small_disk.limit(len(before) - 5 if option else 20)
+    with pytest.raises(OSError, match="too large") as stopped:
+        predict(Brightness(), files, output, **option)
+    small_disk.lift()
+    assert stopped.value.filename == str(tmp_path / "scores.partial.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plates", *(["scores.csv"] if option else [])]
+    assert not option or output.read_bytes() == before
+
+
+def test_a_list_of_failures_that_cannot_be_written_leaves_a_complete_table(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_table.name_tables, "write_csv", lambda *_: full())
+    files[0].write_bytes(b"")
+    with pytest.raises(OSError, match=r"the scores are complete in .*scores\.csv"):
+        predict(Brightness(), files, tmp_path / "scores.csv")
+    assert len(rows(tmp_path / "scores.csv")) == 8
 
 
 def test_a_line_that_was_cut_is_scored_again(files, tmp_path):
@@ -280,6 +341,20 @@ def test_excel_opens_the_letters_of_a_table_rightly(tmp_path):
     assert rows(tmp_path / "excel.csv")[0]["plate"] == "Kühn"
     predict(Brightness(), [file], tmp_path / "plain.csv")
     assert (tmp_path / "plain.csv").read_bytes().startswith(b"path,")
+
+
+def test_a_table_for_excel_stays_one_when_it_is_appended_to(files, tmp_path):
+    output = tmp_path / "excel.csv"
+    predict(Brightness(), files[:2], output, format="excel")
+    predict(Brightness(), files[:3], output, append=True)
+    draw(files[0], 255)  # Its row is replaced.
+    with pytest.raises(errors.Interrupted):
+        predict(Brightness(interrupted, at=3), files[:6], output, append=True)
+    predict(Brightness(), files[:6], output, resume=True)
+    assert output.read_bytes().count(b"\xef\xbb\xbf") == 1 and output.read_bytes().startswith(b"\xef\xbb\xbfpath,")
+    assert len(rows(output)) == 6
+    predict(Brightness(), files[:6], output, append=True, format="csv")
+    assert output.read_bytes().startswith(b"path,")
 
 
 def test_calibrated_probabilities_are_columns_where_the_model_has_a_temperature(files, tmp_path):

@@ -1,9 +1,14 @@
+import copy
 import dataclasses
+import functools
 import json
+import math
+import operator
 
 import pydantic
 import pytest
 
+from components import settings
 from marco_model.errors import InputError
 from pipelines import configuration
 
@@ -59,14 +64,18 @@ def test_the_rule_for_batch_sizes_is_off_elsewhere(name):
     [
         ("recipe.stepz=1", "unknown key 'recipe.stepz'; did you mean 'steps'?"),
         ("stepz=1", "unknown key 'stepz'; remove it or fix its name"),
+        ("steps=5", "unknown key 'steps'; did you mean 'recipe.steps' or 'tuning.steps' or 'cluster.steps'?"),
+        ("names=x", "unknown key 'names'; did you mean 'name' or 'data.names'?"),
         ("data.synthetic.imags=9", "unknown key 'data.synthetic.imags'; did you mean 'images'?"),
         ("recipe.steps=-1", "recipe.steps is -1"),
         (
             "recipe.window_share=[0.9, 0.7]",
             "recipe.window_share is [0.9, 0.7]; give the smallest and the largest share",
         ),
-        ("recipe.window_share=0.7", "recipe.window_share is 0.7"),
-        ("recipe.window_share=[0.7]", "recipe.window_share.1 is not set"),
+        ("recipe.window_share=0.7", "recipe.window_share is 0.7; give the smallest and the largest share"),
+        ("recipe.window_share=abc", "recipe.window_share is 'abc'; give the smallest and the largest share"),
+        ("recipe.window_share=[a, 1]", "recipe.window_share.0 is 'a'; give the smallest and the largest share"),
+        ("recipe.window_share=[0.7]", "recipe.window_share.1 is not set; give the smallest and the largest share"),
         ("network.variant=stock", "network.variant is 'stock'"),
         ("transform.shorter_side=10", "transform.shorter_side 10 is less than network.input_size 599"),
         ("recipe.steps", "has no '='"),
@@ -78,6 +87,45 @@ def test_a_wrong_setting_is_reported_in_one_line(override, message):
         configuration.load("paper", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+EVERY_SECTION = (
+    "recipe.stated_for_batch=64",
+    "recipe.window_share=[0.7, 1.0]",
+    "engine.kind=multi_worker",
+    "data.synthetic={}",
+    "tuning.space={recipe.momentum: {min: 0.5, max: 0.9}}",
+    "vertex={project: crystals-123, location: europe-west4}",
+    "machines={}",
+    "endpoint.name=drops",
+    "cluster.volumes=[{claim: files, path: /files}]",
+    "cluster.shared=/files",
+    "cluster.replicas={}",
+)
+
+
+def numbers(values, *place):
+    """Yields the places of all numbers in a configuration."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, dict | list):
+            yield from numbers(value, *place, key)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*place, key)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -1])
+def test_every_number_of_a_configuration_is_finite_and_not_negative(wrong):
+    complete = configuration.load("local", [*EVERY_SECTION]).model_dump(mode="json")
+    places = list(numbers(complete))
+    assert len(places) > 80
+    for *sections, last in places:
+        values = copy.deepcopy(complete)
+        functools.reduce(operator.getitem, sections, values)[last] = wrong
+        named = last if isinstance(last, str) else sections[-1]
+        # The limit of a search is refused by the range of the field that is searched.
+        named = f"{named}|momentum" if "space" in sections else named
+        with pytest.raises(InputError, match=rf"\b({named})\b.*{wrong}"):
+            settings.parse(configuration.Configuration, values, "here")
 
 
 def test_windows_are_native_in_the_paper_and_fit_evaluation_where_the_published_weights_are_tuned():

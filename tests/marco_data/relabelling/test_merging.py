@@ -163,6 +163,12 @@ def merge_files(tmp_path, sheets, **options):
     return merge_sheets(sheets, str(tmp_path / "key.csv"), tmp_path / "out" / "overlay.csv", **options)
 
 
+def test_a_sheet_is_not_written_over(tmp_path):
+    (tmp_path / "anna.csv").write_text("kept")
+    with pytest.raises(InputError, match=r"--output .*anna.csv is an input"):
+        merge_sheets([str(tmp_path / "anna.csv")], "key.csv", tmp_path / "anna.csv")
+
+
 ANNA = "11,,crystals,anna,2026-01-02,sure\n12,,Other,anna,2026-01-02,\n13,,Clear,anna,2026-01-02,\n14,,,anna,,\n"
 BEN = "14,,Crystals,,2026-01-04,\n13,,Other,,2026-01-04,\n12,,Other,,2026-01-04,\n11,,Crystals,,2026-01-04,\n"
 

@@ -1,7 +1,9 @@
 import csv
 import datetime
+import errno
 import io
 import json
+import os
 import re
 import shlex
 from html.parser import HTMLParser
@@ -13,6 +15,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from marco_model.errors import InputError
+from marco_scoring import plate_report
 from marco_scoring.plate_report import Options, predict_with_report, thumbnail, usual_size
 from marco_scoring.plates import crystal_classes
 from tests.fakes.classifier import Scripted as ScriptedClassifier
@@ -256,3 +259,18 @@ def test_a_report_of_nothing_but_failures_is_still_one(tmp_path):
     assert outcome.failed == 1
     assert "1 file could not be scored" in report.read_text()
     assert datetime.datetime.now().strftime("%Y") in report.read_text()
+
+
+def test_a_page_that_cannot_be_written_leaves_a_complete_table(tmp_path, monkeypatch):
+    Image.new("RGB", (256, 208)).save(tmp_path / "drop.png")
+    output, report = tmp_path / "scores.csv", tmp_path / "plate.html"
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(plate_report.Page, "render", full)
+    with pytest.raises(OSError, match="the scores are complete in") as stopped:
+        predict_with_report(Scripted(), [tmp_path / "drop.png"], output, report, Options(["marco"]))
+    assert stopped.value.filename == str(report)
+    assert stopped.value.strerror == f"No space left on device; the scores are complete in {output}"
+    assert len(output.read_text().splitlines()) == 2 and not report.exists()

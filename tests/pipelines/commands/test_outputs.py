@@ -81,6 +81,18 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(command, option, tm
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    ("command", "option"), [each for each in outputs() if each[0] not in FOLDERS and each[1] != "--contact-sheet"]
+)
+@pytest.mark.parametrize("name", ["first.jpeg", "new.TIF", "link.csv"])
+def test_an_image_is_not_taken_for_an_output(command, option, name, tmp_path):
+    """As where a shell makes several names of `--output *.jpeg`."""
+    (tmp_path / "first.jpeg").write_text("kept")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "first.jpeg")
+    assert "has the ending of an image" in refusal(command, option, tmp_path / name)
+    assert (tmp_path / "first.jpeg").read_text() == "kept"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_refused(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)

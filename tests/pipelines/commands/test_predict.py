@@ -61,10 +61,16 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
     [
         (["nowhere"], "no such file or folder: nowhere"),
         (["."], "no images in ."),
+        ([""], "a path is empty"),
         (["--model", "nowhere", "drop.png"], "no model in nowhere"),
         (["--explain", "3", "drop.png"], "--explain and --thumbnail-size need --report FILE"),
         (["--report", ".", "drop.png"], "--report . is a folder"),
         (["--report", "scores.csv", "drop.png"], "--report and --output are both scores.csv"),
+        (
+            ["--report", "scores.errors.csv", "drop.png"],
+            "--report and the list of failures of --output are both scores.e",
+        ),
+        (["--report", "scores.partial.csv", "drop.png"], "--report and the partial file of --output are both scores.p"),
     ],
 )
 def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, arguments, reason):
@@ -75,6 +81,27 @@ def test_a_wrong_request_is_reported_in_one_line_with_exit_status_2(tmp_path, ar
     assert done.stderr.startswith(f"error: {reason}")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["--output", "scores"], "--output scores"),
+        (["--output", "link.csv"], "--output link.csv"),
+        (["--output", "other.csv", "--report", "scores"], "--report scores"),
+        (["--output", "listed.csv"], "the list of failures of --output listed.errors.csv"),
+        (["--output", "names.csv"], "--output names.csv"),
+    ],
+)
+def test_an_input_is_not_written_over(tmp_path, arguments, refused):
+    (tmp_path / "names.csv").write_text("path,plate,well\n")
+    for name in ("scores", "listed.errors.csv"):
+        Image.new("L", (300, 300), 200).save(tmp_path / name, "PNG")
+    (tmp_path / "link.csv").symlink_to("scores")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = marco("predict", *arguments, "--names", "names.csv", "scores", "listed.errors.csv", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {refused} is an input, ")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 class Brightness(ScriptedClassifier):
@@ -142,6 +169,14 @@ def test_appending_says_which_rows_are_of_no_image_here(tmp_path, brightness, ca
     assert "kept, of images that are gone: 1 row\n" in shown
     assert f"none of these images is in the 2 rows that {output} had; paths are compared" in shown
     assert "1 of 2 scored images have no well" in shown
+
+
+def test_rows_of_names_without_an_image_are_counted(tmp_path, capsys, brightness):
+    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
+    (tmp_path / "names.csv").write_text("path,plate,well\na.png,p,B2\nb.png,p,B3\n")
+    score.predict([tmp_path / "a.png"], tmp_path / "scores.csv", "model", names=str(tmp_path / "names.csv"))
+    assert read(tmp_path / "scores.csv")[0]["well"] == "B2"
+    assert "rows of --names for files that are not among the images: 1\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("report", [False, True])
