@@ -58,10 +58,10 @@ def export_images(paths: Sequence[str], output: Path, choice: Choice | None = No
     """Writes the images of shards, or of what ExampleGen wrote, as `output/CLASS/FILENAME`, and `labels.csv`.
 
     The bytes are those of the records. `labels.csv` has the columns `HEADER`; `sources.csv` and `labels-raw.csv` name
-    its numbers. Names that a file system may refuse are changed, and of files of one name in a class all but the first
-    are in a folder named by the image's id. Of records with one id, that of the evaluation split is written, else the
-    first. Records that cannot be used are listed in `export.errors.csv`. `output` must be new or empty; it appears when
-    everything is written.
+    its numbers, which are the records' own unless two sets give one number two names. Names that a file system may
+    refuse are changed, and of files of one name in a class all but the first are in a folder named by the image's id.
+    Of records with one id, that of the evaluation split is written, else the first. Records that cannot be used are
+    listed in `export.errors.csv`. `output` must be new or empty; it appears when everything is written.
 
     Raises `InputError` if there are no shards or no such records, or if `output` is not empty.
     """
@@ -71,10 +71,10 @@ def export_images(paths: Sequence[str], output: Path, choice: Choice | None = No
     files = shards.find_shards(paths)
     store.require_new_or_empty(output)
     places = [file.path for file in files]
-    sources = name_tables.find_table(name_tables.SOURCES_FILE, paths, places) or {}
-    raw_labels = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places)
+    sources = name_tables.find_tables(name_tables.SOURCES_FILE, paths, places)
+    raw_labels = name_tables.find_tables(name_tables.RAW_LABELS_FILE, paths, places)
     with store.whole_directory(output) as folder:
-        writer = _Writer(folder, choice, sources)
+        writer = _Writer(folder, choice, sources, raw_labels)
         with (folder / LABELS_FILE).open("w", encoding="utf-8", newline="") as file:
             name_tables.write_rows(file, [HEADER])
             with progress.progress("exporting", len(files), unit="shards") as advance:
@@ -82,7 +82,7 @@ def export_images(paths: Sequence[str], output: Path, choice: Choice | None = No
                 for shard in sorted(files, key=lambda shard: _split(shard) != shards.EVAL):
                     name_tables.write_rows(file, writer.write_shard(shard))
                     advance(1)
-        writer.close(raw_labels)
+        writer.close()
     return Exported(dict(writer.by_class), writer.repeated, writer.failures)
 
 
@@ -90,10 +90,35 @@ def _split(shard: shards.File) -> str:
     return shards.split_of(shard.name, default=name_tables.UNKNOWN)
 
 
+Tables = Mapping[str, Mapping[int, str] | None]
+"""Names by number for each shard, by its path; None without a table."""
+
+
+class _Numbers:
+    """The tables of all shards as one, `names` by number; what has another name under a number gets its own."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.names: dict[int, str] = {}
+        for table in tables.values():
+            self.names = {**(table or {}), **self.names}
+
+    def number(self, number: int, name: str | None) -> int:
+        """Returns the number in `names` of what is called `name`, or nothing, and has `number` in its shard."""
+        if name is None and number not in self.names:
+            return number
+        name = name or f"label {number}"
+        if self.names.setdefault(number, name) == name:
+            return number
+        free = max(self.names) + 1
+        number = next((other for other, known in self.names.items() if known == name), free)
+        self.names[number] = name
+        return number
+
+
 class _Writer:
     """Writes the chosen images of one shard after another below `folder`."""
 
-    def __init__(self, folder: Path, choice: Choice, sources: Mapping[int, str]) -> None:
+    def __init__(self, folder: Path, choice: Choice, sources: Tables, raw_labels: Tables) -> None:
         self.folder = folder
         self.splits = set(choice.splits)
         self.classes = {name.casefold() for name in choice.classes}
@@ -104,7 +129,8 @@ class _Writer:
         self._ids: set[int] = set()
         self._taken: set[str] = {LABELS_FILE, ERRORS_FILE, name_tables.SOURCES_FILE, name_tables.RAW_LABELS_FILE}
         self._folders: dict[str, str] = {}
-        self._sources = dict(sources)
+        self._tables = sources, raw_labels
+        self._sources, self._raw_labels = _Numbers(sources), _Numbers(raw_labels)
         self._seen: dict[str, set[str]] = {"splits": set(), "classes": set(), "institutions": set()}
 
     def write_shard(self, shard: shards.File) -> Iterator[Sequence[object]]:
@@ -113,17 +139,19 @@ class _Writer:
         self._seen["splits"].add(split)
         if self.splits and split not in self.splits:
             return
+        sources, raw_names = (tables[shard.path] or {} for tables in self._tables)
         with store.open_raw(shard.path) as file:
             for record in tfrecord.read_records(file):
                 try:
-                    image = _read_image(record, self._sources)
+                    image = _read_image(record, sources)
                 except errors.InputError as error:
                     self.failures.append((shard.name, record.index, str(error)))
                     continue
                 if self._is_chosen(image):
                     path = self._write_image(image)
-                    numbers = image.image_id, image.label, image.class_name, image.label_raw, image.source
-                    yield path, *numbers, image.plate, split
+                    raw = self._raw_labels.number(image.label_raw, raw_names.get(image.label_raw))
+                    source = self._sources.number(image.source, image.institution)
+                    yield path, image.image_id, image.label, image.class_name, raw, source, image.plate, split
 
     def _is_chosen(self, image: _Image) -> bool:
         self._seen["classes"].add(image.class_name)
@@ -148,7 +176,6 @@ class _Writer:
         if _key(path) in self._taken:
             path = f"{folder}/{image.image_id}/{name}"
         self._taken.add(_key(path))
-        self._sources[image.source] = image.institution
         self.by_class[image.class_name] += 1
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,14 +193,16 @@ class _Writer:
             self._folders[class_name] = name
         return self._folders[class_name]
 
-    def close(self, raw_labels: Mapping[int, str] | None) -> None:
+    def close(self) -> None:
         """Writes the tables; raises `InputError` if no image was chosen."""
         if not self.by_class:
             seen = "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in self._seen.items() if names)
             raise errors.InputError(
                 f"no image to export, {len(self.failures)} records that cannot be used; the set has {seen}"
             )
-        name_tables.write_tables(self.folder, self._sources, raw_labels=raw_labels)
+        has_raw = any(table is not None for table in self._tables[1].values())
+        raw_labels = self._raw_labels.names if has_raw else None
+        name_tables.write_tables(self.folder, self._sources.names, raw_labels=raw_labels)
         if self.failures:
             name_tables.write_csv(self.folder / ERRORS_FILE, ERRORS_HEADER, self.failures)
 

@@ -64,18 +64,18 @@ def inspect_shards(
     """
     files = shards.find_shards(paths)
     places = [file.path for file in files]
-    sources = name_tables.find_table(name_tables.SOURCES_FILE, paths, places)
-    raw_names = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places) or {}
+    sources = name_tables.find_tables(name_tables.SOURCES_FILE, paths, places)
+    raw_labels = name_tables.find_tables(name_tables.RAW_LABELS_FILE, paths, places)
     inspection = Inspection(shards=len(files))
     drawn: dict[str, list[tuple[float, int, Sample]]] = {}
     with progress.progress("reading", len(files), unit="shards") as advance:
         for place in places:
-            split = shards.split_of(place, default=name_tables.UNKNOWN)
+            split, raw_names = shards.split_of(place, default=name_tables.UNKNOWN), raw_labels[place] or {}
             for features in _features(place):
                 if features is None:
                     inspection.unreadable += 1
                     continue
-                sample = _sample(features, sources)
+                sample = _sample(features, sources[place])
                 imager = _text(features, contract.IMAGER)
                 imager = imager or name_tables.imager_of(sample.institution, sample.filename, rules)
                 inspection.classes[split, sample.class_name] += 1

@@ -219,26 +219,56 @@ def read_table(path: str | Path) -> dict[int, str]:
 
 
 def find_table(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[int, str] | None:
-    """Returns the nearest table of that name, such as `SOURCES_FILE`, or None; see `table_path`."""
-    path = table_path(file_name, paths, shards)
-    return None if path is None else read_table(path)
+    """Returns the tables of that name, such as `RAW_LABELS_FILE`, as one, or None; see `table_paths`.
 
-
-def table_path(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> str | None:
-    """Returns where the nearest table of that name lies, or None.
-
-    The folders among `paths` are searched first, then those of the files `shards`, then the folders above these.
+    Raises `InputError` if a number has two names in them, since what goes by numbers would mix the two up.
     """
-    beside = list(dict.fromkeys(_parent(shard) for shard in shards))
-    for folder in dict.fromkeys([*paths, *beside, *(_parent(folder) for folder in beside)]):
-        path = f"{folder.rstrip('/')}/{file_name}"
-        if store.exists(path):
-            return path
-    return None
+    files = dict.fromkeys(path for path in table_paths(file_name, paths, shards).values() if path)
+    joined: dict[int, tuple[str, str]] = {}
+    for file in files:
+        for number, name in read_table(file).items():
+            earlier, origin = joined.setdefault(number, (name, file))
+            if earlier != name:
+                raise errors.InputError(
+                    f"{number} is {earlier!r} in {origin} and {name!r} in {file}; make one set of "
+                    "them with marco data export and import (docs/data.md)"
+                )
+    return {number: name for number, (name, _) in joined.items()} if files else None
+
+
+def find_tables(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[str, dict[int, str] | None]:
+    """Returns the table of that name, such as `SOURCES_FILE`, of each of the files `shards`; see `table_paths`."""
+    files = table_paths(file_name, paths, shards)
+    tables = {file: read_table(file) for file in dict.fromkeys(files.values()) if file}
+    return {shard: tables[file] if file else None for shard, file in files.items()}
+
+
+def table_paths(file_name: str, paths: Iterable[str], shards: Iterable[str]) -> dict[str, str | None]:
+    """Returns where the table of that name lies for each of the files `shards`, None without one.
+
+    The shard's folder is searched, then the one above, then the folders among `paths` that it is in, the nearest first.
+    If only one table is found, it is that of all shards.
+    """
+    longest_first = sorted(dict.fromkeys(paths), key=len, reverse=True)
+    folders = {shard: _parent(shard) for shard in shards}
+    nearest = dict.fromkeys(folders.values(), "")
+    for folder in nearest:
+        places = dict.fromkeys([folder, _parent(folder), *(path for path in longest_first if _is_in(folder, path))])
+        candidates = (f"{place.rstrip('/')}/{file_name}" for place in places)
+        nearest[folder] = next(filter(store.exists, candidates), "")
+    found = {path for path in nearest.values() if path}
+    only = found.pop() if len(found) == 1 else None
+    return {shard: nearest[folder] or only for shard, folder in folders.items()}
 
 
 def _parent(path: str) -> str:
-    return path.rsplit("/", 1)[0] if "/" in path else "."
+    return path.rpartition("/")[0] if store.is_remote(path) else str(Path(path).parent)
+
+
+def _is_in(folder: str, parent: str) -> bool:
+    if store.is_remote(folder) or store.is_remote(parent):
+        return f"{folder}/".startswith(f"{parent.rstrip('/')}/")
+    return Path(folder).absolute().is_relative_to(Path(parent).absolute())
 
 
 def write_tables(

@@ -153,9 +153,9 @@ def fingerprint(paths: Sequence[str], overlay_path: str = "") -> str:
     digest = hashlib.blake2b(digest_size=16)
     files = sorted((file for path in paths for file in _readable(path)), key=lambda file: (file.name, file.path))
     for name in (name_tables.SOURCES_FILE, name_tables.RAW_LABELS_FILE):
-        path = name_tables.table_path(name, paths, [file.path for file in files])
-        content = b"" if path is None else store.read_bytes(path)
-        digest.update(f"{name}\0{len(content)}\n".encode() + content)
+        found = name_tables.table_paths(name, paths, [file.path for file in files]).values()
+        for content in [store.read_bytes(path) for path in dict.fromkeys(found) if path] or [b""]:
+            digest.update(f"{name}\0{len(content)}\n".encode() + content)
     for file in files:
         digest.update(f"{file.name}\0{file.size}\0{file.modified:.6f}\n".encode())
     if overlay_path:

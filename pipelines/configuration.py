@@ -266,22 +266,22 @@ def load_labels(scheme: str) -> Labels:
     return settings.parse(Labels, _read(pathlib.Path(scheme)).get("labels") or {}, f"labels in {scheme}", "labels")
 
 
-def label_scheme(labels: Labels, source: str) -> label_schemes.LabelScheme:
-    """Returns the scheme that a configuration describes; only `raw` reads the shards' `labels-raw.csv` at `source`.
+def label_scheme(labels: Labels, *sources: str) -> label_schemes.LabelScheme:
+    """Returns the scheme that a configuration describes; only `raw` reads the shards' `labels-raw.csv` at `sources`.
 
-    Raises `InputError` if that file cannot be found or read from here.
+    Raises `InputError` if that file cannot be found or read from here, or if several contradict each other.
     """
     if scheme := labels.label_scheme():
         return scheme
     file, fix = name_tables.RAW_LABELS_FILE, "list labels.classes, which needs no file when the pipeline is made"
     try:
-        paths = (shard.path for shard in shards.find_shards([source]))
-        raw_labels = name_tables.find_table(file, [source], paths)
+        paths = [shard.path for shard in shards.find_shards(sources)]
+        raw_labels = name_tables.find_table(file, sources, paths)
     except InputError as error:
         raise InputError(f"labels.scheme raw takes its classes from {file}: {error}; or {fix}") from error
     scheme = labels.label_scheme(raw_labels)
     if scheme is None:
-        raise InputError(f"labels.scheme raw finds no {file} at {source!r} to take its classes from; {fix}")
+        raise InputError(f"labels.scheme raw finds no {file} at {sources[0]!r} to take its classes from; {fix}")
     return scheme
 
 

@@ -15,18 +15,21 @@ from components.settings import BY_HASH, THREE, IngestOptions
 from marco_data import contract, image_files, name_tables, overlay as overlays, place_reader, shards
 from marco_model import errors, labels, pixels
 
+Answers = Mapping[int, overlays.Answer]
+"""An overlay's answers by image id."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """The tables beside the shards: institutions and raw labels by number, None if the set has none, and the overlay.
+    """The tables of a shard: institutions and raw labels by number, None if it has none, and the overlay.
 
-    Without `sources` every number is valid and the institution is called `source N`. `overlay`: answers by image id.
+    Without `sources` every number is valid and the institution is called `source N`.
     `names`: where the images of records without a plate lie, if not as their names say.
     """
 
     sources: Mapping[int, str] | None = None
     raw_labels: Mapping[int, str] | None = None
-    overlay: Mapping[int, overlays.Answer] = dataclasses.field(default_factory=dict)
+    overlay: Answers = dataclasses.field(default_factory=dict)
     names: place_reader.NamedPlaces | None = None
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ def ingest(
     """Reads shards, writes `Split-train` and so on below `examples` and rejected records below `quarantine`.
 
     Args:
-        paths: files, folders or globs of shards, local or `gs://`; `sources.csv` and `labels-raw.csv` are searched for
-            in the folders given, the shards' own and those above them.
+        paths: files, folders or globs of shards, local or `gs://`; each shard is read with its own `sources.csv` and
+            `labels-raw.csv` (`name_tables.table_paths`).
         examples: folder of the output, without files; it holds only staged files until everything is done.
         quarantine: folder of the rejected records.
         options: see `IngestOptions`.
@@ -46,18 +46,20 @@ def ingest(
     Returns:
         The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
         `left_out_labels` (label → count), `splits` (split → count; `validation` if it has records), `shards`,
-        `empty_shards`, `sources` (whether there is a sources.csv), and the effect of the overlay (`publishing`).
+        `empty_shards`, `sources` (whether every shard has a sources.csv), and the effect of the overlay (`publishing`).
 
     Raises:
         InputError: no shards, an unknown split, an invalid sources.csv or overlay, no labels-raw.csv although the label
-            scheme needs it, or more quarantined than `max_quarantined`; in that case the quarantine is written and
-            the examples are not.
+            scheme needs it, or two that contradict each other although it goes by numbers, or more quarantined than
+            `max_quarantined`; in that case the quarantine is written and the examples are not.
         ClusterError: the service of a bucket fails.
     """
     options = options or IngestOptions()
     shard_files = shards.find_shards(paths)
     units = staging.plan_units(shard_files, options)
-    tables = _find_tables(paths, shard_files, options)
+    answers = overlay.read_overlay(options.overlay) if options.overlay else {}
+    overlay.check_labels(answers, options.label_scheme)
+    tables = _find_tables(paths, shard_files, answers, options)
     folder = files.join(examples, _STAGING)
     files.delete_tree(folder)
     shard_names = tuple(file.name for file in shard_files)
@@ -75,33 +77,35 @@ def ingest(
             | "Settle" >> beam.MapTuple(lambda unit, found: publishing.settle(folder, unit, found, shard_names))
         )
     numbers = [unit.number for unit in units]
-    summary = publishing.publish(folder, numbers, examples, quarantine, options.max_quarantined, tables.overlay)
-    return {**summary, "shards": len(shard_files), "sources": tables.sources is not None}
+    summary = publishing.publish(folder, numbers, examples, quarantine, options.max_quarantined, answers)
+    return {**summary, "shards": len(shard_files), "sources": all(each.sources is not None for each in tables.values())}
 
 
-def _find_tables(paths: Sequence[str], shard_files: Sequence[shards.File], options: IngestOptions) -> checks.Tables:
-    """Reads the overlay and the tables beside the shards; that of the raw labels only if the label scheme uses it."""
-    places = [file.path for file in shard_files]
-    raw_labels = None
-    if options.label_scheme.source == "raw":
-        raw_labels = name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places)
-    if raw_labels is None and options.label_scheme.goes_by_names:
+def _find_tables(
+    paths: Sequence[str], shard_files: Sequence[shards.File], answers: checks.Answers, options: IngestOptions
+) -> dict[str, checks.Tables]:
+    """Reads the tables beside each shard, by its path; those of the raw labels only if the label scheme uses them."""
+    places, scheme = [file.path for file in shard_files], options.label_scheme
+    raw_labels: Mapping[str, Mapping[int, str] | None] = dict.fromkeys(places)
+    if scheme.source == "raw":
+        raw_labels = name_tables.find_tables(name_tables.RAW_LABELS_FILE, paths, places)
+        if not scheme.goes_by_names:
+            name_tables.find_table(name_tables.RAW_LABELS_FILE, paths, places)  # Refuses a number of two names.
+    if scheme.goes_by_names and None in raw_labels.values():
         raise errors.InputError(
-            f"the label scheme {options.label_scheme.name!r} goes by the names of raw labels, and there is no "
+            f"the label scheme {scheme.name!r} goes by the names of raw labels, and there is no "
             f"{name_tables.RAW_LABELS_FILE} at {paths[0]!r} or beside the shards; put it there, or map the labels by "
             "their numbers"
         )
-    answers = overlay.read_overlay(options.overlay) if options.overlay else {}
-    overlay.check_labels(answers, options.label_scheme)
-    sources = name_tables.find_table(name_tables.SOURCES_FILE, paths, places)
+    sources = name_tables.find_tables(name_tables.SOURCES_FILE, paths, places)
     names = place_reader.NamedPlaces(options.names) if options.names else None
-    return checks.Tables(sources, raw_labels, answers, names)
+    return {place: checks.Tables(sources[place], raw_labels[place], answers, names) for place in places}
 
 
 class _Stage(beam.DoFn):
     """`staging.stage` in a Beam worker."""
 
-    def __init__(self, folder: str, tables: checks.Tables, options: IngestOptions) -> None:
+    def __init__(self, folder: str, tables: Mapping[str, checks.Tables], options: IngestOptions) -> None:
         self._folder, self._tables, self._options = folder, tables, options
 
     def setup(self) -> None:

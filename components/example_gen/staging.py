@@ -171,9 +171,12 @@ def read_report(staging: str, unit: int) -> UnitReport:
 
 
 def stage(
-    unit: Unit, staging: str, tables: checks.Tables, options: IngestOptions, pool: ThreadPoolExecutor
+    unit: Unit, staging: str, tables: Mapping[str, checks.Tables], options: IngestOptions, pool: ThreadPoolExecutor
 ) -> Iterator[StagedRecord]:
-    """Reads, checks and writes a unit's records; yields the sound ones with their places."""
+    """Reads, checks and writes a unit's records; yields the sound ones with their places.
+
+    `tables`: those of each shard, by its path.
+    """
     outputs = {split: _Pieces(staging, unit.number, split, options.shard_bytes) for split in shards.SPLITS}
     rejected = files.RecordWriter(rejected_path(staging, unit.number))
     entries: list[Entry] = []
@@ -184,7 +187,7 @@ def stage(
     for shard in unit.shards:
         seen = 0
         with store.open_raw(shard.path) as stream:
-            for record, verdict in _check_all(tfrecord.read_records(stream), tables, options, pool):
+            for record, verdict in _check_all(tfrecord.read_records(stream), tables[shard.path], options, pool):
                 seen += 1
                 split = (shard.split or verdict.split) if isinstance(verdict, checks.Accepted) else ""
                 if not isinstance(verdict, checks.Rejected) and verdict.overlay_effect:

@@ -146,18 +146,23 @@ def _shards(path: str) -> list[shards.File]:
         raise errors.InputError(f"{none}{error}") from None
 
 
-def institutions(paths: Sequence[str], found: Sequence[Found]) -> Mapping[int, str] | None:
-    """Returns the institutions of the `sources.csv` nearest to the shards among `found`, or None."""
+Institutions = Mapping[str, Mapping[int, str] | None]
+"""The institutions of each shard, by its path, as its `sources.csv` names them; None without one."""
+
+
+def institutions(paths: Sequence[str], found: Sequence[Found]) -> Institutions:
+    """Returns the institutions of the shards among `found`."""
     shard_paths = [os.fsdecode(file.path) for file in found if file.is_shard]
-    return name_tables.find_table(name_tables.SOURCES_FILE, paths, shard_paths) if shard_paths else None
+    return name_tables.find_tables(name_tables.SOURCES_FILE, paths, shard_paths)
 
 
-def candidates(file: Found, naming: Naming, sources: Mapping[int, str] | None, seed: int) -> Iterator[Candidate]:
+def candidates(file: Found, naming: Naming, institutions: Institutions, seed: int) -> Iterator[Candidate]:
     """Yields the images of a file; damaged records are skipped, since ExampleGen's quarantine lists them."""
     if not file.is_shard:
         imager = naming.of_file(file.name, os.fsdecode(file.path))
         yield Candidate(_priority(seed, file.name, _A_FILE), file.path, _A_FILE, imager, file.name)
         return
+    sources = institutions.get(os.fsdecode(file.path))
     for index, features in shards.read_examples(os.fsdecode(file.path)):
         if not features:
             continue

@@ -13,7 +13,7 @@ import pydantic
 
 from components import machines as pools, settings
 from components.vertex.options import Vertex
-from marco_data import name_tables
+from marco_data import name_tables, shards
 from marco_model import errors, network as networks, recipe as recipes, record_targets, store
 
 if TYPE_CHECKING:
@@ -239,7 +239,9 @@ class TrainingJob(settings.Section):
             changes[section] = dataclasses.replace(getattr(self, section), **fields)
         recipe, names = changes["recipe"], None
         if recipe.raw_weight:
-            names = name_tables.find_table(name_tables.RAW_LABELS_FILE, [self.data.source], [self.data.source])
+            source = [self.data.source]
+            paths = [shard.path for shard in shards.find_shards(source)]
+            names = name_tables.find_table(name_tables.RAW_LABELS_FILE, source, paths)
         changes["targets"] = record_targets.find(recipe, self.train_files, names)
         record_targets.check_validation(recipe, self.validation_files)
         return self.model_copy(update=changes)

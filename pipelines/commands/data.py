@@ -163,7 +163,7 @@ def ingest(
     shards.find_shards(paths)
     from components.example_gen import ingest as checking
 
-    scheme = configuration.label_scheme(configuration.load_labels(labels), paths[0])
+    scheme = configuration.label_scheme(configuration.load_labels(labels), *paths)
     values = {**vars(checks), "label_scheme": scheme}
     parsed = settings.parse(settings.IngestOptions, values, "the options of marco data ingest")
     summary = checking.ingest_to_folder(paths, output, parsed)

@@ -59,7 +59,7 @@ def check_example(data: bytes) -> None:
     assert isinstance(verdict, checks.Accepted | checks.Rejected | checks.LeftOut)
     with contract.file(tfrecord.frame(data), "train-00001-of-00001") as path:
         found = measure.Found(os.fsencode(path), path.name, True)
-        candidates = list(measure.candidates(found, measure.Naming(), {1: "Merck"}, 0))
+        candidates = list(measure.candidates(found, measure.Naming(), {str(path): {1: "Merck"}}, 0))
         list(measure.encoded_images(found.path, candidates))
 
 

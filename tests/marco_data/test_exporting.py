@@ -108,6 +108,17 @@ def test_ids_labels_sources_splits_and_bytes_are_kept(tmp_path):
     assert new_tables == {**tables, "labels-norm.csv": "id,name\n0,Clear\n1,Crystals\n2,Other\n3,Precipitate\n"}
 
 
+def test_sets_whose_numbers_differ_become_one(tmp_path):
+    for number, (folder, source, raw) in enumerate((("a", "Lab a", "apple"), ("b", "Lab b", "good"))):
+        write(tmp_path / "sets" / folder, train=[example(number, source=5, label_raw=0), example(9, label_raw=1)])
+        name_tables.write_tables(tmp_path / "sets" / folder, {1: "CSIRO", 5: source}, raw_labels={0: raw, 1: "bad"})
+    exporting.export_images([str(tmp_path / "sets")], tmp_path / "out")
+    numbers = {row["image_id"]: (row["source"], row["label_raw"]) for row in rows(tmp_path / "out")}
+    assert numbers == {"0": ("5", "0"), "9": ("1", "1"), "1": ("6", "2")}
+    assert name_tables.read_table(tmp_path / "out" / "sources.csv") == {1: "CSIRO", 5: "Lab a", 6: "Lab b"}
+    assert name_tables.read_table(tmp_path / "out" / "labels-raw.csv") == {0: "apple", 1: "bad", 2: "good"}
+
+
 def test_without_keep_splits_an_import_draws_its_own(tmp_path):
     source = write(tmp_path / "set", train=[example(number) for number in range(40)])
     exporting.export_images([source], tmp_path / "out")

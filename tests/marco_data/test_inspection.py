@@ -76,6 +76,16 @@ def test_raw_labels_are_counted_by_number_name_and_class(shards):
     }
 
 
+def test_each_set_below_a_folder_is_counted_by_its_own_tables(tmp_path):
+    for folder, source, label in (("a", "Lab a", "apple"), ("b", "Lab b", "good")):
+        (tmp_path / folder).mkdir()
+        write_tables(tmp_path / folder, {1: source}, raw_labels={0: label})
+        (tmp_path / folder / "train-1-of-1").write_bytes(frame(example(0, 1).SerializeToString()))
+    found = inspect_shards([str(tmp_path)])
+    assert found.imagers == {("train", "Lab a", "unknown"): 1, ("train", "Lab b", "unknown"): 1}
+    assert found.raw_labels == {("train", "0", "apple", "Clear"): 1, ("train", "0", "good", "Clear"): 1}
+
+
 def test_institution_and_imager_of_an_ingested_record_win(shards):
     ingested = example(1)
     ingested.features.feature[contract.INSTITUTION].bytes_list.value.append(b"Merck")

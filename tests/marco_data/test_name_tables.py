@@ -53,7 +53,7 @@ def read_rater(path):
 
 TABLES = {
     "sources.csv": (
-        lambda path: name_tables.find_table(path.name, [str(path.parent)], []),
+        lambda path: name_tables.find_table(path.name, [], [str(path.parent / "train-1-of-1")]),
         "id,name\n0,Kühn\n1,CSIRO\n",
     ),
     "labels-raw.csv": (name_tables.read_table, "0,Kühn\n1,b\n"),
@@ -88,6 +88,59 @@ def test_tables_are_read_as_spreadsheets_save_them(tmp_path, name):
 def test_a_table_is_read_as_it_was_written(tmp_path):
     write_tables(tmp_path)
     assert parse_table((tmp_path / "sources.csv").read_text(), "table") == TABLE_I
+
+
+@pytest.fixture
+def joined(tmp_path):
+    """Two sets below a folder, whose tables give the number 5 two names, and their shards; and `write(path, text)`."""
+
+    def write(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    write("a/sources.csv", "1,CSIRO\n5,Lab a\n")
+    write("b/sources.csv", "1,CSIRO\n5,Lab b\n")
+    return tmp_path, [str(tmp_path / name / "train-00001-of-00001") for name in "ab"], write
+
+
+@pytest.mark.parametrize("folders", ["", "a b"])
+def test_each_shard_has_the_table_beside_it(joined, folders):
+    root, (first, second), _ = joined
+    tables = name_tables.find_tables(
+        "sources.csv", [str(root / name) for name in folders.split() or [""]], [first, second]
+    )
+    assert tables == {first: {1: "CSIRO", 5: "Lab a"}, second: {1: "CSIRO", 5: "Lab b"}}
+
+
+def test_a_shard_without_a_table_beside_it_has_the_nearest_one_above_but_none_of_another_set(joined):
+    root, (first, second), write = joined
+    deep, other = str(root / "c" / "d" / "e" / "train-1-of-1"), str(root / "c" / "train-1-of-1")
+
+    def find():
+        tables = name_tables.find_tables("sources.csv", [str(root)], [first, second, deep, other])
+        return tables[deep], tables[other]
+
+    assert find() == (None, None)
+    write("sources.csv", "5,above\n")
+    assert find() == ({5: "above"}, {5: "above"})
+    write("c/d/sources.csv", "5,near\n")
+    assert find() == ({5: "near"}, {5: "above"})
+
+
+def test_the_only_table_is_that_of_all_shards(joined):
+    _, shards, _ = joined
+    Path(shards[1]).with_name("sources.csv").unlink()
+    assert list(name_tables.find_tables("sources.csv", [], shards).values()) == [{1: "CSIRO", 5: "Lab a"}] * 2
+
+
+def test_tables_are_one_unless_a_number_has_two_names(joined):
+    root, shards, write = joined
+    with pytest.raises(
+        InputError, match=r"^5 is 'Lab a' in \S+/a/sources\.csv and 'Lab b' in \S+/b/sources\.csv; make "
+    ):
+        name_tables.find_table("sources.csv", [str(root)], shards)
+    write("b/sources.csv", "1,CSIRO\n6,Lab b\n")
+    assert name_tables.find_table("sources.csv", [str(root)], shards) == {1: "CSIRO", 5: "Lab a", 6: "Lab b"}
 
 
 @pytest.mark.parametrize("text", ["0,CSIRO\n0,Merck\n", "0,CSIRO\nMerck\n", "0,CSIRO\n1,2\n"])

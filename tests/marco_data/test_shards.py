@@ -86,6 +86,16 @@ def test_a_fingerprint_changes_with_the_tables_above_the_shards(tmp_path, table)
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize("table", ["sources.csv", "labels-raw.csv"])
+def test_a_fingerprint_changes_with_the_tables_of_each_set(tmp_path, table):
+    fill(tmp_path, "a/jpg/train-00001-of-00001", "b/jpg/train-00001-of-00001")
+    sources, seen = [str(tmp_path / name / "jpg" / "train-*") for name in "ab"], set()
+    for name, text in (("a", "0,one\n"), ("b", "0,two\n"), ("b", "0,six\n")):
+        (tmp_path / name / table).write_text(text)
+        seen.add(fingerprint(sources))
+    assert len(seen) == 3
+
+
 def shares(names_and_ids, eval_share, validation_share):
     """Returns the share of all in the evaluation split, and of the others in the validation split."""
     drawn = [hashed_split(name, image_id, eval_share, validation_share) for name, image_id in names_and_ids]

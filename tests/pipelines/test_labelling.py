@@ -42,6 +42,20 @@ def test_raw_labels_are_read_where_the_shards_are(shards):
     assert merged.classes == ("clear drop", "needles")
 
 
+def test_raw_labels_of_several_sets_must_not_contradict_each_other(shards, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "train-00001-of-00001").write_bytes(b"")
+    (other / "labels-raw.csv").write_text("0,clear drop\n7,plates\n")
+    classes = label_scheme(Labels(scheme="raw"), str(shards), str(other)).classes
+    assert classes == ("clear drop", "needles", "plates", "dark")
+    (other / "labels-raw.csv").write_text("3,plates\n")
+    with pytest.raises(
+        InputError, match=r"3 is 'plates' in .*other/labels-raw\.csv and 'needles' in .*labels-raw\.csv"
+    ):
+        label_scheme(Labels(scheme="raw"), str(shards), str(other))
+
+
 def test_raw_labels_that_cannot_be_read_are_reported_in_one_line(shards):
     with pytest.raises(InputError, match=r"labels-raw\.csv: .*nowhere.* does not exist.*; or list labels\.classes"):
         label_scheme(Labels(scheme="raw"), str(shards / "nowhere"))

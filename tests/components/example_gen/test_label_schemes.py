@@ -72,6 +72,32 @@ def test_records_get_the_classes_of_the_table_and_every_one_is_accounted_for(dro
     assert kept[99] == twin
 
 
+def test_each_shard_is_read_with_the_tables_of_its_own_set(make_example, write_shard, tmp_path):
+    for number, (folder, raw) in enumerate((("a", "apple"), ("b", "good"))):
+        examples = [make_example(2 * number + n, label_raw=0, source=5) for n in range(2)]
+        for split, example in zip(("train", "test"), examples, strict=True):
+            write_shard(tmp_path / "in" / folder / f"{split}-00001-of-00001", [example])
+        (tmp_path / "in" / folder / "labels-raw.csv").write_text(f"0,{raw}\n")
+        (tmp_path / "in" / folder / "sources.csv").write_text(f"5,Lab {folder}\n")
+    paths = [str(tmp_path / "in" / folder) for folder in "ab"]
+
+    def run(scheme):
+        return ingest(paths, str(tmp_path / "out"), str(tmp_path / "bad"), IngestOptions(label_scheme=scheme))
+
+    # A number says not which of the two labels it is.
+    with pytest.raises(InputError, match=r"^0 is 'apple' in \S+/a/labels-raw\.csv and 'good' in \S+/b/labels-raw\.csv"):
+        run(LabelScheme("raw", ("apple", "good"), table={"0": "apple"}))
+    assert run(LabelScheme("classes", ("apple", "good")))["written"] == 4
+    written = [*records(tmp_path / "out", "train"), *records(tmp_path / "out", "eval")]
+    names = (contract.IMAGE_ID, contract.LABEL_TEXT, contract.INSTITUTION)
+    assert sorted(tuple(value(example, name) for name in names) for example in written) == [
+        (0, b"apple", b"Lab a"),
+        (1, b"apple", b"Lab a"),
+        (2, b"good", b"Lab b"),
+        (3, b"good", b"Lab b"),
+    ]
+
+
 def test_the_limit_counts_what_is_wanted_and_names_labels_without_an_entry(drops):
     folder, _ = drops
     options = IngestOptions(label_scheme=SCHEME, max_quarantined=0.25)

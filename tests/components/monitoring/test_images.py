@@ -68,7 +68,18 @@ def test_records_name_their_imager_and_damaged_ones_are_skipped(shards, real_ima
     got = {candidate.index: data for candidate, data in encoded_images(shard.path, [found[0], found[1]])}
     assert got[1] == real_images["clear_220.jpeg"].read_bytes()
     assert "9000x9000 pixels are more" in measure._row(found[1], 0, got[3])["reason"]
-    assert {candidate.imager for candidate in candidates(shard, Naming(), None, seed=0)} == {"unknown", "Lab / Own"}
+    assert {candidate.imager for candidate in candidates(shard, Naming(), {}, seed=0)} == {"unknown", "Lab / Own"}
+
+
+def test_records_of_two_sets_have_the_institutions_of_their_own(shards, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "train-00001-of-00001").write_bytes((shards / "train-00001-of-00001").read_bytes())
+    (other / "sources.csv").write_text("id,name\n1,Elsewhere\n")
+    found = find_images([str(shards), str(other)])
+    sources = institutions([str(shards), str(other)], found)
+    imagers = {each.path: [c.imager for c in candidates(each, Naming(), sources, 0)] for each in found}
+    assert imagers[os.fsencode(shards / "train-00001-of-00001")][0] == "CSIRO / Formulatrix Rock Imager"
+    assert imagers[os.fsencode(other / "train-00001-of-00001")][0] == "Elsewhere"
 
 
 def test_a_damaged_image_is_not_measured(real_images):
@@ -94,7 +105,7 @@ def test_a_record_with_an_empty_feature_does_not_stop_the_others(tmp_path, real_
 
 def test_the_draw_depends_on_names_and_seed_alone(shards):
     (shard,) = find_images([str(shards)])
-    first, again, other = ([c.priority for c in candidates(shard, Naming(), None, seed)] for seed in (0, 0, 1))
+    first, again, other = ([c.priority for c in candidates(shard, Naming(), {}, seed)] for seed in (0, 0, 1))
     assert first == again and set(first).isdisjoint(other)
 
 
@@ -116,7 +127,7 @@ def test_a_folder_is_read_as_a_prediction_reads_it(tmp_path):
     (folder / "gone.jpg").symlink_to("../store/gone.jpg")
     images = find_images([str(folder), os.path.relpath(folder), f"{folder}/p1/../p1", str(folder / "p1" / "a.jpg")])
     assert [image.name for image in images] == ["gone.jpg", "p1/a.jpg", "p2/b.jpg"]
-    (candidate,) = candidates(images[0], Naming(), None, seed=0)
+    (candidate,) = candidates(images[0], Naming(), {}, seed=0)
     ((_, reason),) = encoded_images(images[0].path, [candidate])
     assert reason == "cannot be read: No such file or directory; it links to ../store/gone.jpg"
 
@@ -132,7 +143,7 @@ def test_a_bucket_can_be_used_as_a_folder(gcs, real_images):
     data = real_images["clear_220.jpeg"].read_bytes()
     gcs.bucket("drops").blob("in/rock/1.jpg").upload_from_string(data)
     (image,) = find_images(["gs://drops/in"])
-    (candidate,) = candidates(image, Naming((("rock/*", "Rock"),)), None, seed=0)
+    (candidate,) = candidates(image, Naming((("rock/*", "Rock"),)), {}, seed=0)
     assert candidate.imager == "Rock"
     assert [got for _, got in encoded_images(image.path, [candidate])] == [data]
 
@@ -141,7 +152,7 @@ def test_a_name_that_is_not_utf_8_is_read_and_shown_as_text(tmp_path, real_image
     data = real_images["clear_220.jpeg"].read_bytes()
     (tmp_path / os.fsdecode(b"tr\xf6pfchen.jpg")).write_bytes(data)
     (image,) = find_images([str(tmp_path)])
-    (candidate,) = candidates(image, Naming(), None, seed=0)
+    (candidate,) = candidates(image, Naming(), {}, seed=0)
     assert candidate.name == r"tr\xf6pfchen.jpg"
     assert [got for _, got in encoded_images(image.path, [candidate])] == [data]
 
@@ -149,7 +160,7 @@ def test_a_name_that_is_not_utf_8_is_read_and_shown_as_text(tmp_path, real_image
 def test_the_cameras_bits_are_those_of_a_prediction(tmp_path):
     Image.fromarray(np.full((30, 40), 1020, np.uint16)).save(tmp_path / "a.tif")
     (image,) = find_images([str(tmp_path)])
-    (candidate,) = candidates(image, Naming(), None, seed=0)
+    (candidate,) = candidates(image, Naming(), {}, seed=0)
     for bits, value in ((None, 1020 >> 2), (12, 1020 >> 4)):
         ((_, data),) = encoded_images(image.path, [candidate], bits)
         assert pixels.decode(data).max() == value
