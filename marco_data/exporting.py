@@ -99,17 +99,19 @@ class _Numbers:
 
     def __init__(self, tables: Tables) -> None:
         self.names: dict[int, str] = {}
+        self._unnamed: set[int] = set()
         for table in tables.values():
             self.names = {**(table or {}), **self.names}
 
     def number(self, number: int, name: str | None) -> int:
         """Returns the number in `names` of what is called `name`, or nothing, and has `number` in its shard."""
         if name is None and number not in self.names:
+            self._unnamed.add(number)
             return number
         name = name or f"label {number}"
         if self.names.setdefault(number, name) == name:
             return number
-        free = max(self.names) + 1
+        free = max({*self.names, *self._unnamed}) + 1
         number = next((other for other, known in self.names.items() if known == name), free)
         self.names[number] = name
         return number

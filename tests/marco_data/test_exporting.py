@@ -112,11 +112,26 @@ def test_sets_whose_numbers_differ_become_one(tmp_path):
     for number, (folder, source, raw) in enumerate((("a", "Lab a", "apple"), ("b", "Lab b", "good"))):
         write(tmp_path / "sets" / folder, train=[example(number, source=5, label_raw=0), example(9, label_raw=1)])
         name_tables.write_tables(tmp_path / "sets" / folder, {1: "CSIRO", 5: source}, raw_labels={0: raw, 1: "bad"})
+    extra = [example(12, source=5, label_raw=2), example(13, source=5, label_raw=0)]
+    write(tmp_path / "sets" / "a" / "more", train=extra[:1])
+    write(tmp_path / "sets" / "c", train=extra[1:])
+    for table in ("sources.csv", "labels-raw.csv"):
+        (tmp_path / "sets" / "a" / "more" / table).unlink()
+    (tmp_path / "sets" / "c" / "labels-raw.csv").unlink()
+    name_tables.write_tables(tmp_path / "sets" / "c", {5: "Lab b"})
     exporting.export_images([str(tmp_path / "sets")], tmp_path / "out")
     numbers = {row["image_id"]: (row["source"], row["label_raw"]) for row in rows(tmp_path / "out")}
-    assert numbers == {"0": ("5", "0"), "9": ("1", "1"), "1": ("6", "2")}
+    # The raw labels 2 of the first set and 0 of the third have no name.
+    assert numbers == {
+        "0": ("5", "0"), "9": ("1", "1"), "12": ("5", "2"), "1": ("6", "3"), "13": ("6", "4"),
+    }  # fmt: skip
     assert name_tables.read_table(tmp_path / "out" / "sources.csv") == {1: "CSIRO", 5: "Lab a", 6: "Lab b"}
-    assert name_tables.read_table(tmp_path / "out" / "labels-raw.csv") == {0: "apple", 1: "bad", 2: "good"}
+    assert name_tables.read_table(tmp_path / "out" / "labels-raw.csv") == {
+        0: "apple",
+        1: "bad",
+        3: "good",
+        4: "label 0",
+    }
 
 
 def test_without_keep_splits_an_import_draws_its_own(tmp_path):

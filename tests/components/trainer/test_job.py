@@ -197,6 +197,11 @@ def test_the_targets_are_those_of_the_data_and_of_each_trials_recipe(tmp_path):
         job.with_values({"recipe.adversarial_weight": 1.0, "recipe.sources": "imager"})
     by_institution = job.with_values({"recipe.adversarial_weight": 1.0, "recipe.raw_weight": 0.0})
     assert by_institution.targets == record_targets.Targets("institution", ("CSIRO", "HWMRI", "Merck"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "train.tfrecord").touch()
+    (tmp_path / "other" / "labels-raw.csv").write_text("0,good\n")
+    with pytest.raises(InputError, match=r"^0 is 'good' in .*other/labels-raw\.csv and 'clear drop' in "):
+        job.with_values({"recipe.raw_weight": 0.5})
 
 
 def test_training_does_not_begin_from_a_model_that_changed_since_the_run_began():
