@@ -274,6 +274,8 @@ def reaching(tracking_uri: str) -> Iterator[None]:
     except (errors.InputError, errors.ClusterError):
         raise
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "mlflow":
+            raise  # MLflow itself is missing: the command names the extra that brings it.
         raise errors.InputError(
             f"MLflow at {tracking_uri} needs the package {error.name} for its artifacts; install it (for s3://: boto3)"
         ) from error

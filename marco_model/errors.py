@@ -71,6 +71,8 @@ _HEADER = re.compile(
 )
 _PORT = re.compile(r"(nonnumeric port: ')[^']*")
 HIDDEN = "***"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but line breaks and tabulators."""
 
 
 def redacted(text: str) -> str:
@@ -81,6 +83,11 @@ def redacted(text: str) -> str:
 
 def _redacted_uris(text: str) -> str:
     return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+
+
+def printable(text: object) -> str:
+    """Returns a text as a terminal may get it: control characters, as in names of files, show as `\\x1b`."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(text))
 
 
 def refuse_credentials(text: str, name: str) -> None:
@@ -262,7 +269,7 @@ def _failure(error: BaseException) -> str:
 def _end(text: str, status: int) -> NoReturn:
     with contextlib.suppress(OSError):
         if text:
-            print(redacted(text).rstrip(), file=sys.stderr, flush=True)
+            print(printable(redacted(text).rstrip()), file=sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

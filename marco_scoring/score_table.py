@@ -218,7 +218,7 @@ class StreamTable(ScoreTable):
     def write_failure(self, path: str | Path, reason: str) -> None:
         """Lists a file on stderr."""
         super().write_failure(path, reason)
-        print("not scored: {}: {}".format(*self.failures[-1]), file=sys.stderr)
+        print(errors.printable("not scored: {}: {}".format(*self.failures[-1])), file=sys.stderr)
 
     def finish(self, drops: Callable[[Iterable[Row]], Iterable[Row]] | None) -> None:
         """Writes the rows that were kept."""
@@ -246,7 +246,9 @@ def _show(rows: Sequence[Row], names: Sequence[str], stream: IO[str]) -> None:
     for name in names:
         values = [cells.get(name, "") for cells in rows]
         if any(value != "" for value in values) and name not in _NOT_SHOWN and not name.startswith("probability_"):
-            shown.append([f"{100 * cell:.1f} %" if isinstance(cell, float) else str(cell) for cell in values])
+            shown.append(
+                [f"{100 * cell:.1f} %" if isinstance(cell, float) else errors.printable(cell) for cell in values]
+            )
             drawn.add_column(name, justify="right" if isinstance(values[0], float) else "left", overflow="fold")
     for cells in zip(*shown, strict=True):
         drawn.add_row(*map(text.Text, cells))

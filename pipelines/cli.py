@@ -99,6 +99,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     recipe.set_tensorflow_defaults()
     warnings.simplefilter("ignore", FutureWarning)
+    # Of metadata that no score depends on. Set here, since images are opened in threads.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # A file's name need not be UTF-8, and pipes on Windows take few letters.
     if isinstance(sys.stdout, io.TextIOWrapper):
         with contextlib.suppress(OSError):  # Of a pipe that took the place of a file: the change is made all the same.

@@ -97,7 +97,7 @@ class StepLines(logging.Handler):
             self._print(f"      {errors.redacted(record.getMessage().splitlines()[0])}")
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(errors.printable(line), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

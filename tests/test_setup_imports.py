@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -72,6 +73,25 @@ def test_scoring_needs_nothing_heavy(images: str, tmp_path: Path, real_images: d
 
 
 SET_UP = "in the project's folder: make env && . .venv/bin/activate"
+MISSING = sorted({*HEAVY, "absl", "fastapi", "google.api_core", "google.auth", "google.cloud", "requests", "urllib3"})
+LIGHT_INSTALL = f"""
+import importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {MISSING}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from pipelines import cli
+"""
+"""Code after which what the light install leaves out cannot be imported."""
+
+
+def marco_in_light_install(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    code = f"{LIGHT_INSTALL}sys.argv[1:] = {arguments}\ncli.main()\n"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=folder, env=environment
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,9 +101,12 @@ SET_UP = "in the project's folder: make env && . .venv/bin/activate"
         (["released", "--output", "o"], "keras", SET_UP),
         (["run", "--preset", "local", "--output", "o"], "absl", SET_UP),
         (["compare", "a", "b"], "pandas", SET_UP),
+        (["ui", "--no-browser"], "mlflow", SET_UP),
+        (["models", "list"], "mlflow", SET_UP),
+        (["models", "promote", "1"], "mlflow", SET_UP),
         (["serve"], "fastapi", "pip install '.[serve]'"),
         (["predict", "--model", "gs://a/b", "--output", "s.csv", "{images}"], "google", "pip install '.[cluster]'"),
-        (["deploy", "push", "--help"], "google", "pip install '.[cluster]'"),
+        (["deploy", "push", "--model", "gs://a/b"], "google", "pip install '.[cluster]'"),
         (["submit", "a.yaml"], "urllib3", "pip install '.[cluster]'"),
     ],
 )
@@ -91,23 +114,44 @@ def test_what_needs_more_says_how_to_get_it_in_one_line(
     arguments: list[str], package: str, fix: str, tmp_path: Path, real_images: dict[str, Path]
 ) -> None:
     folder = next(iter(real_images.values())).parent
-    missing = sorted({*HEAVY, "absl", "fastapi", "google.api_core", "google.auth", "google.cloud", "urllib3"})
-    code = f"""
-        import importlib.abc, sys
-        class Missing(importlib.abc.MetaPathFinder):
-            def find_spec(self, name, path=None, target=None):
-                if name in {missing}:
-                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        sys.meta_path.insert(0, Missing())
-        sys.argv[1:] = {[argument.format(images=folder) for argument in arguments]}
-        from pipelines import cli
-        cli.main()
-    """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300, cwd=tmp_path
-    )
+    (tmp_path / "mlflow.db").touch()
+    result = marco_in_light_install([argument.format(images=folder) for argument in arguments], tmp_path)
     assert result.returncode == 2
     *_, line = result.stderr.splitlines()
     assert f"this needs {package}" in line
     assert line.endswith(fix)
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        (["--preset", "finetun"], "there is no preset 'finetun'"),
+        (["--set", "recipe.stps=1"], "unknown key 'recipe.stps'"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named_before_what_is_missing(
+    arguments: list[str], mistake: str, tmp_path: Path
+) -> None:
+    result = marco_in_light_install(["run", *arguments], tmp_path)
+    assert (result.returncode, "this needs" in result.stderr) == (2, False)
+    assert mistake in result.stderr
+
+
+def test_the_help_of_every_command_needs_nothing_more() -> None:
+    code = f"""{LIGHT_INSTALL}
+import typer.main, typer.testing
+def commands(group, path):
+    context = group.context_class(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield from commands(command, [*path, name]) if hasattr(command, "list_commands") else [[*path, name]]
+known = list(commands(typer.main.get_command(cli.app), []))
+for path in known:
+    result = typer.testing.CliRunner().invoke(cli.app, [*path, "--help"])
+    assert result.exit_code == 0, (path, result.exception)
+print(known)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "['deploy', 'push']" in result.stdout

@@ -14,10 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import google.auth.transport.requests
-import requests
-from google.api_core import exceptions
-
 from components.vertex.options import Vertex
 from marco_model import errors
 
@@ -136,6 +132,10 @@ class Api:
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         """Raises `Unsure` or `Refused` for the errors of Google's libraries."""
+        import google.auth.exceptions
+        import requests
+        from google.api_core import exceptions
+
         asked = f"Vertex AI in {self.place.project}, {self.place.location}, to {what}"
         try:
             yield
@@ -235,6 +235,8 @@ class Api:
         with self._asking("look at an operation"):
             answer = self._session.get(f"{self.address}/v1/{path}", params=query, timeout=self.pace.request)
             if not answer.ok:
+                from google.api_core import exceptions
+
                 raise exceptions.from_http_response(answer)
             return dict(answer.json())
 
@@ -245,6 +247,8 @@ class Api:
 
     @functools.cached_property
     def _session(self) -> Any:
+        import google.auth.transport.requests
+
         return google.auth.transport.requests.AuthorizedSession(self._credentials)
 
     def _client(self, service: str) -> Any:
@@ -259,6 +263,8 @@ class Api:
 
     @functools.cached_property
     def _credentials(self) -> Any:
+        import google.auth.credentials
+
         if self.address.startswith("http://"):
             return google.auth.credentials.AnonymousCredentials()
         return google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]

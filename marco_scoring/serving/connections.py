@@ -24,7 +24,7 @@ HEADER_SECONDS = 10
 """Within which the headers of a request must arrive, from the connection or from their first byte on."""
 
 HEADER_BYTES = 1 << 14
-"""Most bytes of the headers of a request."""
+"""Most bytes of the headers of a request, with its first line."""
 
 PATIENCE = 60
 """Seconds to wait for the next byte of a body, or until an answer is read: a sender that vanished would otherwise keep
@@ -85,7 +85,10 @@ def connection_type(most: int) -> type[asyncio.Protocol]:
 
 
 class _Parser(h11.Connection):
-    """Takes a body of very many small chunks for a malformed one."""
+    """Takes headers of more than `HEADER_BYTES`, and a body of very many small chunks, for malformed ones.
+
+    h11 limits only headers that are not complete yet, and many bytes may come at once.
+    """
 
     _chunks = _bytes = 0
 
@@ -93,6 +96,9 @@ class _Parser(h11.Connection):
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
+            lines = (event.method + event.target, *(name + value for name, value in event.headers))
+            if sum(len(line) + len(":\r\n") for line in lines) > HEADER_BYTES:
+                raise h11.RemoteProtocolError("too long headers")
         elif isinstance(event, h11.Data):
             self._chunks += event.chunk_start
             self._bytes += len(event.data)

@@ -46,7 +46,7 @@ def check(
     if pod:
         from pipelines.cluster_check import inside as trials
 
-        typer.echo(trials.pod_manifest(needs, namespace), nl=False)
+        options.echo(trials.pod_manifest(needs, namespace), nl=False)
         return
     if target == "kubeflow":
         from pipelines.cluster_check import cluster as shown, inside as trials, kubernetes_api
@@ -60,9 +60,9 @@ def check(
         lines = findings.collect(google.CHECKS, google.Cloud(place, service_account or ""), needs)
     width = max(len(finding.subject) for finding in lines)
     for finding in lines:
-        typer.echo(f"{finding.subject:{width}}  {finding.state:11}  {finding.text}")
+        options.echo(f"{finding.subject:{width}}  {finding.state:11}  {finding.text}")
     wrong = sum(finding.state == findings.WRONG for finding in lines)
     unseen = sum(finding.state == findings.UNSEEN for finding in lines)
-    typer.echo(f"{len(lines)} looked at, {wrong} wrong, {unseen} not visible.")
+    options.echo(f"{len(lines)} looked at, {wrong} wrong, {unseen} not visible.")
     if wrong:
         raise typer.Exit(1)

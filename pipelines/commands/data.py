@@ -72,13 +72,13 @@ def _end(
 ) -> None:
     """Prints how many images are in `output`, and which are not and why; ends with status 1 if there are such."""
     parts = ", ".join(f"{name} {count}" for name, count in counts.items())
-    typer.echo(f"{options.counted(sum(counts.values()), 'image')} in {output} ({parts})")
+    options.echo(f"{options.counted(sum(counts.values()), 'image')} in {output} ({parts})")
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        options.echo(f"warning: {warning}", err=True)
     if failures:
         for place, reason in failures[:5]:
-            typer.echo(f"left out: {place}: {reason}", err=True)
-        typer.echo(f"{len(failures)} left out in all, listed in {output / listed}", err=True)
+            options.echo(f"left out: {place}: {reason}", err=True)
+        options.echo(f"{len(failures)} left out in all, listed in {output / listed}", err=True)
         raise typer.Exit(1)
 
 
@@ -168,30 +168,30 @@ def ingest(
     parsed = settings.parse(settings.IngestOptions, values, "the options of marco data ingest")
     summary = checking.ingest_to_folder(paths, output, parsed)
     splits = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
-    typer.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")
+    options.echo(f"{summary['read']} records read, {summary['written']} written ({splits})")
     if summary["left_out"]:
-        typer.echo(f"{summary['left_out']} left out:")
+        options.echo(f"{summary['left_out']} left out:")
     for label, count in summary["left_out_labels"].items():
-        typer.echo(f"  {label} {count}")
+        options.echo(f"  {label} {count}")
     if checks.overlay:
         _print_overlay(summary, output)
-    typer.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
+    options.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
     for reason, count in summary["reasons"].items():
-        typer.echo(f"  {reason} {count}")
+        options.echo(f"  {reason} {count}")
     if summary["empty_shards"]:
-        typer.echo(f"empty shards: {', '.join(summary['empty_shards'])}")
+        options.echo(f"empty shards: {', '.join(summary['empty_shards'])}")
     if not summary["sources"]:
-        typer.echo("no sources.csv found: institutions are named by number, imagers are unknown", err=True)
+        options.echo("no sources.csv found: institutions are named by number, imagers are unknown", err=True)
 
 
 def _print_overlay(summary: dict[str, Any], output: Path) -> None:
     relabelled = summary["relabelled"]
-    typer.echo(f"{relabelled['total']} relabelled, {relabelled['confirmed']} confirmed by the overlay")
+    options.echo(f"{relabelled['total']} relabelled, {relabelled['confirmed']} confirmed by the overlay")
     for old, new in relabelled["by_class"].items():
         for name, count in new.items():
-            typer.echo(f"  {old} -> {name} {count}")
+            options.echo(f"  {old} -> {name} {count}")
     if summary["overlay_unused"] or summary["overlay_not_written"]:
-        typer.echo(
+        options.echo(
             f"answers without use: {len(summary['overlay_unused'])} of ids that no record has, "
             f"{len(summary['overlay_not_written'])} of records that were quarantined or left out; see "
             f"{output / 'quarantine' / 'overlay.csv'}"
@@ -215,7 +215,7 @@ def inspect(
 
     Example: marco data inspect --contact-sheet sheet.png runs/checked
     """
-    terminal = console.Console(highlight=False, markup=False, emoji=False)
+    terminal = options.Terminal(highlight=False)
     if contact_sheet:
         store.refuse_inputs([("--contact-sheet", contact_sheet)], _files(paths))
     quarantines = {path: entries for path in paths if (entries := inspection.read_quarantine(path)) is not None}
@@ -317,5 +317,5 @@ def synthesize(
     )
     manifest = synthetic.synthesize(output, images, drawn, shard_images=shard_images, processes=processes)
     for group, counts in manifest["counts"].items():
-        typer.echo(f"{group}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    typer.echo(f"{manifest['images']} images in {output}")
+        options.echo(f"{group}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    options.echo(f"{manifest['images']} images in {output}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich import console, table
 
-from components.vertex import api, batch, endpoints, golden, rollout
+from components.vertex import api, batch, endpoints, golden
 from marco_model.errors import InputError
 from marco_scoring import score_table
 from pipelines import configuration
@@ -60,7 +60,7 @@ def show_endpoint(service: api.Api, state: endpoints.State) -> None:
         role = _role(state, model)
         shown.add_row(model.version, f"{model.share} %", role, model.created, *origin, str(model.machine))
     width = None if console.Console().is_terminal else 200
-    console.Console(width=width, markup=False, emoji=False).print(shown)
+    options.Terminal(width=width).print(shown)
 
 
 def _role(state: endpoints.State, model: endpoints.Deployed) -> str:
@@ -108,6 +108,8 @@ def push(
     Example: marco deploy push --model gs://BUCKET/models --endpoint marco --project PROJECT --location europe-west4
     --traffic 10
     """
+    from components.vertex import rollout
+
     service, sections = where.connect(name=endpoint, golden=golden_images, traffic=(traffic,) if traffic else None)
     done = rollout.push_model(service, sections.endpoint, sections.model, model, lambda: _images(sections))
     show_endpoint(service, done.endpoint)
@@ -120,6 +122,8 @@ def promote(*, endpoint: Name = None, golden_images: GoldenImages = None, where:
 
     Example: marco deploy promote --endpoint marco --project PROJECT --location europe-west4
     """
+    from components.vertex import rollout
+
     service, sections = where.connect(name=endpoint, golden=golden_images)
     version = version_on_trial(service, sections.endpoint.name)
     _, answers = rollout.fetch(version.uri, lambda: _images(sections))
@@ -140,9 +144,11 @@ def rollback(
 
     Example: marco deploy rollback --endpoint marco --project PROJECT --location europe-west4
     """
+    from components.vertex import rollout
+
     service, sections = where.connect(name=endpoint)
     state, done = rollout.rollback(service, sections.endpoint, to)
-    typer.echo(f"{sections.endpoint.name}: {done}")
+    options.echo(f"{sections.endpoint.name}: {done}")
     show_endpoint(service, state)
 
 
@@ -163,7 +169,7 @@ def status(*, endpoint: Name = None, where: DeployOptions) -> None:
     check = endpoints.find_endpoint(service, sections.endpoint.name + endpoints.CHECK)
     if check and check.deployed:
         versions = ", ".join(f"version {model.version}" for model in check.deployed)
-        typer.echo(f"{check.display_name} still has {versions}, which costs; the next push takes it away")
+        options.echo(f"{check.display_name} still has {versions}, which costs; the next push takes it away")
 
 
 def _images(sections: configuration.Deploying) -> list[golden.Image]:
@@ -207,9 +213,9 @@ def score_batch(
     predicted, left_out = batch.predictions(service, sections.endpoint, chosen[0], images, place, note)
     outcome = batch.table(images, predicted, left_out, f"{sections.model}-{chosen[0].number}", scores)
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items()) or "none"
-    typer.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")
+    options.echo(f"{scores}: {sum(outcome.by_class.values())} images scored: {counts}")
     if outcome.failed:
-        typer.echo(
+        options.echo(
             f"{outcome.failed} of {len(images)} images have no scores, see {score_table.errors_path(scores)}", err=True
         )
         raise typer.Exit(1)

@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich import box, console, table, text
+from rich import box, table, text
 
 from components import mlflow_registry, mlflow_store
+from pipelines.commands import options
 from pipelines.commands.options import ModelName, Tracking
 
 app = typer.Typer()
@@ -33,11 +34,11 @@ def list_(tracking: Tracking = "", name: ModelName = None) -> None:
         created = version.created.astimezone().strftime("%Y-%m-%d")
         aliases = text.Text(", ".join(version.aliases))
         shown.add_row(version.version, aliases, *shares, created, version.data[:8], version.commit[:8])
-    console.Console(markup=False, emoji=False).print(shown)
+    options.Terminal().print(shown)
     # Below the table, since no terminal is wide enough for places.
     for version in versions:
         if version.place:
-            typer.echo(f"version {version.version} is published at {version.place}")
+            options.echo(f"version {version.version} is published at {version.place}")
 
 
 @app.command()
@@ -55,7 +56,7 @@ def promote(
     name = mlflow_registry.choose_model(store, name)
     done = mlflow_registry.promote(store, name, version, destination)
     before = f", before it version {done.before}" if done.before not in ("", done.version) else ""
-    typer.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.unchanged)}.")
+    options.echo(f"Version {done.version} of {name} is champion{before}; {_place(done.place, done.unchanged)}.")
 
 
 @app.command()
@@ -69,7 +70,7 @@ def rollback(tracking: Tracking = "", name: ModelName = None, destination: Desti
     store = mlflow_store.find_store(tracking)
     name = mlflow_registry.choose_model(store, name)
     done = mlflow_registry.rollback(store, name, destination)
-    typer.echo(
+    options.echo(
         f"Back from version {done.before} to version {done.version} of {name}; {_place(done.place, done.unchanged)}."
     )
 

@@ -74,12 +74,12 @@ def reference(
     least = two_sample.Limits().least
     for name, seen in made.facts["seen"].items():
         count = made.facts["measured"].get(name, 0)
-        typer.echo(f"{name}: {count} images of {seen}")
+        options.echo(f"{name}: {count} images of {seen}")
         if count < least:
-            typer.echo(f"warning: {name}: a check needs {least} images of an imager, better some hundreds", err=True)
+            options.echo(f"warning: {name}: a check needs {least} images of an imager, better some hundreds", err=True)
     if made.facts["failed"]:
-        typer.echo(f"could not be measured: {made.facts['failed']}", err=True)
-    typer.echo(f"{output}: reference for {made.facts['model']['name']}")
+        options.echo(f"could not be measured: {made.facts['failed']}", err=True)
+    options.echo(f"{output}: reference for {made.facts['model']['name']}")
 
 
 @app.command()
@@ -123,10 +123,10 @@ def check(
     setup = measure.make_setup(model, folder, output, **vars(measuring))
     outcome = watch.check_images(paths, output, compared, setup, thresholds, days, seed)
     for imager_outcome in outcome["imagers"]:
-        typer.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
+        options.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")
     if outcome["unreadable"]:
-        typer.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / watch.JSON}", err=True)
-    typer.echo(f"{output / watch.HTML}: {watch.summary(outcome)}")
+        options.echo(f"could not be measured: {len(outcome['unreadable'])}, see {output / watch.JSON}", err=True)
+    options.echo(f"{output / watch.HTML}: {watch.summary(outcome)}")
     if store := watch.store_of_checks(tracking):
         watch.log_to_mlflow(store, outcome, [output / watch.JSON, output / watch.HTML])
     if outcome["alarm"]:

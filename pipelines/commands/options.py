@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
+from rich import console, segment
 
 from marco_data import image_files
 from marco_model import InputError, errors, model_directory as directories, store
@@ -118,6 +119,23 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 def counted(count: int, noun: str) -> str:
     """Returns `1 image` or `2 images`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Prints to standard output or, with `err`, to stderr; control characters, as of a file's name, are escaped."""
+    typer.echo(errors.printable(text), err=err, nl=nl)
+
+
+class Terminal(console.Console):
+    """Prints tables and text without markup; control characters, as of a value in a file, are escaped."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render(self, *arguments: Any, **options: Any) -> Iterator[segment.Segment]:
+        """Yields what is printed."""
+        for part in super().render(*arguments, **options):
+            yield part if part.control else part._replace(text=errors.printable(part.text))
 
 
 def output_file(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -238,7 +256,7 @@ def model_directory(model: str | None, doing: str) -> Path:
     announcement, such as `scoring with`. Raises `InputError` if there is no model.
     """
     if model is None:
-        typer.echo(f"no --model given: {doing} the classifier published in 2018", err=True)
+        echo(f"no --model given: {doing} the classifier published in 2018", err=True)
         return directories.saved_model_directory(directories.published_directory())
     if not store.is_object(model):
         return directories.saved_model_directory(model)

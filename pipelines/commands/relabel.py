@@ -89,16 +89,16 @@ def _by_megabyte(advance: Callable[..., None], total: int) -> Callable[[int], No
 def _print_summary(summary: dict[str, Any], output: Path) -> None:
     for split, counts in summary["splits"].items():
         if not counts["exported"]:
-            typer.echo(f"{split}: none of {counts['scored']} images, because each is in another split too")
+            options.echo(f"{split}: none of {counts['scored']} images, because each is in another split too")
             continue
-        typer.echo(
+        options.echo(
             f"{split}: {counts['exported']} of {counts['scored']} images, disagreement from "
             f"{counts['least_disagreement']:.3f} up, {counts['predicted_otherwise']} predicted otherwise"
         )
-    typer.echo(f"for the experts: {output / 'raters'} (open index.html); not for them: {output / 'key.csv'}")
-    typer.echo(f"then: marco relabel merge SHEET… --key {output / 'key.csv'} --output overlay.csv")
+    options.echo(f"for the experts: {output / 'raters'} (open index.html); not for them: {output / 'key.csv'}")
+    options.echo(f"then: marco relabel merge SHEET… --key {output / 'key.csv'} --output overlay.csv")
     if summary["skipped"]:
-        typer.echo(f"{summary['skipped']} records could not be scored, see {output / 'skipped.csv'}", err=True)
+        options.echo(f"{summary['skipped']} records could not be scored, see {output / 'skipped.csv'}", err=True)
 
 
 @app.command()
@@ -136,22 +136,22 @@ def merge(
     report, answers = merging.merge_sheets(
         sheets, key, output, data=data or (), rule=rule, date=date, earlier=earlier or ""
     )
-    typer.echo("\n".join(merging.report_lines(report)))
-    typer.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
+    options.echo("\n".join(merging.report_lines(report)))
+    options.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
     for line in answers.repeated:
-        typer.echo(line, err=True)
+        options.echo(line, err=True)
     if answers.unanswered:
         first, more = answers.unanswered[0][0], len(answers.unanswered) - 1
-        typer.echo(
+        options.echo(
             f"{more + 1} answers are empty ({first}{f' and {more} more' if more else ''}), see "
             f"{output.with_suffix('.unanswered.csv')}",
             err=True,
         )
     if answers.unmatched:
-        typer.echo(
+        options.echo(
             f"{len(answers.unmatched)} images are in no record, see {output.with_suffix('.unmatched.csv')}; "
             "marco data import --csv reads it",
             err=True,
         )
     if report["undecided"]:
-        typer.echo(f"{report['undecided']} undecided, see {output.with_suffix('.undecided.csv')}", err=True)
+        options.echo(f"{report['undecided']} undecided, see {output.with_suffix('.undecided.csv')}", err=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import console
 
 from marco_model import store
 from marco_model.errors import InputError
@@ -38,10 +37,14 @@ def run(
 
     Example: marco run --preset finetune --data shards --output runs/mine --set recipe.steps=500
     """
-    from components import mlflow_store
-    from pipelines import configuration, local_runner, places
+    from pipelines import configuration
 
-    loaded = places.absolute(configuration.load(preset, change, data, overlay=overlay, leave_out=leave_out))
+    # What follows needs the extra `train`; mistakes in the configuration are found before.
+    loaded = configuration.load(preset, change, data, overlay=overlay, leave_out=leave_out)
+    from components import mlflow_store
+    from pipelines import local_runner, places
+
+    loaded = places.absolute(loaded)
     tracking = places.local(loaded, output).tracking
     mlflow_store.connect(tracking)
     os.environ[mlflow_store.RUN_VARIABLE] = tracking
@@ -49,11 +52,11 @@ def run(
         source = places.local_data(loaded, output)
         # TFX takes seconds to import; mistakes in the configuration and the stores are found before.
         local_runner.check_store(output)
-        typer.echo("starting TFX", err=True)
+        options.echo("starting TFX", err=True)
         from pipelines import pipeline
 
         results = local_runner.run(pipeline.create_local_pipeline(loaded, source, output), output, name, note)
-    terminal = console.Console(markup=False, emoji=False)
+    terminal = options.Terminal()
     terminal.print(local_runner.summary_table(results))
     if "leave_out" in results:
         terminal.print(local_runner.leave_out_table(results["leave_out"]))
@@ -77,7 +80,7 @@ def ui(
     uri = mlflow_store.find_store(tracking)
     page = mlflow_store.runs_page(uri)
     with contextlib.suppress(KeyboardInterrupt), mlflow_store.ui_server(uri, port) as (address, wait):
-        typer.echo(f"MLflow shows {uri} at {address}/{page}")
+        options.echo(f"MLflow shows {uri} at {address}/{page}")
         if browser:
             webbrowser.open(f"{address}/{page}")
         wait()
@@ -141,7 +144,7 @@ def compare(
         raise InputError(f"{', '.join(runs)} alone cannot be compared; give two runs or more")
     judged = [run_comparison.find_judged(run, tracking, name) for run in runs]
     rows = run_comparison.compare(judged, recall_class, confidence)
-    terminal = console.Console(markup=False, emoji=False)
+    terminal = options.Terminal()
     for metric in dict.fromkeys(row.metric for row in rows):
         terminal.print(run_comparison.table(rows, metric))
     terminal.print("\n".join(run_comparison.describe(judged, rows, confidence)), soft_wrap=True, highlight=False)
@@ -195,9 +198,11 @@ def compile_(
     vertex = target == "vertex"
     compile_for = compilation.compile_for_vertex if vertex else compilation.compile_for_kubeflow
     steps = compile_for(loaded, root, output)
-    typer.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
+    options.echo(f"{steps} steps in {output}; image {loaded.cluster.image}")
     if "@sha256:" not in loaded.cluster.image:
-        typer.echo("note: name the image by its digest; behind a tag it can change, and finished steps would be reused")
+        options.echo(
+            "note: name the image by its digest; behind a tag it can change, and finished steps would be reused"
+        )
 
 
 Package = Annotated[Path | None, typer.Argument(help="The .yaml file that marco compile wrote; for Vertex AI .json.")]
@@ -315,10 +320,10 @@ def submit(
         submission.parameters.setdefault("run_name", name)
     content.check_parameters(submission.parameters)
     if sentence := runner.upload(content):
-        typer.echo(sentence)
+        options.echo(sentence)
     for left in range(resubmit, -1, -1):
         identity = runner.start(content, name, submission)
-        typer.echo(f"Run {identity} started.")
+        options.echo(f"Run {identity} started.")
         if not wait:
             return
         try:
@@ -327,7 +332,7 @@ def submit(
         except backend.RunFailedError as error:
             if not left:
                 raise
-            typer.echo(f"note: {error}; another run is started, {left} of {resubmit} left", err=True)
+            options.echo(f"note: {error}; another run is started, {left} of {resubmit} left", err=True)
 
 
 @options.grouped
@@ -359,11 +364,11 @@ def schedule(
     if remove:
         if not backend.remove_schedules(runner, remove):
             raise InputError(f"there is no schedule {remove!r}; marco schedule{runner.options} --list shows them")
-        typer.echo(f"Schedule {remove} removed.")
+        options.echo(f"Schedule {remove} removed.")
         return
     if show:
         for existing in runner.schedules():
-            typer.echo(f"{existing.name}  {existing.cron}  {existing.state}  {existing.identity}")
+            options.echo(f"{existing.name}  {existing.cron}  {existing.state}  {existing.identity}")
         return
     if not cron:
         raise InputError(f"--cron is missing; give {runner.cron_fields}")
@@ -372,16 +377,16 @@ def schedule(
     plan = backend.Plan(name or content.name, when, content, run.submission(), max_concurrency)
     content.check_parameters(plan.submission.parameters)
     identity, outcome = backend.ensure_schedule(runner, plan)
-    typer.echo(f"Schedule {plan.name} {outcome}: {when} ({words}), {runner.schedule_noun} {identity}.")
+    options.echo(f"Schedule {plan.name} {outcome}: {when} ({words}), {runner.schedule_noun} {identity}.")
 
 
 def _follow(runner: backend.Backend, run: str, steps: tuple[str, ...] = ()) -> None:
     try:
         backend.follow(runner, run, steps)
     except KeyboardInterrupt:
-        typer.echo(f"The run goes on; follow it with: marco submit{runner.options} --follow {run}")
+        options.echo(f"The run goes on; follow it with: marco submit{runner.options} --follow {run}")
         raise typer.Exit(130) from None
-    typer.echo(f"Run {run} succeeded.")
+    options.echo(f"Run {run} succeeded.")
 
 
 def _required(package: Path | None) -> Path:

@@ -35,7 +35,7 @@ def images(paths: Sequence[str | Path]) -> list[Path]:
         passed_over = "; ".join(filter(None, (f"endings looked for: {endings}", left_out)))
         raise InputError(f"no images in {', '.join(map(str, paths))}; {passed_over}")
     if left_out:
-        typer.echo(left_out, err=True)
+        options.echo(left_out, err=True)
     return files
 
 
@@ -135,7 +135,7 @@ def predict(
     _check_inputs(output, report, [*files, *([names] if place_reader.is_table(names) else [])])
     place_of = place_reader.reader(files, names)
     if unused := place_reader.unused_rows(place_of, files):
-        typer.echo(unused, err=True)
+        options.echo(unused, err=True)
     read = functools.partial(image_files.encoded_image, bits=bits)
     directory = options.model_directory(model, "scoring with")
     classifier = marco_model.open_classifier(directory, average=average)
@@ -155,10 +155,10 @@ def predict(
     to_file = output is not None and output != score_table.STDOUT and not store.is_stream(output)
     _print_outcome(outcome, output, to_file)
     if report is not None:
-        typer.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser", err=not to_file)
+        options.echo(f"{report}: {report.stat().st_size / 1e6:.1f} MB, opens in a browser", err=not to_file)
     if outcome.failed:
         where = f", see {score_table.errors_path(output)}" if to_file and output else ""
-        typer.echo(f"{outcome.failed} of {len(files)} files could not be scored{where}", err=True)
+        options.echo(f"{outcome.failed} of {len(files)} files could not be scored{where}", err=True)
         raise typer.Exit(1)
 
 
@@ -169,13 +169,13 @@ def _print_outcome(outcome: "prediction.Outcome", output: Path | None, to_file: 
     counts = ", ".join(f"{count} {name}" for name, count in outcome.by_class.items())
     total = sum(outcome.by_class.values())
     scored = f"{options.counted(total, 'image')} scored: {counts}"
-    typer.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
+    options.echo(f"{output}: {scored}" if to_file else scored, err=not to_file)
     if outcome.earlier:
-        typer.echo(f"{total - outcome.earlier} of them now, {outcome.earlier} by an earlier run", err=True)
+        options.echo(f"{total - outcome.earlier} of them now, {outcome.earlier} by an earlier run", err=True)
     if outcome.gone:
-        typer.echo(f"kept, of images that are gone: {options.counted(outcome.gone, 'row')}", err=True)
+        options.echo(f"kept, of images that are gone: {options.counted(outcome.gone, 'row')}", err=True)
     if outcome.strange:
-        typer.echo(
+        options.echo(
             f"none of these images is in the {options.counted(outcome.strange, 'row')} that {output} had; paths are "
             "compared from the working folder, so give them from the same one (docs/scores.md)",
             err=True,
@@ -183,15 +183,15 @@ def _print_outcome(outcome: "prediction.Outcome", output: Path | None, to_file: 
     unusable = {name: count for name in pixels.UNUSABLE if (count := outcome.by_flag.get(name))}
     if unusable:
         flags = ", ".join(f"{count} {name}" for name, count in unusable.items())
-        typer.echo(f"counted, but flagged, as pictures that cannot be judged (docs/scores.md): {flags}", err=True)
+        options.echo(f"counted, but flagged, as pictures that cannot be judged (docs/scores.md): {flags}", err=True)
     if unknown := outcome.by_flag.get(prediction.UNKNOWN):
-        typer.echo(
+        options.echo(
             f"{options.counted(unknown, 'image')} unlike those that the model was trained on, where scores say less "
             "(flag unknown, docs/scores.md): look at them yourself",
             err=True,
         )
     if outcome.without_well and total > 1:
-        typer.echo(
+        options.echo(
             f"{outcome.without_well} of {total} scored images have no well; --names reads names of your own "
             "(docs/data.md)",
             err=True,
@@ -269,10 +269,10 @@ def explain(
         read=functools.partial(image_files.encoded_image, bits=bits),
     )
     table = output / prediction.EXPLAINED
-    typer.echo(f"{output}: {options.counted(len(files) - failed, 'overlay')}, listed in {table}")
+    options.echo(f"{output}: {options.counted(len(files) - failed, 'overlay')}, listed in {table}")
     if failed:
         errors = score_table.errors_path(table)
-        typer.echo(f"{failed} of {len(files)} files could not be explained, see {errors}", err=True)
+        options.echo(f"{failed} of {len(files)} files could not be explained, see {errors}", err=True)
         raise typer.Exit(1)
 
 
@@ -286,7 +286,7 @@ def released(
     from marco_model import weights
 
     weights.export_published(output)
-    typer.echo(f"{output}: the published classifier; try: marco predict --model {output} --output scores.csv IMAGES")
+    options.echo(f"{output}: the published classifier; try: marco predict --model {output} --output scores.csv IMAGES")
 
 
 def tflite(
@@ -322,7 +322,7 @@ def tflite(
     converted, agreement = convert_and_check(classifier, encoded())
     with store.whole_file(output, "wb") as file:
         file.write(converted)
-    typer.echo(
+    options.echo(
         f"{output}: {len(converted) / 1e6:.1f} MB, the same class on all {agreement.images} images, "
         f"scores within {agreement.largest_difference:.1g}"
     )

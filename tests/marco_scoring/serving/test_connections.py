@@ -442,6 +442,16 @@ def test_endless_headers_are_refused(server):
     connection.close()
 
 
+@pytest.mark.parametrize("length", [17_000, 60_000, 200_000])
+def test_long_headers_are_refused_also_when_they_come_at_once(server, length):
+    port, _ = server
+    connection = half_open(port, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * length + b"\r\n\r\n")
+    assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    connection.close()
+    with half_open(port, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 16_000 + b"\r\n\r\n") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 def test_as_many_connections_are_allowed_as_the_process_may_have_files():
     code = (
         "import resource\n"

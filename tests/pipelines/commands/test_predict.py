@@ -154,6 +154,47 @@ def test_endings_that_are_passed_over_are_named_where_there_are_no_images(tmp_pa
         score.predict([tmp_path], tmp_path / "scores.csv", "model")
 
 
+HOSTILE, ESCAPED = "\x1b[31mred\x1b]0;T\x9b.png", r"\x1b[31mred\x1b]0;T\x9b.png"
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path, brightness, capsys, monkeypatch):
+    Image.new("L", (300, 300), 200).save(tmp_path / HOSTILE)
+    (tmp_path / f"empty{HOSTILE}").touch()
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(typer.Exit):
+        score.predict([tmp_path], None, "model")
+    shown = capsys.readouterr()
+    assert ESCAPED in shown.out and f"not scored: {tmp_path}/empty{ESCAPED}: " in shown.err
+    assert "\x1b[31m" not in shown.out + shown.err and "\x9b" not in shown.out + shown.err
+    output = tmp_path / f"scores{HOSTILE}.csv"
+    with pytest.raises(typer.Exit):
+        score.predict([tmp_path], output, "model")
+    shown = capsys.readouterr()
+    assert f"scores{ESCAPED}.csv: 1 image scored" in shown.out
+    assert "\x1b" not in shown.out + shown.err
+    assert read(output)[0]["path"] == str(tmp_path / HOSTILE)
+
+
+def test_control_characters_in_tables_and_errors_are_escaped(tmp_path, capsys):
+    options.Terminal(file=sys.stdout, force_terminal=True, highlight=False).print(f"an imager {HOSTILE}")
+    shown = capsys.readouterr().out
+    assert ESCAPED in shown and "\x1b[31m" not in shown
+    result = marco("predict", tmp_path / HOSTILE / "gone", "--output", tmp_path / "scores.csv")
+    assert "\x1b" not in result.stderr and "\\x1b[31mred" in result.stderr
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_nothing_is_shown_of_a_warning_of_pillow(tmp_path, filtered):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\0\x01"
+    Image.new("RGB", (300, 300), (200, 10, 10)).save(tmp_path / "a.jpg", exif=exif)
+    code = f"from marco_data import image_files; image_files.encoded_image({str(tmp_path / 'a.jpg')!r})"
+    if filtered:
+        code = f"from pipelines import cli; cli.app = lambda: exec({code!r}); cli.main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("UserWarning" in result.stderr) is not filtered
+
+
 def test_appending_says_which_rows_are_of_no_image_here(tmp_path, brightness, capsys):
     for name in ("old/a.png", "old/b.png", "new/plate_A1_c.png", "new/d.png", "new/e.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
