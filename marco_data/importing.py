@@ -1,6 +1,7 @@
 """Your own images as a set of MARCO shards (`marco data import`)."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,10 +44,10 @@ def import_images(
     """Writes the images of a table as `train-…`, `validation-…` and `test-…` shards in `output`, with their tables.
 
     About `eval_share` of each class is held out for evaluation and `validation_share` for validation: whole plates
-    where they are known, single images if there are too few plates. Files that cannot be read are listed in
-    `import.errors.csv`. The tables are `sources.csv` and `labels-*.csv`. `output` must be new or empty; it appears when
-    everything is written. A shard has at most `shard_images` images. `bits`: see `image_files.upright`. A table's own
-    splits are kept, also if some have no image.
+    where they are known, single images if there are too few plates. Files that cannot be read, and copies of one file
+    with different labels, are listed in `import.errors.csv`. The tables are `sources.csv` and `labels-*.csv`. `output`
+    must be new or empty; it appears when everything is written. A shard has at most `shard_images` images. `bits`: see
+    `image_files.upright`. A table's own splits are kept, also if some have no image.
 
     Raises `InputError` if a split would have no image, `output` is not empty or a share does not fit.
     """
@@ -56,19 +57,21 @@ def import_images(
             f"eval_share is {eval_share} and validation_share {validation_share}; give two shares above 0 that leave "
             "some images to train on"
         )
-    if len(table.images) <= len(shares) and not table.splits:
-        raise errors.InputError(f"there are only {len(table.images)} images for three splits; add images")
     store.require_new_or_empty(output)
-    splits, warnings = (table.splits, []) if table.splits else _draw_splits(table.images, shares)
+    reasons = _contradictions(table)
+    usable = [image for image in table.images if image.key not in reasons]
+    if len(usable) <= len(shares) and not table.splits:
+        but = f"{len(reasons)} more are copies with different labels; " if reasons else ""
+        raise errors.InputError(f"there are only {len(usable)} images for three splits; {but}add images")
+    splits, warnings = (table.splits, []) if table.splits else _draw_splits(usable, shares)
     if table.left_out:
         warnings.append(f"left out, thumbnails and focus slices of drops with a better image: {table.left_out}")
     warnings += table.notes
-    reasons: dict[int, str] = {}
     written = {}
     with store.whole_directory(output) as folder:
-        with progress.progress("importing", len(table.images)) as advance:
+        with progress.progress("importing", len(usable)) as advance:
             for split, stem in _SHARD_STEMS.items():
-                images = [image for image in table.images if splits[image.key] == split]
+                images = [image for image in usable if splits[image.key] == split]
                 # Not class after class: whatever reads the shards from their beginning sees all classes.
                 images.sort(key=_order)
                 records = _records(images, table, bits, reasons, advance)
@@ -90,6 +93,28 @@ def import_images(
             name_tables.write_csv(folder / ERRORS_FILE, ("path", "reason"), skipped)
     used = [image for image in table.images if image.key not in reasons]
     return Imported(written, skipped, [*warnings, *_scarce_classes(used, splits, table.classes)])
+
+
+def _contradictions(table: label_tables.LabelTable) -> dict[int, str]:
+    """Returns, by key, the images whose file has copies with other labels, each with the reason to leave it out."""
+    by_size: dict[int, list[label_tables.LabelledImage]] = collections.defaultdict(list)
+    for image in table.images:
+        with contextlib.suppress(OSError):
+            by_size[image.path.stat().st_size].append(image)
+    copies: dict[bytes, list[label_tables.LabelledImage]] = collections.defaultdict(list)
+    for alike in by_size.values():
+        for image in alike if len({image.label for image in alike}) > 1 else ():
+            with contextlib.suppress(errors.InputError):
+                copies[hashlib.blake2b(image_files.read_file(image.path)).digest()].append(image)
+    reasons = {}
+    for alike in copies.values():
+        for image in alike:
+            if other := next((other for other in alike if other.label != image.label), None):
+                label, other_label = table.classes[image.label], table.classes[other.label]
+                reasons[image.key] = (
+                    f"labelled {label!r}, and its copy {image_files.as_text(other.path)} {other_label!r}; keep one"
+                )
+    return reasons
 
 
 def _order(image: label_tables.LabelledImage) -> tuple[float, int]:

@@ -115,11 +115,22 @@ def _is_class_folder(path: Path) -> bool:
 def _with_plates(images: Sequence[LabelledImage], names: str) -> tuple[tuple[LabelledImage, ...], list[str]]:
     """Returns images with their plates, for images with their paths below the set or the class instead, and notes."""
     if not names:
-        return tuple(dataclasses.replace(image, plate=places.plate_group(image.plate)) for image in images), []
+        groups = map(places.plate_group, _below_class([Path(image.plate) for image in images]))
+        return tuple(dataclasses.replace(image, plate=group) for image, group in zip(images, groups, strict=True)), []
     paths = [image.path for image in images]
     place_of = place_reader.reader(paths, names)
     plated = tuple(dataclasses.replace(image, plate=place_of(image.path).group) for image in images)
     return plated, list(filter(None, [place_reader.unused_rows(place_of, paths)]))
+
+
+def _below_class(paths: Sequence[Path]) -> Sequence[Path]:
+    """Returns paths as they begin below the class folders, if one folder holds these for all; else the same paths."""
+    for depth, names in enumerate(zip(*(path.parts[:-1] for path in paths), strict=False)):
+        if all(name.casefold() in _CLASS_BY_NAME for name in names):
+            return [Path(*path.parts[depth + 1 :]) for path in paths]
+        if len(set(names)) > 1:
+            break
+    return paths
 
 
 def from_csv(

@@ -232,7 +232,8 @@ def test_every_class_is_held_out_alike_and_folders_tell_plates(tmp_path):
     shares = {"Clear": 120, "Crystals": 40, "Precipitate": 240}
     for name, count in shares.items():
         for number in range(count):
-            draw(tmp_path / "drops" / name / f"plate{number % 20}" / f"{name}{number}.png", number)
+            seed = 1000 * CLASSES.index(name) + number
+            draw(tmp_path / "drops" / name / f"plate{number % 20}" / f"{name}{number}.png", seed)
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.2)
     split = collections.defaultdict(set)
     counts = collections.Counter()
@@ -254,9 +255,9 @@ def test_every_class_is_held_out_alike_and_folders_tell_plates(tmp_path):
 def test_plates_that_have_one_class_each_are_not_held_out_whole(tmp_path):
     """A plate of 40 clear drops, another of 40 with precipitate, 25 crystals without a plate, and a plate of 1."""
     kinds = {"Clear/plate1": 40, "Precipitate/plate2": 40, "Crystals": 25, "Crystals/plate3": 1}
-    for folder, count in kinds.items():
+    for place, (folder, count) in enumerate(kinds.items()):
         for number in range(count):
-            draw(tmp_path / "drops" / folder / f"{folder.replace('/', '')}{number}.png", number)
+            draw(tmp_path / "drops" / folder / f"{folder.replace('/', '')}{number}.png", 1000 * place + number)
     done = import_images(from_folder(tmp_path / "drops"), tmp_path / "set", eval_share=0.4)
     counts = collections.Counter()
     for name, examples in read(tmp_path / "set").items():
@@ -517,3 +518,29 @@ def test_thumbnails_and_slices_that_a_table_lists_are_left_out_with_a_count(tmp_
     assert [image.path.name[3:] for image in table.images] == ["r5_ef.jpg"] * 4 and table.left_out == 8
     done = import_images(table, tmp_path / "out")
     assert "left out, thumbnails and focus slices of drops with a better image: 8" in done.warnings
+
+
+def test_copies_with_different_labels_are_left_out_and_named(tmp_path, plates):
+    drops = tmp_path / "drops"
+    original = drops / "Clear" / "0000_A1_ImagerDefaults_1.jpg"
+    copy = drops / "Crystals" / "copy.jpg"
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_bytes(original.read_bytes())
+    (drops / "Clear" / "same_label.jpg").write_bytes((drops / "Clear" / "0002_A1_ImagerDefaults_1.jpg").read_bytes())
+    done = import_images(from_folder(drops), tmp_path / "set")
+    assert dict(done.errors) == {
+        str(original): f"labelled 'Clear', and its copy {copy} 'Crystals'; keep one",
+        str(copy): f"labelled 'Crystals', and its copy {original} 'Clear'; keep one",
+    }
+    names = [value(example, contract.FILENAME) for each in read(tmp_path / "set").values() for example in each]
+    assert len(names) == 12
+    assert not {b"copy.jpg", original.name.encode()} & set(names)
+    listed = (tmp_path / "set" / "import.errors.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(listed) == 3
+
+
+def test_an_import_of_contradictory_copies_alone_says_so(tmp_path):
+    for name in CLASSES:
+        draw(tmp_path / "drops" / name / "drop.png", 1)
+    with pytest.raises(InputError, match="only 0 images for three splits; 4 more are copies with different labels"):
+        import_images(from_folder(tmp_path / "drops"), tmp_path / "set")

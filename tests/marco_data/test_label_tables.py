@@ -37,3 +37,22 @@ def test_links_that_are_no_class_folders_do_not_matter(drops):
     table = label_tables.from_folder(drops)
     assert len(table.images) == 2
     assert table.notes == ["passed over, beside the class folders and so without a label: 1 images"]
+
+
+@pytest.mark.parametrize(
+    ("names", "plates"),
+    [
+        (("Clear/a.png", "Crystals/b.png"), ["", ""]),
+        (("Clear/p1/a.png", "Crystals/p1/b.png"), ["p1", "p1"]),
+        (("Clear/p1/a.png", "Clear/p1/b.png"), ["p1", "p1"]),
+        (("mine/Clear/a.png", "mine/crystals/b.png"), ["", ""]),
+        (("mine/Clear/p1/a.png", "mine/Crystals/p2/b.png"), ["p1", "p2"]),
+        (("mine/Clear/a.png", "yours/Crystals/b.png"), ["mine", "yours"]),
+        (("mine/a.png", "mine/b.png"), ["mine", "mine"]),
+        (("mine/p1/a.png", "mine/p1/b.png"), ["mine/p1", "mine/p1"]),
+    ],
+)
+def test_class_folders_and_what_holds_them_are_no_plates(tmp_path, names, plates):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("filename,label\n" + "".join(f"{name},Clear\n" for name in names))
+    assert [image.plate for image in label_tables.from_csv(labels).images] == plates
