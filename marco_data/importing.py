@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from marco_data import contract, image_files, label_tables, name_tables, progress, shards, tfrecord
-from marco_model import errors, pixels, store
+from marco_model import errors, pictures, pixels, store
 
 ERRORS_FILE = "import.errors.csv"
 _SHARD_STEMS = {shards.TRAIN: "train", shards.VALIDATION: "validation", shards.EVAL: "test"}
@@ -47,7 +47,7 @@ def import_images(
     where they are known, single images if there are too few plates. Files that cannot be read, and copies of one file
     with different labels, are listed in `import.errors.csv`. The tables are `sources.csv` and `labels-*.csv`. `output`
     must be new or empty; it appears when everything is written. A shard has at most `shard_images` images. `bits`: see
-    `image_files.upright`. A table's own splits are kept, also if some have no image.
+    `pictures.upright`. A table's own splits are kept, also if some have no image.
 
     Raises `InputError` if a split would have no image, `output` is not empty or a share does not fit.
     """
@@ -219,7 +219,7 @@ def _record(image: label_tables.LabelledImage, table: label_tables.LabelTable, b
     filename = image_files.as_text(image.path.name)
     try:
         content = image_files.read_file(image.path)
-        encoded = image_files.upright(content, bits)
+        encoded = pictures.upright(content, bits)
         if len(encoded) > _MAX_IMAGE_BYTES:
             return f"{len(encoded):,} bytes are more than the {_MAX_IMAGE_BYTES:,} that fit into a record"
         height, width, _ = pixels.decode(encoded).shape

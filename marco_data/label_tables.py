@@ -228,9 +228,12 @@ def _from_terf(
     for (line, row), label, raw in zip(rows, numbers, raw_numbers, strict=True):
         where = f"{path.name}, line {line}"
         if not name_tables.is_number(row["image_id"]):
-            raise errors.InputError(f"{where}: image_id is {row['image_id']!r}; expected a whole number")
+            raise errors.InputError(
+                f"{where}: image_id is {row['image_id']!r}; expected a whole number, as before a spreadsheet saved it"
+            )
         name, image_id = _file_name(row["image_path"], root, where), int(row["image_id"])
         images.append(LabelledImage(root / name, image_id, label, raw, by_text[row["source"]], str(name), image_id))
+    name_tables.refuse_rounded_ids([image.key for image in images], path.name)
     return LabelTable(tuple(images), raw_labels if only_raw else dict(enumerate(labels.CLASSES)), raw_labels, sources)
 
 

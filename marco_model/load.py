@@ -19,6 +19,7 @@ from marco_model import (
     model_directory,
     novelty,
     onnx_network,
+    pictures,
     pixels,
     published,
     store,
@@ -105,7 +106,7 @@ class LoadedClassifier:
         return self._network.described(image_bytes, self.reference, self.time_course)
 
     def score(self, image_bytes: Sequence[bytes | np.ndarray]) -> np.ndarray:
-        """Scores encoded images, JPEG or PNG, or what `preparation` returned for them.
+        """Scores encoded images, JPEG or PNG as `pictures.upright` returns them, or what `preparation` returned.
 
         Returns float32 [images, classes] in the order of `classes`: values in [0, 1], each row summing to 1. Raises
         `InputError` if one of them does not decode; to find out which, score it alone.
@@ -117,10 +118,11 @@ class LoadedClassifier:
         return self.saved_model.score(cast(Sequence[bytes], image_bytes))
 
     def score_files(self, paths: Sequence[str | Path], batch_size: int = 8) -> np.ndarray:
-        """Scores image files, JPEG or PNG, given as paths or as gs:// URIs, `batch_size` at a time.
+        """Scores image files, given as paths or as gs:// URIs, `batch_size` at a time, as `marco predict` does.
 
-        Returns float32 [files, classes], as `score` does, in the order of `paths`. Raises `InputError` that names the
-        first file that cannot be read or does not decode, and `ClusterError` if a bucket's service fails.
+        Returns float32 [files, classes], as `score` does, in the order of `paths`. They may be what `pictures.upright`
+        takes. Raises `InputError` that names the first file that cannot be read or scored, and `ClusterError` if a
+        bucket's service fails.
         """
         scores = [np.zeros((0, len(self.classes)), np.float32)]
         for start in range(0, len(paths), batch_size):
@@ -128,10 +130,14 @@ class LoadedClassifier:
             images = []
             for path in batch:
                 with errors.translated(errors.InputError, f"{path} cannot be read ({{}})", OSError):
-                    images.append(store.read_bytes(path))
+                    content = store.read_bytes(path)
+                try:
+                    images.append(pictures.upright(content))
+                except errors.InputError as error:
+                    raise errors.InputError(f"{path}: {error}") from None
             for path, result in zip(batch, errors.result_or_reason(self.score, images), strict=True):
                 if isinstance(result, str):
-                    raise errors.InputError(f"{path} {result}")
+                    raise errors.InputError(f"{path}: {result}")
                 scores.append(result[None])
         return np.concatenate(scores)
 

@@ -375,6 +375,8 @@ class FileTable(ScoreTable):
         if self._file.closed:
             return f"the scores are complete in {self._output}"
         count = len(self.earlier) + self.written
+        if not count:
+            return "no image was scored yet"
         rows = "1 row is" if count == 1 else f"{count} rows are"
         return f"{rows} in {self._partial}; the same command with --resume scores the rest"
 

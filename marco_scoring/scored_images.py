@@ -12,7 +12,7 @@ import numpy as np
 
 import marco_model
 from marco_data import image_files, place_reader, places, progress
-from marco_model import errors, model_directory
+from marco_model import errors, model_directory, pictures
 from marco_scoring import plates, prediction, score_table
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ def score_images(
     read: prediction.Read
     if encoded:
         by_path = {Path(f"images[{number}]"): image for number, image in enumerate(encoded)}
-        files, place_of, read = list(by_path), _nowhere, lambda path: image_files.upright(by_path[path], bits)
+        files, place_of, read = list(by_path), _nowhere, lambda path: pictures.upright(by_path[path], bits)
     else:
         files, left_out = find_files([source for source in sources if not isinstance(source, bytes)])
         place_of, read = place_reader.reader(files, names), functools.partial(image_files.encoded_image, bits=bits)
     rows: list[score_table.Row] = []
-    pictures: list[plates.ScoredPicture] = []
+    scored: list[plates.ScoredPicture] = []
     failures: list[tuple[str, str]] = []
     with progress.progress("scoring", len(files), visible=show_progress) as advance:
         for path, image in prediction.score_each(classifier, files, batch_size, read):
@@ -128,11 +128,11 @@ def score_images(
             else:
                 rows.append(prediction.row_of(classifier, path, image, place_of(path)))
                 if classifier.time_course:
-                    pictures.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
+                    scored.append(plates.ScoredPicture(path, place_of(path), image.scores, image.views, image.flag))
             advance(1)
     if classifier.time_course:
-        courses = plates.course_answers(classifier.time_course, pictures)
-        for row, picture in zip(rows, pictures, strict=True):
+        courses = plates.course_answers(classifier.time_course, scored)
+        for row, picture in zip(rows, scored, strict=True):
             if answer := courses.get(picture.path):
                 row |= zip(score_table.COURSE_COLUMNS, answer, strict=True)
     if failures:

@@ -179,7 +179,7 @@ def encoded_images(
 ) -> Iterator[tuple[Candidate, bytes | str]]:
     """Yields the requested images of the file `path` as JPEG or PNG bytes, or the reason why one is missing.
 
-    `bits`: of image files, see `image_files.upright`.
+    `bits`: of image files, see `pictures.upright`.
     """
     by_index = {candidate.index: candidate for candidate in candidates}
     if _A_FILE in by_index:
@@ -246,7 +246,7 @@ class Setup(NamedTuple):
 
     `model`: folder or `gs://` URI of a classifier. `staging`: a URI that the workers reach, which is removed,
     or a path, beside which a folder is made for a while. `beam_options`: empty for this project's own.
-    `bits`: of image files, see `image_files.upright`.
+    `bits`: of image files, see `pictures.upright`.
     """
 
     model: str

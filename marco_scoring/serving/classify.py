@@ -10,7 +10,7 @@ import numpy as np
 
 import marco_model
 from marco_data import image_files
-from marco_model import calibration, errors, model_directory, pixels
+from marco_model import calibration, errors, model_directory, pictures, pixels
 from marco_scoring.serving import options
 
 
@@ -128,10 +128,10 @@ class Prepared:
 
 
 def classify(classifier: "marco_model.LoadedClassifier", image: bytes | Prepared, bits: int | None = None) -> Outcome:
-    """Scores an image, upright, or says why it has no scores. `bits`: see `image_files.upright`."""
+    """Scores an image, upright, or says why it has no scores. `bits`: see `pictures.upright`."""
     try:
         if isinstance(image, bytes):
-            scores, novelties = classifier.scores_and_novelty([image_files.upright(image, bits)])
+            scores, novelties = classifier.scores_and_novelty([pictures.upright(image, bits)])
         elif image.preparation == classifier.preparation:
             scores, novelties = classifier.scores_and_novelty([image.network_input])
         else:  # The model has changed since.

@@ -13,8 +13,7 @@ import sys
 
 import numpy as np
 
-from marco_data import image_files
-from marco_model import errors, pixels
+from marco_model import errors, pictures, pixels
 
 _PRIORITY = 10
 """Unix's `nice`: it gets a tenth of the time of a thread of the server that wants the same core."""
@@ -26,7 +25,7 @@ def prepare(encoded: bytes, preparation: pixels.Preparation, bits: int | None, s
     """Returns what `preparation` makes of an encoded image, turned upright, in another process.
 
     Raises `InputError` if it cannot be decoded, and `TimeoutError` after so many `seconds`. `bits`: see
-    `image_files.upright`.
+    `pictures.upright`.
     """
     arguments = json.dumps({**dataclasses.asdict(preparation), "bits": bits})
     command = [sys.executable, "-m", __name__, arguments]
@@ -49,7 +48,7 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     preparation = pixels.Preparation(options["input_size"], options["shrink"])
     try:
-        image = preparation(image_files.upright(sys.stdin.buffer.read(), options["bits"]))
+        image = preparation(pictures.upright(sys.stdin.buffer.read(), options["bits"]))
     except errors.InputError as error:
         print(errors.one_line(error), file=sys.stderr)
         sys.exit(_REFUSED)

@@ -88,7 +88,7 @@ def serve(
 
     `name`: the model's in the routes. `vertex`: its routes answer too, as V1's `:predict` and readiness.
     `reload_seconds`: how often to look for a newer version of the model; 0 for never. `bits`: of the images, see
-    `image_files.upright`. Raises `InputError` if there is no model.
+    `pictures.upright`. Raises `InputError` if there is no model.
     """
     classifier = versions.newest()
     assert classifier

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from marco_data import image_files
-from marco_model import errors, pixels
+from marco_model import errors, pictures, pixels
 from tests.fuzz import images, seeds
 
 Size = tuple[int, int]
@@ -54,15 +54,15 @@ def judge(encoded: bytes, tensorflow: Callable[[bytes], Size] | None = None) -> 
     else:
         opened = _pillow(encoded)
         if opened is None:
-            assert _size_of(image_files.upright, encoded) is None, "decoded without a header"
+            assert _size_of(pictures.upright, encoded) is None, "decoded without a header"
             return NO_HEADER
         size = opened
     if size[0] * size[1] > pixels.MAX_PIXELS:
-        assert _size_of(image_files.upright, encoded) is None, f"{size} is over the limit and was decoded"
+        assert _size_of(pictures.upright, encoded) is None, f"{size} is over the limit and was decoded"
         if tensorflow and kind_of(encoded) in ("JPEG", "PNG"):
             assert _size_of(tensorflow, encoded) is None, f"tensorflow: {size} is over the limit and was decoded"
         return TOO_LARGE
-    decoders: dict[str, Callable[[bytes], Size]] = {"upright": lambda image: _decoded(image_files.upright(image))}
+    decoders: dict[str, Callable[[bytes], Size]] = {"upright": lambda image: _decoded(pictures.upright(image))}
     if kind_of(encoded) in ("JPEG", "PNG"):
         decoders["decode"] = _decoded
         if tensorflow:

@@ -266,7 +266,7 @@ def test_a_large_picture_takes_little_more_memory_than_its_pixels(mode, size, op
     code = f"""
 import io
 from PIL import Image
-from marco_data import image_files
+from marco_model import pictures
 options, exif = {options!r}, Image.Exif()
 for tag, value in options.pop("exif", {{}}).items():
     exif[tag] = value
@@ -277,7 +277,7 @@ with open("/proc/self/clear_refs", "w") as file:
 def largest():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
 before = largest()
-image_files.upright(content.getvalue())
+pictures.upright(content.getvalue())
 print(largest() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

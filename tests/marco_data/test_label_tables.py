@@ -56,3 +56,15 @@ def test_class_folders_and_what_holds_them_are_no_plates(tmp_path, names, plates
     labels = tmp_path / "labels.csv"
     labels.write_text("filename,label\n" + "".join(f"{name},Clear\n" for name in names))
     assert [image.plate for image in label_tables.from_csv(labels).images] == plates
+
+
+def test_rounded_ids_of_a_terf_table_are_refused(tmp_path):
+    labels = tmp_path / "labels.csv"
+    header = ",".join(label_tables.TERF_HEADER)
+    rows = [f"{number}.png,{1076954365840980 + 10 * number},0,Clear,0,0" for number in range(8)]
+    labels.write_text("\n".join([header, *rows]))
+    with pytest.raises(errors.InputError, match=r"labels\.csv: all 8 ids of more than 15 digits end in 0"):
+        label_tables.from_csv(labels)
+    labels.write_text(f"{header}\n0.png,1.07695E+15,0,Clear,0,0\n")
+    with pytest.raises(errors.InputError, match=r"line 2: image_id is '1\.07695E\+15'; .*a spreadsheet saved it"):
+        label_tables.from_csv(labels)

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import marco_model
 from marco_model import errors, labels, load, model_directory
@@ -36,6 +37,19 @@ def test_files_are_scored_as_their_bytes_are(released_directory, real_images, en
     assert classifier.score_files([]).shape == (0, 4)
 
 
+def test_files_are_turned_and_deep_samples_kept_as_when_predicting(released_classifier, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (120, 160), np.uint8)
+    grey[0, 0], grey[:40] = 255, grey[:40] // 3
+    Image.fromarray(grey).save(tmp_path / "plain.png")
+    Image.fromarray(grey.astype(np.uint16) << 4 | 15).save(tmp_path / "deep.png")
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.rot90(grey)).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(grey).save(tmp_path / "plain.bmp")
+    scores = released_classifier.score_files([tmp_path / "plain.png", *sorted(tmp_path.iterdir())])
+    np.testing.assert_allclose(scores - scores[0], 0, atol=1e-6)
+
+
 def test_objects_are_scored_too(released_classifier, encoded, gcs):
     gcs.bucket("drops").blob("plate/a.jpeg").upload_from_string(encoded[0])
     classifier = released_classifier
@@ -49,7 +63,7 @@ def test_a_file_that_cannot_be_scored_is_named(released_classifier, real_images,
     classifier = released_classifier
     (tmp_path / "text.jpeg").write_text("not an image")
     first = next(iter(real_images.values()))
-    with pytest.raises(marco_model.InputError, match=r"text\.jpeg does not decode: "):
+    with pytest.raises(marco_model.InputError, match=r"text\.jpeg: not a JPEG, PNG, TIFF or BMP image"):
         classifier.score_files([first, tmp_path / "text.jpeg"])
     with pytest.raises(marco_model.InputError, match=r"none\.jpeg cannot be read .*No such file"):
         classifier.score_files([str(tmp_path / "none.jpeg")])

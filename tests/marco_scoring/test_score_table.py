@@ -167,9 +167,10 @@ def test_a_line_that_was_cut_is_scored_again(files, tmp_path):
 
 
 def test_a_run_that_scored_nothing_leaves_nothing(files, tmp_path):
-    with pytest.raises(errors.Interrupted):
+    with pytest.raises(errors.Interrupted) as stopped:
         predict(Brightness(interrupted), files, tmp_path / "scores.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["plates"]
+    assert "no image was scored yet" in str(stopped.value)
 
 
 @pytest.mark.parametrize("option", ["resume", "append"])

@@ -26,7 +26,7 @@ class Classifier(ScriptedClassifier):
 
 @pytest.fixture
 def scorer(monkeypatch):
-    monkeypatch.setattr(classify.image_files, "upright", lambda image, bits: image)
+    monkeypatch.setattr(classify.pictures, "upright", lambda image, bits: image)
     with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as large:
         yield server.Scorer(Classifier(), "marco", options.Concurrency(threads=1), (pool, large))
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marco_data import image_files
-from marco_model import errors, pixels
+from marco_model import errors, pictures, pixels
 
 ORIENTATION = 274
 BACK = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
@@ -74,7 +73,7 @@ def saved(image, kind, **options):
 
 def seen(encoded):
     """Returns the pixels that the network gets of a file's content, and checks that people are shown the same."""
-    upright = image_files.upright(encoded)
+    upright = pictures.upright(encoded)
     network = pixels.decode(upright)
     shown = np.asarray(pixels.picture(upright, max(network.shape)))
     if upright.startswith(b"\x89PNG"):
@@ -115,9 +114,9 @@ def test_deep_grey_is_certain_or_refused(highest, seed):
         with pytest.raises(
             errors.InputError, match=f"none above {highest:,}: give the camera's bits, such as --bits 1"
         ):
-            image_files.upright(encoded)
+            pictures.upright(encoded)
         bits = 14
-    np.testing.assert_array_equal(pixels.decode(image_files.upright(encoded, bits))[..., 1], samples >> (bits - 8))
+    np.testing.assert_array_equal(pixels.decode(pictures.upright(encoded, bits))[..., 1], samples >> (bits - 8))
 
 
 @pytest.mark.parametrize("bits", range(8, 17))
@@ -125,20 +124,20 @@ def test_stated_bits_decide(bits):
     dark = grey() // 5
     samples = deep(dark, bits) if bits > 8 else dark.astype(np.uint16)
     for encoded in (saved(Image.fromarray(samples), "TIFF"), tiff(2**bits - 1 - samples, photometric=0)):
-        np.testing.assert_array_equal(pixels.decode(image_files.upright(encoded, bits)), as_rgb(dark))
+        np.testing.assert_array_equal(pixels.decode(pictures.upright(encoded, bits)), as_rgb(dark))
     if bits > 11:
         with pytest.raises(errors.InputError, match=r"does not fit into 8 bits; give --bits \d+ or more"):
-            image_files.upright(saved(Image.fromarray(samples), "TIFF"), 8)
+            pictures.upright(saved(Image.fromarray(samples), "TIFF"), 8)
 
 
 def test_stated_bits_change_nothing_else():
     picture = grey()
     for encoded in (saved(Image.fromarray(picture), kind) for kind in ("PNG", "TIFF", "BMP", "JPEG")):
-        assert image_files.upright(encoded, 12) == image_files.upright(encoded)
+        assert pictures.upright(encoded, 12) == pictures.upright(encoded)
     dark = deep_png(deep(colour() // 5, 16))
     with pytest.raises(errors.InputError, match="save it with 8 bits per colour"):
-        image_files.upright(dark)
-    np.testing.assert_array_equal(pixels.decode(image_files.upright(dark, 16)), colour() // 5)
+        pictures.upright(dark)
+    np.testing.assert_array_equal(pixels.decode(pictures.upright(dark, 16)), colour() // 5)
 
 
 @pytest.mark.parametrize("encode", [deep_png, lambda samples: tiff(samples, photometric=2)], ids=["png", "tiff"])
@@ -147,12 +146,12 @@ def test_deep_colour_keeps_its_upper_byte_or_is_refused(encode):
     np.testing.assert_array_equal(seen(encode(deep(picture, 16))), picture)
     for bits in (10, 12, 14):
         with pytest.raises(errors.InputError, match="save it with 8 bits per colour"):
-            image_files.upright(encode(deep(picture, bits)))
+            pictures.upright(encode(deep(picture, bits)))
 
 
 def test_true_sixteen_bit_png_is_unchanged():
     for encoded in (saved(Image.fromarray(deep(grey(), 16)), "PNG"), deep_png(deep(colour(), 16))):
-        assert image_files.upright(encoded) == encoded
+        assert pictures.upright(encoded) == encoded
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "tiff_adobe_deflate"}, {"compression": "tiff_lzw"}])
@@ -168,7 +167,7 @@ def test_where_zero_is_white_the_picture_is_no_negative(options):
     with pytest.raises(
         errors.InputError, match=r"inverted samples, none above 4,0\d\d: give the camera's bits, such as --bits 12"
     ):
-        image_files.upright(tiff(4095 - deep(picture, 12), photometric=0))
+        pictures.upright(tiff(4095 - deep(picture, 12), photometric=0))
 
 
 @hypothesis.given(
@@ -199,9 +198,9 @@ def test_an_unknown_orientation_and_damaged_exif_change_nothing(orientation):
     exif[ORIENTATION] = orientation
     for kind in ("JPEG", "PNG"):
         encoded = saved(Image.fromarray(colour()), kind, exif=exif)
-        assert image_files.upright(encoded) == encoded
+        assert pictures.upright(encoded) == encoded
     encoded = saved(Image.fromarray(colour()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert image_files.upright(encoded) == encoded
+    assert pictures.upright(encoded) == encoded
 
 
 PAGE = Image.fromarray(colour(height=60, width=80))
@@ -230,7 +229,7 @@ def test_a_turned_page_behind_a_thumbnail_is_upright(orientation):
 def test_pages_of_one_size_are_refused():
     encoded = saved(PAGE, "TIFF", save_all=True, append_images=[PAGE, PAGE, THUMBNAIL])
     with pytest.raises(errors.InputError, match=r"3 pages of about one size.*save the image to score as a file"):
-        image_files.upright(encoded)
+        pictures.upright(encoded)
 
 
 def test_pages_that_are_marked_as_reduced_do_not_count():
@@ -261,7 +260,7 @@ def test_chunks_that_no_pixel_needs_do_not_matter(extra, place):
     picture = colour()
     encoded = saved(Image.fromarray(picture), "PNG")
     odd = encoded[:place] + extra + encoded[place:]
-    assert image_files.upright(odd) == odd
+    assert pictures.upright(odd) == odd
     np.testing.assert_array_equal(seen(odd), picture)
 
 
@@ -290,9 +289,16 @@ def test_a_cut_jpeg_is_whole_or_refused(cut, quality, progressive, mode):
     image = Image.fromarray(colour()).convert("RGB" if mode == "R" else "L")
     whole = saved(image, "JPEG", quality=quality, progressive=progressive)
     try:
-        shown = pixels.decode(image_files.upright(whole[:-cut]))
+        shown = pixels.decode(pictures.upright(whole[:-cut]))
     except errors.InputError:
         assert cut > 2 or progressive
         return
     np.testing.assert_array_equal(shown, pixels.decode(whole))
-    assert image_files.upright(whole) == whole
+    assert pictures.upright(whole) == whole
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_cut_tiff_is_called_damaged(compression):
+    whole = saved(Image.fromarray(colour()), "TIFF", compression=compression)
+    with pytest.raises(errors.InputError, match=r"does not decode|damaged"):
+        pictures.upright(whole[:-200])
