@@ -123,3 +123,11 @@ def test_a_larger_share_only_adds_to_the_evaluation_set():
         name = f"image-{number}.png"
         assert hashed_split(name, number, 0.2, 0) == "train" or hashed_split(name, number, 0.4, 0) == "eval"
         assert hashed_split(name, number, 0.2, 0.1) in ("train", hashed_split(name, number, 0.2, 0.3))
+
+
+@pytest.mark.slow
+def test_copies_in_a_bucket_are_no_shards(gcs):
+    bucket = gcs.bucket("drops")
+    for folder in ("set/", "set/.snapshot/", "set/@eaDir/"):
+        bucket.blob(f"{folder}train-00001-of-00001").upload_from_string(b"x")
+    assert [file.path for file in find_shards(["gs://drops/set"])] == ["gs://drops/set/train-00001-of-00001"]
