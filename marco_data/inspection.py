@@ -1,13 +1,14 @@
 """The content of a set of shards: counts, a contact sheet with a few images per class, and the quarantine's reasons."""
 
 import collections
+import contextlib
 import dataclasses
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from marco_data import contract, name_tables, progress, shards
 from marco_model import errors, labels, pixels, store
@@ -17,6 +18,8 @@ _QUARANTINE_COLUMNS = ("shard", "index", "reason", "detail")
 CELL = 240
 _CAPTION = 34
 _GAP = 8
+_MARK = ("Software", "marco data inspect")
+"""Key and text of a sheet's tEXt chunk."""
 _INK, _PAPER, _GREY = (20, 20, 20), (255, 255, 255), (200, 200, 200)
 
 Counts = collections.Counter[tuple[str, ...]]
@@ -152,8 +155,17 @@ def contact_sheet(samples: Mapping[str, Sequence[Sample]]) -> Image.Image:
 
 def write_contact_sheet(path: Path, samples: Mapping[str, Sequence[Sample]]) -> None:
     """Writes the sheet as PNG, whole or not at all."""
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text(*_MARK)
     with store.whole_file(path, "wb") as file:
-        contact_sheet(samples).save(file, "PNG")
+        contact_sheet(samples).save(file, "PNG", pnginfo=mark)
+
+
+def is_contact_sheet(path: Path) -> bool:
+    """Returns whether a file is a contact sheet, which another may replace, rather than a photograph."""
+    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(path, formats=["PNG"]) as image:
+        return image.info.get(_MARK[0]) == _MARK[1]
+    return False
 
 
 def _draw_cell(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:

@@ -200,9 +200,6 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     if not rows:
         raise errors.InputError(f"{path.name} lists no images")
     for line, cells in rows:
-        # Spreadsheets end rows with the separators of columns that are empty.
-        while len(cells) > len(header) and not cells[-1]:
-            cells.pop()
         if len(cells) != len(header):
             raise errors.InputError(f"{path.name}, line {line}: {len(cells)} cells, the header has {len(header)}")
     return [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]

@@ -75,11 +75,13 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
     body = rest if named else text.lstrip("\ufeff")
     with _csv_errors(origin):
         lines = list(csv.reader(io.StringIO(body), delimiter=named or _separator_of_numbers(body)))
-    rows = [row for line in lines if (row := [plain(cell).strip() for cell in line if cell.strip()])]
+    # pandas writes 5.0 where a column had an empty cell.
+    lines = [[re.sub(r"^([0-9]+)\.0+$", r"\1", plain(cell).strip()) for cell in line] for line in lines]
+    rows = [row for line in lines if (row := list(filter(None, line)))]
     numbered = any(is_number(cell) for row in rows for cell in row)
     if rows and not any(is_number(cell) for cell in rows[0]) and (numbered or rows[0][0].lower() in _HEADS):
         rows = rows[1:]
-    if not numbered:
+    if not numbered and all(len(row) == 1 for row in rows):
         return {number: row[0] for number, row in enumerate(rows)}
     table: dict[int, str] = {}
     for row in rows:
@@ -89,7 +91,7 @@ def parse_table(text: str, origin: str) -> dict[int, str]:
             raise errors.InputError(f"{origin}: expected a number and a name in each line, found {','.join(row)!r}")
         if int(numbers[0]) in table:
             raise errors.InputError(f"{origin}: number {numbers[0]} is listed twice; give each name its own number")
-        table[int(numbers[0])] = names[0]
+        table[int(numbers[0])] = ", ".join(names)  # A name with commas that lacks its quotes.
     return table
 
 
@@ -106,12 +108,16 @@ def read_cells(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a CSV file, in lower case, and line number and cells, stripped, of its rows but empty ones.
 
     Columns are separated by commas, semicolons or tabs; a first line `sep=;`, which Excel reads, names another one.
-    Raises `InputError` for a cell of more than 131,072 characters.
+    Empty cells beyond the header are left out. Raises `InputError` for a cell of more than 131,072 characters.
     """
     with _csv_errors("the table"):
         reader = _reader(text)
         header = [name.strip().casefold() for name in next(reader, [])]
         rows = [(reader.line_num, [plain(cell).strip() for cell in row]) for row in reader]
+    for _, cells in rows:
+        # Spreadsheets end rows with the separators of columns that are empty.
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()
     return header, [(line, cells) for line, cells in rows if any(cells)]
 
 

@@ -30,7 +30,8 @@ def reader(paths: Iterable[str | Path], names: str = "") -> places.PlaceOf:
     if names:
         named = NamedPlaces(names)
         if not any(place.plate or place.well for place in map(named, paths)):
-            raise errors.InputError(f"--names {names} names none of the images; compare it with their paths")
+            where = ", which count from the file's own folder" if is_table(names) else ""
+            raise errors.InputError(f"--names {names} names none of the images; compare it with their paths{where}")
         return named
     wells: dict[str, int] = {}
     for path in paths:
@@ -128,6 +129,8 @@ def _read_table(file: str) -> dict[str, dict[str, str]]:
     if not path_column:
         raise errors.InputError(f"--names {file} has no column path; give path,plate,well,…, of {', '.join(PARTS)}")
     _check([name for name in header if name in PARTS], f"--names {file} has", "columns")
+    if repeated := next((name for name in (*_PATHS, *PARTS) if header.count(name) > 1), ""):
+        raise errors.InputError(f"--names {file} has two columns {repeated}; keep one")
     folder = file.rpartition("/")[0] if store.is_remote(file) else str(Path(file).parent)
     by_path: dict[str, dict[str, str]] = {}
     unreadable: dict[tuple[str, str], list[int]] = {}

@@ -66,6 +66,19 @@ _COLUMNS = ((96, 12), (384, 24), (1536, 48))
 _NUMBER = r"[0-9]{1,18}"
 """Of an inspection: more digits are no number that is counted, and may be too many for Python to read."""
 
+_ONE_NUMBER = re.compile(rf"(?!-[0-9])[^0-9]*(?P<number>{_NUMBER})(?:\.0+)?[^0-9]*")
+"""What states an inspection: `3`, `scan 3` or `3.0`, and neither `3 of 12` nor `-3`."""
+_SECONDS = r"(?:[:m-]?[0-9]{2}s?(?:[.,][0-9]+)?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+_COMPACT_DATE = re.compile(
+    r"(?P<year>[0-9]{4})(?P<month>[0-9]{2})(?P<day>[0-9]{2})"
+    rf"(?:[T _-]?(?P<hour>[0-9]{{2}})[:h-]?(?P<minute>[0-9]{{2}}){_SECONDS})?"
+)
+_SEPARATED_DATE = re.compile(
+    r"(?P<year>[0-9]{4})(?P<gap>[^0-9]{1,2})(?P<month>[0-9]{1,2})(?:(?P=gap)|[^\W\d_])(?P<day>[0-9]{1,2})[^\W\d_]?"
+    rf"(?:[T _-]+(?P<hour>[0-9]{{1,2}})[:h-]?(?P<minute>[0-9]{{2}}){_SECONDS})?"
+)
+"""Year, month and day, in numbers of one digit too."""
+
 _LONGEST_NAME = 255
 """Of a file, on most systems. A record's may be longer, and the time of a convention grows with its fourth power."""
 
@@ -80,7 +93,9 @@ _DATED = re.compile(
     re.IGNORECASE,
 )
 _FORMULATRIX = re.compile(
-    rf"(?P<plate>[^_]+)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>[^_]+)_(?P<inspection>{_NUMBER})", re.IGNORECASE
+    # One or two digits are no profile: they may be a drop, or an inspection.
+    rf"(?P<plate>[^_]+)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>(?(drop)|(?![0-9]{{1,2}}_))[^_]+)_(?P<inspection>{_NUMBER})",
+    re.IGNORECASE,
 )
 _ROCKMAKER = re.compile(
     rf"(?P<plate>.*[0-9].*)_{_WELL}(?:-(?P<drop>[0-9]+))?_(?P<rest>.*Default.*)_(?P<inspection>{_NUMBER})",
@@ -266,8 +281,13 @@ def plate_group(path: str | Path) -> str:
 
 
 def iso_date(day: str, time: str = "") -> str:
-    """Returns the digits of a day and of an hour and minute (may be empty) as ISO 8601; empty for an invalid date."""
+    """Returns the digits of a day and of an hour and minute (may be empty) as ISO 8601; empty for an invalid date.
+
+    A year before 1970 or after 2099 is invalid.
+    """
     digits = re.sub(r"\D", "", day)
+    if not 1970 <= int(digits[:4] or 0) < 2100:
+        return ""
     try:
         if not time:
             return datetime.datetime.strptime(digits, "%Y%m%d").date().isoformat()
@@ -324,7 +344,7 @@ def storage_well(path: str | Path) -> tuple[str, int]:
 
 EXPECTED = {
     "well": "a well from A1 to AF48, or four digits",
-    "date": "a date such as 2026-11-26 or 2026-11-26T14:30",
+    "date": "a date such as 2026-11-26 or 2026-11-26T14:30, the year first",
     "inspection": "an inspection's number of at most 18 digits",
 }
 """The parts that `from_parts` may be unable to read, and what they may be."""
@@ -333,8 +353,9 @@ EXPECTED = {
 def from_parts(path: str | Path, parts: Mapping[str, str | None]) -> Place:
     """Returns the place that is given as text by the names of a `Place`'s fields; without a plate, the folder names it.
 
-    A date may have any form whose digits are those of a day, or of a day and a time. A well that no plate has, a date
-    that does not exist and a number of more than 18 digits count as not given; `unreadable` returns them.
+    A date begins with the year and may have any separators. A well that no plate has, a date that does not exist or
+    has another order, and an inspection that is not one number of at most 18 digits count as not given; `unreadable`
+    returns them.
     """
     part = _readable(parts)
     folders, _ = _parts(path)
@@ -357,9 +378,18 @@ def _readable(parts: Mapping[str, str | None]) -> dict[str, str]:
     part = {name: (value or "").strip() for name, value in parts.items()}
     if not re.fullmatch(rf"{_WELL}|[0-9]{{4}}", part.get("well", ""), re.IGNORECASE):
         part["well"] = ""
-    digits = re.sub(r"[^0-9]", "", part.get("date", ""))
-    # Fewer digits, as of 3/2/2026 or 9:30, could be read in several ways.
-    part["date"] = iso_date(digits[:8], digits[8:12]) if len(digits) in (8, 12) or len(digits) >= 14 else ""
-    inspection = re.sub(r"[^0-9]", "", part.get("inspection", ""))
-    part["inspection"] = inspection if re.fullmatch(_NUMBER, inspection) else ""
+    part["date"] = _stated_date(part.get("date", ""))
+    inspection = _ONE_NUMBER.fullmatch(part.get("inspection", ""))
+    part["inspection"] = inspection["number"] if inspection else ""
+    # Spreadsheets and pandas write whole numbers so where a cell of the column is empty.
+    part["drop"] = re.sub(r"(?<=[0-9])\.0+$", "", part.get("drop", ""))
     return part
+
+
+def _stated_date(text: str) -> str:
+    """Returns a date, and a time if there is one, as ISO 8601; empty where a day could be taken for a month."""
+    match = _COMPACT_DATE.fullmatch(text) or _SEPARATED_DATE.fullmatch(text)
+    if not match:
+        return ""
+    part = {name: value.zfill(2) for name, value in match.groupdict(default="").items()}
+    return iso_date(part["year"] + part["month"] + part["day"], part["hour"] + part["minute"] if match["hour"] else "")

@@ -19,8 +19,10 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 
 """Channels and bits of a sample that each colour type may have."""
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps between columns and rows, of the passes of an interlaced image."""
-_INFLATED = 1 << 20
-"""Bytes that are inflated at a time."""
+_INFLATED, _DEFLATED = 1 << 20, 1 << 16
+"""Bytes that are inflated at a time, and those that they are inflated from."""
+MAX_CHUNKS = 100_000
+"""Chunks of 1 KiB, which are smaller than those of any usual writer, make a PNG of 100 MB of these."""
 
 
 class Header(NamedTuple):
@@ -60,21 +62,23 @@ def only_pixels(encoded: bytes) -> bytes:
     """Returns a PNG with only the chunks that its pixels need, after its EXIF data if these are sound.
 
     Pillow refuses images for damage or size of the others, which TensorFlow ignores. Raises `InputError` for every
-    file that libpng refuses, and for data that go on for a megabyte after the last row.
+    file that libpng refuses, for data that go on for a megabyte after the last row, and for more than `MAX_CHUNKS`.
     """
     header, chunks, exif = read_header(encoded), dict[bytes, list[bytes]](), b""
-    before = kind = b""
-    for kind, chunk, is_sound in _chunks(encoded):
+    kind, is_after_data = b"", False
+    for number, (kind, chunk, is_sound) in enumerate(_chunks(encoded)):
+        if number >= MAX_CHUNKS:
+            raise InputError(f"a PNG of more than the {MAX_CHUNKS:,} chunks accepted")
         if not (kind.isalpha() and kind.isascii()):
             raise InputError(f"does not decode: a PNG with a chunk whose name is no name: {kind!r}")
         if kind[:1].isupper():
             _check_critical(kind, is_sound, chunks)
             # Data after another chunk, and a palette after data, are no part of the image.
-            if b"IDAT" not in chunks or before == kind == b"IDAT":
+            if b"IDAT" not in chunks or (kind == b"IDAT" and not is_after_data):
                 chunks.setdefault(kind, []).append(chunk)
         elif kind == b"eXIf" and is_sound:
             exif = chunk
-        before = kind
+        is_after_data |= b"IDAT" in chunks and kind != b"IDAT"
     if kind != b"IEND":
         raise InputError("does not decode: a PNG that is cut short")
     (first,), palette, data = chunks[b"IHDR"], chunks.get(b"PLTE", []), chunks.get(b"IDAT", [])
@@ -102,10 +106,12 @@ def _check_data(chunks: Iterable[bytes], expected: int) -> None:
     inflater, count, most = zlib.decompressobj(), 0, expected + _INFLATED
     try:
         for chunk in chunks:
-            body = chunk[8:-4]
-            while body and count <= most:
-                count += len(inflater.decompress(body, _INFLATED))
-                body = inflater.unconsumed_tail
+            data = memoryview(chunk)[8:-4]
+            for start in range(0, len(data), _DEFLATED):
+                rest: bytes | memoryview = data[start : start + _DEFLATED]
+                while rest and count <= most:
+                    count += len(inflater.decompress(rest, _INFLATED))
+                    rest = inflater.unconsumed_tail
     except zlib.error as error:
         raise InputError(f"does not decode: a PNG whose data are damaged: {error}") from None
     if count > most:

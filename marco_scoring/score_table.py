@@ -273,8 +273,13 @@ class FileTable(ScoreTable):
         if file is None:
             raise errors.InputError(f"another process writes {output}; wait until it ends, or give another --output")
         self._file = file
-        whole = _whole_lines(self._file, self.format)
+        whole, is_jsonl = _whole_lines(self._file)
         try:
+            if whole and is_jsonl != (self.format == "jsonl"):
+                raise errors.InputError(
+                    f"{self._partial} holds rows of the other format of a run that was stopped; give --format "
+                    f"{'jsonl' if is_jsonl else 'csv'} with --resume, or delete that file to begin again"
+                )
             self._begin(whole, model, options)
         except BaseException:
             if not whole:  # The table still has all rows; with some of them here, --resume would lose the others.
@@ -300,6 +305,8 @@ class FileTable(ScoreTable):
         header, rows = table_lines.read_rows(earlier, self.format)
         if options.format is None and self.format == "csv" and table_lines.has_mark(earlier):
             self.format = "excel"
+        if not options.best and plates.IMAGES in header:
+            raise errors.InputError(f"{earlier} has one row per drop, of --best; give another --output for all images")
         if missing := [name for name in self.names if name not in header and header]:
             raise errors.InputError(f"{earlier} has no column {', '.join(missing)}; give another --output")
         # Columns that somebody added to the table stay.
@@ -383,7 +390,7 @@ class FileTable(ScoreTable):
     def close(self) -> None:
         """Leaves the partial file if it has rows."""
         if not self._file.closed:
-            if self.earlier or self.written or _whole_lines(self._file, self.format):
+            if self.earlier or self.written or _whole_lines(self._file)[0]:
                 self._file.close()
             else:
                 self._end(lambda: self._partial.unlink(missing_ok=True))
@@ -400,12 +407,18 @@ def _key(path: str | Path) -> str:
     return os.path.normpath(Path(image_files.as_text(path)).absolute())
 
 
-def _whole_lines(file: IO[bytes], format: Format) -> int:
-    """Returns the bytes of the whole lines of a partial file; 0 where they are not more than a header."""
+def _whole_lines(file: IO[bytes]) -> tuple[int, bool]:
+    """Returns the bytes of the whole lines of a partial file, and whether it is JSON Lines.
+
+    The bytes are 0 where the lines are not more than a header.
+    """
     file.seek(0)
-    content, ending = file.read(), b"\n" if format == "jsonl" else b"\r\n"
+    content = file.read()
+    is_jsonl = content.startswith(b"{")
+    # Cells may have line feeds. Editors turn the ends of all lines into these.
+    ending = b"\n" if is_jsonl or b"\r\n" not in content else b"\r\n"
     end = content.rfind(ending) + len(ending)
-    return end if content.count(ending) > (format != "jsonl") else 0
+    return end if content.count(ending) > (not is_jsonl) else 0, is_jsonl
 
 
 @contextlib.contextmanager

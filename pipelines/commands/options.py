@@ -148,10 +148,10 @@ def output_file(parameter: typer.CallbackParam, value: Path | None) -> Path | No
         option, names = f"{parameter.opts[0]} {value}", (value.name, os.path.realpath(value))
         if any(map(image_files.has_image_ending, names)):
             raise InputError(f"{option} has the ending of an image; give the file to write another name")
-    return output_picture(parameter, value)
+    return writable_file(parameter, value)
 
 
-def output_picture(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+def writable_file(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
     """As `output_file`, for a file that may be named as an image."""
     if value is None or str(value) == STDOUT:
         return value

@@ -206,6 +206,8 @@ def _check_report(report: Path | None, output: Path | None, about_report: bool) 
                 "--explain and --thumbnail-size need --report FILE; --crystal-class needs --report FILE or --best"
             )
         return
+    if str(report) == "-":
+        raise InputError("--report - would be a file of that name; give the page a name in .html")
     for name, path in _table_files(output).items():
         if report.resolve() == path.resolve():
             raise InputError(f"--report and {name} are both {report}; give two names")

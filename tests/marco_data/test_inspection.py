@@ -158,6 +158,19 @@ def test_a_contact_sheet_does_not_take_a_shard_s_place(shards, tmp_path):
     assert shard.read_bytes() == before
 
 
+def test_a_contact_sheet_takes_the_place_of_an_earlier_one_alone(shards, tmp_path):
+    photograph, sheet = tmp_path / "photograph.png", tmp_path / "sheet.png"
+    Image.new("RGB", (30, 20)).save(photograph)
+    before = photograph.read_bytes()
+    command = [sys.executable, "-m", "pipelines.cli", "data", "inspect", str(shards), "--contact-sheet"]
+    for path, message in ((photograph, "exists and is no contact sheet"), (tmp_path / "a.jpeg", "would be a PNG")):
+        done = subprocess.run([*command, str(path)], capture_output=True, text=True)
+        assert message in done.stderr and done.returncode == 2
+    assert photograph.read_bytes() == before
+    for _ in range(2):
+        assert subprocess.run([*command, str(sheet)], capture_output=True).returncode == 0
+
+
 def test_the_documentation_lists_the_reasons_as_they_are():
     text = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert "".join(f"| `{reason}` | {meaning} |\n" for reason, meaning in REASONS.items()) in text

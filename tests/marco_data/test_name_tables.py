@@ -26,6 +26,14 @@ def test_number_and_name_are_read_in_either_order_with_or_without_header(text):
     assert parse_table(text, "sources.csv") == TWO
 
 
+def test_numbers_are_read_as_pandas_writes_them():
+    assert parse_table("number,name\n0.0,CSIRO\n5.0,Lab Z\n", "table") == {0: "CSIRO", 5: "Lab Z"}
+
+
+def test_a_name_with_commas_needs_no_quotes():
+    assert parse_table("0,CSIRO\n5,Lab Z, Basel\n", "table") == {0: "CSIRO", 5: "Lab Z, Basel"}
+
+
 def test_names_alone_are_numbered():
     assert (
         parse_table("CSIRO\nMerck\n", "table")
@@ -143,7 +151,7 @@ def test_tables_are_one_unless_a_number_has_two_names(joined):
     assert name_tables.find_table("sources.csv", [str(root)], shards) == {1: "CSIRO", 5: "Lab a", 6: "Lab b"}
 
 
-@pytest.mark.parametrize("text", ["0,CSIRO\n0,Merck\n", "0,CSIRO\nMerck\n", "0,CSIRO\n1,2\n"])
+@pytest.mark.parametrize("text", ["0,CSIRO\n0,Merck\n", "0,CSIRO\nMerck\n", "0,CSIRO\n1,2\n", "-5,Lab\n"])
 def test_a_broken_table_is_one_clear_error(text):
     with pytest.raises(InputError, match=r"^sources.csv: [^\n]+$"):
         parse_table(text, "sources.csv")

@@ -80,7 +80,11 @@ def test_names_that_cannot_be_used_are_refused_in_one_line(names, problem):
         ("path,date\na.jpg,2026\n", "has neither plate nor well; give columns"),
         ("path,plate\na.jpg\n", "line 2: 1 cells, the header has 2"),
         ("path,plate\na.jpg,p\n./a.jpg,q\n", "line 3: './a.jpg' is listed twice"),
-        ("path,plate\nb.jpg,p\n", "names none of the images"),
+        (
+            "path,plate\nb.jpg,p\n",
+            "names none of the images; compare it with their paths, which count from",
+        ),
+        ("path,plate,well,well\na.jpg,p,A1,B2\n", "has two columns well; keep one"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, problem):
@@ -88,6 +92,11 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, prob
     with pytest.raises(InputError, match=problem) as error:
         reader([tmp_path / "a.jpg"], str(tmp_path / "places.csv"))
     assert "\n" not in str(error.value)
+
+
+def test_empty_cells_beyond_the_columns_do_not_matter(tmp_path):
+    (tmp_path / "places.csv").write_text("path,plate\na.jpg,p,,\n")
+    assert reader([tmp_path / "a.jpg"], str(tmp_path / "places.csv"))(tmp_path / "a.jpg").plate == "p"
 
 
 def test_cells_of_a_table_that_cannot_be_read_are_named_with_their_lines(tmp_path):
@@ -105,8 +114,8 @@ def test_cells_of_a_table_that_cannot_be_read_are_named_with_their_lines(tmp_pat
     assert str(error.value) == (
         f"{table}, line 3 and 1 more: well is 'Z99'; line 4: date is 'notadate'; line 5: date is '2026-02-30'; line 7: "
         "date is '3/2/2026'; line 7: inspection is 'first'; expected a well from A1 to AF48, or four digits; a date "
-        "such as 2026-11-26 or 2026-11-26T14:30; an inspection's number of at most 18 digits; an empty cell "
-        "states nothing"
+        "such as 2026-11-26 or 2026-11-26T14:30, the year first; an inspection's number of at most 18 digits; an "
+        "empty cell states nothing"
     )
     table.write_text("path,plate,well\n" + "".join(f"{n}.jpg,p,A{n}\n" for n in range(40, 65)))
     with pytest.raises(
@@ -122,14 +131,42 @@ def test_cells_of_a_table_that_cannot_be_read_are_named_with_their_lines(tmp_pat
         ("2026/03/02 14:30:59.5", "2026-03-02T14:30"),
         ("2026-03-02 14h30", "2026-03-02T14:30"),
         ("3/2/2026", ""),
-        ("2026-1-12", ""),
-        ("2026-03-02 1:30", ""),
-        ("2026-03-02 1:30:15", ""),
+        ("2026-1-12", "2026-01-12"),
+        ("2026-03-02 1:30", "2026-03-02T01:30"),
+        ("2026/1/2 11:03:15", "2026-01-02T11:03"),
+        ("2026/11/2 9:03:15", "2026-11-02T09:03"),
+        ("2026年3月2日 14:30", "2026-03-02T14:30"),
+        ("2026-03-02T14:30:00+01:00", "2026-03-02T14:30"),
+        ("20260302T143005Z", "2026-03-02T14:30"),
+        ("3/15/2021 8:12:30", ""),
+        ("1/10/2012 8:12:30", ""),
+        ("02.03.2026", ""),
+        ("10.11.2012 10:11:12", ""),
+        ("2026-03-02 1:30 PM", ""),
+        ("2026-3-21430", ""),
+        ("0001-01-01", ""),
+        ("9999-01-01", ""),
     ],
 )
 def test_dates_that_could_be_read_in_several_ways_are_not_given(text, date):
     assert from_parts("x.jpg", {"plate": "p", "date": text}).date == date
     assert unreadable({"plate": "p", "date": text}) == ([] if date else ["date"])
+
+
+@pytest.mark.parametrize(
+    ("text", "inspection"),
+    [
+        *(("1", "1"), ("1.0", "1"), ("10", "10"), ("scan 3", "3"), ("day-07", "07")),
+        *((text, "") for text in ("scan 3 of 12", "1/12", "1e3", "3,5", "1.5", "-3", "1" * 19)),
+    ],
+)
+def test_an_inspection_is_one_number(text, inspection):
+    assert from_parts("x.jpg", {"plate": "p", "inspection": text}).inspection == inspection
+    assert unreadable({"plate": "p", "inspection": text}) == ([] if inspection else ["inspection"])
+
+
+def test_drops_are_whole_numbers_also_if_pandas_wrote_them():
+    assert [from_parts("x.jpg", {"plate": "p", "drop": drop}).drop for drop in ("2.0", "2", "a.0")] == ["2", "2", "a.0"]
 
 
 def test_rows_for_files_that_are_not_among_the_images_are_counted(tmp_path):

@@ -43,6 +43,9 @@ CASES = {
     "as it should be": with_rows(rows()),
     "data in two chunks": joined(header(), FIRST, SECOND),
     "data parted by text": joined(header(), FIRST, chunk(b"tEXt", b"a\0b"), SECOND),
+    "data parted by text from the second of three": joined(
+        header(), chunk(b"IDAT", b""), chunk(b"tEXt", b"a\0b"), chunk(b"IDAT", b""), chunk(b"IDAT", DATA)
+    ),
     "bytes after the data": joined(header(), chunk(b"IDAT", DATA + b"junk")),
     "no data": joined(header()),
     "compression 1": with_rows(rows(), compression=1),
@@ -109,3 +112,10 @@ def test_data_without_end_are_refused_before_they_are_inflated():
     bomb = with_rows(bytes(50_000_000))
     with pytest.raises(InputError, match=r"data for more than its 1,464 bytes of rows"):
         pixels.decode(bomb)
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt"])
+def test_a_png_of_very_many_chunks_is_refused(kind):
+    empty = chunk(kind, b"")
+    with pytest.raises(InputError, match="a PNG of more than the 100,000 chunks accepted"):
+        png.only_pixels(joined(header(), empty * 100_001, FIRST, SECOND))

@@ -424,6 +424,49 @@ def test_a_report_of_a_continued_run_says_why_an_earlier_image_is_missing(files,
     assert {path for path, image in seen.items() if image.encoded[:4] == b"\x89PNG"} == {*files} - {files[3]}
 
 
+def stop(files, output, **options):
+    with pytest.raises(errors.Interrupted):
+        predict(Brightness(interrupted, at=4), files, output, **options)
+
+
+def test_rows_whose_line_ends_an_editor_changed_are_kept(files, tmp_path):
+    output, partial = tmp_path / "scores.csv", tmp_path / "scores.partial.csv"
+    stop(files, output)
+    partial.write_bytes(partial.read_bytes().replace(b"\r\n", b"\n"))
+    before = partial.read_bytes()
+    with pytest.raises(errors.InputError, match="continue it with --resume, or delete"):
+        predict(Brightness(), files, output)
+    assert partial.read_bytes() == before
+    assert predict(Brightness(), files, output, resume=True).earlier == 4
+    assert len(rows(output)) == 9
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("jsonl", "csv"), ("csv", "jsonl"), ("excel", "jsonl"), ("jsonl", "excel")]
+)
+def test_rows_of_a_stopped_run_in_another_format_are_kept(files, tmp_path, first, second):
+    output, partial = tmp_path / "scores.csv", tmp_path / "scores.partial.csv"
+    stop(files, output, format=first)
+    before = partial.read_bytes()
+    for resume in (True, False):
+        with pytest.raises(
+            errors.InputError, match=r"rows of the other format .* give --format (csv|jsonl) with --resume"
+        ):
+            predict(Brightness(), files, output, format=second, resume=resume)
+        assert partial.read_bytes() == before
+    assert predict(Brightness(), files, output, format=first, resume=True).earlier == 4
+
+
+@pytest.mark.parametrize("option", ["resume", "append"])
+def test_a_table_of_the_best_rows_is_not_continued_with_all(files, tmp_path, option):
+    output = tmp_path / "scores.csv"
+    predict(Brightness(), files[:6], output, best=True)
+    before = output.read_bytes()
+    with pytest.raises(errors.InputError, match="one row per drop, of --best; give another --output"):
+        predict(Brightness(), files, output, **{option: True})
+    assert output.read_bytes() == before
+
+
 def test_resume_without_a_stopped_run_scores_what_the_table_lacks(files, tmp_path):
     output = tmp_path / "scores.csv"
     predict(Brightness(), files[:6], output)

@@ -65,6 +65,7 @@ def test_released_then_predict_gives_the_published_scores(real_images, tmp_path)
         (["--model", "nowhere", "drop.png"], "no model in nowhere"),
         (["--explain", "3", "drop.png"], "--explain and --thumbnail-size need --report FILE"),
         (["--report", ".", "drop.png"], "--report . is a folder"),
+        (["--report", "-", "drop.png"], "--report - would be a file of that name"),
         (["--report", "scores.csv", "drop.png"], "--report and --output are both scores.csv"),
         (
             ["--report", "scores.errors.csv", "drop.png"],
