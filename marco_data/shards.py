@@ -108,6 +108,18 @@ def read_examples(path: str) -> Iterator[tuple[int, Mapping]]:
             yield record.index, features
 
 
+def refuse_damaged(paths: Iterable[str]) -> None:
+    """Raises `InputError` that names the first of the files, which a step wrote, with a damaged record."""
+    for path in paths:
+        with store.open_raw(path) as file:
+            for record in tfrecord.read_records(file):
+                if isinstance(record, tfrecord.Rest) or not record.intact:
+                    raise errors.InputError(
+                        f"{path} is damaged at byte {record.offset:,}; delete its folder and run the same command "
+                        "again, which writes it anew"
+                    )
+
+
 def write_shards(folder: Path, stem: str, records: Iterable[bytes], shard_records: int) -> int:
     """Writes `STEM-00001-of-…` with at most `shard_records` records each; returns how many records there are.
 

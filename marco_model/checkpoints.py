@@ -90,6 +90,7 @@ def newest(directory: str, latest: int | None = None) -> Checkpoint | None:
         ClusterError: the store is out of reach.
     """
     steps = _through_outages(lambda: saved_steps(directory), directory)
+    damaged = 0
     for step in reversed([step for step in steps if latest is None or step <= latest]):
         path = _path(directory, step)
         try:
@@ -101,7 +102,10 @@ def newest(directory: str, latest: int | None = None) -> Checkpoint | None:
         try:
             return _parse(content)
         except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file.
-            log.warning("Checkpoint %s can't be read (%s); taking the one before", path, error)
+            log.warning("Checkpoint %s can't be read (%s)", path, error)
+            damaged += 1
+    if damaged:
+        log.warning("No checkpoint in %s can be read: training begins again", directory)
     return None
 
 

@@ -29,6 +29,8 @@ from marco_model import (
 
 log = logging.getLogger(__name__)
 
+_DAMAGED = "the model in {} is damaged ({{}}); copy or export it again"
+
 
 class Kept(NamedTuple):
     """What a new model took over from an earlier one.
@@ -58,6 +60,12 @@ def initial_fingerprint(initial: str) -> str:
     return digest.hexdigest()
 
 
+def check_initial(network: networks.Network) -> None:
+    """Raises `InputError` unless training can begin from the weights that `network.initial` names."""
+    if network.initial not in (networks.RANDOM, networks.RELEASED):
+        _earlier_weights(network)
+
+
 def initialise(model: keras.Model, network: networks.Network, classes: Sequence[str]) -> Kept | None:
     """Fills `model`, which `build` made from `network` for `classes`, with the weights that `network.initial` names.
 
@@ -80,7 +88,7 @@ def initial_temperature(initial: str) -> float:
     """Returns the temperature of the model that `network.initial` names: 1 for random and for published weights."""
     if initial in (networks.RANDOM, networks.RELEASED):
         return 1.0
-    return float(json.loads(_read(_folder(initial), model_directory.METADATA)).get("temperature", 1.0))
+    return _facts(_folder(initial)).temperature
 
 
 def load_published_weights(model: keras.Model, directory: Path | None = None) -> None:
@@ -133,17 +141,31 @@ def _published_weights(model: keras.Model, directory: Path | None = None) -> dic
 def _earlier_weights(network: networks.Network) -> tuple[dict[str, np.ndarray], Sequence[str]]:
     """Returns the weights of the model that `network.initial` names, by path, and its classes."""
     folder = _folder(network.initial)
-    record, weights = (_read(folder, name) for name in (model_directory.METADATA, model_directory.WEIGHTS))
-    message = f"the model in {folder} is damaged ({{}}); copy or export it again"
-    with errors.translated(errors.InputError, message, ValueError, zipfile.BadZipFile, EOFError):
-        metadata: dict[str, Any] = json.loads(record)
+    facts, weights = _facts(folder), _read(folder, model_directory.WEIGHTS)
+    with errors.translated(errors.InputError, _DAMAGED.format(folder), ValueError, zipfile.BadZipFile, EOFError):
         values = store.arrays(weights)
     for name, expected in network.facts().items():
-        if metadata.get(name, expected) != expected:
+        if facts.network.get(name, expected) != expected:
             raise errors.InputError(
-                f"the model in {folder} has {name} {metadata[name]} and network.{name} is {expected}; make them equal"
+                f"the model in {folder} has {name} {facts.network[name]} and network.{name} is {expected}; "
+                "make them equal"
             )
-    return values, metadata["classes"]
+    return values, facts.classes
+
+
+class _Facts(NamedTuple):
+    """What a model's metadata says of it: all of it, the names of its classes, and its temperature."""
+
+    network: Mapping[str, Any]
+    classes: Sequence[str]
+    temperature: float
+
+
+def _facts(folder: str) -> _Facts:
+    record = _read(folder, model_directory.METADATA)
+    with errors.translated(errors.InputError, _DAMAGED.format(folder), ValueError, KeyError, TypeError, AttributeError):
+        metadata = json.loads(record)
+        return _Facts(metadata, [str(name) for name in metadata["classes"]], float(metadata.get("temperature", 1.0)))
 
 
 def _folder(path: str) -> str:

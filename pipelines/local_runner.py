@@ -243,13 +243,13 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
     """Returns the summary of a finished local run into the folder `output` from its steps' outputs.
 
     `blessed`, `failures` (why it is not), `decision` (the gate's `blessed`, `reasons` and `champion`), `accuracy`,
-    `examples` (split → count), `quarantined`, `reasons`, `left_out` (by the label scheme), `left_out_labels`, `classes`
-    (name, in index order → `precision`, `recall`, null where no image decides them, and `count`), `slices.institution`
-    and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was published),
-    `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output` on where
-    it lies there) and `model_fingerprint` (of the model that it judged), `seconds` (step → seconds), `reused` (steps
-    that were not run again), `resumed_from` (training's first step), `best_step` (whose weights the model has; 0 for
-    those that training began with), `start_accuracy` (of the model that training began with, on the same images as
+    `examples` (split → count), `quarantined`, `lost`, `reasons`, `left_out` (by the label scheme), `left_out_labels`,
+    `classes` (name, in index order → `precision`, `recall`, null where no image decides them, and `count`),
+    `slices.institution` and `slices.imager` (name → `accuracy` and `count`), `model_path` (null where nothing was
+    published), `report_path` (the page to open), `mlflow_run_id`, `evaluation` (the Evaluator's artifact, from `output`
+    on where it lies there) and `model_fingerprint` (of the model that it judged), `seconds` (step → seconds), `reused`
+    (steps that were not run again), `resumed_from` (training's first step), `best_step` (whose weights the model has; 0
+    for those that training began with), `start_accuracy` (of the model that training began with, on the same images as
     `accuracy`; null where it was not the gate's champion).
     """
     ingested = store.read_json(f"{steps['MarcoExampleGen'].outputs['quarantine']}/summary.json")
@@ -269,6 +269,7 @@ def summarize(steps: dict[str, StepRecord], output: Path) -> dict[str, Any]:
         "decision": {name: decision[name] for name in ("blessed", "reasons", "champion")},
         "accuracy": overall["accuracy"],
         "examples": ingested["splits"],
+        "lost": ingested.get("lost", 0),
         **{name: ingested[name] for name in ("quarantined", "reasons", "left_out", "left_out_labels")},
         "classes": {
             name: {
@@ -352,7 +353,8 @@ def _cells(part: dict[str, Any]) -> list[str]:
 
 def closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
     """Returns the lines after the table: counts, verdict, and what to do next."""
-    lines = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined"]
+    lost = f", about {summary['lost']:,} more lost in rests of shards that cannot be read" if summary["lost"] else ""
+    lines = [f"{sum(summary['examples'].values()):,} images used, {summary['quarantined']:,} quarantined{lost}"]
     if summary["left_out"]:
         labels = ", ".join(f"{label} {count:,}" for label, count in summary["left_out_labels"].items())
         lines.append(f"{summary['left_out']:,} left out: {labels}")

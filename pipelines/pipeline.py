@@ -205,8 +205,10 @@ def leave_one_out(
 def create_local_pipeline(configuration: configurations.Configuration, source: str, output: Path) -> pipeline.Pipeline:
     """Returns the pipeline of a run on this machine over the shards at `source`, with all files below `output`.
 
-    Raises `InputError` if the shards cannot be read or do not fit the configuration, or the champion has other classes.
+    Raises `InputError` if the shards cannot be read or do not fit the configuration, if training cannot begin from
+    `network.initial`, or if the champion has other classes.
     """
+    weights.check_initial(configuration.network)
     configuration = configurations.find_left_out(configuration, source)
     where = places.local(configuration, output)
     scheme = configurations.label_scheme(configuration.labels, source)

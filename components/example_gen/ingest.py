@@ -44,7 +44,8 @@ def ingest(
         pipeline: the Beam pipeline to run on; the local runner by default.
 
     Returns:
-        The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `left_out` by the label scheme,
+        The summary: `read`, `written`, `quarantined`, `reasons` (reason → count), `lost` (about how many more
+        records the unreadable rests of shards held), `left_out` by the label scheme,
         `left_out_labels` (label → count), `splits` (split → count; `validation` if it has records), `shards`,
         `empty_shards`, `sources` (whether every shard has a sources.csv), and the effect of the overlay (`publishing`).
 

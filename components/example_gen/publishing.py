@@ -138,15 +138,15 @@ def publish(
         store.write_bytes(files.join(quarantine, OVERLAY_FILE), summary.overlay_table())
     store.write_bytes(files.join(quarantine, COUNTS_FILE), _csv([("reason", "count"), *counts["reasons"].items()]))
     store.write_bytes(files.join(quarantine, SUMMARY_FILE), (json.dumps(counts, indent=2) + "\n").encode())
-    records = counts["read"] - counts["left_out"]
-    share = counts["quarantined"] / max(records, 1)
+    records, lost = counts["read"] - counts["left_out"], counts["lost"]
+    share = (counts["quarantined"] + lost) / max(records + lost, 1)
     if share > max_quarantined:
         files.delete_tree(folder)
+        failed = f"{counts['quarantined']} of {records} records{f' and about {lost} more' if lost else ''}"
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts["reasons"].items())
         raise errors.InputError(
-            f"{counts['quarantined']} of {records} records ({share:.2%}) failed, over the limit of "
-            f"{max_quarantined:.2%}: {reasons}{summary.unmapped()}; see {files.join(quarantine, ENTRIES_FILE)}, fix "
-            "the data or raise max_quarantined"
+            f"{failed} ({share:.2%}) failed, over the limit of {max_quarantined:.2%}: {reasons}{summary.unmapped()}; "
+            f"see {files.join(quarantine, ENTRIES_FILE)}, fix the data or raise max_quarantined"
         )
     for split in counts["splits"]:
         _publish_split(pieces[split], files.join(examples, f"Split-{split}"))
@@ -164,6 +164,7 @@ class _Summary:
 
     def __init__(self, answers: Mapping[int, overlay.Answer]) -> None:
         self._read, self._splits = 0, dict.fromkeys(shards.SPLITS, 0)
+        self._record_bytes = self._rest_bytes = 0
         self._reasons, self._left_out, self._unmapped = (collections.Counter[str]() for _ in range(3))
         self._empty_shards: list[str] = []
         self._answers = answers
@@ -173,6 +174,8 @@ class _Summary:
     def add(self, report: staging.UnitReport) -> None:
         """Adds a unit."""
         self._read += report.read
+        self._record_bytes += report.record_bytes
+        self._rest_bytes += report.rest_bytes
         for split in shards.SPLITS:
             self._splits[split] += sum(map(len, report.pieces[split]))
         self._reasons.update(entry.reason for entry in report.entries)
@@ -206,6 +209,7 @@ class _Summary:
             "read": self._read,
             "written": written,
             "quarantined": quarantined,
+            "lost": self._lost(),
             "reasons": dict(sorted(self._reasons.items())),
             "left_out": left_out,
             "left_out_labels": dict(self._left_out.most_common()),
@@ -220,6 +224,12 @@ class _Summary:
             "overlay_unused": [number for number, outcome in outcomes.items() if outcome == UNUSED],
             "overlay_not_written": [n for n, outcome in outcomes.items() if outcome in (LEFT_OUT, QUARANTINED)],
         }
+
+    def _lost(self) -> int:
+        """Returns about how many records the unreadable rests of shards held, beyond one each, by their bytes."""
+        rests = sum(self._reasons[reason] for reason in tfrecord.REST_REASONS)
+        whole = self._read - rests
+        return max(0, round(self._rest_bytes * whole / self._record_bytes) - rests) if whole else 0
 
     def overlay_table(self) -> bytes:
         """Returns `overlay.csv`: one row per answer with its outcome, and the split and old class of its record."""

@@ -99,7 +99,8 @@ class AppliedAnswer(NamedTuple):
 class UnitReport:
     """The result of a unit: frames read, records' lengths in each piece by split, entries, shards without a record.
 
-    `left_out`: label → records that the label scheme leaves out. `applied`: the overlay's answers.
+    `left_out`: label → records that the label scheme leaves out. `applied`: the overlay's answers. `record_bytes` and
+    `rest_bytes`: of the records read, and of what could not be read as records.
     """
 
     unit: int
@@ -109,6 +110,8 @@ class UnitReport:
     empty_shards: Sequence[str]
     left_out: Mapping[str, int]
     applied: Sequence[AppliedAnswer] = ()
+    record_bytes: int = 0
+    rest_bytes: int = 0
 
 
 def plan_units(shard_files: Sequence[shards.File], options: IngestOptions) -> list[Unit]:
@@ -183,12 +186,13 @@ def stage(
     empty: list[str] = []
     left_out: collections.Counter[str] = collections.Counter()
     applied: list[AppliedAnswer] = []
-    read = 0
+    read = record_bytes = rest_bytes = 0
     for shard in unit.shards:
         seen = 0
         with store.open_raw(shard.path) as stream:
             for record, verdict in _check_all(tfrecord.read_records(stream), tables[shard.path], options, pool):
                 seen += 1
+                record_bytes += _size(record)
                 split = (shard.split or verdict.split) if isinstance(verdict, checks.Accepted) else ""
                 if not isinstance(verdict, checks.Rejected) and verdict.overlay_effect:
                     applied.append(AppliedAnswer(shard.number, record.index, split, *verdict.overlay_effect))
@@ -210,13 +214,14 @@ def stage(
                     if isinstance(record, tfrecord.Record):
                         rejected.write_record(record.data)
                     else:
-                        _write_rest(rest_path(staging, unit.number, shard.number, record.offset), record)
+                        rest_bytes += _write_rest(rest_path(staging, unit.number, shard.number, record.offset), record)
         read += seen
         if not seen:
             empty.append(shard.name)
     rejected.close()
     pieces = {split: output.close() for split, output in outputs.items()}
-    write_report(staging, UnitReport(unit.number, read, pieces, entries, empty, dict(left_out), applied))
+    report = UnitReport(unit.number, read, pieces, entries, empty, dict(left_out), applied, record_bytes, rest_bytes)
+    write_report(staging, report)
 
 
 def _check_all(
@@ -252,11 +257,14 @@ def _size(record: tfrecord.Record | tfrecord.Rest) -> int:
     return len(record.data) if isinstance(record, tfrecord.Record) else 0
 
 
-def _write_rest(path: str, rest: tfrecord.Rest) -> None:
-    writer = files.Writer(path)
+def _write_rest(path: str, rest: tfrecord.Rest) -> int:
+    """Writes the bytes of a rest; returns how many there are."""
+    writer, size = files.Writer(path), 0
     for chunk in rest.chunks:
         writer.write(chunk)
+        size += len(chunk)
     writer.close()
+    return size
 
 
 class _Pieces:

@@ -34,7 +34,7 @@ from components import (
 )
 from components.report import page
 from components.steps.entrypoint import unstaged
-from marco_data import contract
+from marco_data import contract, shards
 from marco_model import errors, model_directory, preprocessing, record_index, saved_model as saved_models, store
 
 FIRST = "there is no champion to beat, and gate.evidence is false: the thresholds alone decide"
@@ -156,8 +156,16 @@ class Predict(beam.DoFn):
     def process(self, file: str) -> Iterator[pd.DataFrame]:
         """Yields the rows of the records of `file`, if it has any.
 
-        Raises `InputError` if a score is not finite: the argmax of such scores would pass for a class.
+        Raises `InputError` if `file` is damaged, or a score is not finite: the argmax of such scores would pass for a
+        class.
         """
+        try:
+            yield from self._table(file)
+        except tf.errors.DataLossError:
+            shards.refuse_damaged([file])
+            raise
+
+    def _table(self, file: str) -> Iterator[pd.DataFrame]:
         records = tf.data.TFRecordDataset(file)
         shard = file.rpartition("/")[2]
         columns: dict[str, list[Any]] = {column: [] for column in ("scores", *_COLUMNS.values())}

@@ -18,7 +18,7 @@ from scipy.special import softmax
 from components import leave_out, mlflow_runs, settings
 from components.trainer import drop_courses
 from components.trainer.job import TrainingJob
-from marco_data import image_files
+from marco_data import image_files, shards
 from marco_data.progress import progress
 from marco_model import (
     batch_norm,
@@ -48,10 +48,22 @@ _SAMPLED, _WIDE = 64, 2.1
 _DESCRIBED = 1000
 
 
+class Records(NamedTuple):
+    """The examples of the two splits that training looks at."""
+
+    train: record_index.RecordIndex
+    validation: record_index.RecordIndex
+
+    def with_targets(self, sought: record_targets.Targets) -> "Records":
+        """Returns the same examples, to be read with these targets."""
+        return Records(*(dataclasses.replace(index, targets=sought) for index in self))
+
+
 def run(job: TrainingJob) -> None:
     """Takes this process's part in the job; the one that leads writes checkpoints, the model and the MLflow run.
 
-    Raises what `marco_model.training.train` does, and `InputError` if TensorFlow sees fewer GPUs than were asked for.
+    Raises what `marco_model.training.train` does, and `InputError` if TensorFlow sees fewer GPUs than were asked for or
+    examples are damaged.
     """
     serving = engines.serving_cluster(job.engine)
     if not (serving and serving.job == "ps"):
@@ -61,9 +73,18 @@ def run(job: TrainingJob) -> None:
         return
     running = engines.start(job.engine)
     records = read_records(job)
-    if not running.leads:
-        train(job, running, records)
-        return
+    try:
+        if running.leads:
+            _lead(job, running, records)
+        else:
+            train(job, running, records)
+    except tf.errors.DataLossError:
+        shards.refuse_damaged([*job.train_files, *job.validation_files])
+        raise
+
+
+def _lead(job: TrainingJob, running: engines.Running, records: Records) -> None:
+    """Trains, records the run, and writes the model and what belongs to it."""
     check_windows(job, records.train)
     with record_run(job, records) as record:
         name, note = mlflow_runs.DESCRIPTION.get()
@@ -121,17 +142,6 @@ def check_windows(job: TrainingJob, records: record_index.RecordIndex) -> None:
             middle,
             job.network.input_size,
         )
-
-
-class Records(NamedTuple):
-    """The examples of the two splits that training looks at."""
-
-    train: record_index.RecordIndex
-    validation: record_index.RecordIndex
-
-    def with_targets(self, sought: record_targets.Targets) -> "Records":
-        """Returns the same examples, to be read with these targets."""
-        return Records(*(dataclasses.replace(index, targets=sought) for index in self))
 
 
 def read_records(job: TrainingJob) -> Records:

@@ -178,6 +178,8 @@ def ingest(
     options.echo(f"{summary['quarantined']} quarantined" + (":" if summary["reasons"] else ""))
     for reason, count in summary["reasons"].items():
         options.echo(f"  {reason} {count}")
+    if summary["lost"]:
+        options.echo(f"about {summary['lost']} more lost in rests of shards that cannot be read")
     if summary["empty_shards"]:
         options.echo(f"empty shards: {', '.join(summary['empty_shards'])}")
     if not summary["sources"]:

@@ -73,6 +73,10 @@ def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, caplog):
     checkpoint_path(tmp_path, 20).write_bytes(b"")
     assert checkpoints.newest(str(tmp_path)).step == 10
     assert "step-000000020.npz can't be read" in caplog.text
+    assert "begins again" not in caplog.text
+    checkpoint_path(tmp_path, 10).write_bytes(b"cut")
+    assert checkpoints.newest(str(tmp_path)) is None
+    assert f"No checkpoint in {tmp_path} can be read: training begins again" in caplog.text
 
 
 class Outage:

@@ -17,7 +17,14 @@ from marco_model.load import open_classifier
 from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.network import Network, build
 from marco_model.preprocessing import evaluation_batch
-from marco_model.weights import Kept, initial_fingerprint, initial_temperature, initialise, load_published_weights
+from marco_model.weights import (
+    Kept,
+    check_initial,
+    initial_fingerprint,
+    initial_temperature,
+    initialise,
+    load_published_weights,
+)
 
 SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=False)
 LOGITS, AUXILIARY_LOGITS = "Logits-Conv2d_1c_1x1", "AuxLogits-Conv2d_2b_1x1"
@@ -153,6 +160,30 @@ def test_missing_or_damaged_weights_are_reported(earlier, tmp_path):
     np.savez(path, **{"Conv2d_0a_3x3/kernel": np.array([print], dtype=object)})
     with pytest.raises(InputError, match="is damaged"):
         initialise(model, dataclasses.replace(SMALL, initial=str(tmp_path / "m")), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*(b"", b"{", b"[]", b"3", b"{}", b'{"classes": 3}'), b'{"classes": [], "temperature": "hot"}'],
+)
+def test_metadata_that_are_not_those_of_a_model_are_reported(earlier, tmp_path, content):
+    shutil.copytree(earlier[0] / "10", tmp_path / "m")
+    (tmp_path / "m" / METADATA).write_bytes(content)
+    initial = str(tmp_path / "m")
+    for work in (
+        lambda: initial_temperature(initial),
+        lambda: check_initial(dataclasses.replace(SMALL, initial=initial)),
+    ):
+        with pytest.raises(InputError, match=r"the model in \S+/m is damaged \(.+\); copy or export it again"):
+            work()
+
+
+def test_what_training_can_begin_from_is_known_before_it_begins(earlier):
+    initial = str(earlier[0])
+    for network in (SMALL, Network(initial="released"), dataclasses.replace(SMALL, initial=initial)):
+        check_initial(network)
+    with pytest.raises(InputError, match=r"has depth_multiplier \S+ and network\.depth_multiplier is 0\.5; make them"):
+        check_initial(dataclasses.replace(SMALL, depth_multiplier=0.5, initial=initial))
 
 
 def test_the_fingerprint_depends_on_the_contents_and_not_on_the_place(earlier, tmp_path):

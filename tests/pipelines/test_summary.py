@@ -12,6 +12,7 @@ SUMMARY = {
     "accuracy": 0.75,
     "examples": {"train": 10, "validation": 2, "eval": 4},
     "quarantined": 2,
+    "lost": 0,
     "left_out": 3,
     "left_out_labels": {"raw label 8 (out of focus)": 3},
     "classes": {

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import io
 import json
 import os
 import subprocess
@@ -168,6 +169,25 @@ def test_a_set_over_the_limit_gives_up_with_the_reasons_and_leaves_the_quarantin
     assert "\n" not in str(error.value)
     assert len(entries(quarantine)) == 20
     assert not [path for path in examples.rglob("*") if path.is_file()]
+
+
+def test_what_the_rest_of_a_shard_held_counts_for_the_limit(make_example, write_shard, tmp_path):
+    """A length is damaged after 10 of 50 records of about one size."""
+    shard = tmp_path / "in" / "train-00001-of-00001"
+    write_shard(shard, [make_example(number) for number in range(50)])
+    write_shard(tmp_path / "in" / "test-00001-of-00001", [make_example(number) for number in range(50, 60)])
+    content = bytearray(shard.read_bytes())
+    ends = [record.offset for record in tfrecord.read_records(io.BytesIO(content))]
+    content[ends[10]] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"1 of 21 records and about (3[5-9]|4[0-3]) more \((6[0-9]|70)\.\d+%\) failed"
+    ):
+        ingest([str(tmp_path / "in")], str(tmp_path / "a"), str(tmp_path / "b"), IngestOptions(max_quarantined=0.5))
+    options = IngestOptions(max_quarantined=0.8)
+    summary = ingest([str(tmp_path / "in")], str(tmp_path / "c"), str(tmp_path / "d"), options)
+    assert summary["read"] == summary["written"] + summary["quarantined"] == 21
+    assert 35 <= summary["lost"] <= 43
 
 
 def test_a_hashed_split_keeps_plates_together_and_finds_the_same_image_under_two_ids(

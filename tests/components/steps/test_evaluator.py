@@ -163,6 +163,16 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_record(tmp_path,
         judge(tmp_path, artifact, tmp_path / "diverged", {"accuracy": 0.3})
 
 
+def test_a_damaged_file_of_examples_is_named_with_the_fix(tmp_path, write_examples, record, colour_model):
+    artifact = write_examples(tmp_path / "examples", {"eval": drops(record, 8)})
+    (file,) = (tmp_path / "examples" / "Split-eval").iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{file} is damaged at byte [0-9,]+; delete its folder and run the same"):
+        judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
+
+
 def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
     tmp_path, write_examples, record, colour_model
 ):

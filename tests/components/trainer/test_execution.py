@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +180,18 @@ def test_native_windows_that_show_little_of_the_images_are_reported(
     job = small_job.model_copy(update={"recipe": dataclasses.replace(small_job.recipe, window_share=window_share)})
     execution.check_windows(job, execution.read_records(job).train)
     assert ("a shorter side of 160 pixels or more" in caplog.text) == warns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window_share", [None, (0.7, 1.0)])
+def test_a_damaged_file_of_examples_is_named_with_the_fix(small_job, window_share):
+    recipe = dataclasses.replace(small_job.recipe, window_share=window_share)
+    (file,) = small_job.train_files
+    with Path(file).open("r+b") as stream:
+        stream.seek(20)
+        stream.write(b"\xff" * 20)
+    with pytest.raises(InputError, match=rf"{file} is damaged at byte 0; delete its folder and run the same command"):
+        execution.run(small_job.model_copy(update={"engine": Engine(), "recipe": recipe}))
 
 
 @pytest.mark.slow
