@@ -116,7 +116,7 @@ def refuse_damaged(paths: Iterable[str]) -> None:
                 if isinstance(record, tfrecord.Rest) or not record.intact:
                     raise errors.InputError(
                         f"{path} is damaged at byte {record.offset:,}; delete its folder and run the same command "
-                        "again, which writes it anew"
+                        "again, which writes it once more"
                     )
 
 
