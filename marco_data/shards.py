@@ -115,8 +115,8 @@ def refuse_damaged(paths: Iterable[str]) -> None:
             for record in tfrecord.read_records(file):
                 if isinstance(record, tfrecord.Rest) or not record.intact:
                     raise errors.InputError(
-                        f"{path} is damaged at byte {record.offset:,}; delete its folder and run the same command "
-                        "again, which writes it once more"
+                        f"{path} is damaged at byte {record.offset:,}; delete its folder and run the same command, "
+                        "which writes it again"
                     )
 
 

@@ -190,7 +190,7 @@ def test_a_damaged_file_of_examples_is_named_with_the_fix(small_job, window_shar
     with Path(file).open("r+b") as stream:
         stream.seek(20)
         stream.write(b"\xff" * 20)
-    with pytest.raises(InputError, match=rf"{file} is damaged at byte 0; delete its folder and run the same command"):
+    with pytest.raises(InputError, match=rf"{file} is damaged at byte 0; delete its folder and run the same command,"):
         execution.run(small_job.model_copy(update={"engine": Engine(), "recipe": recipe}))
 
 
