@@ -97,7 +97,11 @@ def problems(path: Path) -> list[tuple[int, str, str]]:
         for match in pattern.finditer(text)
     ]
     if python:
-        found += [(line, f"the name {name}", NAMES[name]) for line, name in bound_names(source) if name in NAMES]
+        found += [
+            (line, f"the name {name}", f"choose another: {NAMES[name]}")
+            for line, name in bound_names(source)
+            if name in NAMES
+        ]
     return sorted(found)
 
 

@@ -199,3 +199,8 @@ def test_every_table_is_written_by_the_same_function():
     sources = {path: path.read_text() for package in packages for path in (root / package).rglob("*.py")}
     own = {path.name for path, text in sources.items() if "csv.writer(" in text or "to_csv(" in text}
     assert own == {"name_tables.py"}
+
+
+def test_every_imager_rule_can_apply():
+    for place, rule in enumerate(IMAGER_RULES):
+        assert rule.institution not in {before.institution for before in IMAGER_RULES[:place] if before.pattern == ".*"}
