@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -104,16 +103,6 @@ class LabelScheme:
     def goes_by_names(self) -> bool:
         """Whether the table can only be used if raw labels have names."""
         return self.source == "raw" and not any(_NUMBER.fullmatch(label) for label in self.table)
-
-    def to_json(self) -> str:
-        """Returns the scheme as a component's parameter."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @staticmethod
-    def from_json(text: str) -> "LabelScheme":
-        """Returns the scheme that `to_json` wrote."""
-        fields = json.loads(text)
-        return LabelScheme(**{**fields, "classes": tuple(fields["classes"])})
 
 
 _NUMBER = re.compile(r"-?\d{1,19}")

@@ -87,18 +87,12 @@ class LoadedClassifier:
             return None
         return model_directory.read_arrays(kind, file)
 
-    def scores_and_novelty(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what `score` does, and how far each image is from the training pictures, float32 [images].
-
-        Above 1 an image is unknown: see `novelty`. It is 0 for a model without a `reference`. Raises what `score` does.
-        """
-        return self.described(image_bytes)[:2]
-
     def described(self, image_bytes: Sequence[bytes | np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns what `scores_and_novelty` does, and what `time_course` takes of each image, float32 [images, values].
+        """Returns what `score` does, how far each image is from the training pictures, and what `time_course` takes.
 
-        Without a `time_course` these are the features, or nothing for a model without an ONNX model.
-        Raises what `score` does.
+        The distance is float32 [images]; above 1 an image is unknown, see `novelty`. It is 0 for a model without a
+        `reference`. The last is float32 [images, values]: the features without a `time_course`, and nothing for a model
+        without an ONNX model. Raises what `score` does.
         """
         if not (self._network and image_bytes):
             count = len(image_bytes)

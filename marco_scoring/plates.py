@@ -2,14 +2,13 @@
 
 import datetime
 import re
-import string
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_data.places import Place, PlaceOf, is_visible
+from marco_data.places import ROWS, Place, PlaceOf, is_visible
 from marco_model import pixels, time_course
 from marco_model.errors import InputError
 
@@ -54,7 +53,6 @@ FORMATS = (Format(4, 6), Format(6, 8), Format(8, 12), Format(16, 24), Format(32,
 """Plates of 24, 48, 96, 384 and 1,536 wells, as ANSI SLAS 4 spaces them."""
 USUAL = Format(8, 12)
 """Assumed if few wells were seen."""
-_ROWS = [*string.ascii_uppercase, *(f"A{letter}" for letter in string.ascii_uppercase)]
 
 
 class Position(NamedTuple):
@@ -76,17 +74,17 @@ def position(well: str) -> Position | None:
     match = re.fullmatch(r"([A-Z]|A[A-F])([0-9]{1,2})", well.upper())
     if not match or not 1 <= int(match[2]) <= columns:
         return None
-    return Position(_ROWS.index(match[1]), int(match[2]) - 1)
+    return Position(ROWS.index(match[1]), int(match[2]) - 1)
 
 
 def row_names(plate: Format) -> list[str]:
     """Returns `A`, `B` … `Z`, `AA` …, one per row."""
-    return _ROWS[: plate.rows]
+    return list(ROWS[: plate.rows])
 
 
 def well_name(well: Position) -> str:
     """Returns a position as `G6`."""
-    return f"{_ROWS[well.row]}{well.column + 1}"
+    return f"{ROWS[well.row]}{well.column + 1}"
 
 
 def plate_format(seen: Collection[Position]) -> Format:
@@ -137,11 +135,12 @@ def time_points(images: Sequence[tuple[Hashable, Place]]) -> tuple[list[TimePoin
     for date in sorted(drops_at):
         # If the date has no time of day and the last time point began on that day, no pause is known.
         same_day = "T" not in date and starts and starts[-1][:10] == date
-        if not starts or seen & drops_at[date] or (_moment(date) - before >= PAUSE and not same_day):
+        moment = datetime.datetime.fromisoformat(date)
+        if not starts or seen & drops_at[date] or (moment - before >= PAUSE and not same_day):
             starts.append(date)
             seen = set()
         seen |= drops_at[date]
-        before = _moment(date)
+        before = moment
         point_of[date] = len(undated) + len(starts) - 1
     index = [point_of[when.date] if when.date else undated.index(_number(when)) for _, when in images]
     return points + _label(starts), index
@@ -249,13 +248,9 @@ def _number(when: Place) -> int:
     return int(when.inspection) if when.inspection else -1
 
 
-def _moment(date: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(date)
-
-
 def _label(starts: Sequence[str]) -> list[TimePoint]:
     """Names each time point by its day, with the time of day where a day has several."""
-    moments = [_moment(start) for start in starts]
+    moments = [datetime.datetime.fromisoformat(start) for start in starts]
     days = [moment.date() for moment in moments]
     points = []
     for moment, start in zip(moments, starts, strict=True):

@@ -208,31 +208,6 @@ def _check_scores(
             return
 
 
-def write_scores(
-    output: Path,
-    classes: Sequence[str],
-    results: Iterable[tuple[str | Path, Sequence[float] | np.ndarray | str, str]],
-    place_of: places.PlaceOf = places.place_of,
-) -> Outcome:
-    """Writes the table of `predict` from each image's path or URI, scores or the reason for none, and model.
-
-    It has neither probabilities nor the sizes and times of files. It appears only when complete.
-    """
-    by_class = collections.Counter(dict.fromkeys(classes, 0))
-    failed = 0
-    names = score_table.columns(classes)
-    with result_tables(output, names) as (write, write_failure):
-        for path, result, model in results:
-            if isinstance(result, str):
-                write_failure((path, result))
-                failed += 1
-            else:
-                cells = score_table.row(path, classes, result, model, place_of(path))
-                by_class[cells["class"]] += 1
-                write([f"{cell:.7f}" if isinstance(cell, float) else cell for cell in cells.values()])
-    return Outcome(dict(by_class), failed)
-
-
 def score_each(
     classifier: "marco_model.LoadedClassifier", files: Sequence[Path], batch_size: int, read: Read
 ) -> Iterator[tuple[Path, Image | str]]:

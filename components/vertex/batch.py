@@ -6,6 +6,7 @@ need no copy, but the API's reference does not say how its results name the file
 """
 
 import base64
+import collections
 import hashlib
 import json
 import tempfile
@@ -17,9 +18,9 @@ from typing import Any
 from components.vertex.api import ENDED, Api, state_of
 from components.vertex.endpoints import Version
 from components.vertex.options import Endpoint
-from marco_data import image_files, progress
+from marco_data import image_files, places, progress
 from marco_model import errors, store
-from marco_scoring import prediction
+from marco_scoring import prediction, score_table
 
 SHARD = 1_000
 """Images in a file of the input."""
@@ -85,20 +86,27 @@ def table(
     """Writes the scores in the form of `marco predict`, in the order of `objects`, and the rest into its second file.
 
     `predicted`: `scores`, `classes` and perhaps `version` of each image, or its `error`, which `marco serve` answers
-    where an image does not decode. `name`: the model's, where its answers have none.
+    where an image does not decode. `name`: the model's, where its answers have none. The table has neither
+    probabilities nor the sizes and times of files, and appears only when complete.
     """
     classes = next((list(answer["classes"]) for answer in predicted.values() if "scores" in answer), [])
 
-    def results() -> Iterator[tuple[str, list[float] | str, str]]:
+    by_class = collections.Counter(dict.fromkeys(classes, 0))
+    failed = 0
+    with prediction.result_tables(output, score_table.columns(classes)) as (write, write_failure):
         for image in objects:
             answer = predicted.get(image.uri, {})
             if "scores" in answer:
                 scores = dict(zip(answer["classes"], answer["scores"], strict=True))
-                yield image.uri, [scores[key] for key in classes], answer.get("version") or name
+                model, place = answer.get("version") or name, places.place_of(image.uri)
+                cells = score_table.row(image.uri, classes, [scores[key] for key in classes], model, place)
+                by_class[cells["class"]] += 1
+                write([f"{cell:.7f}" if isinstance(cell, float) else cell for cell in cells.values()])
             else:
-                yield image.uri, left_out.get(image.uri) or answer.get("error") or "Vertex AI gave no prediction", name
-
-    return prediction.write_scores(output, classes, results())
+                reason = left_out.get(image.uri) or answer.get("error") or "Vertex AI gave no prediction"
+                write_failure((image.uri, reason))
+                failed += 1
+    return prediction.Outcome(dict(by_class), failed)
 
 
 def upload(objects: Sequence[store.Object], place: str) -> tuple[list[str], dict[str, str]]:

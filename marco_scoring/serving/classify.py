@@ -131,9 +131,9 @@ def classify(classifier: "marco_model.LoadedClassifier", image: bytes | Prepared
     """Scores an image, upright, or says why it has no scores. `bits`: see `pictures.upright`."""
     try:
         if isinstance(image, bytes):
-            scores, novelties = classifier.scores_and_novelty([pictures.upright(image, bits)])
+            scores, novelties, _ = classifier.described([pictures.upright(image, bits)])
         elif image.preparation == classifier.preparation:
-            scores, novelties = classifier.scores_and_novelty([image.network_input])
+            scores, novelties, _ = classifier.described([image.network_input])
         else:  # The model has changed since.
             return classify(classifier, image.encoded, bits)
     except errors.InputError as error:
@@ -178,4 +178,4 @@ def warm_up(classifier: "marco_model.LoadedClassifier", threads: int = 1) -> Non
 
     image = simplejpeg.encode_jpeg(np.full((960, 1280, 3), 128, np.uint8))
     for count in (1, threads):
-        classifier.scores_and_novelty([image] * count)
+        classifier.described([image] * count)

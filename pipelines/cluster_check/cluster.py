@@ -12,8 +12,8 @@ import urllib.parse
 from typing import NamedTuple
 
 import yaml
+from kubernetes import utils
 
-from components import machines
 from components.trainer import jobset_api
 from pipelines.cluster_check import needs as package_needs, network
 from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
@@ -180,9 +180,7 @@ def _pods(needs: Needs) -> dict[str, _Pods]:
 
 def amount(quantity: str) -> float:
     """Returns a quantity of Kubernetes, such as `500m` or `8Gi`, as a number."""
-    if quantity.endswith("m"):
-        return float(quantity[:-1]) / 1000
-    return float(machines.quantity_bytes(quantity))
+    return float(utils.parse_quantity(quantity))
 
 
 def _written(number: float, resource: str) -> str:

@@ -8,12 +8,7 @@ import typer
 from marco_model.errors import InputError
 from pipelines.commands import options
 
-app = typer.Typer(no_args_is_help=True)
-
-
-@app.callback()
-def cluster() -> None:
-    """Look at the cluster that packages run on."""
+app = typer.Typer()
 
 
 @app.command()

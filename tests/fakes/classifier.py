@@ -14,8 +14,5 @@ class Scripted:
     def score(self, images: Sequence[Any]) -> np.ndarray:
         raise NotImplementedError
 
-    def scores_and_novelty(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-        return self.score(images), np.zeros(len(images), np.float32)
-
     def described(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return *self.scores_and_novelty(images), np.zeros((len(images), 0), np.float32)
+        return self.score(images), np.zeros(len(images), np.float32), np.zeros((len(images), 0), np.float32)

@@ -47,10 +47,10 @@ def test_pictures_unlike_those_of_training_are_unknown(exported, tmp_path, monke
     monkeypatch.setattr(pixels, "flag", lambda encoded: "")  # These are small, and of one shade once reduced.
     directory, ordinary = exported
     classifier = open_classifier(directory)
-    scores, novelties = classifier.scores_and_novelty(ordinary)
+    scores, novelties, _ = classifier.described(ordinary)
     np.testing.assert_array_equal(scores, classifier.score(ordinary))
     assert (novelties <= 1).mean() >= novelty.KEPT - 0.05
-    assert classifier.scores_and_novelty([stripes()])[1][0] > 2
+    assert classifier.described([stripes()])[1][0] > 2
 
     (tmp_path / "drop.jpg").write_bytes(ordinary[0])
     (tmp_path / "stripes.jpg").write_bytes(stripes())

@@ -155,8 +155,8 @@ def test_an_image_unlike_those_of_training_keeps_its_rank_and_is_a_hit(tmp_path)
     class Novel(Scripted):
         reference = "few images"
 
-        def scores_and_novelty(self, images):
-            return self.score(images), np.full(len(images), 2.8, np.float32)
+        def described(self, images):
+            return self.score(images), np.full(len(images), 2.8, np.float32), np.zeros((len(images), 0), np.float32)
 
     files = []
     for drop, colour in ((1, (120, 9, 9)), (2, (250, 9, 9)), (3, (9, 9, 250))):
