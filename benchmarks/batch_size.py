@@ -6,7 +6,7 @@ the same weights, with the distortions, loss, RMSProp and running average of tra
 of the preset `gpu`; warm-up and decay fit a run of some thousand steps. Each running average is judged once, at the
 end, on drops that served nothing before. Ours is the mean accuracy over the seeds at the larger batch, the peer that at
 the stated one. With `--alternatives` the larger batch also trains with other rates: times the root of the ratio of the
-batches, and as stated. Half an hour of one core, twice that with alternatives.
+batches, and as stated. An hour of one core, twice that with alternatives.
 
     python -m benchmarks.batch_size
 """
