@@ -202,13 +202,14 @@ def _print_overlay(summary: dict[str, Any], output: Path) -> None:
 
 def _contact_sheet(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
     """As `options.output_file`, for a PNG, which takes the place of no other image."""
-    if value is not None and not store.is_stream(value) and not value.is_dir():
+    options.writable_file(parameter, value)
+    if value is not None and not store.is_stream(value):
         option = f"{parameter.opts[0]} {value}"
         if value.suffix.lower() != ".png":
             raise InputError(f"{option} would be a PNG; give it a name in .png")
         if value.is_file() and not inspection.is_contact_sheet(value):
             raise InputError(f"{option} exists and is no contact sheet; give another name, or delete it first")
-    return options.writable_file(parameter, value)
+    return value
 
 
 @app.command()

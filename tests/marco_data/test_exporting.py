@@ -18,8 +18,9 @@ RUN = CliRunner()
 
 
 def encoded(number, kind="JPEG"):
-    buffer = io.BytesIO()
-    Image.new("RGB", (30, 20), (number % 256, 0, 0)).save(buffer, kind)
+    buffer, image = io.BytesIO(), Image.new("RGB", (30, 20))
+    image.putpixel((number % 30, number // 30 % 20), (255, 0, 0))
+    image.save(buffer, kind)
     return buffer.getvalue()
 
 
