@@ -116,7 +116,11 @@ def test_values_that_cannot_apply_are_refused(wrong, message):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "features"),
-    [("inception_resnet_v2", 55_873_736, 1536), ("nasnet_mobile", 5_326_716, 1056), ("nasnet_large", 88_949_818, 4032)],
+    [
+        ("inception_resnet_v2", 55_873_736, 1536),
+        ("nasnet_mobile", 5_326_716, 1056),
+        pytest.param("nasnet_large", 88_949_818, 4032, marks=pytest.mark.long),
+    ],
 )
 def test_parameters_are_as_many_as_published(name, count, features):
     model = build(Network(architecture=name, input_size=96), num_classes=1000, seed=0)

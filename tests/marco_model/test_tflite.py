@@ -38,6 +38,7 @@ def directory(drops, tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
     classifier = open_classifier(directory)
     model, comparison = tflite.convert_and_check(classifier, drops)
@@ -51,6 +52,7 @@ def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
     assert (target["shape"].tolist(), target["dtype"]) == ([1, 4], np.float32)
 
 
+@pytest.mark.long
 def test_another_models_classes_are_counted(directory, drops):
     classifier = open_classifier(directory)
     scores = classifier.score(drops[:40])

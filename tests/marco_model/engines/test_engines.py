@@ -104,7 +104,9 @@ FIFTY = {"steps": 50, "evaluate_every": 25, "checkpoint_every": 25}
 HEADS = {"adversarial_weight": 1.0, "raw_weight": 0.5, "unlabelled": ("CSIRO",)}
 
 
-@pytest.mark.parametrize("heads", [{}, HEADS], ids=["plain", "heads"])
+@pytest.mark.parametrize(
+    "heads", [pytest.param({}, id="plain"), pytest.param(HEADS, id="heads", marks=pytest.mark.long)]
+)
 def test_two_workers_train_as_one_process_does_on_the_joint_batch(folder, examples, heads):
     recipe = {**FIFTY, **heads}
     with Cluster(folder, "multi_worker", {"worker": 2}, program.run_training, folder, recipe) as cluster:
@@ -123,6 +125,7 @@ def test_two_workers_train_as_one_process_does_on_the_joint_batch(folder, exampl
         np.testing.assert_allclose(weights[name], value, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.long
 def test_a_lost_worker_is_reported_and_a_restart_resumes_on_another_engine(folder):
     recipe = {"steps": 400, "evaluate_every": 50, "checkpoint_every": 10}
     with Cluster(folder, "multi_worker", {"worker": 2}, program.run_training, folder, recipe, 0.05) as cluster:
@@ -138,6 +141,7 @@ def test_a_lost_worker_is_reported_and_a_restart_resumes_on_another_engine(folde
         assert json.loads(str(np.load(cluster.result("alone0"))["trained"]))["resumed_from"] >= 20
 
 
+@pytest.mark.long
 def test_workers_agree_on_the_step_to_resume_from(folder):
     recipe = {"steps": 20, "evaluate_every": 20, "checkpoint_every": 10}
     with Cluster(folder, "one_device", {ALONE: 1}, program.run_training, folder, recipe) as cluster:
@@ -162,6 +166,7 @@ def test_workers_agree_on_the_step_to_resume_from(folder):
     assert sorted(path.name for path in (folder / "checkpoints0").iterdir())[-1] == "step-000000025.npz"
 
 
+@pytest.mark.long
 def test_asynchronous_workers_all_contribute_and_one_that_is_killed_does_not_stop_the_others(folder):
     recipe = {"steps": 300, "evaluate_every": 100, "checkpoint_every": 100, "learning_rate": 0.005}
     jobs = {"chief": 1, "worker": 2, "ps": 1}
