@@ -278,6 +278,9 @@ class Cluster:
                     self._reconcile(jobset)
 
     def _reconcile(self, jobset):
+        # JobSet leaves one that is being deleted as it is: kubernetes-sigs/jobset, jobset_controller.go, reconcile.
+        if "deletionTimestamp" in jobset["metadata"]:
+            return
         name, spec, status = jobset["metadata"]["name"], jobset["spec"], jobset["status"]
         pods = [pod for pod in self.pods if pod.jobset == name]
         met = {condition["type"] for condition in status["conditions"] if condition["status"] == "True"}
