@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from marco_data import folder_walk
-from marco_model import pictures, pixels
+from marco_model import pictures, pixels, png
 from marco_model.errors import InputError
 
 JPEG, PNG = "JPEG", "PNG"
@@ -16,7 +16,7 @@ JPEG, PNG = "JPEG", "PNG"
 ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp")
 """Endings of image files, matched without regard to case."""
 
-_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_PNG_START = png.SIGNATURE + b"\x00\x00\x00\x0dIHDR"
 _JPEG_START = b"\xff\xd8\xff"
 
 

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from marco_model import pixels
+from marco_model import pixels, png
 from marco_model.errors import InputError, translated
 
 _ORIENTATION, _BITS, _PHOTOMETRIC, _PAGE_KIND, _FURTHER_IMAGES = 274, 258, 262, 254, 330
@@ -15,7 +15,6 @@ _REDUCED, _MASK = 1, 4
 _CAMERA_BITS = (10, 12, 14)
 _HIGHEST = 2**14 - 1
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TRAILING = 4096
@@ -35,7 +34,7 @@ def upright(encoded: bytes, bits: int | None = None) -> bytes:
     Raises `InputError` for any other file, an image that is damaged or too large to decode, and one whose pixels are
     not certain: samples as above or that do not fit `bits`, and several pages of one size.
     """
-    is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(_PNG_START)
+    is_jpeg, is_png = encoded.startswith(_JPEG_START), encoded.startswith(png.SIGNATURE)
     image = _open(pixels.plain_png(encoded) if is_png else encoded)
     if not (is_jpeg or is_png):
         picture = _rgb(image, bits)
