@@ -228,8 +228,9 @@ class _Summary:
     def _lost(self) -> int:
         """Returns about how many records the unreadable rests of shards held, beyond one each, by their bytes."""
         rests = sum(self._reasons[reason] for reason in tfrecord.REST_REASONS)
-        whole = self._read - rests
-        return max(0, round(self._rest_bytes * whole / self._record_bytes) - rests) if whole else 0
+        if not self._record_bytes:
+            return 0
+        return max(0, round(self._rest_bytes * (self._read - rests) / self._record_bytes) - rests)
 
     def overlay_table(self) -> bytes:
         """Returns `overlay.csv`: one row per answer with its outcome, and the split and old class of its record."""

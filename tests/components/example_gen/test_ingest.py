@@ -190,6 +190,13 @@ def test_what_the_rest_of_a_shard_held_counts_for_the_limit(make_example, write_
     assert 35 <= summary["lost"] <= 43
 
 
+def test_records_without_a_byte_are_refused_by_the_limit(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "train-00001-of-00001").write_bytes(tfrecord.frame(b"") * 2)
+    with pytest.raises(InputError, match=r"2 of 2 records \(100.00%\) failed, .*missing_feature 2"):
+        ingest([str(tmp_path / "in")], str(tmp_path / "out"), str(tmp_path / "bad"), IngestOptions(max_quarantined=0.5))
+
+
 def test_a_hashed_split_keeps_plates_together_and_finds_the_same_image_under_two_ids(
     make_example, write_shard, tmp_path
 ):
