@@ -25,7 +25,7 @@ import tensorflow as tf
 
 import benchmarks
 from marco_data import synthetic
-from marco_model import batch_norm, labels, preprocessing, record_index, training
+from marco_model import example_files, labels, layers, preprocessing, training
 from marco_model.recipe import Recipe
 
 DRAWN_SIDE, SHORTER_SIDE, SIZE = 84, 48, 43
@@ -72,21 +72,20 @@ def recipes(options: argparse.Namespace) -> dict[str, Recipe]:
 def small_network(seed: int, momentum: float) -> keras.Model:
     """Returns an untrained network of 0.2 M weights: a stem, and three blocks of two branches."""
     keras.utils.set_random_seed(seed)
-    layers = keras.layers
 
     def conv(x: Any, depth: int, kernel: int = 3, strides: int = 1) -> Any:
         initializer = keras.initializers.TruncatedNormal(stddev=0.1)
         options = {"strides": strides, "padding": "same", "use_bias": False, "kernel_initializer": initializer}
-        x = layers.Conv2D(depth, kernel, **options)(x)
-        return layers.ReLU()(batch_norm.BatchNormalization(scale=False, epsilon=0.001, momentum=momentum)(x))
+        x = keras.layers.Conv2D(depth, kernel, **options)(x)
+        return keras.layers.ReLU()(layers.BatchNormalization(scale=False, epsilon=0.001, momentum=momentum)(x))
 
     images = keras.Input((SIZE, SIZE, 3))
     x = conv(conv(images, 16, strides=2), 32, strides=2)
     for depth in (32, 64, 96):
-        x = layers.Concatenate()([conv(x, depth // 2), conv(conv(x, depth // 2, kernel=1), depth // 2)])
-        x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    x = layers.GlobalAveragePooling2D()(conv(x, 128))
-    return keras.Model(images, layers.Dense(len(labels.CLASSES))(x))
+        x = keras.layers.Concatenate()([conv(x, depth // 2), conv(conv(x, depth // 2, kernel=1), depth // 2)])
+        x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    x = keras.layers.GlobalAveragePooling2D()(conv(x, 128))
+    return keras.Model(images, keras.layers.Dense(len(labels.CLASSES))(x))
 
 
 def shrink(jpeg: bytes) -> bytes:
@@ -94,19 +93,19 @@ def shrink(jpeg: bytes) -> bytes:
     return bytes(preprocessing.shrink(tf.constant(jpeg), SHORTER_SIDE, QUALITY).numpy())
 
 
-def write_drops(folder: Path, counts: list[int]) -> list[record_index.RecordIndex]:
+def write_drops(folder: Path, counts: list[int]) -> list[example_files.RecordIndex]:
     """Draws drops, as many for each split as `counts` says, and returns where the records of each are."""
     drawn = benchmarks.draw(sum(counts), synthetic.Settings(shorter_side=DRAWN_SIDE))
     splits, first = [], 0
     for count in counts:
         part = enumerate(drawn[first : first + count])
         examples = (benchmarks.example(shrink(jpeg), number, drop.shown) for number, (jpeg, drop) in part)
-        splits.append(record_index.read_index(benchmarks.write_records(folder / str(first), examples, shards=1)))
+        splits.append(example_files.read_index(benchmarks.write_records(folder / str(first), examples, shards=1)))
         first += count
     return splits
 
 
-def accuracy(recipe: Recipe, splits: list[record_index.RecordIndex]) -> float:
+def accuracy(recipe: Recipe, splits: list[example_files.RecordIndex]) -> float:
     """Returns the accuracy of the running average at the end of a training, on the second split."""
     train_records, eval_records = splits
     model = small_network(recipe.seed, recipe.kept_per_step(MOMENTUM))

@@ -43,12 +43,12 @@ from components import settings, significance
 from marco_data import progress, synthetic
 from marco_model import (
     classifier,
+    example_files,
     labels,
     load,
     model_directory,
     network,
     preprocessing,
-    record_index,
     training,
     weights,
 )
@@ -198,8 +198,8 @@ def fine_tune(part: str, train: list[Drop], held_out: list[Drop], changes: list[
             model,
             loaded.recipe,
             input_size=shape.input_size,
-            train_records=record_index.read_index(write(folder / "train", train)),
-            validation_records=record_index.read_index(write(folder / "eval", held_out)),
+            train_records=example_files.read_index(write(folder / "train", train)),
+            validation_records=example_files.read_index(write(folder / "eval", held_out)),
             checkpoint_directory=str(folder / "checkpoints"),
             on_step=advance,
         )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import benchmarks
 
 if TYPE_CHECKING:
-    from marco_model import record_index
+    from marco_model import example_files
 
 PAPER = 1463.0
 """Images a second: 1.7 M steps of 64 in 19 hours, rounded up as the paper's 260 epochs are."""
@@ -100,14 +100,14 @@ def measure(library: Any, options: argparse.Namespace, compilers: list[str]) -> 
     return rates
 
 
-def read_records(options: argparse.Namespace, count: int, folder: Path) -> "record_index.RecordIndex":
+def read_records(options: argparse.Namespace, count: int, folder: Path) -> "example_files.RecordIndex":
     """Returns ExampleGen's records where they are given, else `count` records of the images, written to `folder`."""
     from benchmarks import input
-    from marco_model import record_index
+    from marco_model import example_files
 
     if not options.records:
         return input.write_images([path.read_bytes() for path in options.images], count, folder)
-    return record_index.read_index([str(path) for path in sorted(options.records.glob("*tfrecord*"))])
+    return example_files.read_index([str(path) for path in sorted(options.records.glob("*tfrecord*"))])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -34,7 +34,7 @@ import benchmarks
 from benchmarks import batch_size, drops
 from components import significance
 from marco_data import contract, synthetic
-from marco_model import heads, record_index, record_targets, training
+from marco_model import example_files, layers, training
 from marco_model.recipe import Recipe
 
 RECIPE = Recipe(
@@ -101,13 +101,13 @@ def train(pictures: Sequence[Picture], recipe: Recipe) -> keras.Model:
     boundary = round(len(pictures) * _VALIDATION)
     with benchmarks.scratch() as folder:
         validation, trained = (
-            record_index.read_index(_write(folder / name, split))
+            example_files.read_index(_write(folder / name, split))
             for name, split in (("validation", pictures[:boundary]), ("train", pictures[boundary:]))
         )
-        targets = record_targets.find(recipe, trained.files)
+        targets = example_files.find_targets(recipe, trained.files)
         model = batch_size.small_network(recipe.seed, batch_size.MOMENTUM)
         if targets.raw_labels:
-            model = heads.with_raw_head(model, len(targets.raw_labels), recipe.seed)
+            model = layers.with_raw_head(model, len(targets.raw_labels), recipe.seed)
         training.train(
             model,
             recipe,

@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 import benchmarks
-from marco_model import preprocessing, recipe, record_index, training_input
+from marco_model import example_files, preprocessing, recipe, training_input
 
 SIZE = 599
 """Pixels of the window, the paper's."""
@@ -63,14 +63,14 @@ def repeated(encoded: list[bytes], count: int) -> Iterator[bytes]:
         yield benchmarks.distinct(encoded[number % len(encoded)], number)
 
 
-def write_images(encoded: list[bytes], count: int, folder: Path) -> record_index.RecordIndex:
+def write_images(encoded: list[bytes], count: int, folder: Path) -> example_files.RecordIndex:
     """Writes `count` records of the images, again and again, to files in `folder`; returns their index."""
     examples = (benchmarks.example(jpeg, number, number % 4) for number, jpeg in enumerate(repeated(encoded, count)))
-    return record_index.read_index(benchmarks.write_records(folder, examples, shards=4))
+    return example_files.read_index(benchmarks.write_records(folder, examples, shards=4))
 
 
 def training_windows(
-    records: record_index.RecordIndex,
+    records: example_files.RecordIndex,
     count: int,
     size: int = SIZE,
     batch_size: int = BATCH,
@@ -82,7 +82,7 @@ def training_windows(
     return training_input.training_batches(records, settings, size, share=share).take(count // batch_size)
 
 
-def reference_windows(records: record_index.RecordIndex) -> tf.data.Dataset:
+def reference_windows(records: example_files.RecordIndex) -> tf.data.Dataset:
     """Returns the batches of the input as it is commonly written: images decoded, cropped and distorted one by one.
 
     The operations are those of TF-Slim's Inception preprocessing, in its first order, and the paper's flips.
@@ -122,7 +122,7 @@ def bare_windows(encoded: list[bytes]) -> tf.data.Dataset:
 
 
 def both_rates(
-    records: record_index.RecordIndex, images: list[Path], count: int, peer: str, share: tuple[float, float] | None
+    records: example_files.RecordIndex, images: list[Path], count: int, peer: str, share: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Returns the rates of ours and of the peer on one core, each in a second pass over `count` images."""
     one_core()
@@ -144,7 +144,9 @@ def rate(dataset: tf.data.Dataset) -> float:
     return BATCH * (len(times) - 1) / (times[-1] - times[0])
 
 
-def deliver(records: record_index.RecordIndex, count: int, number: int, processes: int, ready: Any, rates: Any) -> None:
+def deliver(
+    records: example_files.RecordIndex, count: int, number: int, processes: int, ready: Any, rates: Any
+) -> None:
     """Puts the images a second that process `number` delivers into `rates`, on its share of the cores."""
     cores = sorted(os.sched_getaffinity(0))
     own = max(len(cores) // processes, 1)
@@ -157,7 +159,7 @@ def deliver(records: record_index.RecordIndex, count: int, number: int, processe
     rates.put(images / (time.perf_counter() - begun))
 
 
-def delivered(records: record_index.RecordIndex, count: int, processes: int, running: int) -> float:
+def delivered(records: example_files.RecordIndex, count: int, processes: int, running: int) -> float:
     """Returns the images a second that the first `running` of so many processes deliver together."""
     context = multiprocessing.get_context("spawn")
     ready, rates = context.Barrier(running), context.Queue()

@@ -8,7 +8,7 @@ and `high`, paired by image and plate, all None below `smallest` images. `mean` 
 
 The file `sources.npz` of a set of examples has the source of each image that a training may see, so that one source can
 be left out without reading the images: `names` (str, sorted), and for each role of `ROLES` an array, int32 [records],
-of places in `names`, in the order of `marco_model.record_index.read_index`.
+of places in `names`, in the order of `marco_model.example_files.read_index`.
 """
 
 import collections

@@ -89,14 +89,14 @@ def encoded_images(examples_uri: str, split: str, rows: "pd.DataFrame") -> list[
     """
     import tensorflow as tf
 
-    from marco_model import record_index, training_input
+    from marco_model import example_files, training_input
 
     images: dict[tuple[str, int], bytes] = {}
     for shard, indices in rows.groupby("shard")["index"]:
         path = f"{examples_uri.rstrip('/')}/Split-{split}/{shard}"
         if not store.exists(path):
             raise errors.InputError(f"{path} is not there; give the examples that were judged")
-        records = record_index.read_index([path])
+        records = example_files.read_index([path])
         read = training_input.reader(records)
         for index in sorted(set(indices)):
             if index >= len(records):

@@ -11,16 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from marco_model import (
-    batch_norm,
-    errors,
-    heads,
-    model_directory,
-    onnx_export,
-    onnx_network,
-    preprocessing,
-    store,
-)
+from marco_model import errors, layers, model_directory, onnx_export, onnx_network, preprocessing, store
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +77,7 @@ class Classifier(tf.Module):
 
     def _raw_from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the outputs of the raw head, which `marco_model.classifier.export` describes."""
-        return self._named(self._outputs(self.images(image_bytes))[heads.RAW_LOGITS], self._raw_labels)
+        return self._named(self._outputs(self.images(image_bytes))[layers.RAW_LOGITS], self._raw_labels)
 
     def _named(self, logits: tf.Tensor, labels: Sequence[str]) -> dict[str, tf.Tensor]:
         count, names = tf.shape(logits)[:1], tf.constant(labels)
@@ -110,9 +101,9 @@ def with_features(network: keras.Model) -> keras.Model:
     `embeddings`: [batch, features], the output of the last global average pooling. `raw_logits` stay where the network
     has them. Raises `InputError` without such a pooling.
     """
-    pooled = heads.pooled(network)
+    pooled = layers.pooled(network)
     features = keras.layers.Reshape((pooled.shape[-1],), name="embeddings")(pooled)
-    outputs = {**heads.by_name(network.output), "embeddings": features}
+    outputs = {**layers.by_name(network.output), "embeddings": features}
     return keras.Model(network.inputs, outputs, name=network.name)
 
 
@@ -147,9 +138,9 @@ def logits_only(model: keras.Model) -> keras.Model:
 
 def served(model: keras.Model) -> keras.Model:
     """Returns `model` without the heads that only training uses: with `logits`, and `raw_logits` if it has them."""
-    if heads.RAW_LOGITS not in heads.by_name(model.output):
+    if layers.RAW_LOGITS not in layers.by_name(model.output):
         return logits_only(model)
-    outputs = {name: model.output[name] for name in (heads.LOGITS, heads.RAW_LOGITS)}
+    outputs = {name: model.output[name] for name in (layers.LOGITS, layers.RAW_LOGITS)}
     return keras.Model(model.inputs, outputs, name=model.name)
 
 
@@ -192,8 +183,8 @@ def export(
     """
     target = str(directory).rstrip("/")
     network = served(model)
-    for kind, names, output in (("class", classes, heads.LOGITS), ("raw label", raw_labels, heads.RAW_LOGITS)):
-        width = heads.by_name(network.output)[output].shape[-1] if output in heads.by_name(network.output) else 0
+    for kind, names, output in (("class", classes, layers.LOGITS), ("raw label", raw_labels, layers.RAW_LOGITS)):
+        width = layers.by_name(network.output)[output].shape[-1] if output in layers.by_name(network.output) else 0
         if width != len(names):
             raise errors.InputError(f"{len(names)} {kind} names for a network with {width} outputs")
     if not 0 < temperature < math.inf:
@@ -210,7 +201,7 @@ def export(
         "temperature": float(temperature),
         **({"raw_labels": list(raw_labels)} if raw_labels else {}),
     }
-    folded = batch_norm.fold(network)
+    folded = layers.fold(network)
     name = str(record["name"])
     classifier = Classifier(folded, classes, input_size, preprocess, float(temperature), name, raw_labels)
     signatures = {

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from marco_model import batch_norm, errors, recipe as recipes, training_input, training_step
-from marco_model.record_index import RecordIndex
+from marco_model import errors, layers, recipe as recipes, training_input, training_step
+from marco_model.example_files import RecordIndex
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def synchronize_batch_norms(model: keras.Model, engine: recipes.Engine, replicas
             f"engine.xla is true with {replicas} replicas of {batch_size // replicas} images, over all of which batch "
             "norm takes its moments; set engine.synchronized_batch_norm=false, or engine.xla=false"
         )
-    for layer in batch_norm.batch_norms(model):
+    for layer in layers.batch_norms(model):
         layer.synchronized = True
 
 

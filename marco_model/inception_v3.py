@@ -1,4 +1,4 @@
-"""Inception-v3 for MARCO in Keras 3, built from `inception_table`.
+"""Inception-v3 for MARCO in Keras 3, built from the table in `published`.
 
 The network is a pure function under `Model.stateless_call`, and free of TensorFlow, so that any Keras backend runs it.
 Its layers carry TF-Slim's names with `-` for `/`, which Keras does not allow; `slim_name` gives a variable's name in
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from marco_model import batch_norm, errors, inception_table as table, labels
+from marco_model import errors, labels, layers, published as table
 
 VARIANTS: tuple[str, ...] = ("paper", "released")
 MIN_DEPTH = 16
@@ -45,7 +45,7 @@ class _Builder(NamedTuple):
             depth, conv.kernel, conv.stride, conv.padding, use_bias=False, kernel_initializer=initializer, name=name
         )(x)
         momentum = self.batch_norm_momentum
-        normalize = batch_norm.BatchNormalization(
+        normalize = layers.BatchNormalization(
             scale=False, epsilon=table.BATCH_NORM_EPSILON, momentum=momentum, name=f"{name}-BatchNorm"
         )
         return keras.layers.ReLU(name=f"{name}-Relu")(normalize(x))

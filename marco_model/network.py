@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from marco_model import inception_table, ranges
+from marco_model import published, recipe
 from marco_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Architecture:
 
 
 def _inception_v3() -> Architecture:
-    names = list(inception_table.BLOCKS)
+    names = list(published.BLOCKS)
     return Architecture(
         input_size=599,
         smallest_input=151,
@@ -87,9 +87,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nasnet_large": _nasnet("NASNetLarge", 331, 6),
 }
 
-RANGES: dict[str, ranges.Range] = {
-    "depth_multiplier": ranges.Range(gt=0),
-    "batch_norm_momentum": ranges.Range(ge=0, lt=1),
+RANGES: dict[str, recipe.Range] = {
+    "depth_multiplier": recipe.Range(gt=0),
+    "batch_norm_momentum": recipe.Range(ge=0, lt=1),
 }
 """What each number of a network may be, whatever the architecture."""
 
@@ -129,7 +129,7 @@ class Network:
     def __post_init__(self) -> None:
         """Fills in the architecture's own values and checks what types cannot express."""
         own = self._own()
-        ranges.check("network", self, RANGES)
+        recipe.check_ranges("network", self, RANGES)
         if self.trainable not in ("all", "head", *own.blocks):
             raise InputError(
                 f"network.trainable is {self.trainable!r}; give all, head, or the first block of {self.architecture} "

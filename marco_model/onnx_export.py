@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import errors, onnx_graph, onnx_network, pixels
+from marco_model import errors, onnx_network, pixels
 
 TOLERANCE = 1e-4
 """By which scores may differ from Keras's."""
@@ -63,7 +63,7 @@ def _check(network: keras.Model, model: bytes) -> None:
         )
 
 
-class _Conversion(onnx_graph.Graph):
+class _Conversion(onnx_network.Graph):
     """The graph so far, and a method for each kind of layer."""
 
     def layer(self, layer: keras.layers.Layer, inputs: list[str]) -> str:

@@ -7,31 +7,61 @@ TF-Slim's Inception-v3 training script, which the paper names as its starting po
 import dataclasses
 import json
 import math
+import operator
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from marco_model import ranges
 from marco_model.errors import InputError
+
+
+class Range(NamedTuple):
+    """Finite numbers within limits, which have the names that pydantic gives them."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is in the range; NaN and infinities are in none."""
+        limits = self._asdict().items()
+        return abs(value) < math.inf and all(
+            getattr(operator, name)(value, limit) for name, limit in limits if limit is not None
+        )
+
+    def __str__(self) -> str:
+        words = zip(("at least", "above", "at most", "below"), self, strict=True)
+        return " and ".join(f"{word} {limit}" for word, limit in words if limit is not None)
+
+
+def check_ranges(section: str, settings: Any, ranges: Mapping[str, Range]) -> None:
+    """Raises `InputError` for the first field of `settings`, a `section`, that is outside its range; None is in all."""
+    for name, allowed in ranges.items():
+        value = getattr(settings, name)
+        if value is not None and not allowed.holds(value):
+            finite = "" if abs(value) < math.inf else "a finite number, "
+            raise InputError(f"{section}.{name} is {value}; it must be {finite}{allowed}")
+
 
 # More fits neither 32 bits nor anybody's time.
 _MOST = 2**31 - 1
-_COUNT, _WEIGHT, _SHARE = ranges.Range(ge=1, le=_MOST), ranges.Range(ge=0), ranges.Range(ge=0, lt=1)
+_COUNT, _WEIGHT, _SHARE = Range(ge=1, le=_MOST), Range(ge=0), Range(ge=0, lt=1)
 
-RANGES: dict[str, ranges.Range] = {
+RANGES: dict[str, Range] = {
     "steps": _COUNT,
     "batch_size": _COUNT,
     "stated_for_batch": _COUNT,
     # Training at the rate 0 shows what a network is worth as it is.
-    "learning_rate": ranges.Range(ge=0),
-    "learning_rate_decay": ranges.Range(gt=0, le=1),
-    "epochs_per_decay": ranges.Range(gt=0),
-    "warm_up_steps": ranges.Range(ge=0, le=_MOST),
+    "learning_rate": Range(ge=0),
+    "learning_rate_decay": Range(gt=0, le=1),
+    "epochs_per_decay": Range(gt=0),
+    "warm_up_steps": Range(ge=0, le=_MOST),
     "rho": _SHARE,
     "momentum": _SHARE,
     # Without it RMSProp divides by 0 where a gradient is 0.
-    "epsilon": ranges.Range(gt=0),
+    "epsilon": Range(gt=0),
     "label_smoothing": _SHARE,
     "auxiliary_weight": _WEIGHT,
     "weight_decay": _WEIGHT,
@@ -43,7 +73,7 @@ RANGES: dict[str, ranges.Range] = {
     "patience": _COUNT,
     "checkpoint_every": _COUNT,
     # Keras draws from 32 bits, and the seeds of heads are some higher.
-    "seed": ranges.Range(ge=0, le=_MOST),
+    "seed": Range(ge=0, le=_MOST),
 }
 """What each number of a recipe may be."""
 
@@ -105,7 +135,7 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        ranges.check("recipe", self, RANGES)
+        check_ranges("recipe", self, RANGES)
         if self.window_share is not None:
             smallest, largest = self.window_share
             if not 0 < smallest <= largest <= 1:

@@ -4,10 +4,14 @@ Scoring needs none of this (`marco_model.load`); gradients, TensorFlow Lite, and
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
+import itertools
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,17 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from marco_model import batch_norm, classifier, errors, model_directory, pixels, store, weights
+from marco_model import (
+    classifier,
+    errors,
+    example_files,
+    layers,
+    model_directory,
+    pixels,
+    store,
+    training_input,
+    weights,
+)
 
 _ALLOWED = re.compile(
     "StatefulPartitionedCall|While|If|Assert|.*Variable.*|VarHandleOp|VarIsInitializedOp|DisableCopyOnRead|Resource.*|"
@@ -136,7 +150,7 @@ class SavedModel:
                 raise errors.InputError(f"the model in {self._folder} was exported without gradients; export it again")
             return self._saved
         network = weights.published_network(Path(self._folder))
-        return classifier.Classifier(batch_norm.fold(network), self._classes, network.input_shape[1])
+        return classifier.Classifier(layers.fold(network), self._classes, network.input_shape[1])
 
 
 @contextlib.contextmanager
@@ -174,3 +188,102 @@ def _reordered(scores: np.ndarray, names: np.ndarray, classes: Sequence[str]) ->
     order = np.array([name.encode() for name in classes], dtype=object)
     columns = np.argmax(names[:, None, :] == order[None, :, None], axis=2)
     return np.take_along_axis(scores, columns, axis=1)
+
+
+# TensorFlow Lite, for devices without TensorFlow
+
+TFLITE_MODEL = "assets.extra/model.tflite"
+TFLITE_CHECK = "assets.extra/tflite.json"
+_TFLITE_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteAgreement:
+    """How the TFLite model's scores compare with the SavedModel's.
+
+    `images` were scored by both, `other_class` of them were given another class, and no score differed by more than
+    `largest_difference`.
+    """
+
+    images: int
+    other_class: int
+    largest_difference: float
+
+
+def convert_to_tflite(classifier: SavedModel) -> bytes:
+    """Returns the classifier's network as a TFLite model, float32 as it is.
+
+    Input `images`: float32 [1, size, size, 3] in [-1, 1], as `Classifier.images` returns it. Output: scores, float32
+    [1, classes], summing to 1, in the order of the classes in `assets.extra/marco.json`. The batch size is fixed, since
+    TensorFlow Lite's fast kernels (XNNPACK) need that. The caller decodes, crops and resizes: TensorFlow Lite has no
+    JPEG decoder.
+    """
+    any_image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
+    size = classifier.images([any_image]).shape[1:]
+    kept = tf.Module()
+    kept.logits = classifier.logits
+
+    @tf.function(input_signature=[tf.TensorSpec([1, *size], tf.float32, name="images")], autograph=False)
+    def scores(images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(kept.logits(images))
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([scores.get_concrete_function()], kept)
+    return converter.convert()
+
+
+def tflite_scorer(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from float32 images [n, size, size, 3] to scores, float32 [n, classes]."""
+    with warnings.catch_warnings():
+        # TensorFlow 2.21 says that its interpreter will move to another package.
+        warnings.simplefilter("ignore")
+        interpreter = tf.lite.Interpreter(model_content=model, num_threads=2)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def score(image: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source, image[None])
+        interpreter.invoke()
+        return interpreter.get_tensor(target)[0]
+
+    return lambda images: np.stack([score(image) for image in images])
+
+
+def compare_with_tflite(classifier: SavedModel, model: bytes, encoded: Iterable[bytes]) -> TFLiteAgreement:
+    """Scores encoded images, JPEG or PNG, with both models and compares."""
+    score = tflite_scorer(model)
+    images, other_class, largest = 0, 0, 0.0
+    remaining = iter(encoded)
+    while batch := list(itertools.islice(remaining, _TFLITE_BATCH)):
+        ours, theirs = classifier.score(batch), score(classifier.images(batch))
+        images += len(batch)
+        other_class += int((ours.argmax(1) != theirs.argmax(1)).sum())
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+    return TFLiteAgreement(images, other_class, largest)
+
+
+def convert_to_checked_tflite(classifier: SavedModel, encoded: Iterable[bytes]) -> tuple[bytes, TFLiteAgreement]:
+    """Returns the TFLite model and how it agrees; raises `InputError` if an image is given another class."""
+    model = convert_to_tflite(classifier)
+    comparison = compare_with_tflite(classifier, model, encoded)
+    if comparison.other_class:
+        raise errors.InputError(
+            f"the TFLite model gives {comparison.other_class} of {comparison.images} images another class than the "
+            f"SavedModel (scores differ by up to {comparison.largest_difference:.2g}); do without it, in a run with "
+            "export.tflite=false"
+        )
+    return model, comparison
+
+
+def add_tflite(directory: str, classes: Sequence[str], examples: Sequence[str]) -> TFLiteAgreement:
+    """Adds `assets.extra/model.tflite` and its agreement, `assets.extra/tflite.json`, to an exported model's folder.
+
+    directory: of the SavedModel, local or on gs://. examples: files that training reads, on all of whose images the two
+    models must agree. Raises `InputError` as `convert_and_check` does, with nothing written.
+    """
+    classifier = SavedModel(directory, classes)
+    records = training_input.examples(example_files.read_index(examples))
+    encoded = (image for image, _ in records.as_numpy_iterator())
+    model, comparison = convert_to_checked_tflite(classifier, encoded)
+    store.write_bytes(f"{directory}/{TFLITE_MODEL}", model)
+    store.write_bytes(f"{directory}/{TFLITE_CHECK}", json.dumps(dataclasses.asdict(comparison), indent=2).encode())
+    return comparison

@@ -19,8 +19,8 @@ from types import FrameType
 import keras
 import tensorflow as tf
 
-from marco_model import checkpoints, engines, errors, heads, recipe as recipes, training_step
-from marco_model.record_index import RecordIndex
+from marco_model import checkpoints, engines, errors, layers, recipe as recipes, training_step
+from marco_model.example_files import RecordIndex
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def train(
         recipe: how to train.
         input_size: side of the windows in pixels.
         train_records: of files of `tf.train.Example` with `image/encoded` and `image/class/label`, in any order; with
-            the targets that the recipe asks for (`record_targets.find`).
+            the targets that the recipe asks for (`example_files.find_targets`).
         validation_records: the same, for early stopping and for choosing the best weights.
         checkpoint_directory: local or in an object store; where checkpoints are saved, and where training resumes from
             if it holds one. All processes of a cluster must see it.
@@ -104,7 +104,7 @@ def train(
     engines.synchronize_batch_norms(model, engine, running.replicas, recipe.batch_size)
     source_head = None
     if recipe.adversarial_weight:
-        model, source_head = heads.with_source_head(model, len(train_records.targets.sources), recipe.seed)
+        model, source_head = layers.with_source_head(model, len(train_records.targets.sources), recipe.seed)
     with running.strategy.scope():
         state = training_step.TrainingState(model, recipe, xla=engine.xla, source_head=source_head)
     try:

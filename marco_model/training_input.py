@@ -6,7 +6,7 @@ source and raw label, −1 for what is unknown or hidden.
 Batches of a training hold uint8 windows; the host decodes only the window, the accelerator distorts it
 (`augmentation.py`). Batches of an evaluation hold whole images, prepared as the served model prepares them.
 
-Records are read by their place (`record_index.py`), so that each epoch goes through all of them in a random order of
+Records are read by their place (`example_files.py`), so that each epoch goes through all of them in a random order of
 its own whatever their order in the files is, a resumed training reads nothing of what it has seen, and each of several
 processes reads its own share alone.
 """
@@ -17,8 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from marco_model import pixels, preprocessing, recipe as recipes, record_targets, store
-from marco_model.record_index import FRAME_BYTES, RecordIndex
+from marco_model import example_files, pixels, preprocessing, recipe as recipes, store
+from marco_model.example_files import FRAME_BYTES, RecordIndex
 
 Example = tuple[tf.Tensor, tf.Tensor]
 """An encoded image or its window, and its label."""
@@ -69,7 +69,7 @@ def reader(records: RecordIndex) -> Callable[[tf.Tensor], Example]:
     return read
 
 
-def _label(parsed: dict[str, tf.Tensor], sought: record_targets.Targets) -> tf.Tensor:
+def _label(parsed: dict[str, tf.Tensor], sought: example_files.Targets) -> tf.Tensor:
     label = parsed["image/class/label"]
     if not sought:
         return label
@@ -77,13 +77,13 @@ def _label(parsed: dict[str, tf.Tensor], sought: record_targets.Targets) -> tf.T
     def number(feature: str, known: Collection[Any]) -> tf.Tensor:
         """Returns the place of the feature's value among the known ones, int64."""
         if not known:
-            return tf.constant(record_targets.UNKNOWN, tf.int64)
+            return tf.constant(example_files.UNKNOWN, tf.int64)
         found = tf.equal(parsed[feature], tf.constant(list(known), parsed[feature].dtype))
-        return tf.where(tf.reduce_any(found), tf.argmax(tf.cast(found, tf.int8)), record_targets.UNKNOWN)
+        return tf.where(tf.reduce_any(found), tf.argmax(tf.cast(found, tf.int8)), example_files.UNKNOWN)
 
-    source, raw = number(sought.attribute, sought.sources), number(record_targets.RAW_LABEL, sought.raw_labels)
+    source, raw = number(sought.attribute, sought.sources), number(example_files.RAW_LABEL, sought.raw_labels)
     labelled = number(sought.attribute, sought.unlabelled) < 0
-    return tf.stack([tf.where(labelled, label, PADDING), source, tf.where(labelled, raw, record_targets.UNKNOWN)])
+    return tf.stack([tf.where(labelled, label, PADDING), source, tf.where(labelled, raw, example_files.UNKNOWN)])
 
 
 def class_of(labels: tf.Tensor, rank: int = 0) -> tf.Tensor:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import augmentation, batch_norm, errors, heads, preprocessing, recipe as recipes, training_input
+from marco_model import augmentation, errors, layers, preprocessing, recipe as recipes, training_input
 
 Update = Callable[..., None]
 """Calls a function with a variable, where it is, and with tensors and further variables that lie beside it."""
@@ -63,29 +63,54 @@ class RMSProp:
         tf.raw_ops.ResourceApplyRMSProp(**handles, lr=learning_rate, grad=gradient, **self._constants)
 
 
+def reverse_gradient(features: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
+    """Returns `features` as they are; their gradient is multiplied by −`strength`, a float32 scalar."""
+
+    @tf.custom_gradient
+    def reverse(values: tf.Tensor) -> Any:
+        return tf.identity(values), lambda gradient: -strength * gradient
+
+    return reverse(features)
+
+
+def cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0, *, all_known: bool = False
+) -> tf.Tensor:
+    """Returns the cross-entropy of float32 [batch, classes] logits with int64 [batch] labels, of which −1 are unknown.
+
+    Smoothing s over k classes: 1 − s + s/k for the label, s/k for the others. An unknown label adds nothing, and the
+    sum is divided by the whole batch: each label weighs the same however many are known, and the mean over the replicas
+    of a batch is that of the batch. `all_known`: no label is unknown.
+    """
+    classes = logits.shape[-1]
+    target = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
+    losses = tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(logits, tf.float32))
+    return tf.reduce_mean(losses if all_known else tf.where(labels >= 0, losses, 0.0))
+
+
 def training_loss(outputs: Any, labels: tf.Tensor, kernels: list[tf.Tensor], recipe: recipes.Recipe) -> tf.Tensor:
     """Returns the scalar loss of the network's outputs: logits, or a dict with `logits` and further heads' logits.
 
     `labels`: int64 [batch], or [batch, 3] as `training_input` makes them for the heads of raw labels and of sources.
     `tf.nn.l2_loss` halves the sum of squares, as TF-Slim's `l2_regularizer` does.
     """
-    by_head, classes = heads.by_name(outputs), training_input.class_of(labels, 1)
+    by_head, classes = layers.by_name(outputs), training_input.class_of(labels, 1)
     smoothing, all_known = recipe.label_smoothing, not recipe.unlabelled
-    loss = heads.cross_entropy(by_head["logits"], classes, smoothing, all_known=all_known)
+    loss = cross_entropy(by_head["logits"], classes, smoothing, all_known=all_known)
     if "auxiliary_logits" in by_head:
-        auxiliary = heads.cross_entropy(by_head["auxiliary_logits"], classes, smoothing, all_known=all_known)
+        auxiliary = cross_entropy(by_head["auxiliary_logits"], classes, smoothing, all_known=all_known)
         loss += recipe.auxiliary_weight * auxiliary
     if recipe.adversarial_weight:
-        loss += recipe.adversarial_weight * heads.cross_entropy(by_head[heads.SOURCE_LOGITS], labels[:, 1])
+        loss += recipe.adversarial_weight * cross_entropy(by_head[layers.SOURCE_LOGITS], labels[:, 1])
     if recipe.raw_weight:
-        loss += recipe.raw_weight * heads.cross_entropy(by_head[heads.RAW_LOGITS], labels[:, 2], smoothing)
+        loss += recipe.raw_weight * cross_entropy(by_head[layers.RAW_LOGITS], labels[:, 2], smoothing)
     return loss + recipe.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
 def share_right(outputs: Any, labels: tf.Tensor, *, all_known: bool) -> tf.Tensor:
     """Returns the share of the batch whose label is named, a float32 scalar; unless `all_known`, of known labels."""
     classes = training_input.class_of(labels, 1)
-    right = tf.cast(tf.equal(tf.argmax(heads.by_name(outputs)["logits"], axis=-1), classes), tf.float32)
+    right = tf.cast(tf.equal(tf.argmax(layers.by_name(outputs)["logits"], axis=-1), classes), tf.float32)
     if all_known:
         return tf.reduce_mean(right)
     return tf.math.divide_no_nan(tf.reduce_sum(right), tf.reduce_sum(tf.cast(classes >= 0, tf.float32)))
@@ -95,7 +120,7 @@ class TrainingState:
     """The state of a training run of `model`, a Keras model from float32 images in [-1, 1] to logits.
 
     `source_head`: for adversarial training, from the model's output `features` to the logits of sources
-    (`heads.source_head`).
+    (`layers.source_head`).
 
     Make it under the scope of a strategy. Averages run over all the model's variables, moving statistics included, as
     TF-Slim's do. `xla` compiles the whole step of a synchronous replica, but for the draws and the exchange of
@@ -119,7 +144,7 @@ class TrainingState:
         self.best = _variables_beside(self.trained + self.statistics)
         momenta = {
             statistic.path: layer.momentum
-            for layer in batch_norm.batch_norms(model)
+            for layer in layers.batch_norms(model)
             for statistic in (layer.moving_mean, layer.moving_variance)
         }
         # The share of each moving statistic that a step keeps.
@@ -231,8 +256,8 @@ class TrainingState:
             own, of_head = trained[: self._of_model], trained[self._of_model :]
             outputs, moved = self._model.stateless_call(own, statistics, inputs, training=True)
             if self._source_head:
-                features = heads.reverse_gradient(outputs[heads.FEATURES], reversal)
-                outputs = {**outputs, heads.SOURCE_LOGITS: self._source_head.stateless_call(of_head, [], features)[0]}
+                features = reverse_gradient(outputs[layers.FEATURES], reversal)
+                outputs = {**outputs, layers.SOURCE_LOGITS: self._source_head.stateless_call(of_head, [], features)[0]}
             loss = training_loss(outputs, labels, [trained[index] for index in self._kernels], self._recipe)
         added = [new - kept * old for new, kept, old in zip(moved, self._kept, statistics, strict=True)]
         accuracy = share_right(outputs, labels, all_known=not self._recipe.unlabelled)
@@ -273,7 +298,7 @@ class TrainingState:
         `images`: float32 [batch, size, size, 3] in [-1, 1]. `labels`: int64 [batch]; −1 marks padding.
         """
         outputs, _ = self._model.stateless_call(values[: self._of_model], values[len(self.trained) :], images)
-        logits = tf.cast(heads.by_name(outputs)["logits"], tf.float32)
+        logits = tf.cast(layers.by_name(outputs)["logits"], tf.float32)
         real = tf.cast(labels >= 0, tf.float32)
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
         right = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32)

@@ -16,16 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import (
-    classifier,
-    errors,
-    heads,
-    inception_v3,
-    labels,
-    model_directory,
-    network as networks,
-    store,
-)
+from marco_model import classifier, errors, inception_v3, labels, layers, model_directory, network as networks, store
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +210,7 @@ def _fill(
     auxiliary = [variable for variable in model.variables if _layer(variable).startswith(prefix)]
     keeps_auxiliary = all(map(fits, auxiliary))
     kept = [variable for variable in model.variables if keeps_auxiliary or not _layer(variable).startswith(prefix)]
-    kept = [variable for variable in kept if _layer(variable) != heads.RAW_LAYER]
+    kept = [variable for variable in kept if _layer(variable) != layers.RAW_LAYER]
     for variable in kept:
         if not fits(variable):
             raise errors.InputError(

@@ -105,7 +105,7 @@ class Writer:
 
 
 class RecordWriter(Writer):
-    """A TFRecord file; `lengths` are the bytes of each record's data, as `marco_model.record_index` takes them."""
+    """A TFRecord file; `lengths` are the bytes of each record's data, as `marco_model.example_files` takes them."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from components.example_gen import checks, files, staging
 from marco_data import contract, name_tables, overlay, shards, tfrecord
-from marco_model import errors, record_index, store
+from marco_model import errors, example_files, store
 
 ENTRIES_FILE, COUNTS_FILE, SUMMARY_FILE = "quarantine.csv", "counts.csv", "summary.json"
 OVERLAY_FILE = "overlay.csv"
@@ -275,4 +275,4 @@ def _publish_split(pieces: Sequence[tuple[str, Sequence[int]]], folder: str) -> 
         files.rename([(path, files.join(folder, name)) for (path, _), name in zip(pieces, names, strict=True)])
     else:
         files.RecordWriter(files.join(folder, names[0])).close()
-    record_index.write_index(folder, {name: lengths for name, (_, lengths) in zip(names, pieces, strict=False)})
+    example_files.write_index(folder, {name: lengths for name, (_, lengths) in zip(names, pieces, strict=False)})

@@ -35,7 +35,7 @@ from components import (
 from components.report import page
 from components.steps.entrypoint import unstaged
 from marco_data import contract, shards
-from marco_model import errors, model_directory, preprocessing, record_index, saved_model as saved_models, store
+from marco_model import errors, example_files, model_directory, preprocessing, saved_model as saved_models, store
 
 FIRST = "there is no champion to beat, and gate.evidence is false: the thresholds alone decide"
 NO_GAIN = (
@@ -353,7 +353,7 @@ def Report(
     trained = path_utils.serving_model_dir(model.uri)
     about: dict[str, Any] = {"data_fingerprint": data_fingerprint, "synthetic": bool(synthetic), "split": split}
     names = artifact_utils.decode_split_names(examples.split_names)
-    about["splits"] = {name: len(record_index.read_index(artifacts.split_files(examples, name))) for name in names}
+    about["splits"] = {name: len(example_files.read_index(artifacts.split_files(examples, name))) for name in names}
     with tempfile.TemporaryDirectory() as scratch, published_models.on_this_machine(trained) as saved_model:
         folder = Path(scratch) / "report"
         page.write_report(

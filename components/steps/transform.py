@@ -15,7 +15,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components import artifacts
 from components.example_gen import files
 from marco_data import contract
-from marco_model import errors, preprocessing, record_index, record_targets
+from marco_model import errors, example_files, preprocessing
 
 BATCH = 32
 
@@ -64,7 +64,7 @@ def Materializer(
             | "Spread" >> beam.Reshuffle()
             | "Transform" >> beam.ParDo(_TransformFile(transform_graph.uri))
             | "ByFolder" >> beam.GroupByKey()
-            | "Index" >> beam.MapTuple(lambda folder, lengths: record_index.write_index(folder, dict(lengths)))
+            | "Index" >> beam.MapTuple(lambda folder, lengths: example_files.write_index(folder, dict(lengths)))
         )
 
 
@@ -73,7 +73,7 @@ KEPT = {
     contract.PLATE: tf.io.FixedLenFeature([], tf.string, ""),
     contract.INSTITUTION: tf.io.FixedLenFeature([], tf.string, ""),
     contract.IMAGER: tf.io.FixedLenFeature([], tf.string, ""),
-    contract.LABEL_RAW: tf.io.FixedLenFeature([], tf.int64, record_targets.UNKNOWN),
+    contract.LABEL_RAW: tf.io.FixedLenFeature([], tf.int64, example_files.UNKNOWN),
 }
 """What else a training may learn of a record: the transformed example has it as the record has."""
 

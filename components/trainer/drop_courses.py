@@ -11,11 +11,11 @@ from marco_data import contract, places
 from marco_data.progress import progress
 from marco_model import (
     errors,
+    example_files,
     model_directory,
     onnx_network,
     pixels,
     preprocessing,
-    record_index,
     store,
     time_course,
     training_input,
@@ -32,8 +32,8 @@ _MOST_DROPS = 1000
 def add(
     directory: str,
     classes: Sequence[str],
-    train: record_index.RecordIndex,
-    validation: record_index.RecordIndex,
+    train: example_files.RecordIndex,
+    validation: example_files.RecordIndex,
 ) -> None:
     """Adds `time_course.FILE` to the exported model in `directory`; says why where the data do not allow it.
 
@@ -95,7 +95,7 @@ def _counted(drops: Iterable[plates.Drop], advance: Callable[[int], None]) -> It
         advance(1)
 
 
-def record_places(records: record_index.RecordIndex) -> list[places.Place]:
+def record_places(records: example_files.RecordIndex) -> list[places.Place]:
     """Returns where and when each record's image was taken, in the order of the records."""
     specification = {name: tf.io.FixedLenFeature([], tf.string, "") for name in contract.PLACE_FEATURES}
     found = []
@@ -118,7 +118,7 @@ def _several(images: Sequence[places.Place], trained: Collection[Hashable] = ())
 
 def read_series(
     network: onnx_network.OnnxNetwork,
-    records: record_index.RecordIndex,
+    records: example_files.RecordIndex,
     drops: Iterable[plates.Drop],
     crystals: Sequence[int],
 ) -> Iterator[time_course.Series]:

@@ -21,22 +21,20 @@ from components.trainer.job import TrainingJob
 from marco_data import image_files, shards
 from marco_data.progress import progress
 from marco_model import (
-    batch_norm,
     calibration,
     classifier,
     engines,
     errors,
-    heads,
+    example_files,
+    layers,
     model_directory,
     network as networks,
     novelty,
     onnx_network,
     pixels,
     preprocessing,
-    record_index,
-    record_targets,
+    saved_model,
     store,
-    tflite,
     training,
     training_input,
     weights,
@@ -51,10 +49,10 @@ _DESCRIBED = 1000
 class Records(NamedTuple):
     """The examples of the two splits that training looks at."""
 
-    train: record_index.RecordIndex
-    validation: record_index.RecordIndex
+    train: example_files.RecordIndex
+    validation: example_files.RecordIndex
 
-    def with_targets(self, sought: record_targets.Targets) -> "Records":
+    def with_targets(self, sought: example_files.Targets) -> "Records":
         """Returns the same examples, to be read with these targets."""
         return Records(*(dataclasses.replace(index, targets=sought) for index in self))
 
@@ -98,7 +96,7 @@ def _lead(job: TrainingJob, running: engines.Running, records: Records) -> None:
         if not job.left_out:  # That model is for comparing accuracies only.
             describe_pictures(directory, records)
         if job.tflite:
-            tflite.add(directory, classes, job.validation_files)
+            saved_model.add_tflite(directory, classes, job.validation_files)
         if job.time_course:
             drop_courses.add(directory, classes, *records)
         content = {
@@ -121,7 +119,7 @@ def check_gpus(expected: int) -> None:
         )
 
 
-def check_windows(job: TrainingJob, records: record_index.RecordIndex) -> None:
+def check_windows(job: TrainingJob, records: example_files.RecordIndex) -> None:
     """Warns of native windows that show a small part of the images: training and evaluation then see unlike scales.
 
     The paper's windows are native, of images whose shorter side was at most about twice the network's input
@@ -146,7 +144,7 @@ def check_windows(job: TrainingJob, records: record_index.RecordIndex) -> None:
 
 def read_records(job: TrainingJob) -> Records:
     """Returns where the examples of each split are, without those that the job leaves out, and with its targets."""
-    records = Records(record_index.read_index(job.train_files), record_index.read_index(job.validation_files))
+    records = Records(example_files.read_index(job.train_files), example_files.read_index(job.validation_files))
     if job.left_out and not job.sees_unlabelled:
         path, value = job.left_out.sources, job.left_out.value
         seen = {role: leave_out.seen(path, role, value) for role in Records._fields}
@@ -202,7 +200,7 @@ def train(
     network, policy = effective_network(job), job.engine.dtype_policy
     model = networks.build(network, num_classes=len(job.classes), seed=job.recipe.seed, dtype_policy=policy)
     if job.targets.raw_labels:
-        model = heads.with_raw_head(model, len(job.targets.raw_labels), job.recipe.seed)
+        model = layers.with_raw_head(model, len(job.targets.raw_labels), job.recipe.seed)
     weights.initialise(model, job.network, job.classes)
     listeners: dict[str, Callable[..., None]] = {}
     with contextlib.ExitStack() as bars:
@@ -236,7 +234,7 @@ class Calibration:
     error_after: float
 
 
-def calibrate(model: keras.Model, job: TrainingJob, records: record_index.RecordIndex) -> Calibration:
+def calibrate(model: keras.Model, job: TrainingJob, records: example_files.RecordIndex) -> Calibration:
     """Fits the temperature of `model` on all examples of `records`, as training reads them.
 
     It is shrunk towards that of the model that training began with, which is kept where the examples are few.
@@ -244,7 +242,7 @@ def calibrate(model: keras.Model, job: TrainingJob, records: record_index.Record
     `model`: from float32 [batch, input_size, input_size, 3] in [-1, 1] to logits, with or without auxiliary head. It
     runs as it is exported, with batch norms folded and in float32, in this process alone, whatever engine trained it.
     """
-    folded = batch_norm.fold(classifier.logits_only(model))
+    folded = layers.fold(classifier.logits_only(model))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def forward(pixels: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ import pydantic
 from components import machines as pools, settings
 from components.vertex.options import Vertex
 from marco_data import name_tables, shards
-from marco_model import errors, network as networks, recipe as recipes, record_targets, store
+from marco_model import errors, example_files, network as networks, recipe as recipes, store
 
 if TYPE_CHECKING:
     from tfx.orchestration.data_types import RuntimeParameter
@@ -147,7 +147,7 @@ class TrainingJob(settings.Section):
     # Where the SavedModel goes.
     model_directory: str = ""
     # Beside the class, as they occur in the data; the recipe decides which are sought.
-    targets: record_targets.Targets = record_targets.NONE
+    targets: example_files.Targets = example_files.NO_TARGETS
     train_files: list[str] = pydantic.Field(default_factory=list)
     validation_files: list[str] = pydantic.Field(default_factory=list)
     # With `replicas`, training is on several nodes of a Kubernetes cluster.
@@ -183,7 +183,7 @@ class TrainingJob(settings.Section):
         `best`: the values that a search found, as in `with_values`.
 
         Raises `InputError` if `parameters.steps` is not a number, if the model that training begins from does not exist
-        or is not the one that `parameters.initial` identifies, and as `record_targets.find`.
+        or is not the one that `parameters.initial` identifies, and as `example_files.find_targets`.
         """
         from marco_model.weights import initial_fingerprint
 
@@ -242,8 +242,8 @@ class TrainingJob(settings.Section):
             source = [self.data.source]
             paths = [shard.path for shard in shards.find_shards(source)]
             names = name_tables.find_table(name_tables.RAW_LABELS_FILE, source, paths)
-        changes["targets"] = record_targets.find(recipe, self.train_files, names)
-        record_targets.check_validation(recipe, self.validation_files)
+        changes["targets"] = example_files.find_targets(recipe, self.train_files, names)
+        example_files.check_validation(recipe, self.validation_files)
         return self.model_copy(update=changes)
 
     def write(self) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from components.machines import Placement, Resources, job_counts
 from components.trainer import job as jobs, jobset_api
 from marco_data.progress import progress
-from marco_model import errors, recipe, record_index, store, training
+from marco_model import errors, example_files, recipe, store, training
 
 log = logging.getLogger(__name__)
 
@@ -387,9 +387,9 @@ def _copied(files: list[str], place: str, target: Path) -> list[str]:
                 with Path(file).open("rb") as source, store.whole_file(copies[file], "wb") as copy:
                     shutil.copyfileobj(source, copy)
                 advance()
-        index = record_index.read_index(outside)
+        index = example_files.read_index(outside)
         lengths = {copies[file].name: index.length[index.file == place] for place, file in enumerate(index.files)}
-        record_index.write_index(str(target), lengths)
+        example_files.write_index(str(target), lengths)
     return [str(copies.get(file, file)) for file in files]
 
 

@@ -175,10 +175,10 @@ def of_examples(files: list[str], count: int) -> list[Image]:
 
     They carry no label: the model need not be right about each, but has to give the same answer everywhere.
     """
-    from marco_model import record_index, training_input
+    from marco_model import example_files, training_input
 
     by_class: dict[int, list[Image]] = {}
-    records = training_input.examples(record_index.read_index(files)).take(_EXAMPLES)
+    records = training_input.examples(example_files.read_index(files)).take(_EXAMPLES)
     for number, (encoded, label) in enumerate(records.as_numpy_iterator()):
         if len(encoded) <= MAX_BYTES:
             by_class.setdefault(label, []).append(Image(f"eval {number}", encoded))

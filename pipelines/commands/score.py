@@ -308,7 +308,7 @@ def tflite(
     files = images(paths)
     store.refuse_inputs([("--output", output)], files)
     directory = options.model_directory(model, "converting")
-    from marco_model.tflite import convert_and_check
+    from marco_model.saved_model import convert_to_checked_tflite
 
     classifier = marco_model.open_classifier(directory).saved_model
 
@@ -321,7 +321,7 @@ def tflite(
                     raise InputError(f"{path} {error}; leave it out") from None
                 advance(1)
 
-    converted, agreement = convert_and_check(classifier, encoded())
+    converted, agreement = convert_to_checked_tflite(classifier, encoded())
     with store.whole_file(output, "wb") as file:
         file.write(converted)
     options.echo(

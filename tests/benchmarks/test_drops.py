@@ -11,7 +11,7 @@ from benchmarks import drops
 from components import significance
 from components.settings import Transform
 from marco_data.synthetic import Settings, plan
-from marco_model import record_index, training_input
+from marco_model import example_files, training_input
 from marco_model.labels import CLASSES
 
 
@@ -20,7 +20,7 @@ def test_drops_of_one_institution_are_written_as_training_reads_them(tmp_path):
     settings = Settings(seed=5, institutions={"HWMRI": 1.0})
     assert [shown for _, shown in drawn] == [plan(settings, index).shown for index in range(3)]
     files = drops.write(tmp_path / "train", drawn[1:])
-    examples = training_input.examples(record_index.read_index(files))
+    examples = training_input.examples(example_files.read_index(files))
     assert list(examples.as_numpy_iterator()) == drawn[1:]
 
 

@@ -306,7 +306,7 @@ def read_descriptions(data: bytes) -> None:
     Then the projection of a reference (4) and a checkpoint (5).
     """
     from components.monitoring import drift, statistics
-    from marco_model import checkpoints, model_directory, record_index, store
+    from marco_model import checkpoints, example_files, model_directory, store
 
     kind, content = _choice(data)
     kind %= 6
@@ -325,10 +325,10 @@ def read_descriptions(data: bytes) -> None:
         published_models.read_note(folder)
     elif kind == 3:
         (folder / "shard-00001-of-00001").write_bytes(content[:32])
-        index = Path(record_index.index_path(str(folder)))
+        index = Path(example_files.index_path(str(folder)))
         index.parent.mkdir(exist_ok=True)
         index.write_bytes(content)
-        record_index.read_index([str(folder / "shard-00001-of-00001")])
+        example_files.read_index([str(folder / "shard-00001-of-00001")])
     elif kind == 4:
         (folder / drift.FILE).write_text(json.dumps({"format": 1, "statistics": list(statistics.NAMES)}))
         (folder / "projection.npz").write_bytes(content)
@@ -409,7 +409,7 @@ TARGETS: dict[str, Target] = {
     ),
     "descriptions": Target(
         read_descriptions,
-        ("marco_model.model_directory", "marco_model.record_index", "marco_model.checkpoints", "marco_model.store",
+        ("marco_model.model_directory", "marco_model.example_files", "marco_model.checkpoints", "marco_model.store",
          "components.monitoring.drift", "components.published_models"),
         ("classes", "descr", "fortran_order", "<f4", "|O", *_JSON),
     ),

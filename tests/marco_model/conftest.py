@@ -70,7 +70,7 @@ def released_classifier(released_directory):
 @pytest.fixture(scope="session")
 def records(tmp_path_factory):
     """The records of the small problem: 60 images to train on and 20 to evaluate."""
-    from marco_model.record_index import read_index
+    from marco_model.example_files import read_index
     from tests.marco_model.small_problem import write_examples
 
     folder = tmp_path_factory.mktemp("examples")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import heads
+from marco_model import layers
 from marco_model.recipe import Recipe
 
 SIZE = 16
@@ -69,4 +69,4 @@ def network():
 def network_with_raw_head():
     """Returns the same network with a second head, of three raw labels."""
     alone = network()
-    return heads.with_raw_head(keras.Model(alone.inputs, alone.outputs[0], name="small"), 3, seed=0)
+    return layers.with_raw_head(keras.Model(alone.inputs, alone.outputs[0], name="small"), 3, seed=0)

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from marco_model.batch_norm import BatchNormalization, fold
 from marco_model.inception_v3 import inception_v3
+from marco_model.layers import BatchNormalization, fold
 
 
 def pair(dtype="float32", **options):

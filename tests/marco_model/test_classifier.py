@@ -7,7 +7,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from marco_data.contract import ENCODED, build_example
-from marco_model import heads
+from marco_model import layers
 from marco_model.classifier import EXAMPLE_IMAGE, export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
@@ -77,7 +77,7 @@ def test_serving_shrinks_images_as_training_did(small, tmp_path, encoded):
 
 
 def test_a_raw_head_has_a_signature_of_its_own_and_the_others_stay(small, tmp_path, encoded):
-    model = heads.with_raw_head(small, 5, seed=0)
+    model = layers.with_raw_head(small, 5, seed=0)
     names = ("clear drop", "needles", "plates", "film", "dark")
     export(model, tmp_path / "raw", classes="abc", input_size=151, raw_labels=names, metadata={"name": "raw"})
     export(small, tmp_path / "plain", classes="abc", input_size=151, metadata={"name": "raw"})
@@ -98,14 +98,14 @@ def test_a_raw_head_has_a_signature_of_its_own_and_the_others_stay(small, tmp_pa
     records, weights = (tmp_path / "raw" / name for name in (METADATA, WEIGHTS))
     assert json.loads(records.read_text())["raw_labels"] == list(names)
     with np.load(weights) as arrays:
-        np.testing.assert_array_equal(arrays[f"{heads.RAW_LAYER}/kernel"], model.get_layer(heads.RAW_LAYER).kernel)
+        np.testing.assert_array_equal(arrays[f"{layers.RAW_LAYER}/kernel"], model.get_layer(layers.RAW_LAYER).kernel)
     scored = [open_classifier(tmp_path / name).score(encoded) for name in ("raw", "plain")]
     np.testing.assert_allclose(*scored, atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [(), ("needles", "plates")])
 def test_names_that_do_not_fit_the_raw_head_are_refused(small, tmp_path, names):
-    model = heads.with_raw_head(small, 5, seed=0)
+    model = layers.with_raw_head(small, 5, seed=0)
     with pytest.raises(InputError, match=f"{len(names)} raw label names for a network with 5 outputs"):
         export(model, tmp_path / "m", classes="abc", input_size=151, raw_labels=names, metadata={})
 

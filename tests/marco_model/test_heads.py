@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
-from marco_model import heads, training_step
+from marco_model import layers, training_step
 from marco_model.errors import InputError
 from marco_model.recipe import Recipe, reversal_at
 from tests.marco_model import small_problem
@@ -30,7 +30,7 @@ def test_features_pass_as_they_are_and_their_gradient_is_reversed(compiled):
     def both(features, strength):
         with tf.GradientTape() as tape:
             tape.watch(features)
-            passed = heads.reverse_gradient(features, strength)
+            passed = training_step.reverse_gradient(features, strength)
             loss = tf.reduce_sum(weights * passed**2)
         return passed, tape.gradient(loss, features)
 
@@ -47,11 +47,11 @@ def test_unknown_labels_add_nothing_and_every_known_one_weighs_the_same():
     for smoothing in (0.0, 0.1):
         rows = [(log, label) for log, label in zip(logs, labels, strict=True) if label >= 0]
         losses = [-(1 - smoothing) * log[label] - smoothing * log.mean() for log, label in rows]
-        loss = heads.cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
+        loss = training_step.cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
         assert float(loss) == pytest.approx(sum(losses) / BATCH, abs=1e-6)
         known = np.where(labels < 0, 1, labels)
-        loss = heads.cross_entropy(tf.constant(logits), tf.constant(known), smoothing)
-        alone = heads.cross_entropy(logits, known, smoothing, all_known=True)
+        loss = training_step.cross_entropy(tf.constant(logits), tf.constant(known), smoothing)
+        alone = training_step.cross_entropy(logits, known, smoothing, all_known=True)
         assert float(loss) == pytest.approx(float(alone), abs=1e-6)
 
 
@@ -60,7 +60,7 @@ def test_the_gradients_of_adversarial_training_are_those_of_a_transcription():
     images = RNG.normal(size=(BATCH, 4)).astype(np.float32)
     below, class_kernel = RNG.normal(size=(4, FEATURES)), RNG.normal(size=(FEATURES, 2))
     labels, sources, strength, weight = np.array([0, 1, 1, 0, 1, 0]), np.array([0, 1, 2, -1, 1, 0]), 0.4, 0.7
-    head = heads.source_head(FEATURES, SOURCES, seed=1)
+    head = layers.source_head(FEATURES, SOURCES, seed=1)
     kernels = [np.float64(value) for value in head.get_weights()]
 
     def ours():
@@ -69,15 +69,15 @@ def test_the_gradients_of_adversarial_training_are_those_of_a_transcription():
         recipe = Recipe(adversarial_weight=weight, weight_decay=0.0, label_smoothing=0.0)
         with tf.GradientTape() as tape:
             features = images @ variables[0]
-            source_logits = head(heads.reverse_gradient(features, tf.constant(strength)))
+            source_logits = head(training_step.reverse_gradient(features, tf.constant(strength)))
             outputs = {"logits": features @ variables[1], "source_logits": source_logits}
             loss = training_step.training_loss(outputs, targets, [tf.zeros([1])], recipe)
         return loss, tape.gradient(loss, [*variables, *head.trainable_variables])
 
     features = images @ below
-    hidden, layers = features, []
+    hidden, inputs = features, []
     for number, (kernel, bias) in enumerate(zip(kernels[::2], kernels[1::2], strict=True)):
-        layers.append(hidden)
+        inputs.append(hidden)
         hidden = hidden @ kernel + bias
         if number < 2:
             hidden = np.maximum(hidden, 0)
@@ -87,8 +87,8 @@ def test_the_gradients_of_adversarial_training_are_those_of_a_transcription():
     backward = weight * (softmax(hidden, axis=1) - np.eye(SOURCES)[sources]) * known[:, None] / BATCH
     of_head = []
     for number in (2, 1, 0):
-        of_head = [layers[number].T @ backward, backward.sum(axis=0), *of_head]
-        backward = backward @ kernels[2 * number].T * ((layers[number] > 0) if number else 1)
+        of_head = [inputs[number].T @ backward, backward.sum(axis=0), *of_head]
+        backward = backward @ kernels[2 * number].T * ((inputs[number] > 0) if number else 1)
     of_logits = (softmax(features @ class_kernel, axis=1) - np.eye(2)[labels]) / BATCH
     expected = [images.T @ (of_logits @ class_kernel.T - strength * backward), features.T @ of_logits, *of_head]
     loss, gradients = ours()
@@ -116,7 +116,7 @@ def test_further_heads_leave_the_others_and_the_variables_as_they_are():
     network = small_problem.network()
     images = RNG.normal(size=(3, small_problem.SIZE, small_problem.SIZE, 3)).astype(np.float32)
     functional = keras.Model(network.inputs, network.outputs[0])
-    both, head = heads.with_source_head(heads.with_raw_head(functional, 7, seed=0), SOURCES, seed=0)
+    both, head = layers.with_source_head(layers.with_raw_head(functional, 7, seed=0), SOURCES, seed=0)
     outputs = both(images)
     np.testing.assert_allclose(outputs["logits"], network(images), atol=1e-6)
     assert (outputs["raw_logits"].shape, outputs["features"].shape) == ((3, 7), (3, 8))
@@ -124,11 +124,11 @@ def test_further_heads_leave_the_others_and_the_variables_as_they_are():
     np.testing.assert_allclose(outputs["features"] @ kernel + bias, outputs["logits"], atol=1e-5)
     assert head(outputs["features"]).shape == (3, SOURCES)
     own = {variable.path for variable in both.variables} - {variable.path for variable in network.variables}
-    assert own == {f"{heads.RAW_LAYER}/kernel", f"{heads.RAW_LAYER}/bias"}
+    assert own == {f"{layers.RAW_LAYER}/kernel", f"{layers.RAW_LAYER}/bias"}
 
 
 def test_a_network_without_pooled_features_is_refused():
     images = keras.Input((4, 4, 3))
     flat = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(images)), name="flat")
     with pytest.raises(InputError, match="network flat has no GlobalAveragePooling2D"):
-        heads.with_raw_head(flat, 3, seed=0)
+        layers.with_raw_head(flat, 3, seed=0)

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from marco_data.synthetic import Settings, draw
 from marco_model import (
-    batch_norm,
     classifier,
+    layers,
     load,
     model_directory,
     network as networks,
@@ -61,7 +61,7 @@ def test_every_architecture_is_converted(architecture):
     with short_network.cut_applications():
         description = networks.Network(architecture=architecture, input_size=160)
         network = networks.build(description, num_classes=4, seed=0)
-    both = classifier.with_features(batch_norm.fold(classifier.logits_only(network)))
+    both = classifier.with_features(layers.fold(classifier.logits_only(network)))
     images = np.random.default_rng(1).uniform(-1, 1, (2, 160, 160, 3)).astype(np.float32)
     expected = both([images], training=False)
     session = onnx_network.session(onnx_export.convert(both), 2)

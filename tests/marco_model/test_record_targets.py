@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model import record_index, record_targets, training_input
+from marco_model import example_files, training_input
 from marco_model.errors import InputError
 from marco_model.recipe import Recipe
 
@@ -43,18 +43,18 @@ def write(path, records):
 
 
 def index(path, found):
-    read = record_index.read_index([path])
-    return record_index.RecordIndex(read.files, read.file, read.offset, read.length, found)
+    read = example_files.read_index([path])
+    return example_files.RecordIndex(read.files, read.file, read.offset, read.length, found)
 
 
 def test_nothing_is_looked_for_unless_the_recipe_asks():
-    assert record_targets.find(Recipe(), ["no such file"]) == record_targets.NONE
-    assert not record_targets.NONE
+    assert example_files.find_targets(Recipe(), ["no such file"]) == example_files.NO_TARGETS
+    assert not example_files.NO_TARGETS
 
 
 def test_what_records_have_is_numbered_and_what_is_unknown_is_left_out(path):
     path = write(path, [*RECORDS, (0, None, None, -5)])
-    found = record_targets.find(BOTH, [path], {3: "needles", 12: "unknown", 99: "plates"})
+    found = example_files.find_targets(BOTH, [path], {3: "needles", 12: "unknown", 99: "plates"})
     assert found.sources == ("CSIRO", "Merck")
     assert list(found.raw_labels.items()) == [(3, "needles"), (5, "raw label 5"), (7, "raw label 7")]
     read = training_input.reader(index(path, found))
@@ -63,16 +63,16 @@ def test_what_records_have_is_numbered_and_what_is_unknown_is_left_out(path):
 
 
 def test_the_imager_may_be_the_source_and_each_part_stands_alone(path):
-    by_imager = record_targets.find(Recipe(adversarial_weight=1.0, sources="imager"), [path])
+    by_imager = example_files.find_targets(Recipe(adversarial_weight=1.0, sources="imager"), [path])
     assert (by_imager.sources, by_imager.raw_labels) == (("Minstrel", "Rock"), {})
-    raw = record_targets.find(Recipe(raw_weight=1.0), [path])
+    raw = example_files.find_targets(Recipe(raw_weight=1.0), [path])
     assert (raw.sources, list(raw.raw_labels)) == ((), [3, 5, 7, 12])
     read = training_input.reader(index(path, raw))
     assert read(tf.constant(0, tf.int64))[1].numpy().tolist() == [0, -1, 2]
 
 
 def test_labels_of_an_unlabelled_source_are_never_seen(path):
-    found = record_targets.find(Recipe(unlabelled=("CSIRO",), raw_weight=1.0), [path])
+    found = example_files.find_targets(Recipe(unlabelled=("CSIRO",), raw_weight=1.0), [path])
     assert list(found.raw_labels) == [3, 7, 12]  # 5 is on CSIRO's records alone.
     records = index(path, found)
     taken = training_input.training_batches(records, Recipe(batch_size=6), 8)
@@ -92,21 +92,21 @@ def test_labels_of_an_unlabelled_source_are_never_seen(path):
 )
 def test_sources_that_make_no_sense_are_refused(path, recipe, message):
     with pytest.raises(InputError, match=message):
-        record_targets.find(recipe, [path])
+        example_files.find_targets(recipe, [path])
 
 
 def test_a_validation_split_without_labels_is_refused(tmp_path, path):
     hidden = write(tmp_path / "hidden", [(0, "Merck", "Rock", 1), (1, "Merck", "Rock", None)])
     recipe = Recipe(unlabelled=("Merck",))
-    record_targets.check_validation(Recipe(), ["no such file"])
-    record_targets.check_validation(recipe, [hidden, path])
+    example_files.check_validation(Recipe(), ["no such file"])
+    example_files.check_validation(recipe, [hidden, path])
     with pytest.raises(InputError, match=r"hides all labels of the validation split, whose images are of Merck; raise"):
-        record_targets.check_validation(recipe, [hidden])
+        example_files.check_validation(recipe, [hidden])
 
 
 def test_heads_with_nothing_to_tell_apart_are_refused(tmp_path):
     path = write(tmp_path / "one", [(0, "Merck", "Rock", 1), (1, "Merck", "Rock", None)])
     with pytest.raises(InputError, match=r"adversarial_weight needs .* by institution there are Merck: set it to 0"):
-        record_targets.find(Recipe(adversarial_weight=1.0), [path])
+        example_files.find_targets(Recipe(adversarial_weight=1.0), [path])
     with pytest.raises(InputError, match=r"raw_weight needs two raw labels .* have \['raw label 1'\]: set it to 0"):
-        record_targets.find(Recipe(raw_weight=1.0), [path])
+        example_files.find_targets(Recipe(raw_weight=1.0), [path])

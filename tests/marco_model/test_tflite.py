@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from marco_data.synthetic import Settings, draw
-from marco_model import tflite
+from marco_model import saved_model
 from marco_model.classifier import export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
@@ -41,7 +41,7 @@ def directory(drops, tmp_path_factory):
 @pytest.mark.long
 def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
     classifier = open_classifier(directory)
-    model, comparison = tflite.convert_and_check(classifier, drops)
+    model, comparison = saved_model.convert_to_checked_tflite(classifier, drops)
     assert (comparison.images, comparison.other_class) == (120, 0)
     assert comparison.largest_difference < 1e-4
     classes = classifier.score(drops).argmax(1)
@@ -57,11 +57,11 @@ def test_another_models_classes_are_counted(directory, drops):
     classifier = open_classifier(directory)
     scores = classifier.score(drops[:40])
     reversed_model = _reversed(classifier)
-    comparison = tflite.compare(classifier, tflite.convert(reversed_model), drops[:40])
+    comparison = saved_model.compare_with_tflite(classifier, saved_model.convert_to_tflite(reversed_model), drops[:40])
     assert comparison.other_class == (scores.argmax(1) != scores[:, ::-1].argmax(1)).sum() > 20
     assert comparison.largest_difference == pytest.approx(np.abs(scores - scores[:, ::-1]).max(), abs=1e-4)
     with pytest.raises(InputError, match=rf"gives {comparison.other_class} of 40 images another class"):
-        tflite.convert_and_check(reversed_model, drops[:40])
+        saved_model.convert_to_checked_tflite(reversed_model, drops[:40])
 
 
 def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, tmp_path):
@@ -73,11 +73,13 @@ def test_the_model_and_its_check_are_added_to_a_models_folder(directory, drops, 
                 "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    comparison = tflite.add(str(directory), CLASSES, [str(examples)])
+    comparison = saved_model.add_tflite(str(directory), CLASSES, [str(examples)])
     assert (comparison.images, comparison.other_class) == (10, 0)
-    assert json.loads((directory / tflite.CHECK).read_text()) == dataclasses.asdict(comparison)
+    assert json.loads((directory / saved_model.TFLITE_CHECK).read_text()) == dataclasses.asdict(comparison)
     classifier = open_classifier(directory)
-    scores = tflite.scorer((directory / tflite.MODEL).read_bytes())(classifier.images(drops[:3]))
+    scores = saved_model.tflite_scorer((directory / saved_model.TFLITE_MODEL).read_bytes())(
+        classifier.images(drops[:3])
+    )
     np.testing.assert_allclose(scores, classifier.score(drops[:3]), atol=1e-4)
     assert not list((directory / "assets.extra").glob("*.partial"))
 

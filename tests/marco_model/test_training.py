@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from marco_model import checkpoints, heads, record_targets, store, training, training_input
+from marco_model import checkpoints, example_files, layers, store, training, training_input
 from marco_model.errors import InputError
 from marco_model.recipe import Engine
 from tests.marco_model import small_problem
@@ -16,7 +16,7 @@ HEADS = dataclasses.replace(RECIPE, adversarial_weight=1.0, raw_weight=0.5, unla
 
 
 def with_targets(records, recipe=HEADS):
-    targets = record_targets.find(recipe, records["train_records"].files)
+    targets = example_files.find_targets(recipe, records["train_records"].files)
     return {name: dataclasses.replace(index, targets=targets) for name, index in records.items()}
 
 
@@ -124,7 +124,7 @@ def test_a_start_that_no_training_could_replace_is_not_trained(records, tmp_path
 
 
 def test_a_validation_split_whose_labels_are_all_hidden_is_refused(records, tmp_path):
-    hidden = record_targets.Targets("institution", small_problem.SOURCES, small_problem.SOURCES)
+    hidden = example_files.Targets("institution", small_problem.SOURCES, small_problem.SOURCES)
     validation = dataclasses.replace(records["validation_records"], targets=hidden)
     with pytest.raises(InputError, match=r"unlabelled hides all labels of the validation split"):
         train({**with_targets(records), "validation_records": validation}, tmp_path, HEADS)
@@ -220,7 +220,7 @@ def test_heads_of_raw_labels_and_sources_learn_beside_the_classes(records, tmp_p
     outputs = model(validation[0][0], training=False)
     assert np.mean(np.argmax(outputs["logits"], axis=1) == validation[0][1]) >= 0.9, "the hidden half too"
     values = checkpoints.newest(str(tmp_path)).values
-    fresh = heads.source_head(8, 2, HEADS.seed)
+    fresh = layers.source_head(8, 2, HEADS.seed)
     for variable in fresh.variables:
         if variable.path.endswith("kernel"):
             assert np.abs(values[f"weight/{variable.path}"] - variable.numpy()).max() > 1e-4, variable.path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model import engines, record_index, training_input, training_step
+from marco_model import engines, example_files, training_input, training_step
 from marco_model.recipe import Engine, Recipe
 from tests.marco_model.small_problem import RECIPE, SIZE, network
 
@@ -22,7 +22,7 @@ def write_labels(path, labels, encoded=ROOM):
                 "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    return record_index.read_index([str(path)])
+    return example_files.read_index([str(path)])
 
 
 def labels_of(batches, count):

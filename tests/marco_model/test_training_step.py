@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model import heads, training_step
+from marco_model import training_step
 from marco_model.recipe import Recipe
 from tests.marco_model import rmsprop_steps, small_problem as small
 
@@ -18,7 +18,7 @@ def test_smoothed_cross_entropy_in_closed_form():
     labels = np.array([0, 2])
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -np.mean([0.9 * logs[i, label] + 0.1 * logs[i].mean() for i, label in enumerate(labels)])
-    assert float(heads.cross_entropy(tf.constant(logits), labels, 0.1, all_known=True)) == pytest.approx(
+    assert float(training_step.cross_entropy(tf.constant(logits), labels, 0.1, all_known=True)) == pytest.approx(
         expected, rel=1e-6
     )
 
@@ -35,10 +35,10 @@ def test_training_loss_sums_both_heads_and_half_the_squared_kernels():
 def test_an_even_guess_at_the_published_ceiling():
     """The highest published score, 0.925 = 1 - 0.1 + 0.1/4, is where smoothing 0.1 has its minimum."""
     best = tf.math.log(tf.constant([[0.925, 0.025, 0.025, 0.025]]))
-    at_best = float(heads.cross_entropy(best, tf.constant([0]), 0.1, all_known=True))
+    at_best = float(training_step.cross_entropy(best, tf.constant([0]), 0.1, all_known=True))
     for score in (0.9, 0.95):
         other = tf.math.log(tf.constant([[score, *[(1 - score) / 3] * 3]]))
-        assert float(heads.cross_entropy(other, tf.constant([0]), 0.1, all_known=True)) > at_best
+        assert float(training_step.cross_entropy(other, tf.constant([0]), 0.1, all_known=True)) > at_best
 
 
 def test_an_evaluation_of_given_averages_reads_no_variable():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from marco_model import heads
+from marco_model import layers
 from marco_model.classifier import export
 from marco_model.errors import InputError
 from marco_model.inception_v3 import inception_v3
@@ -113,10 +113,10 @@ def test_an_auxiliary_head_that_the_model_lacks_starts_at_random(tmp_path):
 def test_a_raw_head_starts_at_random_and_the_rest_is_kept(earlier):
     models, before = earlier
     network = dataclasses.replace(SMALL, auxiliary=True, initial=str(models))
-    model = heads.with_raw_head(build(network, num_classes=3, seed=5), 4, seed=5)
+    model = layers.with_raw_head(build(network, num_classes=3, seed=5), 4, seed=5)
     fresh = values(model)
     initialise(model, network, ["Clear", "Crystals", "Skin"])
-    own = {path for path in fresh if path.startswith(heads.RAW_LAYER)}
+    own = {path for path in fresh if path.startswith(layers.RAW_LAYER)}
     assert len(own) == 2 and set(fresh) - own == set(before)
     for path, value in values(model).items():
         np.testing.assert_array_equal(value, (fresh if path in own else before)[path])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from components.settings import Transform
 from components.trainer import execution
 from marco_data import contract
-from marco_model import network, novelty, pixels, record_index, record_targets
+from marco_model import example_files, network, novelty, pixels
 from marco_model.load import open_classifier
 from marco_scoring import prediction, score_table
 from tests import short_network, small_training
@@ -30,7 +30,7 @@ def exported(tmp_path_factory):
     directory = str(folder / "model")
     execution.write_model(model, SMALL, Transform(), "described", directory, small_training.CLASSES)
     assert open_classifier(directory).reference is None
-    indices = [record_index.read_index([str(folder / f"{name}.tfrecord")]) for name in ("train", "validation")]
+    indices = [example_files.read_index([str(folder / f"{name}.tfrecord")]) for name in ("train", "validation")]
     execution.describe_pictures(directory, execution.Records(*indices))
     return directory, images[1]
 
@@ -71,7 +71,7 @@ def test_pictures_unlike_those_of_training_are_unknown(exported, tmp_path, monke
 @pytest.mark.slow
 def test_a_model_of_few_pictures_has_no_reference(exported, tmp_path):
     small_training.write_examples(tmp_path / "few.tfrecord", 8)
-    index = record_index.read_index([str(tmp_path / "few.tfrecord")])
+    index = example_files.read_index([str(tmp_path / "few.tfrecord")])
     before = open_classifier(exported[0]).reference
     execution.describe_pictures(exported[0], execution.Records(index, index))
     assert open_classifier(exported[0]).reference.limits.tolist() == before.limits.tolist()
@@ -85,14 +85,14 @@ def with_institutions(source, path, keep=1):
             example.features.feature[contract.INSTITUTION].bytes_list.value.append((b"Merck", b"CSIRO")[number % 2])
             if number % keep == 0:
                 writer.write(data + example.SerializeToString())
-    return record_index.read_index([str(path)])
+    return example_files.read_index([str(path)])
 
 
 @pytest.mark.slow
 def test_pictures_whose_label_is_hidden_are_left_out(exported, tmp_path, monkeypatch):
     folder, own = tmp_path / "model", pathlib.Path(exported[0]).parent
     shutil.copytree(exported[0], folder)
-    targets = record_targets.Targets("institution", ("CSIRO", "Merck"), unlabelled=("CSIRO",))
+    targets = example_files.Targets("institution", ("CSIRO", "Merck"), unlabelled=("CSIRO",))
     half_hidden, rest = (
         execution.Records(
             *(

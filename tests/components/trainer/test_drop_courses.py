@@ -10,7 +10,7 @@ import tensorflow as tf
 from components.settings import Transform
 from components.trainer import drop_courses, execution
 from marco_data import contract
-from marco_model import network, pixels, record_index, record_targets, time_course
+from marco_model import example_files, network, pixels, time_course
 from marco_model.load import open_classifier
 from marco_scoring import prediction
 from tests import short_network, small_training
@@ -55,7 +55,7 @@ def write_drops(path, count, seed):
 
 
 def index(path):
-    return record_index.read_index([str(path)])
+    return example_files.read_index([str(path)])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_drop_with_a_hidden_label_is_passed_over(exported):
     plain = index(exported / "train.tfrecord")
     drops = drop_courses._several(drop_courses.record_places(plain))
     names = tuple(f"0000_A{well}_ImagerDefaults_1.jpg" for well in (1, 2))
-    sought = record_targets.Targets(contract.FILENAME, names, unlabelled=names[:1])
+    sought = example_files.Targets(contract.FILENAME, names, unlabelled=names[:1])
     targeted = dataclasses.replace(plain, targets=sought)
     every, known = (list(drop_courses.read_series(Network(), each, drops, [1])) for each in (plain, targeted))
     assert (len(every), len(known)) == (60, 59)
@@ -145,7 +145,7 @@ def test_drops_with_hidden_labels_do_not_count(exported, caplog):
     """Of 60 drops 12 have a hidden label, and 48 are too few."""
     splits = [index(exported / f"{name}.tfrecord") for name in ("train", "validation")]
     hidden = tuple(f"0001_A{well}_ImagerDefaults_1.jpg" for well in range(1, 13))
-    sought = record_targets.Targets(contract.FILENAME, hidden, unlabelled=hidden)
+    sought = example_files.Targets(contract.FILENAME, hidden, unlabelled=hidden)
     splits[1] = dataclasses.replace(splits[1], targets=sought)
     before = (exported / "model" / time_course.FILE).exists()
     drop_courses.add(str(exported / "model"), small_training.CLASSES, *splits)

@@ -14,7 +14,7 @@ from components import leave_out
 from components.mlflow_runs import TRAINING_FILE
 from components.settings import Transform
 from components.trainer import execution, job as jobs
-from marco_model import preprocessing, record_targets
+from marco_model import example_files, preprocessing
 from marco_model.calibration import expected_calibration_error, fit_temperature
 from marco_model.errors import InputError
 from marco_model.load import open_classifier
@@ -33,7 +33,7 @@ def small_job(tmp_path):
 def with_heads(job, folder):
     """Returns the job with a head of sources and one of raw labels, without the images of CSIRO."""
     recipe = dataclasses.replace(job.recipe, adversarial_weight=0.5, raw_weight=0.3)
-    targets = record_targets.find(recipe, job.train_files, {0: "clear drop", 1: "needles"})
+    targets = example_files.find_targets(recipe, job.train_files, {0: "clear drop", 1: "needles"})
     path = str(folder / leave_out.SOURCES_FILE)
     pairs = [name for name in small_training.INSTITUTIONS for _ in range(2)]
     leave_out.write_sources(path, {"train": pairs * 4, "validation": [*pairs, *pairs[:2]]})

@@ -8,7 +8,7 @@ from components.machines import Machines, Placement, Replicas
 from components.settings import Parameter, Transform, Tuning
 from components.trainer import job as jobs
 from components.vertex.options import Vertex
-from marco_model import recipe, record_targets
+from marco_model import example_files, recipe
 from marco_model.errors import InputError
 from marco_model.network import RELEASED, Network
 from marco_model.recipe import Engine, Recipe
@@ -42,7 +42,7 @@ CHANGES = {
     "key": (set(), "0b"),
     "checkpoints": (set(), "elsewhere"),
     "model_directory": (set(), "elsewhere"),
-    "targets": (set(), record_targets.Targets(raw_labels={3: "needles"})),
+    "targets": (set(), example_files.Targets(raw_labels={3: "needles"})),
     "train_files": (set(), ["train.tfrecord"]),
     "validation_files": (set(), ["eval.tfrecord"]),
     "placement": (set(), Placement(shared="/shared", replicas=Replicas(workers=3))),
@@ -188,15 +188,15 @@ def test_the_targets_are_those_of_the_data_and_of_each_trials_recipe(tmp_path):
     (tmp_path / "labels-raw.csv").write_text("id,name\n0,clear drop\n1,needles\n2,plates\n")
     files = {"transform_graph": "", "train_files": [str(tmp_path / "train.tfrecord")], "validation_files": []}
     parameters = jobs.TrainingParameters(str(tmp_path), "0a")
-    assert small_training.job().bind(parameters, **files).targets == record_targets.NONE
+    assert small_training.job().bind(parameters, **files).targets == example_files.NO_TARGETS
     job = small_training.job(recipe=Recipe(raw_weight=0.3)).bind(parameters, **files)
-    assert job.targets == record_targets.Targets(raw_labels={0: "clear drop", 1: "needles"})
+    assert job.targets == example_files.Targets(raw_labels={0: "clear drop", 1: "needles"})
     assert jobs.TrainingJob.model_validate_json(job.model_dump_json()) == job
-    assert job.with_values({"recipe.raw_weight": 0.0}).targets == record_targets.NONE
+    assert job.with_values({"recipe.raw_weight": 0.0}).targets == example_files.NO_TARGETS
     with pytest.raises(InputError, match=r"recipe\.adversarial_weight needs .* there are none"):
         job.with_values({"recipe.adversarial_weight": 1.0, "recipe.sources": "imager"})
     by_institution = job.with_values({"recipe.adversarial_weight": 1.0, "recipe.raw_weight": 0.0})
-    assert by_institution.targets == record_targets.Targets("institution", ("CSIRO", "HWMRI", "Merck"))
+    assert by_institution.targets == example_files.Targets("institution", ("CSIRO", "HWMRI", "Merck"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.tfrecord").touch()
     (tmp_path / "other" / "labels-raw.csv").write_text("0,good\n")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from marco_model import engines, heads, record_index, record_targets, training, training_step
+from marco_model import engines, example_files, layers, training, training_step
 from marco_model.errors import ClusterError, Interrupted
 from marco_model.recipe import Engine
 from tests.marco_model import rmsprop_steps, small_problem
@@ -37,10 +37,10 @@ def run_compiled_steps(kind, result, recipe):
     for xla in (False, True):
         model, head = _network(recipe), None
         if recipe.adversarial_weight:
-            model, head = heads.with_source_head(model, 2, seed=0)
+            model, head = layers.with_source_head(model, 2, seed=0)
         with running.strategy.scope():
             state = training_step.TrainingState(model, recipe, xla=xla, source_head=head)
-        index = record_index.RecordIndex((), *[np.zeros(64, np.int64)] * 3)
+        index = example_files.RecordIndex((), *[np.zeros(64, np.int64)] * 3)
         running.begin(state, engines.Work(recipe, small_problem.SIZE, index, index))
         rng = np.random.default_rng(0)
         for step in range(12):
@@ -108,7 +108,7 @@ def run_with_large_checkpoints(folder, checkpoints, steps, every, changes):
         name="small",
     )
     if recipe.raw_weight:
-        model = heads.with_raw_head(keras.Model(model.inputs, model.outputs[0], name="small"), 3, seed=0)
+        model = layers.with_raw_head(keras.Model(model.inputs, model.outputs[0], name="small"), 3, seed=0)
     _train(
         model,
         recipe,
@@ -149,9 +149,9 @@ def _network(recipe):
 
 def _train(model, recipe, folder, **options):
     files = {"train_records": [str(folder / "train.tfrecord")], "validation_records": [str(folder / "eval.tfrecord")]}
-    targets = record_targets.find(recipe, files["train_records"])
+    targets = example_files.find_targets(recipe, files["train_records"])
     records = {
-        name: dataclasses.replace(record_index.read_index(paths), targets=targets) for name, paths in files.items()
+        name: dataclasses.replace(example_files.read_index(paths), targets=targets) for name, paths in files.items()
     }
     defaults = {"checkpoint_directory": str(folder / "checkpoints")}
     return training.train(

@@ -13,7 +13,7 @@ import pytest
 from components.machines import Placement, Replicas, Resources, Volume
 from components.trainer import job as jobs, jobset, jobset_api
 from marco_data import tfrecord
-from marco_model import record_index
+from marco_model import example_files
 from marco_model.errors import ClusterError, InputError, Interrupted
 from marco_model.recipe import Engine
 from tests import small_training
@@ -125,9 +125,9 @@ def test_examples_are_copied_once_and_those_on_the_volume_not_at_all(cluster, jo
             jobset.run(job, placement, pace=PACE)
         (copy,) = (tmp_path / "shared" / "trainings" / job.key / "data").rglob("*.tfrecord")
         assert copy.read_bytes() == tfrecord.frame(b"examples to train.tfrecord")
-        index = record_index.read_index([str(copy)])
+        index = example_files.read_index([str(copy)])
         assert index.length.tolist() == [len("examples to train.tfrecord")]
-        assert pathlib.Path(record_index.index_path(str(copy.parent))).exists()
+        assert pathlib.Path(example_files.index_path(str(copy.parent))).exists()
         times.append(copy.stat().st_mtime_ns)
     assert times[0] == times[1]
     written = json.loads((tmp_path / "shared" / "checkpoints" / job.key / "job.json").read_text())

@@ -1,16 +1,28 @@
-"""What a training learns of a record beside its class: its source and its raw label (docs/beyond-the-paper.md).
+"""TFRecord files of examples: where each record begins, and what a training reads of it beside image and class.
 
-`find` looks through the training records for the names and numbers that there are; `Targets` numbers them.
+The index of where records begin lets any of them be read by itself. The files are not compressed: JPEG and PNG do not
+get smaller, and a record of a compressed file cannot be reached without all before it. What writes examples writes the
+index beside them, `index/Split-train.npz` for the files of `Split-train`; other files are walked through from length to
+length once.
+
+A frame is a length (uint64, little-endian), its checksum (4 bytes), the data and its checksum (4 bytes): TensorFlow,
+`tensorflow/core/lib/io/record_writer.h`.
+
+The targets beside the class are a record's source and raw label (docs/beyond-the-paper.md): `find_targets` looks
+through the training records for the names and numbers that occur; `Targets` numbers them.
 """
 
 import dataclasses
+import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from marco_model import errors, recipe as recipes
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from marco_model import errors, recipe as recipes, store
+
+_HEADER_BYTES, FRAME_BYTES = 12, 16
 
 RAW_LABEL = "image/class/raw"
 """The feature of a record that holds its raw label, a number."""
@@ -48,10 +60,88 @@ class Targets:
         return {**sources, **raw}
 
 
-NONE = Targets()
+NO_TARGETS = Targets()
 
 
-def find(recipe: recipes.Recipe, files: Sequence[str], raw_names: Mapping[int, str] | None = None) -> Targets:
+@dataclasses.dataclass(frozen=True)
+class RecordIndex:
+    """The records of `files`, file after file.
+
+    `file`: int64 [records], the number of the file. `offset`: int64 [records], where the frame begins. `length`: int64
+    [records], bytes of the data. `targets`: what is read of them beside image and class.
+    """
+
+    files: tuple[str, ...]
+    file: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    targets: Targets = NO_TARGETS
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def select(self, chosen: np.ndarray) -> "RecordIndex":
+        """Returns the index of some of the records, in their order; `chosen`: bool [records]."""
+        columns = {name: getattr(self, name)[chosen] for name in ("file", "offset", "length")}
+        return dataclasses.replace(self, **columns)
+
+
+def index_path(folder: str) -> str:
+    """Returns the path of the index of the files in `folder`, such as `…/Split-train`."""
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    return f"{parent}/index/{name}.npz"
+
+
+def write_index(folder: str, lengths: Mapping[str, Sequence[int]]) -> None:
+    """Writes the index of the files in `folder`; `lengths`: bytes of the data of each record, by a file's base name."""
+    arrays = {name: np.asarray(values, np.int64) for name, values in lengths.items()}
+    store.write_bytes(index_path(folder), store.npz(arrays))
+
+
+def read_index(files: Sequence[str]) -> RecordIndex:
+    """Returns the index of the files, in the order of their names.
+
+    Raises `InputError` if a file is missing, is compressed or is not a sequence of TFRecord frames.
+    """
+    files = sorted(files)
+    known: dict[str, np.ndarray] = {}
+    for folder in sorted({file.rpartition("/")[0] for file in files}):
+        if store.exists(index_path(folder)):
+            damaged = f"{index_path(folder)} is damaged ({{}}); remove it, and the files are read through"
+            with errors.translated(errors.InputError, damaged, Exception):
+                arrays = store.arrays(store.read_bytes(index_path(folder)))
+                known |= {f"{folder}/{name}": lengths for name, lengths in arrays.items()}
+    lengths = [known[file] if file in known else _walk(file) for file in files]
+    ends = [np.cumsum(values + FRAME_BYTES) for values in lengths]
+    return RecordIndex(
+        files=tuple(files),
+        file=np.repeat(np.arange(len(files), dtype=np.int64), [len(values) for values in lengths]),
+        offset=np.concatenate([end - values - FRAME_BYTES for end, values in zip(ends, lengths, strict=True)]),
+        length=np.concatenate(lengths),
+    )
+
+
+def _walk(file: str) -> np.ndarray:
+    """Returns the length of each record of a file, int64 [records], of which only the lengths are read."""
+    remedy = "give TFRecord files that are not compressed, as ExampleGen writes them"
+    lengths: list[int] = []
+    with errors.translated(errors.InputError, f"{file} cannot be read ({{}}); {remedy}", OSError):
+        stream = store.open_raw(file)
+    with stream:
+        size = stream.seek(0, os.SEEK_END)
+        place = 0
+        while place < size:
+            stream.seek(place)
+            header = stream.read(_HEADER_BYTES)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER_BYTES else size
+            place += length + FRAME_BYTES
+            if place > size:
+                raise errors.InputError(f"{file} is not a TFRecord file from record {len(lengths)} on; {remedy}")
+            lengths.append(length)
+    return np.asarray(lengths, np.int64)
+
+
+def find_targets(recipe: recipes.Recipe, files: Sequence[str], raw_names: Mapping[int, str] | None = None) -> Targets:
     """Returns the targets that a recipe asks for, as they occur in TFRecord files of training examples.
 
     `raw_names`: names of raw labels by number. The files are read through, unless the recipe asks for nothing. What is
@@ -61,7 +151,7 @@ def find(recipe: recipes.Recipe, files: Sequence[str], raw_names: Mapping[int, s
     """
     by_source = bool(recipe.adversarial_weight or recipe.unlabelled)
     if not (by_source or recipe.raw_weight):
-        return NONE
+        return NO_TARGETS
     names = raw_names or {}
     sources, numbers = set[str](), set[int]()
     for of_batch, raw in _values(files, recipe.sources):
@@ -93,7 +183,7 @@ def check_validation(recipe: recipes.Recipe, files: Sequence[str]) -> None:
         )
 
 
-def _values(files: Sequence[str], attribute: str) -> "Iterator[tuple[np.ndarray, np.ndarray]]":
+def _values(files: Sequence[str], attribute: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the sources (bytes) and the raw labels (int64) of batches of records, defaults where there are none."""
     from marco_model import preprocessing
 

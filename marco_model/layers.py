@@ -1,12 +1,18 @@
-"""Batch norm: a layer that trains with TensorFlow's fused kernel, and `fold`, which removes it for inference.
+"""Layers beside Keras's: batch norm on TensorFlow's fused kernel, and heads for raw labels and for sources.
 
-Keras 3's own layer takes a dozen passes over the activations.
+Keras 3's own batch norm takes a dozen passes over the activations; `fold` removes it for inference.
+
+The heads stand on the features that the head of the classes takes. The raw head is part of the network and is exported
+with it. The source head is only trained with: what is below it learns to deceive it, since its gradient is reversed
+(Ganin and Lempitsky 2015; Ganin et al. 2016, JMLR 17:59).
 """
 
 from typing import Any
 
 import keras
 import numpy as np
+
+from marco_model import errors
 
 
 @keras.saving.register_keras_serializable("marco")
@@ -109,3 +115,74 @@ def _folded_weights(conv: keras.layers.Conv2D, norm: keras.layers.BatchNormaliza
     if conv.use_bias:
         bias = bias + scale * np.asarray(conv.bias, np.float64)
     return [(np.asarray(conv.kernel, np.float64) * scale).astype(np.float32), bias.astype(np.float32)]
+
+
+LOGITS, RAW_LOGITS, SOURCE_LOGITS, FEATURES = "logits", "raw_logits", "source_logits", "features"
+"""The names of the network's outputs, where it has more than one; `source_logits` are of the source head."""
+
+RAW_LAYER = "RawLogits"
+"""The name of the raw head's only layer."""
+
+WIDTH = 1024
+"""Units of each of the source head's two hidden layers, as published for large networks."""
+
+
+def by_name(outputs: Any) -> dict[str, Any]:
+    """Returns what a network returns, symbolic or computed, by name: `logits` if it is one tensor."""
+    return outputs if isinstance(outputs, dict) else {LOGITS: outputs}
+
+
+def pooled(network: keras.Model) -> Any:
+    """Returns the features that the head of the classes stands on, symbolic: [batch, features].
+
+    They are the output of the last global average pooling before it. Raises `InputError` without one.
+    """
+    trunk = keras.Model(network.inputs, by_name(network.output)[LOGITS])
+    pools = [layer for layer in trunk.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
+    if not pools:
+        raise errors.InputError(
+            f"network {network.name} has no GlobalAveragePooling2D, whose output its features would be"
+        )
+    return pools[-1].output
+
+
+def with_raw_head(network: keras.Model, raw_labels: int, seed: int) -> keras.Model:
+    """Returns the network, with the same variables, with a further output `raw_logits`: float32 [batch, raw_labels].
+
+    The head is one linear layer, as that of the classes is.
+    """
+    features = pooled(network)
+    features = keras.layers.Reshape((features.shape[-1],), name="raw_logits-features")(features)
+    initializer = keras.initializers.GlorotUniform(seed)
+    layer = keras.layers.Dense(raw_labels, kernel_initializer=initializer, dtype="float32", name=RAW_LAYER)
+    return keras.Model(network.inputs, {**by_name(network.output), RAW_LOGITS: layer(features)}, name=network.name)
+
+
+def with_source_head(network: keras.Model, sources: int, seed: int) -> tuple[keras.Model, keras.Model]:
+    """Returns the network, with the same variables and a further output `features`, and the head that takes them.
+
+    `features`: float32 [batch, features]. The head: `source_head`.
+    """
+    features = pooled(network)
+    width = features.shape[-1]
+    layer = keras.layers.Reshape((width,), dtype="float32", name=FEATURES)
+    outputs = {**by_name(network.output), FEATURES: layer(features)}
+    return keras.Model(network.inputs, outputs, name=network.name), source_head(width, sources, seed)
+
+
+def source_head(features: int, sources: int, seed: int) -> keras.Model:
+    """Returns the head that tells sources apart: from float32 [batch, features] to logits, float32 [batch, sources].
+
+    Two hidden layers as published, but without dropout: a step is a function of its inputs alone.
+    """
+    inputs = keras.Input((features,), name="source_features")
+    x = inputs
+    for number, units in enumerate((WIDTH, WIDTH, sources)):
+        x = keras.layers.Dense(
+            units,
+            activation="relu" if number < 2 else None,
+            kernel_initializer=keras.initializers.GlorotUniform(seed + number),
+            dtype="float32",
+            name=f"SourceLogits-Dense_{number}",
+        )(x)
+    return keras.Model(inputs, x, name=SOURCE_LOGITS)
