@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from marco_data import folder_walk, image_files, name_tables, place_reader, places, shards
+from marco_data import image_files, name_tables, place_reader, places, shards
 from marco_model import errors, labels
 
 TERF_HEADER = ("image_path", "image_id", "label_id", "label_text", "label_raw", "source")
@@ -102,7 +102,7 @@ def from_folder(folder: Path, institution: str = "", raw_labels: bool = False, n
 
 
 def _is_class_folder(path: Path) -> bool:
-    if folder_walk.is_left_out(path.name):
+    if image_files.is_left_out(path.name):
         return False
     if path.is_symlink() and not path.exists() and not image_files.has_image_ending(path.name):
         raise errors.InputError(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from marco_data import contract, folder_walk, name_tables, overlay, places, tfrecord
+from marco_data import contract, image_files, name_tables, overlay, places, tfrecord
 from marco_model import errors, store
 
 TRAIN, VALIDATION, EVAL = SPLITS = ("train", "validation", "eval")
@@ -77,7 +77,7 @@ def _readable(path: str) -> list[File]:
 
 
 def list_files(path: str) -> list[File]:
-    """Returns every file that a file, folder or glob stands for (`folder_walk`); raises `InputError` without any."""
+    """Returns every file that a file, folder or glob stands for; raises `InputError` without any."""
     files = _remote_files(path) if store.is_remote(path) else _local_files(path)
     if not files:
         raise errors.InputError(f"{path!r} does not exist or is empty; give a folder, a file or a glob of shards")
@@ -180,11 +180,11 @@ def _local_files(path: str) -> list[File]:
         return []
     root = Path(path)
     if root.is_dir():
-        listing = folder_walk.walk([root])
+        listing = image_files.walk([root])
     elif root.is_file():
-        root, listing = root.parent, folder_walk.Walk([root])
+        root, listing = root.parent, image_files.Walk([root])
     elif glob.has_magic(path):
-        root, listing = folder_walk.expand(path)
+        root, listing = image_files.expand(path)
     else:
         return []
     files = []
@@ -209,7 +209,7 @@ def _remote_files(path: str) -> list[File]:
         for uri, size, modified in entries
         if not uri.endswith("/")
     ]
-    return [file for file in files if not folder_walk.is_left_out_below(file.name)]
+    return [file for file in files if not image_files.is_left_out_below(file.name)]
 
 
 Matches = list[tuple[str, int, float]]

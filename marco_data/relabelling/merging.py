@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from marco_data import name_tables, overlay, pages
-from marco_data.relabelling import answer_sheets
+from marco_data.relabelling import sheets
 from marco_model import errors, labels, store
 
 PAPER = {"changed": 0.426, "disagree": 0.22, "share": 0.05}
@@ -24,7 +24,7 @@ such images raters disagree in about 22 %."""
 
 
 def merge_sheets(
-    sheets: Sequence[str],
+    paths: Sequence[str],
     key_path: str,
     output: Path,
     *,
@@ -32,7 +32,7 @@ def merge_sheets(
     rule: str = "majority",
     date: str = "",
     earlier: str = "",
-) -> tuple[dict[str, Any], answer_sheets.Answers]:
+) -> tuple[dict[str, Any], sheets.Answers]:
     """Writes the overlay `output` and its report beside it; returns the report and the answers.
 
     Beside `overlay.csv`: `overlay.report.json`, `overlay.report.html`, `overlay.undecided.csv` with every answer to an
@@ -47,13 +47,13 @@ def merge_sheets(
     """
     if bool(key_path) == bool(data):
         raise errors.InputError("give --key for sheets of `marco relabel export`, or --data for sheets of a plate page")
-    store.refuse_inputs([("--output", output)], [*sheets, key_path])
+    store.refuse_inputs([("--output", output)], [*paths, key_path])
     ids = None
     if data:
-        images, classes, ids = answer_sheets.read_records(sheets, data)
+        images, classes, ids = sheets.read_records(paths, data)
     else:
-        images, classes = answer_sheets.read_key(key_path)
-    answers = answer_sheets.read_sheets(sheets, images, classes, date, ids)
+        images, classes = sheets.read_key(key_path)
+    answers = sheets.read_sheets(paths, images, classes, date, ids)
     merged = merge(answers.by_rater, rule)
     before = overlay.read_answers(earlier) if earlier else []
     _refuse_outdated_answers(overlay.newest_answers(before), merged.decided)
@@ -192,8 +192,8 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def build_report(
-    images: Mapping[int, answer_sheets.ExportedImage],
-    answers: answer_sheets.Answers,
+    images: Mapping[int, sheets.ExportedImage],
+    answers: sheets.Answers,
     merged: MergedAnswers,
     classes: Sequence[str],
     rule: str,
@@ -242,9 +242,7 @@ def build_report(
     }
 
 
-def _changes(
-    images: Mapping[int, answer_sheets.ExportedImage], decided: Mapping[int, overlay.Answer]
-) -> dict[str, Any]:
+def _changes(images: Mapping[int, sheets.ExportedImage], decided: Mapping[int, overlay.Answer]) -> dict[str, Any]:
     pairs = [(images[number].old_label, answer.label) for number, answer in decided.items() if number in images]
     changed = sum(old != new for old, new in pairs)
     by_class: dict[str, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""Images of a request: checks them against limits and scores them; one that does not decode costs only itself."""
+"""Images of a request: limits, checks and scoring; one that does not decode costs only itself."""
 
 import base64
 import dataclasses
@@ -11,7 +11,50 @@ import numpy as np
 import marco_model
 from marco_data import image_files
 from marco_model import calibration, errors, model_directory, pictures, pixels
-from marco_scoring.serving import options
+
+MEBIBYTE = 1 << 20
+
+
+def _option(default: float, least: int, text: str, most: int | None = None) -> Any:
+    """Returns a field of which an option is made; its metadata are the smallest and largest value and the help text."""
+    return dataclasses.field(default=default, metadata={"min": least, "max": most, "help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Concurrency:
+    """How many images are scored at a time, and how many may wait."""
+
+    threads: int = _option(
+        0, 0, "Images scored at a time, each by a thread, a lone one by all; 0: one per usable core."
+    )
+    max_waiting: int = _option(512, 1, "Images that may wait; beyond that a request gets 503.")
+
+    @property
+    def slots(self) -> int:
+        """How many images are scored at a time."""
+        return self.threads or pixels.cores()
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds on a request, on each image in it, and on all requests that are not answered yet.
+
+    `max_pixels` is width × height by an image's header; an image with more is not decoded. `max_body_mb` is of a body
+    as it arrives. `max_inflight_mb` is at least `max_body_mb`. Beyond `max_connections` a new connection takes the
+    place of one that is idle or whose request is not complete.
+    """
+
+    max_instances: int = _option(128, 1, "Images in one request.")
+    max_pixels: int = _option(pixels.MAX_PIXELS, 1, "Pixels of an image.", pixels.MAX_PIXELS)
+    max_image_mb: int = _option(20, 1, "MiB of an encoded image.")
+    max_body_mb: int = _option(64, 1, "MiB of a request's body.")
+    max_inflight_mb: int = _option(256, 1, "MiB of all bodies not yet answered; beyond that a request gets 503.")
+    max_connections: int = _option(1000, 1, "Connections open at a time; idle and half-open ones give way to new ones.")
+
+    @property
+    def max_image_bytes(self) -> int:
+        """The bound on an encoded image in bytes."""
+        return self.max_image_mb * MEBIBYTE
 
 
 class RequestError(Exception):
@@ -48,7 +91,7 @@ Instance = Image | Refused
 """What an instance of a request holds."""
 
 
-def from_json(instance: Any, limits: options.Limits) -> Instance:
+def from_json(instance: Any, limits: Limits) -> Instance:
     """Reads an instance as TensorFlow Serving takes it: `{"image_bytes": {"b64": …}}` or `{"b64": …}`."""
     value = instance
     if isinstance(value, dict) and set(value) == {INPUT}:
@@ -58,7 +101,7 @@ def from_json(instance: Any, limits: options.Limits) -> Instance:
     return Refused(f'expected {{"{INPUT}": {{"b64": "…"}}}} with base64 in it, got {_describe(instance)}')
 
 
-def from_base64(text: str, limits: options.Limits) -> Instance:
+def from_base64(text: str, limits: Limits) -> Instance:
     """Reads an image in base64 (RFC 4648, section 4); white space and missing padding are accepted."""
     if len(text) > 2 * limits.max_image_bytes:
         return _too_long(len(text) * 3 // 4, limits)
@@ -74,7 +117,7 @@ def from_base64(text: str, limits: options.Limits) -> Instance:
     return from_bytes(encoded, limits)
 
 
-def from_bytes(encoded: bytes, limits: options.Limits) -> Instance:
+def from_bytes(encoded: bytes, limits: Limits) -> Instance:
     """Checks an image's size in bytes, and its format and size in pixels by its header."""
     if not encoded:
         return Refused("empty")
@@ -90,7 +133,7 @@ def from_bytes(encoded: bytes, limits: options.Limits) -> Instance:
     return Image(encoded, size * header.scans)
 
 
-def _too_long(size: int, limits: options.Limits) -> Refused:
+def _too_long(size: int, limits: Limits) -> Refused:
     return Refused(f"an image of {size} bytes, at most {limits.max_image_bytes} allowed")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pydantic_core
 
 from marco_model import errors
-from marco_scoring.serving import classify, options
+from marco_scoring.serving import classify
 
 SIGNATURE = "serving_default"
 
@@ -39,7 +39,7 @@ def parse_json(text: bytes) -> Any:
         raise classify.RequestError(f"not JSON: {errors.one_line(error)}") from None
 
 
-def check_count(count: int, limits: options.Limits) -> None:
+def check_count(count: int, limits: classify.Limits) -> None:
     """Raises `RequestError` for a request without images or with more than are allowed."""
     if not 1 <= count <= limits.max_instances:
         raise classify.RequestError(f"{count} images in a request; from 1 to {limits.max_instances} are allowed")
@@ -48,7 +48,7 @@ def check_count(count: int, limits: options.Limits) -> None:
 # V1
 
 
-def v1_images(body: Any, limits: options.Limits) -> list[classify.Instance]:
+def v1_images(body: Any, limits: classify.Limits) -> list[classify.Instance]:
     """Returns the images of `{"instances": […]}`; other keys, such as Vertex AI's `parameters`, are ignored.
 
     Raises `RequestError` if the request is malformed as a whole.
@@ -115,7 +115,7 @@ def v2_tensors(classes: int) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def read_v2(body: Any, limits: options.Limits, tail: bytes = b"") -> Request:
+def read_v2(body: Any, limits: classify.Limits, tail: bytes = b"") -> Request:
     """Reads an inference request: the JSON value `body`, and the binary data that followed it.
 
     Raises `RequestError` if it is malformed as a whole.
@@ -140,7 +140,7 @@ def read_v2(body: Any, limits: options.Limits, tail: bytes = b"") -> Request:
     return Request([_image(element, limits) for element in elements], request_id, _requested_outputs(body))
 
 
-def read_v2_binary(body: bytes, json_length: str | None, limits: options.Limits) -> Request:
+def read_v2_binary(body: bytes, json_length: str | None, limits: classify.Limits) -> Request:
     """Reads a body of JSON and then binary data; `json_length` is its header `Inference-Header-Content-Length`.
 
     Without that header all of it is JSON. Raises `RequestError` if it is malformed as a whole.
@@ -180,7 +180,7 @@ def v2_response(request: Request, outcomes: Sequence[classify.Outcome], classes:
     ]
 
 
-def _image(element: Any, limits: options.Limits) -> classify.Instance:
+def _image(element: Any, limits: classify.Limits) -> classify.Instance:
     if isinstance(element, bytes):
         return classify.from_bytes(element, limits)
     return classify.from_base64(element, limits) if isinstance(element, str) else classify.from_json(element, limits)
@@ -193,7 +193,7 @@ def _flatten(data: Any) -> list[Any]:
     return [element for part in data for element in (part if isinstance(part, list) else [part])]
 
 
-def _split_binary(tail: bytes, size: Any, limits: options.Limits) -> list[bytes]:
+def _split_binary(tail: bytes, size: Any, limits: classify.Limits) -> list[bytes]:
     """Splits binary data: each element is its length, 4 bytes little-endian, and its bytes."""
     if not isinstance(size, int) or size != len(tail):
         raise classify.RequestError(f"{_SIZE} is {str(size)[:100]}, and {len(tail)} bytes follow the JSON")

@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 
 import marco_model
 from marco_model import errors
-from marco_scoring.serving import classify, connections, fair_queue, large_images, options, protocols
+from marco_scoring.serving import classify, connections, fair_queue, large_images, protocols
 
 log = logging.getLogger("uvicorn.error")
 
@@ -75,8 +75,8 @@ def serve(
     name: str,
     host: str,
     port: int,
-    concurrency: options.Concurrency,
-    limits: options.Limits,
+    concurrency: classify.Concurrency,
+    limits: classify.Limits,
     vertex: protocols.VertexContainer,
     *,
     grace_seconds: int,
@@ -114,7 +114,7 @@ def serve(
         app = application(scorer, name, limits, vertex, lambda _: _following(scorer, versions, reload_seconds))
         uvicorn.run(
             connections.BodyLimit(
-                app, limits.max_body_mb * options.MEBIBYTE, limits.max_inflight_mb * options.MEBIBYTE
+                app, limits.max_body_mb * classify.MEBIBYTE, limits.max_inflight_mb * classify.MEBIBYTE
             ),
             host=host,
             port=port,
@@ -131,7 +131,7 @@ def serve(
 def application(
     scorer: "Scorer",
     name: str,
-    limits: options.Limits,
+    limits: classify.Limits,
     vertex: protocols.VertexContainer,
     lifespan: Callable[[fastapi.FastAPI], contextlib.AbstractAsyncContextManager[None]],
 ) -> fastapi.FastAPI:
@@ -185,7 +185,7 @@ def application(
             parts.clear()  # To free its memory.
             return reader(body, *arguments)
 
-        return await asyncio.to_thread(read_whole) if sum(map(len, parts)) > options.MEBIBYTE else read_whole()
+        return await asyncio.to_thread(read_whole) if sum(map(len, parts)) > classify.MEBIBYTE else read_whole()
 
     async def score(images: list[classify.Instance], request: fastapi.Request) -> list[classify.Outcome]:
         """Scores images while their sender waits for it: what waits of a request that was given up costs the others."""
@@ -299,7 +299,7 @@ class Scorer:
         self,
         classifier: "marco_model.LoadedClassifier",
         name: str,
-        concurrency: options.Concurrency,
+        concurrency: classify.Concurrency,
         pools: tuple[Executor, Executor],
         bits: int | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ import typer
 
 import marco_model
 from marco_data import progress, shards
-from marco_data.relabelling import export as exporting, merging, scoring
+from marco_data.relabelling import merging, scoring, sheets as exporting
 from pipelines.commands import options
 
 app = typer.Typer()

@@ -13,7 +13,7 @@ import typer
 import marco_model
 from marco_data import image_files, place_reader, progress
 from marco_model import InputError, store
-from marco_scoring.serving import options as serving_options
+from marco_scoring.serving import classify
 from pipelines.commands import options
 
 if TYPE_CHECKING:
@@ -347,8 +347,8 @@ def serve(
         int | None, typer.Option(min=1, max=65535, help=f"[default: AIP_HTTP_PORT, or else {DEFAULT_PORT}]")
     ] = None,
     average: options.Average = 1,
-    concurrency: serving_options.Concurrency,
-    limits: serving_options.Limits,
+    concurrency: classify.Concurrency,
+    limits: classify.Limits,
     grace_seconds: Annotated[int, typer.Option(min=0, help="Time to answer the requests under way at SIGTERM.")] = 25,
     reload_seconds: Annotated[
         float, typer.Option(min=0, help="How often to look for a newer version of the model; 0 for never.")
@@ -362,7 +362,7 @@ def serve(
 
     Example: marco serve --model models/released --port 8080
     """
-    from marco_scoring.serving import classify, protocols, server
+    from marco_scoring.serving import protocols, server
 
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise InputError(f"--name is {name!r}; give letters, digits and ._- only")

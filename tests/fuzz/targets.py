@@ -177,18 +177,16 @@ def continue_table(data: bytes) -> None:
 
 def read_sheets(data: bytes) -> None:
     """By the first character: a sheet of raters (0), of a plate page (1), the key of an export (2)."""
-    from marco_data.relabelling import answer_sheets
+    from marco_data.relabelling import sheets
 
     kind, content = _choice(data)
-    images = {
-        number: answer_sheets.ExportedImage("train", "Clear", "Other", f"images/{number}.jpg") for number in (7, 8)
-    }
+    images = {number: sheets.ExportedImage("train", "Clear", "Other", f"images/{number}.jpg") for number in (7, 8)}
     with contract.file(content, "sheet-ann.csv") as path:
         if kind % 3 == 2:
-            answer_sheets.read_key(str(path))
+            sheets.read_key(str(path))
         else:
             ids = {"blake2b:0123456789abcdef": [7, 8]} if kind % 3 else None
-            answer_sheets.read_sheets([str(path)], images, labels.CLASSES, "", ids)
+            sheets.read_sheets([str(path)], images, labels.CLASSES, "", ids)
 
 
 def read_presets(data: bytes) -> None:
@@ -240,11 +238,11 @@ class _Classifier(ScriptedClassifier):
 
 @functools.cache
 def _server() -> tuple[asyncio.AbstractEventLoop, Any]:
-    from marco_scoring.serving import connections, options, protocols, server
+    from marco_scoring.serving import classify, connections, protocols, server
 
-    limits = options.Limits(max_instances=8, max_pixels=1_000_000, max_image_mb=1, max_body_mb=1)
+    limits = classify.Limits(max_instances=8, max_pixels=1_000_000, max_image_mb=1, max_body_mb=1)
     vertex = protocols.VertexContainer(predict_route="/predict", health_route="/health")
-    concurrency = options.Concurrency(threads=1)
+    concurrency = classify.Concurrency(threads=1)
     scorer = server.Scorer(_Classifier(), "marco", concurrency, (_Inline(), _Inline()))  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
@@ -387,7 +385,7 @@ TARGETS: dict[str, Target] = {
     ),
     "sheets": Target(
         read_sheets,
-        ("marco_data.relabelling.answer_sheets", "marco_data.overlay", "marco_data.name_tables"),
+        ("marco_data.relabelling.sheets", "marco_data.overlay", "marco_data.name_tables"),
         ("image_id", "label", "rater", "date", "file", "images/7.jpg", "Jan", "PM", *_CSV),
     ),
     "presets": Target(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from marco_data import pages
-from marco_data.relabelling import export, merging
+from marco_data.relabelling import merging, sheets
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted(
@@ -63,7 +63,7 @@ def write_pages(folder):
     (folder / "images").mkdir()
     Image.new("RGB", (40, 30), (90, 90, 90)).save(folder / "images/1.png")
     rater = folder / "rater.html"
-    export.write_page(rater, [export.Item(0, 1, "images/1.png")], HOSTILE, HOSTILE)
+    sheets.write_page(rater, [sheets.Item(0, 1, "images/1.png")], HOSTILE, HOSTILE)
     share = {"agree": 0.5, "kappa": None}
     counts = {"exported": 1, "decided": 1, "changed": 1, "share_changed": 1.0}
     by_class = {name: dict.fromkeys(HOSTILE, 1) for name in HOSTILE}

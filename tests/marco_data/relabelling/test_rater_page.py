@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from marco_data.relabelling.answer_sheets import ExportedImage, read_sheets
-from marco_data.relabelling.export import Item, write_page
+from marco_data.relabelling.sheets import ExportedImage, Item, read_sheets, write_page
 from marco_model.labels import CLASSES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,17 +9,17 @@ import hypothesis.strategies as st
 import pytest
 from PIL import Image as Pillow
 
-from marco_scoring.serving import options
+from marco_scoring.serving import classify
 from marco_scoring.serving.classify import Image, Refused, from_base64, from_bytes, from_json
 
-LIMITS = options.Limits(max_image_mb=2, max_pixels=5000)
+LIMITS = classify.Limits(max_image_mb=2, max_pixels=5000)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_unit():
     """Images of 2000 bytes are the largest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(options, "MEBIBYTE", 1000)
+        patch.setattr(classify, "MEBIBYTE", 1000)
         yield
 
 
@@ -104,7 +104,7 @@ def test_white_space_in_base64_costs_no_more_memory_than_a_few_copies():
     text = "AA " * 13_000
     tracemalloc.start()
     try:
-        assert isinstance(from_base64(text, options.Limits()), Refused)
+        assert isinstance(from_base64(text, classify.Limits()), Refused)
         assert tracemalloc.get_traced_memory()[1] < 6 * len(text)
     finally:
         tracemalloc.stop()

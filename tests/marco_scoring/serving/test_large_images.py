@@ -12,7 +12,7 @@ from PIL import Image
 import marco_model
 from benchmarks import serve_hostile
 from marco_model import InputError, pixels
-from marco_scoring.serving import classify, large_images, options, server
+from marco_scoring.serving import classify, large_images, server
 
 
 @pytest.mark.parametrize("shrink", [None, {"shorter_side": 200}])
@@ -52,7 +52,7 @@ def test_a_large_image_has_the_scores_of_any_other(small_model, encoded):
 
     async def main():
         with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as large:
-            scorer = server.Scorer(classifier, "marco", options.Concurrency(threads=2), (pool, large))
+            scorer = server.Scorer(classifier, "marco", classify.Concurrency(threads=2), (pool, large))
             damaged = classify.Image(encoded[0][:2000], server.LARGE_WORK + 1)
             return await scorer.score([damaged, *images], "")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from marco_model import InputError
-from marco_scoring.serving import classify, options, server
+from marco_scoring.serving import classify, server
 from tests.fakes.classifier import Scripted as ScriptedClassifier
 
 
@@ -28,7 +28,7 @@ class Classifier(ScriptedClassifier):
 def scorer(monkeypatch):
     monkeypatch.setattr(classify.pictures, "upright", lambda image, bits: image)
     with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as large:
-        yield server.Scorer(Classifier(), "marco", options.Concurrency(threads=1), (pool, large))
+        yield server.Scorer(Classifier(), "marco", classify.Concurrency(threads=1), (pool, large))
 
 
 def image(content, work=1):

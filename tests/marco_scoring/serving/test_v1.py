@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from marco_scoring.serving import protocols
-from marco_scoring.serving.classify import Refused, RequestError, Scored
-from marco_scoring.serving.options import Limits
+from marco_scoring.serving.classify import Limits, Refused, RequestError, Scored
 
 CLASSES = ("Clear", "Crystals")
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from marco_scoring.serving import protocols
-from marco_scoring.serving.classify import Image, Refused, RequestError, Scored
-from marco_scoring.serving.options import Limits
+from marco_scoring.serving.classify import Image, Limits, Refused, RequestError, Scored
 
 CLASSES = ("Clear", "Crystals")
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from marco_data import contract
-from marco_data.relabelling.export import check_raters, label_probabilities, most_disagreeing, write_export
 from marco_data.relabelling.scoring import cross_probabilities, fold_of, score_records
+from marco_data.relabelling.sheets import check_raters, label_probabilities, most_disagreeing, write_export
 from marco_data.shards import find_shards
 from marco_data.tfrecord import frame
 from marco_model.errors import InputError

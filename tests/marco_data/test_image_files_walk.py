@@ -8,7 +8,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from marco_data import folder_walk, image_files, shards
+from marco_data import image_files, shards
 from marco_model import errors
 
 
@@ -156,7 +156,7 @@ def test_what_is_no_file_is_counted(tmp_path):
 
 def test_a_summary_ends_after_the_common_endings(tmp_path):
     fill(tmp_path, *(f"a{copy}.e{number}" for number in range(12) for copy in range(12 - number)))
-    assert folder_walk.walk([tmp_path], image_files.has_image_ending).summary().endswith("5 .e7, 10 others")
+    assert image_files.walk([tmp_path], image_files.has_image_ending).summary().endswith("5 .e7, 10 others")
 
 
 @pytest.mark.parametrize("path", ["missing", "missing/a.jpg", "file.jpg/a.jpg"])
@@ -246,14 +246,14 @@ def test_globs_match_as_those_of_pathlib(tmp_path_factory, files, pattern):
         fill(root, "/".join([*(f"{part}" for part in parts[:-1]), f"{parts[-1]}.f"]))
     pattern[-1] = f"{pattern[-1]}.f" if pattern[-1] != "**" else "*.f"
     expected = sorted(path for path in root.glob("/".join(pattern)) if path.is_file())
-    assert sorted(folder_walk.expand(str(root / "/".join(pattern)))[1].files) == expected
+    assert sorted(image_files.expand(str(root / "/".join(pattern)))[1].files) == expected
 
 
 def test_objects_of_a_bucket_are_left_out_by_the_same_names():
     parts = [".snapshot", "p1", "@eaDir", "a.jpg"]
     for length in range(1, 4):
         for chosen in itertools.permutations(parts, length):
-            hidden = any(folder_walk.is_left_out(part) for part in chosen)
+            hidden = any(image_files.is_left_out(part) for part in chosen)
             assert image_files.is_image_below("/".join(chosen)) == (chosen[-1] == "a.jpg" and not hidden)
 
 
