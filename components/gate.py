@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components import evaluations, prediction_table, settings, significance
+from components import evaluations, settings, significance
 from marco_model import errors, store
 
 DECISION_FILE = "decision.json"
@@ -65,7 +65,7 @@ def compare(
     rules: settings.Rules,
     rival: str = "the champion",
 ) -> Verdict:
-    """Decides between two tables of `components.prediction_table`.
+    """Decides between two tables of `components.evaluations`.
 
     `columns`: where among the champion's scores each of `classes` is. `rival`: what it is, for the reasons. Raises
     `InputError` if the tables are not of the same examples.
@@ -74,8 +74,8 @@ def compare(
     labels = candidate["label"].to_numpy()
     recall = rules.recall_index(classes)
     return decide(
-        prediction_table.scores_of(candidate).argmax(axis=1) == labels,
-        prediction_table.scores_of(champion)[:, list(columns)].argmax(axis=1) == labels,
+        evaluations.scores_of(candidate).argmax(axis=1) == labels,
+        evaluations.scores_of(champion)[:, list(columns)].argmax(axis=1) == labels,
         positive=None if recall is None else labels == recall,
         slices=evaluations.slice_masks(candidate, rules.cross),
         rules=rules,
@@ -144,7 +144,7 @@ def decide(
 def decide_alone(candidate: pd.DataFrame, classes: Sequence[str], rules: settings.Rules) -> Verdict:
     """Decides about a candidate without a champion: it must be better than always answering the commonest class.
 
-    `candidate`: a table of `components.prediction_table`. Only accuracy counts: a model that guesses finds some
+    `candidate`: a table of `components.evaluations`. Only accuracy counts: a model that guesses finds some
     crystals, too.
     """
     labels = candidate["label"].to_numpy()
@@ -157,7 +157,7 @@ def decide_alone(candidate: pd.DataFrame, classes: Sequence[str], rules: setting
             "answering that; evaluate on images of several classes"
         )
         return Verdict(False, [reason], [])
-    right = prediction_table.scores_of(candidate).argmax(axis=1) == labels
+    right = evaluations.scores_of(candidate).argmax(axis=1) == labels
     level = (1 - rules.confidence) / 2
     check = _check(ACCURACY, CONSTANT, right, labels == commonest, evaluations.plates(candidate), rules, level=level)
     if check.passed:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import evaluations, prediction_table, significance
+from components import evaluations, significance
 from components.report import curves
 from marco_data import shards
 from marco_model import errors, store
@@ -106,7 +106,7 @@ def _right(table: "pd.DataFrame") -> np.ndarray:
     """Returns whether the label of each row was predicted, bool [rows]."""
     if table.empty:
         return np.zeros(0, bool)
-    return np.asarray(prediction_table.scores_of(table).argmax(axis=1) == table["label"].to_numpy())
+    return np.asarray(evaluations.scores_of(table).argmax(axis=1) == table["label"].to_numpy())
 
 
 def _comparison(home: np.ndarray, away: np.ndarray, plates: np.ndarray, smallest: int) -> dict[str, Any]:

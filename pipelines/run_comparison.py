@@ -9,16 +9,7 @@ from pathlib import Path
 import pandas as pd
 from rich import table as tables, text as texts
 
-from components import (
-    evaluations,
-    gate,
-    mlflow_registry,
-    mlflow_runs,
-    mlflow_store,
-    prediction_table,
-    settings,
-    significance,
-)
+from components import evaluations, gate, mlflow_registry, mlflow_runs, mlflow_store, settings, significance
 from marco_data import name_tables
 from marco_model import InputError, store
 
@@ -134,8 +125,8 @@ def _of_evaluation(label: str, evaluation: str) -> Judged:
             for metric, (hits, count) in counts.items():
                 if count:
                     shares[metric, evaluations.SliceKey(kind, value)] = Share(hits / count, hits, count)
-    has_predictions = store.exists(f"{evaluation}/{prediction_table.PREDICTIONS_FILE}")
-    predictions = prediction_table.read(evaluation) if has_predictions else None
+    has_predictions = store.exists(f"{evaluation}/{evaluations.PREDICTIONS_FILE}")
+    predictions = evaluations.read_predictions(evaluation) if has_predictions else None
     return Judged(label, shares, content["classes"], predictions)
 
 
@@ -224,7 +215,7 @@ def _judgements(first: Judged, run: Judged) -> pd.DataFrame | None:
     except InputError:
         return None
     labels = aligned[0]["label"].to_numpy()
-    first_right, run_right = (prediction_table.scores_of(table).argmax(axis=1) == labels for table in aligned)
+    first_right, run_right = (evaluations.scores_of(table).argmax(axis=1) == labels for table in aligned)
     recall = [f"{_RECALL}{first.classes[label]}" for label in labels]
     return aligned[0][[*evaluations.SLICES]].assign(
         recall=recall, first_right=first_right, run_right=run_right, plate=evaluations.plates(aligned[0])

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 import marco_model
-from components import prediction_table, published_models, settings
+from components import evaluations, published_models, settings
 from components.example_gen import files
 from components.monitoring.statistics import SCHEMA, Table, decoded, from_rows, image_statistics, middle
 from marco_data import contract, image_files, name_tables, place_reader, places, shards
@@ -415,7 +415,7 @@ def _collected(staging: str) -> Measured:
     for file in shards.list_files(staging):
         data = store.read_bytes(file.path)
         if file.name.startswith("rows"):
-            rows += prediction_table.read_parquet(data, file.name).to_pylist()
+            rows += evaluations.read_parquet(data, file.name).to_pylist()
         else:
             seen.update(json.loads(line) for line in data.splitlines())
     failed = sorted((row["imager"], row["name"], row["reason"]) for row in rows if row["reason"])

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 
-from components import prediction_table
+from components import evaluations
 from marco_model import errors, store
 
 NAMES = ("height", "width", "brightness", "contrast", "sharpness", "noise", "saturation", "warmth")
@@ -199,7 +199,7 @@ def write_table(table: Table, path: Path) -> None:
 
 def read_table(path: str) -> Table:
     """Reads what `write_table` wrote, from a path or a `gs://` URI; raises `InputError` for another table."""
-    table = prediction_table.read_parquet(store.read_bytes(path), path)
+    table = evaluations.read_parquet(store.read_bytes(path), path)
     message = f"{path} is not a table of measured images ({{}}); make the reference again"
     with errors.translated(errors.InputError, message, KeyError, TypeError, ValueError):
         return from_rows(table.to_pylist())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components import evaluations, prediction_table, settings
+from components import evaluations, settings
 from components.report import curves
 from marco_data import shards
 
@@ -28,7 +28,7 @@ def numbers(
     model's; `decision`: the gate's `decision.json`, if there is a gate; `about`: where the run comes from, and as
     `validation` the split by which training stopped; `training`: the `training.json` of the model, if it has one.
     """
-    classes, scores = list(evaluation["classes"]), prediction_table.scores_of(frame)
+    classes, scores = list(evaluation["classes"]), evaluations.scores_of(frame)
     labels = frame["label"].to_numpy(np.int64)
     predicted = scores.argmax(axis=1)
     right = predicted == labels

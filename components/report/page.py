@@ -17,7 +17,7 @@ import markupsafe
 import pandas as pd
 
 import marco_model
-from components import evaluations, prediction_table, settings
+from components import evaluations, settings
 from components.report import numbers, plots
 from marco_data import pages
 from marco_model import errors, model_directory
@@ -52,7 +52,7 @@ def write_report(
 
     Raises `InputError` if the evaluation has no predictions, or the examples are not those that were judged.
     """
-    frame = prediction_table.read(evaluation_uri)
+    frame = evaluations.read_predictions(evaluation_uri)
     metadata = model_directory.read_metadata(saved_model)
     report = numbers.numbers(
         frame,
@@ -92,7 +92,7 @@ def _pictures(
     """Returns the pictures by the names that the page asks for, and writes the number of overlays into `report`."""
     wrong = [(image["row"], kind["predicted"]) for kind in report["errors"] for image in kind["images"]]
     rows = sorted({row for row, _ in wrong} | {image["row"] for image in report["disagreements"]})
-    encoded = dict(zip(rows, prediction_table.encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
+    encoded = dict(zip(rows, evaluations.encoded_images(examples_uri, split, frame.iloc[rows]), strict=True))
     thumbnails = {f"image/{row}": plots.thumbnail(image) for row, image in encoded.items()}
     pictures = {name: picture for name, picture in thumbnails.items() if picture is not None}
     if options.overlays and wrong and saved_model:

@@ -1,7 +1,7 @@
 """The steps that judge a trained model: Evaluator, ChampionGate and Report.
 
 The Evaluator judges the model by one split of ExampleGen's output, images as they came; Beam's workers run it once over
-them, and its scores become a `components.prediction_table`. The ChampionGate compares a blessed candidate with the
+them, and its scores become a `components.evaluations`. The ChampionGate compares a blessed candidate with the
 champion on the same examples, and decides which of them serves. The Report is one page that shows how the model did,
 from the Evaluator's table and the gate's decision.
 """
@@ -22,16 +22,7 @@ from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components import (
-    artifacts,
-    champion as champions,
-    evaluations,
-    gate,
-    mlflow_runs,
-    prediction_table,
-    published_models,
-    settings,
-)
+from components import artifacts, champion as champions, evaluations, gate, mlflow_runs, published_models, settings
 from components.report import page
 from components.steps.entrypoint import unstaged
 from marco_data import contract, shards
@@ -92,7 +83,7 @@ def Evaluator(
         write_predictions(pipeline, files, saved_model, batch_size, evaluation.uri)
         if average > 1:
             write_predictions(pipeline, files, saved_model, batch_size, averaged, average)
-    table = prediction_table.read(evaluation.uri)
+    table = evaluations.read_predictions(evaluation.uri)
     if table.empty:
         raise errors.InputError(f"split {split!r} has no examples to judge the model by; check the split of the data")
     names, bounds = json.loads(classes), json.loads(thresholds)
@@ -111,7 +102,7 @@ def Evaluator(
         "slices": slices,
     }
     if average > 1:
-        other = prediction_table.read(averaged)
+        other = evaluations.read_predictions(averaged)
         content["averaged"] = evaluations.compare_averaged(table, other, names, average)
     text = json.dumps(content, indent=1) + "\n"
     io_utils.write_string_file(f"{evaluation.uri}/{evaluations.METRICS_FILE}", text)
@@ -195,7 +186,7 @@ def write_predictions(
     Workers share the files among them; the one that writes holds the whole table once. `output`: a folder or a URI.
     `average`: scores are the mean over so many views of an image (`marco_model.preprocessing.views`).
     """
-    path = f"{output}/{prediction_table.PREDICTIONS_FILE}"
+    path = f"{output}/{evaluations.PREDICTIONS_FILE}"
     label = f" over {average} views" if average > 1 else ""
     _ = (
         pipeline
@@ -203,12 +194,12 @@ def write_predictions(
         | f"Spread{label}" >> beam.Reshuffle()
         | f"Predict{label}" >> beam.ParDo(Predict(model_path, batch_size, average))
         | f"Gather{label}" >> beam.combiners.ToList()
-        | f"Write{label}" >> beam.Map(lambda parts: prediction_table.write(_together(parts), path))
+        | f"Write{label}" >> beam.Map(lambda parts: evaluations.write_predictions(_together(parts), path))
     )
 
 
 def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(prediction_table.COLUMNS))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(evaluations.COLUMNS))
 
 
 def log_evaluation(run: mlflow_runs.Run, evaluation: dict) -> None:
@@ -267,7 +258,7 @@ def ChampionGate(
     elif to_beat is None and not chosen.evidence:
         verdict = gate.Verdict(True, [FIRST], [])
     elif to_beat is None:
-        verdict = gate.decide_alone(prediction_table.read(evaluation.uri), names, chosen)
+        verdict = gate.decide_alone(evaluations.read_predictions(evaluation.uri), names, chosen)
     else:
         files = artifacts.split_files(examples, split)
         try:
@@ -281,7 +272,7 @@ def ChampionGate(
         else:
             verdict = gate.Verdict(True, [SERVING], [])
             if columns is not None:
-                own, other = (prediction_table.read(artifact.uri) for artifact in (evaluation, decision))
+                own, other = (evaluations.read_predictions(artifact.uri) for artifact in (evaluation, decision))
                 verdict = gate.compare(own, other, columns, names, chosen, champions.rival(to_beat))
                 if to_beat["version"] == champions.START and not verdict.blessed:
                     verdict.reasons.append(ENOUGH)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfx.dsl.component.experimental import annotations, decorators
 from tfx.types import standard_artifacts
 
-from components import artifacts, evaluations, leave_out, mlflow_runs, prediction_table
+from components import artifacts, evaluations, leave_out, mlflow_runs
 from components.report import page
 from marco_data import shards
 from marco_model import errors, preprocessing, store
@@ -81,13 +81,13 @@ def LeaveOneOut(
 
     Raises `InputError` if the evaluations are not of the same images, or MLflow cannot be reached.
     """
-    names, home = json.loads(values), prediction_table.read(evaluation.uri)
-    own = prediction_table.read(away_evaluation.uri)
-    parts = [prediction_table.read(earlier.uri)] if earlier else []
+    names, home = json.loads(values), evaluations.read_predictions(evaluation.uri)
+    own = evaluations.read_predictions(away_evaluation.uri)
+    parts = [evaluations.read_predictions(earlier.uri)] if earlier else []
     away = pd.concat([*parts, own[own[attribute] == names[-1]]], ignore_index=True)
     classes = evaluations.slice_metrics(evaluation.uri)["classes"]
     content = leave_out.compare(home, away, attribute, names, classes, target or None, smallest)
-    prediction_table.write(away, f"{report.uri}/{prediction_table.PREDICTIONS_FILE}")
+    evaluations.write_predictions(away, f"{report.uri}/{evaluations.PREDICTIONS_FILE}")
     run, away_run = (mlflow_runs.run_of_model(artifact.uri) for artifact in (model, away_model))
     with tempfile.TemporaryDirectory() as scratch:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

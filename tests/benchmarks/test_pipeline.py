@@ -17,11 +17,11 @@ def test_it_measures_both_sides_and_reports_their_ratio(capsys):
 
 
 def test_both_sides_score_every_example(tmp_path):
-    from components import evaluations, prediction_table
+    from components import evaluations
 
     files = pipeline.write_examples(tmp_path / "examples", 20, shorter_side=160)
     pipeline.write_model(tmp_path / "model", "local")
     assert pipeline.plain_prediction(tmp_path / "model", files, 8) == 20
     pipeline.run_evaluator(tmp_path, tmp_path / "examples", tmp_path / "model", 8)
-    assert len(prediction_table.read(str(tmp_path / "evaluation"))) == 20
+    assert len(evaluations.read_predictions(str(tmp_path / "evaluation"))) == 20
     assert evaluations.slice_metrics(str(tmp_path / "evaluation"))["slices"]["overall"]["all"]["count"] == 20

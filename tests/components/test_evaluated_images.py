@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from components.prediction_table import encoded_images
+from components.evaluations import encoded_images
 from marco_model.errors import InputError
 
 SHARD = "data_tfrecord-00000-of-00001"

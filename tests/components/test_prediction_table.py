@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from components import prediction_table
+from components import evaluations
 from components.monitoring import statistics
 from marco_model.errors import InputError
 
@@ -31,8 +31,8 @@ def table(rows=5, classes=3):
 
 def test_a_table_is_read_as_it_was_written_in_order(tmp_path):
     original = table()
-    prediction_table.write(original.sample(frac=1, random_state=1), tmp_path / "predictions.parquet")
-    found = prediction_table.read(str(tmp_path))
+    evaluations.write_predictions(original.sample(frac=1, random_state=1), tmp_path / "predictions.parquet")
+    found = evaluations.read_predictions(str(tmp_path))
     assert list(zip(found["shard"], found["index"], strict=True)) == [
         ("data-0.tfrecord", 0),
         ("data-0.tfrecord", 2),
@@ -44,13 +44,13 @@ def test_a_table_is_read_as_it_was_written_in_order(tmp_path):
     for column in ("image_id", "filename", "label", "institution", "imager", "plate"):
         assert found[column].tolist() == again[column].tolist()
     np.testing.assert_array_equal(
-        prediction_table.scores_of(found), prediction_table.scores_of(original)[found["index"].to_numpy()]
+        evaluations.scores_of(found), evaluations.scores_of(original)[found["index"].to_numpy()]
     )
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
 
 
 def test_the_types_of_the_columns(tmp_path):
-    prediction_table.write(table(), tmp_path / "predictions.parquet")
+    evaluations.write_predictions(table(), tmp_path / "predictions.parquet")
     schema = pyarrow.parquet.read_schema(tmp_path / "predictions.parquet")
     found = {name: str(schema.field(name).type) for name in schema.names if name != "scores"}
     assert found == {
@@ -67,13 +67,13 @@ def test_the_types_of_the_columns(tmp_path):
 
 
 def test_no_examples_give_an_empty_table(tmp_path):
-    prediction_table.write(table(0), tmp_path / "predictions.parquet")
-    assert prediction_table.scores_of(prediction_table.read(str(tmp_path))).shape == (0, 0)
+    evaluations.write_predictions(table(0), tmp_path / "predictions.parquet")
+    assert evaluations.scores_of(evaluations.read_predictions(str(tmp_path))).shape == (0, 0)
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"predictions\.parquet is missing"):
-        prediction_table.read(str(tmp_path))
+        evaluations.read_predictions(str(tmp_path))
 
 
 class Program:
@@ -84,7 +84,7 @@ class Program:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("read", [prediction_table.read, statistics.read_table])
+@pytest.mark.parametrize("read", [evaluations.read_predictions, statistics.read_table])
 def test_a_program_in_a_file_is_not_executed(tmp_path, read):
     """CVE-2023-47248: pyarrow below 14.0.1 unpickles what the schema of a Parquet file holds."""
     executed = tmp_path / "executed"
@@ -93,21 +93,21 @@ def test_a_program_in_a_file_is_not_executed(tmp_path, read):
         "ARROW:extension:metadata": pickle.dumps(Program(executed)),
     }
     schema = pyarrow.schema([pyarrow.field("shard", pyarrow.string(), metadata=metadata)])
-    file = tmp_path / prediction_table.PREDICTIONS_FILE
+    file = tmp_path / evaluations.PREDICTIONS_FILE
     pyarrow.parquet.write_table(pyarrow.Table.from_pydict({"shard": ["a"]}, schema), file)
     with pytest.raises(InputError, match="is not a Parquet file that can be read"):
-        read(str(tmp_path if read is prediction_table.read else file))
+        read(str(tmp_path if read is evaluations.read_predictions else file))
     assert not executed.exists()
 
 
 def test_what_is_not_parquet_is_reported_with_its_name(tmp_path):
-    (tmp_path / prediction_table.PREDICTIONS_FILE).write_bytes(b"PAR1 cut")
+    (tmp_path / evaluations.PREDICTIONS_FILE).write_bytes(b"PAR1 cut")
     with pytest.raises(InputError, match=rf"{tmp_path}/predictions.parquet is not a Parquet file that can be read: "):
-        prediction_table.read(str(tmp_path))
+        evaluations.read_predictions(str(tmp_path))
 
 
 def test_parquet_is_read_in_one_place():
-    root = Path(prediction_table.__file__).parents[1]
+    root = Path(evaluations.__file__).parents[1]
     packages = ("marco_model", "marco_data", "marco_scoring", "components", "pipelines")
     readers = re.compile(
         r"parquet\.(read_|Parquet)|(pd|pandas)\.read_(parquet|feather|pickle)|ReadFromParquet|pyarrow\.ipc"
@@ -115,4 +115,4 @@ def test_parquet_is_read_in_one_place():
     own = {
         path.name for package in packages for path in (root / package).rglob("*.py") if readers.search(path.read_text())
     }
-    assert own == {"prediction_table.py"}
+    assert own == {"evaluations.py"}

@@ -286,15 +286,15 @@ def answer_request(data: bytes) -> None:
 
 def read_parquet(data: bytes) -> None:
     """By the first character: predictions of an evaluation (0), the images of a reference (1)."""
-    from components import prediction_table
+    from components import evaluations
     from components.monitoring import statistics
 
     kind, content = _choice(data)
-    with contract.file(content, prediction_table.PREDICTIONS_FILE) as path:
+    with contract.file(content, evaluations.PREDICTIONS_FILE) as path:
         if kind % 2:
             statistics.read_table(str(path))
         else:
-            prediction_table.scores_of(prediction_table.read(str(path.parent)))
+            evaluations.scores_of(evaluations.read_predictions(str(path.parent)))
     assert not Path("executed-by-parquet").exists()
 
 
@@ -403,7 +403,7 @@ TARGETS: dict[str, Target] = {
          "content-type: ", "content-length: ", "ce-specversion: 1.0", "signature_name", *_JSON),
     ),
     "parquet": Target(
-        read_parquet, ("components.prediction_table", "components.monitoring.statistics"), most_bytes=8192
+        read_parquet, ("components.evaluations", "components.monitoring.statistics"), most_bytes=8192
     ),
     "descriptions": Target(
         read_descriptions,

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from components import prediction_table
+from components import evaluations
 from components.steps import entrypoint
 from marco_model.errors import InputError
 from tests import packages, processes, short_network
@@ -93,7 +93,7 @@ def test_the_table_is_of_models_that_saw_no_image_of_the_source(away_run):
     output, elsewhere, shown, summary, _ = away_run
     content = summary["leave_out"]
     assert [row["value"] for row in content["rows"]] == list(NAMES)
-    home = prediction_table.read(str(output / summary["evaluation"]))
+    home = evaluations.read_predictions(str(output / summary["evaluation"]))
     right = np.stack(list(home["scores"])).argmax(axis=1) == home["label"].to_numpy()
     tags = {run.data.tags.get("left_out"): run for run in runs.runs_in(elsewhere)}
     whole = tags.pop(None)

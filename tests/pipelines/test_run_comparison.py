@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from components import prediction_table, significance
+from components import evaluations, significance
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from pipelines import run_comparison
@@ -45,7 +45,7 @@ def evaluation(folder, seed, wrong=0.2, first=0, with_predictions=True, model="o
     )
     folder.mkdir(parents=True)
     if with_predictions:
-        prediction_table.write(frame, folder / prediction_table.PREDICTIONS_FILE)
+        evaluations.write_predictions(frame, folder / evaluations.PREDICTIONS_FILE)
 
     def counts(chosen):
         matrix = np.zeros([4, 4], int)

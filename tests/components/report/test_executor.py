@@ -140,13 +140,13 @@ def test_the_report_shows_the_evaluation_the_decision_and_the_run(tmp_path, exam
 
 
 def test_a_report_needs_neither_mlflow_nor_the_gate_nor_gradients(tmp_path, examples, colour_model):
-    from components import prediction_table
+    from components import evaluations
 
     evaluation = evaluate(tmp_path, examples, colour_model)
     folder = report(tmp_path, examples, colour_model, evaluation, disagreements=3)
     written = json.loads((folder / "report.json").read_text())
-    table = prediction_table.read(evaluation.uri)
-    accuracy = sklearn.metrics.accuracy_score(table["label"], prediction_table.scores_of(table).argmax(axis=1))
+    table = evaluations.read_predictions(evaluation.uri)
+    accuracy = sklearn.metrics.accuracy_score(table["label"], evaluations.scores_of(table).argmax(axis=1))
     assert written["accuracy"]["share"] == pytest.approx(accuracy, abs=1e-6)
     assert written["verdict"]["blessed"] is True
     assert written["pictures"]["overlays"] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import champion, prediction_table
+from components import champion, evaluations
 from components.gate import read_decision
 from components.settings import Rules
 from marco_model.labels import CLASSES
@@ -96,7 +96,7 @@ def evaluation_of(folder, guesses, failures):
             "plate": "",
         }
     )
-    prediction_table.write(frame, folder / prediction_table.PREDICTIONS_FILE)
+    evaluations.write_predictions(frame, folder / evaluations.PREDICTIONS_FILE)
     (folder / "metrics.json").write_text(json.dumps({"failures": list(failures)}))
 
 

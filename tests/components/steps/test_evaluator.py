@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from components import evaluations, prediction_table
-from components.prediction_table import encoded_images
+from components import evaluations
+from components.evaluations import encoded_images
 from marco_data import contract
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
@@ -139,7 +139,7 @@ def test_averaging_over_views_is_compared_with_single_scores(tmp_path, write_exa
     images = model.images(tf.constant(encoded))
     turned = [images, images[:, ::-1], images[:, :, ::-1], tf.image.rot90(images, 2)]
     expected = np.mean([tf.nn.softmax(model.logits(view)) for view in turned], axis=0)
-    averaged = prediction_table.scores_of(prediction_table.read(str(tmp_path / "evaluation/averaged")))
+    averaged = evaluations.scores_of(evaluations.read_predictions(str(tmp_path / "evaluation/averaged")))
     np.testing.assert_allclose(averaged, expected, atol=1e-5)
     labels = np.arange(12) % 4
     accuracy = found["averaged"]["metrics"][0]
@@ -181,7 +181,7 @@ def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
         example.features.feature[contract.PLATE].bytes_list.value.append(b"plate 7")
     artifact = write_examples(tmp_path / "examples", {"train": records[:1], "eval": records}, shards=3)
     evaluation, _ = judge(tmp_path, artifact, colour_model, {"accuracy": 0.3})
-    table = prediction_table.read(evaluation.uri)
+    table = evaluations.read_predictions(evaluation.uri)
     assert list(zip(table["shard"], table["index"], strict=True)) == [
         (f"data_tfrecord-{shard:05d}-of-00003", index) for shard in range(3) for index in range(30)
     ]
@@ -192,7 +192,7 @@ def test_the_table_has_every_example_its_scores_and_the_position_of_its_image(
     assert table["label"].tolist() == labels[order].tolist()
     assert table["plate"].tolist() == ["" if index % 2 else "plate 7" for index in order]
     assert list(zip(table["institution"], table["imager"], strict=True)) == [PLACES[index % 3] for index in order]
-    np.testing.assert_allclose(prediction_table.scores_of(table), scores[order], atol=1e-6)
+    np.testing.assert_allclose(evaluations.scores_of(table), scores[order], atol=1e-6)
     chosen = table.iloc[[71, 3, 40, 3]]
     expected = [
         records[index].features.feature["image/encoded"].bytes_list.value[0] for index in chosen["image_id"].tolist()

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from components import leave_out, mlflow_runs, mlflow_store, prediction_table
+from components import evaluations, leave_out, mlflow_runs, mlflow_store
 from marco_model.errors import InputError
 from marco_model.labels import CLASSES
 from tests import stores
@@ -93,7 +93,7 @@ def judged(tmp_path):
         run = mlflow_runs.open_run(store, "tests", name, name)
         folder = tmp_path / name
         evaluation, model = (artifact(kind, folder / kind) for kind in ("ModelEvaluation", "Model"))
-        prediction_table.write(table(seed), f"{evaluation.uri}/{prediction_table.PREDICTIONS_FILE}")
+        evaluations.write_predictions(table(seed), f"{evaluation.uri}/{evaluations.PREDICTIONS_FILE}")
         pathlib.Path(evaluation.uri, "metrics.json").write_text(json.dumps({"classes": CLASSES}))
         pathlib.Path(model.uri).mkdir()
         training = {"tracking_uri": store, "mlflow_run_id": run.run_id}
@@ -119,11 +119,11 @@ def test_each_step_adds_a_source_to_the_table_and_nests_its_run(tmp_path, judged
     content = json.loads(pathlib.Path(report.uri, leave_out.JSON_FILE).read_text())
     assert [row["value"] for row in content["rows"]] == names
     for row, (_, evaluation) in zip(content["rows"], away, strict=True):
-        own = prediction_table.read(evaluation.uri)
+        own = evaluations.read_predictions(evaluation.uri)
         own = own[own["institution"] == row["value"]]
         right = np.stack(list(own["scores"])).argmax(axis=1) == own["label"].to_numpy()
         assert (row["images"], row["accuracy"]["away"]["share"]) == (40, pytest.approx(right.mean()))
-    kept = prediction_table.read(report.uri)
+    kept = evaluations.read_predictions(report.uri)
     assert sorted(set(kept["institution"])) == sorted(names)
     assert "Zürich" in pathlib.Path(report.uri, leave_out.HTML_FILE).read_text()
 
