@@ -16,9 +16,8 @@ from kubernetes import utils
 
 from components.trainer import jobset_api
 from pipelines.cluster_check import needs as package_needs, network
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, Lines, Object
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, Lines, Needs, Object
 
 OLDEST = (1, 32)
 RIGHTS = (

@@ -23,9 +23,8 @@ import yaml
 from components import mlflow_store
 from marco_model import errors, store
 from pipelines.cluster_check import cluster
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
 from pipelines.cluster_check.kubernetes_api import ACCOUNT, KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 TIMEOUT = 10.0
 RESOLV = Path("/etc/resolv.conf")

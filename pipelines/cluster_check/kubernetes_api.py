@@ -8,7 +8,7 @@ from kubernetes import client
 
 from components.trainer import jobset_api
 from marco_model import errors
-from pipelines.cluster_check.findings import HiddenError, Object
+from pipelines.cluster_check.needs import HiddenError, Object
 
 KUBEFLOW, ACCOUNT = "kubeflow", "marco-pipeline"
 

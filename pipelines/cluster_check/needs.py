@@ -1,15 +1,32 @@
-"""What a compiled package asks for."""
+"""What a compiled package asks for, what the checks of a place say of it, one line each, and how they are run."""
 
 import json
 import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from components import machines
 from marco_model import errors
-from pipelines.cluster_check.findings import FINE, WRONG, Lines, Object
+
+FINE, WRONG, UNSEEN = "fine", "wrong", "not visible"
+Object = dict[str, Any]
+Lines = Iterator[tuple[str, str]]
+"""A state and a text each."""
+
+
+class Finding(NamedTuple):
+    """A line of the report: `state` is `FINE`, `WRONG` or `UNSEEN`; `text` has what is there and, if wrong, the fix."""
+
+    subject: str
+    state: str
+    text: str
+
+
+class HiddenError(Exception):
+    """The user may not read this."""
 
 
 class Needs(NamedTuple):
@@ -93,3 +110,18 @@ def accelerators(needs: Needs) -> dict[str, tuple[str, int]]:
     """Returns type and number of the accelerators that each step asks for, of those that do."""
     resources = {step: container["resources"].get("accelerator") for step, container in needs.containers.items()}
     return {step: (item["type"], int(item["count"])) for step, item in resources.items() if item}
+
+
+def collect(checks: Mapping[str, Callable[[Any, Needs], Lines]], place: Any, needs: Needs) -> list[Finding]:
+    """Returns the findings of all checks, in order; raises `ClusterError` if the service fails.
+
+    `checks` take the API of a place and what a package needs of it.
+    """
+    findings = []
+    for subject, check in checks.items():
+        try:
+            for state, text in check(place, needs):  # One by one: what comes before something hidden is kept.
+                findings.append(Finding(subject, state, text))
+        except HiddenError as error:
+            findings.append(Finding(subject, UNSEEN, f"you may not read this ({error}); ask who runs it"))
+    return findings

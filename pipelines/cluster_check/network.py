@@ -6,9 +6,8 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
 from pipelines.cluster_check.kubernetes_api import KUBEFLOW, Api
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 PROFILE = {"app.kubernetes.io/part-of": "kubeflow-profile"}
 STEP, REPLICA = "workflows.argoproj.io/workflow", "jobset.sigs.k8s.io/jobset-name"

@@ -17,8 +17,7 @@ import requests
 from components.vertex import api as vertex_api, options
 from marco_model import errors
 from pipelines.cluster_check import needs as package_needs
-from pipelines.cluster_check.findings import FINE, UNSEEN, WRONG, HiddenError, Lines, Object
-from pipelines.cluster_check.needs import Needs
+from pipelines.cluster_check.needs import FINE, UNSEEN, WRONG, HiddenError, Lines, Needs, Object
 
 ADDRESS = "https://{service}.googleapis.com"
 TIMEOUT = 30.0

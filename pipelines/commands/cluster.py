@@ -33,7 +33,7 @@ def check(
 
     Example: marco cluster check marco.yaml --namespace marco
     """
-    from pipelines.cluster_check import findings, needs as package_needs
+    from pipelines.cluster_check import needs as package_needs
 
     needs = package_needs.read(package)
     if (target == "kubeflow") != bool(needs.settings):
@@ -46,18 +46,18 @@ def check(
     if target == "kubeflow":
         from pipelines.cluster_check import cluster as shown, inside as trials, kubernetes_api
 
-        lines = findings.collect(trials.CHECKS if inside else shown.CHECKS, kubernetes_api.Api(namespace), needs)
+        lines = package_needs.collect(trials.CHECKS if inside else shown.CHECKS, kubernetes_api.Api(namespace), needs)
     else:
         from pipelines import vertex_backend
         from pipelines.cluster_check import vertex as google
 
         place = vertex_backend.place(vertex.project, vertex.location, vertex.api)
-        lines = findings.collect(google.CHECKS, google.Cloud(place, service_account or ""), needs)
+        lines = package_needs.collect(google.CHECKS, google.Cloud(place, service_account or ""), needs)
     width = max(len(finding.subject) for finding in lines)
     for finding in lines:
         options.echo(f"{finding.subject:{width}}  {finding.state:11}  {finding.text}")
-    wrong = sum(finding.state == findings.WRONG for finding in lines)
-    unseen = sum(finding.state == findings.UNSEEN for finding in lines)
+    wrong = sum(finding.state == package_needs.WRONG for finding in lines)
+    unseen = sum(finding.state == package_needs.UNSEEN for finding in lines)
     options.echo(f"{len(lines)} looked at, {wrong} wrong, {unseen} not visible.")
     if wrong:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import yaml
 
 from marco_model.errors import InputError
 from pipelines import cli
-from pipelines.cluster_check import findings, needs as package_needs
+from pipelines.cluster_check import needs as package_needs
 from tests.fakes import http_server
 from tests.k8s import network, rendering
 
@@ -443,7 +443,7 @@ def test_a_fault_is_found_with_its_fix(kubernetes, check, fault):
     plant, text = FAULTS[fault]
     plant(kubernetes)
     status, lines = check()
-    wrong = [line for line in lines[:-1] if f" {findings.WRONG} " in line]
+    wrong = [line for line in lines[:-1] if f" {package_needs.WRONG} " in line]
     assert status == 1
     assert any(text in line for line in wrong), lines
     assert len({line.split()[0] for line in wrong}) == 1, wrong
@@ -465,7 +465,7 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(kubernetes, check):
     kubernetes.hidden = {"/api/v1/nodes", ARGO, f"{CORE}/secrets/store"}
     status, lines = check()
     assert status == 0
-    hidden = [line.split()[0] for line in lines if findings.UNSEEN in line and "may not read" in line]
+    hidden = [line.split()[0] for line in lines if package_needs.UNSEEN in line and "may not read" in line]
     assert hidden == ["secrets", "nodes", "Kubeflow"]
 
 
@@ -547,8 +547,8 @@ def test_what_was_found_before_something_hidden_is_kept(kubernetes, check):
     package[0]["deploymentSpec"]["executors"]["Data_executor"]["container"]["image"] = "registry.example/marco:latest"
     status, lines = check(package)
     assert status == 1
-    assert [line for line in lines if findings.WRONG in line and "has no digest" in line]
-    assert [line for line in lines if line.startswith("image") and findings.UNSEEN in line]
+    assert [line for line in lines if package_needs.WRONG in line and "has no digest" in line]
+    assert [line for line in lines if line.startswith("image") and package_needs.UNSEEN in line]
 
 
 def test_another_file_is_refused(check):

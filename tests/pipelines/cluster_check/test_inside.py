@@ -9,7 +9,7 @@ import socket
 import pytest
 import yaml
 
-from pipelines.cluster_check import findings, inside, kubernetes_api, needs as package_needs
+from pipelines.cluster_check import inside, kubernetes_api, needs as package_needs
 from tests.fakes import http_server
 from tests.k8s import policy, restricted, validation
 
@@ -87,7 +87,7 @@ class Place:
     def check(self):
         """Returns the findings."""
         requested = needs(self.root, self.tracking, self.folder, buckets=self.buckets, written=self.written)
-        return findings.collect(inside.CHECKS, kubernetes_api.Api("marco"), requested)
+        return package_needs.collect(inside.CHECKS, kubernetes_api.Api("marco"), requested)
 
 
 @pytest.fixture
@@ -124,13 +124,13 @@ def place(kubernetes, tmp_path, monkeypatch):
 
 
 def wrong(lines):
-    return [line for line in lines if line.state == findings.WRONG]
+    return [line for line in lines if line.state == package_needs.WRONG]
 
 
 def test_a_right_place_gives_no_alarm_and_keeps_nothing(place):
     lines = place.check()
     assert wrong(lines) == []
-    assert {line.state for line in lines} == {findings.FINE}
+    assert {line.state for line in lines} == {package_needs.FINE}
     (written,) = place.store.written
     assert written.startswith("/mlpipeline/private-artifacts/marco/runs/.check-")
     assert place.store.objects == {}

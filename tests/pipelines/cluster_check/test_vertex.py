@@ -7,7 +7,7 @@ import typer.testing
 
 from marco_model.errors import InputError
 from pipelines import cli
-from pipelines.cluster_check import findings, needs as package_needs, vertex
+from pipelines.cluster_check import needs as package_needs, vertex
 from tests.fakes import google_cloud, vertex_api
 
 DIGEST = f"sha256:{'0a' * 32}"
@@ -131,7 +131,7 @@ def test_a_role_with_a_condition_is_neither_fine_nor_wrong(cloud, check, role, g
     cloud.conditions = {role: 'resource.name.startsWith("projects/_/buckets/bucket/objects/runs/")'}
     status, lines = check()
     assert status == 0, lines
-    (unseen,) = [line for line in lines[:-1] if f" {findings.UNSEEN} " in line]
+    (unseen,) = [line for line in lines[:-1] if f" {package_needs.UNSEEN} " in line]
     assert f"whether the conditional {role} of {google_cloud.ACCOUNT} has what {role}{grant} gives" in unseen
 
 
@@ -196,7 +196,7 @@ def test_a_fault_is_found_with_its_fix(cloud, check, fault):
     plant, text = FAULTS[fault]
     plant(cloud)
     status, lines = check()
-    wrong = [line for line in lines[:-1] if f" {findings.WRONG} " in line]
+    wrong = [line for line in lines[:-1] if f" {package_needs.WRONG} " in line]
     assert status == 1
     assert any(text in line for line in wrong), lines
     # A bucket that does not exist grants no role either.
@@ -219,7 +219,7 @@ def test_what_may_not_be_read_is_not_visible_and_not_wrong(cloud, check):
     cloud.hidden = {"serviceusage": "SERVICE_DISABLED", "cloudresourcemanager": "IAM_PERMISSION_DENIED"}
     status, lines = check()
     assert status == 0
-    assert [line.split()[0] for line in lines if findings.UNSEEN in line][:-1] == ["APIs", "roles", "quota"]
+    assert [line.split()[0] for line in lines if package_needs.UNSEEN in line][:-1] == ["APIs", "roles", "quota"]
     assert [line for line in lines if "serviceusage.googleapis.com is off" in line]
 
 
@@ -233,7 +233,7 @@ def test_a_custom_role_and_the_default_account_are_not_visible(cloud, check):
     cloud.policy = {"projects/crystals/roles/trainer", "roles/artifactregistry.reader"}
     status, lines = check()
     assert status == 0
-    assert [line for line in lines if findings.UNSEEN in line and "projects/crystals/roles/trainer" in line]
+    assert [line for line in lines if package_needs.UNSEEN in line and "projects/crystals/roles/trainer" in line]
     status, lines = check(account="")
     assert status == 0
     assert [line for line in lines if "name another with --service-account" in line]
