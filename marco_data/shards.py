@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from marco_data import contract, image_files, name_tables, overlay, places, tfrecord
@@ -199,38 +199,26 @@ def _local_files(path: str) -> list[File]:
 
 
 def _remote_files(path: str) -> list[File]:
+    if not store.is_object(path):
+        store.local_path(path)  # Raises `InputError`, as for the file of any other store.
+    from apache_beam.io.filesystem import FileSystem
+
     root = path.rstrip("/")
     beginning, *rest = _MAGIC.split(root, maxsplit=1)
     folder = beginning.rsplit("/", 1)[0] if rest else root
-    match = _object_matcher(beginning) if store.is_object(path) else _match_with_beam
-    entries = match(root) or ([] if rest else match(f"{root}/**"))
+    objects = store.list_objects(beginning)
+    for pattern in [root] if rest else [root, f"{root}/**"]:
+        matches = re.compile(FileSystem.translate_pattern(pattern)).fullmatch
+        if found := [item for item in objects if matches(item.uri)]:
+            break
     files = [
-        File(uri, uri.removeprefix(folder).lstrip("/") or PurePosixPath(uri).name, size, modified)
-        for uri, size, modified in entries
-        if not uri.endswith("/")
+        File(
+            item.uri,
+            item.uri.removeprefix(folder).lstrip("/") or PurePosixPath(item.uri).name,
+            item.size,
+            item.modified,
+        )
+        for item in found
+        if not item.uri.endswith("/")
     ]
     return [file for file in files if not image_files.is_left_out_below(file.name)]
-
-
-Matches = list[tuple[str, int, float]]
-"""URI, bytes and time of the last change of each file that a pattern stands for."""
-
-
-def _object_matcher(prefix: str) -> Callable[[str], Matches]:
-    """Returns the function from a pattern that begins with `prefix` to the objects of a bucket that it stands for."""
-    objects = store.list_objects(prefix)
-
-    def match(pattern: str) -> Matches:
-        expression = re.compile(store.beam_io().filesystem.FileSystem.translate_pattern(pattern))
-        return [(item.uri, item.size, item.modified) for item in objects if expression.fullmatch(item.uri)]
-
-    return match
-
-
-def _match_with_beam(pattern: str) -> Matches:
-    """Returns the files of another store that Beam knows."""
-    try:
-        entries = [entry for result in store.file_systems(pattern).match([pattern]) for entry in result.metadata_list]
-    except store.beam_io().filesystem.BeamIOError as error:
-        raise errors.InputError(f"{pattern!r} cannot be listed: {str(error).splitlines()[0]}") from error
-    return [(entry.path, entry.size_in_bytes, float(entry.last_updated_in_seconds or 0)) for entry in entries]

@@ -1,10 +1,10 @@
 """Bytes on this machine and in buckets: places, reading, writing, arrays, objects, transfers.
 
-A place is a path of this machine or a URI. `gs://` is read and written with Google's own client, whose requests are
-retried for up to `RETRY_SECONDS`; other stores are read through Beam's file systems. What fails is raised as one line:
-`InputError` for what the caller can fix, `ClusterError` for a service that fails. Google's libraries and Beam are
-imported when they are needed. What concerns this machine alone, such as files that appear only when complete, is in
-`marco_model.local_files` and can be had from here too.
+A place is a path of this machine or a URI on `gs://`, which is read and written with Google's own client, whose
+requests are retried for up to `RETRY_SECONDS`. What fails is raised as one line: `InputError` for what the caller can
+fix, `ClusterError` for a service that fails. Google's libraries are imported when they are needed. What concerns this
+machine alone, such as files that appear only when complete, is in `marco_model.local_files` and can be had from here
+too.
 """
 
 import contextlib
@@ -65,6 +65,14 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else str(Path(path).resolve())
 
 
+def local_path(path: str) -> Path:
+    """Returns a path of this machine; raises `InputError` for the URI of a store that cannot be read."""
+    if is_remote(path):
+        scheme = path.partition("://")[0]
+        raise InputError(f"{path!r}: {scheme}:// cannot be read; give gs://BUCKET/FOLDER, or a folder, here or mounted")
+    return Path(path)
+
+
 def parts(uri: str) -> tuple[str, str]:
     """Returns the bucket and the name of an object; raises `InputError` for a URI without a valid bucket."""
     bucket, _, name = uri.removeprefix(SCHEME).partition("/")
@@ -83,10 +91,7 @@ def open_raw(path: str) -> BinaryIO:
     """
     if is_object(path):
         return cast(BinaryIO, io.BufferedReader(_Reader(path), _BLOCK_BYTES))
-    if not is_remote(path):
-        return Path(path).open("rb")
-    uncompressed = beam_io().filesystem.CompressionTypes.UNCOMPRESSED
-    return cast(BinaryIO, file_systems(path).open(path, compression_type=uncompressed))
+    return local_path(path).open("rb")
 
 
 def read_bytes(path: str, missing: str = "") -> bytes:
@@ -116,30 +121,7 @@ def exists(path: str) -> bool:
     if is_object(path):
         with reaching(path):
             return bool(blob_at(path).exists(**patience()))
-    if not is_remote(path):
-        return Path(path).exists()
-    return bool(file_systems(path).exists(path))
-
-
-@functools.cache
-def beam_io() -> Any:
-    """Returns the package `apache_beam.io` with its modules `filesystem` and `filesystems`."""
-    import apache_beam.io.filesystems
-
-    return apache_beam.io
-
-
-def file_systems(path: str) -> Any:
-    """Returns Beam's file systems; raises `InputError` if they cannot read the scheme of the URI `path`."""
-    scheme, systems = path.partition("://")[0], beam_io().filesystems.FileSystems
-    try:
-        systems.get_filesystem(path)
-        known = scheme != "s3"  # Beam's needs boto3, which nothing else here does, and options of its own.
-    except ValueError:
-        known = False
-    if not known:
-        raise InputError(f"{path!r}: {scheme}:// cannot be read; give gs://BUCKET/FOLDER, or a folder, here or mounted")
-    return systems
+    return local_path(path).exists()
 
 
 # Writing
@@ -150,11 +132,8 @@ def write_bytes(path: str, content: bytes) -> None:
     if is_object(path):
         with reaching(path):
             blob_at(path).upload_from_string(content, "application/octet-stream", checksum="crc32c", **patience())
-    elif is_remote(path):
-        with file_systems(path).create(path) as file:
-            file.write(content)
     else:
-        with whole_file(path, "wb") as file:
+        with whole_file(local_path(path), "wb") as file:
             file.write(content)
 
 

@@ -1,4 +1,4 @@
-"""What Beam's passes over images share: output files on this machine, on `gs://` or on another store, and the log.
+"""What Beam's passes over images share: output files on this machine or on `gs://`, and the log.
 
 A `Writer` is open while records are processed and its file appears when it is closed. Whole files are read and written
 with `marco_model.store`; here are the operations on files and folders that it does not have.
@@ -6,19 +6,13 @@ with `marco_model.store`; here are the operations on files and folders that it d
 
 import contextlib
 import logging
-import uuid
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
-
-from apache_beam.io import filesystem, filesystems
 
 from marco_data.tfrecord import frame
 from marco_model import store
-
-
-def join(*parts: str) -> str:
-    """Joins parts of a path or URI."""
-    return str(filesystems.FileSystems.join(*parts))
 
 
 def rename(pairs: Sequence[tuple[str, str]]) -> None:
@@ -26,8 +20,9 @@ def rename(pairs: Sequence[tuple[str, str]]) -> None:
     if pairs and store.is_object(pairs[0][0]):
         store.copy_objects(pairs)
         store.delete_objects([source for source, _ in pairs])
-    elif pairs:
-        filesystems.FileSystems.rename([source for source, _ in pairs], [target for _, target in pairs])
+        return
+    for source, target in pairs:
+        Path(source).replace(target)
 
 
 def delete_tree(path: str) -> None:
@@ -35,25 +30,21 @@ def delete_tree(path: str) -> None:
     if store.is_object(path):
         store.delete_objects(store.objects_below(path))
     elif store.exists(path):
-        filesystems.FileSystems.delete([path])
+        shutil.rmtree(path)
 
 
 def copy_folder(source: str, target: str) -> None:
     """Copies the files of a folder without subfolders; a folder that does not exist is fine."""
     if store.is_object(source):
-        store.copy_objects([(path, join(target, path.rsplit("/", 1)[1])) for path in store.objects_below(source)])
-        return
-    matches = filesystems.FileSystems.match([join(source, "*")])
-    paths = [entry.path for match in matches for entry in match.metadata_list]
-    if paths:
-        make_folder(target)
-        filesystems.FileSystems.copy(paths, [join(target, path.rsplit("/", 1)[1]) for path in paths])
+        store.copy_objects([(path, f"{target}/{path.rpartition('/')[2]}") for path in store.objects_below(source)])
+    elif store.exists(source):
+        shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def make_folder(path: str) -> None:
     """Makes a folder if the store has folders and this one does not exist."""
-    if not store.is_object(path) and not store.exists(path):
-        filesystems.FileSystems.mkdirs(path)
+    if not store.is_object(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -74,21 +65,17 @@ def errors_raised_only() -> Iterator[None]:
 class Writer:
     """A file that appears under its name only when closed; a second attempt replaces it.
 
-    On `gs://` the service ensures that. A local file is a `store.whole_file`; on other stores it is renamed at the end.
+    On `gs://` the service ensures that; a local file is a `store.whole_file`.
     """
 
     def __init__(self, path: str) -> None:
-        self._path, self._aside = path, ""
+        self._path = path
         self._stack = contextlib.ExitStack()
         self._file: IO[bytes]
         if store.is_object(path):
             self._file = store.create_object(path)
-        elif not store.is_remote(path):
-            self._file = self._stack.enter_context(store.whole_file(path, "wb"))
         else:
-            self._aside = f"{path}.{uuid.uuid4().hex}.partial"
-            uncompressed = filesystem.CompressionTypes.UNCOMPRESSED
-            self._file = filesystems.FileSystems.create(self._aside, compression_type=uncompressed)
+            self._file = self._stack.enter_context(store.whole_file(store.local_path(path), "wb"))
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
@@ -100,8 +87,6 @@ class Writer:
         with store.reaching(self._path):
             self._file.close()
         self._stack.close()
-        if self._aside:
-            rename([(self._aside, self._path)])
 
 
 class RecordWriter(Writer):

@@ -61,7 +61,7 @@ def ingest(
     answers = overlay.read_overlay(options.overlay) if options.overlay else {}
     overlay.check_labels(answers, options.label_scheme)
     tables = _find_tables(paths, shard_files, answers, options)
-    folder = files.join(examples, _STAGING)
+    folder = f"{examples}/{_STAGING}"
     files.delete_tree(folder)
     shard_names = tuple(file.name for file in shard_files)
     with errors.expected_errors(), pipeline or beam.Pipeline(argv=list(LOCAL_BEAM_ARGS)) as running:

@@ -120,7 +120,7 @@ def publish(
     pieces: dict[str, list[tuple[str, Sequence[int]]]] = {split: [] for split in shards.SPLITS}
     summary = _Summary(answers)
     # Written unit by unit, so that no number of entries fills the memory.
-    entries = files.Writer(files.join(quarantine, ENTRIES_FILE))
+    entries = files.Writer(f"{quarantine}/{ENTRIES_FILE}")
     entries.write(_csv([ENTRY_HEADER]))
     for unit in units:
         report = staging.read_report(folder, unit)
@@ -135,9 +135,9 @@ def publish(
     entries.close()
     counts = summary.counts()
     if answers:
-        store.write_bytes(files.join(quarantine, OVERLAY_FILE), summary.overlay_table())
-    store.write_bytes(files.join(quarantine, COUNTS_FILE), _csv([("reason", "count"), *counts["reasons"].items()]))
-    store.write_bytes(files.join(quarantine, SUMMARY_FILE), (json.dumps(counts, indent=2) + "\n").encode())
+        store.write_bytes(f"{quarantine}/{OVERLAY_FILE}", summary.overlay_table())
+    store.write_bytes(f"{quarantine}/{COUNTS_FILE}", _csv([("reason", "count"), *counts["reasons"].items()]))
+    store.write_bytes(f"{quarantine}/{SUMMARY_FILE}", (json.dumps(counts, indent=2) + "\n").encode())
     records, lost = counts["read"] - counts["left_out"], counts["lost"]
     share = (counts["quarantined"] + lost) / max(records + lost, 1)
     if share > max_quarantined:
@@ -146,10 +146,10 @@ def publish(
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts["reasons"].items())
         raise errors.InputError(
             f"{failed} ({share:.2%}) failed, over the limit of {max_quarantined:.2%}: {reasons}{summary.unmapped()}; "
-            f"see {files.join(quarantine, ENTRIES_FILE)}, fix the data or raise max_quarantined"
+            f"see {quarantine}/{ENTRIES_FILE}, fix the data or raise max_quarantined"
         )
     for split in counts["splits"]:
-        _publish_split(pieces[split], files.join(examples, f"Split-{split}"))
+        _publish_split(pieces[split], f"{examples}/Split-{split}")
     files.delete_tree(folder)
     return counts
 
@@ -258,11 +258,11 @@ def _publish_rejected(folder: str, report: staging.UnitReport, quarantine: str) 
     renames = []
     if any(entry.has_record for entry in report.entries):
         staged = _latest(staging.rejected_path(folder, report.unit))
-        renames.append((staged, files.join(quarantine, f"records-{report.unit:05d}.tfrecord")))
+        renames.append((staged, f"{quarantine}/records-{report.unit:05d}.tfrecord"))
     for entry in report.entries:
         if not entry.has_record:
             path = staging.rest_path(folder, report.unit, entry.number, entry.offset)
-            renames.append((path, files.join(quarantine, path.rsplit("/", 1)[1])))
+            renames.append((path, f"{quarantine}/{path.rpartition('/')[2]}"))
     files.rename(renames)
 
 
@@ -272,7 +272,7 @@ def _publish_split(pieces: Sequence[tuple[str, Sequence[int]]], folder: str) -> 
     total = max(len(pieces), 1)
     names = [f"data_tfrecord-{number:05d}-of-{total:05d}" for number in range(total)]
     if pieces:
-        files.rename([(path, files.join(folder, name)) for (path, _), name in zip(pieces, names, strict=True)])
+        files.rename([(path, f"{folder}/{name}") for (path, _), name in zip(pieces, names, strict=True)])
     else:
-        files.RecordWriter(files.join(folder, names[0])).close()
+        files.RecordWriter(f"{folder}/{names[0]}").close()
     example_files.write_index(folder, {name: lengths for name, (_, lengths) in zip(names, pieces, strict=False)})

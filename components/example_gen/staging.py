@@ -156,7 +156,7 @@ def rest_path(staging: str, unit: int, shard: int, offset: int) -> str:
 
 
 def _unit_file(staging: str, unit: int, name: str) -> str:
-    return files.join(staging, f"unit-{unit:05d}", name)
+    return f"{staging}/unit-{unit:05d}/{name}"
 
 
 def write_report(staging: str, report: UnitReport) -> None:

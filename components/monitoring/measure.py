@@ -316,7 +316,7 @@ def measure_images(
                 all_images
                 | "Count" >> beam.combiners.Count.PerKey()
                 | "Line" >> beam.Map(json.dumps)
-                | "WriteCounts" >> beam.io.WriteToText(files.join(staging, "seen"), num_shards=1)
+                | "WriteCounts" >> beam.io.WriteToText(f"{staging}/seen", num_shards=1)
             )
             _ = (
                 all_images
@@ -326,7 +326,7 @@ def measure_images(
                 | "Read" >> beam.FlatMap(_read, setup.bits)
                 | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
                 | "Measure" >> beam.ParDo(_Measure(setup.model))
-                | "WriteRows" >> beam.io.WriteToParquet(files.join(staging, "rows"), SCHEMA, num_shards=1)
+                | "WriteRows" >> beam.io.WriteToParquet(f"{staging}/rows", SCHEMA, num_shards=1)
             )
         return _collected(staging)
 

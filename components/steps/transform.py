@@ -99,7 +99,7 @@ class _TransformFile(beam.DoFn):
         source, folder = pair
         name = source.rpartition("/")[2]
         batches = tf.data.TFRecordDataset(source).batch(BATCH).map(self._transform).prefetch(1)
-        writer = files.RecordWriter(files.join(folder, name))
+        writer = files.RecordWriter(f"{folder}/{name}")
         for batch in preprocessing.without_autotuning(batches).as_numpy_iterator():
             for values in zip(*batch.values(), strict=True):
                 writer.write_record(_example(dict(zip(batch, values, strict=True))))

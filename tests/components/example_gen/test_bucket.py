@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.example_gen.files import RecordWriter, join
+from components.example_gen.files import RecordWriter
 from components.example_gen.ingest import ingest
 from components.settings import IngestOptions
 from marco_data.shards import fingerprint
@@ -69,7 +69,7 @@ def test_faults_while_shards_are_read_and_examples_written_change_nothing(
 
 @pytest.mark.parametrize("place", ["gs://drops/out", ""])
 def test_a_piece_that_is_dropped_half_written_does_not_appear(drops, gcs, tmp_path, place):
-    path = join(place or str(tmp_path), "data-00000.tfrecord")
+    path = f"{place or tmp_path}/data-00000.tfrecord"
     writer = RecordWriter(path)
     writer.write_record(b"half" * 1000)
     del writer
