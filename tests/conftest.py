@@ -78,6 +78,23 @@ def real_images() -> dict[str, Path]:
     return {path.name: path for path in sorted(IMAGES.glob("*.jpeg"))}
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium. Playwright runs an event loop while it is open, which no other test may meet."""
+    import shutil
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield running
+        running.close()
+
+
 @pytest.fixture
 def gcs(monkeypatch):
     """An emulator of Google Cloud Storage that starts empty and can inject faults (tests/fakes/gcs_emulator.py)."""

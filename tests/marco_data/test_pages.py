@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -109,27 +108,18 @@ def write_pages(folder):
 
 
 @pytest.mark.slow
-def test_hostile_names_do_nothing_in_a_browser(tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        for file in write_pages(tmp_path):
-            page, seen = browser.new_page(), []
-            page.on("dialog", lambda dialog, seen=seen: (seen.append(dialog.message), dialog.dismiss()))
-            page.on("console", lambda message, seen=seen: seen.append(message.text))
-            page.on("pageerror", lambda error, seen=seen: seen.append(str(error)))
-            page.on("request", lambda request, seen=seen: seen.append(request.url))
-            page.goto(file.as_uri(), wait_until="load")
-            allowed = (file.as_uri(), "data:", (tmp_path / "images").as_uri())
-            assert [entry for entry in seen if not entry.startswith(allowed)] == [], file
-            assert HOSTILE[0] in page.evaluate("document.body.textContent"), file
-            # The script that a name would be, had it got into the page.
-            script = "Object.assign(document.createElement('script'), {text: 'window.hit = 1'})"
-            page.evaluate(f"document.body.append({script})")
-            assert page.evaluate("window.hit") is None
-        browser.close()
+def test_hostile_names_do_nothing_in_a_browser(browser, tmp_path):
+    for file in write_pages(tmp_path):
+        page, seen = browser.new_page(), []
+        page.on("dialog", lambda dialog, seen=seen: (seen.append(dialog.message), dialog.dismiss()))
+        page.on("console", lambda message, seen=seen: seen.append(message.text))
+        page.on("pageerror", lambda error, seen=seen: seen.append(str(error)))
+        page.on("request", lambda request, seen=seen: seen.append(request.url))
+        page.goto(file.as_uri(), wait_until="load")
+        allowed = (file.as_uri(), "data:", (tmp_path / "images").as_uri())
+        assert [entry for entry in seen if not entry.startswith(allowed)] == [], file
+        assert HOSTILE[0] in page.evaluate("document.body.textContent"), file
+        # The script that a name would be, had it got into the page.
+        script = "Object.assign(document.createElement('script'), {text: 'window.hit = 1'})"
+        page.evaluate(f"document.body.append({script})")
+        assert page.evaluate("window.hit") is None

@@ -1,6 +1,5 @@
 """The page on which experts label, in headless Chromium: answered by keys, saved, loaded again, merged."""
 
-import shutil
 import time
 from pathlib import Path
 
@@ -10,12 +9,7 @@ from PIL import Image
 from marco_data.relabelling.sheets import ExportedImage, Item, read_sheets, write_page
 from marco_model.labels import CLASSES
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
-]
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+pytestmark = pytest.mark.slow
 
 
 def open_page(context, url):
@@ -41,28 +35,23 @@ def open_page(context, url):
 
 
 @pytest.fixture
-def page(tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def page(browser, tmp_path):
     items = [Item(number, 9007199254740993 + number, f"images/{number}.png") for number in range(3)]
     (tmp_path / "images").mkdir()
     for item in items:
         Image.new("RGB", (40, 30), (90 * item.row, 90, 90)).save(tmp_path / item.file)
     write_page(tmp_path / "index.html", items, CLASSES, ["ann", "anna", "ben"])
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        context = browser.new_context()
-        problems = []
-        context.on("weberror", lambda event: problems.append(str(event.error)))
-        context.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        context.on(
-            "request",
-            lambda sent: problems.append(sent.url) if not sent.url.startswith(("file:", "blob:")) else None,
-        )
-        opened = open_page(context, (tmp_path / "index.html").as_uri())
-        yield opened, tmp_path, items
-        assert not problems
-        browser.close()
+    context = browser.new_context()
+    problems = []
+    context.on("weberror", lambda event: problems.append(str(event.error)))
+    context.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    context.on(
+        "request", lambda sent: problems.append(sent.url) if not sent.url.startswith(("file:", "blob:")) else None
+    )
+    opened = open_page(context, (tmp_path / "index.html").as_uri())
+    yield opened, tmp_path, items
+    assert not problems
+    context.close()
 
 
 def save(opened, folder, press):
