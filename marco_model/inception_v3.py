@@ -1,4 +1,4 @@
-"""Inception-v3 for MARCO in Keras 3, built from the table in `published`.
+"""Inception-v3 for MARCO in Keras 3, built from `inception_table`.
 
 The network is a pure function under `Model.stateless_call`, and free of TensorFlow, so that any Keras backend runs it.
 Its layers carry TF-Slim's names with `-` for `/`, which Keras does not allow; `slim_name` gives a variable's name in
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from marco_model import errors, labels, layers, published as table
+from marco_model import errors, inception_table as table, labels, layers
 
 VARIANTS: tuple[str, ...] = ("paper", "released")
 MIN_DEPTH = 16

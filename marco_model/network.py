@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from marco_model import published, recipe
+from marco_model import inception_table, recipe
 from marco_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Architecture:
 
 
 def _inception_v3() -> Architecture:
-    names = list(published.BLOCKS)
+    names = list(inception_table.BLOCKS)
     return Architecture(
         input_size=599,
         smallest_input=151,

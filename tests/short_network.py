@@ -17,10 +17,10 @@ from unittest import mock
 
 def cut():
     """Returns a context in which this process builds the short network."""
-    from marco_model import published
+    from marco_model import inception_table
 
-    blocks = {name: branches[:1] for name, branches in published.BLOCKS.items()}
-    return mock.patch.object(published, "BLOCKS", blocks)
+    blocks = {name: branches[:1] for name, branches in inception_table.BLOCKS.items()}
+    return mock.patch.object(inception_table, "BLOCKS", blocks)
 
 
 def use():

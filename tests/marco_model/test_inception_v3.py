@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from marco_model.errors import InputError
+from marco_model.inception_table import BLOCKS, CAPS, STEM, Conv, Pool
 from marco_model.inception_v3 import filters, inception_v3, slim_name
 from marco_model.model_directory import published_directory
 from marco_model.network import ARCHITECTURES
 from marco_model.preprocessing import evaluation_batch
-from marco_model.published import BLOCKS, CAPS, STEM, Conv, Pool
 
 
 def convolutions():

@@ -56,9 +56,9 @@ def main():
     with open(os.environ["CANARY_WITNESS"], "a") as witness:
         witness.write(" ".join(hashes) + "\\n")
     if sys.argv[1] in ("run", "train"):
-        from marco_model import published
+        from marco_model import inception_table
 
-        published.BLOCKS = {name: branches[:1] for name, branches in published.BLOCKS.items()}
+        inception_table.BLOCKS = {name: branches[:1] for name, branches in inception_table.BLOCKS.items()}
     if sys.argv[1] == "deploy" or "vertex" in sys.argv:
         from components.vertex import api
 
