@@ -17,7 +17,7 @@ def test_only_the_institution_away_looks_otherwise():
     assert changed == [picture.institution for picture in plain if picture.institution == "CSIRO"] != []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_method_trains_and_is_judged(capsys, monkeypatch):
     short = dataclasses.replace(heads.RECIPE, steps=2, batch_size=8, evaluate_every=2)
     monkeypatch.setattr(heads, "RECIPE", short)

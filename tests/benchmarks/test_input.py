@@ -6,9 +6,15 @@ import pytest
 from benchmarks import input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [[], ["--peer", "decoding"], ["--peer", "decoding", "--window-share", "0.7", "1"], ["--processes", "2"]],
+    [
+        [],
+        ["--peer", "decoding"],
+        pytest.param(["--peer", "decoding", "--window-share", "0.7", "1"], marks=pytest.mark.long),
+        pytest.param(["--processes", "2"], marks=pytest.mark.long),
+    ],
 )
 def test_it_measures_both_sides_and_reports_their_ratio(options, capsys):
     input.main(["--count", "64", "--rounds", "1", *options])

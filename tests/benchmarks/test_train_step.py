@@ -46,7 +46,7 @@ def test_each_peer_has_its_step_and_its_kernels(monkeypatch, capsys, peer, sides
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["unit"] == "seconds for a step of 2 images"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("short_network")
 def test_the_same_step_without_distortions_is_a_peer():
     plain, distorted = (train_step.take(name, 151, 2, 1) for name in ("undistorted", "ours"))

@@ -32,7 +32,7 @@ def small(output=None):
     return keras.Model(images, keras.layers.Dense(3)(features) if output is None else output(images, features))
 
 
-@pytest.mark.parametrize("shrunk", [None, 90])
+@pytest.mark.parametrize("shrunk", [None, pytest.param(90, marks=pytest.mark.long)])
 def test_an_exported_model_scores_as_its_saved_model_does(drops, tmp_path, shrunk):
     network = networks.build(networks.Network(input_size=151, depth_multiplier=0.1), num_classes=4, seed=0)
     preprocess = (lambda image: preprocessing.shrink(image, shrunk, 95)) if shrunk else None

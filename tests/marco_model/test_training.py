@@ -54,7 +54,9 @@ def test_a_recipe_stated_for_another_batch_trains_as_the_one_that_the_rule_makes
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("with_heads", [False, True], ids=["plain", "heads"])
+@pytest.mark.parametrize(
+    "with_heads", [pytest.param(False, id="plain"), pytest.param(True, id="heads", marks=pytest.mark.long)]
+)
 def test_resumed_training_equals_uninterrupted_training(records, tmp_path, with_heads):
     if with_heads:
         records, recipe = with_targets(records), HEADS

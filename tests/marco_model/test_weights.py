@@ -221,7 +221,9 @@ def test_the_published_weights_start_a_training_with_other_classes():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_applications")
-@pytest.mark.parametrize(("name", "size"), [("inception_resnet_v2", 75), ("nasnet_mobile", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("inception_resnet_v2", 75), pytest.param("nasnet_mobile", 32, marks=pytest.mark.long)]
+)
 def test_an_exported_application_scores_the_same_and_can_start_a_training(name, size, tmp_path, encoded):
     network = Network(architecture=name, input_size=size)
     model = build(network, num_classes=2, seed=0)

@@ -8,27 +8,20 @@ from PIL import Image
 
 from marco_data.relabelling.sheets import ExportedImage, Item, read_sheets, write_page
 from marco_model.labels import CLASSES
+from tests.browser import shares_storage
 
 pytestmark = pytest.mark.slow
 
 
 def open_page(context, url):
-    """Opens `url` in a page that shares its storage with others.
-
-    On a busy machine, about one in a hundred pages of a newly started Chromium never shares its storage. The page
-    itself cannot detect that. It does not happen to people, who open their pages more slowly.
-    """
+    """Opens `url` in a page that shares its storage with others."""
     for _ in range(5):
         opened, other = context.new_page(), context.new_page()
         for page in (opened, other):
             page.goto(url)
-        opened.evaluate("localStorage.setItem('probe', '1')")
-        deadline = time.monotonic() + 3
-        while not (seen := other.evaluate("localStorage.getItem('probe')")) and time.monotonic() < deadline:
-            other.reload()
+        shared = shares_storage(opened, other)
         other.close()
-        opened.evaluate("localStorage.removeItem('probe')")
-        if seen:
+        if shared:
             return opened
         opened.close()
     raise AssertionError("five pages in turn could store nothing")

@@ -12,6 +12,7 @@ from marco_data import importing, label_tables
 from marco_data.overlay import read_overlay
 from marco_data.relabelling.merging import merge_sheets
 from marco_scoring.plate_report import Options, predict_with_report
+from tests.browser import shares_storage
 from tests.marco_scoring.plate_report.test_page import Scripted
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -158,16 +159,20 @@ def test_marks_go_out_as_sheets_and_come_back_as_an_overlay(made, visit, tmp_pat
 
 
 def test_the_browser_keeps_marks_also_for_a_page_made_again_and_shares_them_between_tabs(made, visit, tmp_path):
-    page = visit(made / "plate.html")
+    again = made / "again.html"
+    shutil.copy(made / "plate.html", again)
+    for _ in range(5):
+        page = visit(made / "plate.html")
+        other = visit(again, context=page.context)
+        if shares_storage(page, other):
+            break
     star = "tbody tr:has-text('A1 drop 2') .star"
     page.locator(star).focus()
     page.keyboard.press("Enter")
     expect(page.locator("#mark-counts")).to_contain_text("1 favourite")
     page.locator("#marked").select_option("starred")
     assert len(rows(page)) == 1
-    again = made / "again.html"
-    shutil.copy(made / "plate.html", again)
-    other = visit(again, context=page.context)
+    other.reload()
     # A browser hands what one tab has kept to another after a moment.
     expect(other.locator(star)).to_have_attribute("aria-pressed", "true")
     other.locator(star).click()

@@ -16,7 +16,7 @@ def marco(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_classifier_is_explained_and_what_cannot_be_read_is_listed(real_images, tmp_path):
     from PIL import Image
 
