@@ -79,9 +79,17 @@ def test_an_import_upwards_is_found(tree: Path) -> None:
     assert "Dependencies point one way BROKEN" in report
 
 
-def test_an_untyped_function_is_found(tree: Path) -> None:
-    untyped = {"marco_model/planted.py": "def planted(value):\n    return value\n"}
-    assert "planted.py:1: error: Function is missing a type annotation" in plant(tree, untyped, "mypy")
+def test_an_untyped_function_is_found_in_every_package(tmp_path: Path) -> None:
+    """Packages of the same names, empty but for what is planted, are checked in a second."""
+    packages = (*PACKAGES, "benchmarks")
+    for name in packages:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    untyped = {f"{name}/planted.py": "def planted(value):\n    return value\n" for name in packages}
+    report = plant(tmp_path, untyped, "mypy")
+    for name in untyped:
+        assert f"{name}:1: error: Function is missing a type annotation" in report
 
 
 def test_a_fault_of_style_is_found(tree: Path) -> None:

@@ -40,15 +40,17 @@ def released_model():
 
 
 @pytest.fixture(scope="session")
-def released_directory(released_model, tmp_path_factory):
+def released_directory(request, made_once):
     """`released_model` exported, with a temperature of 0.5."""
-    from marco_model.classifier import export
-    from marco_model.labels import CLASSES
 
-    directory = tmp_path_factory.mktemp("released") / "model"
-    metadata = {"name": "released"}
-    export(released_model, directory, classes=CLASSES, input_size=599, temperature=0.5, metadata=metadata)
-    return directory
+    def make(directory):
+        from marco_model.classifier import export
+        from marco_model.labels import CLASSES
+
+        options = {"classes": CLASSES, "input_size": 599, "temperature": 0.5, "metadata": {"name": "released"}}
+        export(request.getfixturevalue("released_model"), directory, **options)
+
+    return made_once("released", make)
 
 
 @pytest.fixture(scope="session")

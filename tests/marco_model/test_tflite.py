@@ -23,7 +23,7 @@ def drops():
 
 
 @pytest.fixture(scope="module")
-def directory(drops, tmp_path_factory):
+def directory(drops, short_network, tmp_path_factory):
     """A small network whose last layer is scaled so that untrained features still separate the drops."""
     network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1)
     logits = np.concatenate(

@@ -1,43 +1,36 @@
 """Synthetic drops of two imagers, their features in a small network with random weights, and references of both."""
 
 import dataclasses
-import fcntl
 import pickle
 
 import cv2
 import numpy as np
 import pytest
 
-from marco_model.store import whole_file
-
 HOME, MERCK = "HWMRI / HWMRI home system", "Merck / Formulatrix Rock Imager"
 SETTINGS = {"seed": 11, "shorter_side": 128, "institutions": {"HWMRI": 1.0, "Merck": 1.0}}
 
 
 @pytest.fixture(scope="session")
-def small_model(tmp_path_factory):
+def small_model(made_once):
     """The folder of a small exported network with random weights."""
+    return made_once("small-model", _export_small_model)
+
+
+def _export_small_model(folder):
     from marco_model.classifier import export
     from marco_model.labels import CLASSES
     from marco_model.network import Network, build
 
     network = Network(variant="paper", input_size=151, depth_multiplier=0.25, auxiliary=False)
-    folder = tmp_path_factory.mktemp("models") / "small"
     built = build(network, num_classes=4, seed=1)
     export(built, str(folder), classes=CLASSES, input_size=151, metadata={"name": "small"})
-    return folder
 
 
 @pytest.fixture(scope="session")
-def drops(run_folder):
-    """400 drops of two imagers: for each the imager, the class it shows and its JPEG; drawn once per run of pytest."""
-    path = run_folder / "drops.pickle"
-    with (run_folder / "drops.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            with whole_file(path, "wb") as file:
-                pickle.dump(_draw(), file)
-    return pickle.loads(path.read_bytes())
+def drops(made_once):
+    """400 drops of two imagers: for each the imager, the class it shows and its JPEG."""
+    return pickle.loads(made_once("drops", lambda path: path.write_bytes(pickle.dumps(_draw()))).read_bytes())
 
 
 def _draw():

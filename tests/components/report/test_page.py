@@ -67,6 +67,7 @@ def build(table, evaluation, **options):
 
 
 @pytest.fixture(
+    scope="module",
     params=[
         "paper's classes",
         "gate",
@@ -79,7 +80,7 @@ def build(table, evaluation, **options):
         "no crystals",
         "few images",
         "no errors",
-    ]
+    ],
 )
 def written(request, predictions, evaluation):
     """(report, HTML) of every kind of run."""
