@@ -1,20 +1,22 @@
 """Processes that tests start: `marco` and functions, forked from a server that has imported the heavy libraries.
 
 Importing TensorFlow takes 4 s of a core and TFX 13 s, which every process of a test would pay. The server imports them
-once for each pytest worker and forks a child per request. A child is a process like any other: it has its own
-environment, folder, arguments, output and exit status, and it is ended by real signals. Forking is safe because the
-server imports only: no TensorFlow device, thread pool or gRPC channel exists in it.
+once for all processes of a run of pytest and forks a child per request. A child is a process like any other: it has its
+own environment, folder, arguments, output and exit status, and it is ended by real signals. Forking is safe because
+the server imports only: no TensorFlow device, thread pool or gRPC channel exists in it.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import importlib
 import os
 import pickle
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -173,17 +175,33 @@ def _content(file: Any) -> str:
 
 
 class _Client:
-    """The server's other end; ends the server, and with it all children, when this process ends."""
+    """A connection to the server; the children that it asked for end with it."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
-        command = [sys.executable, "-W", "ignore", "-m", "tests.processes", str(theirs.fileno())]
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        output = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
-        self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], **output)
-        theirs.close()
-        atexit.register(self._close)
+        # All processes of a run of pytest share a server: its first request starts it.
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+        folder = Path(tempfile.gettempdir(), f"marco-fork-server-{run}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._address, self._log = folder / "socket", folder / "log"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                self._socket.connect(str(self._address))
+            except OSError:
+                self._start()
+        atexit.register(self._socket.close)
+
+    def _start(self) -> None:
+        self._address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening, self._log.open("wb") as log:
+            listening.bind(str(self._address))
+            listening.listen()
+            self._socket.connect(str(self._address))
+            command = [sys.executable, "-W", "ignore", "-m", "tests.processes", str(listening.fileno())]
+            output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            subprocess.Popen(command, cwd=ROOT, pass_fds=[listening.fileno()], start_new_session=True, **output)
 
     def request(self, modules: tuple[str, ...], request: _Request, descriptors: list[int]) -> int:
         """Returns the id of the child."""
@@ -194,64 +212,67 @@ class _Client:
             socket.send_fds(self._socket, [message], descriptors)
             answer = self._socket.recv(64)
         if not answer:
-            raise RuntimeError(f"the fork server ended: {_content(self._log)[-2000:]}")
+            raise RuntimeError(f"the fork server ended: {self._log.read_text()[-2000:]}")
         return int(answer)
-
-    def _close(self) -> None:
-        self._socket.close()
-        self._process.wait(60)
 
 
 _server = functools.cache(_Client)
 
 
-def _serve(connection: socket.socket) -> _Request | None:
-    """Forks a child per request until the other end is closed. Returns the request in a child, None in the server."""
+def _serve(listening: socket.socket) -> _Request | None:
+    """Forks a child per request until the last client has gone. Returns the request in a child, None in the server."""
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(waker)
-    statuses: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([connection, woken], [], [])
+    connections, statuses = [listening.accept()[0]], dict[int, tuple[socket.socket, int]]()
+    while connections:
+        ready, _, _ = select.select([listening, woken, *connections], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _report_ends(statuses)
-        if connection not in ready:
-            continue
-        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
-        if not message:
-            for pid in statuses:
-                os.kill(pid, signal.SIGKILL)
-            return None
-        modules, request = pickle.loads(message)
-        for name in modules:
-            importlib.import_module(name)
-        output, errors, status = descriptors
-        pid = os.fork()
-        if not pid:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
-            os.setsid()
-            connection.send(str(os.getpid()).encode())
-            os.dup2(output, 1)
-            os.dup2(errors, 2)
-            for descriptor in (connection.detach(), woken, waker, *statuses.values(), *descriptors):
-                os.close(descriptor)
-            return request
-        statuses[pid] = status
-        os.close(output)
-        os.close(errors)
+        if listening in ready:
+            connections.append(listening.accept()[0])
+        for connection in set(ready).intersection(connections):
+            message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
+            if not message:
+                for pid, (client, _) in statuses.items():
+                    if client is connection:
+                        os.kill(pid, signal.SIGKILL)
+                connections.remove(connection)
+                connection.close()
+                continue
+            modules, request = pickle.loads(message)
+            for name in modules:
+                importlib.import_module(name)
+            output, errors, status = descriptors
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                for number in (signal.SIGCHLD, signal.SIGINT):
+                    signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+                os.setsid()
+                connection.send(str(os.getpid()).encode())
+                os.dup2(output, 1)
+                os.dup2(errors, 2)
+                sockets = (end.detach() for end in (listening, *connections))
+                for descriptor in (*sockets, woken, waker, *(end for _, end in statuses.values()), *descriptors):
+                    os.close(descriptor)
+                return request
+            statuses[pid] = connection, status
+            os.close(output)
+            os.close(errors)
+    shutil.rmtree(Path(listening.getsockname()).parent)
+    return None
 
 
-def _report_ends(statuses: dict[int, int]) -> None:
+def _report_ends(statuses: dict[int, tuple[socket.socket, int]]) -> None:
     while statuses:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        descriptor = statuses.pop(pid)
+        _, descriptor = statuses.pop(pid)
         with contextlib.suppress(BrokenPipeError):
             os.write(descriptor, str(os.waitstatus_to_exitcode(status)).encode())
         os.close(descriptor)
