@@ -68,7 +68,7 @@ def test_colour_statistics_are_those_of_the_pixels():
     assert drops.colour_statistics(encoded) == pytest.approx([5, 50, 100, 5, 50, 100])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_classifier_sees_what_was_drawn():
     pytest.importorskip("dls_marco_score_ispyb")
     table, from_colour = drops.measure_realism(40, Settings(seed=0))

@@ -7,6 +7,7 @@ from benchmarks import pipeline
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
 
 
+@pytest.mark.long
 def test_it_measures_both_sides_and_reports_their_ratio(capsys):
     pipeline.evaluate(["--count", "24", "--rounds", "1"])
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])

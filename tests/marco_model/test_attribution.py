@@ -10,6 +10,7 @@ from marco_model.inception_v3 import inception_v3
 from marco_model.labels import CLASSES
 from marco_model.load import open_classifier
 from marco_model.preprocessing import evaluation_batch, shrink
+from tests import short_network
 
 SIZE = 12
 IMAGE = np.random.default_rng(1).uniform(-1, 1, (SIZE, SIZE, 3)).astype(np.float32)
@@ -62,7 +63,8 @@ def test_values_out_of_range_are_refused(wrong):
 
 @pytest.mark.slow
 def test_a_model_from_disk_has_the_gradients_of_the_network_and_shows_what_it_sees(tmp_path, encoded):
-    network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1, num_classes=3)
+    with short_network.cut():
+        network = inception_v3(variant="paper", input_size=151, depth_multiplier=0.1, num_classes=3)
     export(
         network,
         tmp_path / "m",

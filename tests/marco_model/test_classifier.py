@@ -18,7 +18,7 @@ from marco_model.preprocessing import evaluation_batch, shrink
 
 
 @pytest.fixture(scope="module")
-def small():
+def small(short_network):
     return inception_v3(variant="paper", input_size=151, depth_multiplier=0.1, num_classes=3, auxiliary=True)
 
 

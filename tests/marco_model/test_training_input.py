@@ -83,7 +83,7 @@ SORTED = {
 }
 
 
-@pytest.mark.parametrize("order", SORTED)
+@pytest.mark.parametrize("order", ["by class", pytest.param("by institution", marks=pytest.mark.long)])
 def test_every_stretch_of_training_sees_the_mixture_of_the_set_whatever_the_order_of_its_records(tmp_path, order):
     labels = np.array(SORTED[order])
     assert len(labels) == 8000

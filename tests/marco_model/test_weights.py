@@ -11,8 +11,6 @@ import tensorflow as tf
 from marco_model import layers
 from marco_model.classifier import export
 from marco_model.errors import InputError
-from marco_model.inception_v3 import inception_v3
-from marco_model.labels import CLASSES
 from marco_model.load import open_classifier
 from marco_model.model_directory import METADATA, WEIGHTS
 from marco_model.network import Network, build
@@ -23,8 +21,9 @@ from marco_model.weights import (
     initial_fingerprint,
     initial_temperature,
     initialise,
-    load_published_weights,
 )
+
+pytestmark = pytest.mark.usefixtures("short_network")
 
 SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=False)
 LOGITS, AUXILIARY_LOGITS = "Logits-Conv2d_1c_1x1", "AuxLogits-Conv2d_2b_1x1"
@@ -200,25 +199,6 @@ def test_the_fingerprint_depends_on_the_contents_and_not_on_the_place(earlier, t
     assert len({initial_fingerprint(name) for name in ("random", "released", str(version), "ram://models")}) == 4
 
 
-def test_the_published_weights_start_a_training_with_other_classes():
-    pytest.importorskip("dls_marco_score_ispyb")
-    network = Network(initial="released", auxiliary=True)
-    published = build(network, num_classes=4, seed=0)
-    load_published_weights(published)
-    same, other = build(network, num_classes=4, seed=1), build(network, num_classes=3, seed=1)
-    assert initialise(same, network, CLASSES) == Kept(CLASSES, (), True)
-    assert initialise(other, network, ["Precipitate", "Skin", "Clear"]) == Kept(
-        ("Precipitate", "Clear"), ("Skin",), True
-    )
-    expected = values(published)
-    assert all(np.array_equal(value, expected[path]) for path, value in values(same).items())
-    for path, value in values(other).items():
-        if path.startswith((LOGITS, AUXILIARY_LOGITS)):
-            np.testing.assert_array_equal(value[..., [0, 2]], expected[path][..., [3, 0]])
-        else:
-            np.testing.assert_array_equal(value, expected[path])
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_applications")
 @pytest.mark.parametrize(
@@ -240,17 +220,3 @@ def test_an_exported_application_scores_the_same_and_can_start_a_training(name, 
         variable.assign(tf.fill(variable.shape, 2.0))
     initialise(model, dataclasses.replace(network, initial=folder), ["Clear", "Crystals"])
     assert all(np.array_equal(value, before[path]) for path, value in values(model).items())
-
-
-def test_every_score_of_the_real_images_is_the_published_one(released_directory, encoded, published_scores):
-    classifier = open_classifier(released_directory)
-    assert classifier.classes == CLASSES
-    np.testing.assert_allclose(classifier.score(encoded), published_scores, atol=1e-4)
-
-
-def test_other_shapes_than_the_published_are_refused():
-    for model in (inception_v3(variant="paper"), inception_v3(variant="released", num_classes=5)):
-        before = np.array(model.get_layer("Conv2d_0a_3x3").kernel)
-        with pytest.raises(InputError, match="published checkpoint"):
-            load_published_weights(model)
-        np.testing.assert_array_equal(model.get_layer("Conv2d_0a_3x3").kernel, before)

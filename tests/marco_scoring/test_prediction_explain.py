@@ -13,7 +13,7 @@ QUICK = {"samples": 2, "noise": 0.1, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
+def classifier(short_network, tmp_path_factory):
     from marco_model.classifier import export
     from marco_model.inception_v3 import inception_v3
     from marco_model.load import open_classifier

@@ -19,7 +19,7 @@ def artifact(kind, uri):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(short_network, tmp_path_factory):
     """A model artifact's folder: an untrained network, exported as by the Trainer."""
     from marco_model.classifier import export
     from marco_model.labels import CLASSES

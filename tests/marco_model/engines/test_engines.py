@@ -185,8 +185,8 @@ def test_asynchronous_workers_all_contribute_and_one_that_is_killed_does_not_sto
     "kind, jobs, names",
     [
         ("mirrored", {ALONE: 1}, ["alone0"]),
-        ("multi_worker", {"worker": 2}, ["worker0", "worker1"]),
-        ("parameter_server", {"chief": 1, "worker": 1, "ps": 1}, ["chief0"]),
+        pytest.param("multi_worker", {"worker": 2}, ["worker0", "worker1"], marks=pytest.mark.long),
+        pytest.param("parameter_server", {"chief": 1, "worker": 1, "ps": 1}, ["chief0"], marks=pytest.mark.long),
     ],
 )
 def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
