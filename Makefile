@@ -14,7 +14,7 @@ run: env ## run the whole pipeline on this machine, into runs/local
 docs: env ## build the documentation site into docs/_build/html; warnings are errors
 	.venv/bin/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
 
-test: env ## run all tests but the long ones, three files at a time; a quarter of an hour on two cores
+test: env ## run all tests but the long ones, three files at a time; ten minutes on two cores
 	.venv/bin/python -m pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-long: env ## run the long tests: kills, whole runs on buckets, several processes, benchmarks of training
