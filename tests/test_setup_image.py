@@ -64,7 +64,7 @@ def test_the_loader_looks_where_nvidias_runtime_mounts_the_driver() -> None:
     assert {"compute", "utility"} <= set(image_environment()["NVIDIA_DRIVER_CAPABILITIES"].split(","))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tensorflow_loads_the_driver_that_googles_device_plugin_mounts(tmp_path: Path) -> None:
     """Any library stands for the driver, and for the image's CUDA runtime, without which TensorFlow does not look."""
     some_library = Path(TOOLKITS) / "libm.so.6"

@@ -6,15 +6,10 @@ import pytest
 from benchmarks import input
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
-    [
-        [],
-        ["--peer", "decoding"],
-        pytest.param(["--peer", "decoding", "--window-share", "0.7", "1"], marks=pytest.mark.long),
-        pytest.param(["--processes", "2"], marks=pytest.mark.long),
-    ],
+    [[], ["--peer", "decoding"], ["--peer", "decoding", "--window-share", "0.7", "1"], ["--processes", "2"]],
 )
 def test_it_measures_both_sides_and_reports_their_ratio(options, capsys):
     input.main(["--count", "64", "--rounds", "1", *options])
@@ -24,6 +19,7 @@ def test_it_measures_both_sides_and_reports_their_ratio(options, capsys):
     assert answer["ratio"] == pytest.approx(answer["ours"] / answer["peer"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_both_sides_make_what_training_needs(real_images, tmp_path):
     encoded = [path.read_bytes() for path in real_images.values()]
     records = input.write_images(encoded, 32, tmp_path)

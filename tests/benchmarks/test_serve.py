@@ -5,7 +5,7 @@ from benchmarks import serve
 from marco_model import labels, load
 
 
-@pytest.mark.slow  # The model is exported by TensorFlow.
+@pytest.mark.long  # The model is exported by TensorFlow.
 def test_every_way_to_a_model_names_the_same_classes(real_images, tmp_path):
     from marco_model import classifier, network
 

@@ -175,6 +175,7 @@ def test_different_trainings_have_different_signatures():
     assert len({original, *(signature(**training | {name: "other"}) for name in training)}) == 5
 
 
+@pytest.mark.long
 def test_the_published_classifier_is_a_champion_that_is_made_where_it_is_needed(tmp_path):
     champion = starting_champion("released", CLASSES[::-1])
     assert champion == {"model": "released", "version": "start"}

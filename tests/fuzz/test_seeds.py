@@ -42,7 +42,7 @@ def test_a_message_is_one_line_and_not_endless():
     assert message.startswith("first second") and message.endswith("fix it") and len(message) <= errors.MAX_CHARACTERS
 
 
-@pytest.mark.parametrize("tensorflow", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tensorflow", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_mutated_headers_are_read_as_they_are_decoded_or_refused(tensorflow):
     outcomes = headers.count_outcomes(2000, 0, tensorflow)
     assert not [outcome for outcome in outcomes if outcome[1].startswith("WRONG")]

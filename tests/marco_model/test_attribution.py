@@ -83,7 +83,7 @@ def test_a_model_from_disk_has_the_gradients_of_the_network_and_shows_what_it_se
     np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_graph_is_explained_by_its_weights(published_classifier, encoded, published_scores):
     loaded = published_classifier
     images = loaded.images(encoded[:2])

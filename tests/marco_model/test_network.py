@@ -113,13 +113,13 @@ def test_values_that_cannot_apply_are_refused(wrong, message):
 
 
 # Parameters with 1,000 classes as https://keras.io/api/applications gives them, in full in each model's summary there.
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "count", "features"),
     [
         ("inception_resnet_v2", 55_873_736, 1536),
-        pytest.param("nasnet_mobile", 5_326_716, 1056, marks=pytest.mark.long),
-        pytest.param("nasnet_large", 88_949_818, 4032, marks=pytest.mark.long),
+        ("nasnet_mobile", 5_326_716, 1056),
+        ("nasnet_large", 88_949_818, 4032),
     ],
 )
 def test_parameters_are_as_many_as_published(name, count, features):
@@ -140,14 +140,11 @@ def test_images_have_the_range_that_the_applications_were_made_for():
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("short_applications")
 @pytest.mark.parametrize(
     ("name", "size", "part", "trained"),
-    [
-        ("inception_resnet_v2", 75, "block8_10", 4 * 4 + 2 + 4 + 2),
-        pytest.param("nasnet_mobile", 32, "head", 2, marks=pytest.mark.long),
-    ],
+    [("inception_resnet_v2", 75, "block8_10", 4 * 4 + 2 + 4 + 2), ("nasnet_mobile", 32, "head", 2)],
 )
 def test_an_application_trains_completely_or_at_its_top_in_either_precision_with_the_same_names(
     name, size, part, trained

@@ -57,7 +57,10 @@ def test_an_exported_model_scores_as_its_saved_model_does(drops, tmp_path, shrun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", list(networks.ARCHITECTURES))
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=[pytest.mark.long] * name.startswith("nasnet")) for name in networks.ARCHITECTURES],
+)
 def test_every_architecture_is_converted(architecture):
     with short_network.cut_applications():
         description = networks.Network(architecture=architecture, input_size=160)

@@ -418,9 +418,9 @@ def back_to_one(world):
 SWEPT = [
     ("served", push_two, 0),
     ("served", canary_and_back, 50),
-    ("served", another_container, 0),
+    pytest.param("served", another_container, 0, marks=pytest.mark.long),
     ("served", another_machine, 0),
-    ("served", machine_and_promote, 0),
+    pytest.param("served", machine_and_promote, 0, marks=pytest.mark.long),
     ("failed", back, 0),
     ("tried", back_to_one, 0),
 ]

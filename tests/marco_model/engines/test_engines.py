@@ -210,7 +210,7 @@ def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder, h
 
 
 @pytest.mark.parametrize("heads", WITHOUT_OR_LONG_WITH)
-@pytest.mark.parametrize("kind", ["one_device", "mirrored"])
+@pytest.mark.parametrize("kind", ["one_device", pytest.param("mirrored", marks=pytest.mark.long)])
 def test_a_compiled_step_changes_every_number_as_the_step_does(folder, kind, heads):
     with Cluster(folder, kind, {ALONE: 1}, program.run_compiled_steps, heads) as cluster:
         cluster.expect_success("alone0")
