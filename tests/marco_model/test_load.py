@@ -67,12 +67,12 @@ def test_a_model_without_temperature_and_onnx_model_scores(tmp_path):
 def test_averaged_scores_are_the_mean_over_tensorflows_flips_and_turns(
     released_directory, released_classifier, encoded
 ):
-    images = tf.constant(released_classifier.images(encoded[:2]))
+    images = tf.constant(released_classifier.images(encoded[:1]))
     turned = [tf.image.rot90(each, turns) for each in (images, tf.image.flip_left_right(images)) for turns in range(4)]
     expected = np.mean([tf.nn.softmax(released_classifier.logits(view)) for view in turned], axis=0)
     averaging = open_classifier(released_directory, average=8)
     assert averaging.name == "released, mean of 8 views"
-    np.testing.assert_allclose(averaging.score(encoded[:2]), expected, atol=1e-5)
+    np.testing.assert_allclose(averaging.score(encoded[:1]), expected, atol=1e-5)
     half = open_classifier(released_directory, average=2)
     expected = np.mean([tf.nn.softmax(released_classifier.logits(turned[number])) for number in (0, 4)], axis=0)
     np.testing.assert_allclose(half.score(encoded[:1]), expected[:1], atol=1e-5)

@@ -14,7 +14,7 @@ from marco_model.labels import CLASSES
 from marco_model.load import open_classifier
 from marco_model.preprocessing import evaluation_batch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,6 @@ def directory(drops, short_network, tmp_path_factory):
     return path
 
 
-@pytest.mark.long
 def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
     classifier = open_classifier(directory)
     model, comparison = saved_model.convert_to_checked_tflite(classifier, drops)
@@ -52,7 +51,6 @@ def test_it_agrees_with_the_saved_model_on_every_drop(directory, drops):
     assert (target["shape"].tolist(), target["dtype"]) == ([1, 4], np.float32)
 
 
-@pytest.mark.long
 def test_another_models_classes_are_counted(directory, drops):
     classifier = open_classifier(directory)
     scores = classifier.score(drops[:40])

@@ -15,6 +15,7 @@ SMALL = Network(input_size=151, depth_multiplier=0.1, auxiliary=True, batch_norm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_network")
 def test_the_exported_model_scores_as_the_network_does_on_the_shrunk_image(tmp_path, real_images):
     model = build(dataclasses.replace(SMALL, auxiliary=False), num_classes=4, seed=0)
     write_model(model, SMALL, Transform(shorter_side=170), "tried", str(tmp_path / "model"), CLASSES)

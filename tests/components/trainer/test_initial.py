@@ -12,7 +12,7 @@ from marco_model.network import Network
 from marco_model.recipe import Recipe
 from tests import small_training, stores
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_network")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("short_network")]
 
 
 @pytest.fixture

@@ -419,7 +419,7 @@ SWEPT = [
     ("served", push_two, 0),
     ("served", canary_and_back, 50),
     pytest.param("served", another_container, 0, marks=pytest.mark.long),
-    ("served", another_machine, 0),
+    pytest.param("served", another_machine, 0, marks=pytest.mark.long),
     pytest.param("served", machine_and_promote, 0, marks=pytest.mark.long),
     ("failed", back, 0),
     ("tried", back_to_one, 0),
