@@ -15,8 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As `marco` sets it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Several files are tested at a time; threads that wait for work keep a core busy meanwhile.
-for library in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OPENBLAS_NUM", "OMP_NUM"):
+for library in ("TF_NUM_INTRAOP", "OPENBLAS_NUM", "OMP_NUM"):
     os.environ.setdefault(f"{library}_THREADS", "1")
+# With one, a coordinator waits for a worker that waits for it.
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # It would be the store of the runs that tests start; without it that is in their working directory.
