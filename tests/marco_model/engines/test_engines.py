@@ -102,7 +102,7 @@ FIFTY = {"steps": 50, "evaluate_every": 25, "checkpoint_every": 25}
 
 # A source head, a raw head, and labels of one source that are hidden.
 HEADS = {"adversarial_weight": 1.0, "raw_weight": 0.5, "unlabelled": ("CSIRO",)}
-WITHOUT_OR_LONG_WITH = [pytest.param({}, id="plain"), pytest.param(HEADS, id="heads", marks=pytest.mark.long)]
+HEADS_ARE_LONG = [pytest.param({}, id="plain"), pytest.param(HEADS, id="heads", marks=pytest.mark.long)]
 
 
 @pytest.mark.long
@@ -200,7 +200,7 @@ def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
                 np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("heads", WITHOUT_OR_LONG_WITH)
+@pytest.mark.parametrize("heads", HEADS_ARE_LONG)
 def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder, heads):
     jobs = {"chief": 1, "worker": 1, "ps": 1}
     recipe = {"steps": 20, "evaluate_every": 20, "checkpoint_every": 20, **heads}
@@ -209,7 +209,7 @@ def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder, h
         assert json.loads(str(np.load(cluster.result("chief0"))["trained"]))["steps"] == 20
 
 
-@pytest.mark.parametrize("heads", WITHOUT_OR_LONG_WITH)
+@pytest.mark.parametrize("heads", HEADS_ARE_LONG)
 @pytest.mark.parametrize("kind", ["one_device", pytest.param("mirrored", marks=pytest.mark.long)])
 def test_a_compiled_step_changes_every_number_as_the_step_does(folder, kind, heads):
     with Cluster(folder, kind, {ALONE: 1}, program.run_compiled_steps, heads) as cluster:
