@@ -138,8 +138,9 @@ def merge(
     )
     options.echo("\n".join(merging.report_lines(report)))
     options.echo(f"overlay: {output}    report: {output.with_suffix('.report.html')}")
-    for line in answers.repeated:
-        options.echo(line, err=True)
+    if answers.repeated:
+        more = len(answers.repeated) - 1
+        options.echo(answers.repeated[0] + (f"; {more} more repeat an answer" if more else ""), err=True)
     if answers.unanswered:
         first, more = answers.unanswered[0][0], len(answers.unanswered) - 1
         options.echo(
