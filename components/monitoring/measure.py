@@ -256,32 +256,6 @@ class Setup(NamedTuple):
     bits: int | None = None
 
 
-def make_setup(
-    model: str | None,
-    folder: Path,
-    output: Path,
-    *,
-    imager: Sequence[str] | None,
-    institution: str,
-    beam: Sequence[str] | None,
-    staging: str,
-    names: str = "",
-    bits: int | None = None,
-) -> Setup:
-    """Returns the setup of a command that has `model` in `folder`.
-
-    Beam's workers read a model on a URI from there. `imager`: see `parse_rules`. `staging`: by default
-    `output`. `names`: see `marco_data.place_reader`.
-    """
-    return Setup(
-        model if model and store.is_remote(model) else str(folder),
-        Naming(parse_rules(imager or ()), institution, place_reader.NamedPlaces(names) if names else None),
-        staging or str(output),
-        beam or (),
-        bits,
-    )
-
-
 class Measured(NamedTuple):
     """The measured rows, how many images each imager had, and (imager, name, reason) of those that failed."""
 

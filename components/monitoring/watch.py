@@ -211,18 +211,6 @@ def _thumbnails(old: statistics.Table, new: statistics.Table) -> list[dict[str, 
     return rows
 
 
-def make_reference(
-    paths: Sequence[str], output: Path, facts: dict[str, Any], setup: measure.Setup, images: int, seed: int = 0
-) -> drift.Reference:
-    """Measures up to so many images of each imager and writes the reference into the folder `output`.
-
-    `facts`: what `model_facts` returns for the model of `setup`.
-    """
-    reference = drift.make_reference(measure.measure_images(paths, setup, images, seed), facts)
-    drift.write_reference(reference, output)
-    return reference
-
-
 def check_images(
     paths: Sequence[str],
     output: Path,

@@ -2,11 +2,16 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marco_data import place_reader
+from marco_model import store
 from pipelines.commands import options
+
+if TYPE_CHECKING:
+    from components.monitoring.measure import Setup
 
 app = typer.Typer()
 ALARM_STATUS = 4
@@ -15,7 +20,7 @@ ALARM_STATUS = 4
 
 @dataclasses.dataclass(frozen=True)
 class MeasureOptions:
-    """How images are assigned to imagers, and where Beam measures them: see `make_setup` of `monitoring.measure`."""
+    """How images are assigned to imagers, and where Beam measures them: see `components.monitoring.measure`."""
 
     imager: Annotated[
         list[str] | None,
@@ -34,6 +39,15 @@ class MeasureOptions:
     staging: Annotated[
         str, typer.Option(help="Where Beam's workers put their rows; a URI if they run elsewhere. Default: in OUTPUT.")
     ] = ""
+
+    def setup(self, model: str | None, folder: Path, output: Path) -> "Setup":
+        """Returns the setup of a command that has `model` in `folder`; from a URI Beam's workers read it themselves."""
+        from components.monitoring import measure
+
+        named = place_reader.NamedPlaces(self.names) if self.names else None
+        naming = measure.Naming(measure.parse_rules(self.imager or ()), self.institution, named)
+        place = model if model and store.is_remote(model) else str(folder)
+        return measure.Setup(place, naming, self.staging or str(output), self.beam or (), self.bits)
 
 
 @app.command()
@@ -60,17 +74,12 @@ def reference(
     Example: marco monitor reference --model models/3 --output monitoring/reference checked/examples/Split-eval
     """
     folder = options.model_directory(model, "measuring with")
-    from components.monitoring import measure, two_sample, watch
+    from components.monitoring import drift, measure, two_sample, watch
 
     measure.find_images(paths)
-    made = watch.make_reference(
-        paths,
-        output,
-        watch.model_facts(folder),
-        measure.make_setup(model, folder, output, **vars(measuring)),
-        sample,
-        seed,
-    )
+    measured = measure.measure_images(paths, measuring.setup(model, folder, output), sample, seed)
+    made = drift.make_reference(measured, watch.model_facts(folder))
+    drift.write_reference(made, output)
     least = two_sample.Limits().least
     for name, seen in made.facts["seen"].items():
         count = made.facts["measured"].get(name, 0)
@@ -114,13 +123,13 @@ def check(
     Example: marco monitor check --reference monitoring/reference --model models/3 --output monitoring/today
     --imager "Lab / Rock Imager" --days 7 incoming
     """
-    from components.monitoring import drift, measure, two_sample, watch
+    from components.monitoring import drift, two_sample, watch
 
     thresholds = two_sample.read_limits(limits)
     folder = options.model_directory(model, "measuring with")
     compared = drift.read_reference(reference)
     compared.require_model(watch.model_facts(folder)["fingerprint"])
-    setup = measure.make_setup(model, folder, output, **vars(measuring))
+    setup = measuring.setup(model, folder, output)
     outcome = watch.check_images(paths, output, compared, setup, thresholds, days, seed)
     for imager_outcome in outcome["imagers"]:
         options.echo(f"{imager_outcome['imager']}: {imager_outcome['headline']}")

@@ -28,12 +28,15 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(shards, small_model, tmp_path_factory):
     """A reference of the drops, and its folder."""
-    from components.monitoring.measure import Naming, Setup
-    from components.monitoring.watch import make_reference, model_facts
+    from components.monitoring.drift import make_reference, write_reference
+    from components.monitoring.measure import Naming, Setup, measure_images
+    from components.monitoring.watch import model_facts
 
     folder = tmp_path_factory.mktemp("references") / "reference"
     setup = Setup(str(small_model), Naming(), f"{folder}.rows")
-    return make_reference([str(shards)], folder, model_facts(small_model), setup, 50), folder
+    reference = make_reference(measure_images([str(shards)], setup, 50), model_facts(small_model))
+    write_reference(reference, folder)
+    return reference, folder
 
 
 def test_a_reference_is_a_sample_of_each_imager(made, shards):
