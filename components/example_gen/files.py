@@ -38,7 +38,9 @@ def copy_folder(source: str, target: str) -> None:
     if store.is_object(source):
         store.copy_objects([(path, f"{target}/{path.rpartition('/')[2]}") for path in store.objects_below(source)])
     elif store.exists(source):
-        shutil.copytree(source, target, dirs_exist_ok=True)
+        make_folder(target)
+        for path in Path(source).iterdir():
+            shutil.copyfile(path, Path(target, path.name))  # Without modes and times, which mounts may refuse to set.
 
 
 def make_folder(path: str) -> None:
