@@ -106,7 +106,7 @@ OPTIONS = {"modules": processes.PIPELINE, "before": short_network.use}
 
 def run_process(function, folder):
     with processes.start(function, folder, **OPTIONS) as process:
-        process.wait(300)
+        process.wait(900)
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-8000:]
 
 
@@ -163,7 +163,7 @@ def test_every_step_of_the_local_graph_runs_as_vertex_ai_runs_it(tmp_path, gcs):
     gcs.bucket("runs")
     with gcs_over_tls.environment(gcs, tmp_path) as variables:
         with processes.start(run_on_vertex, tmp_path, environment={**os.environ, **variables}, **OPTIONS) as process:
-            process.wait(300)
+            process.wait(900)
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-8000:]
     assert any(name.endswith("saved_model.pb") for name in gcs.objects("gs://runs/marco/models/1/"))
     assert not [path for path in tmp_path.rglob("*") if "gs:" in str(path)], "gs:// was taken for a folder"
