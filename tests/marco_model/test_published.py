@@ -36,6 +36,7 @@ def test_a_damaged_checkpoint_is_an_input_error(tmp_path):
         published.read_checkpoint(tmp_path / "variables")
 
 
+@pytest.mark.long
 def test_the_published_scores_are_the_graphs_own(encoded, published_scores):
     directory = model_directory.published_directory()
     classifier = load.open_published_classifier()

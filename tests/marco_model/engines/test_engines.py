@@ -200,7 +200,8 @@ def test_rmsprop_matches_tf1s_rule_on_every_engine(folder, kind, jobs, names):
                 np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("heads", HEADS_ARE_LONG)
+@pytest.mark.long
+@pytest.mark.parametrize("heads", [{}, HEADS], ids=["plain", "heads"])
 def test_an_asynchronous_worker_compiles_its_forward_and_backward_pass(folder, heads):
     jobs = {"chief": 1, "worker": 1, "ps": 1}
     recipe = {"steps": 20, "evaluate_every": 20, "checkpoint_every": 20, **heads}
