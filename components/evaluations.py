@@ -25,6 +25,7 @@ from marco_model import errors, labels, store
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
 METRICS_FILE = "metrics.json"
 SLICES = (contract.INSTITUTION, contract.IMAGER)
@@ -224,10 +225,6 @@ def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return metrics
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow
-
 # The table of predictions, which needs neither TFX nor Beam
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -235,7 +232,7 @@ COLUMNS = ("shard", "index", "image_id", "filename", "label", "institution", "im
 
 
 def read_predictions(evaluation_uri: str) -> "pd.DataFrame":
-    """Returns the table (see above) of an evaluation artifact; raises `InputError` if there is none, or another one.
+    """Returns the table of predictions of an evaluation artifact; raises `InputError` if it is missing or not one.
 
     `scores` holds one array per row; `scores_of` returns them together.
     """

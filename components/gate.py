@@ -65,7 +65,7 @@ def compare(
     rules: settings.Rules,
     rival: str = "the champion",
 ) -> Verdict:
-    """Decides between two tables of `components.evaluations`.
+    """Decides between two tables of predictions (`components.evaluations`).
 
     `columns`: where among the champion's scores each of `classes` is. `rival`: what it is, for the reasons. Raises
     `InputError` if the tables are not of the same examples.
@@ -144,7 +144,7 @@ def decide(
 def decide_alone(candidate: pd.DataFrame, classes: Sequence[str], rules: settings.Rules) -> Verdict:
     """Decides about a candidate without a champion: it must be better than always answering the commonest class.
 
-    `candidate`: a table of `components.evaluations`. Only accuracy counts: a model that guesses finds some
+    `candidate`: a table of predictions. Only accuracy counts: a model that guesses finds some
     crystals, too.
     """
     labels = candidate["label"].to_numpy()

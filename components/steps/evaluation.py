@@ -1,7 +1,7 @@
 """The steps that judge a trained model: Evaluator, ChampionGate and Report.
 
 The Evaluator judges the model by one split of ExampleGen's output, images as they came; Beam's workers run it once over
-them, and its scores become a `components.evaluations`. The ChampionGate compares a blessed candidate with the
+them, and its scores become a table of predictions. The ChampionGate compares a blessed candidate with the
 champion on the same examples, and decides which of them serves. The Report is one page that shows how the model did,
 from the Evaluator's table and the gate's decision.
 """

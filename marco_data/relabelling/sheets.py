@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_data import name_tables, overlay, pages, shards
-from marco_data.relabelling import scoring
-from marco_data.relabelling.scoring import ScoredRecords, encoded_images
+from marco_data.relabelling.scoring import ScoredRecords, encoded_images, records_of_images
 from marco_model import errors, labels, store
 
 RATERS, IMAGES, KEY, ABOUT, SKIPPED = "raters", "images", "key.csv", "export.json", "skipped.csv"
@@ -233,7 +232,7 @@ def read_records(sheets: Sequence[str], data: Sequence[str]) -> Records:
     fix = "give a sheet that a plate page saved, or --key for one of `marco relabel export`"
     lines = [line for sheet in sheets for line in overlay.read_lines(sheet, ("image", "filename", "label"), fix)]
     predicted = {line.cells["image"]: line.cells.get("predicted", "") for line in lines}
-    records = scoring.records_of_images(shards.find_shards(data), predicted)
+    records = records_of_images(shards.find_shards(data), predicted)
     if not records:
         raise errors.InputError(
             f"no record of {', '.join(data)} has one of the {len(predicted)} images of {', '.join(sheets)}; images "
